@@ -1,0 +1,2 @@
+//! clusterdns
+pub mod cluster;
