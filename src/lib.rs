@@ -1,2 +1,4 @@
 //! clusterdns
+pub mod wire;
 pub mod cluster;
+pub mod chain;

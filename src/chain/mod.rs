@@ -1,0 +1,199 @@
+//! What a plugin is, and how a list of them answers a query.
+//!
+//! ```text
+//! Query ─► Chains::respond ─ Zones::find ─► Plan::run ─┬ query() of each plugin, first to last
+//!                                                      └ reply() of those, last to first, once one has answered
+//! ```
+//!
+//! A plugin is synchronous. What must wait is a [`Later`]: the worker goes on with the next packet, and the plan is
+//! taken up again where it stopped when the future has ended.
+
+mod chains;
+pub mod later;
+mod plan;
+mod zones;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
+
+pub use chains::{Block, Chains};
+pub use later::{Inner, Later, Pending};
+pub use plan::Plan;
+pub use zones::Zones;
+
+/// How many inner look-ups may stand in each other: an ExternalName that leads to one that leads to one.
+pub const MAX_DEPTH: u8 = 8;
+
+/// One directive at work.
+pub trait Plugin: Send + Sync {
+    /// The directive's name.
+    fn name(&self) -> &'static str;
+
+    /// Looks at a query on its way in.
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step;
+
+    /// Looks at the reply on its way out; called in reverse order, only where `query` said [`Step::Next`] or
+    /// [`Step::Answered`].
+    fn reply(&self, _exchange: &mut Exchange<'_>) -> Option<Later> {
+        None
+    }
+
+    /// Is told what was sent, once for each query from outside that its plan has answered.
+    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
+
+    /// The value of a metadata label such as `kubernetes/namespace`, where this plugin knows it.
+    fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
+        None
+    }
+}
+
+/// What a plugin makes of a query.
+pub enum Step {
+    /// Not mine: ask the next plugin.
+    Next,
+    /// The reply is in the exchange.
+    Answered,
+    /// Say nothing at all.
+    Drop,
+    /// The answer comes later.
+    Later(Later),
+}
+
+/// What went out.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The message's length in octets.
+    pub len: usize,
+    /// Its flag bits, as written.
+    pub flags: u16,
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Plain UDP.
+    Udp,
+    /// Plain TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// As logs and metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The client's address.
+    pub remote: SocketAddr,
+    /// The address that it asked.
+    pub local: SocketAddr,
+    /// How.
+    pub transport: Transport,
+}
+
+/// Why there is no better answer than an rcode; the *errors* plugin writes it down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A plugin passed the query on, and there was none behind it.
+    #[error("plugin/{0}: no next plugin found")]
+    NoNextPlugin(&'static str),
+    /// Inner look-ups led to ever more inner look-ups.
+    #[error("plugin/{0}: inner look-ups are nested too deeply")]
+    TooDeep(&'static str),
+    /// The cluster's state is not known yet.
+    #[error("plugin/{0}: the cluster's state is not in step yet")]
+    NotSynced(&'static str),
+    /// Too much work is waiting already.
+    #[error("plugin/{0}: too many queries are waiting for an answer")]
+    Overload(&'static str),
+}
+
+/// What a query collects on its way. A worker keeps one and uses it for query after query.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The reply.
+    pub reply: Reply,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+}
+
+impl State {
+    /// Makes it as new.
+    pub fn clear(&mut self) {
+        self.reply.clear();
+        self.failure = None;
+    }
+}
+
+/// One query on its way through a plan.
+pub struct Exchange<'a> {
+    /// The query as sent.
+    pub query: &'a Query<'a>,
+    /// Who asks.
+    pub client: Client,
+    /// When the query was read. Taken once for a batch.
+    pub now: Instant,
+    /// What it has collected.
+    pub state: &'a mut State,
+    /// How many inner look-ups this one is in; 0 for a query from outside.
+    pub(crate) depth: u8,
+    /// The chains of this listener, for inner look-ups.
+    pub(crate) chains: &'a Arc<Chains>,
+    /// The plan that it runs through.
+    pub(crate) plan: &'a Plan,
+}
+
+impl<'a> Exchange<'a> {
+    /// What is asked.
+    pub fn question(&self) -> &'a Question {
+        &self.query.question
+    }
+
+    /// The reply in the making.
+    pub fn reply(&mut self) -> &mut Reply {
+        &mut self.state.reply
+    }
+
+    /// How many inner look-ups this one is in; 0 for a query from outside.
+    pub fn depth(&self) -> u8 {
+        self.depth
+    }
+
+    /// Gives up: the answer is a bare code, and *errors* learns why.
+    pub fn fail(&mut self, rcode: Rcode, failure: Failure) -> Step {
+        self.state.reply.clear();
+        self.state.reply.rcode = rcode;
+        self.state.failure = Some(failure);
+        Step::Answered
+    }
+
+    /// Answers with a bare code.
+    pub fn refuse(&mut self, rcode: Rcode) -> Step {
+        self.state.reply.clear();
+        self.state.reply.rcode = rcode;
+        Step::Answered
+    }
+
+    /// Asks this server itself, through zone selection and every plugin, with the EDNS of the query.
+    pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
+        later::resolve(self, name, qtype)
+    }
+
+    /// The value of a metadata label, if a plugin of this plan knows it.
+    pub fn metadata(&self, label: &str) -> Option<String> {
+        self.plan.plugins().iter().find_map(|plugin| plugin.metadata(self, label))
+    }
+}

@@ -1,0 +1,100 @@
+//! A flat list of plugins in their fixed order, and how it runs.
+
+use std::sync::Arc;
+
+use super::later::{Continue, Later};
+use super::{Exchange, Failure, Plugin, Sent, Step};
+use crate::wire::Rcode;
+
+/// The plugins of a server block.
+#[derive(Clone, Default)]
+pub struct Plan {
+    plugins: Vec<Arc<dyn Plugin>>,
+}
+
+/// How a run ended.
+pub enum Outcome {
+    /// The reply is in the exchange.
+    Answered,
+    /// Nothing is said.
+    Drop,
+    /// A plugin waits; take the plan up there when its future has ended.
+    Later {
+        /// Where to go on.
+        at: Resume,
+        /// What is waited for.
+        later: Later,
+    },
+}
+
+/// Where a plan is taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// This plugin's `query` waits.
+    Query(usize),
+    /// This plugin's `reply` waits.
+    Reply(usize),
+}
+
+impl Plan {
+    /// A plan of these plugins, in this order.
+    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Plan {
+        Plan { plugins }
+    }
+
+    /// Its plugins.
+    pub fn plugins(&self) -> &[Arc<dyn Plugin>] {
+        &self.plugins
+    }
+
+    /// Runs a query through the whole plan.
+    pub(super) fn run(&self, exchange: &mut Exchange<'_>) -> Outcome {
+        self.queries(0, exchange)
+    }
+
+    /// Goes on where a plugin waited; `outcome` is what its future has made of it.
+    pub(super) fn resume(&self, at: Resume, outcome: Continue, exchange: &mut Exchange<'_>) -> Outcome {
+        match (at, outcome) {
+            (_, Continue::Drop) => Outcome::Drop,
+            (Resume::Query(at), Continue::Next) => self.queries(at + 1, exchange),
+            (Resume::Query(at), Continue::Answered) => self.replies(at + 1, exchange),
+            (Resume::Reply(at), Continue::Next | Continue::Answered) => self.replies(at, exchange),
+        }
+    }
+
+    /// Tells every plugin what was sent.
+    pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+        for plugin in &self.plugins {
+            plugin.sent(exchange, sent);
+        }
+    }
+
+    /// Asks the plugins from `from` on.
+    fn queries(&self, from: usize, exchange: &mut Exchange<'_>) -> Outcome {
+        for (at, plugin) in self.plugins.iter().enumerate().skip(from) {
+            match plugin.query(exchange) {
+                Step::Next => {}
+                Step::Answered => return self.replies(at + 1, exchange),
+                Step::Drop => return Outcome::Drop,
+                Step::Later(later) => return Outcome::Later { at: Resume::Query(at), later },
+            }
+        }
+        match self.plugins.last() {
+            // CoreDNS `plugin.NextOrFailure`.
+            Some(last) => exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin(last.name())),
+            // A block without plugins serves nothing.
+            None => exchange.refuse(Rcode::REFUSED),
+        };
+        self.replies(self.plugins.len(), exchange)
+    }
+
+    /// Shows the reply to the plugins before `end`, last to first.
+    fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
+        for (at, plugin) in self.plugins[..end].iter().enumerate().rev() {
+            if let Some(later) = plugin.reply(exchange) {
+                return Outcome::Later { at: Resume::Reply(at), later };
+            }
+        }
+        Outcome::Answered
+    }
+}

@@ -1,0 +1,74 @@
+//! Which server block answers a name: the longest suffix, label by label.
+
+use std::collections::HashMap;
+
+use crate::wire::{NameBuf, Question, Type};
+
+/// The zones of one listener, each with the blocks that serve it, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Zones {
+    /// Lower-case zone → index of its block.
+    zones: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
+    /// The most labels that any zone has: no longer suffix is looked up.
+    most_labels: usize,
+}
+
+impl Zones {
+    /// Adds a zone; says whether it was new. The first block to serve a zone keeps it.
+    pub fn add(&mut self, zone: &NameBuf, block: usize) -> bool {
+        let zone = zone.to_lower();
+        self.most_labels = self.most_labels.max(zone.as_name().labels().count());
+        match self.zones.entry(zone.as_wire().into()) {
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(block);
+                true
+            }
+            std::collections::hash_map::Entry::Occupied(_) => false,
+        }
+    }
+
+    /// The block for a question.
+    ///
+    /// A DS record belongs to the parent's side of a cut (RFC 4035 3.1.4.1), so for DS the shortest zone but the root
+    /// wins, as in CoreDNS `Server.ServeDNS`; the root only where there is no other.
+    pub fn find(&self, question: &Question) -> Option<usize> {
+        let mut parent_side = None;
+        for labels in (0..=question.labels().min(self.most_labels)).rev() {
+            let Some(&block) = self.zones.get(question.suffix(labels).as_wire()) else { continue };
+            if question.qtype != Type::DS {
+                return Some(block);
+            }
+            if labels > 0 || parent_side.is_none() {
+                parent_side = Some(block);
+            }
+        }
+        parent_side
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Class;
+
+    #[test]
+    fn the_longest_zone_wins_but_for_ds() {
+        let mut zones = Zones::default();
+        for (index, zone) in [".", "local.", "Cluster.local.", "a.b.cluster.local."].iter().enumerate() {
+            assert!(zones.add(&NameBuf::from_text(zone).expect("a zone"), index));
+        }
+        assert!(!zones.add(&NameBuf::from_text("cluster.LOCAL").expect("a zone"), 9));
+        let find = |name: &str, qtype| {
+            let name = NameBuf::from_text(name).expect("a name");
+            zones.find(&Question::new(name.as_name(), qtype, Class::IN))
+        };
+        assert_eq!(find("web.default.svc.CLUSTER.local.", Type::A), Some(2));
+        assert_eq!(find("xcluster.local.", Type::A), Some(1));
+        assert_eq!(find("x.a.b.cluster.local.", Type::A), Some(3));
+        assert_eq!(find("example.org.", Type::A), Some(0));
+        assert_eq!(find(".", Type::A), Some(0));
+        assert_eq!(find("x.a.b.cluster.local.", Type::DS), Some(1));
+        assert_eq!(find("example.org.", Type::DS), Some(0));
+        assert_eq!(Zones::default().find(&Question::new(crate::wire::Name::ROOT, Type::A, Class::IN)), None);
+    }
+}

@@ -1,0 +1,333 @@
+//! The one place that writes answers: compression, EDNS and truncation.
+//!
+//! * The question is echoed octet for octet, so that the letter case that a client mixed in comes back (0x20).
+//! * OPT's octets are set aside before a record is written: an answer that is cut keeps its OPT (RFC 6891 7).
+//! * A record is written whole or not at all. Answers go first, so that a client that ignores TC still gets addresses.
+//! * TC is set when any record is left out, as miekg/dns `Truncate` does.
+
+use super::header::{self, flag};
+use super::query::{Edns, Query};
+use super::reply::{NameRef, Rdata, Record, Reply, Section, Stored};
+use super::types::{Rcode, Type};
+
+/// The largest UDP answer, whatever the client offers. Longer ones fragment many times over (RFC 9715).
+pub const MAX_UDP: usize = 4_096;
+/// The UDP size that a client without OPT, or with a smaller one, has (RFC 1035 4.2.1, RFC 6891 6.2.3).
+pub const MIN_UDP: usize = 512;
+/// An OPT record without options.
+const OPT_LEN: usize = 11;
+/// Where names of earlier records start, for compression. Answers with more distinct names compress a little less.
+const MAX_TARGETS: usize = 24;
+
+/// Writes the answer to `query` into `out` and gives its length, `limit` octets at most.
+///
+/// # Panics
+/// When `out` is shorter than `limit`, or `limit` than [`MIN_UDP`].
+pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]) -> usize {
+    assert!(limit >= MIN_UDP && limit <= out.len());
+    let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.nsid.map_or(0, |nsid| 4 + reply.bytes(nsid).len()));
+    let question = query.question_wire();
+    let (records, arena) = reply.arena();
+    for record in records {
+        record.forget_positions(arena);
+    }
+    // The longest question leaves 241 of 512 octets, so that it and an OPT always fit; a long NSID may not, and then
+    // gives way.
+    let with_nsid = header::LEN + question.len() + opt_len <= limit;
+    let opt_len = if with_nsid { opt_len } else { OPT_LEN };
+    let mut writer = Writer { out: &mut out[..limit], at: header::LEN, end: limit - opt_len, targets: Targets::default() };
+    writer.put(question);
+
+    let mut counts = [0u16; 3];
+    let mut complete = true;
+    for section in [Section::Answer, Section::Authority, Section::Additional] {
+        for record in records.iter().filter(|record| record.section == section) {
+            let start = writer.at;
+            if writer.record(record, arena, query).is_none() {
+                writer.at = start;
+                complete = false;
+                break;
+            }
+            counts[section as usize] += 1;
+        }
+        if !complete {
+            break;
+        }
+    }
+    writer.end = limit;
+    if let Some(edns) = &query.edns {
+        writer.opt(edns, reply, with_nsid);
+        counts[2] += 1;
+    }
+    let len = writer.at;
+    let bits = response_bits(query.flags(), reply.rcode)
+        | if reply.authoritative { flag::AA } else { 0 }
+        | if reply.truncated || !complete { flag::TC } else { 0 }
+        | if reply.recursion_available { flag::RA } else { 0 }
+        | if reply.authentic_data { flag::AD } else { 0 };
+    put_header(out, query.id(), bits, [1, counts[0], counts[1], counts[2]]);
+    len
+}
+
+/// Writes an answer to a packet that could not be read whole: its code, and its question if that much was readable.
+pub fn encode_error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> usize {
+    // Only a message with one question has a question to echo.
+    let question = match header::u16_at(packet, 4) {
+        1 => Query::readable_question(packet).unwrap_or_default(),
+        _ => &[],
+    };
+    let flags = header::u16_at(packet, 2);
+    let bits = response_bits(flags, rcode);
+    put_header(out, header::u16_at(packet, 0), bits, [u16::from(!question.is_empty()), 0, 0, 0]);
+    out[header::LEN..header::LEN + question.len()].copy_from_slice(question);
+    header::LEN + question.len()
+}
+
+/// The bits of an answer: the query's operation code, RD and CD, and the code's low four bits.
+fn response_bits(flags: u16, rcode: Rcode) -> u16 {
+    flag::QR | flags & (0x7800 | flag::RD | flag::CD) | rcode.0 & 0x0f
+}
+
+/// Writes the header.
+fn put_header(out: &mut [u8], id: u16, bits: u16, counts: [u16; 4]) {
+    for (octets, number) in out.chunks_exact_mut(2).zip([id, bits].into_iter().chain(counts)) {
+        octets.copy_from_slice(&number.to_be_bytes());
+    }
+}
+
+/// A cursor over the answer.
+struct Writer<'a> {
+    /// The answer.
+    out: &'a mut [u8],
+    /// Where the next octet goes.
+    at: usize,
+    /// What may be filled now.
+    end: usize,
+    /// Names to point to.
+    targets: Targets,
+}
+
+/// Label starts in the message that later names may point to; all are below 16,384, as far as a pointer reaches.
+#[derive(Default)]
+struct Targets {
+    at: [u16; MAX_TARGETS],
+    len: usize,
+}
+
+impl Writer<'_> {
+    /// Writes octets that are known to fit.
+    fn put(&mut self, octets: &[u8]) {
+        self.out[self.at..self.at + octets.len()].copy_from_slice(octets);
+        self.at += octets.len();
+    }
+
+    /// Writes octets if there is room.
+    fn try_put(&mut self, octets: &[u8]) -> Option<()> {
+        if octets.len() > self.end - self.at {
+            return None;
+        }
+        self.put(octets);
+        Some(())
+    }
+
+    /// Writes one record whole, or says that it does not fit; the caller then takes back what was written.
+    fn record(&mut self, record: &Record, arena: &mut [u8], query: &Query<'_>) -> Option<()> {
+        self.name(record.owner, arena, query, true)?;
+        let mut fixed = [0; 10];
+        fixed[..2].copy_from_slice(&record.rtype.0.to_be_bytes());
+        fixed[2..4].copy_from_slice(&record.class.0.to_be_bytes());
+        fixed[4..8].copy_from_slice(&record.ttl.to_be_bytes());
+        match record.rdata {
+            // The commonest data is written with its head in one go.
+            Rdata::A(address) => {
+                fixed[9] = 4;
+                self.try_put(&fixed)?;
+                return self.try_put(&address);
+            }
+            Rdata::Aaaa(address) => {
+                fixed[9] = 16;
+                self.try_put(&fixed)?;
+                return self.try_put(&address);
+            }
+            _ => self.try_put(&fixed)?,
+        }
+        let start = self.at;
+        match record.rdata {
+            Rdata::A(_) | Rdata::Aaaa(_) => {}
+            Rdata::Name(name) => self.name(name, arena, query, true)?,
+            Rdata::Srv { priority, weight, port, target } => {
+                let mut head = [0; 6];
+                for (octets, number) in head.chunks_exact_mut(2).zip([priority, weight, port]) {
+                    octets.copy_from_slice(&number.to_be_bytes());
+                }
+                self.try_put(&head)?;
+                // RFC 2782: "Name compression is not to be used for this field."
+                self.name(target, arena, query, false)?;
+            }
+            Rdata::Soa { mname, rname, numbers } => {
+                self.name(mname, arena, query, true)?;
+                self.name(rname, arena, query, true)?;
+                self.try_put(numbers.of(arena))?;
+            }
+            Rdata::Bytes(bytes) => self.try_put(bytes.of(arena))?,
+        }
+        let len = (self.at - start) as u16;
+        self.out[start - 2..start].copy_from_slice(&len.to_be_bytes());
+        Some(())
+    }
+
+    /// Writes a name, or a pointer to where it or its end already stands.
+    fn name(&mut self, name: NameRef, arena: &mut [u8], query: &Query<'_>, compress: bool) -> Option<()> {
+        let Some((labels, position)) = name.stored() else {
+            return self.tail(name, query, compress);
+        };
+        if compress {
+            let earlier = header::u16_at(&arena[position.clone()], 0);
+            if earlier != 0 {
+                return self.pointer(earlier);
+            }
+        }
+        let start = self.at;
+        match name.tail() {
+            Some(_) => {
+                self.try_put(&arena[labels])?;
+                self.tail(name, query, compress)?;
+            }
+            None => self.literal(&arena[labels], compress)?,
+        }
+        // A pointer has 14 bits. The octets are zero while the name stands nowhere, which offset 0 never is.
+        if start < 0x4000 {
+            arena[position].copy_from_slice(&(start as u16).to_be_bytes());
+        }
+        Some(())
+    }
+
+    /// Writes the end of the question's name that a name ends in.
+    fn tail(&mut self, name: NameRef, query: &Query<'_>, compress: bool) -> Option<()> {
+        let Some(tail) = name.tail() else { return self.try_put(&[0]) };
+        let rest = &query.sent_name().as_wire()[usize::from(tail)..];
+        // The root is shorter than a pointer to it.
+        if compress && rest.len() > 1 {
+            return self.pointer((header::LEN + usize::from(tail)) as u16);
+        }
+        self.try_put(rest)
+    }
+
+    /// Writes a pointer.
+    fn pointer(&mut self, target: u16) -> Option<()> {
+        self.try_put(&(target | 0xc000).to_be_bytes())
+    }
+
+    /// Writes labels and the root; as much of their end as stands in the message already becomes a pointer.
+    fn literal(&mut self, labels: &[u8], compress: bool) -> Option<()> {
+        if self.targets.len == 0 {
+            self.targets.note(self.out, header::LEN);
+        }
+        let start = self.at;
+        let mut rest = labels;
+        while !rest.is_empty() {
+            if compress && let Some(target) = self.targets.find(self.out, rest) {
+                self.pointer(target)?;
+                self.targets.note(self.out, start);
+                return Some(());
+            }
+            let label = &rest[..=usize::from(rest[0])];
+            self.try_put(label)?;
+            rest = &rest[label.len()..];
+        }
+        self.try_put(&[0])?;
+        self.targets.note(self.out, start);
+        Some(())
+    }
+
+    /// Writes the OPT record, for which room was left.
+    fn opt(&mut self, edns: &Edns<'_>, reply: &Reply, with_nsid: bool) {
+        let start = self.at;
+        let mut opt = [0; OPT_LEN];
+        opt[1..3].copy_from_slice(&Type::OPT.0.to_be_bytes());
+        opt[3..5].copy_from_slice(&reply.udp_size(edns).to_be_bytes());
+        opt[5] = (reply.rcode.0 >> 4) as u8;
+        // RFC 3225 3: the DO bit is copied.
+        opt[7] = if edns.dnssec_ok { 0x80 } else { 0 };
+        self.put(&opt);
+        if with_nsid && let Some(nsid) = reply.nsid {
+            self.option(3, &[reply.bytes(nsid)]);
+        }
+        if let Some(error) = reply.extended_error {
+            self.option(15, &[&error.code.to_be_bytes(), error.text.as_bytes()]);
+        }
+        let len = (self.at - start - OPT_LEN) as u16;
+        self.out[start + 9..start + 11].copy_from_slice(&len.to_be_bytes());
+    }
+
+    /// Writes an EDNS option if there is room.
+    fn option(&mut self, code: u16, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if 4 + len <= self.end - self.at {
+            self.put(&code.to_be_bytes());
+            self.put(&(len as u16).to_be_bytes());
+            parts.iter().for_each(|part| self.put(part));
+        }
+    }
+}
+
+impl Targets {
+    /// Notes each label start of the name at `at`, as far as its pointer or end.
+    fn note(&mut self, out: &[u8], mut at: usize) {
+        while self.len < MAX_TARGETS && at < 0x4000 && (1..=63).contains(&out[at]) {
+            self.at[self.len] = at as u16;
+            self.len += 1;
+            at += 1 + usize::from(out[at]);
+        }
+    }
+
+    /// Where these labels and the root already stand, in the same letter case.
+    fn find(&self, out: &[u8], labels: &[u8]) -> Option<u16> {
+        self.at[..self.len].iter().copied().find(|&at| ends_with(out, usize::from(at), labels))
+    }
+}
+
+/// Whether the name at `at` is exactly these labels. Its pointers were written here and lead backwards.
+fn ends_with(out: &[u8], mut at: usize, mut labels: &[u8]) -> bool {
+    loop {
+        match out[at] {
+            0 => return labels.is_empty(),
+            pointer @ 192.. => at = usize::from(pointer & 0x3f) << 8 | usize::from(out[at + 1]),
+            len => {
+                let end = 1 + usize::from(len);
+                if labels.len() < end || out[at..at + end] != labels[..end] {
+                    return false;
+                }
+                at += end;
+                labels = &labels[end..];
+            }
+        }
+    }
+}
+
+impl Stored {
+    /// The octets, out of the arena.
+    fn of(self, arena: &[u8]) -> &[u8] {
+        &arena[self.range()]
+    }
+}
+
+impl Record {
+    /// Clears what an earlier encoding noted of where this record's names stand.
+    fn forget_positions(&self, arena: &mut [u8]) {
+        let mut forget = |name: NameRef| {
+            if let Some((_, position)) = name.stored() {
+                arena[position].fill(0);
+            }
+        };
+        forget(self.owner);
+        match self.rdata {
+            Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Bytes(_) => {}
+            Rdata::Name(name) | Rdata::Srv { target: name, .. } => forget(name),
+            Rdata::Soa { mname, rname, .. } => {
+                forget(mname);
+                forget(rname);
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Bytes ↔ views: names, queries, replies and the one encoder. No I/O and no clock.
+//!
+//! ```text
+//! packet ─ header::accept ─ Query::parse ──► Query (a view)      Reply (a list of records) ──► encode ──► bytes
+//! ```
+
+pub mod encode;
+pub mod header;
+pub mod hickory;
+pub mod name;
+pub mod query;
+pub mod reply;
+pub mod types;
+
+pub use encode::encode;
+pub use name::{Name, NameBuf};
+pub use query::{Edns, Query, Question};
+pub use reply::{NameRef, Rdata, Record, Reply, Section};
+pub use types::{Class, Opcode, Rcode, Type};
+
+/// The largest DNS message (RFC 1035 4.2.2: a 16-bit length).
+pub const MAX_MESSAGE: usize = 65_535;
