@@ -128,6 +128,8 @@ pub struct State {
     pub reply: Reply,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
+    pub scratch: Vec<u64>,
 }
 
 impl State {
@@ -135,6 +137,9 @@ impl State {
     pub fn clear(&mut self) {
         self.reply.clear();
         self.failure = None;
+        // An unusual answer must not hold memory for ever.
+        self.scratch.clear();
+        self.scratch.shrink_to(4 * 1024);
     }
 }
 

@@ -1,6 +1,23 @@
 //! Kubernetes as DNS sees it: events in, answers out. Pure: no socket, no task, no clock.
+//!
+//! ```text
+//! model ─ event ─► index (writer) ─► entry ◄─ index (readers) ◄─ lookup ◄─ name, address
+//! ```
 
+pub mod address;
+pub mod entry;
 pub mod event;
+pub mod index;
+pub mod lookup;
 pub mod model;
+pub mod name;
+mod reverse;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::Event;
+pub use index::{Changes, Index, IndexWriter, Options};
+pub use lookup::{Lookup, PodMode, Reason, ReverseLookup, View};
+pub use name::ClusterName;
+pub use reverse::ServiceKey;

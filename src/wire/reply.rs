@@ -312,6 +312,27 @@ impl Reply {
         self.push(Record { section: Section::Answer, owner: NameRef::QUESTION, rtype, class: Class::IN, ttl, rdata });
     }
 
+    /// Sorts the records from `first` on, each of which holds one stored name, by that name; one of equal ones is kept.
+    pub fn sort_names(&mut self, first: usize) {
+        let arena = &self.arena;
+        let labels = |record: &Record| match record.rdata {
+            Rdata::Name(name) => name.stored().map(|(labels, _)| &arena[labels]),
+            _ => None,
+        };
+        self.records[first..].sort_unstable_by(|a, b| labels(a).cmp(&labels(b)));
+        let mut at = 0;
+        let mut previous: Option<Record> = None;
+        self.records.retain(|record| {
+            at += 1;
+            if at <= first {
+                return true;
+            }
+            let repeats = previous.is_some_and(|previous| labels(&previous) == labels(record));
+            previous = Some(*record);
+            !repeats
+        });
+    }
+
     /// Takes over the records of an answer to another question, as one section's end: names are stored in full.
     pub fn append(&mut self, other: &Reply, question: &Question, from: Section, into: Section) {
         for record in other.section(from) {

@@ -1,0 +1,188 @@
+//! Addresses as labels: the dashed form of an endpoint or Pod, and the reverse names of RFC 1035 3.5 and RFC 3596 2.5.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::Question;
+
+/// The longest dashed form: 39 characters of a whole IPv6 address, and the zero that may follow a dash.
+pub const MAX_DASHED: usize = 40;
+
+/// An address with dashes for dots and colons, as an endpoint without a name is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Dashed {
+    text: [u8; MAX_DASHED],
+    len: u8,
+}
+
+impl Dashed {
+    /// The endpoint form: a trailing dash gets a `0` behind it, since no label may end in a dash (CoreDNS
+    /// `endpointHostname`).
+    pub fn endpoint(address: IpAddr) -> Dashed {
+        let mut dashed = Dashed { text: [0; MAX_DASHED], len: 0 };
+        let mut rest = &mut dashed.text[..];
+        // The longest address leaves room, so that writing cannot fail.
+        let _ = write!(rest, "{address}");
+        let mut len = MAX_DASHED - rest.len();
+        for octet in &mut dashed.text[..len] {
+            if matches!(octet, b'.' | b':') {
+                *octet = b'-';
+            }
+        }
+        if dashed.text[len - 1] == b'-' {
+            dashed.text[len] = b'0';
+            len += 1;
+        }
+        dashed.len = len as u8;
+        dashed
+    }
+
+    /// The label.
+    pub fn as_label(&self) -> &[u8] {
+        &self.text[..usize::from(self.len)]
+    }
+}
+
+/// The address that a dashed label stands for: with exactly three dashes and no two in a row IPv4, else IPv6 (CoreDNS
+/// `findPods`).
+pub fn parse_dashed(label: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(label).ok()?;
+    let dashes = label.iter().filter(|&&octet| octet == b'-').count();
+    let mut address = [0; MAX_DASHED];
+    let address = address.get_mut(..label.len())?;
+    address.copy_from_slice(text.as_bytes());
+    let ipv4 = dashes == 3 && !text.contains("--");
+    for octet in address.iter_mut() {
+        match octet {
+            b'-' => *octet = if ipv4 { b'.' } else { b':' },
+            b'0'..=b'9' | b'a'..=b'f' => {}
+            _ => return None,
+        }
+    }
+    let text = std::str::from_utf8(address).ok()?;
+    if ipv4 { text.parse().ok().map(IpAddr::V4) } else { text.parse().ok().map(IpAddr::V6) }
+}
+
+/// What a name below `in-addr.arpa` or `ip6.arpa` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReverseName {
+    /// One address.
+    Address(IpAddr),
+    /// All addresses that start so: an inner node of the tree.
+    Prefix {
+        /// The first of them.
+        first: IpAddr,
+        /// The last of them.
+        last: IpAddr,
+    },
+    /// No address can start so.
+    Other,
+}
+
+impl ReverseName {
+    /// Reads a question's whole name; `None` where it is not below a reverse tree.
+    pub fn parse(question: &Question) -> Option<ReverseName> {
+        let count = question.labels().checked_sub(2)?;
+        if question.label(count + 1) != b"arpa" {
+            return None;
+        }
+        match question.label(count) {
+            b"in-addr" => Some(ipv4(question, count).unwrap_or(ReverseName::Other)),
+            b"ip6" => Some(ipv6(question, count).unwrap_or(ReverseName::Other)),
+            _ => None,
+        }
+    }
+}
+
+/// The first `count` labels as decimal octets, the last one first.
+fn ipv4(question: &Question, count: usize) -> Option<ReverseName> {
+    if count > 4 {
+        return None;
+    }
+    let (mut first, mut last) = ([0; 4], [u8::MAX; 4]);
+    for at in 0..count {
+        let label = question.label(count - 1 - at);
+        // A leading zero is not how an octet is written.
+        if label.len() > 1 && label[0] == b'0' || !label.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let octet = std::str::from_utf8(label).ok()?.parse().ok()?;
+        (first[at], last[at]) = (octet, octet);
+    }
+    Some(reverse(count == 4, Ipv4Addr::from(first), Ipv4Addr::from(last)))
+}
+
+/// The first `count` labels as hexadecimal digits, the last one first.
+fn ipv6(question: &Question, count: usize) -> Option<ReverseName> {
+    if count > 32 {
+        return None;
+    }
+    let (mut first, mut last) = (0u128, u128::MAX);
+    for at in 0..count {
+        let &[digit] = question.label(count - 1 - at) else { return None };
+        let digit = u128::from(char::from(digit).to_digit(16)?);
+        let shift = 124 - 4 * at;
+        first |= digit << shift;
+        last = last & !(0xf << shift) | digit << shift;
+    }
+    Some(reverse(count == 32, Ipv6Addr::from(first), Ipv6Addr::from(last)))
+}
+
+fn reverse<A: Into<IpAddr>>(whole: bool, first: A, last: A) -> ReverseName {
+    if whole {
+        ReverseName::Address(first.into())
+    } else {
+        ReverseName::Prefix { first: first.into(), last: last.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Class, NameBuf, Type};
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn dashed_forms_round_trip() {
+        for (address, label) in [
+            ("10.1.2.3", "10-1-2-3"),
+            ("2001:db8::7", "2001-db8--7"),
+            ("5678:abcd::", "5678-abcd--0"),
+            ("::2", "--2"),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff-ffff-ffff-ffff-ffff-ffff-ffff-ffff"),
+        ] {
+            assert_eq!(Dashed::endpoint(ip(address)).as_label(), label.as_bytes());
+            assert_eq!(parse_dashed(label.as_bytes()), Some(ip(address)));
+        }
+        assert_eq!(parse_dashed(b"--ffff-102-304"), Some(ip("::ffff:1.2.3.4")));
+        for label in ["", "x", "1-2-3", "1-2-3-4-5", "01-2-3-4", "1--2-3", "256-1-1-1", "1:2-3-4", "1.2.3.4", "g--"] {
+            let parsed = parse_dashed(label.as_bytes());
+            assert!(parsed.is_none() || label == "1--2-3", "{label} {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn reverse_names_are_addresses_or_prefixes() {
+        let parse = |name: &str| {
+            let name = NameBuf::from_text(name).expect("a name");
+            ReverseName::parse(&Question::new(name.as_name(), Type::PTR, Class::IN))
+        };
+        let prefix = |first, last| Some(ReverseName::Prefix { first: ip(first), last: ip(last) });
+        assert_eq!(parse("5.0.96.10.in-addr.arpa"), Some(ReverseName::Address(ip("10.96.0.5"))));
+        assert_eq!(parse("96.10.in-addr.arpa"), prefix("10.96.0.0", "10.96.255.255"));
+        assert_eq!(parse("in-addr.arpa"), prefix("0.0.0.0", "255.255.255.255"));
+        let v6 = format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23));
+        assert_eq!(parse(&v6), Some(ReverseName::Address(ip("2001:db8::7"))));
+        assert_eq!(parse("1.0.0.2.ip6.arpa"), prefix("2001::", "2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
+        for other in ["05.0.96.10.in-addr.arpa", "1.5.0.96.10.in-addr.arpa", "256.in-addr.arpa", "+1.in-addr.arpa", "10.ip6.arpa", "g.ip6.arpa"] {
+            assert_eq!(parse(other), Some(ReverseName::Other), "{other}");
+        }
+        assert_eq!(parse(&format!("0.{v6}")), Some(ReverseName::Other));
+        for none in ["arpa", "x.arpa", ".", "in-addr.arpa.example"] {
+            assert_eq!(parse(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! *kubernetes*: the names of a cluster, from its index.
+//!
+//! ```text
+//! question ─► zone of the stanza ─► ClusterName / ReverseName ─► Index::lookup ─► records.rs, external.rs ─► reply
+//!                                                                              └► a denial with the zone's SOA
+//! ```
+//!
+//! The rules of what exists are in [`crate::cluster::lookup`]; here they become records.
+
+mod external;
+mod metadata;
+mod records;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::cluster::address::ReverseName;
+use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::wire::reply::ExtendedError;
+use crate::wire::{NameBuf, Question, Rcode, Type};
+
+/// What a stanza answers with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// The zones, in the order of the stanza; not empty.
+    pub zones: Vec<NameBuf>,
+    /// What of the cluster is shown.
+    pub view: View,
+    /// Seconds that an answer may be kept: 0–3600.
+    pub ttl: u32,
+    /// Which names that do not exist go on to the next plugin.
+    pub fallthrough: Fallthrough,
+}
+
+/// Which names that do not exist go on to the next plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fallthrough {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// Those in these zones.
+    Within(Vec<NameBuf>),
+}
+
+impl Fallthrough {
+    /// Whether this name goes on.
+    pub fn covers(&self, question: &Question) -> bool {
+        match self {
+            Fallthrough::Never => false,
+            Fallthrough::Always => true,
+            Fallthrough::Within(zones) => zones.iter().any(|zone| question.name().is_within(zone.as_name())),
+        }
+    }
+}
+
+/// The plugin.
+pub struct Kubernetes {
+    /// Shared with the futures of ExternalName look-ups that wait.
+    stanza: Arc<Stanza>,
+}
+
+/// What a stanza needs to answer.
+struct Stanza {
+    answers: Answers,
+    zones: Vec<Zone>,
+    /// Labels of the zone that PTR records point into: the first that is no reverse zone.
+    primary: NameBuf,
+    index: Arc<Index>,
+    /// This server's own addresses, which are those of the name server.
+    own: Vec<IpAddr>,
+}
+
+/// A zone of the stanza.
+struct Zone {
+    name: NameBuf,
+    labels: usize,
+    reverse: bool,
+}
+
+/// What is said of a name.
+enum Said {
+    /// The answer section has been filled.
+    Records,
+    /// The name exists and has no such record.
+    NoData,
+    /// The name does not exist.
+    NameError(Reason),
+    /// The code in the reply, with the zone's SOA.
+    Code(Rcode),
+    /// It depends on a look-up that waits.
+    Later(Later),
+}
+
+impl Kubernetes {
+    /// The plugin for a stanza. `own`: this server's addresses.
+    pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
+        let zones: Vec<Zone> = answers.zones.iter().map(Zone::new).collect();
+        let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
+        let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
+    }
+
+    /// The index that it answers from.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.stanza.index
+    }
+}
+
+impl Zone {
+    fn new(name: &NameBuf) -> Zone {
+        let name = name.to_lower();
+        // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
+        let reverse = ["in-addr.arpa", "ip6.arpa"].into_iter().any(|tree| {
+            NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name()))
+        });
+        Zone { labels: name.as_name().labels().count(), name, reverse }
+    }
+}
+
+impl Plugin for Kubernetes {
+    fn name(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let question = exchange.question();
+        let Some(zone) = self.stanza.zone_of(question) else { return Step::Next };
+        let said = self.stanza.say(exchange, question, zone);
+        self.stanza.conclude(exchange.reply(), question, zone, said)
+    }
+
+    fn metadata(&self, exchange: &Exchange<'_>, label: &str) -> Option<String> {
+        metadata::value(&self.stanza, exchange, label)
+    }
+}
+
+impl Stanza {
+    /// The longest zone that the question is in.
+    fn zone_of(&self, question: &Question) -> Option<&Zone> {
+        let within = |zone: &&Zone| {
+            question.labels() >= zone.labels && question.suffix(zone.labels).as_wire() == zone.name.as_wire()
+        };
+        self.zones.iter().filter(within).max_by_key(|zone| zone.labels)
+    }
+
+    /// Finds what there is to say and puts the records into the reply.
+    fn say(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> Said {
+        let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
+        if matches!(qtype, Type::AXFR | Type::IXFR) {
+            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
+            return Said::Code(Rcode::REFUSED);
+        }
+        let name = ClusterName::parse(question, zone.labels);
+        match name {
+            ClusterName::Apex => return self.apex(exchange.reply(), qtype, tail),
+            ClusterName::Dns => return Said::NoData,
+            ClusterName::NameServer => return self.name_server(exchange.reply(), qtype),
+            ClusterName::SchemaVersion if qtype == Type::TXT => return records::schema_version(exchange.reply()),
+            // CoreDNS knows the name for no other type.
+            ClusterName::SchemaVersion => return Said::NameError(Reason::NoSuchForm),
+            _ => {}
+        }
+        if zone.reverse {
+            let Some(reverse) = ReverseName::parse(question) else { return Said::NameError(Reason::NotReverse) };
+            if !self.index.synced() {
+                return Said::Code(Rcode::SERVFAIL);
+            }
+            return match self.index.lookup_reverse(reverse, &self.answers.view) {
+                ReverseLookup::Missing(reason) => Said::NameError(reason),
+                ReverseLookup::Service(key) if qtype == Type::PTR => self.service_pointer(exchange.reply(), &key),
+                ReverseLookup::Endpoints(keys) if qtype == Type::PTR => {
+                    self.endpoint_pointers(exchange.reply(), reverse, &keys)
+                }
+                ReverseLookup::Service(_) | ReverseLookup::Endpoints(_) | ReverseLookup::Node => Said::NoData,
+            };
+        }
+        if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
+            return Said::NoData;
+        }
+        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
+        // but they do not leave the cluster then either.
+        if !self.index.synced() && (name != ClusterName::Other || self.answers.fallthrough.covers(question)) {
+            return Said::Code(Rcode::SERVFAIL);
+        }
+        match self.index.lookup(&name, &self.answers.view) {
+            Lookup::Missing(reason) => Said::NameError(reason),
+            Lookup::ExternalName(entry) => self.external_name(exchange, question, zone, &entry),
+            found => self.records(exchange.state, question, &name, tail, &found),
+        }
+    }
+
+    /// Makes the reply of what was said.
+    fn conclude(&self, reply: &mut crate::wire::Reply, question: &Question, zone: &Zone, said: Said) -> Step {
+        let tail = question.suffix_at(zone.labels);
+        match said {
+            Said::Records => {}
+            Said::NoData => self.soa_of_denial(reply, tail),
+            Said::NameError(_) if self.answers.fallthrough.covers(question) => return Step::Next,
+            Said::NameError(reason) => {
+                reply.rcode = Rcode::NXDOMAIN;
+                // RFC 8914 4.1: "Other", with a text for a person.
+                reply.extended_error = Some(ExtendedError { code: 0, text: reason.text() });
+                self.soa_of_denial(reply, tail);
+            }
+            Said::Code(rcode) => {
+                reply.rcode = rcode;
+                if rcode == Rcode::REFUSED {
+                    return Step::Answered;
+                }
+                // RFC 8914 4.15: "Not Ready".
+                reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster's state is not in step yet" });
+                self.soa_of_denial(reply, tail);
+            }
+            Said::Later(later) => return Step::Later(later),
+        }
+        reply.authoritative = true;
+        Step::Answered
+    }
+}
+
+/// Whether names below `pod` are answered from Pods.
+pub fn wants_pods(view: &View) -> bool {
+    view.pods == PodMode::Verified
+}

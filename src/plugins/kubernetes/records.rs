@@ -1,0 +1,392 @@
+//! What was found, as records.
+
+use std::net::IpAddr;
+
+use super::{Said, Stanza};
+use crate::chain::State;
+use crate::cluster::address::ReverseName;
+use crate::cluster::entry::{EndpointLabel, Row, Shape};
+use crate::cluster::lookup::Found;
+use crate::cluster::model::Port;
+use crate::cluster::name::ServiceName;
+use crate::cluster::{ClusterName, Lookup, ServiceKey};
+use crate::wire::reply::SoaNumbers;
+use crate::wire::{Class, NameRef, Rdata, Record, Reply, Section, Type};
+
+/// The version of the naming schema that is served (specification 2.2), as TXT data.
+const SCHEMA_VERSION: &[u8] = b"\x051.1.0";
+/// Seconds that the schema's version may be kept; the specification's example.
+const SCHEMA_VERSION_TTL: u32 = 28_800;
+/// The most seconds that an SOA may be kept (CoreDNS `plugin.SOA`).
+const MAX_SOA_TTL: u32 = 300;
+/// `svc`, in wire form.
+const SVC: &[u8] = b"\x03svc";
+
+/// `dns-version TXT`.
+pub(super) fn schema_version(reply: &mut Reply) -> Said {
+    let data = reply.store(SCHEMA_VERSION);
+    reply.answer(Type::TXT, SCHEMA_VERSION_TTL, Rdata::Bytes(data));
+    Said::Records
+}
+
+/// An address as a record's type and data.
+fn address_data(address: IpAddr) -> (Type, Rdata) {
+    match address {
+        IpAddr::V4(address) => (Type::A, Rdata::A(address.octets())),
+        IpAddr::V6(address) => (Type::AAAA, Rdata::Aaaa(address.octets())),
+    }
+}
+
+/// The address that a Pod's or endpoint's record holds. CoreDNS prints what it parsed, so that an IPv4 address mapped
+/// into IPv6 makes an A record.
+fn unmapped(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// `Records` if any was made.
+fn said(reply: &Reply) -> Said {
+    if reply.has_answer() { Said::Records } else { Said::NoData }
+}
+
+impl Stanza {
+    //--- Services, endpoints, Pods
+
+    /// The records of a name that exists, for the question's type. `tail`: where the zone starts in the question.
+    pub(super) fn records(
+        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8, found: &Lookup<'_>,
+    ) -> Said {
+        match question.qtype {
+            Type::A | Type::AAAA => self.addresses(state, NameRef::QUESTION, question.qtype, found),
+            Type::SRV => self.services(state, question, name, tail, found),
+            _ => {}
+        }
+        said(&state.reply)
+    }
+
+    /// The addresses of one family of what was found.
+    pub(super) fn addresses(&self, state: &mut State, owner: NameRef, rtype: Type, found: &Lookup<'_>) {
+        let ttl = self.answers.ttl;
+        let (reply, scratch) = (&mut state.reply, &mut state.scratch);
+        let mut push = |rdata| {
+            reply.push(Record { section: Section::Answer, owner, rtype, class: Class::IN, ttl, rdata });
+        };
+        let (v4, v6) = match found {
+            Lookup::ClusterIp(found) => match found.entry.service.as_deref().map(|service| &service.shape) {
+                Some(Shape::ClusterIp { v4, v6 }) => (&**v4, &**v6),
+                _ => return,
+            },
+            Lookup::Endpoints(found) if found.is_whole() && !found.entry.v4.is_empty() | !found.entry.v6.is_empty() => {
+                (&*found.entry.v4, &*found.entry.v6)
+            }
+            Lookup::Endpoints(found) => {
+                collect_rows(found, scratch);
+                scratch.sort_unstable_by_key(|&packed| row(found, packed).address());
+                scratch.dedup_by_key(|packed| row(found, *packed).address());
+                for &packed in scratch.iter() {
+                    let (family, rdata) = address_data(row(found, packed).address());
+                    if family == rtype {
+                        push(rdata);
+                    }
+                }
+                return;
+            }
+            Lookup::Pod(address) => {
+                let (family, rdata) = address_data(unmapped(*address));
+                if family == rtype {
+                    push(rdata);
+                }
+                return;
+            }
+            _ => return,
+        };
+        match rtype {
+            Type::A => v4.iter().for_each(|address| push(Rdata::A(address.octets()))),
+            _ => v6.iter().for_each(|address| push(Rdata::Aaaa(address.octets()))),
+        }
+    }
+
+    /// SRV records and the addresses of their targets, both families.
+    fn services(
+        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8, found: &Lookup<'_>,
+    ) {
+        let State { reply, scratch, .. } = state;
+        match (found, service_name(name)) {
+            (Lookup::ClusterIp(found), Some(service)) => self.cluster_services(reply, service, tail, found),
+            (Lookup::Endpoints(found), Some(service)) => self.endpoint_services(reply, scratch, service, tail, found),
+            (Lookup::Pod(address), None) => {
+                // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
+                let target = NameRef::question(question.suffix_at(question.labels().min(pod_labels(question, tail))));
+                self.service(reply, 100, 0, target);
+                self.target_address(reply, target, unmapped(*address));
+            }
+            _ => {}
+        }
+    }
+
+    /// One record for each port; the target is the Service.
+    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &Found<'_>) {
+        let Some(service) = found.entry.service.as_deref() else { return };
+        let Shape::ClusterIp { v4, v6 } = &service.shape else { return };
+        let addresses = v4.len() + v6.len();
+        let weight = weight(found.count_ports(&service.ports) * addresses);
+        if addresses == 0 || !has_number(&service.ports, found) {
+            return;
+        }
+        let target = reply.name(&[name.key, SVC], Some(tail));
+        let mut earlier = None;
+        for port in service.ports.iter().filter(|port| found.wants_port(port)) {
+            // A port that stands once for TCP and once for UDP makes one record.
+            if let Some(number) = port.number && earlier != Some(number) {
+                let again = reply.section(Section::Answer).any(|record| srv_port(record) == Some(number));
+                if !again {
+                    self.service(reply, weight, number, target);
+                }
+                earlier = Some(number);
+            }
+        }
+        for &address in v4 {
+            self.target_address(reply, target, IpAddr::V4(address));
+        }
+        for &address in v6 {
+            self.target_address(reply, target, IpAddr::V6(address));
+        }
+    }
+
+    /// One record for each endpoint name and port; the targets are the endpoints.
+    fn endpoint_services(
+        &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, found: &Found<'_>,
+    ) {
+        collect_rows(found, scratch);
+        let candidates = scratch.iter().map(|&packed| found.count_ports(&row(found, packed).slice().ports)).sum();
+        let weight = weight(candidates);
+        let pod_names = self.answers.view.endpoint_pod_names;
+        // Rows of one endpoint name come together, so that no record is made twice.
+        let given = |packed: u64| match row(found, packed).label(pod_names) {
+            EndpointLabel::Given(label) => label,
+            EndpointLabel::Address(_) => &[],
+        };
+        let key = |packed: u64| (given(packed), row(found, packed).address());
+        scratch.sort_unstable_by(|&a, &b| key(a).cmp(&key(b)));
+        let same_name = |a: u64, b: u64| given(a) == given(b) && (!given(a).is_empty() || key(a) == key(b));
+        for group in scratch.chunk_by(|&a, &b| same_name(a, b)) {
+            if !group.iter().any(|&packed| has_number(&row(found, packed).slice().ports, found)) {
+                continue;
+            }
+            if reply.is_full() {
+                return;
+            }
+            let label = row(found, group[0]).label(pod_names);
+            let label = label.as_bytes();
+            let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
+            let first = reply.records().len();
+            for (at, &packed) in group.iter().enumerate() {
+                let row = row(found, packed);
+                for port in row.slice().ports.iter().filter(|port| found.wants_port(port)) {
+                    let Some(number) = port.number else { continue };
+                    if !reply.records()[first..].iter().any(|record| srv_port(record) == Some(number)) {
+                        self.service(reply, weight, number, target);
+                    }
+                }
+                let repeated = at > 0 && key(group[at - 1]).1 == row.address();
+                if !repeated && has_number(&row.slice().ports, found) {
+                    self.target_address(reply, target, row.address());
+                }
+            }
+        }
+    }
+
+    fn service(&self, reply: &mut Reply, weight: u16, port: u16, target: NameRef) {
+        reply.answer(Type::SRV, self.answers.ttl, Rdata::Srv { priority: 0, weight, port, target });
+    }
+
+    fn target_address(&self, reply: &mut Reply, owner: NameRef, address: IpAddr) {
+        let (rtype, rdata) = address_data(address);
+        let (class, ttl) = (Class::IN, self.answers.ttl);
+        reply.push(Record { section: Section::Additional, owner, rtype, class, ttl, rdata });
+    }
+
+    //--- Reverse names
+
+    /// The one name of a cluster address.
+    pub(super) fn service_pointer(&self, reply: &mut Reply, key: &ServiceKey) -> Said {
+        self.pointer(reply, &[key, SVC]);
+        Said::Records
+    }
+
+    /// The names of an endpoint's address: those with a host name first, as a client that looks at one record wants,
+    /// then by name.
+    pub(super) fn endpoint_pointers(&self, reply: &mut Reply, reverse: ReverseName, keys: &[ServiceKey]) -> Said {
+        let ReverseName::Address(address) = reverse else { return Said::NoData };
+        for given in [true, false] {
+            let first = reply.records().len();
+            for key in keys {
+                let Some(entry) = self.index.entry(key) else { continue };
+                for slice in &entry.slices {
+                    for number in slice.rows_with_address(address) {
+                        let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
+                        if matches!(label, EndpointLabel::Given(_)) == given {
+                            let label = label.as_bytes();
+                            self.pointer(reply, &[&[label.len() as u8], label, key, SVC]);
+                        }
+                    }
+                }
+            }
+            reply.sort_names(first);
+        }
+        said(reply)
+    }
+
+    fn pointer(&self, reply: &mut Reply, labels: &[&[u8]]) {
+        let zone = self.primary.as_wire();
+        let mut parts: smallvec::SmallVec<[&[u8]; 5]> = labels.into();
+        parts.push(&zone[..zone.len() - 1]);
+        // A host name of 63 octets in a Service and namespace of 63 each may leave no room for a long zone.
+        if parts.iter().map(|part| part.len()).sum::<usize>() < crate::wire::name::MAX_LEN {
+            let target = reply.name(&parts, None);
+            reply.answer(Type::PTR, self.answers.ttl, Rdata::Name(target));
+        }
+    }
+
+    //--- The zone's own records
+
+    /// The zone itself.
+    pub(super) fn apex(&self, reply: &mut Reply, qtype: Type, tail: u8) -> Said {
+        match qtype {
+            Type::SOA => self.soa(reply, Section::Answer, tail),
+            Type::NS => self.name_servers(reply, tail),
+            _ => {}
+        }
+        said(reply)
+    }
+
+    /// The SOA that a denial carries (RFC 2308 3).
+    pub(super) fn soa_of_denial(&self, reply: &mut Reply, tail: u8) {
+        self.soa(reply, Section::Authority, tail);
+    }
+
+    fn soa(&self, reply: &mut Reply, section: Section, tail: u8) {
+        let mname = reply.name(&[b"\x02ns\x03dns"], Some(tail));
+        let rname = reply.name(&[b"\x0ahostmaster"], Some(tail));
+        let serial = if self.index.synced() { self.index.serial() } else { 0 };
+        let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
+        let numbers = reply.soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
+        let rdata = Rdata::Soa { mname, rname, numbers };
+        reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
+    }
+
+    /// The zone's NS records: the Services in front of this server, or `ns.dns` where no endpoint has its address.
+    fn name_servers(&self, reply: &mut Reply, tail: u8) {
+        let mut made: Vec<(Vec<u8>, NameRef)> = Vec::new();
+        self.own_names(|labels, address| {
+            let labels = labels.concat();
+            let name = match made.iter().find(|(have, _)| *have == labels) {
+                Some((_, name)) => *name,
+                None => {
+                    let name = reply.name(&[&labels], Some(tail));
+                    reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
+                    made.push((labels, name));
+                    name
+                }
+            };
+            let (_, rdata) = address_data(address);
+            let again = reply.section(Section::Additional).any(|record| record.owner == name && record.rdata == rdata);
+            if !again {
+                self.target_address(reply, name, address);
+            }
+        });
+    }
+
+    /// `ns.dns`.
+    pub(super) fn name_server(&self, reply: &mut Reply, qtype: Type) -> Said {
+        self.own_names(|_, address| {
+            let (rtype, rdata) = address_data(address);
+            if rtype == qtype && !reply.records().iter().any(|record| record.rdata == rdata) {
+                reply.answer(rtype, self.answers.ttl, rdata);
+            }
+        });
+        said(reply)
+    }
+
+    /// The name server's names (labels below the zone, in wire form) and addresses (CoreDNS `nsAddrs`).
+    fn own_names(&self, mut visit: impl FnMut(&[&[u8]], IpAddr)) {
+        let mut found = false;
+        for &own in &self.own {
+            for key in self.index.endpoint_owners(own) {
+                let Some(entry) = self.index.entry(&key).filter(|_| self.answers.view.endpoints) else { continue };
+                match entry.service.as_deref().map(|service| &service.shape) {
+                    Some(Shape::ClusterIp { v4, v6 }) => {
+                        found = true;
+                        v4.iter().for_each(|&address| visit(&[&key, SVC], IpAddr::V4(address)));
+                        v6.iter().for_each(|&address| visit(&[&key, SVC], IpAddr::V6(address)));
+                    }
+                    Some(Shape::Headless) => {
+                        found = true;
+                        let slices = entry.slices.iter().filter(|slice| slice.has_address(own));
+                        for row in slices.flat_map(|slice| slice.rows()) {
+                            let label = row.label(self.answers.view.endpoint_pod_names);
+                            let label = label.as_bytes();
+                            visit(&[&[label.len() as u8], label, &key, SVC], row.address());
+                        }
+                    }
+                    Some(Shape::ExternalName(_)) | None => {}
+                }
+            }
+        }
+        if !found {
+            self.own.iter().for_each(|&own| visit(&[b"\x02ns\x03dns"], own));
+        }
+    }
+}
+
+/// The Service that a name is about.
+fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>> {
+    match *name {
+        ClusterName::Service(service)
+        | ClusterName::Endpoint(service, _)
+        | ClusterName::Port(service, _)
+        | ClusterName::Zonal(service, _) => Some(service),
+        _ => None,
+    }
+}
+
+/// How many of the question's last labels make a Pod's name: address, namespace, `pod` and the zone's.
+fn pod_labels(question: &crate::wire::Question, tail: u8) -> usize {
+    let zone = (0..=question.labels()).find(|&labels| question.suffix_at(labels) == tail).unwrap_or_default();
+    zone + 3
+}
+
+/// An even share of 100, at least 1: some clients never choose a record of weight 0.
+fn weight(candidates: usize) -> u16 {
+    (100 / candidates.max(1)).max(1) as u16
+}
+
+/// Whether some port that is meant has a number, so that there is an SRV record to make.
+fn has_number(ports: &[Port], found: &Found<'_>) -> bool {
+    ports.iter().any(|port| found.wants_port(port) && port.number.is_some())
+}
+
+/// The port of an SRV record.
+fn srv_port(record: &Record) -> Option<u16> {
+    match record.rdata {
+        Rdata::Srv { port, .. } => Some(port),
+        _ => None,
+    }
+}
+
+/// Puts the endpoints that are meant into the worker's scratch list: the slice's number above, the row's below.
+fn collect_rows(found: &Found<'_>, scratch: &mut Vec<u64>) {
+    scratch.clear();
+    let mut slice_number = 0;
+    let slices = &found.entry.slices;
+    found.rows(|row| {
+        while !std::ptr::eq(&*slices[slice_number], row.slice()) {
+            slice_number += 1;
+        }
+        scratch.push((slice_number as u64) << 32 | row.number() as u64);
+    });
+}
+
+/// The row that a number of the scratch list stands for.
+fn row<'a>(found: &'a Found<'_>, packed: u64) -> Row<'a> {
+    Row::new(&found.entry.slices[(packed >> 32) as usize], (packed & 0xffff_ffff) as usize)
+}

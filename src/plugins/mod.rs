@@ -1,0 +1,3 @@
+//! The directives.
+
+pub mod kubernetes;
