@@ -25,7 +25,7 @@ use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 pub use chains::{Block, Chains};
 pub use later::{Inner, Later, Pending};
 pub use plan::Plan;
-pub use zones::Zones;
+pub use zones::{Fallthrough, Zones};
 
 /// How many inner look-ups may stand in each other: an ExternalName that leads to one that leads to one.
 pub const MAX_DEPTH: u8 = 8;

@@ -46,6 +46,29 @@ impl Zones {
     }
 }
 
+/// Which names that do not exist go on to the next plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fallthrough {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// Those in these zones.
+    Within(Vec<NameBuf>),
+}
+
+impl Fallthrough {
+    /// Whether this name goes on.
+    pub fn covers(&self, question: &Question) -> bool {
+        match self {
+            Fallthrough::Never => false,
+            Fallthrough::Always => true,
+            Fallthrough::Within(zones) => zones.iter().any(|zone| question.name().is_within(zone.as_name())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

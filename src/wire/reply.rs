@@ -149,6 +149,23 @@ pub struct ExtendedError {
     pub text: &'static str,
 }
 
+/// What a reply amounts to (CoreDNS `response.Typify`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An answer.
+    NoError,
+    /// The name does not exist.
+    NameError,
+    /// The name exists without such a record.
+    NoData,
+    /// Other servers know.
+    Delegation,
+    /// The server failed, or does not do such a thing.
+    ServerError,
+    /// Any other code.
+    OtherError,
+}
+
 /// A reply in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
@@ -226,6 +243,20 @@ impl Reply {
     /// Whether there is an answer record.
     pub fn has_answer(&self) -> bool {
         self.section(Section::Answer).next().is_some()
+    }
+
+    /// What it amounts to.
+    pub fn kind(&self) -> Kind {
+        let has_authority = |rtype| self.section(Section::Authority).any(|record| record.rtype == rtype);
+        match self.rcode {
+            Rcode::NOERROR if self.has_answer() => Kind::NoError,
+            Rcode::NOERROR if has_authority(Type::SOA) => Kind::NoData,
+            Rcode::NOERROR if has_authority(Type::NS) => Kind::Delegation,
+            Rcode::NOERROR => Kind::NoError,
+            Rcode::NXDOMAIN => Kind::NameError,
+            Rcode::SERVFAIL | Rcode::NOTIMP => Kind::ServerError,
+            _ => Kind::OtherError,
+        }
     }
 
     /// The stored octets.

@@ -14,7 +14,7 @@ mod records;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Fallthrough, Later, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
 use crate::wire::reply::ExtendedError;
@@ -31,29 +31,6 @@ pub struct Answers {
     pub ttl: u32,
     /// Which names that do not exist go on to the next plugin.
     pub fallthrough: Fallthrough,
-}
-
-/// Which names that do not exist go on to the next plugin.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Fallthrough {
-    /// None.
-    #[default]
-    Never,
-    /// All.
-    Always,
-    /// Those in these zones.
-    Within(Vec<NameBuf>),
-}
-
-impl Fallthrough {
-    /// Whether this name goes on.
-    pub fn covers(&self, question: &Question) -> bool {
-        match self {
-            Fallthrough::Never => false,
-            Fallthrough::Always => true,
-            Fallthrough::Within(zones) => zones.iter().any(|zone| question.name().is_within(zone.as_name())),
-        }
-    }
 }
 
 /// The plugin.

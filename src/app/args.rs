@@ -1,0 +1,288 @@
+//! The command line: CoreDNS's flags in Go's manner, and this server's own.
+//!
+//! A flag has one dash or two; its value follows as the next word or behind `=`. A switch takes its value only behind
+//! `=`. `--` ends the flags, and nothing may come after them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::corefile::suggest;
+use crate::telemetry::log::Format;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Args {
+    /// The Corefile; `None` is `Corefile` in the working folder, or the built-in one where there is none.
+    pub conf: Option<Conf>,
+    /// The port of keys without one.
+    pub port: u16,
+    /// Where to write the process ID.
+    pub pidfile: Option<PathBuf>,
+    /// Say less at start.
+    pub quiet: bool,
+    /// How log lines look.
+    pub log_format: Format,
+    /// Manifests to serve from, files or folders.
+    pub manifests: Vec<PathBuf>,
+    /// What to do.
+    pub task: Task,
+}
+
+/// Where the Corefile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conf {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// Serve.
+    #[default]
+    Serve,
+    /// Check the Corefile and say what is wrong, as text.
+    Check,
+    /// The same as JSON.
+    CheckJson,
+    /// Say the version.
+    Version,
+    /// List the directives.
+    Plugins,
+    /// Explain the flags.
+    Help,
+}
+
+impl Default for Args {
+    fn default() -> Args {
+        Args {
+            conf: None,
+            port: 53,
+            pidfile: None,
+            quiet: false,
+            log_format: Format::Text,
+            manifests: Vec::new(),
+            task: Task::Serve,
+        }
+    }
+}
+
+/// A mistake on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// No flag has this name.
+    #[error("flag provided but not defined: -{name}{}", did_you_mean(suggestion))]
+    Unknown {
+        /// The name given.
+        name: String,
+        /// The nearest right one.
+        suggestion: Option<String>,
+    },
+    /// The flag needs a value.
+    #[error("flag needs an argument: -{0}")]
+    NoValue(String),
+    /// The value is not what the flag takes.
+    #[error("invalid value \"{value}\" for flag -{name}: expected {expected}")]
+    BadValue {
+        /// The flag.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// Something stands behind the flags.
+    #[error("extra command line arguments: [{0}]")]
+    Extra(String),
+}
+
+fn did_you_mean(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map(|name| format!(", did you mean -{name}?")).unwrap_or_default()
+}
+
+/// A flag.
+struct Flag {
+    name: &'static str,
+    /// What its value is called in the help; none for a switch.
+    value: Option<&'static str>,
+    help: &'static str,
+    set: fn(&mut Args, &str) -> Result<(), &'static str>,
+}
+
+/// Every flag, in the order of the help.
+const FLAGS: &[Flag] = &[
+    Flag {
+        name: "conf",
+        value: Some("FILE"),
+        help: "Corefile to load; \"stdin\" reads standard input (default \"Corefile\")",
+        set: |args, value| {
+            args.conf = Some(if value == "stdin" { Conf::Stdin } else { Conf::File(value.into()) });
+            Ok(())
+        },
+    },
+    Flag { name: "dns.port", value: Some("PORT"), help: "port of keys that name none (default 53)", set: set_port },
+    Flag { name: "p", value: Some("PORT"), help: "the same", set: set_port },
+    Flag {
+        name: "manifests",
+        value: Some("PATH"),
+        help: "serve the cluster that this file or folder of manifests describes; may be repeated",
+        set: |args, value| {
+            args.manifests.push(value.into());
+            Ok(())
+        },
+    },
+    Flag {
+        name: "check",
+        value: None,
+        help: "read the Corefile, print everything that is wrong with it, open no socket; -check=json prints JSON",
+        set: |args, value| match (value, switch(value)) {
+            ("json", _) => Ok(args.task = Task::CheckJson),
+            (_, Ok(true)) => Ok(args.task = Task::Check),
+            (_, Ok(false)) => Ok(()),
+            _ => Err("true, false or json"),
+        },
+    },
+    Flag {
+        name: "pidfile",
+        value: Some("PATH"),
+        help: "write the process ID to this file",
+        set: |args, value| {
+            args.pidfile = Some(value.into());
+            Ok(())
+        },
+    },
+    Flag {
+        name: "quiet",
+        value: None,
+        help: "print less at start",
+        set: |args, value| switch(value).map(|on| args.quiet = on),
+    },
+    Flag {
+        name: "log-format",
+        value: Some("FORMAT"),
+        help: "text or json (default text)",
+        set: |args, value| match value {
+            "text" => Ok(args.log_format = Format::Text),
+            "json" => Ok(args.log_format = Format::Json),
+            _ => Err("text or json"),
+        },
+    },
+    Flag { name: "plugins", value: None, help: "list the directives", set: |args, value| task(args, value, Task::Plugins) },
+    Flag { name: "version", value: None, help: "print the version", set: |args, value| task(args, value, Task::Version) },
+    Flag { name: "help", value: None, help: "print this", set: |args, value| task(args, value, Task::Help) },
+    Flag { name: "h", value: None, help: "the same", set: |args, value| task(args, value, Task::Help) },
+];
+
+fn set_port(args: &mut Args, value: &str) -> Result<(), &'static str> {
+    args.port = value.parse().map_err(|_| "a port, 0 to 65535")?;
+    Ok(())
+}
+
+fn task(args: &mut Args, value: &str, task: Task) -> Result<(), &'static str> {
+    if switch(value)? {
+        args.task = task;
+    }
+    Ok(())
+}
+
+/// A switch's value, as Go's `strconv.ParseBool` reads it.
+fn switch(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false"),
+    }
+}
+
+impl Args {
+    /// Reads the words behind the program's name.
+    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, ArgsError> {
+        let mut args = Args::default();
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
+                return Err(extra(word, words));
+            };
+            if name == "-" {
+                return match words.next() {
+                    Some(word) => Err(extra(word, words)),
+                    None => Ok(args),
+                };
+            }
+            let name = name.strip_prefix('-').unwrap_or(name);
+            let (name, value) = match name.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (name, None),
+            };
+            let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
+                let suggestion = suggest(name, FLAGS.iter().map(|flag| flag.name));
+                return Err(ArgsError::Unknown { name: name.to_owned(), suggestion });
+            };
+            let value = match (value, flag.value) {
+                (Some(value), _) => value,
+                (None, None) => "true".to_owned(),
+                (None, Some(_)) => words.next().ok_or_else(|| ArgsError::NoValue(name.to_owned()))?,
+            };
+            (flag.set)(&mut args, &value)
+                .map_err(|expected| ArgsError::BadValue { name: name.to_owned(), value, expected })?;
+        }
+        Ok(args)
+    }
+
+    /// What the flags are.
+    pub fn help() -> String {
+        let mut help = "usage: clusterdns [flags]\n\n".to_owned();
+        for flag in FLAGS {
+            let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
+            let _ = writeln!(help, "  {:<18} {}", format!("-{}{value}", flag.name), flag.help);
+        }
+        help
+    }
+}
+
+fn extra(word: String, rest: impl Iterator<Item = String>) -> ArgsError {
+    ArgsError::Extra([word].into_iter().chain(rest).collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, ArgsError> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn flags_are_read_as_go_reads_them() {
+        let expected = Args {
+            conf: Some(Conf::File("a".into())),
+            port: 1053,
+            manifests: vec!["x".into(), "y".into()],
+            ..Args::default()
+        };
+        assert_eq!(parse("-conf a --dns.port 1053 -manifests=x --manifests y"), Ok(expected.clone()));
+        assert_eq!(parse("--conf=a -p=1053 -manifests x -manifests=y --"), Ok(expected));
+        assert_eq!(parse("-conf stdin").expect("good").conf, Some(Conf::Stdin));
+        assert_eq!(parse("-check").expect("good").task, Task::Check);
+        assert_eq!(parse("-check=json").expect("good").task, Task::CheckJson);
+        assert_eq!(parse("-check=false -quiet").expect("good"), Args { quiet: true, ..Args::default() });
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (line, message) in [
+            ("-manifest x", "flag provided but not defined: -manifest, did you mean -manifests?"),
+            ("-conf", "flag needs an argument: -conf"),
+            ("-p 70000", "invalid value \"70000\" for flag -p: expected a port, 0 to 65535"),
+            ("-check=xml", "invalid value \"xml\" for flag -check: expected true, false or json"),
+            ("-quiet=maybe", "invalid value \"maybe\" for flag -quiet: expected true or false"),
+            ("-quiet no", "extra command line arguments: [no]"),
+            ("-- a b", "extra command line arguments: [a b]"),
+            ("-", "extra command line arguments: [-]"),
+        ] {
+            assert_eq!(parse(line).expect_err(line).to_string(), message);
+        }
+    }
+}

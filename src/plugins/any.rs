@@ -1,0 +1,28 @@
+//! *any*: answers ANY with one small HINFO record (RFC 8482 4.2), so that nobody amplifies with it.
+
+use crate::chain::{Exchange, Plugin, Step};
+use crate::wire::{Rdata, Type};
+
+/// Seconds that the record may be kept; the number of the RFC, as in CoreDNS.
+const TTL: u32 = 8482;
+/// CPU and OS of the record, each a character string.
+const HINFO: &[u8] = b"\x0dANY obsoleted\x0cSee RFC 8482";
+
+/// The plugin.
+pub struct Any;
+
+impl Plugin for Any {
+    fn name(&self) -> &'static str {
+        "any"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if exchange.question().qtype != Type::ANY {
+            return Step::Next;
+        }
+        let reply = exchange.reply();
+        let data = reply.store(HINFO);
+        reply.answer(Type::HINFO, TTL, Rdata::Bytes(data));
+        Step::Answered
+    }
+}

@@ -1,0 +1,50 @@
+//! *chaos*: tells of the server itself, in class CH: `version.bind`, `version.server`, `authors.bind`, `hostname.bind`
+//! and `id.server`.
+
+use crate::chain::{Exchange, Plugin, Step};
+use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
+
+/// The longest character string (RFC 1035 3.3).
+pub const MAX_TEXT: usize = 255;
+
+/// The plugin. Each text is at most [`MAX_TEXT`] octets long.
+pub struct Chaos {
+    /// The answer of `version.bind`.
+    pub version: String,
+    /// The answers of `authors.bind`.
+    pub authors: Vec<String>,
+    /// The answer of `hostname.bind`.
+    pub hostname: String,
+}
+
+impl Plugin for Chaos {
+    fn name(&self) -> &'static str {
+        "chaos"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let question = exchange.question();
+        if question.qclass != Class::CH || question.qtype != Type::TXT {
+            return Step::Next;
+        }
+        match question.name().as_wire() {
+            b"\x07version\x04bind\0" | b"\x07version\x06server\0" => push(exchange, &self.version),
+            b"\x08hostname\x04bind\0" | b"\x02id\x06server\0" => push(exchange, &self.hostname),
+            b"\x07authors\x04bind\0" => {
+                let mut order: Vec<&String> = self.authors.iter().collect();
+                fastrand::shuffle(&mut order);
+                order.into_iter().for_each(|author| push(exchange, author));
+            }
+            _ => return Step::Next,
+        }
+        Step::Answered
+    }
+}
+
+fn push(exchange: &mut Exchange<'_>, text: &str) {
+    let reply = exchange.reply();
+    let text = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+    let data = reply.store(&[&[text.len() as u8], text].concat());
+    let (owner, rdata) = (NameRef::QUESTION, Rdata::Bytes(data));
+    reply.push(Record { section: Section::Answer, owner, rtype: Type::TXT, class: Class::CH, ttl: 0, rdata });
+}

@@ -1,0 +1,97 @@
+//! *local*: answers `localhost` and its reverse zones itself (RFC 6303, RFC 6761 6.3), so that no such query leaves.
+
+use crate::chain::{Exchange, Plugin, Step};
+use crate::wire::reply::SoaNumbers;
+use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
+
+/// Seconds that an answer may be kept: a week.
+const TTL: u32 = 604_800;
+/// The zones, in wire form without a final zero.
+const LOCALHOST: &[u8] = b"\x09localhost";
+const REVERSE: [&[u8]; 3] =
+    [b"\x010\x07in-addr\x04arpa", b"\x03127\x07in-addr\x04arpa", b"\x03255\x07in-addr\x04arpa"];
+/// The only name with a PTR record.
+const LOOPBACK: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa";
+
+/// The plugin.
+pub struct Local {
+    /// Answer `localhost.<anything>` too: what a resolver's search path makes of `localhost`.
+    pub localhost_prefix: bool,
+}
+
+impl Plugin for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let question = exchange.question();
+        let wire = question.name().as_wire();
+        let name = &wire[..wire.len() - 1];
+        let labels = question.labels();
+        let reply = exchange.reply();
+        if labels > 1 && (question.label(labels - 1) == b"localhost" || self.localhost_prefix && question.label(0) == b"localhost") {
+            if !loopback(reply, question.qtype) {
+                soa(reply, Section::Authority, 0);
+            }
+            return Step::Answered;
+        }
+        let is_within = |zone: &[u8], labels_of_zone: usize| {
+            labels >= labels_of_zone && name[usize::from(question.suffix_at(labels_of_zone))..] == *zone
+        };
+        let (zone, is_localhost) = if is_within(LOCALHOST, 1) {
+            (question.suffix_at(1), true)
+        } else if REVERSE.iter().any(|zone| is_within(zone, 3)) {
+            (question.suffix_at(3), false)
+        } else {
+            return Step::Next;
+        };
+        answer(reply, question, zone, is_localhost, name == LOOPBACK);
+        Step::Answered
+    }
+}
+
+/// Answers for a name in one of the zones, which starts at `zone` in the question.
+fn answer(reply: &mut Reply, question: &Question, zone: u8, is_localhost: bool, is_loopback: bool) {
+    let apex = zone == 0;
+    match question.qtype {
+        Type::A | Type::AAAA if apex && is_localhost => {
+            loopback(reply, question.qtype);
+        }
+        Type::SOA if apex => soa(reply, Section::Answer, zone),
+        Type::NS if apex => {
+            let host = reply.name(&[LOCALHOST], None);
+            reply.answer(Type::NS, TTL, Rdata::Name(host));
+        }
+        Type::PTR if is_loopback => {
+            let host = reply.name(&[LOCALHOST], None);
+            reply.answer(Type::PTR, TTL, Rdata::Name(host));
+        }
+        _ if apex || is_loopback => soa(reply, Section::Authority, zone),
+        _ => {
+            reply.rcode = Rcode::NXDOMAIN;
+            soa(reply, Section::Authority, zone);
+        }
+    }
+}
+
+/// The loopback address of the family asked for; says whether there is one.
+fn loopback(reply: &mut Reply, qtype: Type) -> bool {
+    let rdata = match qtype {
+        Type::A => Rdata::A([127, 0, 0, 1]),
+        Type::AAAA => Rdata::Aaaa(std::net::Ipv6Addr::LOCALHOST.octets()),
+        _ => return false,
+    };
+    reply.answer(qtype, TTL, rdata);
+    true
+}
+
+/// The SOA of the zone that starts at `zone` in the question.
+fn soa(reply: &mut Reply, section: Section, zone: u8) {
+    let mname = reply.name(&[LOCALHOST], None);
+    let rname = reply.name(&[b"\x04root", LOCALHOST], None);
+    let numbers = reply.soa_numbers(SoaNumbers { serial: 1, refresh: 0, retry: 0, expire: 0, minimum: TTL });
+    let rdata = Rdata::Soa { mname, rname, numbers };
+    let owner = NameRef::question(zone);
+    reply.push(Record { section, owner, rtype: Type::SOA, class: Class::IN, ttl: TTL, rdata });
+}

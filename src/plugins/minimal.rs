@@ -1,0 +1,26 @@
+//! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
+
+use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::wire::Section;
+use crate::wire::reply::Kind;
+
+/// The plugin.
+pub struct Minimal;
+
+impl Plugin for Minimal {
+    fn name(&self) -> &'static str {
+        "minimal"
+    }
+
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
+    }
+
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+        // A denial needs its SOA and a delegation its servers.
+        if exchange.reply().kind() == Kind::NoError {
+            exchange.reply().records_mut().retain(|record| record.section == Section::Answer);
+        }
+        None
+    }
+}

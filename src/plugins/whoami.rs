@@ -1,0 +1,37 @@
+//! *whoami*: tells the client its own address, port and transport, in the additional section.
+
+use std::net::IpAddr;
+
+use crate::chain::{Exchange, Plugin, Step};
+use crate::wire::{NameRef, Rdata, Record, Section, Type, name};
+
+/// The plugin.
+pub struct Whoami;
+
+impl Plugin for Whoami {
+    fn name(&self) -> &'static str {
+        "whoami"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let (client, question) = (exchange.client, exchange.question());
+        let reply = exchange.reply();
+        reply.authoritative = true;
+        let (rtype, rdata) = match client.remote.ip().to_canonical() {
+            IpAddr::V4(address) => (Type::A, Rdata::A(address.octets())),
+            IpAddr::V6(address) => (Type::AAAA, Rdata::Aaaa(address.octets())),
+        };
+        let class = question.qclass;
+        reply.push(Record { section: Section::Additional, owner: NameRef::QUESTION, rtype, class, ttl: 0, rdata });
+
+        let transport = client.transport.name().as_bytes();
+        // A name that has no room for one more label gets no SRV record.
+        if question.name().as_wire().len() + transport.len() + 2 <= name::MAX_LEN {
+            let owner = reply.name(&[&[transport.len() as u8 + 1], b"_", transport], Some(0));
+            let target = reply.name(&[], None);
+            let rdata = Rdata::Srv { priority: 0, weight: 0, port: client.remote.port(), target };
+            reply.push(Record { section: Section::Additional, owner, rtype: Type::SRV, class, ttl: 0, rdata });
+        }
+        Step::Answered
+    }
+}
