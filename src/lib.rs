@@ -1,5 +1,6 @@
 //! clusterdns
 pub mod wire;
+pub mod corefile;
 pub mod telemetry;
 pub mod cluster;
 pub mod chain;

@@ -1,0 +1,77 @@
+//! Durations as Go writes them: `300ms`, `1.5h`, `2h45m`.
+
+/// Why a text is no duration. The words are those of Go's `time.ParseDuration`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// No number, or one that does not fit 292 years.
+    #[error("time: invalid duration \"{0}\"")]
+    Invalid(String),
+    /// A number that is not zero must have a unit.
+    #[error("time: missing unit in duration \"{0}\"")]
+    MissingUnit(String),
+    /// Units are ns, us, ms, s, m, h.
+    #[error("time: unknown unit \"{unit}\" in duration \"{text}\"")]
+    UnknownUnit {
+        /// What stands in the unit's place.
+        unit: String,
+        /// The whole text.
+        text: String,
+    },
+}
+
+/// Reads a duration as `time.ParseDuration` does: nanoseconds, which may be negative.
+pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
+    let invalid = || DurationError::Invalid(text.to_owned());
+    let negative = text.starts_with('-');
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let (whole, after) = split_digits(rest);
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(after) => split_digits(after),
+            None => ("", after),
+        };
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(invalid());
+        }
+        let length = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(length);
+        rest = after;
+        let scale: i128 = match unit {
+            "" => return Err(DurationError::MissingUnit(text.to_owned())),
+            "ns" => 1,
+            // The micro sign and the Greek letter.
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return Err(DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() }),
+        };
+        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        total += i128::from(whole) * scale + fraction_of(fraction, scale);
+        if total > i128::from(i64::MAX) + 1 {
+            return Err(invalid());
+        }
+    }
+    i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
+}
+
+/// The leading digits of a text, and what follows.
+fn split_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// A decimal fraction of a unit in whole nanoseconds, rounded down. Digits beyond the eighteenth weigh nothing.
+fn fraction_of(digits: &str, scale: i128) -> i128 {
+    let digits = digits.get(..18).unwrap_or(digits);
+    let value: i128 = digits.parse().unwrap_or(0);
+    let divisor = (0..digits.len()).fold(1i128, |divisor, _| divisor * 10);
+    value * scale / divisor
+}

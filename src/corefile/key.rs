@@ -1,0 +1,275 @@
+//! Server block keys, `[scheme://]zone[:port]`, and the zones that they and plugins' arguments name. A network in CIDR
+//! notation means its reverse zones.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::diagnostic::{Diagnostic, Diagnostics, Stage};
+use super::token::Token;
+
+/// The most bytes of a zone's text (`plugin/normalize.go` `SplitHostPort`).
+const MAX_ZONE: usize = 255;
+
+/// How queries come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    /// UDP and TCP.
+    #[default]
+    Dns,
+    /// DNS over TLS.
+    Tls,
+    /// DNS over QUIC.
+    Quic,
+    /// gRPC.
+    Grpc,
+    /// DNS over HTTPS.
+    Https,
+    /// DNS over HTTP/3.
+    Https3,
+}
+
+impl Scheme {
+    /// Every scheme.
+    pub const ALL: [Scheme; 6] =
+        [Scheme::Dns, Scheme::Tls, Scheme::Quic, Scheme::Grpc, Scheme::Https, Scheme::Https3];
+
+    /// The name, without `://`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheme::Dns => "dns",
+            Scheme::Tls => "tls",
+            Scheme::Quic => "quic",
+            Scheme::Grpc => "grpc",
+            Scheme::Https => "https",
+            Scheme::Https3 => "https3",
+        }
+    }
+
+    /// The port of a key that names none. For [`Scheme::Dns`] the flag `-dns.port` overrides it.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Dns => 53,
+            Scheme::Tls | Scheme::Quic => 853,
+            Scheme::Grpc | Scheme::Https | Scheme::Https3 => 443,
+        }
+    }
+
+    /// Takes the scheme off a text. Capital letters make no scheme, and an unknown one is part of the name.
+    pub fn split(text: &str) -> (Scheme, &str) {
+        text.split_once("://")
+            .and_then(|(name, rest)| Some((Scheme::ALL.into_iter().find(|scheme| scheme.name() == name)?, rest)))
+            .unwrap_or((Scheme::Dns, text))
+    }
+}
+
+/// One key of a server block.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// As written, without a trailing comma.
+    pub token: Token,
+    /// How queries come in.
+    pub scheme: Scheme,
+    /// Lower case and fully qualified, `cluster.local.`; at least one, several for a network between octets.
+    pub zones: Vec<String>,
+    /// The port, if the key names one.
+    pub port: Option<u16>,
+}
+
+impl Key {
+    /// The port to listen on, where `-dns.port` or its default is `dns_port`.
+    pub fn port_or_default(&self, dns_port: u16) -> u16 {
+        self.port.unwrap_or(match self.scheme {
+            Scheme::Dns => dns_port,
+            other => other.default_port(),
+        })
+    }
+
+    /// Reads a key. None, with a message, for one that CoreDNS refuses.
+    pub(super) fn parse(token: Token, diagnostics: &mut Diagnostics) -> Option<Key> {
+        let (scheme, rest) = Scheme::split(&token.text);
+        let (zones, port) = match split_port(rest).and_then(|(zone, port)| Ok((zones_of(zone)?, port))) {
+            Ok(read) => read,
+            Err(error) => {
+                let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), error.to_string());
+                diagnostics.push(diagnostic.expected("a key of the form [SCHEME://]ZONE[:PORT]"));
+                return None;
+            }
+        };
+        let port = match port.map(u16::try_from).transpose() {
+            Ok(port) => port,
+            Err(_) => {
+                let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), "invalid port");
+                diagnostics.push(diagnostic.expected("a port from 1 to 65535"));
+                return None;
+            }
+        };
+        for zone in zones.iter().filter(|zone| !is_preferred(zone)) {
+            let message = format!("Domain \"{zone}\" does not follow RFC1035 preferred syntax");
+            let diagnostic = Diagnostic::warning(Stage::Keys, Some(token.span), message);
+            diagnostics.push(if zone.contains(['{', '}']) {
+                diagnostic.expected("white space around '{' and '}'")
+            } else {
+                diagnostic
+            });
+        }
+        Some(Key { token, scheme, zones, port })
+    }
+}
+
+/// Why a text names no zone. The words are CoreDNS's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ZoneError {
+    /// It is empty, or a colon is its last character.
+    #[error("expecting data after last colon: \"{0}\"")]
+    NothingAfterColon(String),
+    /// It has more than 255 bytes.
+    #[error("specified zone is too long: {0} > {MAX_ZONE}")]
+    TooLong(usize),
+    /// A label is empty or too long, or there is nothing before the port.
+    #[error("zone is not a valid domain name: {0}")]
+    NotAName(String),
+    /// An IPv6 network whose text starts with `:` or `0`, which CoreDNS cannot tell from a port.
+    #[error("invalid CIDR {0}")]
+    InvalidCidr(String),
+    /// A scheme that only upstreams may have.
+    #[error("'unix://' is for upstreams only")]
+    Unix,
+}
+
+/// The zones that a text means, as keys and plugins' arguments have it: a scheme and a port are taken off, a network is
+/// expanded, the rest is lower-cased and fully qualified. CoreDNS's plugins leave an invalid argument away in silence.
+pub fn normalize_zones(token: &Token) -> Result<Vec<String>, ZoneError> {
+    let (_, rest) = Scheme::split(&token.text);
+    split_port(rest).and_then(|(zone, _)| zones_of(zone))
+}
+
+/// Takes the port off: what follows the last colon, if it is a number.
+fn split_port(text: &str) -> Result<(&str, Option<i64>), ZoneError> {
+    if text.is_empty() || text.ends_with(':') {
+        return Err(ZoneError::NothingAfterColon(text.to_owned()));
+    }
+    if text.starts_with("unix://") {
+        return Err(ZoneError::Unix);
+    }
+    let split = text.rsplit_once(':').and_then(|(zone, port)| Some((zone, Some(port.parse().ok()?))));
+    Ok(split.unwrap_or((text, None)))
+}
+
+/// Checks a zone's name and expands a network.
+fn zones_of(zone: &str) -> Result<Vec<String>, ZoneError> {
+    if zone.len() > MAX_ZONE {
+        return Err(ZoneError::TooLong(zone.len()));
+    }
+    if !is_domain_name(zone) {
+        return Err(ZoneError::NotAName(zone.to_owned()));
+    }
+    if let Some((address, length)) = parse_cidr(zone) {
+        if zone.starts_with(':') || (zone.starts_with('0') && address.is_ipv6()) {
+            return Err(ZoneError::InvalidCidr(zone.to_owned()));
+        }
+        return Ok(reverse_zones(address, length));
+    }
+    let qualified = if is_qualified(zone) { zone.to_owned() } else { format!("{zone}.") };
+    // CoreDNS checks once more with the dot, which is one byte longer.
+    if qualified.len() > MAX_ZONE {
+        return Err(ZoneError::TooLong(qualified.len()));
+    }
+    Ok(vec![qualified.to_lowercase()])
+}
+
+/// A network as Go's `net.ParseCIDR` reads it: no zone, and a length that is all digits.
+fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    length.parse().ok().filter(|length| *length <= most).map(|length| (address, length))
+}
+
+/// The reverse zones of a network: one if its length is a whole number of octets (IPv4) or nibbles (IPv6), else all of
+/// the next such length, at most 128.
+pub fn reverse_zones(address: IpAddr, length: u8) -> Vec<String> {
+    // The address as digits of the reverse name, from the left: octets or nibbles.
+    let (digits, width): (Vec<u8>, u8) = match address {
+        IpAddr::V4(address) => (address.octets().to_vec(), 8),
+        IpAddr::V6(address) => (address.octets().iter().flat_map(|octet| [octet >> 4, octet & 15]).collect(), 4),
+    };
+    let kept = usize::from(length.div_ceil(width)).min(digits.len());
+    let free_bits = (width - length % width) % width;
+    let (last, before) = match digits[..kept].split_last() {
+        Some((last, before)) => (Some(*last), before),
+        None => (None, &digits[..0]),
+    };
+    // The free bits of the last digit count through the zones; without a digit there is one zone.
+    let first = last.map_or(0, |digit| digit >> free_bits << free_bits);
+    let count = 1u16 << free_bits;
+    (0..count)
+        .map(|index| {
+            let mut zone = String::new();
+            let last = last.map(|_| u16::from(first) + index);
+            for digit in last.into_iter().chain(before.iter().rev().map(|digit| u16::from(*digit))) {
+                // Writing to a String does not fail.
+                let _ = if width == 8 { write!(zone, "{digit}.") } else { write!(zone, "{digit:x}.") };
+            }
+            zone + if width == 8 { "in-addr.arpa." } else { "ip6.arpa." }
+        })
+        .collect()
+}
+
+/// Whether a name ends in a dot that no backslash escapes.
+fn is_qualified(name: &str) -> bool {
+    name.strip_suffix('.').is_some_and(|rest| rest.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0)
+}
+
+/// Whether a text is a domain name in the sense of `miekg/dns` `IsDomainName`, which is generous: any character, labels
+/// of at most 63 bytes, none empty but the root.
+pub fn is_domain_name(name: &str) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    if name == "." {
+        return true;
+    }
+    let qualified;
+    let bytes = if is_qualified(name) {
+        name.as_bytes()
+    } else {
+        qualified = format!("{name}.");
+        qualified.as_bytes()
+    };
+    let (mut label, mut total, mut at) = (0usize, 0usize, 0usize);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'\\' => {
+                let digits = bytes.get(at..at + 3).is_some_and(|ddd| ddd.iter().all(u8::is_ascii_digit));
+                at += if digits { 3 } else { 1 };
+                label += 1;
+            }
+            b'.' => {
+                total += 1 + label;
+                if label == 0 || label > 63 || total > 256 {
+                    return false;
+                }
+                label = 0;
+            }
+            _ => label += 1,
+        }
+    }
+    // A backslash that swallows the last dot leaves a label open.
+    label == 0
+}
+
+/// Whether CoreDNS says nothing about a zone's name at start: RFC 1035 section 2.3.1, the root, or a reverse zone.
+fn is_preferred(zone: &str) -> bool {
+    if zone == "." || zone.ends_with("in-addr.arpa.") || zone.ends_with("ip6.arpa.") {
+        return true;
+    }
+    zone.strip_suffix('.').unwrap_or(zone).split('.').all(|label| {
+        label.starts_with(|c: char| c.is_ascii_alphabetic())
+            && label.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    })
+}

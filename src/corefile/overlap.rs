@@ -1,0 +1,85 @@
+//! Whether the blocks of a Corefile get in each other's way: the same zone on the same socket twice.
+
+use std::collections::HashMap;
+
+use super::ast::{Block, Corefile};
+use super::diagnostic::{Diagnostic, Diagnostics, Stage};
+use super::key::Scheme;
+use super::source::Span;
+
+/// Where a block listens and when; known only once its *bind* and *view* have been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// The addresses of *bind*; empty for all addresses.
+    pub addresses: Vec<String>,
+    /// A *view* chooses the queries, so other blocks may have the same zone.
+    pub filtered: bool,
+}
+
+/// A zone on a socket. An empty address is every address.
+type Place = (Scheme, String, u16, String);
+
+/// Reports what `core/dnsserver/address.go` refuses: a zone and port defined twice, and a block that listens on every
+/// address beside one that listens on some. `dns_port` is `-dns.port`. Without a closure that knows better, pass one
+/// that gives `Listen::default()`; that finds duplicates between blocks without *bind* and *view* only, so do not call
+/// it so for blocks that have them.
+pub fn check_keys(
+    corefile: &Corefile,
+    dns_port: u16,
+    listen: &dyn Fn(&Block) -> Listen,
+    diagnostics: &mut Diagnostics,
+) {
+    let mut defined: HashMap<Place, Span> = HashMap::new();
+    // The last bound address seen for a zone and port, to find an unbound one beside it.
+    let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
+    for block in &corefile.blocks {
+        let Listen { mut addresses, filtered } = listen(block);
+        if addresses.is_empty() {
+            addresses.push(String::new());
+        }
+        for key in &block.keys {
+            let port = key.port_or_default(dns_port);
+            for (zone, address) in key.zones.iter().flat_map(|zone| addresses.iter().map(move |at| (zone, at))) {
+                let place = (key.scheme, zone.clone(), port, address.clone());
+                let unbound = (key.scheme, zone.clone(), port);
+                let error = |message| Diagnostic::error(Stage::Setup, Some(key.token.span), message);
+                if let Some(first) = defined.get(&place) {
+                    if !filtered {
+                        let message = format!("cannot serve {} - it is already defined", display(&place));
+                        diagnostics.push(error(message).expected(first_at(corefile, *first)));
+                    }
+                    continue;
+                }
+                let everywhere = (key.scheme, zone.clone(), port, String::new());
+                let overlap = match seen.get(&unbound) {
+                    Some((other, span)) if address.is_empty() => {
+                        Some(((key.scheme, zone.clone(), port, other.clone()), *span))
+                    }
+                    Some(_) => defined.get(&everywhere).map(|span| (everywhere.clone(), *span)),
+                    None => None,
+                };
+                if let Some((other, span)) = overlap {
+                    let (place, other) = (display(&place), display(&other));
+                    let message = format!("cannot serve {place} - zone overlap listener capacity with {other}");
+                    diagnostics.push(error(message).expected(first_at(corefile, span)));
+                } else if !filtered {
+                    seen.insert(unbound, (address.clone(), key.token.span));
+                    defined.insert(place, key.token.span);
+                }
+            }
+        }
+    }
+}
+
+/// Says where the other definition is.
+fn first_at(corefile: &Corefile, span: Span) -> String {
+    let position = corefile.sources.position(span);
+    let name = corefile.sources.name(span.file);
+    format!("a zone, port and address that is not the one at {name}:{}:{}", position.line, position.column)
+}
+
+/// A place as CoreDNS prints it.
+fn display((scheme, zone, port, address): &Place) -> String {
+    let on = if address.is_empty() { String::new() } else { format!(" on {address}") };
+    format!("{}://{zone}:{port}{on}", scheme.name())
+}

@@ -1,0 +1,1 @@
+//! Tests of the module as a whole: text in, tree and messages out.
