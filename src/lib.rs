@@ -1,2 +1,3 @@
 //! clusterdns
 pub mod cluster;
+pub mod source;
