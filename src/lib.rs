@@ -3,5 +3,6 @@ pub mod wire;
 pub mod corefile;
 pub mod telemetry;
 pub mod cluster;
+pub mod source;
 pub mod chain;
 pub mod plugins;

@@ -1,0 +1,131 @@
+//! One object of a manifest: what DNS and the derivation of endpoints want of it, checked, and what is wrong with it.
+
+use serde_json::Value;
+
+use super::document::Raw;
+use super::warning::Problem;
+use crate::cluster::model::{Key, Kind, Object, ServiceKind};
+use crate::source::convert::{self, Invalid, Labels};
+use crate::source::derive;
+
+/// An object, converted.
+#[derive(Debug)]
+pub struct Item {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its key; unique within the kind, once files are merged.
+    pub key: Key,
+    /// Its labels, for selections.
+    pub labels: Labels,
+    /// What DNS sees of it, if anything: a Pod that is being deleted is an object still.
+    pub object: Option<Object>,
+    /// What deriving endpoints wants of it.
+    pub role: Role,
+}
+
+/// What an object is to the derivation of endpoints.
+#[derive(Debug)]
+pub enum Role {
+    /// Nothing.
+    None,
+    /// A Service that selects Pods.
+    Selecting(Box<derive::Selecting>),
+    /// A Pod that may be selected.
+    Selectable(Box<derive::Selectable>),
+    /// A slice of this Service, for which none is derived then.
+    SliceOf(Box<str>),
+}
+
+/// A problem, and the object that it is about.
+pub type Trouble = (Option<(Kind, Key)>, Problem);
+
+impl Item {
+    /// Converts an object; `None` if it is of no use, and the reason is among the troubles.
+    pub fn new(raw: &Raw, troubles: &mut Vec<Trouble>) -> Option<Item> {
+        let mut problems = Vec::new();
+        let item = Item::convert(raw.kind, &raw.value, &mut problems).map_err(|invalid| {
+            problems.push(Problem::Invalid(invalid));
+        });
+        if !problems.is_empty() {
+            let object = (raw.kind, display_key(raw));
+            troubles.extend(problems.into_iter().map(|problem| (Some(object.clone()), problem)));
+        }
+        item.ok()
+    }
+
+    /// Converts an object, with what the API server would have filled in.
+    fn convert(kind: Kind, value: &Value, problems: &mut Vec<Problem>) -> Result<Item, Invalid> {
+        match kind {
+            Kind::Namespace => {
+                let namespace: convert::Namespace = convert::check(value)?;
+                let key = namespace.convert()?;
+                let mut labels = namespace.metadata.labels;
+                labels.set(NAMESPACE_NAME, &key.name);
+                Ok(Item { kind, object: Some(Object::Namespace(key.clone())), key, labels, role: Role::None })
+            }
+            Kind::Service => {
+                let mut service: convert::Service = convert::check(value)?;
+                fill_namespace(&mut service.metadata);
+                let rest = convert::check(value)?;
+                let model = service.convert()?;
+                if model.kind == ServiceKind::ClusterIp(Vec::new()) {
+                    problems.push(Problem::NoClusterIp);
+                }
+                let selecting = derive::Selecting::new(&model, rest)?;
+                let role = selecting.map_or(Role::None, |selecting| Role::Selecting(Box::new(selecting)));
+                let (key, labels) = (model.key.clone(), service.metadata.labels);
+                Ok(Item { kind, key, labels, object: Some(Object::Service(model)), role })
+            }
+            Kind::EndpointSlice => {
+                let mut slice: convert::EndpointSlice = convert::check(value)?;
+                fill_namespace(&mut slice.metadata);
+                let mut ignored = Vec::new();
+                let key = slice.key()?;
+                let model = slice.convert(&mut ignored)?;
+                problems.extend(ignored.into_iter().map(Problem::Ignored));
+                let role = slice.service().map_or(Role::None, |service| Role::SliceOf(service.into()));
+                let object = model.map(Object::EndpointSlice);
+                Ok(Item { kind, key, labels: slice.metadata.labels, object, role })
+            }
+            Kind::Pod => {
+                let mut pod: convert::Pod = convert::check(value)?;
+                fill_namespace(&mut pod.metadata);
+                pod.fill_addresses();
+                let rest = convert::check(value)?;
+                let key = pod.key()?;
+                let object = pod.convert()?.map(Object::Pod);
+                let selectable = derive::Selectable::new(&pod, rest)?;
+                let role = selectable.map_or(Role::None, |pod| Role::Selectable(Box::new(pod)));
+                Ok(Item { kind, key, labels: pod.metadata.labels, object, role })
+            }
+        }
+    }
+
+    /// A Namespace that exists because objects are in it.
+    pub fn namespace(name: &str) -> Item {
+        let key = Key::new("", name);
+        let labels = [(NAMESPACE_NAME, name)].into_iter().collect();
+        Item { kind: Kind::Namespace, object: Some(Object::Namespace(key.clone())), key, labels, role: Role::None }
+    }
+}
+
+/// The label that the API server gives every Namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// `kubectl apply` puts into `default` what has no namespace.
+fn fill_namespace(metadata: &mut convert::Metadata) {
+    if metadata.namespace.is_empty() {
+        metadata.namespace = "default".into();
+    }
+}
+
+/// Namespace and name of an object that may be anything.
+fn display_key(raw: &Raw) -> Key {
+    let text = |field: &str| raw.value.pointer(field).and_then(Value::as_str).unwrap_or_default();
+    let ns = match text("/metadata/namespace") {
+        _ if raw.kind == Kind::Namespace => "",
+        "" => "default",
+        ns => ns,
+    };
+    Key::new(ns, text("/metadata/name"))
+}
