@@ -6,3 +6,5 @@ pub mod cluster;
 pub mod source;
 pub mod chain;
 pub mod plugins;
+pub mod serve;
+pub mod app;

@@ -231,6 +231,15 @@ impl Args {
         Ok(args)
     }
 
+    /// The Corefile, for messages.
+    pub fn conf_name(&self) -> String {
+        match &self.conf {
+            Some(Conf::File(path)) => path.display().to_string(),
+            Some(Conf::Stdin) => "stdin".to_owned(),
+            None => "Corefile".to_owned(),
+        }
+    }
+
     /// What the flags are.
     pub fn help() -> String {
         let mut help = "usage: clusterdns [flags]\n\n".to_owned();

@@ -11,6 +11,7 @@ pub mod index;
 pub mod lookup;
 pub mod model;
 pub mod name;
+pub mod selector;
 mod reverse;
 
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub use index::{Changes, Index, IndexWriter, Options};
 pub use lookup::{Lookup, PodMode, Reason, ReverseLookup, View};
 pub use name::ClusterName;
 pub use reverse::ServiceKey;
+pub use selector::{Selector, SelectorError};

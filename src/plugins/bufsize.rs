@@ -1,14 +1,34 @@
 //! *bufsize*: lowers the UDP size that a client offers, so that answers need not be fragmented.
 
+use super::Context;
 use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::corefile::{Arguments, Directive};
 
 /// The size without an argument, of DNS flag day 2020.
-pub const DEFAULT: u16 = 1_232;
+const DEFAULT: u16 = 1_232;
+
+/// The size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The most octets of a UDP answer, 512–4096.
+    pub size: u16,
+}
+
+/// Reads the directive; the first of several counts.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
+    let size = if line.more() { line.number(512..=4_096) } else { Some(DEFAULT) };
+    if let Some(property) = line.body().first() {
+        line.warning(&property.name, "'bufsize' has no properties; they do nothing");
+    }
+    line.finish();
+    size.map(|size| Config { size })
+}
 
 /// The plugin.
 pub struct Bufsize {
-    /// The most octets of a UDP answer, 512–4096.
-    pub size: u16,
+    /// The size.
+    pub config: Config,
 }
 
 impl Plugin for Bufsize {
@@ -21,7 +41,7 @@ impl Plugin for Bufsize {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
-        exchange.reply().max_udp = Some(self.size);
+        exchange.reply().max_udp = Some(self.config.size);
         None
     }
 }

@@ -1,11 +1,36 @@
 //! *chaos*: tells of the server itself, in class CH: `version.bind`, `version.server`, `authors.bind`, `hostname.bind`
 //! and `id.server`.
 
+use super::Context;
 use crate::chain::{Exchange, Plugin, Step};
+use crate::corefile::{Arguments, Directive};
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
 
 /// The longest character string (RFC 1035 3.3).
 pub const MAX_TEXT: usize = 255;
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The answer of `version.bind`; this server's name and version where `None`.
+    pub version: Option<String>,
+    /// The answers of `authors.bind`.
+    pub authors: Vec<String>,
+}
+
+/// Reads the directive; the first of several counts.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
+    let version = line.next_word().map(|word| word.text.clone());
+    let mut authors: Vec<String> = line.rest().iter().map(|word| word.text.clone()).collect();
+    authors.sort();
+    authors.dedup();
+    for property in line.body() {
+        line.enter(property).unknown([]);
+    }
+    line.finish();
+    Some(Config { version, authors })
+}
 
 /// The plugin. Each text is at most [`MAX_TEXT`] octets long.
 pub struct Chaos {

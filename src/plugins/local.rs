@@ -1,6 +1,8 @@
 //! *local*: answers `localhost` and its reverse zones itself (RFC 6303, RFC 6761 6.3), so that no such query leaves.
 
+use super::Context;
 use crate::chain::{Exchange, Plugin, Step};
+use crate::corefile::{Arguments, Directive};
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -13,10 +15,39 @@ const REVERSE: [&[u8]; 3] =
 /// The only name with a PTR record.
 const LOOPBACK: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa";
 
-/// The plugin.
-pub struct Local {
+/// How *local* answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
     /// Answer `localhost.<anything>` too: what a resolver's search path makes of `localhost`.
     pub localhost_prefix: bool,
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let mut config = Config { localhost_prefix: true };
+    for stanza in stanzas {
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        for property in line.body() {
+            let mut inner = line.enter(property);
+            match inner.name() {
+                "localhost_prefix" => {
+                    if let Some(on) = inner.one_of(&[("on", true), ("off", false)]) {
+                        config.localhost_prefix = on;
+                    }
+                }
+                _ => inner.unknown(["localhost_prefix"]),
+            }
+            inner.finish();
+        }
+        line.finish();
+    }
+    Some(config)
+}
+
+/// The plugin.
+pub struct Local {
+    /// How it answers.
+    pub config: Config,
 }
 
 impl Plugin for Local {
@@ -30,7 +61,7 @@ impl Plugin for Local {
         let name = &wire[..wire.len() - 1];
         let labels = question.labels();
         let reply = exchange.reply();
-        if labels > 1 && (question.label(labels - 1) == b"localhost" || self.localhost_prefix && question.label(0) == b"localhost") {
+        if labels > 1 && (question.label(labels - 1) == b"localhost" || self.config.localhost_prefix && question.label(0) == b"localhost") {
             if !loopback(reply, question.qtype) {
                 soa(reply, Section::Authority, 0);
             }

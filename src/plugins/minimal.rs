@@ -1,8 +1,16 @@
 //! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
 
+use super::{Context, no_arguments};
 use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::Kind;
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+    no_arguments(stanzas, context);
+    Some(())
+}
 
 /// The plugin.
 pub struct Minimal;

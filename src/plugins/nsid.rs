@@ -1,18 +1,44 @@
 //! *nsid*: names this server to whom asks for it (RFC 5001).
 
+use super::Context;
 use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::corefile::{Arguments, Directive};
 
 /// The option's code.
 const NSID: u16 = 3;
+
+/// The longest identifier: with it, the longest question and an OPT record still fit into the smallest UDP answer.
+pub const MAX_LEN: usize = 512 - 12 - 259 - 11 - 4;
+
+/// The identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The text, at most [`MAX_LEN`] octets; the host's name where `None`.
+    pub data: Option<String>,
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
+    let first = line.peek();
+    let words: Vec<&str> = line.rest().iter().map(|word| word.text.as_str()).collect();
+    let data = (!words.is_empty()).then(|| words.join(" "));
+    if let Some((first, data)) = first.zip(data.as_ref()) && data.len() > MAX_LEN {
+        let message = format!("the identifier has {} octets", data.len());
+        line.error_expected(first, message, &format!("at most {MAX_LEN} octets"));
+    }
+    if let Some(property) = line.body().first() {
+        line.warning(&property.name, "'nsid' has no properties; they do nothing");
+    }
+    line.finish();
+    Some(Config { data })
+}
 
 /// The plugin.
 pub struct Nsid {
     /// The identifier, at most [`MAX_LEN`] octets.
     pub data: Box<[u8]>,
 }
-
-/// The longest identifier: with it, the longest question and an OPT record still fit into the smallest UDP answer.
-pub const MAX_LEN: usize = 512 - 12 - 259 - 11 - 4;
 
 impl Plugin for Nsid {
     fn name(&self) -> &'static str {

@@ -2,8 +2,16 @@
 
 use std::net::IpAddr;
 
+use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step};
+use crate::corefile::Directive;
 use crate::wire::{NameRef, Rdata, Record, Section, Type, name};
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+    no_arguments(stanzas, context);
+    Some(())
+}
 
 /// The plugin.
 pub struct Whoami;

@@ -16,7 +16,7 @@ mod labels;
 #[cfg(test)]
 mod tests;
 
-pub use invalid::{Invalid, check, is_subdomain};
+pub use invalid::{Invalid, check};
 pub use labels::Labels;
 
 /// The label by which an EndpointSlice belongs to a Service.

@@ -10,13 +10,11 @@
 pub mod convert;
 pub mod derive;
 pub mod manifests;
-pub mod selector;
 
 pub use convert::Labels;
 pub use manifests::Manifests;
-pub use selector::{Selector, SelectorError};
 
-use crate::cluster::Event;
+use crate::cluster::{Event, Selector};
 use crate::cluster::model::Kind;
 
 /// What one index wants to hear of.

@@ -7,6 +7,7 @@
 //!
 //! The rules of what exists are in [`crate::cluster::lookup`]; here they become records.
 
+pub mod config;
 mod external;
 mod metadata;
 mod records;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use crate::chain::{Exchange, Fallthrough, Later, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+pub use config::Config;
+
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Question, Rcode, Type};
 

@@ -113,7 +113,7 @@ pub fn label(field: &str, text: &str) -> Result<(), Invalid> {
 
 /// A name of one or several labels.
 pub fn subdomain(field: &str, text: &str) -> Result<(), Invalid> {
-    if is_subdomain(text) { Ok(()) } else { Err(Invalid::Name { field: field.to_owned(), text: text.to_owned() }) }
+    if crate::cluster::selector::is_subdomain(text) { Ok(()) } else { Err(Invalid::Name { field: field.to_owned(), text: text.to_owned() }) }
 }
 
 /// RFC 1123 label as Kubernetes has it: at most 63 lower-case letters, digits and '-', a letter or digit first and last.
@@ -124,18 +124,6 @@ pub fn is_label(text: &str) -> bool {
         && edge(bytes.first())
         && edge(bytes.last())
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-}
-
-/// RFC 1123 subdomain as Kubernetes has it: such labels (of any length) with dots between them, 253 octets in all.
-pub fn is_subdomain(text: &str) -> bool {
-    let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            bytes.first().is_some_and(|b| edge(*b))
-                && bytes.last().is_some_and(|b| edge(*b))
-                && bytes.iter().all(|b| edge(*b) || *b == b'-')
-        })
 }
 
 /// A host name that fits into a DNS message; underscores are allowed, as in the targets of CNAME records.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cluster::Event;
+use crate::cluster::{Event, Selector};
 use crate::cluster::model::{Kind, Object, ServiceKind};
-use crate::source::{Selection, Selector};
+
+use crate::source::Selection;
 
 /// A folder that is removed with this.
 pub struct Folder(PathBuf);

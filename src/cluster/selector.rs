@@ -5,8 +5,6 @@
 //! text selects everything. Only `<` and `>` are refused here: `metav1.ParseToLabelSelector`, through which CoreDNS
 //! reads its directives, refuses them too.
 
-use super::convert::Labels;
-
 /// A parsed selector: a conjunction of requirements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
@@ -83,10 +81,10 @@ impl Selector {
         }
     }
 
-    /// Whether the selector picks an object with these labels.
-    pub fn matches(&self, labels: &Labels) -> bool {
+    /// Whether the selector picks an object, of whose labels `label` gives the value of one.
+    pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| {
-            let value = labels.get(&requirement.key);
+            let value = label(&requirement.key);
             match &requirement.test {
                 Test::Exists => value.is_some(),
                 Test::Absent => value.is_none(),
@@ -261,7 +259,7 @@ fn value(text: &str) -> Result<Box<str>, SelectorError> {
 fn is_key(text: &str) -> bool {
     match text.split_once('/') {
         None => is_qualified_part(text),
-        Some((prefix, name)) => super::convert::is_subdomain(prefix) && is_qualified_part(name),
+        Some((prefix, name)) => is_subdomain(prefix) && is_qualified_part(name),
     }
 }
 
@@ -275,14 +273,27 @@ fn is_qualified_part(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// RFC 1123 subdomain: lower-case labels with dots between them, 253 octets at most.
+pub fn is_subdomain(text: &str) -> bool {
+    let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            let bytes = label.as_bytes();
+            bytes.first().is_some_and(|b| edge(*b))
+                && bytes.last().is_some_and(|b| edge(*b))
+                && bytes.iter().all(|b| edge(*b) || *b == b'-')
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Whether `selector` picks an object with `labels` (`a=b c=d`).
     fn picks(selector: &str, labels: &str) -> bool {
-        let labels = labels.split_whitespace().map(|l| l.split_once('=').unwrap());
-        Selector::parse(selector).unwrap_or_else(|e| panic!("{selector}: {e}")).matches(&labels.collect())
+        let labels: Vec<(&str, &str)> = labels.split_whitespace().map(|l| l.split_once('=').unwrap()).collect();
+        let label = |key: &str| labels.iter().find(|(have, _)| *have == key).map(|(_, value)| *value);
+        Selector::parse(selector).unwrap_or_else(|e| panic!("{selector}: {e}")).matches(label)
     }
 
     #[test]

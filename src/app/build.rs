@@ -1,0 +1,205 @@
+//! From a configuration to what serves it: chains for each socket, and the indexes that their plugins answer from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::configuration::{Block, Configuration};
+use crate::chain::{self, Chains, Plan, Plugin};
+use crate::cluster::entry::Keep;
+use crate::cluster::{Index, IndexWriter, Options};
+use crate::corefile::{Diagnostics, Listen, check_keys};
+use crate::plugins::bind::{Address, Interface};
+use crate::plugins::kubernetes::Kubernetes;
+use crate::plugins::{Setting, any, bufsize, chaos, local, minimal, nsid, whoami};
+use crate::source::Selection;
+use crate::telemetry::log::Logger;
+
+/// What plugins need of the world.
+pub struct World {
+    /// Where lines go.
+    pub logger: Logger,
+    /// This machine's name.
+    pub hostname: String,
+    /// This machine's interfaces.
+    pub interfaces: Vec<Interface>,
+}
+
+/// What has been built.
+pub struct Built {
+    /// A listener for each socket.
+    pub listeners: Vec<Listener>,
+    /// An index for each selection of the cluster's objects.
+    pub indexes: Vec<Followed>,
+    /// *debug* stands in some block.
+    pub debug: bool,
+}
+
+/// One socket, UDP and TCP.
+pub struct Listener {
+    /// Its address; every address where `None`.
+    pub address: Option<Address>,
+    /// Its port.
+    pub port: u16,
+    /// The zones, as start-up lines name them.
+    pub zones: Vec<String>,
+    /// Who answers.
+    pub chains: Arc<Chains>,
+}
+
+/// An index, and which objects it is about.
+pub struct Followed {
+    /// Which objects.
+    pub selection: Selection,
+    /// Where their events go.
+    pub writer: IndexWriter,
+}
+
+/// Builds everything. Mistakes that only the world shows are in `diagnostics`.
+pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostics: &mut Diagnostics) -> Built {
+    let binds: Vec<Option<Vec<Address>>> =
+        configuration.blocks.iter().map(|block| bound(block, &world.interfaces, diagnostics)).collect();
+    let listen = |block: &crate::corefile::Block| {
+        let index = configuration.corefile.blocks.iter().position(|have| std::ptr::eq(have, block));
+        let addresses = index.and_then(|index| binds[index].as_ref());
+        let addresses = addresses.map(|all| all.iter().map(|address| address.ip.to_string()).collect());
+        Listen { addresses: addresses.unwrap_or_default(), filtered: false }
+    };
+    check_keys(&configuration.corefile, port, &listen, diagnostics);
+
+    let mut indexes = Indexes::of(configuration);
+    let mut sockets: Vec<(Option<Address>, u16, Vec<chain::Block>, bool)> = Vec::new();
+    for (block, bound) in configuration.blocks.iter().zip(&binds) {
+        let plan = plan(block, bound.as_deref(), &mut indexes, world);
+        let other_classes = block.settings.iter().any(|setting| matches!(setting, Setting::Chaos(_)));
+        let addresses: Vec<Option<Address>> = match bound {
+            Some(addresses) => addresses.iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        for key in &block.keys {
+            for &address in &addresses {
+                let at = sockets.iter().position(|socket| (socket.0, socket.1) == (address, key.port));
+                let at = at.unwrap_or_else(|| {
+                    sockets.push((address, key.port, Vec::new(), false));
+                    sockets.len() - 1
+                });
+                sockets[at].2.push(chain::Block { zones: vec![key.zone.clone()], plan: plan.clone() });
+                sockets[at].3 |= other_classes;
+            }
+        }
+    }
+    let listeners = sockets.into_iter().map(|(address, port, blocks, other_classes)| Listener {
+        address,
+        port,
+        zones: blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect(),
+        chains: Arc::new(Chains::new(blocks, other_classes)),
+    });
+    let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
+    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug }
+}
+
+/// The addresses of a block's *bind*, if it has one.
+fn bound(block: &Block, interfaces: &[Interface], diagnostics: &mut Diagnostics) -> Option<Vec<Address>> {
+    block.settings.iter().find_map(|setting| match setting {
+        Setting::Bind(config) => Some(config.resolve(interfaces, diagnostics)),
+        _ => None,
+    })
+}
+
+/// The plugins of a block.
+fn plan(block: &Block, bound: Option<&[Address]>, indexes: &mut Indexes, world: &World) -> Plan {
+    let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
+    for setting in &block.settings {
+        plugins.push(match setting {
+            // These make no plugin.
+            Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => continue,
+            Setting::Nsid(config) => {
+                let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
+                Arc::new(nsid::Nsid { data: data.into_bytes().into() })
+            }
+            Setting::Bufsize(config) => Arc::new(bufsize::Bufsize { config: *config }),
+            Setting::Local(config) => Arc::new(local::Local { config: config.clone() }),
+            Setting::Any => Arc::new(any::Any),
+            Setting::Chaos(config) => Arc::new(chaos::Chaos {
+                version: config.version.clone().unwrap_or_else(|| super::VERSION.to_owned()),
+                authors: config.authors.clone(),
+                hostname: world.hostname.clone(),
+            }),
+            Setting::Minimal => Arc::new(minimal::Minimal),
+            Setting::Kubernetes(config) => {
+                let index = indexes.index_for(&config.labels, &config.namespace_labels);
+                let own = own_addresses(bound, &world.interfaces);
+                Arc::new(Kubernetes::new(config.answers.clone(), index, own))
+            }
+            Setting::Whoami => Arc::new(whoami::Whoami),
+        });
+    }
+    Plan::new(plugins)
+}
+
+/// This server's own addresses, of which its `ns.dns` and NS records tell: those of *bind*, or all of the machine.
+fn own_addresses(bound: Option<&[Address]>, interfaces: &[Interface]) -> Vec<IpAddr> {
+    let mut own: Vec<IpAddr> = match bound {
+        Some(bound) => bound.iter().map(|address| address.ip).collect(),
+        None => interfaces.iter().flat_map(|interface| interface.addresses.iter().copied()).collect(),
+    };
+    own.retain(|address| !address.is_loopback() && !address.is_unspecified());
+    own
+}
+
+/// The indexes of a configuration: stanzas that ask for the same objects share one.
+struct Indexes {
+    followed: Vec<(Selection, Arc<Index>, IndexWriter)>,
+}
+
+impl Indexes {
+    /// One for each selection, with everything that any of its stanzas needs.
+    fn of(configuration: &Configuration) -> Indexes {
+        let mut wanted: Vec<(Selection, Keep)> = Vec::new();
+        let settings = configuration.blocks.iter().flat_map(|block| &block.settings);
+        for setting in settings {
+            let Setting::Kubernetes(config) = setting else { continue };
+            let view = &config.answers.view;
+            let same = |(selection, _): &&mut (Selection, Keep)| {
+                selection.labels == config.labels && selection.namespace_labels == config.namespace_labels
+            };
+            let (selection, keep) = match wanted.iter_mut().find(same) {
+                Some(found) => found,
+                None => {
+                    let selection = Selection {
+                        labels: config.labels.clone(),
+                        namespace_labels: config.namespace_labels.clone(),
+                        pods: false,
+                        endpoints: false,
+                    };
+                    wanted.push((selection, Keep::default()));
+                    let last = wanted.len() - 1;
+                    &mut wanted[last]
+                }
+            };
+            selection.pods |= crate::plugins::kubernetes::wants_pods(view);
+            selection.endpoints |= view.endpoints;
+            keep.pods |= view.endpoint_pod_names;
+            keep.zones |= view.zonal;
+        }
+        let followed = wanted.into_iter().map(|(selection, keep)| {
+            let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
+            (selection, index, writer)
+        });
+        Indexes { followed: followed.collect() }
+    }
+
+    /// The index that a stanza with these selectors answers from.
+    fn index_for(
+        &self, labels: &Option<crate::cluster::Selector>, namespace_labels: &Option<crate::cluster::Selector>,
+    ) -> Arc<Index> {
+        let same = |followed: &&(Selection, Arc<Index>, IndexWriter)| {
+            followed.0.labels == *labels && followed.0.namespace_labels == *namespace_labels
+        };
+        let (_, index, _) = self.followed.iter().find(same).expect("`of` made one for each stanza");
+        index.clone()
+    }
+
+    fn into_followed(self) -> Vec<Followed> {
+        self.followed.into_iter().map(|(selection, _, writer)| Followed { selection, writer }).collect()
+    }
+}

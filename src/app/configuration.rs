@@ -1,0 +1,93 @@
+//! From the command line to a configuration that has been read and checked; the world is not touched but to read files.
+
+use std::path::Path;
+
+use super::args::{Args, Conf};
+use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, Stage};
+use crate::plugins::{self, Setting};
+use crate::wire::NameBuf;
+
+/// Served where there is no Corefile, or one without a server block, as CoreDNS does.
+const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
+
+/// A configuration.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    /// The tree, with the texts that diagnostics point into.
+    pub corefile: Corefile,
+    /// The server blocks, in the order of the file.
+    pub blocks: Vec<Block>,
+}
+
+/// A server block, read.
+#[derive(Debug)]
+pub struct Block {
+    /// What it serves.
+    pub keys: Vec<Key>,
+    /// What its directives say, in the order in which plugins run.
+    pub settings: Vec<Setting>,
+    /// It holds a directive; one without answers REFUSED.
+    pub index: usize,
+}
+
+/// A zone on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The zone.
+    pub zone: NameBuf,
+    /// The port.
+    pub port: u16,
+}
+
+/// Reads the Corefile that the command line names. Mistakes are in `diagnostics`; what could be read is given all the
+/// same.
+pub fn read(args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics) -> Configuration {
+    let corefile = match &args.conf {
+        Some(Conf::File(path)) => corefile::load(path, files, &plugins::known, diagnostics),
+        Some(Conf::Stdin) => match stdin() {
+            Ok(text) => corefile::parse_text("stdin", &text, files, &plugins::known, diagnostics),
+            Err(error) => {
+                let message = format!("cannot read the Corefile from standard input: {error}");
+                diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
+                Corefile::default()
+            }
+        },
+        // Only a file that was asked for must exist.
+        None if files.read(Path::new("Corefile")).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
+            Corefile::default()
+        }
+        None => corefile::load(Path::new("Corefile"), files, &plugins::known, diagnostics),
+    };
+    configure(corefile, args.port, files, diagnostics)
+}
+
+/// Reads the Corefile of a text.
+pub fn read_text(name: &str, text: &str, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
+    let corefile = corefile::parse_text(name, text, files, &plugins::known, diagnostics);
+    configure(corefile, port, files, diagnostics)
+}
+
+/// Reads the directives of every block.
+fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
+    if corefile.blocks.is_empty() && !diagnostics.has_errors() {
+        corefile = corefile::parse_text("built-in", DEFAULT_COREFILE, files, &plugins::known, diagnostics);
+    }
+    let mut blocks = Vec::new();
+    for (index, block) in corefile.blocks.iter().enumerate() {
+        let mut keys = Vec::new();
+        for key in &block.keys {
+            if key.scheme != Scheme::Dns {
+                let message = format!("{}:// listeners are not built yet", key.scheme.name());
+                let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
+                diagnostics.push(diagnostic.expected("a zone without a scheme, or with dns://"));
+                continue;
+            }
+            // What the Corefile's reader took for a zone is a name.
+            let zones = key.zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok());
+            keys.extend(zones.map(|zone| Key { zone, port: key.port_or_default(port) }));
+        }
+        let settings = plugins::settings(block, diagnostics);
+        blocks.push(Block { keys, settings, index });
+    }
+    Configuration { corefile, blocks }
+}

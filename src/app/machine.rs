@@ -1,0 +1,29 @@
+//! What is asked of the machine: its name and its interfaces.
+
+use std::net::IpAddr;
+
+use crate::plugins::bind::Interface;
+
+/// The machine's name; in a Pod that is the Pod's.
+pub fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The interfaces with their addresses; none where the machine does not say.
+pub fn interfaces() -> Vec<Interface> {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return interfaces };
+    for entry in addresses {
+        let at = interfaces.iter().position(|have| have.name == entry.interface_name).unwrap_or_else(|| {
+            let index = nix::net::if_::if_nametoindex(entry.interface_name.as_str()).unwrap_or(0);
+            interfaces.push(Interface { name: entry.interface_name.clone(), index, addresses: Vec::new() });
+            interfaces.len() - 1
+        });
+        let Some(address) = entry.address else { continue };
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        interfaces[at].addresses.extend(v4.or(v6));
+    }
+    interfaces
+}

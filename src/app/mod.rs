@@ -1,0 +1,18 @@
+//! The program: command line, configuration, start and stop. The only place that knows every module.
+//!
+//! ```text
+//! args ─► configuration (read, check) ─► build (chains, indexes) ─► run (sockets, sources, signals)
+//! ```
+
+pub mod args;
+pub mod build;
+pub mod configuration;
+mod machine;
+mod run;
+
+pub use run::main;
+
+/// This server's name and version.
+pub const VERSION: &str = concat!("clusterdns-", env!("CARGO_PKG_VERSION"));
+/// The version of CoreDNS whose behaviour this server has.
+pub const COREDNS: &str = "CoreDNS-1.15.0";

@@ -1,0 +1,264 @@
+//! The program's life: what it prints, what it starts, and how it ends.
+
+use std::io::{IsTerminal, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use super::args::{Args, ArgsError, Task};
+use super::build::{Built, Followed, Listener, World, build};
+use super::{COREDNS, VERSION, configuration, machine};
+use crate::corefile::{Diagnostics, RealFiles, Severity, Sources, render_json, render_text};
+use crate::plugins::DIRECTIVES;
+use crate::serve::{ListenSpec, Options, Server, Service, Settings};
+use crate::source::Manifests;
+use crate::source::manifests::{Following, Subscriber};
+use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
+
+/// The longest Corefile that is read from standard input, in octets.
+const MAX_STDIN: u64 = 16 << 20;
+/// How long the end of listeners may take.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long lines may take to be written at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The program. `words` are those behind its name.
+pub fn main(words: impl IntoIterator<Item = String>) -> ExitCode {
+    let args = match Args::parse(words) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("{error}");
+            // Go's flag package prints the flags and exits with 2; CoreDNS itself refuses extra words with 1.
+            if matches!(error, ArgsError::Extra(_)) {
+                return ExitCode::from(1);
+            }
+            eprint!("{}", Args::help());
+            return ExitCode::from(2);
+        }
+    };
+    match args.task {
+        Task::Help => print!("{}", Args::help()),
+        Task::Version => println!("{VERSION}\n{COREDNS} compatible\n{}", platform()),
+        Task::Plugins => print_directives(),
+        Task::Check | Task::CheckJson => return check(&args),
+        Task::Serve => {
+            if let Err(error) = serve(&args) {
+                eprintln!("{error:#}");
+                return ExitCode::from(1);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The system that this was built for.
+fn platform() -> String {
+    format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// Every directive, and which are built.
+fn print_directives() {
+    println!("Directives, in the order in which their plugins run:");
+    for entry in DIRECTIVES {
+        println!("  {}{}", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" });
+    }
+}
+
+/// `-check`: everything that is wrong with the Corefile, exit status 0 or 1.
+fn check(args: &Args) -> ExitCode {
+    let mut diagnostics = Diagnostics::default();
+    let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+    let sources = &configuration.corefile.sources;
+    if args.task == Task::CheckJson {
+        println!("{}", render_json(&diagnostics, sources));
+    } else {
+        print!("{}", all_text(&diagnostics, sources));
+        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
+        let warnings = diagnostics.iter().count() - errors;
+        println!("{}: {errors} errors, {warnings} warnings", args.conf_name());
+    }
+    if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+/// All diagnostics as text.
+fn all_text(diagnostics: &Diagnostics, sources: &Sources) -> String {
+    diagnostics.iter().map(|diagnostic| render_text(diagnostic, sources) + "\n").collect()
+}
+
+fn read_stdin() -> std::io::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(MAX_STDIN).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Serves until a signal ends it.
+fn serve(args: &Args) -> anyhow::Result<()> {
+    let logger = Logger::start(args.log_format, std::io::stdout());
+    let debug = Arc::new(AtomicBool::new(false));
+    let layer = LogLayer::new(logger.clone(), debug.clone());
+    // Another subscriber is there only in a program that calls this twice.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
+    let result = serve_with(args, &logger, &debug);
+    logger.flush(FLUSH);
+    result
+}
+
+fn serve_with(args: &Args, logger: &Logger, debug: &AtomicBool) -> anyhow::Result<()> {
+    let mut diagnostics = Diagnostics::default();
+    let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+    let world = World { logger: logger.clone(), hostname: machine::hostname(), interfaces: machine::interfaces() };
+    let built = build(&configuration, args.port, &world, &mut diagnostics);
+    let text = all_text(&diagnostics, &configuration.corefile.sources);
+    if diagnostics.has_errors() {
+        bail!("{}", text.trim_end());
+    }
+    if !text.is_empty() {
+        eprint!("{text}");
+    }
+    debug.store(built.debug, Ordering::Relaxed);
+    if let Some(path) = &args.pidfile {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
+    }
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let mut signals = Signals::new(&runtime)?;
+    let Built { listeners, indexes, debug } = built;
+    // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
+    let _following = follow(args, indexes)?;
+    let settings = Settings { recover: !debug, ..Settings::default() };
+    let specs = listeners.iter().map(|listener| ListenSpec {
+        address: socket_address(listener),
+        service: Service::new(listener.chains.clone(), settings),
+    });
+    let server = Server::start(specs.collect(), Options::new(runtime.handle().clone()))?;
+    announce(args, logger, &listeners, server.local_addresses());
+
+    match runtime.block_on(signals.wait()) {
+        // SIGTERM: answer what has come, then end.
+        End::Graceful => server.stop(GRACE),
+        // SIGINT, SIGQUIT: end.
+        End::Now => {}
+    }
+    // A look-up that still waits does not keep the program.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Loads the manifests and follows them.
+fn follow(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<Option<Following>> {
+    if args.manifests.is_empty() {
+        if !indexes.is_empty() {
+            bail!(
+                "plugin/kubernetes: there is no cluster to serve: expected -manifests PATH, a file or folder of \
+                 manifests (the connection to an API server is not built yet)"
+            );
+        }
+        return Ok(None);
+    }
+    let manifests = Manifests::load(&args.manifests)?;
+    for warning in manifests.snapshot().warnings() {
+        tracing::warn!("{warning}");
+    }
+    let subscribers = indexes.into_iter().map(|Followed { selection, mut writer }| {
+        let sink = Box::new(move |event| {
+            writer.apply(event, unix_seconds());
+        });
+        Subscriber { selection, sink }
+    });
+    let following = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
+    Ok(Some(following))
+}
+
+/// Seconds since 1970, as a zone's serial.
+fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
+}
+
+/// Where a listener listens.
+fn socket_address(listener: &Listener) -> SocketAddr {
+    match listener.address {
+        None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, listener.port)),
+        Some(address) => match address.ip {
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, listener.port, 0, address.scope).into(),
+            ip => SocketAddr::from((ip, listener.port)),
+        },
+    }
+}
+
+/// Says what is served, a line for each zone as CoreDNS does, and who serves it.
+fn announce(args: &Args, logger: &Logger, listeners: &[Listener], addresses: &[SocketAddr]) {
+    if args.quiet {
+        return;
+    }
+    let mut lines = Vec::new();
+    for (listener, address) in listeners.iter().zip(addresses) {
+        let on = listener.address.map(|bound| format!(" on {}", bound.ip)).unwrap_or_default();
+        lines.extend(listener.zones.iter().map(|zone| format!("{zone}:{}{on}", address.port())));
+    }
+    lines.push(format!("{VERSION} ({COREDNS} compatible)"));
+    lines.push(format!("{}, pid {}", platform(), std::process::id()));
+    for line in lines {
+        match args.log_format {
+            Format::Text => logger.raw(&line),
+            Format::Json => logger.line(LogSeverity::Info, None, &line),
+        }
+    }
+    if std::io::stdout().is_terminal() {
+        logger.flush(FLUSH);
+        let _ = std::io::stdout().flush();
+    }
+}
+
+/// How the program ends.
+enum End {
+    /// It answers what has come.
+    Graceful,
+    /// At once.
+    Now,
+}
+
+/// The signals that mean something (`spec` of CoreDNS's sigtrap_posix.go).
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new(runtime: &Runtime) -> anyhow::Result<Signals> {
+        let _inside = runtime.enter();
+        let on = |kind| signal(kind).context("cannot handle signals");
+        Ok(Signals {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            quit: on(SignalKind::quit())?,
+            hangup: on(SignalKind::hangup())?,
+            reload: on(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for one that ends the program.
+    async fn wait(&mut self) -> End {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return End::Graceful,
+                _ = self.interrupt.recv() => return End::Now,
+                _ = self.quit.recv() => return End::Now,
+                _ = self.hangup.recv() => {}
+                _ = self.reload.recv() => {
+                    tracing::warn!("SIGUSR1: reloading the Corefile is not built yet; nothing has changed");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The *kubernetes* stanza, read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Answers;
+use crate::cluster::{PodMode, Selector, View};
+use crate::corefile::{Arguments, Directive};
+use crate::plugins::{Context, fallthrough, zones_or_block};
+use crate::wire::NameBuf;
+
+/// The most seconds that an answer may be kept.
+const MAX_TTL: u32 = 3_600;
+/// Every property, for suggestions.
+const PROPERTIES: [&str; 20] = [
+    "endpoint", "tls", "kubeconfig", "apiserver_qps", "apiserver_burst", "apiserver_max_inflight", "namespaces", "labels",
+    "namespace_labels", "pods", "endpoint_pod_names", "ttl", "noendpoints", "fallthrough", "ignore", "multicluster",
+    "zonal", "startup_timeout", "resyncperiod", "upstream",
+];
+
+/// A stanza.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What it answers.
+    pub answers: Answers,
+    /// Which objects it wants.
+    pub labels: Option<Selector>,
+    /// Which Namespaces it wants.
+    pub namespace_labels: Option<Selector>,
+    /// How it reaches the API server.
+    pub api: Api,
+}
+
+/// How the API server is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Its URL; in-cluster where neither this nor a kubeconfig is given.
+    pub endpoint: Option<String>,
+    /// Client certificate, its key, and the CA, for `endpoint`.
+    pub tls: Option<[PathBuf; 3]>,
+    /// A kubeconfig and the context to use; wins over `endpoint`.
+    pub kubeconfig: Option<(PathBuf, Option<String>)>,
+    /// Requests a second; the client's default where `None`.
+    pub qps: Option<f32>,
+    /// Requests at once above that rate; the client's default where `None`.
+    pub burst: Option<u32>,
+    /// Requests that may wait for an answer at once; 0 for no limit.
+    pub max_inflight: u32,
+    /// How long the start waits for the first lists.
+    pub startup_timeout: Duration,
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api {
+            endpoint: None,
+            tls: None,
+            kubeconfig: None,
+            qps: None,
+            burst: None,
+            max_inflight: 0,
+            startup_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Reads the stanza.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let stanza = stanzas.first()?;
+    let mut line = Arguments::of(stanza, context.diagnostics);
+    let zones = line.zones();
+    let answers = Answers { zones: Vec::new(), view: View::default(), ttl: 5, fallthrough: Default::default() };
+    let mut config = Config { answers, labels: None, namespace_labels: None, api: Api::default() };
+    let mut multicluster = false;
+    for property in line.body() {
+        let mut inner = line.enter(property);
+        property_line(&mut inner, &mut config, &mut multicluster);
+        inner.finish();
+    }
+    let view = &mut config.answers.view;
+    view.filtered_namespaces = config.namespace_labels.is_some();
+    if view.namespaces.is_some() && view.filtered_namespaces {
+        line.error_expected(&stanza.name, "namespaces and namespace_labels cannot both be set", "one of the two");
+    }
+    if view.zonal && !view.endpoints {
+        line.error_expected(&stanza.name, "zonal requires the endpoint cache; remove noendpoints", "one of the two");
+    }
+    line.finish();
+
+    config.answers.zones = zones_or_block(zones, context);
+    // CoreDNS counts only what is below the reverse trees as reverse, so that `in-addr.arpa` alone passes.
+    let below_reverse = |zone: &NameBuf| {
+        let text = zone.to_string();
+        text.ends_with(".in-addr.arpa.") || text.ends_with(".ip6.arpa.")
+    };
+    if config.answers.zones.iter().all(below_reverse) {
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        line.error_expected(&stanza.name, "non-reverse zone name must be used", "a zone such as cluster.local");
+        return None;
+    }
+    Some(config)
+}
+
+/// Reads one property.
+fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config, multicluster: &mut bool) {
+    let (view, api) = (&mut config.answers.view, &mut config.api);
+    match line.name() {
+        "endpoint" => {
+            let urls = line.words("the URL of the API server").unwrap_or_default();
+            if let [_, second, ..] = urls {
+                line.warning(second, "only the first endpoint is used");
+            }
+            api.endpoint = urls.first().map(|url| url.text.clone());
+        }
+        "tls" => {
+            let files = line.exactly::<3>("three files: certificate, key, CA");
+            api.tls = files.map(|files| files.map(|file| PathBuf::from(&file.text)));
+        }
+        "kubeconfig" => {
+            let file = line.word("a kubeconfig file, and the context to use in it");
+            let context = line.next_word().map(|word| word.text.clone());
+            api.kubeconfig = file.map(|file| (PathBuf::from(&file.text), context));
+        }
+        "apiserver_qps" => {
+            api.qps = line.parse("requests a second, 0 or more", |text| {
+                let valid = text.parse::<f32>().ok().filter(|qps| *qps >= 0.0 && qps.is_finite());
+                valid.ok_or(format!("invalid apiserver_qps \"{text}\""))
+            });
+        }
+        "apiserver_burst" => api.burst = line.number(0..=i32::MAX as u32),
+        "apiserver_max_inflight" => api.max_inflight = line.number(0..=i32::MAX as u32).unwrap_or(0),
+        "namespaces" => {
+            let names = line.words("namespaces").unwrap_or_default().iter();
+            // Labels of a question come in lower case, so that a name with capitals never matches, as in CoreDNS.
+            let names = names.map(|word| word.text.as_bytes().into());
+            view.namespaces.get_or_insert_default().extend(names);
+        }
+        "labels" => config.labels = selector(line).or(config.labels.take()),
+        "namespace_labels" => config.namespace_labels = selector(line).or(config.namespace_labels.take()),
+        "pods" => {
+            let modes =
+                [("disabled", PodMode::Disabled), ("insecure", PodMode::Insecure), ("verified", PodMode::Verified)];
+            if let Some(mode) = line.one_of(&modes) {
+                view.pods = mode;
+            }
+        }
+        "endpoint_pod_names" => view.endpoint_pod_names = true,
+        "ttl" => {
+            if let Some(ttl) = line.number(0..=MAX_TTL) {
+                config.answers.ttl = ttl;
+            }
+            extra_does_nothing(line);
+        }
+        "noendpoints" => view.endpoints = false,
+        "zonal" => view.zonal = true,
+        "fallthrough" => config.answers.fallthrough = fallthrough(line),
+        "ignore" => match line.peek() {
+            Some(_) => {
+                if line.one_of(&[("empty_service", true)]).is_some() {
+                    view.ignore_empty_service = true;
+                    extra_does_nothing(line);
+                }
+            }
+            None => line.warning(line.name_token(), "'ignore' without 'empty_service' does nothing"),
+        },
+        "multicluster" => {
+            *multicluster = true;
+            line.error_expected(
+                line.name_token(),
+                "multicluster zones are not served by this version",
+                "a stanza without 'multicluster'",
+            );
+            line.ignore_rest();
+        }
+        "startup_timeout" => {
+            // A timeout of 0 makes CoreDNS panic; here it is an error.
+            let range = Duration::from_millis(1)..=Duration::from_secs(24 * 3_600);
+            if let Some(timeout) = line.duration_in(range) {
+                api.startup_timeout = timeout;
+            }
+            extra_does_nothing(line);
+        }
+        "resyncperiod" | "upstream" => {
+            let removed = format!("unknown property '{}'", line.name());
+            line.error_expected(line.name_token(), removed, "nothing: CoreDNS 1.7 removed it, delete the line");
+            line.ignore_rest();
+        }
+        _ => line.unknown(PROPERTIES),
+    }
+}
+
+/// CoreDNS passes over what follows here.
+fn extra_does_nothing(line: &mut Arguments<'_, '_>) {
+    if let Some(word) = line.next_word() {
+        line.warning(word, format!("'{}' and what follows does nothing", word.text));
+        line.ignore_rest();
+    }
+}
+
+/// The rest of the line as a label selector.
+fn selector(line: &mut Arguments<'_, '_>) -> Option<Selector> {
+    let words = line.words("a label selector such as app=web,tier in (front,back)")?;
+    let text = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
+    match Selector::parse(&text) {
+        Ok(selector) => Some(selector),
+        Err(error) => {
+            let message = format!("unable to parse label selector value: '{text}': {error}");
+            line.error_expected(&words[0], message, "a label selector such as app=web,tier in (front,back)");
+            None
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! *metadata*: lets other plugins show what is known of a query, as `{/kubernetes/namespace}` in a log line.
+//!
+//! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
+
+use super::{Context, zones_or_block};
+use crate::corefile::{Arguments, Directive};
+use crate::wire::{NameBuf, Question};
+
+/// The names for which metadata is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Their zones.
+    pub zones: Vec<NameBuf>,
+}
+
+impl Config {
+    /// Whether metadata is shown for this question.
+    pub fn covers(&self, question: &Question) -> bool {
+        self.zones.iter().any(|zone| question.name().is_within(zone.as_name()))
+    }
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let (first, rest) = stanzas.split_first()?;
+    for again in rest {
+        Arguments::of(again, context.diagnostics).error(&again.name, "metadata can only be used once per Server Block");
+    }
+    let mut line = Arguments::of(first, context.diagnostics);
+    let zones = line.zones();
+    line.finish();
+    Some(Config { zones: zones_or_block(zones, context) })
+}
