@@ -2,3 +2,4 @@
 pub mod wire;
 pub mod cluster;
 pub mod chain;
+pub mod serve;
