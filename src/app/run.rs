@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::args::{Args, ArgsError, Task};
 use super::build::{Built, Followed, Listener, World, build};
 use super::{COREDNS, VERSION, configuration, machine};
-use crate::corefile::{Diagnostics, RealFiles, Severity, Sources, render_json, render_text};
+use crate::corefile::{Diagnostics, RealFiles, severity, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::source::Manifests;
@@ -79,17 +79,12 @@ fn check(args: &Args) -> ExitCode {
     if args.task == Task::CheckJson {
         println!("{}", render_json(&diagnostics, sources));
     } else {
-        print!("{}", all_text(&diagnostics, sources));
+        print!("{}", render_text(&diagnostics, sources));
         let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
         println!("{}: {errors} errors, {warnings} warnings", args.conf_name());
     }
     if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
-}
-
-/// All diagnostics as text.
-fn all_text(diagnostics: &Diagnostics, sources: &Sources) -> String {
-    diagnostics.iter().map(|diagnostic| render_text(diagnostic, sources) + "\n").collect()
 }
 
 fn read_stdin() -> std::io::Result<String> {
@@ -115,7 +110,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &AtomicBool) -> anyhow::Resul
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let world = World { logger: logger.clone(), hostname: machine::hostname(), interfaces: machine::interfaces() };
     let built = build(&configuration, args.port, &world, &mut diagnostics);
-    let text = all_text(&diagnostics, &configuration.corefile.sources);
+    let text = render_text(&diagnostics, &configuration.corefile.sources);
     if diagnostics.has_errors() {
         bail!("{}", text.trim_end());
     }

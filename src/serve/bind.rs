@@ -1,0 +1,172 @@
+//! Sockets: bound so that a fault is told at start, in one line.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How many ports are tried until one is free for UDP and TCP, where any port will do.
+const PORT_TRIES: usize = 16;
+/// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A socket could not be had at this address.
+    #[error("listen {transport} {address}: {}", reason(.source))]
+    Listen {
+        /// `udp` or `tcp`.
+        transport: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker's thread could not be started.
+    #[error("start of UDP worker {worker}: {source}")]
+    Worker {
+        /// Which, from 0.
+        worker: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The reason in words that say what to do about it, without an error number.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".into(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied (ports below 1024 need root or the capability NET_BIND_SERVICE)".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface has this address".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// The sockets of one listener.
+pub(super) struct Bound {
+    /// One for each worker, all of one port.
+    pub(super) udp: Vec<UdpSocket>,
+    /// The listening one.
+    pub(super) tcp: TcpListener,
+    /// Where they are bound, with the real port.
+    pub(super) address: SocketAddr,
+}
+
+/// What the sockets of one listener are like.
+pub(super) struct Wish {
+    /// The address, where unspecified means every address of both families, and the port, where 0 means any.
+    pub(super) address: SocketAddr,
+    /// How many UDP sockets.
+    pub(super) workers: usize,
+    /// The octets that a UDP socket may hold unread.
+    pub(super) receive_buffer: usize,
+    /// Another listener of this server has the same port at an address that this one includes or that includes it, or
+    /// another process may have it.
+    pub(super) shared: bool,
+}
+
+/// Binds one listener.
+pub(super) fn bind(wish: &Wish) -> Result<Bound, ServeError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match bind_once(wish) {
+            // Free for UDP is not free for TCP.
+            Err(ServeError::Listen { transport: "tcp", source, .. })
+                if wish.address.port() == 0 && tries < PORT_TRIES && source.kind() == io::ErrorKind::AddrInUse => {}
+            other => return other,
+        }
+    }
+}
+
+/// Binds one listener, UDP first.
+fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
+    let port = wish.address.port();
+    let mut wanted = wish.address;
+    if wanted.ip().is_unspecified() {
+        // As Go's `net.Listen`, which takes `0.0.0.0` and `::` for both families, too.
+        wanted = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    }
+    let mut first = udp(wanted, wish);
+    if wanted.ip().is_unspecified() && first.as_ref().is_err_and(has_no_ipv6) {
+        wanted = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        first = udp(wanted, wish);
+    }
+    let failed = |transport| move |source| ServeError::Listen { transport, address: wanted, source };
+    let first = first.map_err(failed("udp"))?;
+    let address = first.local_addr().map_err(failed("udp"))?;
+    // The first socket was bound alone, so that a port in use is noticed: with SO_REUSEPORT two servers of one user
+    // would share its queries in silence. From now on it may be shared.
+    setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp")(errno.into()))?;
+    let mut sockets = vec![first];
+    while sockets.len() < wish.workers {
+        sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp"))?);
+    }
+    let tcp = tcp(address, wish).map_err(|source| ServeError::Listen { transport: "tcp", address, source })?;
+    Ok(Bound { udp: sockets, tcp, address })
+}
+
+/// A bound UDP socket.
+fn udp(address: SocketAddr, wish: &Wish) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP, wish)?;
+    // More than the default holds out a burst; less than asked for is no fault (`net.core.rmem_max`).
+    let _ = socket.set_recv_buffer_size(wish.receive_buffer);
+    if address.ip().is_unspecified() {
+        // So that an answer can leave from the address that was asked.
+        match address {
+            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A listening TCP socket, not blocking.
+fn tcp(address: SocketAddr, wish: &Wish) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP, wish)?;
+    // Connections of a server that has just ended stand in TIME-WAIT and must not keep the next one from starting.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A socket of the address's family; `[::]` is for both families.
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wish: &Wish) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    if wish.shared {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
+}
+
+/// Whether IPv6 is switched off in the kernel or on every interface.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+/// Spreads packets over the sockets of a port at random, not by the addresses and ports of both sides.
+///
+/// Any socket can answer any packet, and the few flows of a node-local agent otherwise meet in one worker (E15).
+pub(super) fn spread_at_random(sockets: &[UdpSocket]) -> io::Result<()> {
+    let Some(first) = sockets.first() else { return Ok(()) };
+    // Classic BPF: A = random; A %= sockets; return A.
+    let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.len() as u32),
+        step(libc::BPF_RET | 0x10, 0),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    Ok(setsockopt(first, sockopt::AttachReusePortCbpf, &program)?)
+}

@@ -1,0 +1,488 @@
+//! Datagrams by the batch: a safe wrapper over `recvmmsg` and `sendmmsg`. The only `unsafe` code of the crate.
+//!
+//! ```text
+//!  slot i:  peer address ─┐   question octets      answer octets
+//!           control ──────┤        ▲                    │
+//!                         │   recvmmsg             sendmmsg
+//!                         └────────────── both use the same peer address and control message
+//! ```
+//!
+//! An answer goes back to the address and from the address that its question's slot holds, so that neither is copied.
+//! All memory is taken once. The kernel fills slots from the first one on, so that only as many pages are ever touched
+//! as the largest batch needs.
+
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{NonNull, addr_of_mut};
+
+use crate::wire::encode::MAX_UDP;
+
+/// How many datagrams are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
+pub const BATCH: usize = 32;
+/// The longest question that is read whole. A longer datagram is cut and marked.
+pub const MAX_QUESTION: usize = 4_096;
+/// What lies between the starts of two buffers: not a power of two, or the first lines of all buffers would share one
+/// set of the processor's cache.
+const STRIDE: usize = 4_096 + 128;
+/// A peer address: what an `AF_INET6` one takes.
+const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
+/// Where the data of a control message starts: `CMSG_LEN(0)`.
+const CONTROL_DATA: usize = size_of::<libc::cmsghdr>().next_multiple_of(size_of::<usize>());
+/// One control message with the larger of both kinds of packet information.
+const CONTROL_LEN: usize = (CONTROL_DATA + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
+/// How often a send that finds the socket's buffer full is tried again, 2 ms each, before the answer is let go.
+const FULL_RETRIES: usize = 3;
+
+/// Octets of a `sockaddr_in` or `sockaddr_in6`.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Name([u8; NAME_LEN]);
+
+/// Octets of one control message.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+/// What the kernel and this process both look at.
+#[repr(C)]
+struct Memory {
+    incoming: [libc::mmsghdr; BATCH],
+    outgoing: [libc::mmsghdr; BATCH],
+    questions_at: [libc::iovec; BATCH],
+    answers_at: [libc::iovec; BATCH],
+    names: [Name; BATCH],
+    controls: [Control; BATCH],
+    questions: [[u8; STRIDE]; BATCH],
+    answers: [[u8; STRIDE]; BATCH],
+}
+
+/// The slots of one worker.
+pub struct Batch {
+    /// Owned; a raw pointer, since `Memory` points into itself and no reference to the whole of it may exist.
+    memory: NonNull<Memory>,
+    /// How many slots the last receive filled.
+    received: usize,
+    /// How many answers are waiting to be sent.
+    queued: usize,
+    /// The kernel refuses `recvmmsg` or `sendmmsg` (ENOSYS, or EPERM from a seccomp filter).
+    one_by_one: bool,
+}
+
+// SAFETY: `memory` is owned by this value alone and nothing in it belongs to a thread.
+unsafe impl Send for Batch {}
+
+/// A datagram that was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Its octets; the first [`MAX_QUESTION`] where it is longer.
+    pub octets: &'a [u8],
+    /// It was longer.
+    pub truncated: bool,
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// The address that it was sent to, on a socket that tells it.
+    pub local: Option<IpAddr>,
+}
+
+/// What became of the answers of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The kernel took so many.
+    pub sent: usize,
+    /// It refused so many.
+    pub failed: usize,
+}
+
+impl Batch {
+    /// Takes the memory.
+    pub fn new() -> Batch {
+        let memory = Box::<Memory>::new_zeroed();
+        // SAFETY: `Memory` is integers, raw pointers and C structs of these, for all of which zero is a value.
+        let at = Box::into_raw(unsafe { memory.assume_init() });
+        let memory = NonNull::new(at).expect("a box has an address");
+        for slot in 0..BATCH {
+            // SAFETY: `at` is valid and owned, `slot` is in bounds, and no reference into the memory exists yet. The
+            // pointers stored stay valid as long as the memory, which never moves.
+            unsafe {
+                (*at).questions_at[slot] =
+                    libc::iovec { iov_base: addr_of_mut!((*at).questions[slot]).cast(), iov_len: MAX_QUESTION };
+                (*at).answers_at[slot].iov_base = addr_of_mut!((*at).answers[slot]).cast();
+                let header = addr_of_mut!((*at).incoming[slot].msg_hdr);
+                (*header).msg_name = addr_of_mut!((*at).names[slot]).cast();
+                (*header).msg_iov = addr_of_mut!((*at).questions_at[slot]);
+                (*header).msg_iovlen = 1;
+                (*header).msg_control = addr_of_mut!((*at).controls[slot]).cast();
+                let header = addr_of_mut!((*at).outgoing[slot].msg_hdr);
+                (*header).msg_iov = addr_of_mut!((*at).answers_at[slot]);
+                (*header).msg_iovlen = 1;
+            }
+        }
+        Batch { memory, received: BATCH, queued: 0, one_by_one: false }
+    }
+
+    /// Reads what is there, one datagram at least if it may `wait`; gives how many slots are filled. Answers that were
+    /// queued and not sent are forgotten.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
+        let at = self.memory.as_ptr();
+        for slot in 0..self.received {
+            // SAFETY: in bounds, and no reference into the memory outlives a call of this type's methods. The kernel
+            // has put in the lengths of what it wrote; they are put back to what there is room for.
+            unsafe {
+                let header = addr_of_mut!((*at).incoming[slot].msg_hdr);
+                (*header).msg_namelen = NAME_LEN as _;
+                (*header).msg_controllen = CONTROL_LEN as _;
+                (*header).msg_flags = 0;
+            }
+        }
+        (self.received, self.queued) = (0, 0);
+        if !self.one_by_one {
+            let flags = if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+            // SAFETY: `incoming` holds BATCH headers, each of which points to a name, one buffer and a control buffer
+            // of the lengths given, all owned by `memory`; there is no reference to any of them now.
+            let received = retried(|| unsafe {
+                let headers = addr_of_mut!((*at).incoming).cast();
+                libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as _, flags as _, std::ptr::null_mut()) as isize
+            });
+            match received {
+                Err(error) if is_refusal(&error) => self.one_by_one = true,
+                other => {
+                    self.received = other?;
+                    return Ok(self.received);
+                }
+            }
+        }
+        while self.received < BATCH {
+            let flags = if wait && self.received == 0 { 0 } else { libc::MSG_DONTWAIT };
+            // SAFETY: as above, for one header.
+            let read = retried(|| unsafe {
+                libc::recvmsg(socket.as_raw_fd(), addr_of_mut!((*at).incoming[self.received].msg_hdr), flags)
+            });
+            match read {
+                // SAFETY: in bounds, and not referred to.
+                Ok(len) => unsafe { (*at).incoming[self.received].msg_len = len as _ },
+                Err(error) if self.received == 0 => return Err(error),
+                Err(_) => break,
+            }
+            self.received += 1;
+        }
+        Ok(self.received)
+    }
+
+    /// The datagram in a slot, if its sender has an address that can be answered, and room for its answer.
+    ///
+    /// # Panics
+    /// When the last receive did not fill the slot.
+    pub fn slot(&mut self, slot: usize) -> (Option<Datagram<'_>>, &mut [u8]) {
+        assert!(slot < self.received);
+        let at = self.memory.as_ptr();
+        // SAFETY: in bounds. The references are to distinct fields, last no longer than the borrow of `self`, and the
+        // kernel writes only within calls that borrow `self` uniquely.
+        let (incoming, name, control, question, answer) = unsafe {
+            (
+                &(*at).incoming[slot],
+                &(*at).names[slot],
+                &(*at).controls[slot],
+                &(*at).questions[slot],
+                &mut (*at).answers[slot],
+            )
+        };
+        let header = &incoming.msg_hdr;
+        let datagram = name.address(header.msg_namelen as usize).map(|remote| Datagram {
+            octets: &question[..(incoming.msg_len as usize).min(MAX_QUESTION)],
+            truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+            remote,
+            local: control.local(control_len(header)),
+        });
+        (datagram, &mut answer[..MAX_UDP])
+    }
+
+    /// Queues the first `len` octets of a slot's answer.
+    ///
+    /// # Panics
+    /// When the last receive did not fill the slot, more is queued than was received, or `len` is too large.
+    pub fn queue(&mut self, slot: usize, len: usize) {
+        assert!(slot < self.received && self.queued < BATCH && len <= MAX_UDP);
+        let at = self.memory.as_ptr();
+        // SAFETY: in bounds and not referred to. What is stored points into the owned memory.
+        unsafe {
+            let asked = addr_of_mut!((*at).incoming[slot].msg_hdr);
+            let control = addr_of_mut!((*at).controls[slot]);
+            let control_len = control_len(&*asked);
+            if control_len > 0 {
+                (*control).leave_by_any_interface();
+            }
+            (*at).answers_at[slot].iov_len = len;
+            let header = addr_of_mut!((*at).outgoing[self.queued].msg_hdr);
+            (*header).msg_name = addr_of_mut!((*at).names[slot]).cast();
+            (*header).msg_namelen = (*asked).msg_namelen;
+            (*header).msg_iov = addr_of_mut!((*at).answers_at[slot]);
+            (*header).msg_control = if control_len > 0 { control.cast() } else { std::ptr::null_mut() };
+            (*header).msg_controllen = control_len as _;
+        }
+        self.queued += 1;
+    }
+
+    /// Sends what is queued. An answer that the kernel does not take is passed over; the others still go.
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
+        let at = self.memory.as_ptr();
+        let (mut outcome, mut next, mut full) = (Outcome::default(), 0, 0);
+        while next < self.queued {
+            let left = if self.one_by_one { 1 } else { self.queued - next };
+            // SAFETY: the headers from `next` on, `left` of them, were filled by `queue` and point into the owned
+            // memory, to which there is no reference now.
+            let one = |next: usize| retried(|| unsafe {
+                let header = addr_of_mut!((*at).outgoing[next].msg_hdr);
+                libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT)
+            }).map(|_| 1);
+            // SAFETY: as above.
+            let many = |next: usize| retried(|| unsafe {
+                let headers = addr_of_mut!((*at).outgoing[next]);
+                libc::sendmmsg(socket.as_raw_fd(), headers, left as _, libc::MSG_DONTWAIT as _) as isize
+            });
+            let mut sent = if self.one_by_one { one(next) } else { many(next) };
+            if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
+                // A packet filter's verdict on one answer is EPERM, too; `sendmsg` tells the two apart.
+                sent = one(next);
+                self.one_by_one = sent.is_ok();
+            }
+            match sent {
+                Ok(sent) => {
+                    next += sent;
+                    outcome.sent += sent;
+                }
+                Err(error) if is_full(&error) && full < FULL_RETRIES => {
+                    full += 1;
+                    wait_writable(socket);
+                }
+                Err(_) => {
+                    next += 1;
+                    outcome.failed += 1;
+                }
+            }
+        }
+        self.queued = 0;
+        outcome
+    }
+
+    /// Where the answer to a slot goes, for later.
+    ///
+    /// # Panics
+    /// When the last receive did not fill the slot.
+    pub fn return_path(&self, slot: usize) -> ReturnPath {
+        assert!(slot < self.received);
+        let at = self.memory.as_ptr();
+        // SAFETY: in bounds, and copied while nothing writes.
+        let (header, name, mut control) =
+            unsafe { ((*at).incoming[slot].msg_hdr, (*at).names[slot], (*at).controls[slot]) };
+        let control_len = control_len(&header);
+        if control_len > 0 {
+            control.leave_by_any_interface();
+        }
+        ReturnPath { name, name_len: header.msg_namelen as usize, control, control_len }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: it came from a `Box` in `new`, and is freed once.
+        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+    }
+}
+
+/// The way back to a client: its address, and the one that it asked.
+#[derive(Clone, Copy)]
+pub struct ReturnPath {
+    name: Name,
+    name_len: usize,
+    control: Control,
+    control_len: usize,
+}
+
+impl ReturnPath {
+    /// Sends one answer. It does not wait.
+    pub fn send(&self, socket: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
+        let mut octets = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
+        // SAFETY: zero is a value of this C struct.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_name = (&raw const self.name).cast_mut().cast();
+        header.msg_namelen = self.name_len as _;
+        header.msg_iov = &raw mut octets;
+        header.msg_iovlen = 1;
+        if self.control_len > 0 {
+            header.msg_control = (&raw const self.control).cast_mut().cast();
+            header.msg_controllen = self.control_len as _;
+        }
+        // SAFETY: all that the header points to lives until the call ends, and `sendmsg` only reads it.
+        retried(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT) }).map(|_| ())
+    }
+}
+
+impl Name {
+    /// The address, if it is an IP address. An IPv4 client of a socket for both families is given as IPv4.
+    fn address(&self, len: usize) -> Option<SocketAddr> {
+        let octets = &self.0;
+        if len < size_of::<libc::sockaddr_in>() {
+            return None;
+        }
+        let family = libc::sa_family_t::from_ne_bytes(octets[..2].try_into().ok()?);
+        let port = u16::from_be_bytes([octets[2], octets[3]]);
+        match i32::from(family) {
+            libc::AF_INET => Some(SocketAddr::from((ipv4(octets, offset_of!(libc::sockaddr_in, sin_addr)), port))),
+            libc::AF_INET6 if len >= NAME_LEN => {
+                let ip = ipv6(octets, offset_of!(libc::sockaddr_in6, sin6_addr));
+                let scope = offset_of!(libc::sockaddr_in6, sin6_scope_id);
+                let scope = u32::from_ne_bytes(octets[scope..scope + 4].try_into().ok()?);
+                match ip.to_ipv4_mapped() {
+                    Some(ip) => Some(SocketAddr::from((ip, port))),
+                    None => Some(SocketAddrV6::new(ip, port, 0, scope).into()),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Control {
+    /// Whether it is IPv6 packet information, not IPv4. No socket of ours asks for anything else.
+    fn is_v6(&self) -> bool {
+        let at = offset_of!(libc::cmsghdr, cmsg_level);
+        self.0[at..at + 4] == libc::IPPROTO_IPV6.to_ne_bytes()
+    }
+
+    /// The address that the datagram was sent to.
+    fn local(&self, len: usize) -> Option<IpAddr> {
+        if len < CONTROL_DATA + size_of::<libc::in_pktinfo>() {
+            return None;
+        }
+        match self.is_v6() {
+            true => Some(ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).to_canonical()),
+            false => Some(ipv4(&self.0, CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_addr)).into()),
+        }
+    }
+
+    /// Makes the information of a question that of its answer: the address stays, the interface is the routing table's
+    /// choice, as in miekg/dns `correctSource`. Only a link-local address means nothing without its interface.
+    fn leave_by_any_interface(&mut self) {
+        let interface = if self.is_v6() {
+            if ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).is_unicast_link_local() {
+                return;
+            }
+            CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_ifindex)
+        } else {
+            CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_ifindex)
+        };
+        self.0[interface..interface + 4].fill(0);
+    }
+}
+
+/// How many octets of control messages a header has.
+#[allow(clippy::unnecessary_cast, reason = "it is 32 bits wide with musl")]
+fn control_len(header: &libc::msghdr) -> usize {
+    header.msg_controllen as usize
+}
+
+/// The IPv4 address at an offset.
+fn ipv4(octets: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from_octets(octets[at..at + 4].try_into().expect("four octets"))
+}
+
+/// The IPv6 address at an offset.
+fn ipv6(octets: &[u8], at: usize) -> Ipv6Addr {
+    Ipv6Addr::from_octets(octets[at..at + 16].try_into().expect("sixteen octets"))
+}
+
+/// Makes a system call, again while signals interrupt it.
+fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(done);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// The kernel has no such call, or a seccomp filter does not allow it.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+/// The socket's or the device's buffer is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS))
+}
+
+/// Waits at most 2 ms until the socket takes more.
+fn wait_writable(socket: BorrowedFd<'_>) {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one `pollfd`, which lives until the call ends.
+    unsafe { libc::poll(&raw mut poll, 1, 2) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// A server's and a client's socket, and a batch with three datagrams of the client.
+    fn three(one_by_one: bool) -> (UdpSocket, UdpSocket, Batch) {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a timeout");
+        for octet in 0..3 {
+            client.send_to(&[octet; 5], server.local_addr().expect("an address")).expect("sent");
+        }
+        let mut batch = Batch::new();
+        batch.one_by_one = one_by_one;
+        assert_eq!(batch.receive(server.as_fd(), true).expect("datagrams"), 3);
+        (server, client, batch)
+    }
+
+    #[test]
+    fn a_refused_answer_is_passed_over_and_slots_are_used_again() {
+        for one_by_one in [false, true] {
+            let (server, client, mut batch) = three(one_by_one);
+            for round in 0..3 {
+                for slot in 0..3 {
+                    let (datagram, out) = batch.slot(slot);
+                    let datagram = datagram.expect("a datagram");
+                    assert_eq!(datagram.octets, [slot as u8; 5]);
+                    assert_eq!(datagram.remote, client.local_addr().expect("an address"));
+                    out[0] = slot as u8;
+                    batch.queue(slot, 1);
+                }
+                // SAFETY: in bounds and not referred to. The kernel knows no such address.
+                unsafe { (*batch.memory.as_ptr()).names[1] = Name([0xff; NAME_LEN]) };
+                assert_eq!(batch.send(server.as_fd()), Outcome { sent: 2, failed: 1 });
+                assert_eq!(batch.one_by_one, one_by_one);
+                for octet in [0, 2] {
+                    let mut answer = [9; 2];
+                    assert_eq!(client.recv(&mut answer).expect("an answer"), 1);
+                    assert_eq!(answer[0], octet);
+                }
+                assert!(round == 2 || batch.receive(server.as_fd(), false).is_err());
+                for octet in 0..3 {
+                    client.send_to(&[octet; 5], server.local_addr().expect("an address")).expect("sent");
+                }
+                assert_eq!(batch.receive(server.as_fd(), true).expect("datagrams"), 3);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_datagram_is_marked() {
+        let (server, client, mut batch) = three(false);
+        for len in [MAX_QUESTION, MAX_QUESTION + 1, 0] {
+            client.send_to(&vec![7; len], server.local_addr().expect("an address")).expect("sent");
+            assert_eq!(batch.receive(server.as_fd(), true).expect("a datagram"), 1);
+            let datagram = batch.slot(0).0.expect("a datagram");
+            assert_eq!((datagram.octets.len(), datagram.truncated), (len.min(MAX_QUESTION), len > MAX_QUESTION));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Sockets: from a packet off the wire to its answer on the wire.
+//!
+//! ```text
+//!  ListenSpec ─ bind ─┬─► UDP: one thread a core, each with its own socket of each listener ─┐
+//!                     └─► TCP: one accept loop a listener, one task a connection ────────────┼─► Chains::answer
+//!                                                                     late answers on tokio ◄┘
+//! ```
+//!
+//! What is served at a listener is a [`Service`], whose chains can be replaced between two queries.
+
+mod bind;
+mod connection;
+mod counts;
+mod mmsg;
+mod tcp;
+mod udp;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::chain::Chains;
+use bind::Wish;
+use counts::Counters;
+use udp::UdpWorker;
+use waiting::Waiting;
+
+pub use bind::ServeError;
+pub use counts::Counts;
+pub use tcp::TcpLimits;
+
+/// What is served at one listener.
+pub struct Service {
+    /// Who answers. Written by a reload; read once for each batch and each read of a connection.
+    chains: ArcSwap<Chains>,
+    /// How. Written by a reload; read when a connection starts, or a plugin panics.
+    settings: ArcSwap<Settings>,
+}
+
+impl Service {
+    /// A service with these chains.
+    pub fn new(chains: Arc<Chains>, settings: Settings) -> Arc<Service> {
+        Arc::new(Service { chains: ArcSwap::new(chains), settings: ArcSwap::from_pointee(settings) })
+    }
+
+    /// Answers by other chains from the next batch on. Queries that wait end by those that they came to.
+    pub fn replace(&self, chains: Arc<Chains>, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.chains.store(chains);
+    }
+
+    /// The chains now.
+    fn chains(&self) -> Guard<Arc<Chains>> {
+        self.chains.load()
+    }
+
+    /// The settings now.
+    fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What directives say of a listener's transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a TCP client may take.
+    pub timeouts: Timeouts,
+    /// How many queries a TCP connection may bring before it is closed, so that long-lived ones spread over replicas;
+    /// nothing for any number (CoreDNS's −1).
+    pub queries_per_connection: Option<NonZeroU32>,
+    /// Answer SERVFAIL where a plugin panics. Where not (*debug*), the process ends.
+    pub recover: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { timeouts: Timeouts::default(), queries_per_connection: None, recover: true }
+    }
+}
+
+/// How long a TCP client may take; the defaults are CoreDNS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the first query, and for the rest of a query whose first octet has come. 3 s.
+    pub read: Duration,
+    /// To take what it is sent. 5 s.
+    pub write: Duration,
+    /// Between an answer and the next query. 10 s.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) }
+    }
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenSpec {
+    /// Where. An unspecified address of either family means every address of both families, as in Go, or IPv4 alone
+    /// where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
+    pub address: SocketAddr,
+    /// What is served there.
+    pub service: Arc<Service>,
+}
+
+/// How UDP packets find a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// By the addresses and ports of both sides: a client's queries from one port meet in one worker.
+    Flow,
+    /// At random, so that few flows, too, keep all workers busy.
+    Random,
+}
+
+/// What is the same for all listeners of a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where TCP and late answers run. It needs its I/O and time drivers.
+    pub runtime: Handle,
+    /// How many UDP workers; by default as many as there are cores to run on.
+    pub workers: Option<NonZeroUsize>,
+    /// How UDP packets find a worker.
+    pub spread: Spread,
+    /// How many answers may wait over all listeners and transports. A query past it is answered at once, as its
+    /// directive says. 4,096.
+    pub waiting: usize,
+    /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
+    pub receive_buffer: usize,
+    /// Bounds on TCP connections.
+    pub tcp: TcpLimits,
+    /// Another process of this user may have the same port, and the kernel spreads queries over both. Otherwise a port
+    /// in use is an error.
+    pub share_port: bool,
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new(runtime: Handle) -> Options {
+        Options {
+            runtime,
+            workers: None,
+            spread: Spread::Flow,
+            waiting: 4_096,
+            receive_buffer: 4 << 20,
+            tcp: TcpLimits::default(),
+            share_port: false,
+        }
+    }
+}
+
+/// What workers and connections have in common.
+#[derive(Debug)]
+struct Shared {
+    /// Where late answers run.
+    runtime: Handle,
+    /// How many answers wait.
+    waiting: Arc<Waiting>,
+    /// Workers end. Written once, by [`Server::stop`].
+    stopping: AtomicBool,
+    /// What tokio's side has counted, TCP and late answers.
+    counters: Counters,
+}
+
+/// How far TCP is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It serves.
+    Serving,
+    /// It answers what it has read, and closes.
+    Ending,
+    /// It closes.
+    Ended,
+}
+
+/// A server at work. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    counters: Vec<Arc<Counters>>,
+    sockets: Vec<Arc<UdpSocket>>,
+    tcp: Arc<tcp::Tcp>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Server {
+    /// Binds every listener and starts to serve; all or nothing.
+    pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
+        let workers = options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let shared = Arc::new(Shared {
+            runtime: options.runtime.clone(),
+            waiting: Waiting::new(options.waiting),
+            stopping: AtomicBool::new(false),
+            counters: Counters::default(),
+        });
+        let mut server = Server {
+            addresses: Vec::new(),
+            workers: Vec::new(),
+            counters: Vec::new(),
+            sockets: Vec::new(),
+            tcp: Arc::new(tcp::Tcp::new(options.tcp, shared.clone())),
+            shared,
+            phase: watch::Sender::new(Phase::Serving),
+        };
+        let mut of_workers: Vec<Vec<udp::Listener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut of_tcp = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let others = specs.iter().enumerate().filter(|&(other, _)| other != index);
+            let shared = options.share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
+            let wish = Wish { address: spec.address, workers, receive_buffer: options.receive_buffer, shared };
+            let bound = bind::bind(&wish)?;
+            if options.spread == Spread::Random
+                && let Err(error) = bind::spread_at_random(&bound.udp)
+            {
+                tracing::warn!(address = %bound.address, %error, "UDP packets are spread over workers by flow, not at random");
+            }
+            server.addresses.push(bound.address);
+            for (listeners, socket) in of_workers.iter_mut().zip(bound.udp) {
+                let socket = Arc::new(socket);
+                server.sockets.push(socket.clone());
+                listeners.push(udp::Listener { socket, address: bound.address, service: spec.service.clone() });
+            }
+            let listener = {
+                let _inside = options.runtime.enter();
+                tokio::net::TcpListener::from_std(bound.tcp)
+            };
+            let address = bound.address;
+            of_tcp.push((
+                listener.map_err(|source| ServeError::Listen { transport: "tcp", address, source })?,
+                spec.service.clone(),
+            ));
+        }
+        for (worker, listeners) in of_workers.into_iter().enumerate() {
+            let counters = Arc::new(Counters::default());
+            server.counters.push(counters.clone());
+            let udp = UdpWorker::new(listeners, server.shared.clone(), counters);
+            let thread = std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run());
+            server.workers.push(thread.map_err(|source| ServeError::Worker { worker, source })?);
+        }
+        for (listener, service) in of_tcp {
+            server.tcp.serve(listener, service, server.phase.subscribe());
+        }
+        tracing::info!(addresses = ?server.addresses, workers, "serving");
+        Ok(server)
+    }
+
+    /// Where it listens, with real ports, in the order of the listeners.
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What has been counted so far.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for counters in &self.counters {
+            counts.add(counters);
+        }
+        counts.add(&self.shared.counters);
+        counts
+    }
+
+    /// How many TCP connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.tcp.open()
+    }
+
+    /// How many answers wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.open()
+    }
+
+    /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
+    pub fn stop(mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.phase.send_replace(Phase::Ending);
+        self.end_workers();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a UDP worker had ended before");
+            }
+        }
+        while (self.waiting() > 0 || self.tcp.busy()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.phase.send_replace(Phase::Ended);
+        tracing::info!(addresses = ?self.addresses, waiting = self.waiting(), connections = self.tcp.open(), "stopped");
+    }
+
+    /// Tells the workers to end.
+    fn end_workers(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for socket in &self.sockets {
+            udp::wake(socket);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end_workers();
+        self.phase.send_replace(Phase::Ended);
+    }
+}
+
+/// Whether two listeners share addresses and port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}

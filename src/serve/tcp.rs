@@ -1,0 +1,197 @@
+//! TCP: the accept loop and the bounds on connections.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::connection::Connection;
+use super::waiting::Seldom;
+use super::{Phase, Service, Shared};
+
+/// Bounds on TCP connections. A connection past a bound is closed at once, the new one, so that a flood costs those who
+/// come with it; connections that idle make room by their timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Connections in all. 10,000: some 20 MB when all of them idle.
+    pub connections: usize,
+    /// Connections of one client address. 1,000. Addresses are counted singly in IPv6, too: the Pods of a node share a
+    /// /64.
+    pub connections_per_address: usize,
+    /// Answers of one connection that may wait; past it nothing more is read from it. 256.
+    pub waiting_per_connection: usize,
+}
+
+impl Default for TcpLimits {
+    fn default() -> TcpLimits {
+        TcpLimits { connections: 10_000, connections_per_address: 1_000, waiting_per_connection: 256 }
+    }
+}
+
+/// All TCP connections of a server.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) limits: TcpLimits,
+    pub(super) shared: Arc<Shared>,
+    /// Accept loops at work.
+    loops: AtomicUsize,
+    /// How many connections each address has. Locked when a connection starts and when it ends.
+    open: Mutex<Open>,
+}
+
+/// Open connections.
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
+}
+
+/// When a failed `accept` was last logged.
+static ACCEPT_LOGGED: Seldom = Seldom::new();
+/// When a refused connection was last logged.
+static REFUSED_LOGGED: Seldom = Seldom::new();
+
+impl Tcp {
+    /// None yet.
+    pub(super) fn new(limits: TcpLimits, shared: Arc<Shared>) -> Tcp {
+        Tcp { limits, shared, loops: AtomicUsize::new(0), open: Mutex::default() }
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.lock().all
+    }
+
+    /// Whether anything goes on.
+    pub(super) fn busy(&self) -> bool {
+        self.loops.load(Ordering::Acquire) > 0 || self.open() > 0
+    }
+
+    /// Serves a listener on the server's runtime.
+    pub(super) fn serve(
+        self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<Phase>,
+    ) {
+        // Counted here and not by the task, which may start later than the server stops.
+        self.loops.fetch_add(1, Ordering::AcqRel);
+        self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
+    }
+
+    /// Accepts connections until the server stops. No error ends it.
+    async fn accept(self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<Phase>) {
+        let mut failures = 0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = phase.wait_for(|&phase| phase > Phase::Serving) => break,
+            };
+            match accepted {
+                Ok((stream, remote)) => {
+                    failures = 0;
+                    self.start(stream, remote, &service, &phase);
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.failed(&error, listener.local_addr().ok());
+                    if let Some(rest) = rest_after(&error, failures) {
+                        tokio::time::sleep(rest).await;
+                    }
+                }
+            }
+        }
+        // Connections that the kernel has made are served, too: their queries may have come already. The kernel is asked,
+        // not the runtime, whose notice may be late.
+        while let Ok((socket, remote)) = SockRef::from(&listener).accept() {
+            let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
+            if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
+                self.start(stream, remote, &service, &phase);
+            }
+        }
+        self.loops.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Starts to serve a connection, or closes it where there are too many.
+    fn start(
+        self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>, phase: &watch::Receiver<Phase>,
+    ) {
+        let counters = &self.shared.counters;
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let Some(seat) = Seat::take(self, remote.ip()) else {
+            counters.connections_refused.add(1);
+            if REFUSED_LOGGED.now() {
+                tracing::warn!(client = %remote.ip(), limits = ?self.limits, "too many TCP connections; this one is closed");
+            }
+            return;
+        };
+        counters.connections.add(1);
+        // An answer is written whole; waiting for more to send only delays it.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let connection = Connection::new(stream, remote, local, service.clone(), seat);
+        let mut phase = phase.clone();
+        // Whatever the phase is now is news to the connection.
+        phase.mark_changed();
+        tokio::spawn(connection.run(phase));
+    }
+
+    /// Counts and logs a failure of `accept`.
+    fn failed(&self, error: &io::Error, address: Option<SocketAddr>) {
+        self.shared.counters.accept_failed.add(1);
+        if ACCEPT_LOGGED.now() {
+            tracing::warn!(?address, %error, "TCP accept failed");
+        }
+    }
+}
+
+/// How long to wait after a failed `accept`. Without descriptors or memory the same connection fails at once again;
+/// other errors are of that one connection (accept(2): "treat them like EAGAIN"), unless they go on and on.
+fn rest_after(error: &io::Error, failures: u32) -> Option<Duration> {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Some(Duration::from_millis(50)),
+        _ if failures > 16 => Some(Duration::from_millis(50)),
+        _ => None,
+    }
+}
+
+/// A connection's place within the bounds; given back when dropped.
+pub(super) struct Seat {
+    pub(super) tcp: Arc<Tcp>,
+    address: IpAddr,
+}
+
+impl Seat {
+    /// A place for one more connection of an address, if there is one.
+    fn take(tcp: &Arc<Tcp>, address: IpAddr) -> Option<Seat> {
+        let open = &mut *tcp.open.lock();
+        if open.all >= tcp.limits.connections {
+            return None;
+        }
+        let of_address = open.by_address.entry(address).or_default();
+        if *of_address >= tcp.limits.connections_per_address.max(1) {
+            return None;
+        }
+        *of_address += 1;
+        open.all += 1;
+        Some(Seat { tcp: tcp.clone(), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let open = &mut *self.tcp.open.lock();
+        open.all -= 1;
+        if let Some(of_address) = open.by_address.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+    }
+}

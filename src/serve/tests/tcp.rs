@@ -1,0 +1,216 @@
+//! TCP.
+
+use std::net::Shutdown;
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::serve::{TcpLimits, Timeouts};
+
+/// Timeouts that a test can wait for.
+const SHORT: Settings = Settings {
+    timeouts: Timeouts {
+        read: Duration::from_millis(60),
+        write: Duration::from_millis(60),
+        idle: Duration::from_millis(120),
+    },
+    queries_per_connection: None,
+    recover: true,
+};
+
+/// A server and one connection to it.
+fn connected(settings: Settings) -> (Rig, TcpStream) {
+    let rig = start(&["127.0.0.1:0"], settings, |_| ());
+    let stream = tcp_client(rig.at("127.0.0.1"));
+    (rig, stream)
+}
+
+#[test]
+fn a_late_answer_does_not_hold_up_later_queries() {
+    let (rig, mut stream) = connected(Settings::default());
+    send(&mut stream, &framed(&[query(1, "later."), query(2, "a."), query(3, "later."), query(4, "a.")]));
+    assert_eq!(read(&next(&mut stream).expect("an answer")), (2, Rcode::NOERROR, 1));
+    assert_eq!(read(&next(&mut stream).expect("an answer")), (4, Rcode::NOERROR, 1));
+    rig.gate.add_permits(2);
+    let mut late: Vec<_> = (0..2).map(|_| read(&next(&mut stream).expect("an answer")).0).collect();
+    late.sort_unstable();
+    assert_eq!(late, [1, 3]);
+}
+
+#[test]
+fn late_answers_of_a_connection_are_bounded_and_none_is_lost() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp.waiting_per_connection = 2);
+    let mut stream = tcp_client(rig.at("127.0.0.1"));
+    let queries: Vec<_> = (0..10).map(|id| query(id, if id % 5 == 4 { "a." } else { "later." })).collect();
+    send(&mut stream, &framed(&queries));
+    rig.wait_until("two wait", |server| server.waiting() == 2);
+    let mut ids = Vec::new();
+    rig.gate.add_permits(8);
+    for _ in 0..10 {
+        assert!(rig.server().waiting() <= 2);
+        ids.push(read(&next(&mut stream).expect("an answer")).0);
+    }
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..10));
+}
+
+#[test]
+fn messages_may_come_in_any_pieces() {
+    let (_rig, mut stream) = connected(Settings::default());
+    stream.set_nodelay(true).expect("no delay");
+    let octets = framed(&[query(1, "a."), query(2, "www.example.org."), query(3, "b.")]);
+    for octet in &octets {
+        send(&mut stream, std::slice::from_ref(octet));
+    }
+    (1..4).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
+    let many: Vec<_> = (0..5_000).map(|id| query(id, "a.")).collect();
+    let (octets, mut writer) = (framed(&many), stream.try_clone().expect("a clone"));
+    let sender = std::thread::spawn(move || octets.chunks(1_013).for_each(|chunk| send(&mut writer, chunk)));
+    (0..5_000).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
+    sender.join().expect("all sent");
+}
+
+#[test]
+fn bad_messages_get_their_code_or_silence() {
+    let (rig, mut stream) = connected(Settings::default());
+    let mut response = query(1, "a.");
+    response[2] = 0x80;
+    let mut update = query(2, "a.");
+    update[2] = 5 << 3;
+    let claim = [&[0, 3, 0, 0, 0xff, 0xff][..], &[0; 6]].concat();
+    send(&mut stream, &framed(&[response, vec![], vec![1; 11], update, claim, query(4, "panic."), query(5, "a.")]));
+    let answers: Vec<_> = (0..4).map(|_| read(&next(&mut stream).expect("an answer"))).collect();
+    assert_eq!(
+        answers,
+        [(2, Rcode::NOTIMP, 0), (3, Rcode::FORMERR, 0), (4, Rcode::SERVFAIL, 0), (5, Rcode::NOERROR, 1)]
+    );
+    send(&mut stream, &framed(&[query(6, "latepanic.")]));
+    assert_eq!(read(&next(&mut stream).expect("an answer")), (6, Rcode::SERVFAIL, 0));
+    assert_eq!((rig.server().counts().silent, rig.server().counts().panics), (3, 2));
+    // A query that is too long is judged by its header, and is the last.
+    let mut long = query(7, "a.");
+    long.resize(5_000, 0);
+    send(&mut stream, &framed(&[long, query(8, "a.")]));
+    assert_eq!(read(&next(&mut stream).expect("an answer")), (7, Rcode::FORMERR, 0));
+    assert_eq!(next(&mut stream), None);
+}
+
+#[test]
+fn half_a_connection_still_gets_its_answers() {
+    let (rig, mut stream) = connected(Settings::default());
+    send(&mut stream, &framed(&[query(1, "later."), query(2, "a."), query(3, "big.")]));
+    send(&mut stream, &[0, 40, 1]);
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 2);
+    assert_eq!(read(&next(&mut stream).expect("an answer")), (3, Rcode::NOERROR, 2_000));
+    rig.gate.add_permits(1);
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
+    assert_eq!(next(&mut stream), None);
+    rig.wait_until("it is closed", |server| server.open_connections() == 0);
+}
+
+#[test]
+fn a_client_that_says_nothing_more_is_cut() {
+    let (rig, mut stream) = connected(SHORT);
+    // Nothing at all.
+    assert_eq!(next(&mut stream), None);
+    assert_eq!(rig.server().counts().connections_timed_out, 0);
+    // The start of a message.
+    let mut stream = tcp_client(rig.at("127.0.0.1"));
+    send(&mut stream, &[0xff, 0xff]);
+    assert_eq!(next(&mut stream), None);
+    // One octet at a time buys no time.
+    let mut stream = tcp_client(rig.at("127.0.0.1"));
+    let start = Instant::now();
+    stream.set_read_timeout(Some(Duration::from_millis(10))).expect("a timeout");
+    send(&mut stream, &framed(&[query(1, "a.")]));
+    assert!(next(&mut stream).is_some());
+    send(&mut stream, &[0xff, 0xff]);
+    while stream.write_all(&[0]).is_ok() && start.elapsed() < PATIENCE {
+        let _ = stream.read(&mut [0]);
+    }
+    assert!(start.elapsed() < PATIENCE);
+    rig.wait_until("both are counted", |server| server.counts().connections_timed_out == 2);
+    // After an answer, idleness ends it, later than the rest of a message would.
+    let mut stream = tcp_client(rig.at("127.0.0.1"));
+    send(&mut stream, &framed(&[query(1, "a.")]));
+    assert!(next(&mut stream).is_some());
+    let start = Instant::now();
+    assert_eq!(next(&mut stream), None);
+    assert!(start.elapsed() > Duration::from_millis(100));
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut() {
+    let (rig, mut stream) = connected(SHORT);
+    let queries = framed(&(0..500).map(|id| query(id, "big.")).collect::<Vec<_>>());
+    stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE && rig.server().counts().connections_timed_out == 0 {
+        let _ = stream.write(&queries);
+    }
+    assert_eq!(rig.server().counts().connections_timed_out, 1);
+    rig.wait_until("it is closed", |server| server.open_connections() == 0);
+}
+
+#[test]
+fn connections_past_the_limits_are_closed_and_the_others_live() {
+    let limits = TcpLimits { connections: 5, connections_per_address: 3, ..TcpLimits::default() };
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
+    let mut of_one: Vec<_> = (0..3).map(|_| tcp_client(rig.at("127.0.0.1"))).collect();
+    assert_eq!(next(&mut tcp_client(rig.at("127.0.0.1"))), None);
+    let from = |ip: [u8; 4]| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
+        socket.connect(&rig.at("127.0.0.1").into()).expect("a connection");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    };
+    of_one.extend([from([127, 0, 0, 2]), from([127, 0, 0, 3])]);
+    assert_eq!(next(&mut from([127, 0, 0, 4])), None);
+    for stream in &mut of_one {
+        send(stream, &framed(&[query(1, "a.")]));
+        assert!(next(stream).is_some());
+    }
+    assert_eq!(rig.server().counts().connections_refused, 2);
+    drop(of_one);
+    rig.wait_until("all are closed", |server| server.open_connections() == 0);
+    let mut stream = tcp_client(rig.at("127.0.0.1"));
+    send(&mut stream, &framed(&[query(1, "a.")]));
+    assert!(next(&mut stream).is_some());
+}
+
+#[test]
+fn a_connection_ends_after_as_many_queries_as_it_may_bring() {
+    let settings = Settings { queries_per_connection: NonZeroU32::new(3), ..Settings::default() };
+    let (rig, mut stream) = connected(settings);
+    let queries: Vec<_> = (0..5).map(|id| query(id, if id == 1 { "later." } else { "a." })).collect();
+    send(&mut stream, &framed(&queries));
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 0);
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 2);
+    rig.gate.add_permits(1);
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
+    assert_eq!(next(&mut stream), None);
+}
+
+#[test]
+fn a_server_that_stops_answers_what_it_has_read() {
+    let (mut rig, mut stream) = connected(Settings::default());
+    let at = rig.at("127.0.0.1");
+    send(&mut stream, &framed(&[query(1, "later."), query(2, "a.")]));
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 2);
+    // Sent, and in the server's socket, but perhaps not read.
+    send(&mut stream, &framed(&[query(3, "a.")]));
+    let mut other = tcp_client(at);
+    send(&mut other, &framed(&[query(4, "a.")]));
+    let gate = rig.gate.clone();
+    rig.runtime.spawn(async move { gate.add_permits(1) });
+    let clients = std::thread::spawn(move || {
+        let mut ids: Vec<_> = std::iter::from_fn(|| next(&mut stream)).map(|answer| read(&answer).0).collect();
+        ids.sort_unstable();
+        (ids, next(&mut other).map(|answer| read(&answer).0), next(&mut other))
+    });
+    assert!(rig.stop(PATIENCE) < Duration::from_secs(5));
+    assert_eq!(clients.join().expect("clients"), (vec![1, 3], Some(4), None));
+    assert!(TcpStream::connect(at).is_err());
+}

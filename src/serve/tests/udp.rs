@@ -1,0 +1,226 @@
+//! UDP.
+
+use super::*;
+use crate::serve::Spread;
+
+/// Sends a packet.
+fn send(socket: &UdpSocket, packet: &[u8], to: SocketAddr) {
+    socket.send_to(packet, to).expect("sent");
+}
+
+/// Asks from this address for `a.`, at that one, and wants the answer from there.
+fn check_source(rig: &Rig, from: &str, at: &str, name: &str) {
+    let socket = udp_client(from);
+    send(&socket, &query(7, name), rig.at(at));
+    if name.starts_with("later") {
+        rig.wait_until("a late answer waits", |server| server.waiting() == 1);
+        rig.gate.add_permits(1);
+    }
+    let (answer, source) = receive(&socket);
+    assert_eq!(read(&answer), (7, Rcode::NOERROR, 1));
+    assert_eq!(source, rig.at(at));
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let rig = start(&[listen], Settings::default(), |_| ());
+        for name in ["a.", "later."] {
+            check_source(&rig, "127.0.0.1", "127.0.0.1", name);
+            check_source(&rig, "127.0.0.1", "127.0.0.2", name);
+            if udp_socket_v6() {
+                check_source(&rig, "::1", "::1", name);
+            }
+        }
+    }
+    let rig = start(&["127.0.0.3:0"], Settings::default(), |_| ());
+    check_source(&rig, "127.0.0.1", "127.0.0.3", "a.");
+    check_source(&rig, "127.0.0.1", "127.0.0.3", "later.");
+    if udp_socket_v6() {
+        check_source(&start(&["[::1]:0"], Settings::default(), |_| ()), "::1", "::1", "a.");
+    }
+}
+
+/// Whether this machine has IPv6.
+fn udp_socket_v6() -> bool {
+    UdpSocket::bind("[::1]:0").is_ok()
+}
+
+#[test]
+fn a_burst_is_answered_whole() {
+    for spread in [Spread::Flow, Spread::Random] {
+        for listen in [&["127.0.0.1:0"][..], &["127.0.0.1:0", "127.0.0.2:0"]] {
+            let rig = start(listen, Settings::default(), |options| options.spread = spread);
+            let clients: Vec<_> = (0..8).map(|_| udp_client("127.0.0.1")).collect();
+            for id in 0..200 {
+                for (index, client) in clients.iter().enumerate() {
+                    let addresses = rig.server().local_addresses();
+                    send(client, &query(id, "a."), addresses[index % addresses.len()]);
+                }
+                if id % 25 == 24 {
+                    // A client's own buffer holds some 270 small packets.
+                    for client in &clients {
+                        (0..25).for_each(|_| assert_eq!(read(&receive(client).0).1, Rcode::NOERROR));
+                    }
+                }
+            }
+            rig.wait_until("all are counted", |server| server.counts().answered == 1_600);
+            assert_eq!(rig.server().counts().send_failed, 0);
+        }
+    }
+}
+
+#[test]
+fn two_hundred_at_once_are_answered() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    (0..200).for_each(|id| send(&client, &query(id, "a."), rig.at("127.0.0.1")));
+    let mut ids: Vec<u16> = (0..200).map(|_| read(&receive(&client).0).0).collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..200));
+}
+
+#[test]
+fn late_answers_are_bounded() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.waiting = 3);
+    let client = udp_client("127.0.0.1");
+    (0..3).for_each(|id| send(&client, &query(id, "later."), rig.at("127.0.0.1")));
+    rig.wait_until("three wait", |server| server.waiting() == 3);
+    for id in 3..10 {
+        send(&client, &query(id, "later."), rig.at("127.0.0.1"));
+        assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
+        send(&client, &query(id, "a."), rig.at("127.0.0.1"));
+        assert_eq!(read(&receive(&client).0), (id, Rcode::NOERROR, 1));
+    }
+    rig.gate.add_permits(3);
+    let mut ids: Vec<_> = (0..3).map(|_| read(&receive(&client).0)).collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq((0..3).map(|id| (id, Rcode::NOERROR, 1))));
+    rig.wait_until("none waits", |server| server.waiting() == 0);
+    let counts = rig.server().counts();
+    assert_eq!((counts.later, counts.overloads, counts.answered), (3, 7, 17));
+}
+
+#[test]
+fn a_panic_is_a_servfail_and_no_more() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    for id in 0..20 {
+        for (name, rcode) in [("panic.", Rcode::SERVFAIL), ("latepanic.", Rcode::SERVFAIL), ("a.", Rcode::NOERROR)] {
+            send(&client, &query(id, name), rig.at("127.0.0.1"));
+            let answer = receive(&client).0;
+            assert_eq!((read(&answer).0, read(&answer).1), (id, rcode));
+            // The question comes back, or stub resolvers pass over the answer.
+            assert_eq!(answer[4..6], [0, 1]);
+        }
+    }
+    assert_eq!(rig.server().counts().panics, 40);
+    rig.wait_until("none waits", |server| server.waiting() == 0);
+}
+
+#[test]
+fn bad_packets_get_their_code_or_silence() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    let with = |at: usize, octets: &[u8]| {
+        let mut packet = query(9, "a.");
+        packet[at..at + octets.len()].copy_from_slice(octets);
+        packet
+    };
+    let mut long = query(9, "a.");
+    long.resize(5_000, 0);
+    let pointer = [&query(9, ".")[..12], &[0xc0, 12, 0, 1, 0, 1]].concat();
+    let cases = [
+        ("header only, 65535 questions", [&[0, 9, 0, 0, 0xff, 0xff][..], &[0; 6]].concat(), Some(Rcode::FORMERR)),
+        ("no question", with(4, &[0, 0]), Some(Rcode::FORMERR)),
+        ("update", with(2, &[5 << 3]), Some(Rcode::NOTIMP)),
+        ("cut in the name", query(9, "a.")[..13].to_vec(), Some(Rcode::FORMERR)),
+        ("a pointer as the name", pointer, Some(Rcode::FORMERR)),
+        ("longer than is read", long, Some(Rcode::FORMERR)),
+        ("an answer", with(2, &[0x80]), None),
+        ("an answer longer than is read", with(2, &[0x80]).into_iter().chain([0; 5_000]).collect(), None),
+        ("eleven octets", query(9, "a.")[..11].to_vec(), None),
+        ("no octet", Vec::new(), None),
+        ("what a plugin drops", query(9, "silent."), None),
+    ];
+    let mut silent = 0;
+    for (what, packet, rcode) in cases {
+        send(&client, &packet, rig.at("127.0.0.1"));
+        match rcode {
+            Some(rcode) => assert_eq!(read(&receive(&client).0), (9, rcode, 0), "{what}"),
+            None => {
+                silent += 1;
+                rig.wait_until(what, |server| server.counts().silent == silent);
+            }
+        }
+    }
+    send(&client, &query(10, "a."), rig.at("127.0.0.1"));
+    assert_eq!(read(&receive(&client).0), (10, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn chains_are_replaced_between_two_queries() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    for mark in 1..50 {
+        rig.service.replace(chains(&rig.gate, mark), Settings::default());
+        send(&client, &query(1, "a."), rig.at("127.0.0.1"));
+        assert_eq!(receive(&client).0.last(), Some(&mark));
+    }
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let address = rig.at("127.0.0.1").to_string();
+    let error = |address: &str| try_start(&[address], Settings::default(), |_| ()).err().expect("an error").to_string();
+    assert_eq!(error(&address), format!("listen udp {address}: address already in use"));
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = tcp.local_addr().expect("an address").to_string();
+    assert_eq!(error(&address), format!("listen tcp {address}: address already in use"));
+    assert_eq!(error("192.0.2.1:0"), "listen udp 192.0.2.1:0: no interface has this address");
+}
+
+#[test]
+fn a_port_may_be_shared_where_that_is_wanted() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.share_port = true);
+    let address = rig.at("127.0.0.1").to_string();
+    try_start(&[&address], Settings::default(), |options| options.share_port = true).expect("a second server");
+    // One server's listeners may include one another.
+    let port = rig.at("127.0.0.1").port();
+    drop(rig);
+    let (all, one) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let rig = start(&[&all, &one], Settings::default(), |_| ());
+    check_source(&rig, "127.0.0.1", "127.0.0.1", "a.");
+    check_source(&rig, "127.0.0.1", "127.0.0.2", "a.");
+}
+
+#[test]
+fn a_server_stops_at_once_and_answers_what_has_come() {
+    for listen in [&["127.0.0.1:0"][..], &["127.0.0.1:0", "127.0.0.2:0"]] {
+        let mut rig = start(listen, Settings::default(), |_| ());
+        let client = udp_client("127.0.0.1");
+        let at = rig.at("127.0.0.1");
+        send(&client, &query(999, "later."), at);
+        rig.wait_until("one waits", |server| server.waiting() == 1);
+        (0..200).for_each(|id| send(&client, &query(id, "a."), at));
+        let gate = rig.gate.clone();
+        rig.runtime.spawn(async move { gate.add_permits(1) });
+        assert!(rig.stop(PATIENCE) < PATIENCE);
+        let mut ids: Vec<u16> = (0..201).map(|_| read(&receive(&client).0).0).collect();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq((0..200).chain([999])));
+        let mut idle = start(listen, Settings::default(), |_| ());
+        assert!(idle.stop(PATIENCE) < Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_late_answer_that_never_comes_does_not_hold_up_the_end() {
+    let mut rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    send(&client, &query(1, "later."), rig.at("127.0.0.1"));
+    rig.wait_until("one waits", |server| server.waiting() == 1);
+    let took = rig.stop(Duration::from_millis(50));
+    assert!(took >= Duration::from_millis(50) && took < PATIENCE);
+}

@@ -1,0 +1,110 @@
+//! What slow TCP clients cost in memory (G05). A process of its own, since it looks at the process's memory.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clusterdns::chain::{Block, Chains, Exchange, Plan, Plugin, Step};
+use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings, TcpLimits};
+use clusterdns::wire::{NameBuf, Rdata, Type};
+
+/// How long the test waits for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A query for A of `a.`, behind its length.
+const QUERY: &[u8] = b"\0\x13\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+/// Answers with 2,000 addresses, 32 KB.
+struct Big;
+
+impl Plugin for Big {
+    fn name(&self) -> &'static str {
+        "big"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        (0..2_000).for_each(|_| exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1])));
+        Step::Answered
+    }
+}
+
+/// The octets of memory that this process has in use.
+fn rss() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("a number") * 1_024
+}
+
+/// How many files this process may have open.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    line.split_whitespace().nth(3).and_then(|soft| soft.parse().ok()).unwrap_or(1 << 20)
+}
+
+/// Waits until this holds.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Connections to the server, so many.
+fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(address).expect("a connection")).collect()
+}
+
+#[test]
+fn slow_clients_are_cheap() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let plan = Plan::new(vec![Arc::new(Big)]);
+    let chains = Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false);
+    let mut settings = Settings::default();
+    settings.timeouts.read = Duration::from_secs(60);
+    let service = Service::new(Arc::new(chains), settings);
+    let mut options = Options::new(runtime.handle().clone());
+    options.tcp = TcpLimits { connections_per_address: 10_000, ..TcpLimits::default() };
+    let spec = ListenSpec { address: SocketAddr::from(([127, 0, 0, 1], 0)), service };
+    let server = Server::start(vec![spec], options).expect("a server");
+    let address = server.local_addresses()[0];
+
+    // The thread's buffers are there before anything is measured.
+    let mut first = TcpStream::connect(address).expect("a connection");
+    first.write_all(QUERY).expect("sent");
+    first.read_exact(&mut [0; 1_000]).expect("an answer");
+    drop(first);
+
+    // Silent after the start of a message. Two descriptors a connection are of this process.
+    let count = 5_000.min(open_files().saturating_sub(200) / 2);
+    let before = rss();
+    let mut silent = connect(address, count);
+    silent.iter_mut().for_each(|stream| stream.write_all(&[0xff, 0xff]).expect("sent"));
+    let mut last = TcpStream::connect(address).expect("a connection");
+    last.write_all(QUERY).expect("sent");
+    last.read_exact(&mut [0; 1_000]).expect("an answer");
+    let each = rss().saturating_sub(before) / count;
+    println!("{count} silent connections: {each} octets each");
+    assert!(each < 16 * 1_024);
+    drop((silent, last));
+    wait_until("the silent ones are gone", || server.open_connections() == 0);
+
+    // Never reading: 100 answers each, 3.2 MB, which the kernel's buffers do not all take.
+    let count = count.min(100);
+    let before = rss();
+    let mut deaf = connect(address, count);
+    let mut blocked = 0;
+    for stream in &mut deaf {
+        stream.set_write_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+        let queries = QUERY.repeat(2_000);
+        blocked += usize::from(stream.write_all(&queries).is_err());
+    }
+    wait_until("the first are cut", || server.counts().connections_timed_out > 0);
+    let each = rss().saturating_sub(before) / count;
+    println!("{count} connections that never read, {blocked} of them blocked: {each} octets each");
+    assert!(each < 128 * 1_024);
+    wait_until("all are cut", || server.counts().connections_timed_out == count as u64);
+    server.stop(PATIENCE);
+}
