@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::args::{Args, ArgsError, Task};
 use super::build::{Built, Followed, Listener, World, build};
 use super::{COREDNS, VERSION, configuration, machine};
-use crate::corefile::{Diagnostics, RealFiles, severity, render_json, render_text};
+use crate::corefile::{Diagnostics, RealFiles, Severity, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::source::Manifests;
