@@ -100,6 +100,11 @@ impl Parser<'_> {
                 }
                 Shape::Import | Shape::Word => {
                     let Some(mut key) = self.stream.next() else { continue };
+                    if key.text == "import" && key.line_start {
+                        // From the environment, as below.
+                        self.stream.import_after(key.span);
+                        continue;
+                    }
                     if key.text == "{" {
                         // From the environment; written braces were seen above.
                         let diagnostic = Diagnostic::error(Stage::Parse, Some(key.span), "Unknown directive '{'");

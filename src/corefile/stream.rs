@@ -208,11 +208,17 @@ impl<'a> Stream<'a> {
 
     /// Follows an `import`, which is the next word: what it names comes next.
     pub fn import(&mut self) {
-        let Some(keyword) = self.next_raw() else { return };
+        if let Some(keyword) = self.next_raw() {
+            self.import_after(keyword.span);
+        }
+    }
+
+    /// Follows an `import` whose keyword has been taken.
+    pub fn import_after(&mut self, keyword: Span) {
         if !self.line_goes_on() {
             let message = "Wrong argument count or unexpected line ending after 'import'";
             self.diagnostics.push(
-                Diagnostic::error(Stage::Parse, Some(keyword.span), message)
+                Diagnostic::error(Stage::Parse, Some(keyword), message)
                     .expected("the name of a snippet, or a file or pattern"),
             );
             return;
@@ -319,7 +325,9 @@ impl<'a> Stream<'a> {
         self.used.source_bytes = self.used.source_bytes.saturating_add(text.len());
         if self.used.source_bytes > MAX_SOURCE_BYTES {
             let message = format!("the configuration is longer than {MAX_SOURCE_BYTES} bytes, imports included");
-            self.stop(imported_at.unwrap_or_default(), message);
+            // The text is not kept, but its name is, so that the message has a place.
+            let file = self.sources.add(&path.display().to_string(), String::new(), imported_at);
+            self.stop(imported_at.unwrap_or(Span { file, start: 0, end: 0 }), message);
             return None;
         }
         let file = self.sources.add(&path.display().to_string(), text, imported_at);

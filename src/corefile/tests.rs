@@ -15,7 +15,9 @@ fn known(name: &str) -> Known {
 fn world(files: &[(&str, &str)]) -> MemoryFiles {
     let mut world = MemoryFiles::default();
     world.files.extend(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())));
-    for (name, value) in [("ZONE", "Example.ORG"), ("DIR", "whoami"), ("LOOP", "{$LOOP}"), ("NEST", "{$ZONE}")] {
+    for (name, value) in
+        [("ZONE", "Example.ORG"), ("DIR", "whoami"), ("LOOP", "{$LOOP}"), ("NEST", "{$ZONE}"), ("I", "import")]
+    {
         world.env.insert(name.to_owned(), value.to_owned());
     }
     world
@@ -189,6 +191,7 @@ fn imported_files() {
     check_with(". {\nimport d/*\n}", files, ". {\nlog\nwhoami\nwhoami\n}");
     check_with(". {\nimport d/?.inc\nimport ./e/../d/b.inc\n}", files, ". {\nwhoami\nwhoami\nwhoami\n}");
     check_with("a,\nimport keys\n{\n}\nimport half\n}", files, "a b c {\n}\n. {\nlog\n}");
+    check_with("{$I} keys\n{\n}", files, "b c {\n}");
     check_with(". {\nlog {\nimport body\n}\n}", files, ". {\nlog {\nclass error\n}\n}");
     check_with(". {\nimport wrong\n}", files, ". {\nlog\n}\nwrong:2:1 - Error during parsing: Unknown directive 'lgo'");
     check_with(
@@ -224,6 +227,8 @@ fn imports_that_never_end_are_found() {
 fn deep_nesting_and_many_mistakes_are_bounded() {
     let text = format!(". {{\nlog {}{}\n}}\n", "{\na ".repeat(10_000), "\n}".repeat(10_000));
     assert!(read(&text, &[]).contains("braces are nested more than 32 deep"));
+    let text = "a".repeat((16 << 20) + 1);
+    assert!(read(&text, &[]).starts_with("Corefile:1:1 - Error during parsing: the configuration is longer than"));
     let text = format!(". {{\n{}}}\n", "x\n".repeat(1000));
     let mut diagnostics = Diagnostics::new();
     let corefile = parse_text("Corefile", &text, &world(&[]), &known, &mut diagnostics);
