@@ -54,7 +54,7 @@ pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
             "h" => 3_600_000_000_000,
             _ => return Err(DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() }),
         };
-        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         total += i128::from(whole) * scale + fraction_of(fraction, scale);
         if total > i128::from(i64::MAX) + 1 {
             return Err(invalid());
@@ -74,4 +74,49 @@ fn fraction_of(digits: &str, scale: i128) -> i128 {
     let value: i128 = digits.parse().unwrap_or(0);
     let divisor = (0..digits.len()).fold(1i128, |divisor, _| divisor * 10);
     value * scale / divisor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_go() {
+        for (text, nanoseconds) in [
+            ("0", 0),
+            ("-0", 0),
+            ("5s", 5_000_000_000),
+            ("+5s", 5_000_000_000),
+            ("-5s", -5_000_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("500ms", 500_000_000),
+            (".5s", 500_000_000),
+            ("1.s", 1_000_000_000),
+            ("1.5h.5m", 5_430_000_000_000),
+            ("3\u{b5}s3\u{3bc}s3us", 9_000),
+            ("0.1234567890123456789s", 123_456_789),
+            ("9223372036854775807ns", i64::MAX),
+            ("-9223372036854775808ns", i64::MIN),
+        ] {
+            assert_eq!(parse_duration(text), Ok(nanoseconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused_in_gos_words() {
+        for (text, message) in [
+            ("", "time: invalid duration \"\""),
+            ("-", "time: invalid duration \"-\""),
+            ("s", "time: invalid duration \"s\""),
+            (".s", "time: invalid duration \".s\""),
+            ("5", "time: missing unit in duration \"5\""),
+            ("5d", "time: unknown unit \"d\" in duration \"5d\""),
+            ("5S", "time: unknown unit \"S\" in duration \"5S\""),
+            ("5 s", "time: unknown unit \" s\" in duration \"5 s\""),
+            ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
+            ("99999999999999999999h", "time: invalid duration \"99999999999999999999h\""),
+        ] {
+            assert_eq!(parse_duration(text).unwrap_err().to_string(), message);
+        }
+    }
 }

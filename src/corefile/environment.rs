@@ -6,7 +6,7 @@ use super::source::Files;
 const MAX_WORD: usize = 64 << 10;
 
 /// How often a word is looked at again. A value may name another variable; one that names itself never ends.
-const MAX_ROUNDS: usize = 1000;
+const MAX_ROUNDS: usize = 100;
 
 /// A word with the environment filled in.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -15,11 +15,10 @@ pub(super) enum PatternError {
     Malformed,
 }
 
-/// The files that `pattern` means in `folder`, in lexical order, and whether it holds wildcards. A plain path is given
-/// back whether it exists or not.
-pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result<(Vec<PathBuf>, bool), PatternError> {
+/// The files that `pattern` means in `folder`, in lexical order. A plain path is given back whether it exists or not.
+pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result<Vec<PathBuf>, PatternError> {
     let path = if Path::new(pattern).is_absolute() { PathBuf::from(pattern) } else { clean(&folder.join(pattern)) };
-    let Some(text) = path.to_str() else { return Ok((vec![path], false)) };
+    let Some(text) = path.to_str() else { return Ok(vec![path]) };
     let count = |wildcard| text.matches(wildcard).count();
     if count('*') > 1 || count('?') > 1 || (text.contains('[') && text.contains(']')) {
         return Err(PatternError::TooManyWildcards);
@@ -28,7 +27,7 @@ pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result
         return Err(PatternError::Malformed);
     }
     if !text.contains(['*', '?', '\\']) {
-        return Ok((vec![path], false));
+        return Ok(vec![path]);
     }
     let mut found = vec![PathBuf::new()];
     // From the first wildcard on, folders are listed, so that only what exists is found.
@@ -43,7 +42,7 @@ pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result
         let glob = Glob::parse(&name)?;
         found = found.iter().flat_map(|folder| matching(folder, &glob, files)).collect();
     }
-    Ok((found, true))
+    Ok(found)
 }
 
 /// What in a folder matches, sorted. A folder that cannot be listed holds nothing, as Go's `filepath.Glob` has it.

@@ -30,8 +30,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// Every scheme.
-    pub const ALL: [Scheme; 6] =
-        [Scheme::Dns, Scheme::Tls, Scheme::Quic, Scheme::Grpc, Scheme::Https, Scheme::Https3];
+    pub const ALL: [Scheme; 6] = [Scheme::Dns, Scheme::Tls, Scheme::Quic, Scheme::Grpc, Scheme::Https, Scheme::Https3];
 
     /// The name, without `://`.
     pub const fn name(self) -> &'static str {
@@ -95,10 +94,12 @@ impl Key {
                 return None;
             }
         };
-        let port = match port.map(u16::try_from).transpose() {
+        // CoreDNS finds this only when it opens the socket.
+        let port = match port.map(|port| u16::try_from(port).map_err(|_| port)).transpose() {
             Ok(port) => port,
-            Err(_) => {
-                let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), "invalid port");
+            Err(port) => {
+                let diagnostic =
+                    Diagnostic::error(Stage::Setup, Some(token.span), format!("address {port}: invalid port"));
                 diagnostics.push(diagnostic.expected("a port from 1 to 65535"));
                 return None;
             }
@@ -272,4 +273,106 @@ fn is_preferred(zone: &str) -> bool {
             && label.ends_with(|c: char| c.is_ascii_alphanumeric())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A word without a place.
+    fn word(text: &str) -> Token {
+        Token { text: text.to_owned(), span: Default::default(), line_start: false }
+    }
+
+    /// A key as text, or the message about it.
+    fn key(text: &str) -> String {
+        let mut diagnostics = Diagnostics::new();
+        match Key::parse(word(text), &mut diagnostics) {
+            Some(Key { scheme, zones, port, .. }) => {
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                format!("{}://{}{port}", scheme.name(), zones.join(","))
+            }
+            None => diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect(),
+        }
+    }
+
+    #[test]
+    fn keys_read_as_in_coredns() {
+        let label = "a".repeat(63);
+        let long = "a.".repeat(127);
+        for (text, expected) in [
+            (".", "dns://."),
+            ("Example.ORG", "dns://example.org."),
+            ("example.org.:53", "dns://example.org.:53"),
+            ("a:+5", "dns://a.:5"),
+            (".:0", "dns://.:0"),
+            ("tls://.", "tls://."),
+            ("https3://a:1", "https3://a.:1"),
+            ("DNS://x", "dns://dns://x."),
+            ("http://x", "dns://http://x."),
+            ("dns://tls://x", "dns://tls://x."),
+            ("a:dns", "dns://a:dns."),
+            ("a:99999999999999999999", "dns://a:99999999999999999999."),
+            ("a\\.b", "dns://a\\.b."),
+            ("2001:db8::1", "dns://2001:db8:.:1"),
+            ("a..b", "zone is not a valid domain name: a..b"),
+            (".a", "zone is not a valid domain name: .a"),
+            (".:dns", "zone is not a valid domain name: .:dns"),
+            ("a\\", "zone is not a valid domain name: a\\"),
+            (":53", "zone is not a valid domain name: "),
+            ("", "expecting data after last colon: \"\""),
+            ("dns://", "expecting data after last colon: \"\""),
+            ("a:", "expecting data after last colon: \"a:\""),
+            (".:70000", "address 70000: invalid port"),
+            (".:-5", "address -5: invalid port"),
+            ("unix://x", "'unix://' is for upstreams only"),
+            ("::/0", "invalid CIDR ::/0"),
+            ("0:1::/64", "invalid CIDR 0:1::/64"),
+            (&label, &format!("dns://{label}.")),
+            (&long, &format!("dns://{long}")),
+            (&format!("{label}a"), &format!("zone is not a valid domain name: {label}a")),
+            (&"a".repeat(256), "specified zone is too long: 256 > 255"),
+        ] {
+            assert_eq!(key(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_become_reverse_zones() {
+        for (text, first, last, count) in [
+            ("10.0.0.0/8", "10.in-addr.arpa.", "10.in-addr.arpa.", 1),
+            ("10.1.2.3/24", "2.1.10.in-addr.arpa.", "2.1.10.in-addr.arpa.", 1),
+            ("10.1.2.3/32", "3.2.1.10.in-addr.arpa.", "3.2.1.10.in-addr.arpa.", 1),
+            ("0.0.0.0/0", "in-addr.arpa.", "in-addr.arpa.", 1),
+            ("10.96.0.0/12", "96.10.in-addr.arpa.", "111.10.in-addr.arpa.", 16),
+            ("10.0.0.0/17", "0.0.10.in-addr.arpa.", "127.0.10.in-addr.arpa.", 128),
+            ("10.0.0.0/08:53", "10.in-addr.arpa.", "10.in-addr.arpa.", 1),
+            ("255.255.255.255/1", "128.in-addr.arpa.", "255.in-addr.arpa.", 128),
+            ("2001:db8::/32", "8.b.d.0.1.0.0.2.ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.", 1),
+            ("2000::/3", "2.ip6.arpa.", "3.ip6.arpa.", 2),
+            ("10.0.0.0/33", "10.0.0.0/33.", "10.0.0.0/33.", 1),
+            ("010.0.0.0/8", "010.0.0.0/8.", "010.0.0.0/8.", 1),
+        ] {
+            let zones = normalize_zones(&word(text)).unwrap();
+            assert_eq!(
+                (zones[0].as_str(), zones[zones.len() - 1].as_str(), zones.len()),
+                (first, last, count),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn unusual_names_are_named() {
+        for (zone, preferred) in [
+            (".", true),
+            ("a-b.c1.", true),
+            ("10.in-addr.arpa.", true),
+            ("_a.b.", false),
+            ("a-.b.", false),
+            ("1a.", false),
+        ] {
+            assert_eq!(is_preferred(zone), preferred, "{zone}");
+        }
+    }
 }

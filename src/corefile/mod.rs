@@ -13,6 +13,8 @@
 //! caller to make.
 
 mod args;
+#[cfg(test)]
+mod args_tests;
 mod ast;
 mod diagnostic;
 mod duration;

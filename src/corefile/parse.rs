@@ -9,7 +9,7 @@
 //!
 //! `import` may stand where a line may start; `stream.rs` follows it. The rules are those of Caddy 1's
 //! `caddyfile/parse.go`. Where that accepts something only by accident, so does this, with a warning, except for a `}`
-//! that closes nothing and for words behind a closing brace, which Caddy takes for a zone or another stanza.
+//! that closes nothing, which Caddy takes for a zone.
 
 use super::Known;
 use super::ast::{Block, Corefile, Directive, Property};
@@ -21,10 +21,6 @@ use super::token::Token;
 
 /// How deep braces may be nested in a directive. No plugin of CoreDNS reads more than two levels.
 const MAX_NESTING: usize = 32;
-
-/// Directives whose opening brace CoreDNS lets stand on the next line. It takes brace and body for more stanzas of the
-/// directive, which these few forgive.
-pub(super) const BRACE_ON_NEXT_LINE: [&str; 5] = ["any", "debug", "log", "reload", "whoami"];
 
 /// Reads a Corefile and all that it imports.
 pub(super) fn parse(
@@ -104,6 +100,17 @@ impl Parser<'_> {
                 }
                 Shape::Import | Shape::Word => {
                     let Some(mut key) = self.stream.next() else { continue };
+                    if key.text == "import" && key.line_start {
+                        // From the environment, as below.
+                        self.stream.import_after(key.span);
+                        continue;
+                    }
+                    if key.text == "{" {
+                        // From the environment; written braces were seen above.
+                        let diagnostic = Diagnostic::error(Stage::Parse, Some(key.span), "Unknown directive '{'");
+                        self.stream.diagnostics.push(diagnostic.expected("'{' written out, not from the environment"));
+                        return (keys, false);
+                    }
                     if key.text.is_empty() {
                         self.stream.diagnostics.warning(key.span, "an empty key is left away");
                         // CoreDNS leaves the key out but not the end of the line that it stands on.
@@ -205,7 +212,7 @@ impl Parser<'_> {
     /// The file ends within a block's braces. CoreDNS looks only at the last word, so any `}` will do.
     fn block_ends_with_file(&mut self, open: Ahead) {
         match self.stream.last {
-            Some(last) if last.shape == Shape::Close => {
+            Some(last) if last.shape == Shape::Close && !self.stream.stopped => {
                 self.stream.diagnostics.warning(open.span, "this '{' is never closed; the file ends first");
             }
             _ => self.error_unclosed(open.span),
@@ -227,11 +234,15 @@ impl Parser<'_> {
         }
         let body = match self.stream.peek() {
             Some(ahead) if ahead.shape == Shape::Open => {
-                if ahead.line_start && known == Known::Yes {
-                    self.brace_on_next_line(&name.text, ahead.span);
-                }
                 self.stream.next_raw();
-                Some(self.body(ahead.span, &name.text, 1))
+                let body = self.body(ahead.span, &name.text, 1);
+                if ahead.line_start && known == Known::Yes {
+                    self.brace_on_next_line(&name.text, ahead.span, body.is_empty());
+                    None
+                } else {
+                    self.line_must_end(&name.text);
+                    Some(body)
+                }
             }
             // CoreDNS: `. { log }` on one line has no end of line to end the directive.
             Some(ahead) if ahead.shape == Shape::Close && !ahead.line_start => {
@@ -240,9 +251,6 @@ impl Parser<'_> {
             }
             _ => None,
         };
-        if body.is_some() {
-            self.line_must_end(braced);
-        }
         let span = name.span.to(self.stream.last.map_or(name.span, |last| last.span));
         (known == Known::Yes).then_some(Directive { name, args, body, span })
     }
@@ -259,6 +267,7 @@ impl Parser<'_> {
         if let Some(last) = args.last()
             && last.text.len() > 1
             && last.text.ends_with('{')
+            && self.stream.sources.snippet(last.span) == last.text
             && self.stream.peek().is_none_or(|next| next.line_start)
         {
             let message = format!("'{}' is one word and opens no block", last.text);
@@ -312,17 +321,23 @@ impl Parser<'_> {
         }
     }
 
-    /// Behind a body's closing brace nothing may stand on its line but the block's own closing brace, and that is an
-    /// error too.
-    fn line_must_end(&mut self, braced: bool) {
+    /// Behind a body's closing brace nothing may stand on its line, not even the block's own closing brace.
+    fn line_must_end(&mut self, name: &str) {
         let Some(ahead) = self.stream.peek().filter(|ahead| !ahead.line_start) else { return };
-        if ahead.shape == Shape::Close && braced {
+        if ahead.shape == Shape::Close {
             self.error_unopened(ahead);
             return;
         }
-        self.error_syntax(ahead.span, "end of line");
-        while self.stream.peek().is_some_and(|ahead| !ahead.line_start && ahead.shape != Shape::Close) {
-            self.stream.next_raw();
+        self.words_after_brace(name, ahead.span);
+        while let Some(ahead) = self.stream.peek().filter(|ahead| !ahead.line_start) {
+            match ahead.shape {
+                Shape::Close => return self.error_unopened(ahead),
+                Shape::Open => {
+                    self.stream.next_raw();
+                    self.skip_braces();
+                }
+                Shape::Import | Shape::Word => drop(self.stream.next_raw()),
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! imported twice gives two lines, where Caddy glues them together; nobody can have meant that.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -77,6 +78,9 @@ struct Frame {
     resumed: bool,
 }
 
+/// The files that a pattern means.
+type Matches = Result<Rc<[PathBuf]>, PatternError>;
+
 /// The words still to come, and all that is needed to find them.
 pub(super) struct Stream<'a> {
     /// The outside world.
@@ -92,7 +96,7 @@ pub(super) struct Stream<'a> {
     /// Files read so far; none for one that could not be.
     lexed: HashMap<PathBuf, Option<Rc<[Token]>>>,
     /// Patterns resolved so far.
-    patterns: HashMap<(PathBuf, String), Result<(Rc<[PathBuf]>, bool), PatternError>>,
+    patterns: HashMap<(PathBuf, String), Matches>,
     /// The word that was taken last.
     pub last: Option<Ahead>,
     /// The words end too early, and an error says so: a limit was passed, or something is not closed.
@@ -178,7 +182,9 @@ impl<'a> Stream<'a> {
         let mut token = self.next_raw()?;
         if let Some(word) = substitute(&token.text, self.files) {
             if word.endless {
-                self.diagnostics.error(token.span, "the environment variables in this word never end");
+                // Each such word is costly, so the first is the last.
+                self.stop(token.span, "the environment variables in this word never end".to_owned());
+                return None;
             }
             for name in word.unset {
                 let message = format!("environment variable '{name}' is not set and reads as empty");
@@ -202,11 +208,17 @@ impl<'a> Stream<'a> {
 
     /// Follows an `import`, which is the next word: what it names comes next.
     pub fn import(&mut self) {
-        let Some(keyword) = self.next_raw() else { return };
+        if let Some(keyword) = self.next_raw() {
+            self.import_after(keyword.span);
+        }
+    }
+
+    /// Follows an `import` whose keyword has been taken.
+    pub fn import_after(&mut self, keyword: Span) {
         if !self.line_goes_on() {
             let message = "Wrong argument count or unexpected line ending after 'import'";
             self.diagnostics.push(
-                Diagnostic::error(Stage::Parse, Some(keyword.span), message)
+                Diagnostic::error(Stage::Parse, Some(keyword), message)
                     .expected("the name of a snippet, or a file or pattern"),
             );
             return;
@@ -252,34 +264,40 @@ impl<'a> Stream<'a> {
     fn find(&mut self, pattern: &Token) -> Rc<[PathBuf]> {
         let folder = Path::new(self.sources.name(pattern.span.file)).parent().unwrap_or(Path::new("")).to_owned();
         let key = (folder, pattern.text.clone());
-        let files = self.files;
-        let (found, wild) = match self.patterns.get(&key) {
-            Some(Ok((found, wild))) => (Rc::clone(found), *wild),
-            Some(Err(_)) => return Rc::from([]),
+        let result = match self.patterns.get(&key) {
+            Some(result) => result.clone(),
             None => {
-                let result = resolve(&key.0, &key.1, files).map(|(found, wild)| (Rc::from(found), wild));
+                let result = resolve(&key.0, &key.1, self.files).map(Rc::from);
                 self.patterns.insert(key, result.clone());
-                match result {
-                    Ok(result) => result,
-                    Err(PatternError::TooManyWildcards) => {
-                        let message = format!("{}: {}", PatternError::TooManyWildcards, pattern.text);
-                        self.diagnostics.error(pattern.span, message);
-                        return Rc::from([]);
-                    }
-                    Err(PatternError::Malformed) => {
-                        let reason = PatternError::Malformed;
-                        let message = format!("Failed to use import pattern {}: {reason}", pattern.text);
-                        self.diagnostics.error(pattern.span, message);
-                        return Rc::from([]);
-                    }
-                }
+                result
             }
         };
-        if wild && found.is_empty() {
-            let message = format!("No files matching import glob pattern: {}", pattern.text);
-            self.diagnostics.warning(pattern.span, message);
+        let text = &pattern.text;
+        match result {
+            Ok(found) => {
+                if found.is_empty() {
+                    self.import_not_found(pattern);
+                }
+                return found;
+            }
+            Err(error @ PatternError::TooManyWildcards) => {
+                self.diagnostics.error(pattern.span, format!("{error}: {text}"));
+            }
+            Err(error @ PatternError::Malformed) => {
+                self.diagnostics.error(pattern.span, format!("Failed to use import pattern {text}: {error}"));
+            }
         }
-        found
+        Rc::from([])
+    }
+
+    /// An import names nothing: no harm if it looks like a pattern.
+    fn import_not_found(&mut self, pattern: &Token) {
+        let text = &pattern.text;
+        if text.contains(['*', '?', '[', ']']) {
+            self.diagnostics.warning(pattern.span, format!("No files matching import glob pattern: {text}"));
+        } else {
+            self.diagnostics.error(pattern.span, format!("File to import not found: {text}"));
+        }
     }
 
     /// The words of a file, read on first use. None, with a message, if it cannot be.
@@ -287,17 +305,17 @@ impl<'a> Stream<'a> {
         if let Some(known) = self.lexed.get(path) {
             return known.clone();
         }
-        let message = match self.files.read(path) {
+        let shown = path.display();
+        match self.files.read(path) {
             Ok(text) => return self.lex(path, text, Some(pattern.span)),
-            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
-                format!("Could not import {}: is a directory", path.display())
+            Err(error) if error.kind() == ErrorKind::NotFound && !pattern.text.contains(['*', '?']) => {
+                self.import_not_found(pattern);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !pattern.text.contains(['*', '?']) => {
-                format!("File to import not found: {}", pattern.text)
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                self.diagnostics.error(pattern.span, format!("Could not import {shown}: is a directory"));
             }
-            Err(error) => format!("Could not import {}: {error}", path.display()),
-        };
-        self.diagnostics.error(pattern.span, message);
+            Err(error) => self.diagnostics.error(pattern.span, format!("Could not import {shown}: {error}")),
+        }
         self.lexed.insert(path.to_owned(), None);
         None
     }
@@ -307,7 +325,9 @@ impl<'a> Stream<'a> {
         self.used.source_bytes = self.used.source_bytes.saturating_add(text.len());
         if self.used.source_bytes > MAX_SOURCE_BYTES {
             let message = format!("the configuration is longer than {MAX_SOURCE_BYTES} bytes, imports included");
-            self.stop(imported_at.unwrap_or_default(), message);
+            // The text is not kept, but its name is, so that the message has a place.
+            let file = self.sources.add(&path.display().to_string(), String::new(), imported_at);
+            self.stop(imported_at.unwrap_or(Span { file, start: 0, end: 0 }), message);
             return None;
         }
         let file = self.sources.add(&path.display().to_string(), text, imported_at);

@@ -1,1 +1,296 @@
-//! Tests of the module as a whole: text in, tree and messages out.
+//! Tests of the module as a whole: text in, tree and messages out. What CoreDNS 1.15.0 does with the same text was
+//! looked up with its binary; where this parser differs on purpose, the test's name or comment says so.
+
+use super::*;
+
+/// Names that count as directives.
+const DIRECTIVES: [&str; 9] = ["any", "cache", "errors", "forward", "health", "kubernetes", "log", "reload", "whoami"];
+
+/// Tells directives from other words.
+fn known(name: &str) -> Known {
+    if DIRECTIVES.contains(&name) { Known::Yes } else { Known::No(suggest(name, DIRECTIVES)) }
+}
+
+/// Files for imports, and the environment: `ZONE` is set, `LOOP` names itself.
+fn world(files: &[(&str, &str)]) -> MemoryFiles {
+    let mut world = MemoryFiles::default();
+    world.files.extend(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())));
+    for (name, value) in
+        [("ZONE", "Example.ORG"), ("DIR", "whoami"), ("LOOP", "{$LOOP}"), ("NEST", "{$ZONE}"), ("I", "import")]
+    {
+        world.env.insert(name.to_owned(), value.to_owned());
+    }
+    world
+}
+
+/// The tree and the first lines of the messages.
+fn read(text: &str, files: &[(&str, &str)]) -> String {
+    let mut diagnostics = Diagnostics::new();
+    let corefile = parse_text("Corefile", text, &world(files), &known, &mut diagnostics);
+    let messages = diagnostics.iter().map(|diagnostic| headline(diagnostic, &corefile.sources) + "\n");
+    corefile.canonical() + &messages.collect::<String>()
+}
+
+/// Checks tree and messages, both with the indentation of the test left out.
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    check_with(text, &[], expected);
+}
+
+/// As [`check`], with files to import.
+#[track_caller]
+fn check_with(text: &str, files: &[(&str, &str)], expected: &str) {
+    let flat = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect::<String>();
+    assert_eq!(flat(&read(text, files)), flat(expected), "{text}");
+}
+
+/// Checks that a text is taken without a word and gives the same tree as another.
+#[track_caller]
+fn same(text: &str, plain: &str) {
+    assert_eq!(read(text, &[]), read(plain, &[]), "{text}");
+}
+
+#[test]
+fn words_quotes_and_comments() {
+    same("\u{feff}.\t{\u{c}\r\n\u{a0}who\rami#glued\r\n# {\n\u{b}}", ". {\nwhoami\n}");
+    // A comment that is glued to a word ends at white space; the next word counts again.
+    same(". {\nlog#x y\n}", ". {\nlog y\n}");
+    same(". \"{\"\n\"whoami\"\n\"}\"", ". {\nwhoami\n}");
+    same(". {\nlog \".\"\"{common}\"\n}", ". {\nlog . {common}\n}");
+    check(". {\nlog a\"b \"c\\\"d\\e\" \"\" \"# {\"\n}", ". {\n log \"a\\\"b\" \"c\\\"d\\\\e\" \"\" \"# {\"\n}");
+    check(
+        ". {\nlog \"abc\nwhoami\n}\n",
+        ". {\nlog \"abc\\nwhoami\\n}\\n\"\n}
+         Corefile:2:5 - Warning: this quote is never closed; it takes in the rest of the file
+         Corefile:2:5 - Syntax error: Unexpected token '\"abc whoami } ', expecting '}'",
+    );
+}
+
+#[test]
+fn blocks_with_and_without_braces() {
+    same(".\n{\nwhoami\n}", ". {\nwhoami\n}");
+    same(".\nwhoami", ". {\nwhoami\n}");
+    same("a {\nwhoami\n} b {\nlog\n}", "a {\nwhoami\n}\nb {\nlog\n}");
+    same("a {\nwhoami\n}\nb\nlog", "a {\nwhoami\n}\nb {\nlog\n}");
+    same("a,\nb c {\n}", "a b c {\n}");
+    same("a", "a {\n}");
+    same("", "# nothing");
+    check(
+        ".\nwhoami\n}",
+        ". {\nwhoami\n}\nCorefile:3:1 - Warning: this '}' closes the block of '.', which no '{' opened",
+    );
+    check(
+        ". {\ncache 30 {\n}",
+        ". {\ncache 30 {\n}\n}\nCorefile:1:3 - Warning: this '{' is never closed; the file ends first",
+    );
+    check("{\nlog\n}\n. {\n}", ". {\n}\nCorefile:1:1 - Warning: this block has no zone and is left away");
+}
+
+#[test]
+fn a_brace_that_closes_nothing_is_refused() {
+    // CoreDNS serves the zone `}.` then.
+    let error = "Error during parsing: Unexpected '}' because no matching opening brace";
+    check(". {\nwhoami\n}\n}\n", &format!(". {{\nwhoami\n}}\nCorefile:4:1 - {error}"));
+    check(". { whoami }\n", &format!(". {{\nwhoami\n}}\nCorefile:1:12 - {error}"));
+    check("a } {\n}\n", &format!("a {{\n}}\nCorefile:1:3 - {error}"));
+    check(". {\nlog {\n} }\n", &format!(". {{\nlog {{\n}}\n}}\nCorefile:3:3 - {error}"));
+}
+
+#[test]
+fn bodies() {
+    check(
+        ". {\nforward . 1.1.1.1 {\nexcept a b\ntls {\nx\n}\n}\n}",
+        ". {\nforward . 1.1.1.1 {\nexcept a b\ntls {\nx\n}\n}\n}",
+    );
+    same(". {\nlog { class error\n}\n}", ". {\nlog {\nclass error\n}\n}");
+    check(". {\nlog {}\n}", ". {\nlog {}\n}");
+    // CoreDNS gives the brace to `log` as an argument, but not to `forward`.
+    check(
+        ". {\nlog { class error }\n}",
+        ". {\nlog {\nclass error\n}\n}\nCorefile:2:19 - Warning: CoreDNS may take this '}' for an argument",
+    );
+    check(
+        ". {\ncache\n{\nprefetch 1\n}\n}",
+        ". {\ncache\n}\nCorefile:3:1 - Syntax error: the '{' of 'cache' is not on its line",
+    );
+    check(
+        ". {\nlog\n{\nclass error\n}\n}",
+        ". {\nlog\n}\nCorefile:3:1 - Warning: the '{' of 'log' is not on its line; as in CoreDNS, what the braces hold has no effect",
+    );
+    check(
+        ". {\nlog {\n} whoami\n}",
+        ". {\nlog {\n}\n}\nCorefile:3:3 - Warning: Unexpected token 'whoami', expecting 'end of line'; as in CoreDNS, the rest of the line has no effect",
+    );
+    check(
+        ". {\nerrors {\n} { a\n}\n}",
+        ". {\nerrors {\n}\n}\nCorefile:3:3 - Syntax error: Unexpected token '{', expecting 'end of line'",
+    );
+}
+
+#[test]
+fn unknown_directives_do_not_stop_the_rest() {
+    check(
+        ". {\nlgo {\nx\n}\nwhoami\nlog{\nclass\n}\nexample.org {\nwhoami\n}\n}",
+        ". {\nwhoami\n}
+         Corefile:2:1 - Error during parsing: Unknown directive 'lgo'
+         Corefile:6:1 - Error during parsing: Unknown directive 'log{'
+         Corefile:9:1 - Error during parsing: Unknown directive 'example.org'",
+    );
+}
+
+#[test]
+fn environment() {
+    check("{$ZONE} {\n{%DIR%} a{$NEST}b\n}", "Example.ORG {\nwhoami aExample.ORGb\n}");
+    check(
+        "{$NO} {\nlog\n}",
+        "Corefile:1:1 - Warning: environment variable 'NO' is not set and reads as empty
+         Corefile:1:1 - Warning: an empty key is left away
+         Corefile:1:7 - Warning: this block has no zone and is left away",
+    );
+    check(
+        ". {\nlog {$NO} {$} {$x {%}\n}",
+        ". {\nlog \"\" {$} {$x {%}\n}\nCorefile:2:5 - Warning: environment variable 'NO' is not set and reads as empty",
+    );
+    check(
+        ". {\nlog {$LOOP}\n}",
+        ". {\nlog\n}\nCorefile:2:5 - Error during parsing: the environment variables in this word never end",
+    );
+}
+
+#[test]
+fn snippets() {
+    check("(a) {\nlog {\nclass error\n}\n}\n. {\nimport a\n}", ". {\nlog {\nclass error\n}\n}");
+    // Caddy would glue these lines together, as they come from the same line of the file.
+    check("(a) {\nerrors\n}\n. {\nimport a\nimport a\n}", ". {\nerrors\nerrors\n}");
+    check("(a) {\nnosuch\n}\n. {\n}", ". {\n}");
+    check(
+        ". {\nimport a\n}\n(a) {\n}\n(a) {\n}",
+        ". {\n}
+         Corefile:2:8 - Error during parsing: File to import not found: a
+         Corefile:6:1 - Error during parsing: redeclaration of previously declared snippet a",
+    );
+    check("(a) {\nimport a\n}", "Corefile:2:8 - Error during parsing: snippet 'a' imports itself");
+    check(
+        "(a) {\nimport b\n}\n(b) {\nimport a\n}\n. {\nimport a\n}",
+        ". {\n}\nCorefile:5:8 - Error during parsing: 'a' imports itself without end",
+    );
+}
+
+#[test]
+fn imported_files() {
+    let files: &[(&str, &str)] = &[
+        ("d/a.inc", "import b.inc"),
+        ("d/b.inc", "whoami"),
+        ("d/.c.inc", "log"),
+        ("e/s/x", ""),
+        ("keys", "b c"),
+        ("half", ". {\nlog"),
+        ("body", "class error"),
+        ("wrong", "log\nlgo"),
+    ];
+    check_with(". {\nimport d/*\n}", files, ". {\nlog\nwhoami\nwhoami\n}");
+    check_with(". {\nimport d/?.inc\nimport ./e/../d/b.inc\n}", files, ". {\nwhoami\nwhoami\nwhoami\n}");
+    check_with("a,\nimport keys\n{\n}\nimport half\n}", files, "a b c {\n}\n. {\nlog\n}");
+    check_with("{$I} keys\n{\n}", files, "b c {\n}");
+    check_with(". {\nlog {\nimport body\n}\n}", files, ". {\nlog {\nclass error\n}\n}");
+    check_with(". {\nimport wrong\n}", files, ". {\nlog\n}\nwrong:2:1 - Error during parsing: Unknown directive 'lgo'");
+    check_with(
+        ". {\nimport no*\nimport a].inc\nimport a\\b\nimport a[\nimport d\nimport e/*\n}",
+        files,
+        ". {\n}
+         Corefile:2:8 - Warning: No files matching import glob pattern: no*
+         Corefile:3:8 - Warning: No files matching import glob pattern: a].inc
+         Corefile:4:8 - Error during parsing: File to import not found: a\\b
+         Corefile:5:8 - Error during parsing: Failed to use import pattern a[: syntax error in pattern
+         Corefile:6:8 - Error during parsing: Could not import d: is a directory
+         Corefile:7:8 - Error during parsing: Could not import e/s: is a directory",
+    );
+}
+
+#[test]
+fn imports_that_never_end_are_found() {
+    let error = "Error during parsing: 'a' imports itself without end";
+    check_with("import a", &[("a", "import a")], &format!("a:1:8 - {error}"));
+    check_with("import a", &[("a", "import b\nx"), ("b", "import a\ny")], &format!("b:1:8 - {error}"));
+    check("import Corefile", "Corefile:1:8 - Error during parsing: 'Corefile' imports itself without end");
+    // Doubling: each snippet imports the one before it twice.
+    let mut text = "(s0) {\nlog\n}\n".to_owned();
+    for level in 1..40 {
+        let below = level - 1;
+        text += &format!("(s{level}) {{\nimport s{below}\nimport s{below}\n}}\n");
+    }
+    text += ". {\nimport s39\n}\n";
+    assert!(read(&text, &[]).contains("maximum snippet import depth (10000) exceeded"));
+}
+
+#[test]
+fn deep_nesting_and_many_mistakes_are_bounded() {
+    let text = format!(". {{\nlog {}{}\n}}\n", "{\na ".repeat(10_000), "\n}".repeat(10_000));
+    assert!(read(&text, &[]).contains("braces are nested more than 32 deep"));
+    let text = "a".repeat((16 << 20) + 1);
+    assert!(read(&text, &[]).starts_with("Corefile:1:1 - Error during parsing: the configuration is longer than"));
+    let text = format!(". {{\n{}}}\n", "x\n".repeat(1000));
+    let mut diagnostics = Diagnostics::new();
+    let corefile = parse_text("Corefile", &text, &world(&[]), &known, &mut diagnostics);
+    assert_eq!((diagnostics.len(), diagnostics.dropped()), (200, 800));
+    assert!(render_text(&diagnostics, &corefile.sources).ends_with("… and 800 more\n"));
+}
+
+#[test]
+fn a_message_shows_the_place() {
+    let mut diagnostics = Diagnostics::new();
+    let files = world(&[("part", "\n\tlgo é")]);
+    let corefile = parse_text("Corefile", ". {\nimport part\n}", &files, &known, &mut diagnostics);
+    let expected = "part:2:2 - Error during parsing: Unknown directive 'lgo'
+  |
+2 |     lgo é
+  |     ^^^
+  imported at Corefile:2:8
+  did you mean 'log'?
+";
+    assert_eq!(render_text(&diagnostics, &corefile.sources), expected);
+    let json: serde_json::Value = serde_json::from_str(&render_json(&diagnostics, &corefile.sources)).unwrap();
+    let expected = serde_json::json!([{
+        "severity": "error", "file": "part", "line": 2, "column": 2, "end_line": 2, "end_column": 5, "plugin": null,
+        "message": "Unknown directive 'lgo'", "expected": null, "suggestion": "log",
+    }]);
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn a_missing_corefile_is_an_error_without_a_place() {
+    let mut diagnostics = Diagnostics::new();
+    let corefile = load(Path::new("none"), &world(&[]), &known, &mut diagnostics);
+    assert!(diagnostics.has_errors() && corefile.blocks.is_empty());
+    assert!(render_text(&diagnostics, &corefile.sources).starts_with("cannot read the Corefile 'none': "));
+}
+
+/// What `check_keys` says of blocks whose *log* arguments are their addresses; a block with *any* has a view.
+fn overlaps(text: &str) -> Vec<String> {
+    let mut diagnostics = Diagnostics::new();
+    let corefile = parse_text("Corefile", text, &world(&[]), &known, &mut diagnostics);
+    let listen = |block: &Block| Listen {
+        addresses: block.directives_named("log").flat_map(|log| &log.args).map(|word| word.text.clone()).collect(),
+        filtered: block.directives_named("any").count() > 0,
+    };
+    check_keys(&corefile, 1053, &listen, &mut diagnostics);
+    diagnostics.iter().map(|diagnostic| headline(diagnostic, &corefile.sources)).collect()
+}
+
+#[test]
+fn blocks_may_not_share_zone_port_and_address() {
+    let already = ["Corefile:3:1 - cannot serve dns://a.:1053 - it is already defined"];
+    assert_eq!(overlaps("a {\n}\nA. {\n}"), already);
+    assert_eq!(overlaps("a:1053 {\n}\ndns://a {\n}"), already);
+    assert_eq!(overlaps("10.0.0.0/8 {\n}\n10.in-addr.arpa:1 tls://10.in-addr.arpa {\n}"), Vec::<String>::new());
+    assert_eq!(
+        overlaps("a {\nlog 1.1.1.1\n}\na {\n}"),
+        ["Corefile:4:1 - cannot serve dns://a.:1053 - zone overlap listener capacity with dns://a.:1053 on 1.1.1.1"]
+    );
+    assert_eq!(
+        overlaps("a {\n}\na {\nlog 1.1.1.1\n}"),
+        ["Corefile:3:1 - cannot serve dns://a.:1053 on 1.1.1.1 - zone overlap listener capacity with dns://a.:1053"]
+    );
+    assert_eq!(overlaps("a {\nlog 1.1.1.1\n}\na {\nlog 1.1.1.2\n}"), Vec::<String>::new());
+    assert_eq!(overlaps("a {\n}\na {\nany\n}\na {\nany\n}"), Vec::<String>::new());
+}
