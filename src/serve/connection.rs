@@ -344,10 +344,7 @@ impl Connection {
             return Ok(());
         }
         self.shared().counters.answered.add(count_messages(octets));
-        if self.has_unsent() {
-            self.unsent.0.extend_from_slice(octets);
-            return Ok(());
-        }
+        debug_assert!(!self.has_unsent(), "nothing is answered while answers are unsent");
         let written = or_none(self.stream.try_write(octets))?;
         if written < octets.len() {
             self.unsent = (octets[written..].to_vec(), 0);
