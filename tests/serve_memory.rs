@@ -10,12 +10,12 @@ use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings, TcpLimit
 use clusterdns::wire::{NameBuf, Rdata, Type};
 
 /// How long the test waits for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A query for A of `a.`, behind its length.
 const QUERY: &[u8] = b"\0\x13\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
 
-/// Answers with 2,000 addresses, 32 KB.
+/// Answers with 32 KB.
 struct Big;
 
 impl Plugin for Big {
@@ -24,7 +24,8 @@ impl Plugin for Big {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        (0..2_000).for_each(|_| exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1])));
+        let data = exchange.reply().store(&[0; 32_000]);
+        exchange.reply().answer(Type::A, 5, Rdata::Bytes(data));
         Step::Answered
     }
 }
@@ -91,19 +92,18 @@ fn slow_clients_are_cheap() {
     drop((silent, last));
     wait_until("the silent ones are gone", || server.open_connections() == 0);
 
-    // Never reading: 100 answers each, 3.2 MB, which the kernel's buffers do not all take.
-    let count = count.min(100);
-    let before = rss();
+    // Never reading: 64 MB of answers each, which the kernel's buffers do not take.
+    let count = count.min(200);
+    // Compared with the start, since what the silent ones have left behind is used again.
     let mut deaf = connect(address, count);
-    let mut blocked = 0;
     for stream in &mut deaf {
         stream.set_write_timeout(Some(Duration::from_millis(1))).expect("a timeout");
-        let queries = QUERY.repeat(2_000);
-        blocked += usize::from(stream.write_all(&queries).is_err());
+        // What the server does not read is of no interest.
+        let _ = stream.write_all(&QUERY.repeat(2_000));
     }
     wait_until("the first are cut", || server.counts().connections_timed_out > 0);
     let each = rss().saturating_sub(before) / count;
-    println!("{count} connections that never read, {blocked} of them blocked: {each} octets each");
+    println!("{count} connections that never read: {each} octets each");
     assert!(each < 128 * 1_024);
     wait_until("all are cut", || server.counts().connections_timed_out == count as u64);
     server.stop(PATIENCE);

@@ -99,8 +99,8 @@ fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
     let failed = |transport| move |source| ServeError::Listen { transport, address: wanted, source };
     let first = first.map_err(failed("udp"))?;
     let address = first.local_addr().map_err(failed("udp"))?;
-    // The first socket was bound alone, so that a port in use is noticed: with SO_REUSEPORT two servers of one user
-    // would share its queries in silence. From now on it may be shared.
+    // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with SO_REUSEPORT
+    // two servers of one user would share its queries in silence. From now on it may be shared.
     setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp")(errno.into()))?;
     let mut sockets = vec![first];
     while sockets.len() < wish.workers {

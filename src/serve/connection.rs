@@ -35,6 +35,8 @@ const PREFIX: usize = 2;
 const INPUT: usize = 16 * 1024;
 /// Answers are written when they come to this, or when there is nothing more to answer.
 const OUTPUT: usize = 16 * 1024;
+/// How many messages are answered before other connections of the thread have their turn.
+const TURN: usize = 64;
 /// How long the client's end is waited for once this side has ended. Closing with octets unread makes TCP reset the
 /// connection, and a reset can overtake answers.
 const LINGER: Duration = Duration::from_secs(1);
@@ -84,6 +86,8 @@ pub(super) struct Connection {
     waiting: JoinSet<Option<Box<[u8]>>>,
     /// Messages that were read.
     messages: u32,
+    /// The turn ended before the unread octets did.
+    has_more: bool,
     /// Nothing more is read.
     reading_ended: bool,
     /// What is unread stays so: it has brought as many queries as it may, or one that is too long.
@@ -109,6 +113,7 @@ impl Connection {
             unsent: (Vec::new(), 0),
             waiting: JoinSet::new(),
             messages: 0,
+            has_more: false,
             reading_ended: false,
             had_enough: false,
             client_ended: false,
@@ -136,9 +141,10 @@ impl Connection {
                 Some(answer) = self.waiting.join_next(), if !self.has_unsent() => {
                     self.take_late(answer.ok().flatten())
                 }
-                _ = self.stream.readable(), if !self.reading_ended && !self.is_stalled() => {
+                _ = self.stream.readable(), if !self.reading_ended && !self.has_more && !self.is_stalled() => {
                     self.read(TcpStream::try_read).map(|_| ())
                 }
+                () = tokio::task::yield_now(), if self.has_more && !self.is_stalled() => self.resume(),
                 () = timer.as_mut() => {
                     if deadline <= Instant::now() {
                         return self.timed_out();
@@ -176,7 +182,7 @@ impl Connection {
 
     /// Whether all is said.
     fn is_over(&self) -> bool {
-        self.reading_ended && !self.has_unsent() && self.waiting.is_empty()
+        self.reading_ended && !self.has_more && !self.has_unsent() && self.waiting.is_empty()
     }
 
     /// When the client has had its time.
@@ -220,7 +226,13 @@ impl Connection {
     /// Reads a last time: until nothing more is there, or until the client must take answers first.
     fn last_read(&mut self) -> io::Result<()> {
         // The kernel is asked, not the runtime, whose notice may be late.
-        while !self.reading_ended && !self.is_stalled() && self.read(|stream, out| (&*SockRef::from(stream)).read(out))? {}
+        while !self.reading_ended && !self.is_stalled() {
+            if self.has_more {
+                self.resume()?;
+            } else if !self.read(|stream, out| (&*SockRef::from(stream)).read(out))? {
+                break;
+            }
+        }
         self.reading_ended = true;
         Ok(())
     }
@@ -241,10 +253,15 @@ impl Connection {
     fn answer_all(&mut self, scratch: &mut Scratch, len: usize) -> io::Result<()> {
         let Scratch { input, output, state } = scratch;
         let now = Instant::now();
-        let (mut at, mut silent) = (0, 0);
+        let (mut at, mut silent, mut turn) = (0, 0, 0..TURN);
         let had_partial = !self.unread.is_empty();
+        self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
             let Some((message, end)) = message(&input[at..len]) else { break };
+            if turn.next().is_none() {
+                self.has_more = true;
+                break;
+            }
             // A query that is too long is not read: its header alone makes FORMERR, and what follows is lost.
             self.had_enough |= end.is_none();
             self.messages = self.messages.saturating_add(1);
@@ -327,10 +344,7 @@ impl Connection {
             return Ok(());
         }
         self.shared().counters.answered.add(count_messages(octets));
-        if self.has_unsent() {
-            self.unsent.0.extend_from_slice(octets);
-            return Ok(());
-        }
+        debug_assert!(!self.has_unsent(), "nothing is answered while answers are unsent");
         let written = or_none(self.stream.try_write(octets))?;
         if written < octets.len() {
             self.unsent = (octets[written..].to_vec(), 0);

@@ -207,7 +207,10 @@ pub struct Server {
 impl Server {
     /// Binds every listener and starts to serve; all or nothing.
     pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
-        let workers = options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let workers = match specs.is_empty() {
+            true => 0,
+            false => options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+        };
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
             waiting: Waiting::new(options.waiting),
@@ -254,8 +257,8 @@ impl Server {
         for (worker, listeners) in of_workers.into_iter().enumerate() {
             let counters = Arc::new(Counters::default());
             server.counters.push(counters.clone());
-            let udp = UdpWorker::new(listeners, server.shared.clone(), counters);
-            let thread = std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run());
+            let thread = UdpWorker::new(listeners, server.shared.clone(), counters)
+                .and_then(|udp| std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run()));
             server.workers.push(thread.map_err(|source| ServeError::Worker { worker, source })?);
         }
         for (listener, service) in of_tcp {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::counts::Counters;
@@ -43,6 +44,9 @@ pub(super) struct UdpWorker {
     pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
+    /// Where several sockets are waited for. One needs none: the read itself waits, which saves a system call for each
+    /// batch.
+    epoll: Option<Epoll>,
     batch: Batch,
     state: State,
 }
@@ -63,59 +67,60 @@ enum Todo {
 }
 
 impl UdpWorker {
-    /// A worker with these sockets.
-    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>) -> UdpWorker {
-        UdpWorker { listeners, shared, counters, batch: Batch::new(), state: State::default() }
+    /// A worker with these sockets, one at least.
+    pub(super) fn new(
+        listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>,
+    ) -> io::Result<UdpWorker> {
+        let epoll = (listeners.len() > 1).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).transpose()?;
+        if let Some(epoll) = &epoll {
+            for (index, listener) in listeners.iter().enumerate() {
+                epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+            }
+        }
+        Ok(UdpWorker { listeners, shared, counters, epoll, batch: Batch::new(), state: State::default() })
     }
 
     /// Serves until the server stops, then answers what has already come.
     pub(super) fn run(mut self) {
-        match self.listeners.len() {
-            // One socket needs no epoll: the read itself waits, which saves a system call for each batch.
-            1 => {
-                while !self.shared.stopping.load(Ordering::Acquire) {
-                    self.serve(0, true);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut events = vec![EpollEvent::empty(); self.listeners.len()];
+            while !self.shared.stopping.load(Ordering::Acquire) {
+                self.serve_ready(&mut events);
+            }
+            for listener in 0..self.listeners.len() {
+                for _ in 0..LAST_BATCHES {
+                    if self.serve(listener, false) == 0 {
+                        break;
+                    }
                 }
             }
-            _ => {
-                if let Err(error) = self.serve_many() {
-                    tracing::error!(%error, "a UDP worker ends: epoll failed");
-                }
-            }
-        }
-        for listener in 0..self.listeners.len() {
-            for _ in 0..LAST_BATCHES {
-                if self.serve(listener, false) == 0 {
-                    break;
-                }
-            }
+        }));
+        if ended.is_err() {
+            // The kernel would go on to give this worker its share of the packets, and nobody would answer them.
+            tracing::error!("a UDP worker panicked; the process ends");
+            std::process::abort();
         }
     }
 
-    /// Serves several sockets, those that have something.
-    fn serve_many(&mut self) -> io::Result<()> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+    /// Waits until there is something, and serves it.
+    fn serve_ready(&mut self, events: &mut [EpollEvent]) {
+        let Some(epoll) = &self.epoll else {
+            self.serve(0, true);
+            return;
+        };
+        let ready = match epoll.wait(events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => 0,
+            ready => ready.expect("an epoll of our own"),
+        };
+        for event in &events[..ready] {
+            // A socket that still has something is ready again at once.
+            self.serve(event.data() as usize, false);
         }
-        let mut events = vec![EpollEvent::empty(); self.listeners.len()];
-        while !self.shared.stopping.load(Ordering::Acquire) {
-            let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(ready) => ready,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            for event in &events[..ready] {
-                // A socket that still has something is ready again at once.
-                self.serve(event.data() as usize, false);
-            }
-        }
-        Ok(())
     }
 
     /// Reads a batch from one socket and answers it; gives how many packets it had.
     fn serve(&mut self, listener: usize, wait: bool) -> usize {
-        let UdpWorker { listeners, shared, counters, batch, state } = self;
+        let UdpWorker { listeners, shared, counters, batch, state, .. } = self;
         let listener = &listeners[listener];
         let received = match batch.receive(listener.socket.as_fd(), wait) {
             Ok(received) => received,
