@@ -8,7 +8,7 @@ use serde::de::Deserializer;
 use crate::cluster::model::Protocol;
 
 /// Why an object, or a field of it, is of no use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Invalid {
     /// The field does not have the type that the API gives it.
     #[error("{field}: {reason}")]

@@ -5,7 +5,7 @@
 //! same. Beside that, the files' times are looked at twice a second: for file systems without notices, and for files
 //! behind links whose own folders nobody watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,8 @@ fn quiet(woken: &Receiver<Wake>) -> bool {
 
 /// Logs what is wrong now and was not before.
 fn report(previous: &Snapshot, next: &Snapshot) {
-    for warning in next.warnings().iter().filter(|warning| !previous.warnings().contains(warning)) {
+    let known: HashSet<_> = previous.warnings().iter().collect();
+    for warning in next.warnings().iter().filter(|warning| !known.contains(warning)) {
         tracing::warn!(%warning, "manifest");
     }
     tracing::info!(warnings = next.warnings().len(), "manifests changed");

@@ -41,7 +41,8 @@ impl Snapshot {
             slices.extend(derived);
             slices.sort_by(|a, b| a.key.cmp(&b.key));
         }
-        if objects.contains_key(&Kind::Namespace) {
+        let listed = objects.contains_key(&Kind::Namespace);
+        if listed {
             let mut missing = BTreeSet::new();
             for (file, item) in merged.values().filter(|(_, item)| item.kind != Kind::Namespace) {
                 let ns = Key::new("", item.key.ns.clone());

@@ -10,7 +10,7 @@ use crate::source::convert::Invalid;
 pub const MAX_FILE_MIB: u64 = 256;
 
 /// Something wrong in one file. Its text says where, what, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Warning {
     /// The file, or the folder that cannot be read.
     pub file: PathBuf,
@@ -23,7 +23,7 @@ pub struct Warning {
 }
 
 /// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be read.
     #[error("{0}")]
