@@ -115,7 +115,7 @@ impl Stanza {
             (Lookup::Endpoints(found), Some(service)) => self.endpoint_services(reply, scratch, service, tail, found),
             (Lookup::Pod(address), None) => {
                 // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
-                let target = NameRef::question(question.suffix_at(question.labels().min(pod_labels(question, tail))));
+                let target = reply.name(&[question.slice(pod_label(question, tail), 3)], Some(tail));
                 self.service(reply, 100, 0, target);
                 self.target_address(reply, target, unmapped(*address));
             }
@@ -349,10 +349,10 @@ fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>> {
     }
 }
 
-/// How many of the question's last labels make a Pod's name: address, namespace, `pod` and the zone's.
-fn pod_labels(question: &crate::wire::Question, tail: u8) -> usize {
+/// Where a Pod's name starts in the question: three labels in front of the zone, address, namespace and `pod`.
+fn pod_label(question: &crate::wire::Question, tail: u8) -> usize {
     let zone = (0..=question.labels()).find(|&labels| question.suffix_at(labels) == tail).unwrap_or_default();
-    zone + 3
+    question.labels() - zone - 3
 }
 
 /// An even share of 100, at least 1: some clients never choose a record of weight 0.
