@@ -1,0 +1,155 @@
+//! What the tests of plugins share: a Corefile's lines in, and a query with its reply out.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::Context;
+use crate::chain::{Block, Chains, Client, Exchange, Failure, Plan, Plugin, State, Step, Transport};
+use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
+use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
+
+/// A name.
+pub fn n(text: &str) -> NameBuf {
+    NameBuf::from_text(text).expect("a name")
+}
+
+/// What `parse` makes of these lines of a block for `example.` and `example.org.`, and what it reports.
+pub fn read<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> (Option<C>, Vec<String>) {
+    let mut diagnostics = Diagnostics::new();
+    let text = format!("example example.org {{\n{lines}\n}}\n");
+    let files = MemoryFiles::default();
+    let corefile = corefile::parse_text("Corefile", &text, &files, &|_| Known::Yes, &mut diagnostics);
+    let block = corefile.blocks.first().expect("a block");
+    let zones: Vec<String> = block.zones().map(str::to_owned).collect();
+    let stanzas: Vec<&Directive> = block.directives.iter().collect();
+    let config = parse(&stanzas, &mut Context { zones: &zones, root: None, diagnostics: &mut diagnostics });
+    let said = diagnostics.iter().map(|diagnostic| {
+        let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
+        format!("{}{suggestion}", diagnostic.message)
+    });
+    assert_eq!(config.is_none(), diagnostics.has_errors(), "no configuration exactly if there is an error");
+    (config, said.collect())
+}
+
+/// The configuration of lines that are right.
+pub fn config<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> C {
+    let (config, said) = read(lines, parse);
+    assert_eq!(said, [""; 0]);
+    config.expect("a configuration")
+}
+
+/// A query packet with RD, as a client sends it. With an OPT where `edns` is its size.
+pub fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
+    let mut packet = vec![0x04, 0xd2, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+    packet.extend(n(name).as_wire());
+    packet.extend(qtype.0.to_be_bytes());
+    packet.extend(Class::IN.0.to_be_bytes());
+    if let Some(size) = edns {
+        packet.extend([0, 0, 41]);
+        packet.extend(size.to_be_bytes());
+        packet.extend([0; 6]);
+    }
+    packet
+}
+
+/// A client on UDP.
+pub fn client(remote: &str) -> Client {
+    let local = SocketAddr::from(([127, 0, 0, 53], 53));
+    Client { remote: remote.parse().expect("an address"), local, transport: Transport::Udp }
+}
+
+/// Sends a packet through these plugins, and `sent` hooks too.
+pub fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
+    let block = Block { zones: vec![n(".")], plan: Plan::new(plugins) };
+    let chains = Arc::new(Chains::new(vec![block], false));
+    let mut state = State::default();
+    let mut out = [0; 4096];
+    // No plugin of a test waits, so that the state holds the reply.
+    let _ = chains.answer(packet, client, now, &mut state, &mut out);
+    state
+}
+
+/// Asks these plugins; gives the code and the answers' data.
+pub fn ask(plugins: Vec<Arc<dyn Plugin>>, name: &str, qtype: Type) -> String {
+    let state = send(plugins, &packet(name, qtype, None), client("127.0.0.1:53342"), Instant::now());
+    show(&state, &Question::new(n(name).as_name(), qtype, Class::IN))
+}
+
+/// A reply's code and data.
+pub fn show(state: &State, question: &Question) -> String {
+    let mut text = format!("{}{}", state.reply.rcode, if state.reply.authoritative { " aa" } else { "" });
+    for record in state.reply.records() {
+        let data = match record.rdata {
+            Rdata::A(octets) => std::net::Ipv4Addr::from(octets).to_string(),
+            Rdata::Aaaa(octets) => std::net::Ipv6Addr::from(octets).to_string(),
+            Rdata::Name(name) => state.reply.full_name(name, question.name()).to_string(),
+            other => format!("{other:?}"),
+        };
+        text.push(' ');
+        text.push_str(&data);
+    }
+    text
+}
+
+/// A plugin that answers by a function.
+pub struct Answers<F>(pub F);
+
+impl<F: Fn(&mut Exchange<'_>) + Send + Sync> Plugin for Answers<F> {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        self.0(exchange);
+        Step::Answered
+    }
+}
+
+/// A plugin that answers with a code, and perhaps with its reason.
+pub fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
+    Arc::new(Answers(move |exchange: &mut Exchange<'_>| {
+        exchange.reply().rcode = rcode;
+        exchange.state.failure = failure.clone();
+    }))
+}
+
+/// A folder that is gone after the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one.
+    pub fn new(name: &str) -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("clusterdns-{name}-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Folder(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file in it.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// Puts another file in the place of one.
+    pub fn replace(&self, name: &str, text: &str) {
+        let new = self.write("new", text);
+        std::fs::rename(new, self.0.join(name)).expect("a file");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
