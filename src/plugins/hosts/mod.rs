@@ -1,0 +1,235 @@
+//! *hosts*: answers A, AAAA and PTR from a hosts file and from entries in the Corefile.
+//!
+//! ```text
+//! HostsFile::refresh, by a timer ─► Table ─┐
+//! lines in the Corefile, once ───► Table ──┴─► A, AAAA, PTR
+//! ```
+//!
+//! A hosts file has no SOA, so that a name outside of it is no NXDOMAIN: it goes on where *fallthrough* says so and is
+//! SERVFAIL otherwise, and an existing name without such a record is NOERROR and nothing more (CoreDNS
+//! `plugin/hosts/hosts.go`).
+
+mod config;
+mod file;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chain::{Exchange, Fallthrough, Plugin, Step};
+use crate::cluster::address::ReverseName;
+use crate::wire::{NameBuf, Question, Rcode, Rdata, Reply, Type};
+
+pub use config::{Config, parse};
+pub use file::HostsFile;
+use table::Table;
+
+/// The plugin.
+pub struct Hosts {
+    zones: Vec<NameBuf>,
+    ttl: u32,
+    fallthrough: Fallthrough,
+    fallthrough_unsupported: bool,
+    reload: Duration,
+    file: Arc<HostsFile>,
+    inline: Table,
+}
+
+impl Hosts {
+    /// The plugin for a stanza. It reads the file.
+    pub fn new(config: &Config) -> Hosts {
+        let file = HostsFile::new(config.file.clone(), config.zones.clone(), config.reverse);
+        file.refresh();
+        let inline = Table::read(config.inline.as_bytes(), &config.zones, config.reverse);
+        // Reading from memory does not fail.
+        let inline = inline.map(|(table, _)| table).unwrap_or_default();
+        Hosts {
+            zones: config.zones.clone(),
+            ttl: config.ttl,
+            fallthrough: config.fallthrough.clone(),
+            fallthrough_unsupported: config.fallthrough_unsupported,
+            reload: config.reload,
+            file: Arc::new(file),
+            inline,
+        }
+    }
+
+    /// The file, to be refreshed every [`Hosts::reload`].
+    pub fn file(&self) -> &Arc<HostsFile> {
+        &self.file
+    }
+
+    /// How often; zero is never.
+    pub fn reload(&self) -> Duration {
+        self.reload
+    }
+
+    /// How many entries there are: CoreDNS's `hosts_entries`.
+    pub fn entries(&self) -> usize {
+        self.file.table().entries() + self.inline.entries()
+    }
+
+    /// Answers an address query; says whether there was an address. The file's come first, then the Corefile's.
+    fn addresses(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
+        let rtype = question.qtype;
+        let mut found = false;
+        for addresses in [file, &self.inline].into_iter().filter_map(|table| table.addresses(question, rtype)) {
+            found = true;
+            if rtype == Type::A {
+                addresses.ipv4.iter().for_each(|address| reply.answer(rtype, self.ttl, Rdata::A(*address)));
+            } else {
+                addresses.ipv6.iter().for_each(|address| reply.answer(rtype, self.ttl, Rdata::Aaaa(*address)));
+            }
+        }
+        found
+    }
+
+    /// Answers a PTR query; says whether there was a name.
+    fn names(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
+        let Some(ReverseName::Address(address)) = ReverseName::parse(question) else { return false };
+        let address = address.to_canonical();
+        let names = file.names(address).iter().chain(self.inline.names(address));
+        let mut found = false;
+        for name in names {
+            found = true;
+            // An address may have more names than a message has room for: 0.0.0.0 in a block list.
+            if reply.is_full() {
+                break;
+            }
+            let target = reply.whole_name(name.as_name());
+            reply.answer(Type::PTR, self.ttl, Rdata::Name(target));
+        }
+        found
+    }
+
+    /// Whether the name has an address of any family.
+    fn exists(&self, file: &Table, question: &Question) -> bool {
+        [file, &self.inline].into_iter().any(|table| {
+            [Type::A, Type::AAAA].into_iter().any(|rtype| table.addresses(question, rtype).is_some())
+        })
+    }
+}
+
+impl Plugin for Hosts {
+    fn name(&self) -> &'static str {
+        "hosts"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let question = exchange.question();
+        // A reverse zone need not be named.
+        let is_mine = || self.zones.iter().any(|zone| question.name().is_within(zone.as_name()));
+        if question.qtype != Type::PTR && !is_mine() {
+            return Step::Next;
+        }
+        let file = self.file.table();
+        let reply = exchange.reply();
+        let found = match question.qtype {
+            Type::A | Type::AAAA => self.addresses(reply, &file, question),
+            Type::PTR if self.names(reply, &file, question) => true,
+            // Whatever `fallthrough` says.
+            Type::PTR => return Step::Next,
+            _ if self.fallthrough_unsupported && self.fallthrough.covers(question) => return Step::Next,
+            _ => false,
+        };
+        if !found && !self.exists(&file, question) {
+            if self.fallthrough.covers(question) {
+                return Step::Next;
+            }
+            return exchange.refuse(Rcode::SERVFAIL);
+        }
+        exchange.reply().authoritative = true;
+        Step::Answered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::{Folder, ask, code, config};
+
+    /// Asks a stanza; what goes on is REFUSED.
+    fn check(hosts: &Arc<Hosts>, name: &str, qtype: Type, expected: &str) {
+        let got = ask(vec![hosts.clone(), code(Rcode::REFUSED, None)], name, qtype);
+        assert_eq!(got, expected, "{name} {qtype}");
+    }
+
+    fn hosts(text: &str, body: &str) -> (Arc<Hosts>, Folder) {
+        let folder = Folder::new("hosts");
+        let path = folder.write("hosts", text);
+        let lines = format!("hosts {} {{\n{body}\n}}", path.display());
+        (Arc::new(Hosts::new(&config(&lines, parse))), folder)
+    }
+
+    const TEXT: &str = "10.0.0.9 a.example dup.example dup.example\nfd00::9 six.example *.w.example\n10.0.0.9 other.net\n";
+
+    #[test]
+    fn answers_are_those_of_coredns() {
+        let (hosts, _folder) = hosts(TEXT, "10.0.0.1 a.example\n10.0.0.2 A.example\n10.0.0.9 inline.example");
+        check(&hosts, "A.exAmple", Type::A, "NOERROR aa 10.0.0.9 10.0.0.1 10.0.0.2");
+        check(&hosts, "dup.example", Type::A, "NOERROR aa 10.0.0.9 10.0.0.9");
+        check(&hosts, "six.example", Type::AAAA, "NOERROR aa fd00::9");
+        check(&hosts, "x.w.example", Type::AAAA, "NOERROR aa fd00::9");
+        check(&hosts, "9.0.0.10.in-addr.arpa", Type::PTR, "NOERROR aa a.example. dup.example. dup.example. inline.example.");
+        check(&hosts, "2.0.0.10.in-addr.arpa", Type::PTR, "NOERROR aa a.example.");
+        // Three IPv4, one IPv6, one wildcard and four reverse entries of the file, and three with their reverses.
+        assert_eq!(hosts.entries(), 3 + 1 + 1 + 4 + 3 + 3);
+    }
+
+    #[test]
+    fn a_known_name_without_such_a_record_is_nodata_without_soa() {
+        let (hosts, _folder) = hosts(TEXT, "fallthrough");
+        for qtype in [Type::AAAA, Type::TXT, Type::HTTPS, Type::SOA, Type::ANY] {
+            check(&hosts, "a.example", qtype, "NOERROR aa");
+        }
+        check(&hosts, "x.w.example", Type::A, "NOERROR aa");
+    }
+
+    #[test]
+    fn fallthrough_unsupported_passes_other_types_on() {
+        let (hosts, _folder) = hosts(TEXT, "fallthrough_unsupported\nfallthrough example");
+        check(&hosts, "a.example", Type::TXT, "REFUSED");
+        check(&hosts, "a.example", Type::AAAA, "NOERROR aa");
+        check(&hosts, "no.example", Type::TXT, "REFUSED");
+        check(&hosts, "no.example.org", Type::TXT, "SERVFAIL");
+    }
+
+    #[test]
+    fn an_unknown_name_is_servfail_or_goes_on() {
+        let (without, _folder) = hosts(TEXT, "");
+        let (with, _folder) = hosts(TEXT, "fallthrough example.org");
+        for qtype in [Type::A, Type::AAAA, Type::TXT] {
+            check(&without, "no.example", qtype, "SERVFAIL");
+            check(&with, "no.example", qtype, "SERVFAIL");
+            check(&with, "no.example.org", qtype, "REFUSED");
+        }
+        for name in ["other.net", "8.0.0.10.in-addr.arpa", "10.in-addr.arpa", "x.9.0.0.10.in-addr.arpa"] {
+            check(&without, name, Type::PTR, "REFUSED");
+        }
+        check(&without, "other.net", Type::A, "REFUSED");
+        // PTR below the zones too.
+        check(&without, "a.example", Type::PTR, "REFUSED");
+    }
+
+    #[test]
+    fn no_reverse_answers_no_ptr() {
+        let (hosts, _folder) = hosts(TEXT, "no_reverse\n10.0.0.1 b.example");
+        check(&hosts, "9.0.0.10.in-addr.arpa", Type::PTR, "REFUSED");
+        check(&hosts, "1.0.0.10.in-addr.arpa", Type::PTR, "REFUSED");
+        check(&hosts, "b.example", Type::A, "NOERROR aa 10.0.0.1");
+    }
+
+    #[test]
+    fn a_changed_file_is_read_and_a_lost_one_is_kept() {
+        let (hosts, folder) = hosts(TEXT, "");
+        folder.write("hosts", "10.0.0.77 b.example\n");
+        check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
+        hosts.file().refresh();
+        check(&hosts, "a.example", Type::A, "SERVFAIL");
+        check(&hosts, "b.example", Type::A, "NOERROR aa 10.0.0.77");
+        drop(folder);
+        hosts.file().refresh();
+        check(&hosts, "b.example", Type::A, "NOERROR aa 10.0.0.77");
+        assert_eq!(hosts.reload(), Duration::from_secs(5));
+    }
+}
