@@ -1,0 +1,165 @@
+//! Regular expressions as Go reads them (RE2 syntax), for the directives that hold some.
+//!
+//! The `regex` crate reads nearly the same. What it reads otherwise is rewritten here: a brace that starts no repetition
+//! stands for itself in Go, so do `[`, `&` and `~` within a class, and `\Q…\E` quotes. Left as they are: `\d`, `\w`,
+//! `\s` and `\b`, which know more than ASCII here.
+
+use regex::{Regex, RegexBuilder};
+
+/// The most octets of an expression, CoreDNS's own limit.
+const MAX_LEN: usize = 10_000;
+/// The most octets that a compiled expression takes; `a{1000}{1000}` is short and huge.
+const MAX_COMPILED: usize = 4 * 1024 * 1024;
+/// How deep groups may be nested (Go's own limit is 1,000).
+const MAX_NESTING: u32 = 250;
+
+/// Why an expression is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegexpError {
+    /// Longer than CoreDNS allows.
+    #[error("regex pattern too long: {0} > {MAX_LEN}")]
+    Long(usize),
+    /// Compiled it would take too much memory.
+    #[error("regex pattern needs more than {MAX_COMPILED} bytes when compiled")]
+    Large,
+    /// It is not one, or not one that is understood here.
+    #[error("error parsing regexp: {reason} at character {at}")]
+    Syntax {
+        /// What is wrong.
+        reason: String,
+        /// Where, counted from 1 in the expression as written.
+        at: usize,
+    },
+}
+
+/// Compiles an expression.
+pub fn compile(text: &str) -> Result<Regex, RegexpError> {
+    if text.len() > MAX_LEN {
+        return Err(RegexpError::Long(text.len()));
+    }
+    let translated = translate(text);
+    let mut builder = RegexBuilder::new(&translated);
+    builder.octal(true).size_limit(MAX_COMPILED).nest_limit(MAX_NESTING);
+    builder.build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => RegexpError::Large,
+        error => syntax(text, &translated, &error.to_string()),
+    })
+}
+
+/// Makes one line of the crate's drawing: its last line tells the reason, the line of carets the place.
+fn syntax(text: &str, translated: &str, drawing: &str) -> RegexpError {
+    let last = drawing.lines().last().unwrap_or_default();
+    let reason = last.strip_prefix("error: ").unwrap_or(last).to_owned();
+    let carets = drawing.lines().find(|line| line.trim_start().starts_with('^'));
+    let indent = drawing.lines().nth(1).map_or(0, |line| line.len() - line.trim_start().len());
+    let at = carets.and_then(|line| line.find('^')).map_or(0, |at| at.saturating_sub(indent));
+    // Back to where it stands in the text: the shortest beginning whose translation is that long.
+    let shortest = |at| text.char_indices().position(|(end, _)| translate(&text[..end]).chars().count() >= at);
+    let at = if text == translated { at } else { shortest(at).unwrap_or(at) };
+    RegexpError::Syntax { reason, at: at + 1 }
+}
+
+/// Rewrites what the crate would read otherwise.
+fn translate(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    let mut in_class = false;
+    while let Some(first) = rest.chars().next() {
+        let mut len = first.len_utf8();
+        match first {
+            '\\' if rest.starts_with("\\Q") && !in_class => {
+                let quoted = &rest[2..];
+                let end = quoted.find("\\E").unwrap_or(quoted.len());
+                out.push_str(&regex::escape(&quoted[..end]));
+                rest = quoted[end..].strip_prefix("\\E").unwrap_or_default();
+                continue;
+            }
+            '\\' => {
+                len += rest[len..].chars().next().map_or(0, char::len_utf8);
+                // `\x{41}`, `\p{Greek}`: braces that belong to the escape.
+                if matches!(&rest[1..len], "x" | "p" | "P") && rest[len..].starts_with('{') {
+                    len += rest[len..].find('}').map_or(0, |end| end + 1);
+                }
+                out.push_str(&rest[..len]);
+            }
+            '[' if !in_class => {
+                in_class = true;
+                // A closing bracket right behind the opening is a member.
+                len += usize::from(rest[len..].starts_with('^'));
+                len += usize::from(rest[len..].starts_with(']'));
+                out.push_str(&rest[..len]);
+            }
+            '[' if rest.starts_with("[:") => {
+                len = rest.find(":]").map_or(1, |end| end + 2);
+                out.push_str(&rest[..len]);
+            }
+            '[' | '&' | '~' if in_class => out.extend(['\\', first]),
+            ']' if in_class => {
+                in_class = false;
+                out.push(']');
+            }
+            '{' if !in_class && !is_repetition(rest) => out.push_str("\\{"),
+            _ => out.push(first),
+        }
+        rest = &rest[len..];
+    }
+    out
+}
+
+/// Whether a text starts with `{n}`, `{n,}` or `{n,m}`.
+fn is_repetition(text: &str) -> bool {
+    let Some((inner, _)) = text[1..].split_once('}') else { return false };
+    let (least, most) = inner.split_once(',').unwrap_or((inner, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    !least.is_empty() && is_number(least) && is_number(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        compile(pattern).expect("an expression").is_match(text)
+    }
+
+    #[test]
+    fn go_s_syntax_is_read_as_go_reads_it() {
+        assert!(matches("^a{b}$", "a{b}"));
+        assert!(matches("^{,5}x{2}$", "{,5}xx"));
+        assert!(matches("^[[a]$", "["));
+        assert!(matches("^[a&&b]+$", "a&b"));
+        assert!(matches("^[]~~a^]+$", "]~^"));
+        assert!(matches("^[[:digit:]_]+$", "1_"));
+        assert!(matches(r"^\Qa.b*\E.$", "a.b*c"));
+        assert!(matches(r"^\Qa.b", "a.b"));
+        assert!(matches(r"^\x{41}\p{Greek}\012$", "A\u{3b1}\n"));
+        assert!(matches(r"^(?i)ABC(?P<n>\d+)\z", "abc1"));
+        assert!(matches(r"^\{$", "{"));
+        assert!(matches("é{1}[é]", "éé"));
+    }
+
+    #[test]
+    fn what_is_refused_says_where() {
+        let at = |pattern| match compile(pattern) {
+            Err(RegexpError::Syntax { at, reason }) => (at, reason),
+            other => panic!("{pattern}: {other:?}"),
+        };
+        assert_eq!(at("ab(c").0, 3);
+        assert_eq!(at("{}(c").0, 3);
+        assert_eq!(at("*").1, "repetition operator missing expression");
+        assert!(at(r"a(?=b)").1.contains("look-around"), "{}", at(r"a(?=b)").1);
+        at(r"[a\");
+        at("[a");
+        at("[[:a");
+        at("\\");
+    }
+
+    #[test]
+    fn long_and_huge_ones_are_refused() {
+        assert_eq!(compile(&"a".repeat(10_001)).err(), Some(RegexpError::Long(10_001)));
+        assert!(compile(&"a".repeat(10_000)).is_ok());
+        assert_eq!(compile("((a{1000}){1000}){1000}").err(), Some(RegexpError::Large));
+        assert!(compile(&"(".repeat(5_000)).is_err());
+        assert!(compile(&format!("{}a{}", "(".repeat(1_000), ")".repeat(1_000))).is_err());
+    }
+}
