@@ -1,0 +1,285 @@
+//! *errors*: a line for each query that failed, or one for many that failed alike (CoreDNS `plugin/errors`).
+//!
+//! Counting needs a clock: that of the queries, and for the time when none come [`Errors::flush`], which a timer calls.
+//! A pattern holds a number and a time, however many errors it counts.
+
+mod config;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::telemetry::log::{Logger, Severity};
+
+pub use config::{Config, Consolidate, Pattern, parse};
+
+/// The plugin.
+pub struct Errors {
+    patterns: Vec<Counter>,
+    /// The counts are told and nothing is counted any more.
+    stopped: AtomicBool,
+    /// *debug* is on somewhere, without which lines of that level are not written.
+    debug: Arc<AtomicBool>,
+    logger: Logger,
+}
+
+/// A pattern and its errors of the current period.
+struct Counter {
+    rule: Consolidate,
+    /// Written for each error that matches and by the timer, held for a few instructions. Ordinary queries never
+    /// touch it.
+    count: Mutex<Count>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    errors: u64,
+    /// When the first of them came.
+    since: Option<Instant>,
+}
+
+impl Errors {
+    /// The plugin for a stanza. `debug` is set by the *debug* directive.
+    pub fn new(config: &Config, logger: Logger, debug: Arc<AtomicBool>) -> Errors {
+        let patterns = config.patterns.iter().cloned();
+        let patterns = patterns.map(|rule| Counter { rule, count: Mutex::default() }).collect();
+        Errors { patterns, stopped: AtomicBool::new(false), debug, logger }
+    }
+
+    /// Tells the counts whose period is over. To be called every second.
+    pub fn flush(&self, now: Instant) {
+        for counter in &self.patterns {
+            let due = counter.take_due(now);
+            self.tell(counter, due);
+        }
+    }
+
+    /// Tells all counts. From then on each error is told by itself.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        for counter in &self.patterns {
+            let rest = std::mem::take(&mut *counter.count.lock());
+            self.tell(counter, rest.errors);
+        }
+    }
+
+    /// Whether there is anything to be flushed by a timer.
+    pub fn consolidates(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// Counts an error; gives the level at which it is to be told now, if it is.
+    fn count(&self, text: &str, now: Instant) -> Option<Severity> {
+        let Some(counter) = self.patterns.iter().find(|counter| counter.rule.pattern.regex.is_match(text)) else {
+            return Some(Severity::Error);
+        };
+        let due = counter.take_due(now);
+        self.tell(counter, due);
+        let is_first = {
+            let mut count = counter.count.lock();
+            // Looked at under the lock: what is counted before `stop` takes the count is told by it.
+            if self.stopped.load(Ordering::Acquire) {
+                return Some(counter.rule.severity);
+            }
+            count.errors += 1;
+            count.since.get_or_insert(now);
+            count.errors == 1
+        };
+        (is_first && counter.rule.show_first).then_some(counter.rule.severity)
+    }
+
+    /// Writes how many there were.
+    fn tell(&self, counter: &Counter, errors: u64) {
+        let Consolidate { period, pattern, severity, show_first } = &counter.rule;
+        // A single one that was shown needs no sum.
+        if errors > u64::from(*show_first) {
+            let text = format!("{errors} errors like '{}' occurred in last {}", pattern.text, GoDuration(*period));
+            self.line(*severity, &text);
+        }
+    }
+
+    fn line(&self, severity: Severity, text: &str) {
+        if severity != Severity::Debug || self.debug.load(Ordering::Relaxed) {
+            self.logger.line(severity, Some("errors"), text);
+        }
+    }
+}
+
+impl Counter {
+    /// Ends the period if it is over; gives its number of errors, or 0.
+    fn take_due(&self, now: Instant) -> u64 {
+        let mut count = self.count.lock();
+        match count.since {
+            Some(since) if now.saturating_duration_since(since) >= self.rule.period => {
+                std::mem::take(&mut *count).errors
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Plugin for Errors {
+    fn name(&self) -> &'static str {
+        "errors"
+    }
+
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
+    }
+
+    fn sent(&self, exchange: &Exchange<'_>, _: &Sent) {
+        let Some(failure) = &exchange.state.failure else { return };
+        let text = failure.to_string();
+        let Some(severity) = self.count(&text, exchange.now) else { return };
+        let (question, rcode) = (exchange.question(), exchange.state.reply.rcode.0);
+        self.line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
+    }
+}
+
+/// A duration as Go writes it: `1h0m5s`, `1.5s`, `500ms`.
+struct GoDuration(Duration);
+
+impl std::fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nanoseconds = self.0.as_nanos();
+        let (unit, name) = match nanoseconds {
+            0 => return f.write_str("0s"),
+            1..1_000 => (1, "ns"),
+            1_000..1_000_000 => (1_000, "µs"),
+            1_000_000..1_000_000_000 => (1_000_000, "ms"),
+            _ => (1_000_000_000, "s"),
+        };
+        let (mut whole, fraction) = (nanoseconds / unit, nanoseconds % unit);
+        if name == "s" {
+            let (hours, minutes) = (whole / 3_600, whole / 60 % 60);
+            if hours > 0 {
+                write!(f, "{hours}h")?;
+            }
+            if hours > 0 || minutes > 0 {
+                write!(f, "{minutes}m")?;
+            }
+            whole %= 60;
+        }
+        write!(f, "{whole}")?;
+        if fraction > 0 {
+            // As many digits as the unit has, without the zeros at the end.
+            let mut digits = String::new();
+            write!(digits, "{:0width$}", fraction, width = unit.ilog10() as usize)?;
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        f.write_str(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Failure;
+    use crate::plugins::testing::{client, code, config, packet, send};
+    use crate::telemetry::log::Format;
+    use crate::wire::{Rcode, Type};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        errors: Arc<Errors>,
+        logger: Logger,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(lines: &str) -> Bench {
+            let logger = Logger::unwritten(Format::Text);
+            let errors = Errors::new(&config(lines, parse), logger.clone(), Arc::default());
+            Bench { errors: Arc::new(errors), logger, start: Instant::now() }
+        }
+
+        /// A query that fails so, `seconds` after the start; gives what is logged.
+        fn fail(&self, seconds: u32, failure: Option<Failure>) -> String {
+            let now = self.start + SECOND * seconds;
+            let plugins: Vec<Arc<dyn Plugin>> = vec![self.errors.clone(), code(Rcode::SERVFAIL, failure)];
+            send(plugins, &packet("Web", Type::A, None), client("127.0.0.1:1"), now);
+            self.logger.take()
+        }
+
+        fn flush(&self, seconds: u32) -> String {
+            self.errors.flush(self.start + SECOND * seconds);
+            self.logger.take()
+        }
+    }
+
+    const OVERLOAD: Option<Failure> = Some(Failure::Overload("forward"));
+    const LINE: &str = "[ERROR] plugin/errors: 2 web. A: plugin/forward: too many queries are waiting for an answer\n";
+
+    #[test]
+    fn a_failure_is_a_line_and_a_code_alone_is_none() {
+        let bench = Bench::new("errors");
+        assert_eq!(bench.fail(0, OVERLOAD), LINE);
+        assert_eq!(bench.fail(0, OVERLOAD), LINE);
+        assert_eq!(bench.fail(0, None), "");
+        assert!(!bench.errors.consolidates());
+    }
+
+    #[test]
+    fn errors_that_match_are_counted() {
+        let bench = Bench::new("errors {\n consolidate 90s too.many warning\n consolidate 1s .* info\n}");
+        assert_eq!(bench.fail(0, OVERLOAD), "");
+        assert_eq!(bench.fail(89, OVERLOAD), "");
+        assert_eq!(bench.flush(89), "");
+        let sum = "[WARNING] plugin/errors: 2 errors like 'too.many' occurred in last 1m30s\n";
+        assert_eq!(bench.flush(90), sum);
+        assert_eq!(bench.flush(1000), "");
+        // The next period starts with the next error, and ends with one too.
+        assert_eq!(bench.fail(1000, OVERLOAD), "");
+        assert_eq!(bench.fail(1091, OVERLOAD), "[WARNING] plugin/errors: 1 errors like 'too.many' occurred in last 1m30s\n");
+        assert_eq!(bench.fail(1091, Some(Failure::NoNextPlugin("x"))), "");
+        assert_eq!(bench.flush(1092), "[INFO] plugin/errors: 1 errors like '.*' occurred in last 1s\n");
+    }
+
+    #[test]
+    fn the_first_is_shown_and_a_lone_one_is_not_summed() {
+        let bench = Bench::new("errors {\n consolidate 1m too.many show_first\n}");
+        assert_eq!(bench.fail(0, OVERLOAD), LINE);
+        assert_eq!(bench.flush(60), "");
+        assert_eq!(bench.fail(60, OVERLOAD), LINE);
+        assert_eq!(bench.fail(61, OVERLOAD), "");
+        assert_eq!(bench.flush(120), "[ERROR] plugin/errors: 2 errors like 'too.many' occurred in last 1m0s\n");
+    }
+
+    #[test]
+    fn stop_tells_what_was_counted_and_counts_no_more() {
+        let bench = Bench::new("errors {\n consolidate 1h too.many\n}");
+        assert_eq!(bench.fail(0, OVERLOAD), "");
+        bench.errors.stop();
+        assert_eq!(bench.logger.take(), "[ERROR] plugin/errors: 1 errors like 'too.many' occurred in last 1h0m0s\n");
+        assert_eq!(bench.fail(1, OVERLOAD), LINE);
+        bench.errors.stop();
+        assert_eq!(bench.logger.take(), "");
+    }
+
+    #[test]
+    fn debug_lines_need_debug() {
+        let bench = Bench::new("errors {\n consolidate 1s .* debug\n}");
+        bench.fail(0, OVERLOAD);
+        assert_eq!(bench.flush(1), "");
+        bench.errors.debug.store(true, Ordering::Relaxed);
+        bench.fail(1, OVERLOAD);
+        assert_eq!(bench.flush(2), "[DEBUG] plugin/errors: 1 errors like '.*' occurred in last 1s\n");
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        let show = |nanoseconds| GoDuration(Duration::from_nanos(nanoseconds)).to_string();
+        assert_eq!(show(0), "0s");
+        assert_eq!(show(1), "1ns");
+        assert_eq!(show(1_100), "1.1µs");
+        assert_eq!(show(500_000_000), "500ms");
+        assert_eq!(show(1_050_000_000), "1.05s");
+        assert_eq!(show(60_000_000_000), "1m0s");
+        assert_eq!(show(3_600_000_000_000 * 25 + 500_000_000), "25h0m0.5s");
+    }
+}
