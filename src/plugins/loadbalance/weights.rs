@@ -1,0 +1,197 @@
+//! The file of *loadbalance weighted*: a name in a line of its own, then its addresses with a weight each.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+use crate::plugins::changing::ChangingFile;
+use crate::wire::{Name, NameBuf};
+
+/// The most octets of a file.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// The most octets of a line (Go's `bufio.MaxScanTokenSize`).
+const MAX_LINE: usize = 64 * 1024;
+
+/// The weight of an address that has none.
+pub(super) const DEFAULT_WEIGHT: u8 = 1;
+
+/// Why a weight file is refused; the words are CoreDNS's.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// It cannot be opened. It may come yet.
+    #[error("weight file open error: {0}")]
+    Open(#[source] io::Error),
+    /// It cannot be read.
+    #[error("weight file reading error: {0}")]
+    Read(#[source] io::Error),
+    /// Larger than any weight file.
+    #[error("weight file is longer than {MAX_FILE} bytes")]
+    Large,
+    /// An address stands where a name must.
+    #[error("line {line}: wrong domain name:\"{text}\" (Maybe a missing weight value?)")]
+    Name { line: usize, text: String },
+    /// No address.
+    #[error("line {line}: wrong IP address:\"{text}\"")]
+    Address { line: usize, text: String },
+    /// No weight, 1–255.
+    #[error("line {line}: wrong weight value:\"{text}\"")]
+    Weight { line: usize, text: String },
+    /// A weight before any name.
+    #[error("line {line}: missing domain name")]
+    NoName { line: usize },
+    /// Too many words.
+    #[error("line {line}: could not parse weight line:\"{text}\"")]
+    Line { line: usize, text: String },
+    /// A line that is too long.
+    #[error("line {line}: token too long")]
+    LongLine { line: usize },
+}
+
+/// The weights of addresses, by name in lower-case wire form. CoreDNS compares letter case too, so that a client which
+/// mixes it gets no weights.
+#[derive(Debug, Default)]
+pub(super) struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
+
+impl Weights {
+    /// Reads a file's text.
+    pub(super) fn read(text: &str) -> Result<Weights, WeightError> {
+        let mut weights = Weights::default();
+        // A name that no question can have is passed over, with its addresses.
+        let mut name: Option<Option<NameBuf>> = None;
+        for (line, text) in text.lines().enumerate().map(|(index, text)| (index + 1, text.trim())) {
+            if text.len() > MAX_LINE {
+                return Err(WeightError::LongLine { line });
+            }
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let words: Vec<&str> = text.split_whitespace().take(3).collect();
+            match words[..] {
+                [domain] => {
+                    if domain.parse::<IpAddr>().is_ok() {
+                        return Err(WeightError::Name { line, text: domain.to_owned() });
+                    }
+                    name = Some(NameBuf::from_text(domain).ok().map(|name| name.to_lower()));
+                }
+                [address, weight] => {
+                    let address = address
+                        .parse::<IpAddr>()
+                        .map_err(|_| WeightError::Address { line, text: address.to_owned() })?
+                        .to_canonical();
+                    let is_number = weight.bytes().all(|byte| byte.is_ascii_digit());
+                    let value = weight.parse::<u8>().ok().filter(|value| is_number && *value > 0);
+                    let value = value.ok_or_else(|| WeightError::Weight { line, text: weight.to_owned() })?;
+                    if let Some(name) = name.as_ref().ok_or(WeightError::NoName { line })? {
+                        weights.0.entry(name.as_wire().into()).or_default().push((address, value));
+                    }
+                }
+                _ => return Err(WeightError::Line { line, text: text.chars().take(200).collect() }),
+            }
+        }
+        Ok(weights)
+    }
+
+    /// The weights of a name in lower case, in the order of the file; the first of an address counts.
+    pub(super) fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
+        self.0.get(name.as_wire()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A weight file.
+#[derive(Debug)]
+pub struct WeightFile {
+    /// Written by the readers of the file alone; every query reads it.
+    weights: ArcSwap<Weights>,
+    /// Held while the file is read.
+    file: Mutex<ChangingFile>,
+}
+
+impl WeightFile {
+    /// A file that is not read yet.
+    pub(super) fn new(path: PathBuf) -> WeightFile {
+        WeightFile { weights: ArcSwap::default(), file: Mutex::new(ChangingFile::new(path)) }
+    }
+
+    /// Reads it if it has changed. What was read last stays where it cannot be.
+    pub(super) fn read(&self) -> Result<(), WeightError> {
+        let mut file = self.file.lock();
+        let Some(opened) = file.open_if_changed().map_err(WeightError::Open)? else { return Ok(()) };
+        let weights = Weights::read(&whole(opened)?)?;
+        self.weights.store(Arc::new(weights));
+        info!(plugin = "loadbalance", "Successfully reloaded weight file {}", file.path().display());
+        Ok(())
+    }
+
+    /// Reads it if it has changed, and logs what is wrong with it.
+    ///
+    /// Blocks on the file system: for a timer, not for a query.
+    pub fn refresh(&self) {
+        if let Err(error) = self.read() {
+            error!(plugin = "loadbalance", "weight file {}: {error}", self.path().display());
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        let file = self.file.lock();
+        let path: &Path = file.path();
+        path.to_owned()
+    }
+
+    /// What was read.
+    pub(super) fn weights(&self) -> Guard<Arc<Weights>> {
+        self.weights.load()
+    }
+}
+
+/// The text of a file that is not too long.
+fn whole(file: File) -> Result<String, WeightError> {
+    let mut octets = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut octets).map_err(WeightError::Read)?;
+    if octets.len() as u64 > MAX_FILE {
+        return Err(WeightError::Large);
+    }
+    Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::n;
+
+    #[test]
+    fn names_have_addresses_with_weights() {
+        let text = "# c\n\nWww.example\n 10.0.0.1 3\n\t10.0.0.2\t255\na..b\n10.0.0.9 9\nx.\nfd00::1 +\n";
+        assert!(matches!(Weights::read(text), Err(WeightError::Weight { line: 9, .. })));
+        let weights = Weights::read(&text.replace('+', "1\nwww.example.\n::ffff:10.0.0.3 7")).expect("weights");
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let expected = [(ip("10.0.0.1"), 3), (ip("10.0.0.2"), 255), (ip("10.0.0.3"), 7)];
+        assert_eq!(weights.of(n("www.example").as_name()), expected);
+        assert_eq!(weights.of(n("x").as_name()), [(ip("fd00::1"), 1)]);
+        assert_eq!(weights.of(n("y").as_name()), []);
+    }
+
+    #[test]
+    fn what_coredns_refuses_is_refused() {
+        let long = "x".repeat(MAX_LINE + 1);
+        for (text, message) in [
+            ("a\n10.0.0.1", "line 2: wrong domain name:\"10.0.0.1\" (Maybe a missing weight value?)"),
+            ("a\n10.0.0 1", "line 2: wrong IP address:\"10.0.0\""),
+            ("10.0.0.1 1", "line 1: missing domain name"),
+            ("a\n10.0.0.1 0", "line 2: wrong weight value:\"0\""),
+            ("a\n10.0.0.1 256", "line 2: wrong weight value:\"256\""),
+            ("a\n10.0.0.1 +1", "line 2: wrong weight value:\"+1\""),
+            ("a\n10.0.0.1 1 # c", "line 2: could not parse weight line:\"10.0.0.1 1 # c\""),
+            (&long, "line 1: token too long"),
+        ] {
+            assert_eq!(Weights::read(text).expect_err(text).to_string(), message);
+        }
+    }
+}
