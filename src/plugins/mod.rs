@@ -7,15 +7,23 @@
 pub mod any;
 pub mod bind;
 pub mod bufsize;
+mod changing;
 pub mod chaos;
 pub mod debug;
+pub mod errors;
+pub mod hosts;
 pub mod kubernetes;
+pub mod loadbalance;
 pub mod local;
+pub mod log;
 pub mod metadata;
 pub mod minimal;
 pub mod nsid;
+mod regexp;
 pub mod root;
 mod table;
+#[cfg(test)]
+mod testing;
 pub mod whoami;
 
 use std::path::Path;
