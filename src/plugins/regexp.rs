@@ -55,7 +55,8 @@ fn syntax(text: &str, translated: &str, drawing: &str) -> RegexpError {
     let at = carets.and_then(|line| line.find('^')).map_or(0, |at| at.saturating_sub(indent));
     // Back to where it stands in the text: the shortest beginning whose translation is that long.
     let shortest = |at| text.char_indices().position(|(end, _)| translate(&text[..end]).chars().count() >= at);
-    let at = if text == translated { at } else { shortest(at).unwrap_or(at) };
+    let end = text.chars().count();
+    let at = if text == translated { at.min(end) } else { shortest(at).unwrap_or(end) };
     RegexpError::Syntax { reason, at: at + 1 }
 }
 
@@ -146,6 +147,7 @@ mod tests {
         };
         assert_eq!(at("ab(c").0, 3);
         assert_eq!(at("{}(c").0, 3);
+        assert_eq!(at("&({\\x").0, 6);
         assert_eq!(at("*").1, "repetition operator missing expression");
         assert!(at(r"a(?=b)").1.contains("look-around"), "{}", at(r"a(?=b)").1);
         at(r"[a\");
@@ -161,5 +163,19 @@ mod tests {
         assert_eq!(compile("((a{1000}){1000}){1000}").err(), Some(RegexpError::Large));
         assert!(compile(&"(".repeat(5_000)).is_err());
         assert!(compile(&format!("{}a{}", "(".repeat(1_000), ")".repeat(1_000))).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in r"[\\\\QE\[\]{}(),:&~^a0xpé*\n-]{0,40}") {
+            if let Err(RegexpError::Syntax { at, .. }) = compile(&text) {
+                assert!(at <= text.chars().count() + 1, "{text}: {at}");
+            }
+        }
+
+        #[test]
+        fn quoted_text_matches_itself(text in r"[^\\]{0,40}") {
+            assert!(matches(&format!(r"^\Q{text}\E$"), &text));
+        }
     }
 }

@@ -264,4 +264,20 @@ mod tests {
         let (_, skipped) = Table::read(&b"10.0.0.1 \xff a.x"[..], &[n(".")], true).expect("a table");
         assert_eq!(skipped.names, 1);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_file_is_cut(
+            text in r"([ \t\n#*.a-c%:\x00é]|10\.0\.0\.1 |fd00::1 |\*\.b){0,60}", capacity in 1usize..9,
+        ) {
+            let whole = Table::read(text.as_bytes(), &[n(".")], true).expect("a table");
+            let cut = Table::read(io::BufReader::with_capacity(capacity, text.as_bytes()), &[n(".")], true).expect("a table");
+            assert_eq!(whole.1, cut.1);
+            assert_eq!(format!("{:?}", (sorted(&whole.0.names), whole.0.entries)), format!("{:?}", (sorted(&cut.0.names), cut.0.entries)));
+        }
+    }
+
+    fn sorted(names: &Names) -> std::collections::BTreeMap<&[u8], &Addresses> {
+        names.iter().map(|(name, addresses)| (&**name, addresses)).collect()
+    }
 }
