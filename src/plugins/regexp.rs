@@ -1,8 +1,8 @@
 //! Regular expressions as Go reads them (RE2 syntax), for the directives that hold some.
 //!
 //! The `regex` crate reads nearly the same. What it reads otherwise is rewritten here: a brace that starts no repetition
-//! stands for itself in Go, so do `[`, `&` and `~` within a class, and `\Q…\E` quotes. Left as they are: `\d`, `\w`,
-//! `\s` and `\b`, which know more than ASCII here.
+//! stands for itself in Go, so do `[`, `&` and `~` within a class, `\Q…\E` quotes, and `\d`, `\w`, `\s` and `\b` know ASCII
+//! only. Left as it is: a repetition of a repetition (`a**`), which Go refuses.
 
 use regex::{Regex, RegexBuilder};
 
@@ -81,7 +81,10 @@ fn translate(text: &str) -> String {
                 if matches!(&rest[1..len], "x" | "p" | "P") && rest[len..].starts_with('{') {
                     len += rest[len..].find('}').map_or(0, |end| end + 1);
                 }
-                out.push_str(&rest[..len]);
+                out.push_str(match &rest[..len] {
+                    "\\b" if !in_class => r"(?-u:\b)",
+                    escape => ascii_class(escape).unwrap_or(escape),
+                });
             }
             '[' if !in_class => {
                 in_class = true;
@@ -105,6 +108,19 @@ fn translate(text: &str) -> String {
         rest = &rest[len..];
     }
     out
+}
+
+/// Go's meaning of an escape that stands for a class. The crate lets a class stand within one.
+fn ascii_class(escape: &str) -> Option<&'static str> {
+    Some(match escape {
+        r"\d" => "[0-9]",
+        r"\D" => "[^0-9]",
+        r"\w" => "[0-9A-Za-z_]",
+        r"\W" => "[^0-9A-Za-z_]",
+        r"\s" => r"[\t\n\f\r ]",
+        r"\S" => r"[^\t\n\f\r ]",
+        _ => return None,
+    })
 }
 
 /// Whether a text starts with `{n}`, `{n,}` or `{n,m}`.
@@ -137,6 +153,7 @@ mod tests {
         assert!(matches(r"^(?i)ABC(?P<n>\d+)\z", "abc1"));
         assert!(matches(r"^\{$", "{"));
         assert!(matches("é{1}[é]", "éé"));
+        assert!(!matches(r"\d|\w|\b", "é\u{661}") && matches(r"^[\W]\D[^\d\s]$", "é\u{661}a"));
     }
 
     #[test]
