@@ -2,17 +2,24 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use super::configuration::{Block, Configuration};
 use crate::chain::{self, Chains, Plan, Plugin};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
-use crate::corefile::{Diagnostics, Listen, check_keys};
+use crate::corefile::{Corefile, Diagnostic, Diagnostics, Listen, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::kubernetes::Kubernetes;
-use crate::plugins::{Setting, any, bufsize, chaos, local, minimal, nsid, whoami};
+use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
+
+/// How often consolidated errors are looked through.
+const FLUSH: Duration = Duration::from_secs(1);
+/// A file is looked at no more often than this, whatever `reload` says.
+const SOONEST: Duration = Duration::from_millis(100);
 
 /// What plugins need of the world.
 pub struct World {
@@ -22,6 +29,18 @@ pub struct World {
     pub hostname: String,
     /// This machine's interfaces.
     pub interfaces: Vec<Interface>,
+    /// Lines of level debug are written; set once it is known whether *debug* stands in some block.
+    pub debug: Arc<AtomicBool>,
+}
+
+/// Something that is done again and again beside the answers.
+pub struct Chore {
+    /// How often.
+    pub every: Duration,
+    /// What. It may block.
+    pub run: Box<dyn Fn() + Send + Sync>,
+    /// What is done once at the end.
+    pub stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What has been built.
@@ -32,6 +51,8 @@ pub struct Built {
     pub indexes: Vec<Followed>,
     /// *debug* stands in some block.
     pub debug: bool,
+    /// What is done beside the answers.
+    pub chores: Vec<Chore>,
 }
 
 /// One socket, UDP and TCP.
@@ -66,10 +87,12 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     };
     check_keys(&configuration.corefile, port, &listen, diagnostics);
 
-    let mut indexes = Indexes::of(configuration);
+    let indexes = Indexes::of(configuration);
+    let mut chores = Vec::new();
     let mut sockets: Vec<(Option<Address>, u16, Vec<chain::Block>, bool)> = Vec::new();
     for (block, bound) in configuration.blocks.iter().zip(&binds) {
-        let plan = plan(block, bound.as_deref(), &mut indexes, world);
+        let maker = Maker { block, bound: bound.as_deref(), indexes: &indexes, world };
+        let plan = maker.plan(&mut chores, diagnostics, &configuration.corefile);
         let other_classes = block.settings.iter().any(|setting| matches!(setting, Setting::Chaos(_)));
         let addresses: Vec<Option<Address>> = match bound {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -94,7 +117,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         chains: Arc::new(Chains::new(blocks, other_classes)),
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
-    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug }
+    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores }
 }
 
 /// The addresses of a block's *bind*, if it has one.
@@ -105,18 +128,57 @@ fn bound(block: &Block, interfaces: &[Interface], diagnostics: &mut Diagnostics)
     })
 }
 
-/// The plugins of a block.
-fn plan(block: &Block, bound: Option<&[Address]>, indexes: &mut Indexes, world: &World) -> Plan {
-    let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
-    for setting in &block.settings {
-        plugins.push(match setting {
+/// What the plugins of a block are made from.
+struct Maker<'a> {
+    block: &'a Block,
+    /// The addresses of its *bind*.
+    bound: Option<&'a [Address]>,
+    indexes: &'a Indexes,
+    world: &'a World,
+}
+
+impl Maker<'_> {
+    /// The plugins of the block.
+    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics, corefile: &Corefile) -> Plan {
+        let mut plugins = Vec::new();
+        for setting in &self.block.settings {
+            match self.plugin(setting, chores) {
+                Ok(plugin) => plugins.extend(plugin),
+                Err((name, message)) => {
+                    let span = corefile.blocks[self.block.index].directives_named(name).next().map(|found| found.span);
+                    diagnostics.push(Diagnostic::error(Stage::Setup, span, message).plugin(name));
+                }
+            }
+        }
+        Plan::new(plugins)
+    }
+
+    /// The plugin of a directive, if it makes one; else why not: the directive and the mistake.
+    fn plugin(
+        &self, setting: &Setting, chores: &mut Vec<Chore>,
+    ) -> Result<Option<Arc<dyn Plugin>>, (&'static str, String)> {
+        let world = self.world;
+        let plugin: Arc<dyn Plugin> = match setting {
             // These make no plugin.
-            Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => continue,
+            Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })
             }
             Setting::Bufsize(config) => Arc::new(bufsize::Bufsize { config: *config }),
+            Setting::Errors(config) => {
+                let plugin = Arc::new(errors::Errors::new(config, world.logger.clone(), world.debug.clone()));
+                if plugin.consolidates() {
+                    let (flushed, stopped) = (plugin.clone(), plugin.clone());
+                    let run = Box::new(move || flushed.flush(Instant::now()));
+                    chores.push(Chore { every: FLUSH, run, stop: Some(Box::new(move || stopped.stop())) });
+                }
+                plugin
+            }
+            Setting::Log(config) => {
+                let metadata = self.block.settings.iter().any(|setting| matches!(setting, Setting::Metadata(_)));
+                Arc::new(log::Log::new(config, metadata, world.logger.clone()))
+            }
             Setting::Local(config) => Arc::new(local::Local { config: config.clone() }),
             Setting::Any => Arc::new(any::Any),
             Setting::Chaos(config) => Arc::new(chaos::Chaos {
@@ -124,16 +186,34 @@ fn plan(block: &Block, bound: Option<&[Address]>, indexes: &mut Indexes, world: 
                 authors: config.authors.clone(),
                 hostname: world.hostname.clone(),
             }),
+            Setting::Loadbalance(config) => {
+                let plugin = loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
+                if let Some(file) = plugin.file().cloned() {
+                    chores.extend(reread(plugin.reload(), move || file.refresh()));
+                }
+                Arc::new(plugin)
+            }
             Setting::Minimal => Arc::new(minimal::Minimal),
+            Setting::Hosts(config) => {
+                let plugin = hosts::Hosts::new(config);
+                let file = plugin.file().clone();
+                chores.extend(reread(plugin.reload(), move || file.refresh()));
+                Arc::new(plugin)
+            }
             Setting::Kubernetes(config) => {
-                let index = indexes.index_for(&config.labels, &config.namespace_labels);
-                let own = own_addresses(bound, &world.interfaces);
+                let index = self.indexes.index_for(&config.labels, &config.namespace_labels);
+                let own = own_addresses(self.bound, &world.interfaces);
                 Arc::new(Kubernetes::new(config.answers.clone(), index, own))
             }
             Setting::Whoami => Arc::new(whoami::Whoami),
-        });
+        };
+        Ok(Some(plugin))
     }
-    Plan::new(plugins)
+}
+
+/// A file that is looked at again and again; never where `every` is zero.
+fn reread(every: Duration, run: impl Fn() + Send + Sync + 'static) -> Option<Chore> {
+    (!every.is_zero()).then(|| Chore { every: every.max(SOONEST), run: Box::new(run), stop: None })
 }
 
 /// This server's own addresses, of which its `ns.dns` and NS records tell: those of *bind*, or all of the machine.

@@ -8,7 +8,7 @@ use crate::plugins::{self, Setting};
 use crate::wire::NameBuf;
 
 /// Served where there is no Corefile, or one without a server block, as CoreDNS does.
-const DEFAULT_COREFILE: &str = ". {\n    whoami\n}\n";
+const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 
 /// A configuration.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{Built, Followed, Listener, World, build};
+use super::build::{Built, Chore, Followed, Listener, World, build};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::corefile::{Diagnostics, RealFiles, Severity, render_json, render_text};
 use crate::plugins::DIRECTIVES;
@@ -105,10 +105,15 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     result
 }
 
-fn serve_with(args: &Args, logger: &Logger, debug: &AtomicBool) -> anyhow::Result<()> {
+fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    let world = World { logger: logger.clone(), hostname: machine::hostname(), interfaces: machine::interfaces() };
+    let world = World {
+        logger: logger.clone(),
+        hostname: machine::hostname(),
+        interfaces: machine::interfaces(),
+        debug: debug.clone(),
+    };
     let built = build(&configuration, args.port, &world, &mut diagnostics);
     let text = render_text(&diagnostics, &configuration.corefile.sources);
     if diagnostics.has_errors() {
@@ -125,7 +130,9 @@ fn serve_with(args: &Args, logger: &Logger, debug: &AtomicBool) -> anyhow::Resul
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let mut signals = Signals::new(&runtime)?;
-    let Built { listeners, indexes, debug } = built;
+    let Built { listeners, indexes, debug, chores } = built;
+    let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
+    chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
     // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
     let _following = follow(args, indexes)?;
     let settings = Settings { recover: !debug, ..Settings::default() };
@@ -142,9 +149,20 @@ fn serve_with(args: &Args, logger: &Logger, debug: &AtomicBool) -> anyhow::Resul
         // SIGINT, SIGQUIT: end.
         End::Now => {}
     }
+    chores.iter().filter_map(|chore| chore.stop.as_ref()).for_each(|stop| stop());
     // A look-up that still waits does not keep the program.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Does a chore again and again, beside the threads that answer.
+async fn repeat(chore: Arc<Chore>) {
+    loop {
+        tokio::time::sleep(chore.every).await;
+        let chore = chore.clone();
+        // A chore that panics has been told of; the next round may go well.
+        let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
+    }
 }
 
 /// Loads the manifests and follows them.

@@ -62,9 +62,9 @@ impl Plan {
         }
     }
 
-    /// Tells every plugin what was sent.
+    /// Tells every plugin what was sent, last to first, so that *log* writes before *errors*, as in CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
-        for plugin in &self.plugins {
+        for plugin in self.plugins.iter().rev() {
             plugin.sent(exchange, sent);
         }
     }

@@ -102,5 +102,9 @@ fn fallthrough(line: &mut Arguments<'_, '_>) -> crate::chain::Fallthrough {
         return crate::chain::Fallthrough::Always;
     }
     let zones = line.zones();
-    crate::chain::Fallthrough::Within(zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect())
+    let zones: Vec<_> = zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect();
+    match zones.is_empty() {
+        true => crate::chain::Fallthrough::Never,
+        false => crate::chain::Fallthrough::Within(zones),
+    }
 }

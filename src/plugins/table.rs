@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{Context, any, bind, bufsize, chaos, debug, kubernetes, local, metadata, minimal, nsid, root, whoami};
+use super::{
+    Context, any, bind, bufsize, chaos, debug, errors, hosts, kubernetes, loadbalance, local, log, metadata, minimal, nsid,
+    root, whoami,
+};
 use crate::corefile::Directive;
 
 /// A directive of CoreDNS.
@@ -33,14 +36,22 @@ pub enum Setting {
     Bind(bind::Config),
     /// *debug*.
     Debug,
+    /// *errors*.
+    Errors(errors::Config),
+    /// *log*.
+    Log(log::Config),
     /// *local*.
     Local(local::Config),
     /// *any*.
     Any,
     /// *chaos*.
     Chaos(chaos::Config),
+    /// *loadbalance*.
+    Loadbalance(loadbalance::Config),
     /// *minimal*.
     Minimal,
+    /// *hosts*.
+    Hosts(hosts::Config),
     /// *kubernetes*.
     Kubernetes(Box<kubernetes::Config>),
     /// *whoami*.
@@ -86,15 +97,15 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("pprof"),
     planned("shed"),
     planned("prometheus"),
-    planned("errors"),
-    planned("log"),
+    once("errors", |stanzas, context| errors::parse(stanzas, context).map(Setting::Errors)),
+    built("log", |stanzas, context| log::parse(stanzas, context).map(Setting::Log)),
     planned("dnstap"),
     built("local", |stanzas, context| local::parse(stanzas, context).map(Setting::Local)),
     planned("dns64"),
     planned("siit"),
     built("any", |stanzas, context| any::parse(stanzas, context).map(|()| Setting::Any)),
     built("chaos", |stanzas, context| chaos::parse(stanzas, context).map(Setting::Chaos)),
-    planned("loadbalance"),
+    built("loadbalance", |stanzas, context| loadbalance::parse(stanzas, context).map(Setting::Loadbalance)),
     planned("tsig"),
     planned("rewrite"),
     planned("autopath"),
@@ -107,7 +118,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("template"),
     planned("transfer"),
     planned("dynupdate"),
-    planned("hosts"),
+    once("hosts", |stanzas, context| hosts::parse(stanzas, context).map(Setting::Hosts)),
     planned("route53"),
     planned("azure"),
     planned("clouddns"),

@@ -86,7 +86,7 @@ impl Config {
     /// Reads one line in the braces; `None` after an error.
     fn property(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
         match line.name() {
-            "fallthrough" => self.fallthrough = fallthrough(line),
+            "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line),
             "fallthrough_unsupported" => self.fallthrough_unsupported = true,
             "no_reverse" => {
                 self.reverse = false;
@@ -125,17 +125,6 @@ impl Config {
             self.inline.push_str(&word.text);
         }
         self.inline.push('\n');
-    }
-}
-
-/// Reads `fallthrough [ZONES...]`. Where no zone is valid none is left, and nothing goes on (CoreDNS `pkg/fall`).
-fn fallthrough(line: &mut Arguments<'_, '_>) -> Fallthrough {
-    if !line.more() {
-        return Fallthrough::Always;
-    }
-    match names(&line.zones()) {
-        zones if zones.is_empty() => Fallthrough::Never,
-        zones => Fallthrough::Within(zones),
     }
 }
 
