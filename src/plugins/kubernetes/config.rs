@@ -69,12 +69,17 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let stanza = stanzas.first()?;
     let mut line = Arguments::of(stanza, context.diagnostics);
     let zones = line.zones();
-    let answers = Answers { zones: Vec::new(), view: View::default(), ttl: 5, fallthrough: Default::default() };
+    let answers = Answers {
+        zones: Vec::new(),
+        multicluster: Vec::new(),
+        view: View::default(),
+        ttl: 5,
+        fallthrough: Default::default(),
+    };
     let mut config = Config { answers, labels: None, namespace_labels: None, api: Api::default() };
-    let mut multicluster = false;
     for property in line.body() {
         let mut inner = line.enter(property);
-        property_line(&mut inner, &mut config, &mut multicluster);
+        property_line(&mut inner, &mut config);
         inner.finish();
     }
     let view = &mut config.answers.view;
@@ -98,11 +103,18 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         line.error_expected(&stanza.name, "non-reverse zone name must be used", "a zone such as cluster.local");
         return None;
     }
+    let zones = &config.answers.zones;
+    if let Some(zone) = config.answers.multicluster.iter().find(|zone| !zones.contains(zone)) {
+        let message = format!("is not authoritative for the multicluster zone {zone}");
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        line.error_expected(&stanza.name, message, "a zone of this stanza");
+        return None;
+    }
     Some(config)
 }
 
 /// Reads one property.
-fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config, multicluster: &mut bool) {
+fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
     let (view, api) = (&mut config.answers.view, &mut config.api);
     match line.name() {
         "endpoint" => {
@@ -164,13 +176,11 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config, multicluster
             None => line.warning(line.name_token(), "'ignore' without 'empty_service' does nothing"),
         },
         "multicluster" => {
-            *multicluster = true;
-            line.error_expected(
-                line.name_token(),
-                "multicluster zones are not served by this version",
-                "a stanza without 'multicluster'",
-            );
-            line.ignore_rest();
+            if let Some(first) = line.peek() {
+                let message = "ServiceImports are not followed yet: no Service has a name in a multicluster zone";
+                line.warning(first, message);
+            }
+            config.answers.multicluster = line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
         }
         "startup_timeout" => {
             // A timeout of 0 makes CoreDNS panic; here it is an error.

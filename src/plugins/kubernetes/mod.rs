@@ -28,6 +28,8 @@ use crate::wire::{NameBuf, Question, Rcode, Type};
 pub struct Answers {
     /// The zones, in the order of the stanza; not empty.
     pub zones: Vec<NameBuf>,
+    /// Those of them whose Services are the ServiceImports of several clusters, of which none is known yet.
+    pub multicluster: Vec<NameBuf>,
     /// What of the cluster is shown.
     pub view: View,
     /// Seconds that an answer may be kept: 0–3600.
@@ -58,6 +60,7 @@ struct Zone {
     name: NameBuf,
     labels: usize,
     reverse: bool,
+    multicluster: bool,
 }
 
 /// What is said of a name.
@@ -77,7 +80,8 @@ enum Said {
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
     pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
-        let zones: Vec<Zone> = answers.zones.iter().map(Zone::new).collect();
+        let zones = answers.zones.iter().map(|name| Zone::new(name, answers.multicluster.contains(name)));
+        let zones: Vec<Zone> = zones.collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
@@ -90,13 +94,13 @@ impl Kubernetes {
 }
 
 impl Zone {
-    fn new(name: &NameBuf) -> Zone {
+    fn new(name: &NameBuf, multicluster: bool) -> Zone {
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"].into_iter().any(|tree| {
             NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name()))
         });
-        Zone { labels: name.as_name().labels().count(), name, reverse }
+        Zone { labels: name.as_name().labels().count(), name, reverse, multicluster }
     }
 }
 
@@ -164,6 +168,9 @@ impl Stanza {
         // but they do not leave the cluster then either.
         if !self.index.synced() && (name != ClusterName::Other || self.answers.fallthrough.covers(question)) {
             return Said::Code(Rcode::SERVFAIL);
+        }
+        if zone.multicluster && records::service_name(&name).is_some() {
+            return Said::NameError(Reason::NoSuchService);
         }
         match self.index.lookup(&name, &self.answers.view) {
             Lookup::Missing(reason) => Said::NameError(reason),

@@ -339,7 +339,7 @@ impl Stanza {
 }
 
 /// The Service that a name is about.
-fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>> {
+pub(super) fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>> {
     match *name {
         ClusterName::Service(service)
         | ClusterName::Endpoint(service, _)
