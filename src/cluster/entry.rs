@@ -200,11 +200,15 @@ impl Slice {
         let to = self.by_hostname.partition_point(|row| hostname(row) <= endpoint.label);
         let by_hostname = self.by_hostname[from..to].iter().map(|&row| row as usize);
         let by_address = endpoint.address.map_or(0..0, |address| self.rows_with_address(address));
+        let found_by_address = by_address.clone();
         // Pod names are not sorted: only a stanza with `endpoint_pod_names` looks for them.
         let by_pod = if endpoint.pod_names { 0..self.pods.len() } else { 0..0 };
         by_hostname
             .chain(by_address.filter(|&row| self.get(&self.hostnames, row).is_none()))
-            .chain(by_pod.filter(|&row| self.get(&self.hostnames, row).is_none() && self.get(&self.pods, row) == Some(endpoint.label)))
+            .chain(by_pod.filter(move |row| {
+                let given = self.get(&self.hostnames, *row).is_none() && self.get(&self.pods, *row) == Some(endpoint.label);
+                given && !found_by_address.contains(row)
+            }))
             .map(|row| Row { slice: self, row })
             .filter(move |row| row.label(endpoint.pod_names).as_bytes() == endpoint.label)
     }

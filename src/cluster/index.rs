@@ -179,9 +179,9 @@ impl Index {
         self.services.len()
     }
 
-    /// Whether no Service and no slice is known.
+    /// Whether nothing at all is known: no Service, slice, namespace, Pod or address.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.services.is_empty() && self.namespaces.is_empty() && self.pods.is_empty() && self.reverse.read().is_empty()
     }
 }
 
@@ -270,11 +270,22 @@ impl IndexWriter {
                 }
             }
             Object::EndpointSlice(slice) => {
-                let Some(service) = service_key(&slice.key.ns, &slice.service) else { return };
-                let new = Arc::new(Slice::new(&slice, self.keep));
+                let Some(service) = service_key(&slice.key.ns, &slice.service) else {
+                    // Whatever it was, it belongs to nobody now.
+                    return self.remove(Kind::EndpointSlice, &slice.key, changes);
+                };
+                let new = Slice::new(&slice, self.keep);
+                if let Some(old) = self.slices.get_mut(&slice.key)
+                    && old.service == service
+                    && *old.slice == new
+                {
+                    // The entry holds the old one, and a list must not leave a second beside it.
+                    old.list = list;
+                    return;
+                }
+                let new = Arc::new(new);
                 let record = SliceRecord { list, service: service.clone(), slice: new.clone() };
                 match self.slices.insert(slice.key, record) {
-                    Some(old) if old.service == service && old.slice == new => return,
                     // Its label names another Service now.
                     Some(old) if old.service != service => self.replace_slice(&old.service, &old.slice.name, None, changes),
                     _ => {}
@@ -282,22 +293,27 @@ impl IndexWriter {
                 self.replace_slice(&service, &new.name.clone(), Some(new), changes);
             }
             Object::Pod(pod) => {
-                let pod = Arc::new(pod);
-                let old = self.pods.insert(pod.key.clone(), (list, pod.clone()));
-                if old.as_ref().is_some_and(|(_, old)| *old == pod) {
+                if let Some((named, old)) = self.pods.get_mut(&pod.key)
+                    && **old == pod
+                {
+                    *named = list;
                     return;
                 }
-                if let Some((_, old)) = old {
-                    self.remove_pod_addresses(&old, changes);
-                }
+                let pod = Arc::new(pod);
+                let old = self.pods.insert(pod.key.clone(), (list, pod.clone()));
                 for &address in &pod.addresses {
                     let mut pods = self.index.pods.entry(address).or_default();
-                    let mut all = pods.to_vec();
+                    // An address that it keeps is never without it, not even between two look-ups.
+                    let mut all: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != pod.key).cloned().collect();
                     all.push(pod.clone());
                     // Whatever came first, the answer is the same.
                     all.sort_by(|a, b| a.key.cmp(&b.key));
                     *pods = all.into();
                     changes.addresses.push(address);
+                }
+                if let Some((_, old)) = old {
+                    let gone = old.addresses.iter().filter(|address| !pod.addresses.contains(address));
+                    gone.for_each(|&address| self.remove_pod_address(&old.key, address, changes));
                 }
             }
         }
@@ -307,7 +323,7 @@ impl IndexWriter {
         match kind {
             Kind::Namespace => {
                 if self.namespaces.remove(key).is_some() {
-                    self.index.namespaces.remove(key.name.as_bytes());
+                    self.index.namespaces.remove(&key.name.as_bytes().to_ascii_lowercase()[..]);
                     changes.namespaces.push(key.name.clone());
                 }
             }
@@ -326,7 +342,7 @@ impl IndexWriter {
             }
             Kind::Pod => {
                 if let Some((_, pod)) = self.pods.remove(key) {
-                    self.remove_pod_addresses(&pod, changes);
+                    pod.addresses.iter().for_each(|&address| self.remove_pod_address(key, address, changes));
                 }
             }
         }
@@ -390,19 +406,18 @@ impl IndexWriter {
         }
     }
 
-    fn remove_pod_addresses(&mut self, pod: &Arc<Pod>, changes: &mut Changes) {
-        for &address in &pod.addresses {
-            let mut left = 0;
-            if let Some(mut pods) = self.index.pods.get_mut(&address) {
-                let others: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != pod.key).cloned().collect();
-                left = others.len();
-                *pods = others.into();
-            }
-            if left == 0 {
-                self.index.pods.remove(&address);
-            }
-            changes.addresses.push(address);
+    /// Takes a Pod away from an address.
+    fn remove_pod_address(&self, key: &Key, address: IpAddr, changes: &mut Changes) {
+        let mut left = 0;
+        if let Some(mut pods) = self.index.pods.get_mut(&address) {
+            let others: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != *key).cloned().collect();
+            left = others.len();
+            *pods = others.into();
         }
+        if left == 0 {
+            self.index.pods.remove(&address);
+        }
+        changes.addresses.push(address);
     }
 }
 
@@ -426,4 +441,65 @@ fn cluster_addresses(entry: &Entry) -> impl Iterator<Item = IpAddr> {
         _ => Default::default(),
     };
     v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Endpoint, EndpointSlice};
+    use super::*;
+
+    fn writer() -> IndexWriter {
+        Index::new(&Options { kinds: Kind::ALL.to_vec(), keep: Keep::default() }).1
+    }
+
+    fn slice(service: &str) -> Event {
+        let addresses = vec![IpAddr::from([10, 0, 0, 1])];
+        let endpoints = vec![Endpoint { addresses, hostname: None, pod: None, zone: None }];
+        let (key, ports) = (Key::new("a", "s"), Vec::new());
+        Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))
+    }
+
+    fn pod(label: &str) -> Event {
+        let labels = vec![("app".into(), label.into())];
+        Event::Upsert(Object::Pod(Pod { key: Key::new("a", "p"), addresses: vec![IpAddr::from([10, 0, 0, 1])], labels }))
+    }
+
+    #[test]
+    fn a_list_of_what_is_known_leaves_no_second_copy() {
+        let mut writer = writer();
+        for event in [slice("web"), pod("x")] {
+            writer.apply(event.clone(), 1);
+            assert!(writer.apply(event, 2).is_empty());
+        }
+        // One count in the writer, one in what readers see.
+        assert!(writer.slices.values().all(|record| Arc::strong_count(&record.slice) == 2));
+        assert!(writer.pods.values().all(|(_, pod)| Arc::strong_count(pod) == 2));
+    }
+
+    #[test]
+    fn a_slice_that_belongs_to_nobody_any_more_is_gone() {
+        let mut writer = writer();
+        writer.apply(slice("web"), 1);
+        assert_eq!(writer.apply(slice(""), 2).addresses, [IpAddr::from([10, 0, 0, 1])]);
+        assert!(writer.index().is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_changes_is_known_once() {
+        let mut writer = writer();
+        writer.apply(pod("x"), 1);
+        writer.apply(pod("y"), 2);
+        let mut labels = Vec::new();
+        writer.index().pods_at(IpAddr::from([10, 0, 0, 1]), |pod| labels.push(pod.labels[0].1.clone()));
+        assert_eq!(labels, ["y".into()]);
+    }
+
+    #[test]
+    fn names_in_capitals_come_and_go_alike() {
+        let mut writer = writer();
+        writer.apply(Event::Upsert(Object::Namespace(Key::new("", "A"))), 1);
+        assert!(writer.index().has_namespace(b"a"));
+        writer.apply(Event::Remove(Kind::Namespace, Key::new("", "A")), 2);
+        assert!(writer.index().is_empty());
+    }
 }

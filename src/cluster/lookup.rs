@@ -291,12 +291,13 @@ fn endpoint<'a>(entry: Arc<Entry>, label: &'a [u8], view: &View) -> Lookup<'a> {
         Some(Shape::ClusterIp { .. }) if is_hidden(&entry, view) => return Lookup::Missing(Reason::EmptyService),
         _ => {}
     }
-    // `_tcp` is no endpoint but an empty non-terminal where `_http._tcp` exists (RFC 8020), and so is `_zone`.
+    // `_tcp` is no endpoint but an empty non-terminal where `_http._tcp` exists (RFC 8020), and so is `_zone`. For want
+    // of a name a port is still `_._tcp`, so that every port counts.
     if let Some(protocol) = label.strip_prefix(b"_") {
         let wanted = PortName { name: b"", protocol };
         let zonal = view.zonal && protocol == b"zone" && shape(&entry) == Some(&Shape::Headless);
         let exists = view.endpoints && zonal && entry.has_endpoints()
-            || !protocol.is_empty() && has_port(&entry, wanted, view, |port| !port.name.is_empty());
+            || has_port(&entry, wanted, view);
         return if exists { Lookup::Node } else { Lookup::Missing(Reason::NoSuchPort) };
     }
     let name = EndpointName::new(label, view.endpoint_pod_names);
@@ -315,7 +316,7 @@ fn service_port<'a>(entry: Arc<Entry>, wanted: PortName<'a>, view: &View) -> Loo
         Some(Shape::ClusterIp { .. }) => false,
         Some(Shape::Headless) => true,
     };
-    if !has_port(&entry, wanted, view, |_| true) {
+    if !has_port(&entry, wanted, view) {
         // `pin._zone` is above the zonal names.
         let zonal = view.zonal && wanted.protocol == b"zone" && matches!(wanted.name, b"pin" | b"prefer");
         let exists = zonal && headless && view.endpoints && entry.has_endpoints();
@@ -357,10 +358,10 @@ fn is_hidden(entry: &Entry, view: &View) -> bool {
 
 /// Whether a port is there: of the Service, or for a headless one of a slice with a ready endpoint. A Service or slice
 /// without ports has one without a name, protocol or number (CoreDNS's sentinel −1).
-fn has_port(entry: &Entry, wanted: PortName<'_>, view: &View, also: impl Fn(&Port) -> bool) -> bool {
+fn has_port(entry: &Entry, wanted: PortName<'_>, view: &View) -> bool {
     let Some(service) = &entry.service else { return false };
     let any = |ports: &[Port]| {
-        ports.iter().any(|port| wanted.matches(port) && also(port)) || ports.is_empty() && wanted.is_any()
+        ports.iter().any(|port| wanted.matches(port)) || ports.is_empty() && wanted.is_any()
     };
     match service.shape {
         Shape::ClusterIp { .. } => any(&service.ports),

@@ -76,6 +76,14 @@ impl Reverse {
         self.clusters.has_within(first, last) || self.endpoints.has_within(first, last)
     }
 
+    /// Whether no address is known and no number is in use.
+    pub fn is_empty(&self) -> bool {
+        let owners = [&self.clusters, &self.endpoints];
+        owners.iter().all(|owners| owners.v4.is_empty() && owners.v6.is_empty())
+            && self.numbers.is_empty()
+            && self.free.len() == self.keys.len()
+    }
+
     fn owners_of(&self, role: Role) -> &Owners {
         match role {
             Role::Cluster => &self.clusters,

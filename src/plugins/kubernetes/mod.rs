@@ -139,7 +139,7 @@ impl Stanza {
         }
         let name = ClusterName::parse(question, zone.labels);
         match name {
-            ClusterName::Apex => return self.apex(exchange.reply(), qtype, tail),
+            ClusterName::Apex => return self.apex(exchange.reply(), qtype, tail, zone),
             ClusterName::Dns => return Said::NoData,
             ClusterName::NameServer => return self.name_server(exchange.reply(), qtype),
             ClusterName::SchemaVersion if qtype == Type::TXT => return records::schema_version(exchange.reply()),

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::{Said, Stanza};
+use super::{Said, Stanza, Zone};
 use crate::chain::State;
-use crate::cluster::address::ReverseName;
+use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
 use crate::cluster::entry::{EndpointLabel, Row, Shape};
 use crate::cluster::lookup::Found;
 use crate::cluster::model::Port;
 use crate::cluster::name::ServiceName;
 use crate::cluster::{ClusterName, Lookup, ServiceKey};
+use crate::wire::name::MAX_LEN;
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Reply, Section, Type};
 
@@ -112,7 +113,10 @@ impl Stanza {
         let State { reply, scratch, .. } = state;
         match (found, service_name(name)) {
             (Lookup::ClusterIp(found), Some(service)) => self.cluster_services(reply, service, tail, found),
-            (Lookup::Endpoints(found), Some(service)) => self.endpoint_services(reply, scratch, service, tail, found),
+            (Lookup::Endpoints(found), Some(service)) => {
+                let zone_len = question.name().as_wire().len() - usize::from(tail);
+                self.endpoint_services(reply, scratch, service, tail, zone_len, found);
+            }
             (Lookup::Pod(address), None) => {
                 // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
                 let target = reply.name(&[question.slice(pod_label(question, tail), 3)], Some(tail));
@@ -154,21 +158,18 @@ impl Stanza {
 
     /// One record for each endpoint name and port; the targets are the endpoints.
     fn endpoint_services(
-        &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, found: &Found<'_>,
+        &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, zone_len: usize,
+        found: &Found<'_>,
     ) {
         collect_rows(found, scratch);
         let candidates = scratch.iter().map(|&packed| found.count_ports(&row(found, packed).slice().ports)).sum();
         let weight = weight(candidates);
         let pod_names = self.answers.view.endpoint_pod_names;
         // Rows of one endpoint name come together, so that no record is made twice.
-        let given = |packed: u64| match row(found, packed).label(pod_names) {
-            EndpointLabel::Given(label) => label,
-            EndpointLabel::Address(_) => &[],
-        };
-        let key = |packed: u64| (given(packed), row(found, packed).address());
-        scratch.sort_unstable_by(|&a, &b| key(a).cmp(&key(b)));
-        let same_name = |a: u64, b: u64| given(a) == given(b) && (!given(a).is_empty() || key(a) == key(b));
-        for group in scratch.chunk_by(|&a, &b| same_name(a, b)) {
+        let name_key = |packed: u64| EndpointKey::new(row(found, packed), pod_names);
+        let address = |packed: u64| row(found, packed).address();
+        scratch.sort_unstable_by(|&a, &b| (name_key(a), address(a)).cmp(&(name_key(b), address(b))));
+        for group in scratch.chunk_by(|&a, &b| name_key(a) == name_key(b)) {
             if !group.iter().any(|&packed| has_number(&row(found, packed).slice().ports, found)) {
                 continue;
             }
@@ -177,6 +178,10 @@ impl Stanza {
             }
             let label = row(found, group[0]).label(pod_names);
             let label = label.as_bytes();
+            // As for a pointer, a long zone may leave no room for the target.
+            if 1 + label.len() + name.key.len() + SVC.len() + zone_len > MAX_LEN {
+                continue;
+            }
             let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
             let first = reply.records().len();
             for (at, &packed) in group.iter().enumerate() {
@@ -187,7 +192,7 @@ impl Stanza {
                         self.service(reply, weight, number, target);
                     }
                 }
-                let repeated = at > 0 && key(group[at - 1]).1 == row.address();
+                let repeated = at > 0 && address(group[at - 1]) == row.address();
                 if !repeated && has_number(&row.slice().ports, found) {
                     self.target_address(reply, target, row.address());
                 }
@@ -217,6 +222,8 @@ impl Stanza {
     /// then by name.
     pub(super) fn endpoint_pointers(&self, reply: &mut Reply, reverse: ReverseName, keys: &[ServiceKey]) -> Said {
         let ReverseName::Address(address) = reverse else { return Said::NoData };
+        // A host name that is the address with dashes is the name of an endpoint without one.
+        let unnamed = Dashed::endpoint(address);
         for given in [true, false] {
             let first = reply.records().len();
             for key in keys {
@@ -224,8 +231,8 @@ impl Stanza {
                 for slice in &entry.slices {
                     for number in slice.rows_with_address(address) {
                         let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
-                        if matches!(label, EndpointLabel::Given(_)) == given {
-                            let label = label.as_bytes();
+                        let label = label.as_bytes();
+                        if (label != unnamed.as_label()) == given {
                             self.pointer(reply, &[&[label.len() as u8], label, key, SVC]);
                         }
                     }
@@ -241,7 +248,7 @@ impl Stanza {
         let mut parts: smallvec::SmallVec<[&[u8]; 5]> = labels.into();
         parts.push(&zone[..zone.len() - 1]);
         // A host name of 63 octets in a Service and namespace of 63 each may leave no room for a long zone.
-        if parts.iter().map(|part| part.len()).sum::<usize>() < crate::wire::name::MAX_LEN {
+        if parts.iter().map(|part| part.len()).sum::<usize>() < MAX_LEN {
             let target = reply.name(&parts, None);
             reply.answer(Type::PTR, self.answers.ttl, Rdata::Name(target));
         }
@@ -250,10 +257,10 @@ impl Stanza {
     //--- The zone's own records
 
     /// The zone itself.
-    pub(super) fn apex(&self, reply: &mut Reply, qtype: Type, tail: u8) -> Said {
+    pub(super) fn apex(&self, reply: &mut Reply, qtype: Type, tail: u8, zone: &Zone) -> Said {
         match qtype {
             Type::SOA => self.soa(reply, Section::Answer, tail),
-            Type::NS => self.name_servers(reply, tail),
+            Type::NS => self.name_servers(reply, tail, zone),
             _ => {}
         }
         said(reply)
@@ -275,10 +282,13 @@ impl Stanza {
     }
 
     /// The zone's NS records: the Services in front of this server, or `ns.dns` where no endpoint has its address.
-    fn name_servers(&self, reply: &mut Reply, tail: u8) {
+    fn name_servers(&self, reply: &mut Reply, tail: u8, zone: &Zone) {
         let mut made: Vec<(Vec<u8>, NameRef)> = Vec::new();
         self.own_names(|labels, address| {
             let labels = labels.concat();
+            if labels.len() + zone.name.as_wire().len() > MAX_LEN {
+                return;
+            }
             let name = match made.iter().find(|(have, _)| *have == labels) {
                 Some((_, name)) => *name,
                 None => {
@@ -363,6 +373,27 @@ fn weight(candidates: usize) -> u16 {
 /// Whether some port that is meant has a number, so that there is an SRV record to make.
 fn has_number(ports: &[Port], found: &Found<'_>) -> bool {
     ports.iter().any(|port| found.wants_port(port) && port.number.is_some())
+}
+
+/// What tells the names of endpoints from each other without their labels being written.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum EndpointKey<'a> {
+    /// The address that the label spells in the form that an endpoint without a name has.
+    Address(IpAddr),
+    /// Any other label.
+    Label(&'a [u8]),
+}
+
+impl<'a> EndpointKey<'a> {
+    fn new(row: Row<'a>, pod_names: bool) -> EndpointKey<'a> {
+        match row.label(pod_names) {
+            EndpointLabel::Address(_) => EndpointKey::Address(row.address()),
+            EndpointLabel::Given(label) => match parse_dashed(label) {
+                Some(address) if Dashed::endpoint(address).as_label() == label => EndpointKey::Address(address),
+                _ => EndpointKey::Label(label),
+            },
+        }
+    }
 }
 
 /// The port of an SRV record.
