@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 
-pub use chains::{Block, Chains};
+pub use chains::{Answer, Block, Chains};
 pub use later::{Inner, Later, Pending};
 pub use plan::Plan;
 pub use zones::Zones;
