@@ -70,15 +70,17 @@ impl Chains {
             header::Accept::Drop => return Answer::Silent,
             header::Accept::Refuse(rcode) => return Answer::Send(encode_error(packet, rcode, out)),
         }
-        let Ok(query) = Query::parse(packet) else {
+        // Borrowed where it lies: a query is large to move.
+        let parsed = Query::parse(packet);
+        let Ok(query) = &parsed else {
             return Answer::Send(encode_error(packet, Rcode::FORMERR, out));
         };
         state.clear();
-        match self.respond(&query, client, now, 0, state) {
+        match self.respond(query, client, now, 0, state) {
             Response::Ready { block: Some(block) } => {
-                Answer::Send(self.encode(block, &query, client, now, 0, state, out))
+                Answer::Send(self.encode(block, query, client, now, 0, state, out))
             }
-            Response::Ready { block: None } => Answer::Send(encode_within(&query, client, state, out)),
+            Response::Ready { block: None } => Answer::Send(encode_within(query, client, state, out)),
             Response::Silent => Answer::Silent,
             Response::Later(pending) => Answer::Later(pending),
         }
