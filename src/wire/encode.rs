@@ -128,7 +128,8 @@ impl Writer<'_> {
         self.at += octets.len();
     }
 
-    /// Writes octets if there is room.
+    /// Writes octets if there is room. Of a length that is known it is a comparison and a store or two.
+    #[inline(always)]
     fn try_put(&mut self, octets: &[u8]) -> Option<()> {
         let end = self.at + octets.len();
         if end > self.end {
@@ -212,6 +213,7 @@ impl Writer<'_> {
     }
 
     /// Writes the end of the question's name that a name ends in.
+    #[inline(always)]
     fn tail(&mut self, name: NameRef, compress: bool) -> Option<()> {
         let Some(tail) = name.tail() else { return self.try_put(&[0]) };
         let rest = &self.sent_name[usize::from(tail)..];
@@ -223,6 +225,7 @@ impl Writer<'_> {
     }
 
     /// Writes a pointer.
+    #[inline(always)]
     fn pointer(&mut self, target: u16) -> Option<()> {
         self.try_put(&(target | 0xc000).to_be_bytes())
     }

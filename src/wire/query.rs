@@ -166,6 +166,7 @@ impl<'a> Query<'a> {
     /// Reads a packet whose header [`header::accept`] has passed.
     ///
     /// Octets behind the last counted record are passed over: some clients pad so.
+    #[inline]
     pub fn parse(packet: &'a [u8]) -> Result<Query<'a>, QueryError> {
         // Filled in place: a question is large to move.
         let mut query = Query { packet, question_end: 0, question: Question::empty(), edns: None };
