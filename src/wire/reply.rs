@@ -263,6 +263,11 @@ impl Reply {
         name.stored().map_or(&[], |(labels, _)| &self.arena[labels])
     }
 
+    /// Whether two names of this reply are the same, octet for octet.
+    pub fn same_name(&self, a: NameRef, b: NameRef) -> bool {
+        a.tail == b.tail && self.prefix(a) == self.prefix(b)
+    }
+
     /// A name in full, for whom `question` is the question's name as sent.
     pub fn full_name(&self, name: NameRef, question: Name<'_>) -> super::NameBuf {
         let mut wire = self.prefix(name).to_vec();
