@@ -28,11 +28,8 @@ pub struct Chains {
 
 /// How [`Chains::respond`] ended.
 pub(super) enum Response {
-    /// The state holds the reply; `block` made it.
-    Ready {
-        /// The block, if one serves the name.
-        block: Option<usize>,
-    },
+    /// The state holds the reply.
+    Ready,
     /// Nothing is said.
     Silent,
     /// It waits.
@@ -70,54 +67,53 @@ impl Chains {
             header::Accept::Drop => return Answer::Silent,
             header::Accept::Refuse(rcode) => return Answer::Send(encode_error(packet, rcode, out)),
         }
-        let Ok(query) = Query::parse(packet) else {
+        // Borrowed where it lies: a query is large to move.
+        let parsed = Query::parse(packet);
+        let Ok(query) = &parsed else {
             return Answer::Send(encode_error(packet, Rcode::FORMERR, out));
         };
         state.clear();
-        match self.respond(&query, client, now, 0, state) {
-            Response::Ready { block: Some(block) } => {
-                Answer::Send(self.encode(block, &query, client, now, 0, state, out))
+        let block = match self.select(query) {
+            Ok(block) => block,
+            Err(rcode) => {
+                state.reply.rcode = rcode;
+                return Answer::Send(encode_within(query, client.transport, state, out));
             }
-            Response::Ready { block: None } => Answer::Send(encode_within(&query, client, state, out)),
+        };
+        let plan = &self.plans[block];
+        let mut exchange = Exchange { query, client, now, state, depth: 0, chains: self, plan };
+        match exchange.respond(block) {
+            Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Silent => Answer::Silent,
             Response::Later(pending) => Answer::Later(pending),
         }
     }
 
-    /// From a query to its reply.
+    /// From a query of an inner look-up to its reply.
     pub(super) fn respond(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
     ) -> Response {
-        // The order of these is CoreDNS's `Server.ServeDNS`.
-        if query.question.qclass != Class::IN && !self.other_classes {
-            state.reply.rcode = Rcode::REFUSED;
-            return Response::Ready { block: None };
-        }
-        if query.edns.is_some_and(|edns| edns.version != 0) {
-            state.reply.rcode = Rcode::BADVERS;
-            return Response::Ready { block: None };
-        }
-        let Some(block) = self.zones.find(&query.question) else {
-            state.reply.rcode = Rcode::REFUSED;
-            return Response::Ready { block: None };
-        };
-        let plan = &self.plans[block];
-        let mut exchange = Exchange { query, client, now, state, depth, chains: self, plan };
-        match plan.run(&mut exchange) {
-            Outcome::Answered => Response::Ready { block: Some(block) },
-            Outcome::Drop => Response::Silent,
-            Outcome::Later { at, later } => Response::Later(Box::new(self.pend(query, client, now, depth, state, block, at, later))),
+        match self.select(query) {
+            Ok(block) => {
+                let plan = &self.plans[block];
+                Exchange { query, client, now, state, depth, chains: self, plan }.respond(block)
+            }
+            Err(rcode) => {
+                state.reply.rcode = rcode;
+                Response::Ready
+            }
         }
     }
 
-    /// All that a waiting query needs.
-    #[expect(clippy::too_many_arguments, reason = "it only moves them into a struct")]
-    fn pend(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, started: Instant, depth: u8, state: &mut State,
-        block: usize, at: Resume, later: Later,
-    ) -> Pending {
-        let state = std::mem::take(state);
-        Pending { packet: query.packet().into(), client, started, depth, chains: self.clone(), block, at, later, state }
+    /// The block that answers a query, or the code where none does. The order is CoreDNS's `Server.ServeDNS`.
+    fn select(&self, query: &Query<'_>) -> Result<usize, Rcode> {
+        if query.question.qclass != Class::IN && !self.other_classes {
+            return Err(Rcode::REFUSED);
+        }
+        if query.edns.as_ref().is_some_and(|edns| edns.version != 0) {
+            return Err(Rcode::BADVERS);
+        }
+        self.zones.find(&query.question).ok_or(Rcode::REFUSED)
     }
 
     /// Takes a plan up again.
@@ -139,17 +135,47 @@ impl Chains {
         self: &Arc<Self>, block: usize, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
         out: &mut [u8],
     ) -> usize {
-        let len = encode_within(query, client, state, out);
         let plan = &self.plans[block];
-        let sent = Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) };
-        plan.sent(&Exchange { query, client, now, state, depth, chains: self, plan }, &sent);
+        Exchange { query, client, now, state, depth, chains: self, plan }.encode(out)
+    }
+}
+
+impl Exchange<'_> {
+    /// Runs the query through its plan, which is that of `block`.
+    fn respond(&mut self, block: usize) -> Response {
+        match self.plan.run(self) {
+            Outcome::Answered => Response::Ready,
+            Outcome::Drop => Response::Silent,
+            Outcome::Later { at, later } => Response::Later(Box::new(self.pend(block, at, later))),
+        }
+    }
+
+    /// All that a waiting query needs.
+    fn pend(&mut self, block: usize, at: Resume, later: Later) -> Pending {
+        Pending {
+            packet: self.query.packet().into(),
+            client: self.client,
+            started: self.now,
+            depth: self.depth,
+            chains: self.chains.clone(),
+            block,
+            at,
+            later,
+            state: std::mem::take(self.state),
+        }
+    }
+
+    /// Writes the reply and tells the plugins what was sent; gives its length.
+    fn encode(&mut self, out: &mut [u8]) -> usize {
+        let len = encode_within(self.query, self.client.transport, self.state, out);
+        self.plan.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
         len
     }
 }
 
 /// Writes a reply within what its transport and client take.
-fn encode_within(query: &Query<'_>, client: Client, state: &mut State, out: &mut [u8]) -> usize {
-    let limit = match client.transport {
+fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
+    let limit = match transport {
         Transport::Udp => state.reply.udp_limit(query.edns.as_ref()),
         Transport::Tcp => MAX_MESSAGE,
     };

@@ -125,7 +125,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
     match exchange.chains.respond(&query, exchange.client, exchange.now, depth, &mut state) {
-        super::chains::Response::Ready { .. } => Inner::Done(Box::new(state.reply)),
+        super::chains::Response::Ready => Inner::Done(Box::new(state.reply)),
         super::chains::Response::Silent => Inner::None,
         super::chains::Response::Later(pending) => Inner::Later(Box::pin(async move {
             match pending.finish().await {

@@ -11,6 +11,8 @@
 //! All memory is taken once. The kernel fills slots from the first one on, so that only as many pages are ever touched
 //! as the largest batch needs.
 
+#![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe form that reuses its memory")]
+
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

@@ -27,15 +27,18 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     assert!(limit >= MIN_UDP && limit <= out.len());
     let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.nsid.map_or(0, |nsid| 4 + reply.bytes(nsid).len()));
     let question = query.question_wire();
+    let again = reply.mark_encoded();
     let (records, arena) = reply.arena();
-    for record in records {
-        record.forget_positions(arena);
+    if again {
+        records.iter().for_each(|record| record.forget_positions(arena));
     }
     // The longest question leaves 241 of 512 octets, so that it and an OPT always fit; a long NSID may not, and then
     // gives way.
     let with_nsid = header::LEN + question.len() + opt_len <= limit;
     let opt_len = if with_nsid { opt_len } else { OPT_LEN };
-    let mut writer = Writer { out: &mut out[..limit], at: header::LEN, end: limit - opt_len, targets: Targets::default() };
+    let sent_name = query.sent_name().as_wire();
+    let (at, end) = (header::LEN, limit - opt_len);
+    let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: Targets::default() };
     writer.put(question);
 
     let mut counts = [0u16; 3];
@@ -43,7 +46,7 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     for section in [Section::Answer, Section::Authority, Section::Additional] {
         for record in records.iter().filter(|record| record.section == section) {
             let start = writer.at;
-            if writer.record(record, arena, query).is_none() {
+            if writer.record(record, arena).is_none() {
                 writer.at = start;
                 complete = false;
                 break;
@@ -90,9 +93,11 @@ fn response_bits(flags: u16, rcode: Rcode) -> u16 {
 
 /// Writes the header.
 fn put_header(out: &mut [u8], id: u16, bits: u16, counts: [u16; 4]) {
-    for (octets, number) in out.chunks_exact_mut(2).zip([id, bits].into_iter().chain(counts)) {
-        octets.copy_from_slice(&number.to_be_bytes());
+    let mut header = [0; header::LEN];
+    for (octets, number) in header.as_chunks_mut::<2>().0.iter_mut().zip([id, bits, counts[0], counts[1], counts[2], counts[3]]) {
+        *octets = number.to_be_bytes();
     }
+    out[..header::LEN].copy_from_slice(&header);
 }
 
 /// A cursor over the answer.
@@ -103,6 +108,8 @@ struct Writer<'a> {
     at: usize,
     /// What may be filled now.
     end: usize,
+    /// The question's name as sent.
+    sent_name: &'a [u8],
     /// Names to point to.
     targets: Targets,
 }
@@ -121,18 +128,21 @@ impl Writer<'_> {
         self.at += octets.len();
     }
 
-    /// Writes octets if there is room.
+    /// Writes octets if there is room. Of a length that is known it is a comparison and a store or two.
+    #[inline(always)]
     fn try_put(&mut self, octets: &[u8]) -> Option<()> {
-        if octets.len() > self.end - self.at {
+        let end = self.at + octets.len();
+        if end > self.end {
             return None;
         }
-        self.put(octets);
+        self.out[self.at..end].copy_from_slice(octets);
+        self.at = end;
         Some(())
     }
 
     /// Writes one record whole, or says that it does not fit; the caller then takes back what was written.
-    fn record(&mut self, record: &Record, arena: &mut [u8], query: &Query<'_>) -> Option<()> {
-        self.name(record.owner, arena, query, true)?;
+    fn record(&mut self, record: &Record, arena: &mut [u8]) -> Option<()> {
+        self.name(record.owner, arena, true)?;
         let mut fixed = [0; 10];
         fixed[..2].copy_from_slice(&record.rtype.0.to_be_bytes());
         fixed[2..4].copy_from_slice(&record.class.0.to_be_bytes());
@@ -154,7 +164,7 @@ impl Writer<'_> {
         let start = self.at;
         match record.rdata {
             Rdata::A(_) | Rdata::Aaaa(_) => {}
-            Rdata::Name(name) => self.name(name, arena, query, true)?,
+            Rdata::Name(name) => self.name(name, arena, true)?,
             Rdata::Srv { priority, weight, port, target } => {
                 let mut head = [0; 6];
                 for (octets, number) in head.chunks_exact_mut(2).zip([priority, weight, port]) {
@@ -162,11 +172,11 @@ impl Writer<'_> {
                 }
                 self.try_put(&head)?;
                 // RFC 2782: "Name compression is not to be used for this field."
-                self.name(target, arena, query, false)?;
+                self.name(target, arena, false)?;
             }
             Rdata::Soa { mname, rname, numbers } => {
-                self.name(mname, arena, query, true)?;
-                self.name(rname, arena, query, true)?;
+                self.name(mname, arena, true)?;
+                self.name(rname, arena, true)?;
                 self.try_put(numbers.of(arena))?;
             }
             Rdata::Bytes(bytes) => self.try_put(bytes.of(arena))?,
@@ -177,9 +187,9 @@ impl Writer<'_> {
     }
 
     /// Writes a name, or a pointer to where it or its end already stands.
-    fn name(&mut self, name: NameRef, arena: &mut [u8], query: &Query<'_>, compress: bool) -> Option<()> {
+    fn name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
         let Some((labels, position)) = name.stored() else {
-            return self.tail(name, query, compress);
+            return self.tail(name, compress);
         };
         if compress {
             let earlier = header::u16_at(&arena[position.clone()], 0);
@@ -191,7 +201,7 @@ impl Writer<'_> {
         match name.tail() {
             Some(_) => {
                 self.try_put(&arena[labels])?;
-                self.tail(name, query, compress)?;
+                self.tail(name, compress)?;
             }
             None => self.literal(&arena[labels], compress)?,
         }
@@ -203,9 +213,10 @@ impl Writer<'_> {
     }
 
     /// Writes the end of the question's name that a name ends in.
-    fn tail(&mut self, name: NameRef, query: &Query<'_>, compress: bool) -> Option<()> {
+    #[inline(always)]
+    fn tail(&mut self, name: NameRef, compress: bool) -> Option<()> {
         let Some(tail) = name.tail() else { return self.try_put(&[0]) };
-        let rest = &query.sent_name().as_wire()[usize::from(tail)..];
+        let rest = &self.sent_name[usize::from(tail)..];
         // The root is shorter than a pointer to it.
         if compress && rest.len() > 1 {
             return self.pointer((header::LEN + usize::from(tail)) as u16);
@@ -214,6 +225,7 @@ impl Writer<'_> {
     }
 
     /// Writes a pointer.
+    #[inline(always)]
     fn pointer(&mut self, target: u16) -> Option<()> {
         self.try_put(&(target | 0xc000).to_be_bytes())
     }

@@ -95,14 +95,18 @@ impl<'a> Name<'a> {
 
     /// Whether it is `zone` or below it.
     pub fn is_within(self, zone: Name<'_>) -> bool {
-        let mut at = Some(self);
-        while let Some(name) = at {
-            if name.0.len() <= zone.0.len() {
-                return name.eq_ignore_case(zone);
-            }
-            at = name.parent();
+        let Some(at) = self.0.len().checked_sub(zone.0.len()) else { return false };
+        // The same octets are no zone where they start in the middle of a label. Few names get that far.
+        self.0[at..].eq_ignore_ascii_case(zone.0) && self.has_label_at(at)
+    }
+
+    /// Whether a label starts at this offset; the root's counts.
+    fn has_label_at(self, offset: usize) -> bool {
+        let mut at = 0;
+        while at < offset {
+            at += 1 + usize::from(self.0[at]);
         }
-        false
+        at == offset
     }
 
     /// An owned copy.

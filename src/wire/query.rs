@@ -6,6 +6,8 @@ use super::types::{Class, Type};
 
 /// The most labels that a name can have, without the root.
 const MAX_LABELS: usize = 127;
+/// How many octets are folded at once; divides 256.
+const FOLD: usize = 16;
 
 /// Why a packet with a good header is no query. Its answer is FORMERR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +16,8 @@ pub struct QueryError;
 /// What is asked: a name in lower case, a type and a class.
 #[derive(Clone)]
 pub struct Question {
-    /// The name in wire form and lower case; valid up to `len`.
-    folded: [u8; MAX_LEN],
+    /// The name in wire form and lower case; valid up to `len`. One octet more than a name, to be whole in chunks.
+    folded: [u8; MAX_LEN + 1],
     /// Where each label starts; valid up to `labels`. The root is not counted.
     starts: [u8; MAX_LABELS],
     /// The name's length with its final zero, 1–255.
@@ -40,7 +42,7 @@ impl Question {
 
     /// The root, no type.
     fn empty() -> Question {
-        Question { folded: [0; MAX_LEN], starts: [0; MAX_LABELS], len: 1, labels: 0, qtype: Type(0), qclass: Class::IN }
+        Question { folded: [0; MAX_LEN + 1], starts: [0; MAX_LABELS], len: 1, labels: 0, qtype: Type(0), qclass: Class::IN }
     }
 
     /// Reads the name at the start of `bytes`, folds it and notes its labels; gives its length.
@@ -56,24 +58,23 @@ impl Question {
             if len > MAX_LABEL {
                 return Err(QueryError);
             }
-            let end = at + 1 + len;
-            // One octet is left for the final zero.
-            if end >= MAX_LEN {
-                return Err(QueryError);
-            }
-            let label = bytes.get(at..end).ok_or(QueryError)?;
-            let folded = &mut self.folded[at..end];
-            folded.copy_from_slice(label);
-            // The length octet is below `A`, so it may be folded along.
-            folded.make_ascii_lowercase();
             self.starts[labels] = at as u8;
             labels += 1;
-            at = end;
+            at += 1 + len;
+            // One octet is left for the final zero.
+            if at >= MAX_LEN {
+                return Err(QueryError);
+            }
         }
-        self.folded[at] = 0;
-        self.len = (at + 1) as u8;
+        let len = at + 1;
+        self.folded[..len].copy_from_slice(&bytes[..len]);
+        // Length octets are below `A`, so they may be folded along. Whole chunks are a few instructions each.
+        for chunk in self.folded[..len.next_multiple_of(FOLD)].as_chunks_mut::<FOLD>().0 {
+            chunk.make_ascii_lowercase();
+        }
+        self.len = len as u8;
         self.labels = labels as u8;
-        Ok(at + 1)
+        Ok(len)
     }
 
     /// The name, in lower case.
@@ -165,8 +166,11 @@ impl<'a> Query<'a> {
     /// Reads a packet whose header [`header::accept`] has passed.
     ///
     /// Octets behind the last counted record are passed over: some clients pad so.
+    #[inline]
     pub fn parse(packet: &'a [u8]) -> Result<Query<'a>, QueryError> {
-        let mut question = Question::empty();
+        // Filled in place: a question is large to move.
+        let mut query = Query { packet, question_end: 0, question: Question::empty(), edns: None };
+        let question = &mut query.question;
         let name_len = question.read_name(packet.get(header::LEN..).ok_or(QueryError)?)?;
         let question_end = header::LEN + name_len + 4;
         if packet.len() < question_end {
@@ -174,8 +178,8 @@ impl<'a> Query<'a> {
         }
         question.qtype = Type(header::u16_at(packet, question_end - 4));
         question.qclass = Class(header::u16_at(packet, question_end - 2));
+        query.question_end = question_end as u16;
 
-        let mut query = Query { packet, question_end: question_end as u16, question, edns: None };
         let [answers, authorities, additionals] = [6, 8, 10].map(|at| header::u16_at(packet, at));
         let mut rest = &packet[question_end..];
         for index in 0..answers + authorities + additionals {

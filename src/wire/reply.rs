@@ -12,6 +12,10 @@ use super::types::{Class, Rcode, Type};
 pub const MAX_RECORDS: usize = 4_096;
 /// What the arena may hold. Records past it could not be sent in one message anyhow.
 pub const MAX_ARENA: usize = 512 * 1024;
+/// What a worker's reply keeps from answer to answer, in records and in octets: the largest headless Service that
+/// Kubernetes supports, 250 endpoints, with two ports and both families.
+const KEPT_RECORDS: usize = 1_024;
+const KEPT_ARENA: usize = 32 * 1024;
 /// `NameRef::tail` of a name that ends at the root and not in the question.
 const NO_TAIL: u8 = u8::MAX;
 
@@ -185,6 +189,8 @@ pub struct Reply {
     pub nsid: Option<Stored>,
     /// The most that a UDP answer may hold, where *bufsize* says so: 512–4096 octets.
     pub max_udp: Option<u16>,
+    /// It was written once, so that the arena holds where its names then stood.
+    encoded: bool,
     /// The records, each section in the order in which it will be sent.
     records: Vec<Record>,
     /// Names and data.
@@ -205,12 +211,21 @@ impl Reply {
 
     /// Makes it as new, but keeps its memory unless an unusual answer made it large.
     pub fn clear(&mut self) {
-        let (mut records, mut arena) = (std::mem::take(&mut self.records), std::mem::take(&mut self.arena));
-        records.clear();
-        arena.clear();
-        records.shrink_to(256);
-        arena.shrink_to(16 * 1024);
-        *self = Reply { records, arena, ..Reply::default() };
+        self.records.clear();
+        self.arena.clear();
+        if self.records.capacity() > KEPT_RECORDS || self.arena.capacity() > KEPT_ARENA {
+            self.records.shrink_to(KEPT_RECORDS);
+            self.arena.shrink_to(KEPT_ARENA);
+        }
+        // Field by field, so that the lists stay where they are. The compiler notices a field that is missing here.
+        let Reply {
+            rcode, authoritative, recursion_available, authentic_data, truncated, extended_error, nsid, max_udp, encoded,
+            records: _, arena: _,
+        } = self;
+        *rcode = Rcode::NOERROR;
+        (*authoritative, *recursion_available, *authentic_data, *truncated) = (false, false, false, false);
+        (*extended_error, *nsid, *max_udp) = (None, None, None);
+        *encoded = false;
     }
 
     //--- Look
@@ -265,13 +280,23 @@ impl Reply {
     }
 
     /// The arena, for the encoder, which notes in it where it has written a name.
-    pub(super) fn arena(&mut self) -> (&[Record], &mut Vec<u8>) {
+    pub(super) fn arena(&mut self) -> (&[Record], &mut [u8]) {
         (&self.records, &mut self.arena)
+    }
+
+    /// Whether it was encoded before; from now on it was.
+    pub(super) fn mark_encoded(&mut self) -> bool {
+        std::mem::replace(&mut self.encoded, true)
     }
 
     /// The labels that a name holds in the arena.
     pub(super) fn prefix(&self, name: NameRef) -> &[u8] {
         name.stored().map_or(&[], |(labels, _)| &self.arena[labels])
+    }
+
+    /// Whether two names of this reply are the same, octet for octet.
+    pub fn same_name(&self, a: NameRef, b: NameRef) -> bool {
+        a.tail == b.tail && self.prefix(a) == self.prefix(b)
     }
 
     /// A name in full, for whom `question` is the question's name as sent.

@@ -10,7 +10,7 @@ use crate::chain::later::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Later, State};
 use crate::cluster::entry::Entry;
 use crate::cluster::{ClusterName, Lookup};
-use crate::wire::{Class, Name, NameBuf, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
+use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// How many links a chain inside the zone may have (CoreDNS `maxCnameChainLength`, which counts those before).
 const MAX_LINKS: usize = 11;
@@ -23,6 +23,7 @@ impl Stanza {
         let Some(target) = entry.external_name() else { return Said::NoData };
         match question.qtype {
             Type::CNAME => {
+                let target = exchange.reply().whole_name(target);
                 self.link(exchange.reply(), NameRef::QUESTION, target);
                 Said::Records
             }
@@ -37,15 +38,19 @@ impl Stanza {
     ) -> Said {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let mut owner = NameRef::QUESTION;
-        let mut seen: Vec<NameBuf> = vec![question.name().to_owned()];
+        let first = exchange.reply().records().len();
         loop {
             let Some(target) = entry.external_name() else { return Said::Records };
             // A chain that comes back, or that is too long, ends here; what there is of it is told.
-            if seen.len() > MAX_LINKS || seen.iter().any(|name| name.as_name().eq_ignore_case(target)) {
+            let reply = exchange.reply();
+            let stored = reply.whole_name(target);
+            let links = &reply.records()[first..];
+            let leads_to = |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.same_name(name, stored));
+            if links.len() >= MAX_LINKS || question.name().eq_ignore_case(target) || links.iter().any(leads_to) {
                 return if owner == NameRef::QUESTION { Said::NoData } else { Said::Records };
             }
-            seen.push(target.to_owned());
-            owner = self.link(exchange.reply(), owner, target);
+            self.link(reply, owner, stored);
+            owner = stored;
             if !target.is_within(zone.name.as_name()) {
                 return self.outside(exchange, target, qtype);
             }
@@ -72,12 +77,10 @@ impl Stanza {
         }
     }
 
-    /// Adds a CNAME; gives its target, as the owner of what follows.
-    fn link(&self, reply: &mut Reply, owner: NameRef, target: Name<'_>) -> NameRef {
-        let target = reply.whole_name(target);
+    /// Adds a CNAME.
+    fn link(&self, reply: &mut Reply, owner: NameRef, target: NameRef) {
         let (rtype, class, ttl) = (Type::CNAME, Class::IN, self.answers.ttl);
         reply.push(Record { section: Section::Answer, owner, rtype, class, ttl, rdata: Rdata::Name(target) });
-        target
     }
 
     /// Asks this server for a target outside the zone. Whatever comes of it, the CNAME itself is an answer.

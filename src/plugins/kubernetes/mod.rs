@@ -47,6 +47,7 @@ pub struct Kubernetes {
 /// What a stanza needs to answer.
 struct Stanza {
     answers: Answers,
+    /// The zones, those with more labels first.
     zones: Vec<Zone>,
     /// Labels of the zone that PTR records point into: the first that is no reverse zone.
     primary: NameBuf,
@@ -81,9 +82,10 @@ impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
     pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
         let zones = answers.zones.iter().map(|name| Zone::new(name, answers.multicluster.contains(name)));
-        let zones: Vec<Zone> = zones.collect();
+        let mut zones: Vec<Zone> = zones.collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
+        zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
         Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
     }
 
@@ -127,7 +129,7 @@ impl Stanza {
         let within = |zone: &&Zone| {
             question.labels() >= zone.labels && question.suffix(zone.labels).as_wire() == zone.name.as_wire()
         };
-        self.zones.iter().filter(within).max_by_key(|zone| zone.labels)
+        self.zones.iter().find(within)
     }
 
     /// Finds what there is to say and puts the records into the reply.

@@ -283,21 +283,19 @@ impl Stanza {
 
     /// The zone's NS records: the Services in front of this server, or `ns.dns` where no endpoint has its address.
     fn name_servers(&self, reply: &mut Reply, tail: u8, zone: &Zone) {
-        let mut made: Vec<(Vec<u8>, NameRef)> = Vec::new();
         self.own_names(|labels, address| {
-            let labels = labels.concat();
-            if labels.len() + zone.name.as_wire().len() > MAX_LEN {
+            if labels.iter().map(|part| part.len()).sum::<usize>() + zone.name.as_wire().len() > MAX_LEN {
                 return;
             }
-            let name = match made.iter().find(|(have, _)| *have == labels) {
-                Some((_, name)) => *name,
-                None => {
-                    let name = reply.name(&[&labels], Some(tail));
-                    reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
-                    made.push((labels, name));
-                    name
-                }
-            };
+            let new = reply.name(labels, Some(tail));
+            let made = reply.records().iter().find_map(|record| match record.rdata {
+                Rdata::Name(name) if reply.same_name(name, new) => Some(name),
+                _ => None,
+            });
+            let name = made.unwrap_or(new);
+            if made.is_none() {
+                reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
+            }
             let (_, rdata) = address_data(address);
             let again = reply.section(Section::Additional).any(|record| record.owner == name && record.rdata == rdata);
             if !again {

@@ -36,22 +36,48 @@ pub enum WeightError {
     Large,
     /// An address stands where a name must.
     #[error("line {line}: wrong domain name:\"{text}\" (Maybe a missing weight value?)")]
-    Name { line: usize, text: String },
+    Name {
+        /// The line.
+        line: usize,
+        /// What stands there.
+        text: String,
+    },
     /// No address.
     #[error("line {line}: wrong IP address:\"{text}\"")]
-    Address { line: usize, text: String },
+    Address {
+        /// The line.
+        line: usize,
+        /// What stands there.
+        text: String,
+    },
     /// No weight, 1–255.
     #[error("line {line}: wrong weight value:\"{text}\"")]
-    Weight { line: usize, text: String },
+    Weight {
+        /// The line.
+        line: usize,
+        /// What stands there.
+        text: String,
+    },
     /// A weight before any name.
     #[error("line {line}: missing domain name")]
-    NoName { line: usize },
+    NoName {
+        /// The line.
+        line: usize,
+    },
     /// Too many words.
     #[error("line {line}: could not parse weight line:\"{text}\"")]
-    Line { line: usize, text: String },
+    Line {
+        /// The line.
+        line: usize,
+        /// What stands there.
+        text: String,
+    },
     /// A line that is too long.
     #[error("line {line}: token too long")]
-    LongLine { line: usize },
+    LongLine {
+        /// The line.
+        line: usize,
+    },
 }
 
 /// The weights of addresses, by name in lower-case wire form. CoreDNS compares letter case too, so that a client which

@@ -15,6 +15,7 @@ use crate::source::Selection;
 pub struct Folder(PathBuf);
 
 impl Folder {
+    /// A new folder.
     pub fn make() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("clusterdns-manifests-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -23,6 +24,7 @@ impl Folder {
         Folder(path)
     }
 
+    /// Writes a file of it.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

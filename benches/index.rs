@@ -1,0 +1,90 @@
+//! What the index costs its writer: time to apply events, and memory.
+//!
+//! `cargo bench --bench index` prints both. Only memory has limits: octets that were asked for are the same on every run.
+
+mod counting;
+mod fixture;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clusterdns::cluster::{Event, IndexWriter};
+use counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Services of the cluster, and endpoints of each: the sizes that Kubernetes supports.
+const SERVICES: usize = 10_000;
+const ENDPOINTS: usize = 15;
+/// The most octets that an endpoint may take, all told.
+const ENDPOINT_LIMIT: f64 = 80.0;
+/// The most that is taken while a relist goes on, in parts of what was taken before it.
+const RELIST_LIMIT: f64 = 1.05;
+/// How often a slice is updated.
+const UPDATES: usize = 2_000;
+/// When events are seen.
+const NOW: u32 = 1_700_000_000;
+
+fn main() -> ExitCode {
+    let count = SERVICES * ENDPOINTS;
+    println!("{SERVICES} Services, {count} endpoints; every fifth Service is headless and its endpoints have host names\n");
+
+    println!("{:<44} {:>9}", "memory", "octets");
+    let start = counting::octets();
+    let (index, mut writer) = fixture::empty_index();
+    // Events are made one by one, so that what is left, and the peak, are the index's.
+    apply(&mut writer, fixture::service_list(SERVICES));
+    let services = counting::octets() - start;
+    apply(&mut writer, fixture::slice_list(SERVICES, ENDPOINTS));
+    let all = counting::octets() - start;
+    counting::reset_peak();
+    apply(&mut writer, fixture::service_list(SERVICES));
+    apply(&mut writer, fixture::slice_list(SERVICES, ENDPOINTS));
+    let relist = (counting::peak() - start) as f64 / all as f64;
+    let grown = (counting::octets() - start) as f64 / all as f64;
+    let endpoint = (all - services) as f64 / count as f64;
+    let row = |what: &str, value: f64, limit: Option<f64>| {
+        let verdict = limit.map_or(String::new(), |limit| {
+            format!("limit {limit}{}", if value > limit { " EXCEEDED" } else { "" })
+        });
+        println!("{what:<44} {value:>9.2} {verdict}");
+        limit.is_none_or(|limit| value <= limit)
+    };
+    row("a Service without endpoints", services as f64 / SERVICES as f64, None);
+    let mut holds = row("an endpoint, with its part of a slice of 15", endpoint, Some(ENDPOINT_LIMIT));
+    row("the whole, MiB", all as f64 / f64::from(1 << 20), None);
+    holds &= row("peak of a relist, parts of the whole", relist, Some(RELIST_LIMIT));
+    holds &= row("after the relist, parts of the whole", grown, Some(RELIST_LIMIT));
+
+    println!("\n{:<44} {:>9} {:>12}", "time (of this machine, now)", "ms", "us an object");
+    let lists = || (fixture::service_list(SERVICES).collect(), fixture::slice_list(SERVICES, ENDPOINTS).collect());
+    // Writers that are told the same; one has heard it before.
+    let (again_services, again_slices): (Vec<Event>, Vec<Event>) = lists();
+    time("relist, Services, nothing changed", SERVICES, || apply(&mut writer, again_services));
+    time("relist, slices of 15, nothing changed", SERVICES, || apply(&mut writer, again_slices));
+    drop((index, writer));
+    let (first_services, first_slices): (Vec<Event>, Vec<Event>) = lists();
+    let (_index, mut writer) = fixture::empty_index();
+    time("first list, Services", SERVICES, || apply(&mut writer, first_services));
+    time("first list, slices of 15", SERVICES, || apply(&mut writer, first_slices));
+    apply(&mut writer, fixture::large_service());
+    let updates: Vec<Event> = (0..UPDATES).map(fixture::large_update).collect();
+    time("update of a slice of 100 (of 250), one moved", UPDATES, || apply(&mut writer, updates));
+
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn apply(writer: &mut IndexWriter, events: impl IntoIterator<Item = Event>) {
+    for event in events {
+        writer.apply(event, NOW);
+    }
+}
+
+fn time(what: &str, objects: usize, work: impl FnOnce()) {
+    let start = Instant::now();
+    work();
+    let spent: Duration = start.elapsed();
+    let each = spent.as_secs_f64() * 1e6 / objects as f64;
+    println!("{what:<44} {:>9.1} {each:>12.2}", spent.as_secs_f64() * 1e3);
+}
