@@ -1,10 +1,19 @@
-//! clusterdns
+#![doc = include_str!("README.md")]
+
 pub mod wire;
+
 pub mod corefile;
+
 pub mod telemetry;
+
 pub mod cluster;
+
 pub mod source;
+
 pub mod chain;
+
 pub mod plugins;
+
 pub mod serve;
+
 pub mod app;
