@@ -67,8 +67,8 @@ fn folder(name: &str) -> PathBuf {
 
 /// The Corefiles in a folder, sorted.
 fn corpus(name: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder(name)).unwrap();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let entries = std::fs::read_dir(folder(name)).expect("a folder");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "corefile"));
     paths.sort();
     assert!(!paths.is_empty());

@@ -137,11 +137,14 @@ const FLAGS: &[Flag] = &[
         name: "check",
         value: None,
         help: "read the Corefile, print everything that is wrong with it, open no socket; -check=json prints JSON",
-        set: |args, value| match (value, switch(value)) {
-            ("json", _) => Ok(args.task = Task::CheckJson),
-            (_, Ok(true)) => Ok(args.task = Task::Check),
-            (_, Ok(false)) => Ok(()),
-            _ => Err("true, false or json"),
+        set: |args, value| {
+            match (value, switch(value)) {
+                ("json", _) => args.task = Task::CheckJson,
+                (_, Ok(true)) => args.task = Task::Check,
+                (_, Ok(false)) => {}
+                _ => return Err("true, false or json"),
+            }
+            Ok(())
         },
     },
     Flag {
@@ -163,10 +166,13 @@ const FLAGS: &[Flag] = &[
         name: "log-format",
         value: Some("FORMAT"),
         help: "text or json (default text)",
-        set: |args, value| match value {
-            "text" => Ok(args.log_format = Format::Text),
-            "json" => Ok(args.log_format = Format::Json),
-            _ => Err("text or json"),
+        set: |args, value| {
+            args.log_format = match value {
+                "text" => Format::Text,
+                "json" => Format::Json,
+                _ => return Err("text or json"),
+            };
+            Ok(())
         },
     },
     Flag { name: "plugins", value: None, help: "list the directives", set: |args, value| task(args, value, Task::Plugins) },
