@@ -180,7 +180,8 @@ impl<'a> Query<'a> {
         question.qclass = Class(header::u16_at(packet, question_end - 2));
         query.question_end = question_end as u16;
 
-        let [answers, authorities, additionals] = [6, 8, 10].map(|at| header::u16_at(packet, at));
+        // Three counts of 65,535 do not fit into 16 bits, should someone not have asked `accept`.
+        let [answers, authorities, additionals] = [6, 8, 10].map(|at| u32::from(header::u16_at(packet, at)));
         let mut rest = &packet[question_end..];
         for index in 0..answers + authorities + additionals {
             let record = RawRecord::read(&mut rest)?;
@@ -347,5 +348,8 @@ mod tests {
             let _ = Query::parse(&whole[..cut]);
             let _ = Query::readable_question(&whole[..cut]);
         }
+        let mut counts = whole;
+        counts[6..12].fill(0xff);
+        assert!(Query::parse(&counts).is_err());
     }
 }
