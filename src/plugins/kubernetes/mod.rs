@@ -46,6 +46,17 @@ pub enum Fallthrough {
 }
 
 impl Fallthrough {
+    /// The same for the names of a zone: zones that have nothing to do with it need not be looked at for each of them.
+    fn for_zone(&self, zone: &NameBuf) -> Fallthrough {
+        let Fallthrough::Within(zones) = self else { return self.clone() };
+        let name = zone.as_name();
+        if zones.iter().any(|outer| name.is_within(outer.as_name())) {
+            return Fallthrough::Always;
+        }
+        let inner: Vec<NameBuf> = zones.iter().filter(|inner| inner.as_name().is_within(name)).cloned().collect();
+        if inner.is_empty() { Fallthrough::Never } else { Fallthrough::Within(inner) }
+    }
+
     /// Whether this name goes on.
     pub fn covers(&self, question: &Question) -> bool {
         match self {
@@ -79,6 +90,8 @@ struct Zone {
     name: NameBuf,
     labels: usize,
     reverse: bool,
+    /// Which of its names that do not exist go on.
+    fallthrough: Fallthrough,
 }
 
 /// What is said of a name.
@@ -98,7 +111,7 @@ enum Said {
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
     pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
-        let mut zones: Vec<Zone> = answers.zones.iter().map(Zone::new).collect();
+        let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers.fallthrough)).collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
@@ -112,13 +125,13 @@ impl Kubernetes {
 }
 
 impl Zone {
-    fn new(name: &NameBuf) -> Zone {
+    fn new(name: &NameBuf, fallthrough: &Fallthrough) -> Zone {
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"].into_iter().any(|tree| {
             NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name()))
         });
-        Zone { labels: name.as_name().labels().count(), name, reverse }
+        Zone { labels: name.as_name().labels().count(), fallthrough: fallthrough.for_zone(&name), name, reverse }
     }
 }
 
@@ -184,7 +197,7 @@ impl Stanza {
         }
         // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
         // but they do not leave the cluster then either.
-        if !self.index.synced() && (name != ClusterName::Other || self.answers.fallthrough.covers(question)) {
+        if !self.index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Said::Code(Rcode::SERVFAIL);
         }
         match self.index.lookup(&name, &self.answers.view) {
@@ -200,7 +213,7 @@ impl Stanza {
         match said {
             Said::Records => {}
             Said::NoData => self.soa_of_denial(reply, tail),
-            Said::NameError(_) if self.answers.fallthrough.covers(question) => return Step::Next,
+            Said::NameError(_) if zone.fallthrough.covers(question) => return Step::Next,
             Said::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
                 // RFC 8914 4.1: "Other", with a text for a person.
