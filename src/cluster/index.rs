@@ -271,10 +271,18 @@ impl IndexWriter {
             }
             Object::EndpointSlice(slice) => {
                 let Some(service) = service_key(&slice.key.ns, &slice.service) else { return };
-                let new = Arc::new(Slice::new(&slice, self.keep));
+                let new = Slice::new(&slice, self.keep);
+                // A relist names what is there already, and nothing may be held twice then.
+                if let Some(old) = self.slices.get_mut(&slice.key)
+                    && old.service == service
+                    && *old.slice == new
+                {
+                    old.list = list;
+                    return;
+                }
+                let new = Arc::new(new);
                 let record = SliceRecord { list, service: service.clone(), slice: new.clone() };
                 match self.slices.insert(slice.key, record) {
-                    Some(old) if old.service == service && old.slice == new => return,
                     // Its label names another Service now.
                     Some(old) if old.service != service => self.replace_slice(&old.service, &old.slice.name, None, changes),
                     _ => {}
@@ -282,11 +290,14 @@ impl IndexWriter {
                 self.replace_slice(&service, &new.name.clone(), Some(new), changes);
             }
             Object::Pod(pod) => {
-                let pod = Arc::new(pod);
-                let old = self.pods.insert(pod.key.clone(), (list, pod.clone()));
-                if old.as_ref().is_some_and(|(_, old)| *old == pod) {
+                if let Some((old_list, old)) = self.pods.get_mut(&pod.key)
+                    && **old == pod
+                {
+                    *old_list = list;
                     return;
                 }
+                let pod = Arc::new(pod);
+                let old = self.pods.insert(pod.key.clone(), (list, pod.clone()));
                 if let Some((_, old)) = old {
                     self.remove_pod_addresses(&old, changes);
                 }
