@@ -51,6 +51,7 @@ fn take(size: usize) {
 }
 
 /// How many times memory was taken.
+#[allow(dead_code, reason = "not every bench asks")]
 pub fn allocations() -> usize {
     ALLOCATIONS.load(Ordering::Relaxed)
 }

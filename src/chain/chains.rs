@@ -67,11 +67,11 @@ impl Chains {
             header::Accept::Drop => return Answer::Silent,
             header::Accept::Refuse(rcode) => return Answer::Send(encode_error(packet, rcode, out)),
         }
-        // Borrowed where it lies: a query is large to move.
-        let parsed = Query::parse(packet);
-        let Ok(query) = &parsed else {
+        let mut query = Query::unread(packet);
+        if query.read().is_err() {
             return Answer::Send(encode_error(packet, Rcode::FORMERR, out));
-        };
+        }
+        let query = &query;
         state.clear();
         let block = match self.select(query) {
             Ok(block) => block,

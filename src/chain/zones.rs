@@ -7,7 +7,9 @@ use crate::wire::{NameBuf, Question, Type};
 /// The zones of one listener, each with the blocks that serve it, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
-    /// Lower-case zone → index of its block.
+    /// The block that serves the root, as one does in nearly every Corefile; it needs no search.
+    root: Option<usize>,
+    /// Lower-case zone but the root → index of its block.
     zones: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     /// The most labels that any zone has: no longer suffix is looked up.
     most_labels: usize,
@@ -16,6 +18,11 @@ pub struct Zones {
 impl Zones {
     /// Adds a zone; says whether it was new. The first block to serve a zone keeps it.
     pub fn add(&mut self, zone: &NameBuf, block: usize) -> bool {
+        if zone.as_name().is_root() {
+            let is_new = self.root.is_none();
+            self.root.get_or_insert(block);
+            return is_new;
+        }
         let zone = zone.to_lower();
         self.most_labels = self.most_labels.max(zone.as_name().labels().count());
         match self.zones.entry(zone.as_wire().into()) {
@@ -33,16 +40,14 @@ impl Zones {
     /// wins, as in CoreDNS `Server.ServeDNS`; the root only where there is no other.
     pub fn find(&self, question: &Question) -> Option<usize> {
         let mut parent_side = None;
-        for labels in (0..=question.labels().min(self.most_labels)).rev() {
+        for labels in (1..=question.labels().min(self.most_labels)).rev() {
             let Some(&block) = self.zones.get(question.suffix(labels).as_wire()) else { continue };
             if question.qtype != Type::DS {
                 return Some(block);
             }
-            if labels > 0 || parent_side.is_none() {
-                parent_side = Some(block);
-            }
+            parent_side = Some(block);
         }
-        parent_side
+        parent_side.or(self.root)
     }
 }
 
@@ -59,6 +64,17 @@ pub enum Fallthrough {
 }
 
 impl Fallthrough {
+    /// The same for the names of a zone: zones that have nothing to do with it need not be looked at for each of them.
+    pub fn for_zone(&self, zone: &NameBuf) -> Fallthrough {
+        let Fallthrough::Within(zones) = self else { return self.clone() };
+        let name = zone.as_name();
+        if zones.iter().any(|outer| name.is_within(outer.as_name())) {
+            return Fallthrough::Always;
+        }
+        let inner: Vec<NameBuf> = zones.iter().filter(|inner| inner.as_name().is_within(name)).cloned().collect();
+        if inner.is_empty() { Fallthrough::Never } else { Fallthrough::Within(inner) }
+    }
+
     /// Whether this name goes on.
     pub fn covers(&self, question: &Question) -> bool {
         match self {

@@ -79,21 +79,39 @@ impl Dashed {
 /// The address that a dashed label stands for: with exactly three dashes and no two in a row IPv4, else IPv6 (CoreDNS
 /// `findPods`).
 pub fn parse_dashed(label: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(label).ok()?;
     let dashes = label.iter().filter(|&&octet| octet == b'-').count();
+    if dashes == 3 && !label.windows(2).any(|pair| pair == b"--") {
+        let mut octets = [0; 4];
+        for (octet, digits) in octets.iter_mut().zip(label.split(|&octet| octet == b'-')) {
+            *octet = decimal(digits)?;
+        }
+        return Some(IpAddr::V4(octets.into()));
+    }
+    // Most labels end here: the shortest IPv6 address is two colons.
+    if dashes < 2 {
+        return None;
+    }
     let mut address = [0; MAX_DASHED];
     let address = address.get_mut(..label.len())?;
-    address.copy_from_slice(text.as_bytes());
-    let ipv4 = dashes == 3 && !text.contains("--");
-    for octet in address.iter_mut() {
-        match octet {
-            b'-' => *octet = if ipv4 { b'.' } else { b':' },
-            b'0'..=b'9' | b'a'..=b'f' => {}
+    for (octet, &given) in address.iter_mut().zip(label) {
+        *octet = match given {
+            b'-' => b':',
+            b'0'..=b'9' | b'a'..=b'f' => given,
             _ => return None,
-        }
+        };
     }
-    let text = std::str::from_utf8(address).ok()?;
-    if ipv4 { text.parse().ok().map(IpAddr::V4) } else { text.parse().ok().map(IpAddr::V6) }
+    std::str::from_utf8(address).ok()?.parse().ok().map(IpAddr::V6)
+}
+
+/// An octet as it is written in an address: without a leading zero.
+fn decimal(digits: &[u8]) -> Option<u8> {
+    if digits.is_empty() || digits.len() > 3 || digits.len() > 1 && digits[0] == b'0' {
+        return None;
+    }
+    let number = digits.iter().try_fold(0u16, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'))
+    })?;
+    u8::try_from(number).ok()
 }
 
 /// What a name below `in-addr.arpa` or `ip6.arpa` stands for.
@@ -134,12 +152,7 @@ fn ipv4(question: &Question, count: usize) -> Option<ReverseName> {
     }
     let (mut first, mut last) = ([0; 4], [u8::MAX; 4]);
     for at in 0..count {
-        let label = question.label(count - 1 - at);
-        // A leading zero is not how an octet is written.
-        if label.len() > 1 && label[0] == b'0' || !label.iter().all(u8::is_ascii_digit) {
-            return None;
-        }
-        let octet = std::str::from_utf8(label).ok()?.parse().ok()?;
+        let octet = decimal(question.label(count - 1 - at))?;
         (first[at], last[at]) = (octet, octet);
     }
     Some(reverse(count == 4, Ipv4Addr::from(first), Ipv4Addr::from(last)))

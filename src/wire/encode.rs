@@ -295,7 +295,12 @@ impl Targets {
 
     /// Where these labels and the root already stand, in the same letter case.
     fn find(&self, out: &[u8], labels: &[u8]) -> Option<u16> {
-        self.at[..self.len].iter().copied().find(|&at| ends_with(out, usize::from(at), labels))
+        // A length and a letter tell most names apart, and none that is noted starts with a pointer.
+        let head = labels.first_chunk::<2>();
+        self.at[..self.len].iter().copied().find(|&at| {
+            let at = usize::from(at);
+            out[at..].first_chunk() == head && ends_with(out, at, labels)
+        })
     }
 }
 

@@ -166,11 +166,20 @@ impl<'a> Query<'a> {
     /// Reads a packet whose header [`header::accept`] has passed.
     ///
     /// Octets behind the last counted record are passed over: some clients pad so.
-    #[inline]
     pub fn parse(packet: &'a [u8]) -> Result<Query<'a>, QueryError> {
-        // Filled in place: a question is large to move.
-        let mut query = Query { packet, question_end: 0, question: Question::empty(), edns: None };
-        let question = &mut query.question;
+        let mut query = Query::unread(packet);
+        query.read()?;
+        Ok(query)
+    }
+
+    /// A packet that [`Query::read`] is to read where it lies, since a query is large to move.
+    pub(crate) fn unread(packet: &'a [u8]) -> Query<'a> {
+        Query { packet, question_end: header::LEN as u16, question: Question::empty(), edns: None }
+    }
+
+    /// Reads the packet; after an error only the packet is of use.
+    pub(crate) fn read(&mut self) -> Result<(), QueryError> {
+        let (packet, question) = (self.packet, &mut self.question);
         let name_len = question.read_name(packet.get(header::LEN..).ok_or(QueryError)?)?;
         let question_end = header::LEN + name_len + 4;
         if packet.len() < question_end {
@@ -178,7 +187,7 @@ impl<'a> Query<'a> {
         }
         question.qtype = Type(header::u16_at(packet, question_end - 4));
         question.qclass = Class(header::u16_at(packet, question_end - 2));
-        query.question_end = question_end as u16;
+        self.question_end = question_end as u16;
 
         // Three counts of 65,535 do not fit into 16 bits, should someone not have asked `accept`.
         let [answers, authorities, additionals] = [6, 8, 10].map(|at| u32::from(header::u16_at(packet, at)));
@@ -189,12 +198,12 @@ impl<'a> Query<'a> {
                 continue;
             }
             // RFC 6891 6.1.1: more than one OPT is FORMERR, and its name is the root.
-            if query.edns.is_some() || !record.at_root {
+            if self.edns.is_some() || !record.at_root {
                 return Err(QueryError);
             }
-            query.edns = Some(record.edns()?);
+            self.edns = Some(record.edns()?);
         }
-        Ok(query)
+        Ok(())
     }
 
     /// The question of a packet that could not be read whole, to be echoed: name, type and class as sent.

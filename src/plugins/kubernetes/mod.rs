@@ -61,6 +61,8 @@ struct Zone {
     name: NameBuf,
     labels: usize,
     reverse: bool,
+    /// Which of its names that do not exist go on.
+    fallthrough: Fallthrough,
     multicluster: bool,
 }
 
@@ -81,8 +83,7 @@ enum Said {
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
     pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
-        let zones = answers.zones.iter().map(|name| Zone::new(name, answers.multicluster.contains(name)));
-        let mut zones: Vec<Zone> = zones.collect();
+        let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers)).collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
@@ -96,13 +97,15 @@ impl Kubernetes {
 }
 
 impl Zone {
-    fn new(name: &NameBuf, multicluster: bool) -> Zone {
+    fn new(name: &NameBuf, answers: &Answers) -> Zone {
+        let multicluster = answers.multicluster.contains(name);
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"].into_iter().any(|tree| {
             NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name()))
         });
-        Zone { labels: name.as_name().labels().count(), name, reverse, multicluster }
+        let fallthrough = answers.fallthrough.for_zone(&name);
+        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough, multicluster }
     }
 }
 
@@ -168,7 +171,7 @@ impl Stanza {
         }
         // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
         // but they do not leave the cluster then either.
-        if !self.index.synced() && (name != ClusterName::Other || self.answers.fallthrough.covers(question)) {
+        if !self.index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Said::Code(Rcode::SERVFAIL);
         }
         if zone.multicluster && records::service_name(&name).is_some() {
@@ -187,7 +190,7 @@ impl Stanza {
         match said {
             Said::Records => {}
             Said::NoData => self.soa_of_denial(reply, tail),
-            Said::NameError(_) if self.answers.fallthrough.covers(question) => return Step::Next,
+            Said::NameError(_) if zone.fallthrough.covers(question) => return Step::Next,
             Said::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
                 // RFC 8914 4.1: "Other", with a text for a person.
