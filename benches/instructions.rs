@@ -1,4 +1,4 @@
-//! User instructions of an answer from the index, counted by callgrind: the same number on every machine and every day.
+//! User instructions of an answer from the index, counted by callgrind: nearly the same number on a busy machine as on an idle one.
 //!
 //! `cargo bench --bench instructions` runs itself once under `valgrind --tool=callgrind`. Only what [`answers`] calls is
 //! counted, and its end writes the count of one kind of question; the table divides that by the number of answers. From
