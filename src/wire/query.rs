@@ -58,13 +58,14 @@ impl Question {
             if len > MAX_LABEL {
                 return Err(QueryError);
             }
-            self.starts[labels] = at as u8;
-            labels += 1;
-            at += 1 + len;
-            // One octet is left for the final zero.
-            if at >= MAX_LEN {
+            let end = at + 1 + len;
+            // One octet is left for the final zero; and so no name has more labels than `starts` holds.
+            if end >= MAX_LEN {
                 return Err(QueryError);
             }
+            self.starts[labels] = at as u8;
+            labels += 1;
+            at = end;
         }
         let len = at + 1;
         self.folded[..len].copy_from_slice(&bytes[..len]);
@@ -334,6 +335,8 @@ mod tests {
         for name in [&b"\xc0\x0c"[..], b"\x01a\xc0\x0c", b"\x40a\0", b"\x05a", &long] {
             assert!(Query::parse(&packet(name, &[])).is_err(), "{name:?}");
         }
+        let many = [1, b'a'].repeat(128);
+        assert!(Query::parse(&packet(&many, &[])).is_err());
         assert!(Query::parse(&packet(b"\0", &[OPT, OPT])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&OPT[..10]])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&[1, b'a', 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]])).is_err());
