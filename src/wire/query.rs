@@ -42,7 +42,14 @@ impl Question {
 
     /// The root, no type.
     fn empty() -> Question {
-        Question { folded: [0; MAX_LEN + 1], starts: [0; MAX_LABELS], len: 1, labels: 0, qtype: Type(0), qclass: Class::IN }
+        Question {
+            folded: [0; MAX_LEN + 1],
+            starts: [0; MAX_LABELS],
+            len: 1,
+            labels: 0,
+            qtype: Type(0),
+            qclass: Class::IN,
+        }
     }
 
     /// Reads the name at the start of `bytes`, folds it and notes its labels; gives its length.

@@ -13,9 +13,26 @@ use crate::wire::NameBuf;
 const MAX_TTL: u32 = 3_600;
 /// Every property, for suggestions.
 const PROPERTIES: [&str; 20] = [
-    "endpoint", "tls", "kubeconfig", "apiserver_qps", "apiserver_burst", "apiserver_max_inflight", "namespaces", "labels",
-    "namespace_labels", "pods", "endpoint_pod_names", "ttl", "noendpoints", "fallthrough", "ignore", "multicluster",
-    "zonal", "startup_timeout", "resyncperiod", "upstream",
+    "endpoint",
+    "tls",
+    "kubeconfig",
+    "apiserver_qps",
+    "apiserver_burst",
+    "apiserver_max_inflight",
+    "namespaces",
+    "labels",
+    "namespace_labels",
+    "pods",
+    "endpoint_pod_names",
+    "ttl",
+    "noendpoints",
+    "fallthrough",
+    "ignore",
+    "multicluster",
+    "zonal",
+    "startup_timeout",
+    "resyncperiod",
+    "upstream",
 ];
 
 /// A stanza.
@@ -180,7 +197,8 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
                 let message = "ServiceImports are not followed yet: no Service has a name in a multicluster zone";
                 line.warning(first, message);
             }
-            config.answers.multicluster = line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
+            config.answers.multicluster =
+                line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
         }
         "startup_timeout" => {
             // A timeout of 0 makes CoreDNS panic; here it is an error.

@@ -86,7 +86,8 @@ impl Snapshot {
     /// The objects of one kind that one index wants.
     fn selected<'a>(&'a self, selection: &'a Selection, kind: Kind) -> impl Iterator<Item = &'a Object> {
         let selector = selection.selector(kind);
-        let picked = move |item: &&Arc<Item>| selector.is_none_or(|selector| selector.matches(|key| item.labels.get(key)));
+        let picked =
+            move |item: &&Arc<Item>| selector.is_none_or(|selector| selector.matches(|key| item.labels.get(key)));
         self.objects.get(&kind).into_iter().flatten().filter(picked).filter_map(|item| item.object.as_ref())
     }
 }
