@@ -47,6 +47,9 @@ fn canonical(lines: &[String]) -> Vec<String> {
     lines
 }
 
+/// Sends a packet; gives the answer, if there is one.
+type Send<'a> = dyn FnMut(&[u8], Transport) -> Result<Option<Vec<u8>>, String> + 'a;
+
 /// Runs a section in this process.
 pub fn inside(section: &Section) -> Result<Vec<Outcome>, String> {
     let at = |line: usize| move |what: String| format!("{line}: {what}");
@@ -141,9 +144,7 @@ fn outcome(step: &Step, actual: Vec<String>) -> Outcome {
 }
 
 /// Asks a question, and what goes with it: other letter cases where they are wanted, and the other transport.
-fn query(
-    question: &Ask, other_transport: bool, send: &mut dyn FnMut(&[u8], Transport) -> Result<Option<Vec<u8>>, String>,
-) -> Result<Vec<String>, String> {
+fn query(question: &Ask, other_transport: bool, send: &mut Send<'_>) -> Result<Vec<String>, String> {
     let mut ask = |question: &Ask| -> Result<Shown, String> {
         let packet = question.packet();
         let answer = send(&packet, question.transport)?;
