@@ -53,6 +53,7 @@ impl Inside {
         let mut files = MemoryFiles::default();
         for (name, text) in &setup.files {
             files.files.insert(folder.0.join(name), text.clone());
+            files.files.insert(name.into(), text.clone());
             // Plugins that follow a file read it from disk.
             folder.write(name, text);
         }

@@ -152,7 +152,8 @@ fn query(question: &Ask, other_transport: bool, send: &mut Send<'_>) -> Result<V
     };
     let shown = ask(question)?;
     let alike = |other: &Shown| {
-        let fold = |shown: &Shown| shown.lines.iter().map(|line| line.to_lowercase()).collect::<Vec<_>>();
+        // *whoami* names the transport.
+        let fold = |shown: &Shown| shown.lines.iter().map(|line| line.to_lowercase().replace("_tcp.", "_udp.")).collect::<Vec<_>>();
         canonical(&fold(other)) == canonical(&fold(&shown))
     };
     if question.case {
