@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::Manifest;
 use super::item::{Item, Role};
 use super::warning::{Problem, Warning};
 use crate::cluster::Event;
@@ -58,6 +59,15 @@ impl Snapshot {
             objects.insert(Kind::Namespace, used.into_iter().map(|ns| Arc::new(Item::namespace(ns))).collect());
         }
         Snapshot { objects, warnings }
+    }
+
+    /// What one text says, read as the file of that name would be (JSON by its ending, else YAML).
+    pub fn of_text(name: &Path, text: &str) -> Snapshot {
+        let Manifest { path, items, troubles, fault, .. } = Manifest::of_text(name.to_owned(), text);
+        let fault = fault.map(|fault| (None, fault));
+        let troubles = fault.into_iter().chain(troubles);
+        let warn = |(object, problem)| Warning { file: path.clone(), object, problem, kept: false };
+        Snapshot::merge([(path.as_path(), items.as_slice())].into_iter(), troubles.map(warn).collect())
     }
 
     /// What is wrong with the files.
