@@ -90,7 +90,8 @@ impl Config {
     /// nothing to listen on.
     pub fn resolve(&self, interfaces: &[Interface], diagnostics: &mut Diagnostics) -> Vec<Address> {
         let mut all: Vec<Address> = Vec::new();
-        let mut complete = true;
+        // A line without addresses is a mistake that its reader has told of.
+        let mut complete = self.lines.iter().all(|line| !line.addresses.is_empty());
         for line in &self.lines {
             let mut look_up = |places: &[Place]| {
                 let mut found = Vec::new();

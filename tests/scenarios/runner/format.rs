@@ -201,7 +201,13 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         let block = || dedent(&lines[body.clone()]);
         let setup = match sections.last_mut() {
             Some(section) if !section.steps.is_empty() => None,
-            Some(section) => Some(&mut section.setup),
+            Some(section) => {
+                // No server has what only this section says.
+                if ["objects", "file", "interface", "hostname", "unsynced"].contains(&keyword) {
+                    section.setup.served = None;
+                }
+                Some(&mut section.setup)
+            }
             None => Some(&mut shared),
         };
         if let Some(setup) = setup

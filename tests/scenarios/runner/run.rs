@@ -133,9 +133,30 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
         let own = |line: &String| line.starts_with("ede ") || line.starts_with("log: ");
         outcome.expected.retain(|line| !own(line));
         outcome.actual.retain(|line| !own(line));
+        for lines in [&mut outcome.expected, &mut outcome.actual] {
+            *lines = without_client(lines);
+            // How well names are compressed is a server's own choice.
+            if let Some(first) = lines.first_mut() {
+                *first = first.split(" len=").next().unwrap_or_default().to_owned();
+            }
+        }
         outcomes.push(outcome);
     }
     Ok(outcomes)
+}
+
+/// The client that *whoami* tells of is another one there.
+fn without_client(lines: &[String]) -> Vec<String> {
+    let is_whoami = lines.iter().any(|line| line.contains(" 0 SRV 0 0 ") && line.ends_with(" ."));
+    let line = |line: &String| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["additional", owner, "0", "A" | "AAAA", _] if is_whoami => format!("additional {owner} 0 A or AAAA _"),
+            ["additional", owner, "0", "SRV", "0", "0", _, "."] => format!("additional {owner} 0 SRV 0 0 _ ."),
+            _ => line.clone(),
+        }
+    };
+    lines.iter().map(line).collect()
 }
 
 fn outcome(step: &Step, actual: Vec<String>) -> Outcome {
