@@ -91,5 +91,6 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
         let settings = plugins::settings(block, diagnostics);
         blocks.push(Block { keys, settings, index });
     }
+    diagnostics.sort();
     Configuration { corefile, blocks }
 }

@@ -12,7 +12,7 @@ use crate::wire::NameBuf;
 /// The most seconds that an answer may be kept.
 const MAX_TTL: u32 = 3_600;
 /// Every property, for suggestions.
-const PROPERTIES: [&str; 20] = [
+const PROPERTIES: [&str; 18] = [
     "endpoint",
     "tls",
     "kubeconfig",
@@ -31,8 +31,6 @@ const PROPERTIES: [&str; 20] = [
     "multicluster",
     "zonal",
     "startup_timeout",
-    "resyncperiod",
-    "upstream",
 ];
 
 /// A stanza.
