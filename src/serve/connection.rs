@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -124,7 +125,9 @@ impl Connection {
     /// Serves it until the client or the server ends it, or the client takes too long.
     pub(super) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline().into()));
+        let ticket = self.seat.ticket.clone();
         while !self.is_over() {
+            ticket.at_work.store(self.has_unsent() || self.has_more || !self.waiting.is_empty(), Ordering::Relaxed);
             let deadline = self.deadline();
             // A timer that is early is set when it goes off, so that a query does not touch it.
             if deadline < timer.deadline().into_std() {
@@ -137,6 +140,7 @@ impl Connection {
                     Phase::Serving if changed.is_ok() => Ok(()),
                     _ => return,
                 },
+                () = ticket.evicted.notified() => return,
                 _ = self.stream.writable(), if self.has_unsent() => self.flush(),
                 Some(answer) = self.waiting.join_next(), if !self.has_unsent() => {
                     self.take_late(answer.ok().flatten())

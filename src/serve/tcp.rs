@@ -1,23 +1,24 @@
 //! TCP: the accept loop and the bounds on connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::connection::Connection;
 use super::waiting::Seldom;
 use super::{Phase, Service, Shared};
 
-/// Bounds on TCP connections. A connection past a bound is closed at once, the new one, so that a flood costs those who
-/// come with it; connections that idle make room by their timeout.
+/// Bounds on TCP connections. A connection past a bound takes the place of the oldest one, of its own address if it can,
+/// that no answer is due to: silent clients do not keep others out. Where every connection is at work, the new one is
+/// closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpLimits {
     /// Connections in all. 10,000: some 20 MB when all of them idle.
@@ -50,7 +51,41 @@ pub(super) struct Tcp {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    by_address: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
+    /// Those of each address, oldest first.
+    by_address: HashMap<IpAddr, VecDeque<Arc<Ticket>>, foldhash::fast::RandomState>,
+}
+
+/// What others may know of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Ticket {
+    /// Answers are due to it. Written by the connection.
+    pub(super) at_work: AtomicBool,
+    /// It must make room.
+    pub(super) evicted: Notify,
+}
+
+impl Open {
+    /// Makes room by ending the oldest connection of an address that no answer is due to; says whether there was one.
+    fn evict(&mut self, address: IpAddr) -> bool {
+        let Some(tickets) = self.by_address.get_mut(&address) else { return false };
+        let idle = tickets.iter().position(|ticket| !ticket.at_work.load(Ordering::Relaxed));
+        let Some(ticket) = idle.and_then(|at| tickets.remove(at)) else { return false };
+        ticket.evicted.notify_one();
+        self.all -= 1;
+        self.drop_vacant(address);
+        true
+    }
+
+    /// The address with the most connections.
+    fn busiest(&self) -> Option<IpAddr> {
+        self.by_address.iter().max_by_key(|(_, tickets)| tickets.len()).map(|(&address, _)| address)
+    }
+
+    fn drop_vacant(&mut self, address: IpAddr) {
+        if self.by_address.get(&address).is_some_and(VecDeque::is_empty) {
+            self.by_address.remove(&address);
+        }
+    }
 }
 
 /// When a failed `accept` was last logged.
@@ -161,35 +196,40 @@ fn rest_after(error: &io::Error, failures: u32) -> Option<Duration> {
 /// A connection's place within the bounds; given back when dropped.
 pub(super) struct Seat {
     pub(super) tcp: Arc<Tcp>,
+    pub(super) ticket: Arc<Ticket>,
     address: IpAddr,
 }
 
 impl Seat {
-    /// A place for one more connection of an address, if there is one.
+    /// A place for one more connection of an address, if there is one or one can be had.
     fn take(tcp: &Arc<Tcp>, address: IpAddr) -> Option<Seat> {
         let open = &mut *tcp.open.lock();
-        if open.all >= tcp.limits.connections {
+        let of_address = open.by_address.get(&address).map_or(0, VecDeque::len);
+        let evicted = if of_address >= tcp.limits.connections_per_address.max(1) {
+            open.evict(address)
+        } else if open.all >= tcp.limits.connections {
+            open.evict(address) || open.busiest().is_some_and(|busiest| open.evict(busiest))
+        } else {
+            true
+        };
+        if !evicted {
             return None;
         }
-        let of_address = open.by_address.entry(address).or_default();
-        if *of_address >= tcp.limits.connections_per_address.max(1) {
-            return None;
-        }
-        *of_address += 1;
+        let ticket = Arc::new(Ticket::default());
+        open.by_address.entry(address).or_default().push_back(ticket.clone());
         open.all += 1;
-        Some(Seat { tcp: tcp.clone(), address })
+        Some(Seat { tcp: tcp.clone(), ticket, address })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let open = &mut *self.tcp.open.lock();
+        let Some(tickets) = open.by_address.get_mut(&self.address) else { return };
+        // One that made room has been taken out already.
+        let Some(at) = tickets.iter().position(|ticket| Arc::ptr_eq(ticket, &self.ticket)) else { return };
+        tickets.remove(at);
         open.all -= 1;
-        if let Some(of_address) = open.by_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                open.by_address.remove(&self.address);
-            }
-        }
+        open.drop_vacant(self.address);
     }
 }

@@ -152,32 +152,55 @@ fn a_client_that_never_reads_is_cut() {
     rig.wait_until("it is closed", |server| server.open_connections() == 0);
 }
 
+/// A connection from another address of this machine.
+fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
+    socket.connect(&to.into()).expect("a connection");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
 #[test]
-fn connections_past_the_limits_are_closed_and_the_others_live() {
-    let limits = TcpLimits { connections: 5, connections_per_address: 3, ..TcpLimits::default() };
+fn silent_connections_make_room_the_oldest_first() {
+    let limits = TcpLimits { connections: 4, connections_per_address: 3, ..TcpLimits::default() };
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
-    let mut of_one: Vec<_> = (0..3).map(|_| tcp_client(rig.at("127.0.0.1"))).collect();
-    assert_eq!(next(&mut tcp_client(rig.at("127.0.0.1"))), None);
-    let from = |ip: [u8; 4]| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
-        socket.connect(&rig.at("127.0.0.1").into()).expect("a connection");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream
-    };
-    of_one.extend([from([127, 0, 0, 2]), from([127, 0, 0, 3])]);
-    assert_eq!(next(&mut from([127, 0, 0, 4])), None);
-    for stream in &mut of_one {
+    let at = rig.at("127.0.0.1");
+    let mut silent: Vec<_> = (0..3).map(|_| tcp_client(at)).collect();
+    rig.wait_until("all are open", |server| server.open_connections() == 3);
+    // Past the bound of an address: its oldest goes.
+    let mut new = tcp_client(at);
+    send(&mut new, &framed(&[query(1, "a.")]));
+    assert!(next(&mut new).is_some());
+    assert_eq!(next(&mut silent[0]), None);
+    // Past the bound of all: the oldest of the busiest address goes.
+    let mut others = [connect_from([127, 0, 0, 2], at), connect_from([127, 0, 0, 3], at)];
+    for stream in &mut others {
         send(stream, &framed(&[query(1, "a.")]));
         assert!(next(stream).is_some());
     }
-    assert_eq!(rig.server().counts().connections_refused, 2);
-    drop(of_one);
-    rig.wait_until("all are closed", |server| server.open_connections() == 0);
-    let mut stream = tcp_client(rig.at("127.0.0.1"));
-    send(&mut stream, &framed(&[query(1, "a.")]));
-    assert!(next(&mut stream).is_some());
+    assert_eq!(next(&mut silent[1]), None);
+    assert_eq!(rig.server().counts().connections_refused, 0);
+    assert!(rig.server().open_connections() <= 4);
+}
+
+#[test]
+fn connections_at_work_keep_their_places() {
+    let limits = TcpLimits { connections: 5, connections_per_address: 2, ..TcpLimits::default() };
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
+    let at = rig.at("127.0.0.1");
+    let mut at_work: Vec<_> = (0..2).map(|_| tcp_client(at)).collect();
+    for stream in &mut at_work {
+        send(stream, &framed(&[query(1, "later.")]));
+    }
+    rig.wait_until("both wait", |server| server.waiting() == 2);
+    assert_eq!(next(&mut tcp_client(at)), None);
+    assert_eq!(rig.server().counts().connections_refused, 1);
+    rig.gate.add_permits(2);
+    for stream in &mut at_work {
+        assert!(next(stream).is_some());
+    }
 }
 
 #[test]
