@@ -99,7 +99,10 @@ fn wrong(path: &str, outcome: &Outcome, address: bool) -> Option<String> {
     match &outcome.differs {
         Some(words) if address && outcome.is_right() => Some(format!("{place}: no longer differs: {words}")),
         Some(_) if address => None,
-        _ if outcome.expected.is_empty() => Some(format!("{place}: nothing is expected yet; UPDATE_EXPECT=1 writes what comes:\n{}", outcome.difference())),
+        _ if outcome.expected.is_empty() => Some(format!(
+            "{place}: nothing is expected yet; UPDATE_EXPECT=1 writes what comes:\n{}",
+            outcome.difference()
+        )),
         _ if outcome.is_right() => None,
         _ => Some(format!("{place}: expected (-), came (+):\n{}", outcome.difference())),
     }
@@ -118,7 +121,8 @@ fn rewrite(path: &Path, text: &str, sections: &[Section]) -> Result<(), String> 
     // From the end, so that the lines before keep their numbers.
     for outcome in outcomes.iter().rev().filter(|outcome| !outcome.is_right()) {
         let kept = lines[outcome.body.clone()].iter().filter(|line| line.trim().starts_with("differs:")).cloned();
-        let new: Vec<String> = kept.chain(outcome.actual.iter().map(|line| format!("    {line}").trim_end().to_owned())).collect();
+        let new: Vec<String> =
+            kept.chain(outcome.actual.iter().map(|line| format!("    {line}").trim_end().to_owned())).collect();
         lines.splice(outcome.body.clone(), new);
     }
     let new = lines.join("\n") + "\n";

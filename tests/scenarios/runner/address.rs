@@ -18,7 +18,9 @@ pub fn ask(server: SocketAddr, packet: &[u8], transport: Transport) -> Result<Op
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => match error.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::UnexpectedEof => Ok(None),
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::UnexpectedEof => {
+                Ok(None)
+            }
             _ => Err(format!("{server}: {error}")),
         },
     }

@@ -197,7 +197,8 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         }
         let body = body(&lines, at);
         at = body.end;
-        let (keyword, rest) = line.split_once(' ').map_or((line.trim_end(), ""), |(keyword, rest)| (keyword, rest.trim()));
+        let (keyword, rest) =
+            line.split_once(' ').map_or((line.trim_end(), ""), |(keyword, rest)| (keyword, rest.trim()));
         let block = || dedent(&lines[body.clone()]);
         let setup = match sections.last_mut() {
             Some(section) if !section.steps.is_empty() => None,
@@ -238,7 +239,8 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
 
 /// A line of the setup; whether it was one.
 fn setup_line(
-    setup: &mut Setup, keyword: &str, rest: &str, block: &dyn Fn() -> String, load: &dyn Fn(&str) -> Result<String, String>,
+    setup: &mut Setup, keyword: &str, rest: &str, block: &dyn Fn() -> String,
+    load: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<bool, String> {
     match keyword {
         "corefile" => setup.corefile = block(),
@@ -404,7 +406,11 @@ fn repeated(times: &str, block: &str) -> Result<String, String> {
 fn difference(words: &str) -> Result<String, String> {
     let words = words.trim();
     let digits = words.chars().take_while(char::is_ascii_digit).count();
-    if digits == 0 { Err("'differs:' starts with a number of docs/differences.md".to_owned()) } else { Ok(words.to_owned()) }
+    if digits == 0 {
+        Err("'differs:' starts with a number of docs/differences.md".to_owned())
+    } else {
+        Ok(words.to_owned())
+    }
 }
 
 /// The one word that is left.

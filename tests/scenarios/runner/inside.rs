@@ -224,7 +224,8 @@ impl Inside {
 
     /// Tells the indexes what has changed, object by object as a watch does.
     fn tell(&mut self) -> Result<(), String> {
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": self.cluster.values().collect::<Vec<_>>()});
+        let list =
+            serde_json::json!({"apiVersion": "v1", "kind": "List", "items": self.cluster.values().collect::<Vec<_>>()});
         let next = Snapshot::of_text(Path::new("objects.json"), &list.to_string());
         let previous = std::mem::replace(&mut self.snapshot, next);
         if !self.synced {

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use clusterdns::chain::Transport;
 
+use super::address;
 use super::format::{Act, Ask, Section, Step};
 use super::inside::Inside;
 use super::show::{Shown, show};
-use super::address;
 
 /// What came of a step.
 pub struct Outcome {
@@ -41,9 +41,12 @@ impl Outcome {
 
 /// Lines with single blanks, those of a section sorted; the order of log lines is kept.
 fn canonical(lines: &[String]) -> Vec<String> {
-    let mut lines: Vec<String> = lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let mut lines: Vec<String> =
+        lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     let is_record = |line: &String| ["answer ", "authority ", "additional "].iter().any(|name| line.starts_with(name));
-    lines.sort_by_key(|line| if is_record(line) { (1, line.clone()) } else { (if line.starts_with("log: ") { 2 } else { 0 }, String::new()) });
+    lines.sort_by_key(|line| {
+        if is_record(line) { (1, line.clone()) } else { (if line.starts_with("log: ") { 2 } else { 0 }, String::new()) }
+    });
     lines
 }
 
@@ -79,7 +82,8 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
     let mut lines = Vec::new();
     match act {
         Act::Query(question) => {
-            let mut send = |packet: &[u8], transport| inside.ask(packet, transport, question.from, question.port, question.to);
+            let mut send =
+                |packet: &[u8], transport| inside.ask(packet, transport, question.from, question.port, question.to);
             lines = query(question, !section.setup.logs, &mut send)?;
         }
         Act::Raw(packet, transport) => {
@@ -106,7 +110,9 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
 pub fn not_for_addresses(section: &Section, serves: &str) -> Option<String> {
     match &section.setup.served {
         None => Some("its objects are not said to be served there".to_owned()),
-        Some(name) if name != serves => Some(format!("it is about the fixture '{name}'; SERVES names the one that is served")),
+        Some(name) if name != serves => {
+            Some(format!("it is about the fixture '{name}'; SERVES names the one that is served"))
+        }
         Some(_) => section.steps.iter().find_map(|step| match &step.act {
             Act::Query(_) | Act::Raw(..) => None,
             _ => Some(format!("line {} changes objects, files or time", step.line)),
@@ -121,7 +127,9 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
         let actual = match &step.act {
             // One's own address cannot be chosen.
             Act::Query(question) if question.from.is_some() => continue,
-            Act::Query(question) => query(question, false, &mut |packet, transport| address::ask(server, packet, transport)),
+            Act::Query(question) => {
+                query(question, false, &mut |packet, transport| address::ask(server, packet, transport))
+            }
             Act::Raw(packet, transport) => address::ask(server, packet, *transport)
                 .and_then(|answer| show(packet, answer.as_deref(), *transport, false))
                 .map(|shown| shown.lines),
@@ -174,7 +182,9 @@ fn query(question: &Ask, other_transport: bool, send: &mut Send<'_>) -> Result<V
     let shown = ask(question)?;
     let alike = |other: &Shown| {
         // *whoami* names the transport.
-        let fold = |shown: &Shown| shown.lines.iter().map(|line| line.to_lowercase().replace("_tcp.", "_udp.")).collect::<Vec<_>>();
+        let fold = |shown: &Shown| {
+            shown.lines.iter().map(|line| line.to_lowercase().replace("_tcp.", "_udp.")).collect::<Vec<_>>()
+        };
         canonical(&fold(other)) == canonical(&fold(&shown))
     };
     if question.case {

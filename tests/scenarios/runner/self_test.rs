@@ -40,7 +40,11 @@ pub fn trials() -> Vec<Trial> {
                 (" 5 A ", " 6 A ", "x:11: expected (-), came (+)"),
                 ("NOERROR aa", "NOERROR", "- NOERROR rd edns=1232"),
                 (" edns=1232", "", "+ NOERROR aa rd edns=1232"),
-                ("    answer web.a.svc.cluster.local. 5 A 10.0.0.5\n", "", "+ answer web.a.svc.cluster.local. 5 A 10.0.0.5"),
+                (
+                    "    answer web.a.svc.cluster.local. 5 A 10.0.0.5\n",
+                    "",
+                    "+ answer web.a.svc.cluster.local. 5 A 10.0.0.5",
+                ),
                 ("    NXDOMAIN aa rd\n", "    NOERROR aa rd\n", "- NOERROR aa rd"),
                 ("_ ... 5\n", "_ ... 30\n", "SOA ... _ ... 30"),
                 ("    silence\n", "    FORMERR rd\n", "+ silence"),

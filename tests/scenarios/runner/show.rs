@@ -19,7 +19,8 @@ pub struct Shown {
 /// Shows the answer to `packet`, or says which rule it breaks. No answer is `silence`.
 pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: bool) -> Result<Shown, String> {
     let Some(answer) = answer else { return Ok(Shown { lines: vec!["silence".to_owned()], truncated: false }) };
-    let word = |octets: &[u8], at: usize| octets.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let word =
+        |octets: &[u8], at: usize| octets.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
     if answer.len() < 12 || answer[..2] != packet[..2] || answer[2] & 0x80 == 0 {
         return Err(format!("no answer to this ID: {answer:02x?}"));
     }
