@@ -28,7 +28,9 @@ const NOW: u32 = 1_700_000_000;
 
 fn main() -> ExitCode {
     let count = SERVICES * ENDPOINTS;
-    println!("{SERVICES} Services, {count} endpoints; every fifth Service is headless and its endpoints have host names\n");
+    println!(
+        "{SERVICES} Services, {count} endpoints; every fifth Service is headless and its endpoints have host names\n"
+    );
 
     println!("{:<44} {:>9}", "memory", "octets");
     let start = counting::octets();
@@ -45,9 +47,8 @@ fn main() -> ExitCode {
     let grown = (counting::octets() - start) as f64 / all as f64;
     let endpoint = (all - services) as f64 / count as f64;
     let row = |what: &str, value: f64, limit: Option<f64>| {
-        let verdict = limit.map_or(String::new(), |limit| {
-            format!("limit {limit}{}", if value > limit { " EXCEEDED" } else { "" })
-        });
+        let verdict = limit
+            .map_or(String::new(), |limit| format!("limit {limit}{}", if value > limit { " EXCEEDED" } else { "" }));
         println!("{what:<44} {value:>9.2} {verdict}");
         limit.is_none_or(|limit| value <= limit)
     };

@@ -36,32 +36,34 @@ fn step() -> impl Strategy<Value = Step> {
 fn hickory_query() -> impl Strategy<Value = Vec<u8>> {
     let label = "[a-zA-Z0-9_-]{1,12}";
     let edns = proptest::option::of((any::<u16>(), any::<bool>(), vec((any::<u16>(), vec(any::<u8>(), 0..20)), 0..3)));
-    (vec(label, 0..6), any::<u16>(), edns, any::<[bool; 4]>()).prop_map(|(labels, qtype, edns, [ixfr, tsig, rd, cd])| {
-        let name = Name::from_labels(labels.iter().map(String::as_bytes)).expect("a name");
-        let mut message = Message::query();
-        message.metadata.recursion_desired = rd;
-        message.metadata.checking_disabled = cd;
-        message.add_query(Query::query(name.clone(), RecordType::from(qtype)));
-        if ixfr {
-            let soa = rdata::SOA::new(name.clone(), name.clone(), 1, 2, 3, 4, 5);
-            message.add_authority(Record::from_rdata(name.clone(), 0, RData::SOA(soa)));
-        }
-        if let Some((size, dnssec_ok, options)) = edns {
-            let mut edns = Edns::new();
-            edns.set_max_payload(size).set_dnssec_ok(dnssec_ok);
-            // The codes that hickory reads closely are left to mutations.
-            let options = options.into_iter().filter(|(code, _)| *code > 20);
-            options.for_each(|(code, data)| edns.options_mut().insert(EdnsOption::Unknown(code, data)));
-            message.set_edns(edns);
-        }
-        let mut packet = message.to_vec().expect("a message");
-        if tsig {
-            // As `dig -y` adds it: class ANY, a name of its own, and data that nobody looks at.
-            packet[11] += 1;
-            packet.extend(b"\x03key\0\0\xfa\0\xff\0\0\0\0\0\x04mac!");
-        }
-        packet
-    })
+    (vec(label, 0..6), any::<u16>(), edns, any::<[bool; 4]>()).prop_map(
+        |(labels, qtype, edns, [ixfr, tsig, rd, cd])| {
+            let name = Name::from_labels(labels.iter().map(String::as_bytes)).expect("a name");
+            let mut message = Message::query();
+            message.metadata.recursion_desired = rd;
+            message.metadata.checking_disabled = cd;
+            message.add_query(Query::query(name.clone(), RecordType::from(qtype)));
+            if ixfr {
+                let soa = rdata::SOA::new(name.clone(), name.clone(), 1, 2, 3, 4, 5);
+                message.add_authority(Record::from_rdata(name.clone(), 0, RData::SOA(soa)));
+            }
+            if let Some((size, dnssec_ok, options)) = edns {
+                let mut edns = Edns::new();
+                edns.set_max_payload(size).set_dnssec_ok(dnssec_ok);
+                // The codes that hickory reads closely are left to mutations.
+                let options = options.into_iter().filter(|(code, _)| *code > 20);
+                options.for_each(|(code, data)| edns.options_mut().insert(EdnsOption::Unknown(code, data)));
+                message.set_edns(edns);
+            }
+            let mut packet = message.to_vec().expect("a message");
+            if tsig {
+                // As `dig -y` adds it: class ANY, a name of its own, and data that nobody looks at.
+                packet[11] += 1;
+                packet.extend(b"\x03key\0\0\xfa\0\xff\0\0\0\0\0\x04mac!");
+            }
+            packet
+        },
+    )
 }
 
 /// A query, changed in a few places, cut or continued.

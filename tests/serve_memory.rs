@@ -60,7 +60,8 @@ fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
 
 #[test]
 fn slow_clients_are_cheap() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let plan = Plan::new(vec![Arc::new(Big)]);
     let chains = Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false);
     let mut settings = Settings::default();

@@ -87,7 +87,9 @@ fn a_module_uses_only_modules_of_lower_layers() {
 fn a_plugin_uses_no_other_plugin() {
     let mut mistakes = Vec::new();
     for (path, text) in sources("src/plugins") {
-        let Some(own) = path.iter().nth(2).and_then(|part| part.to_str()).filter(|_| !is_test_file(&path)) else { continue };
+        let Some(own) = path.iter().nth(2).and_then(|part| part.to_str()).filter(|_| !is_test_file(&path)) else {
+            continue;
+        };
         let own = own.trim_end_matches(".rs");
         // What plugins share, and the table that names them all.
         if ["mod", "table", "changing", "regexp"].contains(&own) {

@@ -175,8 +175,18 @@ const FLAGS: &[Flag] = &[
             Ok(())
         },
     },
-    Flag { name: "plugins", value: None, help: "list the directives", set: |args, value| task(args, value, Task::Plugins) },
-    Flag { name: "version", value: None, help: "print the version", set: |args, value| task(args, value, Task::Version) },
+    Flag {
+        name: "plugins",
+        value: None,
+        help: "list the directives",
+        set: |args, value| task(args, value, Task::Plugins),
+    },
+    Flag {
+        name: "version",
+        value: None,
+        help: "print the version",
+        set: |args, value| task(args, value, Task::Version),
+    },
     Flag { name: "help", value: None, help: "print this", set: |args, value| task(args, value, Task::Help) },
     Flag { name: "h", value: None, help: "the same", set: |args, value| task(args, value, Task::Help) },
 ];
@@ -231,8 +241,11 @@ impl Args {
                 (None, None) => "true".to_owned(),
                 (None, Some(_)) => words.next().ok_or_else(|| ArgsError::NoValue(name.to_owned()))?,
             };
-            (flag.set)(&mut args, &value)
-                .map_err(|expected| ArgsError::BadValue { name: name.to_owned(), value, expected })?;
+            (flag.set)(&mut args, &value).map_err(|expected| ArgsError::BadValue {
+                name: name.to_owned(),
+                value,
+                expected,
+            })?;
         }
         Ok(args)
     }

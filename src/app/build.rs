@@ -187,7 +187,8 @@ impl Maker<'_> {
                 hostname: world.hostname.clone(),
             }),
             Setting::Loadbalance(config) => {
-                let plugin = loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
+                let plugin =
+                    loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
                 if let Some(file) = plugin.file().cloned() {
                     chores.extend(reread(plugin.reload(), move || file.refresh()));
                 }

@@ -41,7 +41,9 @@ pub struct Key {
 
 /// Reads the Corefile that the command line names. Mistakes are in `diagnostics`; what could be read is given all the
 /// same.
-pub fn read(args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics) -> Configuration {
+pub fn read(
+    args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics,
+) -> Configuration {
     let corefile = match &args.conf {
         Some(Conf::File(path)) => corefile::load(path, files, &plugins::known, diagnostics),
         Some(Conf::Stdin) => match stdin() {
@@ -89,5 +91,6 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
         let settings = plugins::settings(block, diagnostics);
         blocks.push(Block { keys, settings, index });
     }
+    diagnostics.sort();
     Configuration { corefile, blocks }
 }

@@ -50,12 +50,26 @@ pub fn main(words: impl IntoIterator<Item = String>) -> ExitCode {
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
             if let Err(error) = serve(&args) {
-                eprintln!("{error:#}");
+                eprintln!("{}", with_causes(&error));
                 return ExitCode::from(1);
             }
         }
     }
     ExitCode::SUCCESS
+}
+
+/// An error with its causes, but for those that it tells of itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // "address already in use" and "Address already in use (os error 98)" are one thing to say.
+        let said = cause.split(" (os error").next().unwrap_or(&cause).to_lowercase();
+        if !text.to_lowercase().contains(&said) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The system that this was built for.

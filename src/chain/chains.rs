@@ -61,7 +61,9 @@ impl Chains {
 
     /// The one way from a packet to its answer, for every transport. `out` holds [`MAX_MESSAGE`] octets, or for UDP
     /// [`crate::wire::encode::MAX_UDP`].
-    pub fn answer(self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8]) -> Answer {
+    pub fn answer(
+        self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
+    ) -> Answer {
         match header::accept(packet) {
             header::Accept::Parse => {}
             header::Accept::Drop => return Answer::Silent,

@@ -117,7 +117,8 @@ fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Chains>, Arc<parking_lot::Mute
                 .into_iter()
                 .zip(names)
                 .map(|(does, name)| {
-                    Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(0) }) as Arc<dyn Plugin>
+                    Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(0) })
+                        as Arc<dyn Plugin>
                 })
                 .collect(),
         ),
@@ -179,7 +180,8 @@ fn a_reply_may_wait_too() {
     let plugin = |name, does, waits| -> Arc<dyn Plugin> {
         Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(waits) })
     };
-    let plan = Plan::new(vec![plugin("a", Do::Pass, 0), plugin("b", Do::Pass, 1), plugin("c", Do::Address([1, 1, 1, 1]), 0)]);
+    let plan =
+        Plan::new(vec![plugin("a", Do::Pass, 0), plugin("b", Do::Pass, 1), plugin("c", Do::Address([1, 1, 1, 1]), 0)]);
     let zones = vec![NameBuf::from_text(".").expect("a zone")];
     let chains = Arc::new(Chains::new(vec![Block { zones, plan }], false));
     assert_eq!(ask(&chains, "x."), "0 1.1.1.1");

@@ -108,9 +108,9 @@ fn decimal(digits: &[u8]) -> Option<u8> {
     if digits.is_empty() || digits.len() > 3 || digits.len() > 1 && digits[0] == b'0' {
         return None;
     }
-    let number = digits.iter().try_fold(0u16, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'))
-    })?;
+    let number = digits
+        .iter()
+        .try_fold(0u16, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0')))?;
     u8::try_from(number).ok()
 }
 
@@ -223,7 +223,14 @@ mod tests {
         let v6 = format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23));
         assert_eq!(parse(&v6), Some(ReverseName::Address(ip("2001:db8::7"))));
         assert_eq!(parse("1.0.0.2.ip6.arpa"), prefix("2001::", "2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
-        for other in ["05.0.96.10.in-addr.arpa", "1.5.0.96.10.in-addr.arpa", "256.in-addr.arpa", "+1.in-addr.arpa", "10.ip6.arpa", "g.ip6.arpa"] {
+        for other in [
+            "05.0.96.10.in-addr.arpa",
+            "1.5.0.96.10.in-addr.arpa",
+            "256.in-addr.arpa",
+            "+1.in-addr.arpa",
+            "10.ip6.arpa",
+            "g.ip6.arpa",
+        ] {
             assert_eq!(parse(other), Some(ReverseName::Other), "{other}");
         }
         assert_eq!(parse(&format!("0.{v6}")), Some(ReverseName::Other));

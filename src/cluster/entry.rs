@@ -206,7 +206,8 @@ impl Slice {
         by_hostname
             .chain(by_address.filter(|&row| self.get(&self.hostnames, row).is_none()))
             .chain(by_pod.filter(move |row| {
-                let given = self.get(&self.hostnames, *row).is_none() && self.get(&self.pods, *row) == Some(endpoint.label);
+                let given =
+                    self.get(&self.hostnames, *row).is_none() && self.get(&self.pods, *row) == Some(endpoint.label);
                 given && !found_by_address.contains(row)
             }))
             .map(|row| Row { slice: self, row })
@@ -240,7 +241,9 @@ impl Text {
         let mut previous: Option<(&str, u32)> = None;
         rows.map(|text| {
             let Some(text) = text.filter(|text| text.len() <= 255) else { return 0 };
-            if let Some((same, at)) = previous && same == text {
+            if let Some((same, at)) = previous
+                && same == text
+            {
                 return at;
             }
             let at = self.octets.len() as u32;

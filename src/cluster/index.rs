@@ -287,7 +287,9 @@ impl IndexWriter {
                 let record = SliceRecord { list, service: service.clone(), slice: new.clone() };
                 match self.slices.insert(slice.key, record) {
                     // Its label names another Service now.
-                    Some(old) if old.service != service => self.replace_slice(&old.service, &old.slice.name, None, changes),
+                    Some(old) if old.service != service => {
+                        self.replace_slice(&old.service, &old.slice.name, None, changes)
+                    }
                     _ => {}
                 }
                 self.replace_slice(&service, &new.name.clone(), Some(new), changes);
@@ -461,7 +463,11 @@ mod tests {
 
     fn pod(label: &str) -> Event {
         let labels = vec![("app".into(), label.into())];
-        Event::Upsert(Object::Pod(Pod { key: Key::new("a", "p"), addresses: vec![IpAddr::from([10, 0, 0, 1])], labels }))
+        Event::Upsert(Object::Pod(Pod {
+            key: Key::new("a", "p"),
+            addresses: vec![IpAddr::from([10, 0, 0, 1])],
+            labels,
+        }))
     }
 
     #[test]

@@ -296,8 +296,7 @@ fn endpoint<'a>(entry: Arc<Entry>, label: &'a [u8], view: &View) -> Lookup<'a> {
     if let Some(protocol) = label.strip_prefix(b"_") {
         let wanted = PortName { name: b"", protocol };
         let zonal = view.zonal && protocol == b"zone" && shape(&entry) == Some(&Shape::Headless);
-        let exists = view.endpoints && zonal && entry.has_endpoints()
-            || has_port(&entry, wanted, view);
+        let exists = view.endpoints && zonal && entry.has_endpoints() || has_port(&entry, wanted, view);
         return if exists { Lookup::Node } else { Lookup::Missing(Reason::NoSuchPort) };
     }
     let name = EndpointName::new(label, view.endpoint_pod_names);
@@ -360,9 +359,7 @@ fn is_hidden(entry: &Entry, view: &View) -> bool {
 /// without ports has one without a name, protocol or number (CoreDNS's sentinel −1).
 fn has_port(entry: &Entry, wanted: PortName<'_>, view: &View) -> bool {
     let Some(service) = &entry.service else { return false };
-    let any = |ports: &[Port]| {
-        ports.iter().any(|port| wanted.matches(port)) || ports.is_empty() && wanted.is_any()
-    };
+    let any = |ports: &[Port]| ports.iter().any(|port| wanted.matches(port)) || ports.is_empty() && wanted.is_any();
     match service.shape {
         Shape::ClusterIp { .. } => any(&service.ports),
         Shape::Headless => view.endpoints && entry.slices.iter().any(|slice| !slice.is_empty() && any(&slice.ports)),

@@ -11,8 +11,8 @@ pub mod index;
 pub mod lookup;
 pub mod model;
 pub mod name;
-pub mod selector;
 mod reverse;
+pub mod selector;
 
 #[cfg(test)]
 mod tests;

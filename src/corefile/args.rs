@@ -1,7 +1,7 @@
 //! How a plugin reads its lines: a cursor over the words of one directive or property that reports each mistake with
 //! its place, what was expected and the nearest right word, and goes on.
 //!
-//! ```ignore
+//! ```text
 //! let mut line = Arguments::of(directive, diagnostics);
 //! let ttl = if line.more() { line.number(1..=86400) } else { None };
 //! for property in line.body() {

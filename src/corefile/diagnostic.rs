@@ -85,7 +85,7 @@ impl Diagnostic {
 /// no more than 200 errors and 200 warnings are; the rest are counted.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
-    /// In the order in which they were found.
+    /// In the order in which they were found, until they are sorted.
     kept: Vec<Diagnostic>,
     /// How many were left away.
     dropped: usize,
@@ -139,7 +139,12 @@ impl Diagnostics {
         self.dropped
     }
 
-    /// Those that are kept, in the order in which they were found.
+    /// Puts them into the order of the text, file by file; those without a place come last.
+    pub fn sort(&mut self) {
+        self.kept.sort_by_key(|found| found.span.map_or((true, 0, 0), |span| (false, span.file.0, span.start)));
+    }
+
+    /// Those that are kept, in their order.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.kept.iter()
     }

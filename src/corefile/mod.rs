@@ -73,11 +73,7 @@ pub fn load(path: &Path, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagn
 
 /// Reads a Corefile that is already text, standard input for instance. Imports are relative to the folder of `name`.
 pub fn parse_text(
-    name: &str,
-    text: &str,
-    files: &dyn Files,
-    known: &dyn Fn(&str) -> Known,
-    diagnostics: &mut Diagnostics,
+    name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {
     parse::parse(name, text, files, known, diagnostics)
 }

@@ -24,10 +24,7 @@ type Place = (Scheme, String, u16, String);
 /// that gives `Listen::default()`; that finds duplicates between blocks without *bind* and *view* only, so do not call
 /// it so for blocks that have them.
 pub fn check_keys(
-    corefile: &Corefile,
-    dns_port: u16,
-    listen: &dyn Fn(&Block) -> Listen,
-    diagnostics: &mut Diagnostics,
+    corefile: &Corefile, dns_port: u16, listen: &dyn Fn(&Block) -> Listen, diagnostics: &mut Diagnostics,
 ) {
     let mut defined: HashMap<Place, Span> = HashMap::new();
     // The last bound address seen for a zone and port, to find an unbound one beside it.

@@ -24,11 +24,7 @@ const MAX_NESTING: usize = 32;
 
 /// Reads a Corefile and all that it imports.
 pub(super) fn parse(
-    name: &str,
-    text: &str,
-    files: &dyn Files,
-    known: &dyn Fn(&str) -> Known,
-    diagnostics: &mut Diagnostics,
+    name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {
     let mut parser = Parser { stream: Stream::new(name, text, files, diagnostics), known };
     let mut blocks = Vec::new();

@@ -26,7 +26,7 @@ impl Parser<'_> {
             Known::Yes => return,
             Known::No(_) => (format!("Unknown directive '{text}'"), &None),
             Known::Unsupported(hint) => {
-                (format!("Unsupported directive '{text}': CoreDNS has it, this server does not"), hint)
+                (format!("Unsupported directive '{text}': CoreDNS has it, this server does not have it yet"), hint)
             }
             Known::External(hint) => {
                 (format!("Unknown directive '{text}': a plugin that is not part of CoreDNS itself"), hint)

@@ -90,7 +90,8 @@ impl Config {
     /// nothing to listen on.
     pub fn resolve(&self, interfaces: &[Interface], diagnostics: &mut Diagnostics) -> Vec<Address> {
         let mut all: Vec<Address> = Vec::new();
-        let mut complete = true;
+        // A line without addresses is a mistake that its reader has told of.
+        let mut complete = self.lines.iter().all(|line| !line.addresses.is_empty());
         for line in &self.lines {
             let mut look_up = |places: &[Place]| {
                 let mut found = Vec::new();
@@ -120,7 +121,8 @@ impl Config {
         if all.is_empty() && complete {
             let span = self.lines.first().and_then(|line| line.addresses.first()).map(|place| place.span);
             let diagnostic = Diagnostic::error(Stage::Setup, span, "nothing is left to listen on").plugin("bind");
-            diagnostics.push(diagnostic.expected("an address, or an interface that has one, and that 'except' does not name"));
+            diagnostics
+                .push(diagnostic.expected("an address, or an interface that has one, and that 'except' does not name"));
         }
         all
     }
@@ -144,7 +146,8 @@ mod tests {
 
     fn resolve(addresses: &[&str], except: &[&str]) -> (Vec<String>, usize) {
         let place = |text: &&str| Place { text: (*text).to_owned(), span: Span::default() };
-        let line = Line { addresses: addresses.iter().map(place).collect(), except: except.iter().map(place).collect() };
+        let line =
+            Line { addresses: addresses.iter().map(place).collect(), except: except.iter().map(place).collect() };
         let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect();
         let interfaces = [
             Interface { name: "lo".to_owned(), index: 1, addresses: ips(&["127.0.0.1", "::1"]) },
@@ -158,7 +161,10 @@ mod tests {
 
     #[test]
     fn interfaces_become_their_addresses() {
-        assert_eq!(resolve(&["lo", "192.0.2.1"], &["::1"]), (vec!["127.0.0.1%0".to_owned(), "192.0.2.1%0".to_owned()], 0));
+        assert_eq!(
+            resolve(&["lo", "192.0.2.1"], &["::1"]),
+            (vec!["127.0.0.1%0".to_owned(), "192.0.2.1%0".to_owned()], 0)
+        );
         assert_eq!(resolve(&["eth0"], &[]).0, ["10.0.0.5%0", "fe80::1%2"]);
     }
 

@@ -10,8 +10,7 @@ use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section
 const TTL: u32 = 604_800;
 /// The zones, in wire form without a final zero.
 const LOCALHOST: &[u8] = b"\x09localhost";
-const REVERSE: [&[u8]; 3] =
-    [b"\x010\x07in-addr\x04arpa", b"\x03127\x07in-addr\x04arpa", b"\x03255\x07in-addr\x04arpa"];
+const REVERSE: [&[u8]; 3] = [b"\x010\x07in-addr\x04arpa", b"\x03127\x07in-addr\x04arpa", b"\x03255\x07in-addr\x04arpa"];
 /// The only name with a PTR record.
 const LOOPBACK: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa";
 
@@ -61,7 +60,10 @@ impl Plugin for Local {
         let name = &wire[..wire.len() - 1];
         let labels = question.labels();
         let reply = exchange.reply();
-        if labels > 1 && (question.label(labels - 1) == b"localhost" || self.config.localhost_prefix && question.label(0) == b"localhost") {
+        if labels > 1
+            && (question.label(labels - 1) == b"localhost"
+                || self.config.localhost_prefix && question.label(0) == b"localhost")
+        {
             if !loopback(reply, question.qtype) {
                 soa(reply, Section::Authority, 0);
             }

@@ -23,7 +23,9 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let first = line.peek();
     let words: Vec<&str> = line.rest().iter().map(|word| word.text.as_str()).collect();
     let data = (!words.is_empty()).then(|| words.join(" "));
-    if let Some((first, data)) = first.zip(data.as_ref()) && data.len() > MAX_LEN {
+    if let Some((first, data)) = first.zip(data.as_ref())
+        && data.len() > MAX_LEN
+    {
         let message = format!("the identifier has {} octets", data.len());
         line.error_expected(first, message, &format!("at most {MAX_LEN} octets"));
     }

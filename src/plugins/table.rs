@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, chaos, debug, errors, hosts, kubernetes, loadbalance, local, log, metadata, minimal, nsid,
-    root, whoami,
+    Context, any, bind, bufsize, chaos, debug, errors, hosts, kubernetes, loadbalance, local, log, metadata, minimal,
+    nsid, root, whoami,
 };
 use crate::corefile::Directive;
 

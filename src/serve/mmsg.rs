@@ -234,15 +234,20 @@ impl Batch {
             let left = if self.one_by_one { 1 } else { self.queued - next };
             // SAFETY: the headers from `next` on, `left` of them, were filled by `queue` and point into the owned
             // memory, to which there is no reference now.
-            let one = |next: usize| retried(|| unsafe {
-                let header = addr_of_mut!((*at).outgoing[next].msg_hdr);
-                libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT)
-            }).map(|_| 1);
+            let one = |next: usize| {
+                retried(|| unsafe {
+                    let header = addr_of_mut!((*at).outgoing[next].msg_hdr);
+                    libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT)
+                })
+                .map(|_| 1)
+            };
             // SAFETY: as above.
-            let many = |next: usize| retried(|| unsafe {
-                let headers = addr_of_mut!((*at).outgoing[next]);
-                libc::sendmmsg(socket.as_raw_fd(), headers, left as _, libc::MSG_DONTWAIT as _) as isize
-            });
+            let many = |next: usize| {
+                retried(|| unsafe {
+                    let headers = addr_of_mut!((*at).outgoing[next]);
+                    libc::sendmmsg(socket.as_raw_fd(), headers, left as _, libc::MSG_DONTWAIT as _) as isize
+                })
+            };
             let mut sent = if self.one_by_one { one(next) } else { many(next) };
             if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
                 // A packet filter's verdict on one answer is EPERM, too; `sendmsg` tells the two apart.

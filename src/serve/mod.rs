@@ -230,7 +230,8 @@ impl Server {
         let mut of_tcp = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared = options.share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
+            let shared =
+                options.share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
             let wish = Wish { address: spec.address, workers, receive_buffer: options.receive_buffer, shared };
             let bound = bind::bind(&wish)?;
             if options.spread == Spread::Random

@@ -75,9 +75,7 @@ impl Tcp {
     }
 
     /// Serves a listener on the server's runtime.
-    pub(super) fn serve(
-        self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<Phase>,
-    ) {
+    pub(super) fn serve(self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<Phase>) {
         // Counted here and not by the task, which may start later than the server stops.
         self.loops.fetch_add(1, Ordering::AcqRel);
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));

@@ -68,9 +68,7 @@ enum Todo {
 
 impl UdpWorker {
     /// A worker with these sockets, one at least.
-    pub(super) fn new(
-        listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>,
-    ) -> io::Result<UdpWorker> {
+    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>) -> io::Result<UdpWorker> {
         let epoll = (listeners.len() > 1).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).transpose()?;
         if let Some(epoll) = &epoll {
             for (index, listener) in listeners.iter().enumerate() {

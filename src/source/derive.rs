@@ -160,9 +160,7 @@ impl Selecting {
     /// The slices that the controller would write for `service`, whose `pods` are those of its namespace. A slice
     /// without ready endpoints says nothing to DNS and is left out.
     pub fn slices<'a>(
-        &self,
-        service: &model::Service,
-        pods: impl Iterator<Item = &'a Selectable>,
+        &self, service: &model::Service, pods: impl Iterator<Item = &'a Selectable>,
     ) -> Vec<model::EndpointSlice> {
         let families = self.families(service);
         let mut groups: BTreeMap<(Family, Vec<model::Port>), Vec<model::Endpoint>> = BTreeMap::new();

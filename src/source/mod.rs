@@ -14,8 +14,8 @@ pub mod manifests;
 pub use convert::Labels;
 pub use manifests::Manifests;
 
-use crate::cluster::{Event, Selector};
 use crate::cluster::model::Kind;
+use crate::cluster::{Event, Selector};
 
 /// What one index wants to hear of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,8 @@ use tracing_subscriber::layer::{Context, Layer};
 const BUFFER: usize = 1024 * 1024;
 /// The longest line that is kept whole, in octets.
 const MAX_LINE: usize = 16 * 1024;
+/// How long lines are gathered before they are written: a busy server wakes the writer so many times a second at most.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often a loss is told of.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,12 +58,10 @@ impl Severity {
     }
 
     /// As a JSON line has it.
-    const fn json(self) -> &'static str {
+    fn json(self) -> &'static str {
         match self {
-            Severity::Debug => "debug",
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
+            Severity::Warning => "WARN",
+            other => other.text(),
         }
     }
 }
@@ -202,6 +202,11 @@ fn write_loop(shared: &Shared, mut sink: impl Write) {
             while waiting.octets.is_empty() {
                 shared.changed.wait(&mut waiting);
             }
+            // Not to be woken for each line of many: nobody who adds one to others wakes the writer.
+            waiting.writing = true;
+            drop(waiting);
+            std::thread::sleep(GATHER);
+            let mut waiting = shared.waiting.lock();
             lines.clear();
             std::mem::swap(&mut lines, &mut waiting.octets);
             waiting.writing = true;
@@ -218,7 +223,7 @@ fn write_loop(shared: &Shared, mut sink: impl Write) {
     }
 }
 
-/// A time as RFC 3339 with milliseconds, in UTC.
+/// A time as RFC 3339 with nanoseconds, in UTC.
 pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -233,7 +238,7 @@ pub fn timestamp(time: SystemTime) -> String {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
 }
 
 /// Takes `tracing` events as lines. Debug events only where `debug` says so (*debug*).
@@ -321,7 +326,10 @@ mod tests {
         let logger = Logger::unwritten(Format::Json);
         logger.line_with(Severity::Error, Some("errors"), "a \"b\"", &[("qtype", "A".into())]);
         let line: serde_json::Value = serde_json::from_str(&logger.take()).expect("an object");
-        assert_eq!((&line["level"], &line["msg"], &line["plugin"]), (&"error".into(), &"a \"b\"".into(), &"errors".into()));
+        assert_eq!(
+            (&line["level"], &line["msg"], &line["plugin"]),
+            (&"ERROR".into(), &"a \"b\"".into(), &"errors".into())
+        );
         assert_eq!(line["qtype"], "A");
     }
 
@@ -358,8 +366,8 @@ mod tests {
     #[test]
     fn times_are_civil() {
         let at = |seconds: u64| timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + 7));
-        assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
-        assert_eq!(at(1_795_597_997), "2026-11-25T09:13:17.007Z");
+        assert_eq!(at(0), "1970-01-01T00:00:00.007000000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007000000Z");
+        assert_eq!(at(1_795_597_997), "2026-11-25T09:13:17.007000000Z");
     }
 }

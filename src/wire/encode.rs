@@ -94,7 +94,9 @@ fn response_bits(flags: u16, rcode: Rcode) -> u16 {
 /// Writes the header.
 fn put_header(out: &mut [u8], id: u16, bits: u16, counts: [u16; 4]) {
     let mut header = [0; header::LEN];
-    for (octets, number) in header.as_chunks_mut::<2>().0.iter_mut().zip([id, bits, counts[0], counts[1], counts[2], counts[3]]) {
+    for (octets, number) in
+        header.as_chunks_mut::<2>().0.iter_mut().zip([id, bits, counts[0], counts[1], counts[2], counts[3]])
+    {
         *octets = number.to_be_bytes();
     }
     out[..header::LEN].copy_from_slice(&header);

@@ -125,7 +125,9 @@ impl fmt::Display for Name<'_> {
             for &octet in label {
                 match octet {
                     // The same octets as miekg/dns escapes, so that log lines are alike.
-                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => write!(f, "\\{}", char::from(octet))?,
+                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => {
+                        write!(f, "\\{}", char::from(octet))?
+                    }
                     0x21..=0x7e => write!(f, "{}", char::from(octet))?,
                     _ => write!(f, "\\{octet:03}")?,
                 }

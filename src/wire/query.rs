@@ -42,7 +42,14 @@ impl Question {
 
     /// The root, no type.
     fn empty() -> Question {
-        Question { folded: [0; MAX_LEN + 1], starts: [0; MAX_LABELS], len: 1, labels: 0, qtype: Type(0), qclass: Class::IN }
+        Question {
+            folded: [0; MAX_LEN + 1],
+            starts: [0; MAX_LABELS],
+            len: 1,
+            labels: 0,
+            qtype: Type(0),
+            qclass: Class::IN,
+        }
     }
 
     /// Reads the name at the start of `bytes`, folds it and notes its labels; gives its length.
@@ -58,13 +65,14 @@ impl Question {
             if len > MAX_LABEL {
                 return Err(QueryError);
             }
-            self.starts[labels] = at as u8;
-            labels += 1;
-            at += 1 + len;
-            // One octet is left for the final zero.
-            if at >= MAX_LEN {
+            let end = at + 1 + len;
+            // One octet is left for the final zero; and so no name has more labels than `starts` holds.
+            if end >= MAX_LEN {
                 return Err(QueryError);
             }
+            self.starts[labels] = at as u8;
+            labels += 1;
+            at = end;
         }
         let len = at + 1;
         self.folded[..len].copy_from_slice(&bytes[..len]);
@@ -334,6 +342,8 @@ mod tests {
         for name in [&b"\xc0\x0c"[..], b"\x01a\xc0\x0c", b"\x40a\0", b"\x05a", &long] {
             assert!(Query::parse(&packet(name, &[])).is_err(), "{name:?}");
         }
+        let many = [1, b'a'].repeat(128);
+        assert!(Query::parse(&packet(&many, &[])).is_err());
         assert!(Query::parse(&packet(b"\0", &[OPT, OPT])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&OPT[..10]])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&[1, b'a', 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]])).is_err());

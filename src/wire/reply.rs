@@ -3,8 +3,8 @@
 //! A `Reply` is kept by its worker and cleared for each query, so that filling it allocates nothing once it has grown.
 //! Names and longer data lie in one byte arena; a record is a small `Copy` value that refers to it.
 
-use super::name::Name;
 use super::encode::{MAX_UDP, MIN_UDP};
+use super::name::Name;
 use super::query::{Edns, Question};
 use super::types::{Class, Rcode, Type};
 
@@ -219,8 +219,17 @@ impl Reply {
         }
         // Field by field, so that the lists stay where they are. The compiler notices a field that is missing here.
         let Reply {
-            rcode, authoritative, recursion_available, authentic_data, truncated, extended_error, nsid, max_udp, encoded,
-            records: _, arena: _,
+            rcode,
+            authoritative,
+            recursion_available,
+            authentic_data,
+            truncated,
+            extended_error,
+            nsid,
+            max_udp,
+            encoded,
+            records: _,
+            arena: _,
         } = self;
         *rcode = Rcode::NOERROR;
         (*authoritative, *recursion_available, *authentic_data, *truncated) = (false, false, false, false);

@@ -29,8 +29,14 @@ const HOSTNAMES: [&str; 4] = ["h", "web", "10-0-0-1", "fd00--0"];
 const POD_NAMES: [&str; 3] = ["p0", "h", "10-0-0-2"];
 const TOPOLOGY_ZONES: [&str; 2] = ["z", "z.eu"];
 const TARGETS: [&str; 8] = [
-    "example.org", "x.a.svc.cluster.local", "web.a.svc.cluster.local", "x.b.svc.cluster.local",
-    "h.x.a.svc.cluster.local", "nope.a.svc.cluster.local", "10.0.0.9", "no..name",
+    "example.org",
+    "x.a.svc.cluster.local",
+    "web.a.svc.cluster.local",
+    "x.b.svc.cluster.local",
+    "h.x.a.svc.cluster.local",
+    "nope.a.svc.cluster.local",
+    "10.0.0.9",
+    "no..name",
 ];
 /// What an object is changed at; the same for all, so that serials seldom differ.
 const NOW: u32 = 1_700_000_000;
@@ -146,7 +152,12 @@ impl Step {
         let mut choices = Choices::new(octets);
         let act = choices.below(16);
         let kind = choices.pick(&[
-            Kind::EndpointSlice, Kind::Service, Kind::Namespace, Kind::Pod, Kind::EndpointSlice, Kind::Service,
+            Kind::EndpointSlice,
+            Kind::Service,
+            Kind::Namespace,
+            Kind::Pod,
+            Kind::EndpointSlice,
+            Kind::Service,
         ]);
         match act {
             0..=8 => Step::Event(Event::Upsert(object(&mut choices, kind))),
@@ -315,16 +326,15 @@ pub fn packet(name: &NameBuf, qtype: Type, edns_size: Option<u16>) -> Vec<u8> {
     packet
 }
 
-const TYPES: [Type; 8] =
-    [Type::A, Type::AAAA, Type::SRV, Type::PTR, Type::CNAME, Type::TXT, Type::NS, Type::SOA];
+const TYPES: [Type; 8] = [Type::A, Type::AAAA, Type::SRV, Type::PTR, Type::CNAME, Type::TXT, Type::NS, Type::SOA];
 
 /// Every name that a small cluster may have, in every form, and some that none has; parents stand before children.
 static NAMES: LazyLock<Vec<NameBuf>> = LazyLock::new(|| {
     let mut names: Vec<String> = ["", "svc.", "pod.", "dns.", "ns.dns.", "dns-version.", "c.svc.", "x.c.svc.", "nope."]
-        .map(str::to_owned).into();
-    let dashed: Vec<String> = addresses()
-        .map(|address| String::from_utf8_lossy(Dashed::endpoint(address).as_label()).into_owned())
+        .map(str::to_owned)
         .into();
+    let dashed: Vec<String> =
+        addresses().map(|address| String::from_utf8_lossy(Dashed::endpoint(address).as_label()).into_owned()).into();
     for ns in NAMESPACES {
         names.extend([format!("{ns}.svc."), format!("{ns}.pod."), format!("nope.{ns}.svc."), format!("x.{ns}.pod.")]);
         names.extend(dashed.iter().map(|label| format!("{label}.{ns}.pod.")));
@@ -333,8 +343,25 @@ static NAMES: LazyLock<Vec<NameBuf>> = LazyLock::new(|| {
             let service = format!("{svc}.{ns}.svc.");
             let endpoints = HOSTNAMES.iter().chain(&POD_NAMES).copied().chain(dashed.iter().map(String::as_str));
             let ports = [
-                "_", "_tcp", "_udp", "_sctp", "_http._tcp", "_http._udp", "_dns._udp", "_all._tcp", "_._", "_._tcp", "_http._", "_zone",
-                "pin._zone", "prefer._zone", "z.pin._zone", "z.prefer._zone", "z.eu.pin._zone", "q.pin._zone", "q.prefer._zone",
+                "_",
+                "_tcp",
+                "_udp",
+                "_sctp",
+                "_http._tcp",
+                "_http._udp",
+                "_dns._udp",
+                "_all._tcp",
+                "_._",
+                "_._tcp",
+                "_http._",
+                "_zone",
+                "pin._zone",
+                "prefer._zone",
+                "z.pin._zone",
+                "z.prefer._zone",
+                "z.eu.pin._zone",
+                "q.pin._zone",
+                "q.prefer._zone",
                 "1.2.3.4",
             ];
             names.push(service.clone());
@@ -362,7 +389,8 @@ fn reverse_name(address: IpAddr) -> String {
             format!("{d}.{c}.{b}.{a}.in-addr.arpa")
         }
         IpAddr::V6(address) => {
-            let digits: Vec<char> = address.octets().iter().flat_map(|octet| format!("{octet:02x}").chars().collect::<Vec<_>>()).collect();
+            let digits: Vec<char> =
+                address.octets().iter().flat_map(|octet| format!("{octet:02x}").chars().collect::<Vec<_>>()).collect();
             digits.into_iter().rev().map(|digit| format!("{digit}.")).collect::<String>() + "ip6.arpa"
         }
     }
@@ -415,7 +443,12 @@ fn check_same_answers(kept: &Subject, fresh: &Subject) {
         let fresh_len = fresh.answer(query, Transport::Tcp, &mut state, fresh_out);
         let (kept_out, fresh_out) = (&kept_out[..kept_len], &fresh_out[..fresh_len]);
         if kept_out != fresh_out {
-            assert_eq!(Said::new(kept_out), Said::new(fresh_out), "kept and fresh differ: {name} {qtype} {:?}", kept.view);
+            assert_eq!(
+                Said::new(kept_out),
+                Said::new(fresh_out),
+                "kept and fresh differ: {name} {qtype} {:?}",
+                kept.view
+            );
         }
     }
 }
@@ -456,7 +489,13 @@ fn check_types_agree(name: &NameBuf, said: &BTreeMap<(&[u8], Type), Said>) {
         return;
     }
     for qtype in TYPES {
-        assert_eq!(of(qtype).exists(), of(Type::A).exists(), "{name} {qtype} and A disagree: {:?} {:?}", of(qtype), of(Type::A));
+        assert_eq!(
+            of(qtype).exists(),
+            of(Type::A).exists(),
+            "{name} {qtype} and A disagree: {:?} {:?}",
+            of(qtype),
+            of(Type::A)
+        );
     }
 }
 
@@ -490,9 +529,13 @@ fn check_targets(said: &BTreeMap<(&[u8], Type), Said>, server: &Subject) {
         for srv in said.of(0, Type::SRV) {
             let target = &srv.data[6..];
             for qtype in [Type::A, Type::AAAA] {
-                let alone: BTreeSet<Vec<u8>> = ask(target, qtype).of(0, qtype).map(|record| record.data.clone()).collect();
+                let alone: BTreeSet<Vec<u8>> =
+                    ask(target, qtype).of(0, qtype).map(|record| record.data.clone()).collect();
                 for extra in said.of(2, qtype).filter(|record| record.owner == target) {
-                    assert!(alone.contains(&extra.data), "an SRV target of {name:?} has another address than its name: {extra:?} {alone:?}");
+                    assert!(
+                        alone.contains(&extra.data),
+                        "an SRV target of {name:?} has another address than its name: {extra:?} {alone:?}"
+                    );
                 }
             }
             let extras = said.records.iter().any(|record| record.section == 2 && record.owner == target);
@@ -510,7 +553,10 @@ fn check_targets(said: &BTreeMap<(&[u8], Type), Said>, server: &Subject) {
                 IpAddr::V6(address) => address.octets().to_vec(),
             };
             // A slice may be there without its Service or its namespace, and then has a reverse name only, as in CoreDNS.
-            assert!(addresses.is_empty() || addresses.contains(&octets), "{address} points to {pointer:?}, which has {addresses:?}");
+            assert!(
+                addresses.is_empty() || addresses.contains(&octets),
+                "{address} points to {pointer:?}, which has {addresses:?}"
+            );
         }
     }
 }
@@ -526,9 +572,8 @@ pub fn sample() -> Arc<Index> {
         zone: Some("z".into()),
     };
     let http = Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(80) };
-    let service = |name: &str, kind| {
-        Object::Service(Service { key: Key::new("a", name), kind, ports: vec![http.clone()] })
-    };
+    let service =
+        |name: &str, kind| Object::Service(Service { key: Key::new("a", name), kind, ports: vec![http.clone()] });
     let slice = |service: &str, endpoints| {
         let key = Key::new("a", format!("{service}-1"));
         Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports: vec![http.clone()] })

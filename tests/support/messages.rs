@@ -6,7 +6,9 @@ use clusterdns::chain::{State, Transport};
 use clusterdns::wire::encode::MIN_UDP;
 use clusterdns::wire::header::{self, Accept, flag};
 use clusterdns::wire::reply::{ExtendedError, SoaNumbers};
-use clusterdns::wire::{self, Class, MAX_MESSAGE, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type};
+use clusterdns::wire::{
+    self, Class, MAX_MESSAGE, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type,
+};
 use hickory_proto::op::Message;
 
 use super::Choices;
@@ -18,7 +20,16 @@ use super::told::{self, Told};
 /// How many octets a record of a reply is made of.
 pub const RECORD: usize = 24;
 
-const LABELS: [&[u8]; 8] = [b"a", b"A", b"web", b"Web", b"svc", b"xn--0", b"_tcp", b"a-label-of-some-length-that-fills-answers-sooner-than-short-one"];
+const LABELS: [&[u8]; 8] = [
+    b"a",
+    b"A",
+    b"web",
+    b"Web",
+    b"svc",
+    b"xn--0",
+    b"_tcp",
+    b"a-label-of-some-length-that-fills-answers-sooner-than-short-one",
+];
 const UNKNOWN: Type = Type(65_280);
 const OPT_LEN: usize = 11;
 
@@ -90,7 +101,10 @@ fn any_record(octets: &[u8], reply: &mut Reply, question: &Question, made: &mut 
         2 => (choices.pick(&[Type::CNAME, Type::NS, Type::PTR]), Rdata::Name(name(&mut choices))),
         3 => {
             let target = name(&mut choices);
-            (Type::SRV, Rdata::Srv { priority: choices.number(), weight: choices.number(), port: choices.number(), target })
+            (
+                Type::SRV,
+                Rdata::Srv { priority: choices.number(), weight: choices.number(), port: choices.number(), target },
+            )
         }
         4 => {
             let (mname, rname) = (name(&mut choices), name(&mut choices));
@@ -255,7 +269,8 @@ pub fn check_query(packet: &[u8]) {
     assert_eq!(u16::from(asked.query_class), query.question.qclass.0);
     assert_eq!(message.metadata.id, query.id());
     let ours = query.edns.map(|edns| (edns.size.max(512), edns.version, edns.dnssec_ok));
-    let theirs = message.edns.as_ref().map(|edns| (edns.max_payload().max(512), edns.version(), edns.flags().dnssec_ok));
+    let theirs =
+        message.edns.as_ref().map(|edns| (edns.max_payload().max(512), edns.version(), edns.flags().dnssec_ok));
     assert_eq!(ours, theirs);
 }
 

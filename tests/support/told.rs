@@ -36,7 +36,11 @@ pub fn decode(bytes: &[u8]) -> Message {
 /// The records of a message, in their order.
 pub fn told(message: &Message) -> Vec<Told> {
     let sections = [&message.answers, &message.authorities, &message.additionals];
-    sections.iter().enumerate().flat_map(|(section, records)| records.iter().map(move |record| one(section, record))).collect()
+    sections
+        .iter()
+        .enumerate()
+        .flat_map(|(section, records)| records.iter().map(move |record| one(section, record)))
+        .collect()
 }
 
 fn one(section: usize, record: &Record) -> Told {

@@ -146,7 +146,10 @@ mod tests {
             ("errors {\n consolidate 1m a info error\n}", "multiple log levels specified in consolidate"),
             ("errors {\n consolidate 1m a show_first error\n}", "log level must come before show_first in consolidate"),
             ("errors {\n consolidate 1m a warn\n}", "unexpected 'warn'"),
-            ("errors {\n consolidate 1m a error show_first x\n}", "Wrong argument count or unexpected line ending after 'x'"),
+            (
+                "errors {\n consolidate 1m a error show_first x\n}",
+                "Wrong argument count or unexpected line ending after 'x'",
+            ),
             ("errors {\n consolidate 1m a(\n}", "error parsing regexp: unclosed group at character 2"),
         ] {
             let (config, said) = read(lines, parse);

@@ -235,7 +235,10 @@ mod tests {
         assert_eq!(bench.flush(1000), "");
         // The next period starts with the next error, and ends with one too.
         assert_eq!(bench.fail(1000, OVERLOAD), "");
-        assert_eq!(bench.fail(1091, OVERLOAD), "[WARNING] plugin/errors: 1 errors like 'too.many' occurred in last 1m30s\n");
+        assert_eq!(
+            bench.fail(1091, OVERLOAD),
+            "[WARNING] plugin/errors: 1 errors like 'too.many' occurred in last 1m30s\n"
+        );
         assert_eq!(bench.fail(1091, Some(Failure::NoNextPlugin("x"))), "");
         assert_eq!(bench.flush(1092), "[INFO] plugin/errors: 1 errors like '.*' occurred in last 1s\n");
     }

@@ -91,7 +91,9 @@ impl Config {
             "no_reverse" => {
                 self.reverse = false;
                 // CoreDNS takes words behind it for a property of their own, which makes them an entry.
-                if self.fallthrough == Fallthrough::Never && let Some(word) = line.next_word() {
+                if self.fallthrough == Fallthrough::Never
+                    && let Some(word) = line.next_word()
+                {
                     self.entry(word, line);
                 }
             }
@@ -111,7 +113,8 @@ impl Config {
     fn entry(&mut self, first: &Token, line: &mut Arguments<'_, '_>) {
         let is_comment = first.text.starts_with('#');
         if parse_address(&first.text).is_none() && !is_comment {
-            let message = format!("'{}' is no IP address: the line is taken for an entry and has no effect", first.text);
+            let message =
+                format!("'{}' is no IP address: the line is taken for an entry and has no effect", first.text);
             let warning = Diagnostic::warning(Stage::Parse, Some(first.span), message);
             let names = PROPERTIES.join(", ");
             let warning = warning.expected(format!("an entry such as '10.0.0.1 example.org', or one of {names}"));

@@ -104,9 +104,9 @@ impl Hosts {
 
     /// Whether the name has an address of any family.
     fn exists(&self, file: &Table, question: &Question) -> bool {
-        [file, &self.inline].into_iter().any(|table| {
-            [Type::A, Type::AAAA].into_iter().any(|rtype| table.addresses(question, rtype).is_some())
-        })
+        [file, &self.inline]
+            .into_iter()
+            .any(|table| [Type::A, Type::AAAA].into_iter().any(|rtype| table.addresses(question, rtype).is_some()))
     }
 }
 
@@ -161,7 +161,8 @@ mod tests {
         (Arc::new(Hosts::new(&config(&lines, parse))), folder)
     }
 
-    const TEXT: &str = "10.0.0.9 a.example dup.example dup.example\nfd00::9 six.example *.w.example\n10.0.0.9 other.net\n";
+    const TEXT: &str =
+        "10.0.0.9 a.example dup.example dup.example\nfd00::9 six.example *.w.example\n10.0.0.9 other.net\n";
 
     #[test]
     fn answers_are_those_of_coredns() {
@@ -170,7 +171,12 @@ mod tests {
         check(&hosts, "dup.example", Type::A, "NOERROR aa 10.0.0.9 10.0.0.9");
         check(&hosts, "six.example", Type::AAAA, "NOERROR aa fd00::9");
         check(&hosts, "x.w.example", Type::AAAA, "NOERROR aa fd00::9");
-        check(&hosts, "9.0.0.10.in-addr.arpa", Type::PTR, "NOERROR aa a.example. dup.example. dup.example. inline.example.");
+        check(
+            &hosts,
+            "9.0.0.10.in-addr.arpa",
+            Type::PTR,
+            "NOERROR aa a.example. dup.example. dup.example. inline.example.",
+        );
         check(&hosts, "2.0.0.10.in-addr.arpa", Type::PTR, "NOERROR aa a.example.");
         // Three IPv4, one IPv6, one wildcard and four reverse entries of the file, and three with their reverses.
         assert_eq!(hosts.entries(), 3 + 1 + 1 + 4 + 3 + 3);

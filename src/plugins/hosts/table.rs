@@ -64,7 +64,8 @@ pub(super) struct Skipped {
 impl Table {
     /// Reads a table of the names that are in `zones`; addresses lead back to them if `reverse`.
     pub(super) fn read(source: impl BufRead, zones: &[NameBuf], reverse: bool) -> io::Result<(Table, Skipped)> {
-        let mut reader = Reader { zones, reverse, table: Table::default(), skipped: Skipped::default(), line: Line::default() };
+        let mut reader =
+            Reader { zones, reverse, table: Table::default(), skipped: Skipped::default(), line: Line::default() };
         reader.read(source)?;
         Ok((reader.table, reader.skipped))
     }
@@ -219,7 +220,9 @@ mod tests {
 
     #[test]
     fn lines_become_names_and_addresses() {
-        let table = table("\n# c\n10.0.0.1 A.x b.x#c d.x\n  10.0.0.2\tb.x. # e\r\nno a.x\n10.0.0.3\nfe80::1%eth0 a.x\n::ffff:10.0.0.4 m.x");
+        let table = table(
+            "\n# c\n10.0.0.1 A.x b.x#c d.x\n  10.0.0.2\tb.x. # e\r\nno a.x\n10.0.0.3\nfe80::1%eth0 a.x\n::ffff:10.0.0.4 m.x",
+        );
         assert_eq!(found(&table, "a.x", Type::A), ["10.0.0.1"]);
         assert_eq!(found(&table, "a.x", Type::AAAA), ["fe80::1"]);
         assert_eq!(found(&table, "b.x", Type::A), ["10.0.0.1", "10.0.0.2"]);

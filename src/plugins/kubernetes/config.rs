@@ -12,10 +12,25 @@ use crate::wire::NameBuf;
 /// The most seconds that an answer may be kept.
 const MAX_TTL: u32 = 3_600;
 /// Every property, for suggestions.
-const PROPERTIES: [&str; 20] = [
-    "endpoint", "tls", "kubeconfig", "apiserver_qps", "apiserver_burst", "apiserver_max_inflight", "namespaces", "labels",
-    "namespace_labels", "pods", "endpoint_pod_names", "ttl", "noendpoints", "fallthrough", "ignore", "multicluster",
-    "zonal", "startup_timeout", "resyncperiod", "upstream",
+const PROPERTIES: [&str; 18] = [
+    "endpoint",
+    "tls",
+    "kubeconfig",
+    "apiserver_qps",
+    "apiserver_burst",
+    "apiserver_max_inflight",
+    "namespaces",
+    "labels",
+    "namespace_labels",
+    "pods",
+    "endpoint_pod_names",
+    "ttl",
+    "noendpoints",
+    "fallthrough",
+    "ignore",
+    "multicluster",
+    "zonal",
+    "startup_timeout",
 ];
 
 /// A stanza.
@@ -180,7 +195,8 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
                 let message = "ServiceImports are not followed yet: no Service has a name in a multicluster zone";
                 line.warning(first, message);
             }
-            config.answers.multicluster = line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
+            config.answers.multicluster =
+                line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
         }
         "startup_timeout" => {
             // A timeout of 0 makes CoreDNS panic; here it is an error.

@@ -100,7 +100,11 @@ impl Stanza {
                         (state, Continue::Answered)
                     })
                 };
-                return Said::Later(Later { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "kubernetes" });
+                return Said::Later(Later {
+                    future: Box::new(future),
+                    overload: Rcode::SERVFAIL,
+                    plugin: "kubernetes",
+                });
             }
         }
         Said::Records

@@ -72,12 +72,16 @@ impl<'a> Parts<'a> {
             ClusterName::PodTree => Parts { kind: "pod", ..Parts::default() },
             ClusterName::Namespace(namespace) => Parts { kind: "svc", namespace, ..Parts::default() },
             ClusterName::PodNamespace(namespace) => Parts { kind: "pod", namespace, ..Parts::default() },
-            ClusterName::Pod { ns, address } => Parts { kind: "pod", namespace: ns, service: address, ..Parts::default() },
+            ClusterName::Pod { ns, address } => {
+                Parts { kind: "pod", namespace: ns, service: address, ..Parts::default() }
+            }
             ClusterName::Service(name) => service(name),
             ClusterName::Endpoint(name, endpoint) => Parts { endpoint, ..service(name) },
             ClusterName::Port(name, port) => Parts { port: port.name, protocol: port.protocol, ..service(name) },
             ClusterName::Zonal(name, zone) => Parts { zone: zone.zone, ..service(name) },
-            ClusterName::SchemaVersion | ClusterName::Dns | ClusterName::NameServer | ClusterName::Other => return None,
+            ClusterName::SchemaVersion | ClusterName::Dns | ClusterName::NameServer | ClusterName::Other => {
+                return None;
+            }
         })
     }
 }

@@ -101,9 +101,9 @@ impl Zone {
         let multicluster = answers.multicluster.contains(name);
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
-        let reverse = ["in-addr.arpa", "ip6.arpa"].into_iter().any(|tree| {
-            NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name()))
-        });
+        let reverse = ["in-addr.arpa", "ip6.arpa"]
+            .into_iter()
+            .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
         let fallthrough = answers.fallthrough.for_zone(&name);
         Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough, multicluster }
     }

@@ -54,7 +54,8 @@ impl Stanza {
 
     /// The records of a name that exists, for the question's type. `tail`: where the zone starts in the question.
     pub(super) fn records(
-        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8, found: &Lookup<'_>,
+        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8,
+        found: &Lookup<'_>,
     ) -> Said {
         match question.qtype {
             Type::A | Type::AAAA => self.addresses(state, NameRef::QUESTION, question.qtype, found),
@@ -108,7 +109,8 @@ impl Stanza {
 
     /// SRV records and the addresses of their targets, both families.
     fn services(
-        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8, found: &Lookup<'_>,
+        &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8,
+        found: &Lookup<'_>,
     ) {
         let State { reply, scratch, .. } = state;
         match (found, service_name(name)) {
@@ -140,7 +142,9 @@ impl Stanza {
         let mut earlier = None;
         for port in service.ports.iter().filter(|port| found.wants_port(port)) {
             // A port that stands once for TCP and once for UDP makes one record.
-            if let Some(number) = port.number && earlier != Some(number) {
+            if let Some(number) = port.number
+                && earlier != Some(number)
+            {
                 let again = reply.section(Section::Answer).any(|record| srv_port(record) == Some(number));
                 if !again {
                     self.service(reply, weight, number, target);

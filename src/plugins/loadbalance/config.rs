@@ -57,7 +57,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
                 if let Some(extra) = line.peek() {
                     line.error_expected(extra, "unexpected argument(s)", "end of line");
                 }
-                config = Config { policy: Policy::Weighted { file, reload: Duration::from_secs(30) }, prefer: Vec::new() };
+                config =
+                    Config { policy: Policy::Weighted { file, reload: Duration::from_secs(30) }, prefer: Vec::new() };
             }
             Some(word) => {
                 let message = format!("unknown policy: {}", word.text);
@@ -95,7 +96,10 @@ mod tests {
     #[test]
     fn policies_and_networks_are_read() {
         assert_eq!(config("loadbalance", parse), Config::default());
-        let two = config("loadbalance round_robin {\n prefer 10.1.2.3/8 fd00::/8\n prefer\n}\nloadbalance {\n prefer 0.0.0.0/0\n}", parse);
+        let two = config(
+            "loadbalance round_robin {\n prefer 10.1.2.3/8 fd00::/8\n prefer\n}\nloadbalance {\n prefer 0.0.0.0/0\n}",
+            parse,
+        );
         let networks: Vec<String> = two.prefer.iter().map(|network| network.trunc().to_string()).collect();
         assert_eq!(networks, ["10.0.0.0/8", "fd00::/8", "0.0.0.0/0"]);
         assert_eq!(two.policy, Policy::RoundRobin);

@@ -102,7 +102,10 @@ impl Plugin for LoadBalance {
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
         let question = exchange.question();
         let reply = exchange.reply();
-        if reply.records().len() < 2 || reply.rcode != Rcode::NOERROR || matches!(question.qtype, Type::AXFR | Type::IXFR) {
+        if reply.records().len() < 2
+            || reply.rcode != Rcode::NOERROR
+            || matches!(question.qtype, Type::AXFR | Type::IXFR)
+        {
             return None;
         }
         if let Some(file) = &self.weights {

@@ -86,7 +86,11 @@ fn check(lines: &str, text: &str, expected: &[&str]) {
 
 #[test]
 fn addresses_and_mail_exchangers_are_shuffled_behind_the_rest() {
-    check("loadbalance", "A1 A2 A3", &["A1 A2 A3||", "A1 A3 A2||", "A2 A1 A3||", "A2 A3 A1||", "A3 A1 A2||", "A3 A2 A1||"]);
+    check(
+        "loadbalance",
+        "A1 A2 A3",
+        &["A1 A2 A3||", "A1 A3 A2||", "A2 A1 A3||", "A2 A3 A1||", "A3 A1 A2||", "A3 A2 A1||"],
+    );
     check("loadbalance", "A1 T1 C1 T2 62", &["C1 T1 T2 A1 62||", "C1 T1 T2 62 A1||"]);
     check("loadbalance", "M1 A1 M2", &["A1 M1 M2||", "A1 M2 M1||"]);
     check("loadbalance", "C2 C1 A1|T1|", &["C2 C1 A1|T1|"]);
@@ -115,7 +119,11 @@ fn pointers_errors_and_transfers_keep_their_order() {
 fn preferred_networks_come_first_in_their_order() {
     let lines = "loadbalance {\n prefer 10.0.0.2/32 fd00::/8\n}";
     check(lines, "T1 A1 61 A2 C1", &["C1 A2 61 A1 T1||"]);
-    check(lines, "A2 A3 A1|A1 A2|T1 A3 A2", &["A2 A3 A1|A1 A2|A2 A3 T1", "A2 A1 A3|A1 A2|A2 A3 T1", "A2 A3 A1|A2 A1|A2 A3 T1", "A2 A1 A3|A2 A1|A2 A3 T1"]);
+    check(
+        lines,
+        "A2 A3 A1|A1 A2|T1 A3 A2",
+        &["A2 A3 A1|A1 A2|A2 A3 T1", "A2 A1 A3|A1 A2|A2 A3 T1", "A2 A3 A1|A2 A1|A2 A3 T1", "A2 A1 A3|A2 A1|A2 A3 T1"],
+    );
     check("loadbalance {\n prefer\n}", "A1 T1", &["T1 A1||"]);
 }
 
@@ -167,7 +175,10 @@ fn a_weight_file_that_cannot_be_opened_may_come() {
     assert!(matches!(missing("loadbalance weighted /no/such {\n reload 0\n}"), Err(WeightError::Open(_))));
     let folder = Folder::new("weights");
     let path = folder.write("w", "10.0.0.1 1\n");
-    assert!(matches!(missing(&format!("loadbalance weighted {}", path.display())), Err(WeightError::NoName { line: 1 })));
+    assert!(matches!(
+        missing(&format!("loadbalance weighted {}", path.display())),
+        Err(WeightError::NoName { line: 1 })
+    ));
 }
 
 #[test]

@@ -124,7 +124,10 @@ fn scopes_and_format(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
 fn scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
     if word.text.contains('{') {
         let text = &word.text;
-        line.warning(word, format!("'{text}' is taken for a name, so that nothing is logged: write 'log . \"{text}\"'"));
+        line.warning(
+            word,
+            format!("'{text}' is taken for a name, so that nothing is logged: write 'log . \"{text}\"'"),
+        );
     }
     match word.text.as_str() {
         "" => Some(crate::wire::Name::ROOT.to_owned()),

@@ -1,8 +1,7 @@
 //! What a log line shows: a format with placeholders, read once (CoreDNS `plugin/pkg/replacer`).
 
 /// CoreDNS's `{common}`, the default.
-const COMMON: &str =
-    r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
+const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
 /// What `{combined}` has more.
 const COMBINED_MORE: &str = r#" "{>opcode}""#;
 
@@ -114,7 +113,8 @@ impl Format {
             let (head, tail) = rest.split_at(end);
             rest = tail;
             let Some(word) = head.rfind('{').map(|open| &head[open..]) else { continue };
-            let known = Value::of(word).is_some() || word.starts_with("{/") || matches!(word, "{common}" | "{combined}");
+            let known =
+                Value::of(word).is_some() || word.starts_with("{/") || matches!(word, "{common}" | "{combined}");
             if !known {
                 unknown.push(word);
             }

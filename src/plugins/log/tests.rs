@@ -78,7 +78,9 @@ fn the_default_line_is_coredns_s() {
 #[test]
 fn a_bare_code_has_one_line() {
     let failure = Some(Failure::NoNextPlugin("x"));
-    for (rcode, name) in [(Rcode::SERVFAIL, "SERVFAIL"), (Rcode::REFUSED, "REFUSED"), (Rcode(11), "DSOTYPENI"), (Rcode(12), "12")] {
+    for (rcode, name) in
+        [(Rcode::SERVFAIL, "SERVFAIL"), (Rcode::REFUSED, "REFUSED"), (Rcode(11), "DSOTYPENI"), (Rcode(12), "12")]
+    {
         let expected = format!(r#"[INFO] 127.0.0.1:53342 - 1234 "A IN web. udp 21 false 512" {name} qr,rd 21"#);
         let got = line("log", code(rcode, failure.clone()));
         assert_eq!(got.lines().count(), 1);
@@ -137,7 +139,7 @@ fn a_json_line_has_coredns_s_fields() {
     assert!(line.remove("time").is_some());
     assert!(line.remove("duration_seconds").is_some_and(|seconds| seconds.is_f64()));
     let expected = serde_json::json!({
-        "level": "info", "msg": "web.", "plugin": "log", "client_ip": "fd00::1", "client_port": 53342,
+        "level": "INFO", "msg": "web.", "plugin": "log", "client_ip": "fd00::1", "client_port": 53342,
         "qname": "web.", "qtype": "A", "qclass": "IN", "protocol": "udp", "id": 1234, "opcode": 0,
         "request_size": 21, "dnssec_ok": false, "bufsize": 512, "rcode": "NOERROR", "response_size": 37,
     });

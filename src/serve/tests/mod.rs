@@ -81,7 +81,8 @@ fn start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Option
 
 /// A server at these addresses, or why not.
 fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Options)) -> Result<Rig, ServeError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let gate = Arc::new(Semaphore::new(0));
     let service = Service::new(chains(&gate, 1), settings);
     let mut options = Options::new(runtime.handle().clone());

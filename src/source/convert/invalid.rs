@@ -113,7 +113,11 @@ pub fn label(field: &str, text: &str) -> Result<(), Invalid> {
 
 /// A name of one or several labels.
 pub fn subdomain(field: &str, text: &str) -> Result<(), Invalid> {
-    if crate::cluster::selector::is_subdomain(text) { Ok(()) } else { Err(Invalid::Name { field: field.to_owned(), text: text.to_owned() }) }
+    if crate::cluster::selector::is_subdomain(text) {
+        Ok(())
+    } else {
+        Err(Invalid::Name { field: field.to_owned(), text: text.to_owned() })
+    }
 }
 
 /// RFC 1123 label as Kubernetes has it: at most 63 lower-case letters, digits and '-', a letter or digit first and last.

@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// YAML, one or several documents. JSON is YAML, but the parser for JSON is ten times as fast.
+    /// YAML, one or several documents. JSON is YAML too, but its own parser is much faster.
     Yaml,
     /// JSON, one or several documents.
     Json,

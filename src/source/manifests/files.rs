@@ -120,6 +120,13 @@ impl Manifest {
         self.take(&text)
     }
 
+    /// A file that is no file: this text, under this name.
+    pub fn of_text(path: PathBuf, text: &str) -> Manifest {
+        let mut manifest = Manifest::new(path);
+        manifest.take(text);
+        manifest
+    }
+
     /// Takes a new text.
     fn take(&mut self, text: &str) -> bool {
         let json = self.path.extension().is_some_and(|extension| extension == "json");

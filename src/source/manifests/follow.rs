@@ -88,10 +88,7 @@ impl Drop for Following {
 
 /// The thread.
 fn run(
-    mut manifests: Manifests,
-    subscribers: &mut [Subscriber],
-    notices: Sender<Wake>,
-    woken: &Receiver<Wake>,
+    mut manifests: Manifests, subscribers: &mut [Subscriber], notices: Sender<Wake>, woken: &Receiver<Wake>,
 ) -> Manifests {
     let mut folders = Folders::new(notices);
     loop {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::Manifest;
 use super::item::{Item, Role};
 use super::warning::{Problem, Warning};
 use crate::cluster::Event;
@@ -60,6 +61,15 @@ impl Snapshot {
         Snapshot { objects, warnings }
     }
 
+    /// What one text says, read as the file of that name would be (JSON by its ending, else YAML).
+    pub fn of_text(name: &Path, text: &str) -> Snapshot {
+        let Manifest { path, items, troubles, fault, .. } = Manifest::of_text(name.to_owned(), text);
+        let fault = fault.map(|fault| (None, fault));
+        let troubles = fault.into_iter().chain(troubles);
+        let warn = |(object, problem)| Warning { file: path.clone(), object, problem, kept: false };
+        Snapshot::merge([(path.as_path(), items.as_slice())].into_iter(), troubles.map(warn).collect())
+    }
+
     /// What is wrong with the files.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -86,7 +96,8 @@ impl Snapshot {
     /// The objects of one kind that one index wants.
     fn selected<'a>(&'a self, selection: &'a Selection, kind: Kind) -> impl Iterator<Item = &'a Object> {
         let selector = selection.selector(kind);
-        let picked = move |item: &&Arc<Item>| selector.is_none_or(|selector| selector.matches(|key| item.labels.get(key)));
+        let picked =
+            move |item: &&Arc<Item>| selector.is_none_or(|selector| selector.matches(|key| item.labels.get(key)));
         self.objects.get(&kind).into_iter().flatten().filter(picked).filter_map(|item| item.object.as_ref())
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cluster::{Event, Selector};
 use crate::cluster::model::{Kind, Object, ServiceKind};
+use crate::cluster::{Event, Selector};
 
 use crate::source::Selection;
 
@@ -314,50 +314,4 @@ fn changes_are_followed_however_they_are_made() {
 
     let manifests = following.stop();
     assert!(served(&manifests).contains("a=10.0.0.7 "));
-}
-
-/// Numbers, not a check: `cargo test --release --lib -- --ignored --nocapture large_dump`.
-#[test]
-#[ignore = "takes a minute in a debug build"]
-fn large_dump() {
-    let folder = Folder::make();
-    let shop = include_str!("../../../tests/data/shop.yaml");
-    let head = shop.split_inclusive("items:\n").next().unwrap();
-    let items = &shop[head.len()..];
-    // A real dump is larger by what nobody reads.
-    let ballast: String = (0..20)
-        .map(|n| format!("    annotations{n}: {{f:spec: {{f:a: {{}}, f:b: {{}}}}, t: \"2026-11-25T04:06:36Z\"}}\n"))
-        .collect();
-    let mut text = head.to_owned();
-    for copy in 0.. {
-        if text.len() > 60_000_000 {
-            break;
-        }
-        for line in items.split_inclusive('\n') {
-            text += &line
-                .replace("namespace: shop", &format!("namespace: shop{copy}"))
-                .replace("namespace: data", &format!("namespace: data{copy}"));
-            if line.starts_with("  metadata:") {
-                text += "\n";
-                text.pop();
-            }
-            if line.trim_end() == "- apiVersion: v1" {
-                text += "  managed:\n";
-                text += &ballast;
-            }
-        }
-    }
-    let path = folder.write("large.yaml", &text);
-    let begin = Instant::now();
-    let manifests = Manifests::load(&[path]).unwrap();
-    let loaded = begin.elapsed();
-    let selection = Selection { pods: true, endpoints: true, ..Selection::default() };
-    let events = manifests.snapshot().events(&selection).count();
-    let warnings = manifests.snapshot().warnings();
-    eprintln!("{} MB: {loaded:?}, {events} events, {} warnings", text.len() / 1_000_000, warnings.len());
-    assert!(
-        warnings.iter().all(|warning| matches!(warning.problem, Problem::Again { .. } | Problem::NoSuchNamespace)),
-        "{:?}",
-        warnings.first()
-    );
 }

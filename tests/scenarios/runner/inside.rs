@@ -1,0 +1,283 @@
+//! The subject in process: everything that the program builds from a Corefile, without its sockets.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use clusterdns::app::build::{Built, Followed, World, build};
+use clusterdns::app::configuration;
+use clusterdns::chain::{Answer, Client, State, Transport};
+use clusterdns::cluster::Event;
+use clusterdns::cluster::model::{Key, Kind, Object};
+use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
+use clusterdns::source::manifests::Snapshot;
+use clusterdns::telemetry::log::{Format, Logger};
+use clusterdns::wire::MAX_MESSAGE;
+use clusterdns::wire::encode::MAX_UDP;
+use serde_json::Value;
+
+use super::format::Setup;
+
+/// The port of keys without one.
+const PORT: u16 = 53;
+/// The time of day at which every scenario starts, in seconds since 1970.
+const START: u32 = 1_800_000_000;
+
+/// A server in this process.
+pub struct Inside {
+    built: Built,
+    logger: Logger,
+    /// What is wrong with the Corefile.
+    pub diagnostics: String,
+    /// It is so wrong that nothing can be asked.
+    pub broken: bool,
+    folder: Folder,
+    /// What the cluster holds: kind, namespace and name of each object.
+    cluster: BTreeMap<(String, String, String), Value>,
+    /// The same as the indexes were told of it.
+    snapshot: Snapshot,
+    synced: bool,
+    started: Instant,
+    passed: Duration,
+    state: State,
+}
+
+impl Inside {
+    /// Builds it.
+    pub fn new(setup: &Setup) -> Result<Inside, String> {
+        let folder = Folder::new();
+        let mut files = MemoryFiles::default();
+        for (name, text) in &setup.files {
+            files.files.insert(folder.0.join(name), text.clone());
+            files.files.insert(name.into(), text.clone());
+            // Plugins that follow a file read it from disk.
+            folder.write(name, text);
+        }
+        let mut diagnostics = Diagnostics::default();
+        let corefile = setup.corefile.replace("$DIR", &folder.0.display().to_string());
+        let configuration = configuration::read_text("Corefile", &corefile, PORT, &files, &mut diagnostics);
+        let logger = Logger::unwritten(Format::Text);
+        let debug = Arc::new(AtomicBool::new(false));
+        let (hostname, interfaces) = (setup.hostname.clone(), setup.interfaces.clone());
+        let world = World { logger: logger.clone(), hostname, interfaces, debug: debug.clone() };
+        let built = build(&configuration, PORT, &world, &mut diagnostics);
+        debug.store(built.debug, Ordering::Relaxed);
+        let text = render_text(&diagnostics, &configuration.corefile.sources);
+        let mut inside = Inside {
+            built,
+            logger,
+            diagnostics: text.replace(&folder.0.display().to_string(), "$DIR"),
+            broken: diagnostics.has_errors(),
+            folder,
+            cluster: BTreeMap::new(),
+            snapshot: Snapshot::default(),
+            synced: false,
+            started: Instant::now(),
+            passed: Duration::ZERO,
+            state: State::default(),
+        };
+        for text in &setup.objects {
+            inside.take(text)?;
+        }
+        if !setup.unsynced {
+            inside.sync()?;
+        }
+        Ok(inside)
+    }
+
+    /// The first lists come.
+    pub fn sync(&mut self) -> Result<(), String> {
+        self.synced = true;
+        self.tell()?;
+        self.relist();
+        Ok(())
+    }
+
+    /// Everything is listed again, in the opposite order and after other kinds than before.
+    pub fn relist(&mut self) {
+        let now = self.clock();
+        for Followed { selection, writer } in &mut self.built.indexes {
+            let objects = objects(&self.snapshot, selection);
+            for kind in selection.kinds().collect::<Vec<_>>().into_iter().rev() {
+                writer.apply(Event::Begin(kind), now);
+                for object in objects.iter().rev().filter(|object| object.kind() == kind) {
+                    writer.apply(Event::Upsert(object.clone()), now);
+                }
+                writer.apply(Event::End(kind), now);
+            }
+        }
+    }
+
+    /// Objects are made or changed.
+    pub fn apply(&mut self, text: &str) -> Result<(), String> {
+        self.take(text)?;
+        self.tell()
+    }
+
+    /// An object is gone.
+    pub fn delete(&mut self, kind: &str, name: &str) -> Result<(), String> {
+        let (ns, name) = match name.split_once('/') {
+            Some((ns, name)) => (ns, name),
+            None if kind == "Namespace" => ("", name),
+            None => ("default", name),
+        };
+        let key = (kind.to_owned(), ns.to_owned(), name.to_owned());
+        self.cluster.remove(&key).ok_or(format!("there is no {kind} {ns}/{name}"))?;
+        self.tell()
+    }
+
+    /// Time passes, and what is done beside the answers is done.
+    pub fn pass(&mut self, time: Duration) {
+        self.passed += time;
+        self.built.chores.iter().filter(|chore| chore.every <= time).for_each(|chore| (chore.run)());
+    }
+
+    /// A file beside the Corefile is written.
+    pub fn write(&self, name: &str, text: &str) {
+        self.folder.write(name, text);
+    }
+
+    /// What is wrong with the manifests.
+    pub fn warnings(&self) -> Vec<String> {
+        self.snapshot.warnings().iter().map(ToString::to_string).collect()
+    }
+
+    /// The log lines since the last time. How long something took is `_`.
+    pub fn log(&self) -> Vec<String> {
+        let text = self.logger.take();
+        let duration = |word: &str| {
+            let number = word.trim_end_matches(|c: char| c.is_alphabetic() || c == 'µ');
+            let unit = &word[number.len()..];
+            if ["s", "ms", "µs", "ns"].contains(&unit) && number.parse::<f64>().is_ok() { "_" } else { word }.to_owned()
+        };
+        let line = |line: &str| line.split(' ').map(duration).collect::<Vec<_>>().join(" ");
+        text.lines().map(line).collect()
+    }
+
+    /// Asks the listener on this port and address.
+    pub fn ask(
+        &mut self, packet: &[u8], transport: Transport, from: Option<IpAddr>, port: u16, to: Option<IpAddr>,
+    ) -> Result<Option<Vec<u8>>, String> {
+        let wanted = |have: Option<IpAddr>| to.is_none() || have.is_none() || have == to;
+        let mut listeners = self.built.listeners.iter();
+        let listener = listeners
+            .find(|listener| listener.port == port && wanted(listener.address.map(|address| address.ip)))
+            .ok_or(format!("nothing listens on port {port}"))?;
+        let local = listener.address.map(|address| address.ip).or(to).unwrap_or(IpAddr::from([10, 244, 0, 2]));
+        let from = from.unwrap_or(IpAddr::from([10, 244, 9, 9]));
+        let client = Client { remote: SocketAddr::new(from, 40_000), local: SocketAddr::new(local, port), transport };
+        let mut out = vec![0; if transport == Transport::Udp { MAX_UDP } else { MAX_MESSAGE }];
+        let now = self.started + self.passed;
+        let len = match listener.chains.answer(packet, client, now, &mut self.state, &mut out) {
+            Answer::Send(len) => len,
+            Answer::Silent => return Ok(None),
+            Answer::Later(pending) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.map_err(|error| error.to_string())?;
+                match runtime.block_on(pending.finish()) {
+                    Some(finished) => finished.encode(&mut out),
+                    None => return Ok(None),
+                }
+            }
+        };
+        out.truncate(len);
+        Ok(Some(out))
+    }
+
+    /// The first listener's port.
+    pub fn any_port(&self) -> u16 {
+        self.built.listeners.first().map_or(PORT, |listener| listener.port)
+    }
+
+    /// The time of day.
+    fn clock(&self) -> u32 {
+        START + self.passed.as_secs() as u32
+    }
+
+    /// Takes manifests into the cluster.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_documents: 100_000, max_nodes: 10_000_000, max_events: 20_000_000 } };
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple_with_options(text, options).map_err(|error| format!("YAML: {error}"))?;
+        let mut waiting = documents;
+        while let Some(mut value) = waiting.pop() {
+            if let Some(items) = value.get_mut("items").map(Value::take) {
+                waiting.extend(items.as_array().cloned().unwrap_or_default());
+                continue;
+            }
+            if value.is_null() {
+                continue;
+            }
+            let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (kind, mut ns, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
+            if ns.is_empty() && kind != "Namespace" {
+                ns = "default".to_owned();
+            }
+            self.cluster.insert((kind, ns, name), value);
+        }
+        Ok(())
+    }
+
+    /// Tells the indexes what has changed, object by object as a watch does.
+    fn tell(&mut self) -> Result<(), String> {
+        let list =
+            serde_json::json!({"apiVersion": "v1", "kind": "List", "items": self.cluster.values().collect::<Vec<_>>()});
+        let next = Snapshot::of_text(Path::new("objects.json"), &list.to_string());
+        let previous = std::mem::replace(&mut self.snapshot, next);
+        if !self.synced {
+            return Ok(());
+        }
+        let now = self.clock();
+        for Followed { selection, writer } in &mut self.built.indexes {
+            let (old, new) = (objects(&previous, selection), objects(&self.snapshot, selection));
+            for object in new.iter().filter(|object| !old.contains(object)) {
+                writer.apply(Event::Upsert(object.clone()), now);
+            }
+            let name = |object: &Object| -> (Kind, Key) { (object.kind(), object.key().clone()) };
+            let left: std::collections::HashSet<_> = new.iter().map(name).collect();
+            for (kind, key) in old.iter().map(name).filter(|name| !left.contains(name)) {
+                writer.apply(Event::Remove(kind, key), now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an index is told of a snapshot.
+fn objects(snapshot: &Snapshot, selection: &clusterdns::source::Selection) -> Vec<Object> {
+    let objects = snapshot.events(selection).filter_map(|event| match event {
+        Event::Upsert(object) => Some(object),
+        _ => None,
+    });
+    objects.collect()
+}
+
+/// A folder that is gone with the scenario.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Folder(std::env::temp_dir().join(format!("clusterdns-scenario-{}-{count}", std::process::id())))
+    }
+
+    /// Writes a file; the folder is there from the first one on.
+    fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(&self.0).expect("a folder for temporary files can be made");
+        // Another inode each time, so that a reader sees that it changed.
+        let new = self.0.join("new");
+        fs::write(&new, text).expect("a file can be written");
+        fs::rename(new, self.0.join(name)).expect("a file can be renamed");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
