@@ -11,6 +11,8 @@ use crate::wire::NameBuf;
 
 /// The most seconds that an answer may be kept.
 const MAX_TTL: u32 = 3_600;
+/// The longest zone: its `hostmaster` must be a name.
+const MAX_ZONE: usize = 242;
 /// Every property, for suggestions.
 const PROPERTIES: [&str; 18] = [
     "endpoint",
@@ -119,6 +121,12 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         return None;
     }
     let zones = &config.answers.zones;
+    if let Some(zone) = zones.iter().find(|zone| zone.as_wire().len() > MAX_ZONE) {
+        let message = format!("the zone {zone} has no room for names below it");
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        line.error_expected(&stanza.name, message, "a zone of at most 240 characters");
+        return None;
+    }
     if let Some(zone) = config.answers.multicluster.iter().find(|zone| !zones.contains(zone)) {
         let message = format!("is not authoritative for the multicluster zone {zone}");
         let mut line = Arguments::of(stanza, context.diagnostics);

@@ -206,11 +206,40 @@ fn address(record: &Record) -> Option<IpAddr> {
     }
 }
 
-/// Sorts if that is needed, and keeps the order of equals. Up to twenty records this allocates nothing.
-fn sort<K: Ord>(records: &mut [Record], key: impl Fn(&Record) -> K) {
-    if !records.is_sorted_by_key(&key) {
-        records.sort_by_key(key);
+/// Sorts records; equal ones keep their order. In place: the standard library's stable sort takes memory.
+fn sort<K: Ord>(records: &mut [Record], key: impl Fn(&Record) -> K + Copy) {
+    if records.is_sorted_by_key(key) {
+        return;
     }
+    let middle = records.len() / 2;
+    sort(&mut records[..middle], key);
+    sort(&mut records[middle..], key);
+    merge(records, middle, key);
+}
+
+/// Merges the sorted records before and from `middle` on, by rotation (as in Go's `sort.Stable`, "SymMerge").
+fn merge<K: Ord>(records: &mut [Record], middle: usize, key: impl Fn(&Record) -> K + Copy) {
+    let (left, right) = (middle, records.len() - middle);
+    if left == 0 || right == 0 || key(&records[middle - 1]) <= key(&records[middle]) {
+        return;
+    }
+    if left + right == 2 {
+        return records.swap(0, 1);
+    }
+    // Half of the longer side, and what of the other side belongs in front of the rest of it.
+    let (from, to) = if left >= right {
+        let half = left / 2;
+        let pivot = key(&records[half]);
+        (half, records[middle..].partition_point(|record| key(record) < pivot))
+    } else {
+        let half = right / 2;
+        let pivot = key(&records[middle + half]);
+        (records[..middle].partition_point(|record| key(record) <= pivot), half)
+    };
+    records[from..middle + to].rotate_left(middle - from);
+    let (first, second) = records.split_at_mut(from + to);
+    merge(first, from, key);
+    merge(second, middle - from, key);
 }
 
 #[cfg(test)]

@@ -188,3 +188,16 @@ fn fewer_than_two_records_are_left_alone() {
     assert_eq!(show(&one), "A1||");
     round_robin(&mut []);
 }
+
+#[test]
+fn sorting_in_place_is_stable() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for len in 0..200 {
+        let record = |ttl| Record { ttl, ..record(Section::Answer, "A1") };
+        let mut sorted: Vec<Record> = (0..len).map(|at| record(random.u32(0..8) << 16 | at)).collect();
+        let mut expected = sorted.clone();
+        super::sort(&mut sorted, |record| record.ttl >> 16);
+        expected.sort_by_key(|record| record.ttl >> 16);
+        assert_eq!(sorted, expected);
+    }
+}
