@@ -23,12 +23,14 @@ mod snapshot;
 #[cfg(test)]
 pub mod tests;
 mod warning;
+mod writing;
 
 pub use follow::{Following, Subscriber};
 pub use snapshot::Snapshot;
 pub use warning::{MAX_FILE_MIB, Problem, Warning};
 
 use files::Manifest;
+use writing::Writing;
 
 /// Manifests on disk, and what was last read of them.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Manifests {
     roots: Vec<Root>,
     /// What all of them say together.
     snapshot: Arc<Snapshot>,
+    /// Which files somebody is writing now.
+    writing: Writing,
 }
 
 /// One of the paths.
@@ -65,7 +69,7 @@ impl Manifests {
     /// is an error, because it is most likely mistyped.
     pub fn load(paths: &[PathBuf]) -> Result<Manifests, LoadError> {
         let roots = paths.iter().map(|path| Root { path: path.clone(), files: Vec::new(), fault: None }).collect();
-        let mut manifests = Manifests { roots, snapshot: Arc::default() };
+        let mut manifests = Manifests { roots, snapshot: Arc::default(), writing: Writing::default() };
         manifests.refresh();
         for root in &mut manifests.roots {
             let given = root.files.first_mut().filter(|file| file.path == root.path);
@@ -91,7 +95,8 @@ impl Manifests {
     pub fn refresh(&mut self) -> bool {
         let now = SystemTime::now();
         // Not `any`: every path has its turn.
-        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now) | changed);
+        let writing = &self.writing;
+        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, writing) | changed);
         if changed {
             self.snapshot = Arc::new(self.merge());
         }
@@ -120,7 +125,7 @@ impl Manifests {
 
 impl Root {
     /// Reads what changed since; whether anything is different now.
-    fn refresh(&mut self, now: SystemTime) -> bool {
+    fn refresh(&mut self, now: SystemTime, writing: &Writing) -> bool {
         let paths = match files::list(&self.path) {
             Ok(paths) => paths,
             Err(problem) => {
@@ -135,7 +140,7 @@ impl Root {
             self.files.drain(..).map(|file| (file.path.clone(), file)).collect();
         for path in paths {
             let mut file = known.remove(&path).unwrap_or_else(|| Manifest::new(path));
-            changed |= file.refresh(now) | !file.loaded && file.fault.is_none();
+            changed |= file.refresh(now, writing);
             self.files.push(file);
         }
         changed | !known.is_empty()

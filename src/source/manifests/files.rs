@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::document::{self, Format};
 use super::item::{Item, Trouble};
 use super::warning::{MAX_FILE_MIB, Problem};
+use super::writing::Writing;
 
 /// A file written this long before it was read may be written again without its time telling: it is read once more.
 const RACY: Duration = Duration::from_secs(2);
@@ -87,15 +88,16 @@ impl Manifest {
         Manifest { path, items, troubles, fault: None, loaded: false, stamp: None, hash: 0 }
     }
 
-    /// Reads the file if it changed; whether anything is different now. `now` is the time of day.
-    pub fn refresh(&mut self, now: SystemTime) -> bool {
+    /// Reads the file if it changed and nobody is writing it; whether anything is different now. `now` is the time of day.
+    pub fn refresh(&mut self, now: SystemTime, writing: &Writing) -> bool {
         let before = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return self.fail(Problem::NotAFile),
             Err(error) => return self.fail(unreadable(&error)),
         };
         let stamp = Stamp::new(&before);
-        if self.stamp == Some(stamp) {
+        // While there is a good state there is time to wait for the writer.
+        if self.stamp == Some(stamp) || self.loaded && writing.is_open(stamp.device, stamp.inode) {
             return false;
         }
         self.stamp = None;
@@ -134,6 +136,11 @@ impl Manifest {
             Ok(parsed) => parsed,
             Err(problem) => return self.fail(problem),
         };
+        // The beginning of a dump has objects without the `kind: List` that stands at its end.
+        let cut = problems.iter().any(|problem| matches!(problem, Problem::NoKind));
+        if cut && self.loaded {
+            return self.fail(Problem::Syntax { line: None, reason: Problem::NoKind.to_string() });
+        }
         let mut troubles: Vec<Trouble> = problems.into_iter().map(|problem| (None, problem)).collect();
         self.items = objects.iter().filter_map(|raw| Item::new(raw, &mut troubles)).map(Arc::new).collect();
         self.troubles = troubles;

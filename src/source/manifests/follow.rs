@@ -13,9 +13,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
+use super::writing::Writing;
 use super::{Manifests, Snapshot};
 use crate::source::{Selection, Sink};
 
@@ -90,7 +91,7 @@ impl Drop for Following {
 fn run(
     mut manifests: Manifests, subscribers: &mut [Subscriber], notices: Sender<Wake>, woken: &Receiver<Wake>,
 ) -> Manifests {
-    let mut folders = Folders::new(notices);
+    let mut folders = Folders::new(notices, manifests.writing.clone());
     loop {
         // Watch first, look afterwards: what happens between the two is seen.
         folders.watch(&manifests);
@@ -144,13 +145,19 @@ struct Folders {
 
 impl Folders {
     /// No folders yet.
-    fn new(notices: Sender<Wake>) -> Folders {
+    fn new(notices: Sender<Wake>, writing: Writing) -> Folders {
         let handler = move |event: notify::Result<notify::Event>| {
             // We ourselves open the files to read them, which is an event too.
-            let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-            if event.is_ok_and(|event| !event.kind.is_access() || event.kind == written) {
-                let _ = notices.send(Wake::Changed);
+            let Ok(event) = event else { return };
+            match event.kind {
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                    event.paths.iter().for_each(|path| writing.closed(path));
+                }
+                EventKind::Access(_) => return,
+                EventKind::Modify(ModifyKind::Data(_)) => event.paths.iter().for_each(|path| writing.written(path)),
+                _ => {}
             }
+            let _ = notices.send(Wake::Changed);
         };
         let watcher = notify::recommended_watcher(handler);
         let watcher =

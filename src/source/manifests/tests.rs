@@ -315,3 +315,50 @@ fn changes_are_followed_however_they_are_made() {
     let manifests = following.stop();
     assert!(served(&manifests).contains("a=10.0.0.7 "));
 }
+
+#[test]
+fn a_broken_file_is_told_of_even_where_nothing_else_changes() {
+    let folder = Folder::make();
+    let path = folder.write("a.yaml", "a: [b");
+    let mut manifests = Manifests::load(std::slice::from_ref(&path)).unwrap();
+    assert_eq!(manifests.snapshot().warnings().len(), 1, "at the start");
+    fs::write(&path, service("a", "10.0.0.1")).unwrap();
+    assert!(manifests.refresh());
+    assert_eq!(manifests.snapshot().warnings().len(), 0);
+    fs::write(&path, "a: [c").unwrap();
+    assert!(manifests.refresh(), "a new warning is a change");
+    assert!(warnings(&folder, &manifests)[0].ends_with("; its last good state is served"));
+    assert!(!manifests.refresh());
+}
+
+#[test]
+fn the_beginning_of_a_dump_is_no_good_state() {
+    let folder = Folder::make();
+    let item = "- kind: Service\n  metadata: {name: a}\n  spec: {clusterIP: 10.0.0.1}\n";
+    let path = folder.write("dump.yaml", &format!("apiVersion: v1\nitems:\n{item}kind: List\n"));
+    let mut manifests = Manifests::load(std::slice::from_ref(&path)).unwrap();
+    assert_eq!(served(&manifests), "Namespace: default . Service: a=10.0.0.1 .");
+    fs::write(&path, format!("apiVersion: v1\nitems:\n{item}")).unwrap();
+    assert!(manifests.refresh());
+    assert_eq!(served(&manifests), "Namespace: default . Service: a=10.0.0.1 .");
+}
+
+#[test]
+fn a_file_that_is_being_written_is_left_alone() {
+    use std::io::Write;
+    let folder = Folder::make();
+    let path = folder.write("a.yaml", &service("a", "10.0.0.1"));
+    let (subscriber, seen) = subscriber();
+    let _following = Manifests::load(std::slice::from_ref(&path)).unwrap().follow(vec![subscriber]).unwrap();
+    // Once a change has been seen, the kernel's notices are on their way.
+    fs::write(&path, service("a", "10.0.0.2")).unwrap();
+    wait(&seen, "a=10.0.0.2 ", "written at once");
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(b"# a comment is a good text\n").unwrap();
+    // Longer than any pause in which the files are looked at.
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(*seen.lock().unwrap(), "a=10.0.0.2 ", "while the writer is at work");
+    file.write_all(service("a", "10.0.0.3").as_bytes()).unwrap();
+    drop(file);
+    wait(&seen, "a=10.0.0.3 ", "closed");
+}
