@@ -75,10 +75,13 @@ pub struct Followed {
     pub writer: IndexWriter,
 }
 
-/// Builds everything. Mistakes that only the world shows are in `diagnostics`.
-pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostics: &mut Diagnostics) -> Built {
+/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine, and
+/// blocks that get in each other's way, are mistakes.
+pub fn listen_addresses(
+    configuration: &Configuration, port: u16, interfaces: &[Interface], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Vec<Address>>> {
     let binds: Vec<Option<Vec<Address>>> =
-        configuration.blocks.iter().map(|block| bound(block, &world.interfaces, diagnostics)).collect();
+        configuration.blocks.iter().map(|block| bound(block, interfaces, diagnostics)).collect();
     let listen = |block: &crate::corefile::Block| {
         let index = configuration.corefile.blocks.iter().position(|have| std::ptr::eq(have, block));
         let addresses = index.and_then(|index| binds[index].as_ref());
@@ -86,7 +89,12 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         Listen { addresses: addresses.unwrap_or_default(), filtered: false }
     };
     check_keys(&configuration.corefile, port, &listen, diagnostics);
+    binds
+}
 
+/// Builds everything. Mistakes that only the world shows are in `diagnostics`.
+pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostics: &mut Diagnostics) -> Built {
+    let binds = listen_addresses(configuration, port, &world.interfaces, diagnostics);
     let indexes = Indexes::of(configuration);
     let mut chores = Vec::new();
     let mut sockets: Vec<(Option<Address>, u16, Vec<chain::Block>, bool)> = Vec::new();

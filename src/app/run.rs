@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{Built, Chore, Followed, Listener, World, build};
+use super::build::{self, Built, Chore, Followed, Listener, World, build};
 use super::{COREDNS, VERSION, configuration, machine};
-use crate::corefile::{Diagnostics, RealFiles, Severity, render_json, render_text};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::source::Manifests;
@@ -89,6 +90,15 @@ fn print_directives() {
 fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+    // What is not on this machine may be on the one that will serve; blocks in each other's way are so everywhere.
+    let mut here = Diagnostics::default();
+    build::listen_addresses(&configuration, args.port, &machine::interfaces(), &mut here);
+    for found in &here {
+        let of_machine = found.plugin.as_deref() == Some("bind");
+        let severity = if of_machine { Severity::Warning } else { found.severity };
+        diagnostics.push(Diagnostic { severity, ..found.clone() });
+    }
+    diagnostics.sort();
     let sources = &configuration.corefile.sources;
     if args.task == Task::CheckJson {
         println!("{}", render_json(&diagnostics, sources));
@@ -96,7 +106,8 @@ fn check(args: &Args) -> ExitCode {
         print!("{}", render_text(&diagnostics, sources));
         let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
-        println!("{}: {errors} errors, {warnings} warnings", args.conf_name());
+        let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        println!("{}: {}, {}", args.conf_name(), count(errors, "error"), count(warnings, "warning"));
     }
     if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
@@ -137,10 +148,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         eprint!("{text}");
     }
     debug.store(built.debug, Ordering::Relaxed);
-    if let Some(path) = &args.pidfile {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
-    }
+    let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let mut signals = Signals::new(&runtime)?;
@@ -169,6 +177,24 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     Ok(())
 }
 
+/// The file with this process's ID; gone when dropped.
+struct Pidfile<'a>(&'a Path);
+
+impl Pidfile<'_> {
+    fn write(path: &Path) -> anyhow::Result<Pidfile<'_>> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
+        Ok(Pidfile(path))
+    }
+}
+
+impl Drop for Pidfile<'_> {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
 /// Does a chore again and again, beside the threads that answer.
 async fn repeat(chore: Arc<Chore>) {
     loop {
@@ -194,6 +220,7 @@ fn follow(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<Option<Followin
     for warning in manifests.snapshot().warnings() {
         tracing::warn!("{warning}");
     }
+    let known: Vec<_> = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
     let subscribers = indexes.into_iter().map(|Followed { selection, mut writer }| {
         let sink = Box::new(move |event| {
             writer.apply(event, unix_seconds());
@@ -201,6 +228,9 @@ fn follow(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<Option<Followin
         Subscriber { selection, sink }
     });
     let following = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
+    if known.iter().any(|index| index.is_empty()) {
+        tracing::warn!("the manifests hold no Service that is asked for, so that no Service has a name");
+    }
     Ok(Some(following))
 }
 
@@ -259,6 +289,7 @@ struct Signals {
     quit: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
+    upgrade: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -271,6 +302,7 @@ impl Signals {
             quit: on(SignalKind::quit())?,
             hangup: on(SignalKind::hangup())?,
             reload: on(SignalKind::user_defined1())?,
+            upgrade: on(SignalKind::user_defined2())?,
         })
     }
 
@@ -278,10 +310,19 @@ impl Signals {
     async fn wait(&mut self) -> End {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return End::Graceful,
-                _ = self.interrupt.recv() => return End::Now,
+                _ = self.terminate.recv() => {
+                    tracing::info!("SIGTERM: Shutting down servers then terminating");
+                    return End::Graceful;
+                }
+                _ = self.interrupt.recv() => {
+                    tracing::info!("SIGINT: Shutting down");
+                    return End::Now;
+                }
                 _ = self.quit.recv() => return End::Now,
                 _ = self.hangup.recv() => {}
+                _ = self.upgrade.recv() => {
+                    tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
+                }
                 _ = self.reload.recv() => {
                     tracing::warn!("SIGUSR1: reloading the Corefile is not built yet; nothing has changed");
                 }

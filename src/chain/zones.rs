@@ -13,6 +13,8 @@ pub struct Zones {
     zones: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     /// The most labels that any zone has: no longer suffix is looked up.
     most_labels: usize,
+    /// A bit for each length in octets that a zone has: no suffix of another length is looked up.
+    lengths: [u64; 4],
 }
 
 impl Zones {
@@ -25,6 +27,8 @@ impl Zones {
         }
         let zone = zone.to_lower();
         self.most_labels = self.most_labels.max(zone.as_name().labels().count());
+        let (word, bit) = length_bit(zone.as_wire());
+        self.lengths[word] |= bit;
         match self.zones.entry(zone.as_wire().into()) {
             std::collections::hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(block);
@@ -41,7 +45,12 @@ impl Zones {
     pub fn find(&self, question: &Question) -> Option<usize> {
         let mut parent_side = None;
         for labels in (1..=question.labels().min(self.most_labels)).rev() {
-            let Some(&block) = self.zones.get(question.suffix(labels).as_wire()) else { continue };
+            let suffix = question.suffix(labels).as_wire();
+            let (word, bit) = length_bit(suffix);
+            if self.lengths[word] & bit == 0 {
+                continue;
+            }
+            let Some(&block) = self.zones.get(suffix) else { continue };
             if question.qtype != Type::DS {
                 return Some(block);
             }
@@ -49,6 +58,11 @@ impl Zones {
         }
         parent_side.or(self.root)
     }
+}
+
+/// The bit of a name's length, 1–255 octets.
+fn length_bit(wire: &[u8]) -> (usize, u64) {
+    (wire.len() >> 6 & 3, 1 << (wire.len() & 63))
 }
 
 /// Which names that do not exist go on to the next plugin.

@@ -265,7 +265,7 @@ impl Server {
         for (listener, service) in of_tcp {
             server.tcp.serve(listener, service, server.phase.subscribe());
         }
-        tracing::info!(addresses = ?server.addresses, workers, "serving");
+        tracing::debug!(addresses = ?server.addresses, workers, "serving");
         Ok(server)
     }
 
@@ -308,7 +308,7 @@ impl Server {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.phase.send_replace(Phase::Ended);
-        tracing::info!(addresses = ?self.addresses, waiting = self.waiting(), connections = self.tcp.open(), "stopped");
+        tracing::debug!(addresses = ?self.addresses, waiting = self.waiting(), connections = self.tcp.open(), "stopped");
     }
 
     /// Tells the workers to end.

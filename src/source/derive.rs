@@ -36,6 +36,8 @@ struct ServiceSpec {
     #[serde(deserialize_with = "or_default")]
     ip_families: Vec<Family>,
     #[serde(deserialize_with = "or_default")]
+    ip_family_policy: String,
+    #[serde(deserialize_with = "or_default")]
     ports: Vec<ServicePort>,
 }
 
@@ -162,9 +164,11 @@ impl Selecting {
     pub fn slices<'a>(
         &self, service: &model::Service, pods: impl Iterator<Item = &'a Selectable>,
     ) -> Vec<model::EndpointSlice> {
-        let families = self.families(service);
+        let pods: Vec<&Selectable> = pods.filter(|pod| self.0.selector.all_in(&pod.labels)).collect();
+        let primary = pods.iter().find_map(|pod| pod.addresses.first());
+        let families = self.families(service, primary.copied());
         let mut groups: BTreeMap<(Family, Vec<model::Port>), Vec<model::Endpoint>> = BTreeMap::new();
-        for pod in pods.filter(|pod| self.0.selector.all_in(&pod.labels) && self.counts_as_ready(pod)) {
+        for pod in pods.into_iter().filter(|pod| self.counts_as_ready(pod)) {
             // One Pod may have a named port at 8080 and another at 9090: the controller puts them in different slices.
             let ports = self.ports(service, pod);
             for &family in &families {
@@ -184,14 +188,20 @@ impl Selecting {
         slices.collect()
     }
 
-    /// The families that the Service has (`getAddressTypesForService`).
-    fn families(&self, service: &model::Service) -> Vec<Family> {
+    /// The families that the Service has (`getAddressTypesForService`). `primary`: the first address of its Pods, which
+    /// stands for the cluster's first family.
+    fn families(&self, service: &model::Service, primary: Option<IpAddr>) -> Vec<Family> {
+        let family = |ip: &IpAddr| if ip.is_ipv4() { Family::V4 } else { Family::V6 };
         let mut families = self.0.ip_families.clone();
         if let (true, ServiceKind::ClusterIp(ips)) = (families.is_empty(), &service.kind) {
-            families.extend(ips.iter().map(|ip| if ip.is_ipv4() { Family::V4 } else { Family::V6 }));
+            families.extend(ips.iter().map(family));
         }
         if families.is_empty() {
-            families = vec![Family::V4, Family::V6];
+            // The API server makes a Service SingleStack, of the first family, unless it says otherwise.
+            families = match (self.0.ip_family_policy.as_str(), primary) {
+                ("" | "SingleStack", Some(primary)) => vec![family(&primary)],
+                _ => vec![Family::V4, Family::V6],
+            };
         }
         families.sort_unstable();
         families.dedup();

@@ -114,7 +114,8 @@ fn target_ports_are_resolved_for_each_pod() {
 fn families_are_those_of_the_service() {
     let pods = [("a", "", "podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]")];
     let (v4, v6) = ("default/s 10.0.0.1 - a -", "default/s fd00::1 - a -");
-    check("clusterIP: None", &pods, &format!("{v4}\n{v6}"));
+    check("clusterIP: None", &pods, v4);
+    check("clusterIP: None, ipFamilyPolicy: PreferDualStack", &pods, &format!("{v4}\n{v6}"));
     check("clusterIP: None, ipFamilies: [IPv6]", &pods, v6);
     check("clusterIP: 10.96.0.1", &pods, v4);
     check("clusterIPs: [10.96.0.1, 'fd01::1']", &pods, &format!("{v4}\n{v6}"));

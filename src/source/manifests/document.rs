@@ -144,7 +144,7 @@ impl Place {
             (Place::Object | Place::Items, "apiVersion" | "kind" | "addressType" | "endpoints" | "ports")
             | (Place::Metadata, "name" | "namespace" | "labels" | "deletionTimestamp")
             | (Place::Spec, "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "selector")
-            | (Place::Spec, "publishNotReadyAddresses" | "ipFamilies" | "hostname" | "subdomain")
+            | (Place::Spec, "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain")
             | (Place::Container, "ports" | "restartPolicy")
             | (Place::Status, "phase" | "podIP" | "podIPs" | "conditions")
             | (Place::Whole, _) => Some(Place::Whole),
