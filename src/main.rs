@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    clusterdns::app::main(std::env::args().skip(1))
+    clusterdns::app::main(std::env::args_os().skip(1))
 }

@@ -3,6 +3,7 @@
 //! A flag has one dash or two; its value follows as the next word or behind `=`. A switch takes its value only behind
 //! `=`. `--` ends the flags, and nothing may come after them.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -93,6 +94,9 @@ pub enum ArgsError {
         /// What it takes.
         expected: &'static str,
     },
+    /// A word that no flag can mean.
+    #[error("{0:?} is not UTF-8")]
+    NotUtf8(OsString),
     /// Something stands behind the flags.
     #[error("extra command line arguments: [{0}]")]
     Extra(String),
@@ -214,9 +218,10 @@ fn switch(value: &str) -> Result<bool, &'static str> {
 
 impl Args {
     /// Reads the words behind the program's name.
-    pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, ArgsError> {
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, ArgsError> {
         let mut args = Args::default();
-        let mut words = words.into_iter();
+        let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();
+        let mut words = words.map_err(ArgsError::NotUtf8)?.into_iter();
         while let Some(word) = words.next() {
             let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
                 return Err(extra(word, words));
@@ -279,7 +284,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Args, ArgsError> {
-        Args::parse(line.split_whitespace().map(str::to_owned))
+        Args::parse(line.split_whitespace().map(OsString::from))
     }
 
     #[test]

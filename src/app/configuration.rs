@@ -84,9 +84,16 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
                 diagnostics.push(diagnostic.expected("a zone without a scheme, or with dns://"));
                 continue;
             }
-            // What the Corefile's reader took for a zone is a name.
-            let zones = key.zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok());
-            keys.extend(zones.map(|zone| Key { zone, port: key.port_or_default(port) }));
+            for zone in &key.zones {
+                match NameBuf::from_text(zone) {
+                    Ok(zone) => keys.push(Key { zone, port: key.port_or_default(port) }),
+                    Err(error) => {
+                        let message = format!("specified zone cannot be served: {error}");
+                        let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
+                        diagnostics.push(diagnostic.expected("a zone of at most 253 characters"));
+                    }
+                }
+            }
         }
         let settings = plugins::settings(block, diagnostics);
         blocks.push(Block { keys, settings, index });

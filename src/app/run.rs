@@ -1,6 +1,7 @@
 //! The program's life: what it prints, what it starts, and how it ends.
 
-use std::io::{IsTerminal, Read, Write};
+use std::ffi::OsString;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::args::{Args, ArgsError, Task};
 use super::build::{self, Built, Chore, Followed, Listener, World, build};
 use super::{COREDNS, VERSION, configuration, machine};
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, render_json, render_text};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::source::Manifests;
@@ -31,27 +32,27 @@ const GRACE: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// The program. `words` are those behind its name.
-pub fn main(words: impl IntoIterator<Item = String>) -> ExitCode {
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::parse(words) {
         Ok(args) => args,
         Err(error) => {
-            eprintln!("{error}");
+            print_error(format_args!("{error}\n"));
             // Go's flag package prints the flags and exits with 2; CoreDNS itself refuses extra words with 1.
             if matches!(error, ArgsError::Extra(_)) {
                 return ExitCode::from(1);
             }
-            eprint!("{}", Args::help());
+            print_error(format_args!("{}", Args::help()));
             return ExitCode::from(2);
         }
     };
     match args.task {
-        Task::Help => print!("{}", Args::help()),
-        Task::Version => println!("{VERSION}\n{COREDNS} compatible\n{}", platform()),
+        Task::Help => print(format_args!("{}", Args::help())),
+        Task::Version => print(format_args!("{VERSION}\n{COREDNS} compatible\n{}\n", platform())),
         Task::Plugins => print_directives(),
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
             if let Err(error) = serve(&args) {
-                eprintln!("{}", with_causes(&error));
+                print_error(format_args!("{}\n", with_causes(&error)));
                 return ExitCode::from(1);
             }
         }
@@ -73,6 +74,16 @@ fn with_causes(error: &anyhow::Error) -> String {
     text
 }
 
+/// Writes to standard output. Whoever has closed it does not want to know.
+fn print(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::stdout().write_fmt(text);
+}
+
+/// Writes to standard error, likewise.
+fn print_error(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_fmt(text);
+}
+
 /// The system that this was built for.
 fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
@@ -80,9 +91,9 @@ fn platform() -> String {
 
 /// Every directive, and which are built.
 fn print_directives() {
-    println!("Directives, in the order in which their plugins run:");
+    print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
-        println!("  {}{}", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" });
+        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" }));
     }
 }
 
@@ -101,13 +112,14 @@ fn check(args: &Args) -> ExitCode {
     diagnostics.sort();
     let sources = &configuration.corefile.sources;
     if args.task == Task::CheckJson {
-        println!("{}", render_json(&diagnostics, sources));
+        print(format_args!("{}\n", render_json(&diagnostics, sources)));
     } else {
-        print!("{}", render_text(&diagnostics, sources));
+        print(format_args!("{}", render_text(&diagnostics, sources)));
         let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
         let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        println!("{}: {}, {}", args.conf_name(), count(errors, "error"), count(warnings, "warning"));
+        let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
+        print(format_args!("{}: {errors}, {warnings}\n", args.conf_name()));
     }
     if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
@@ -144,19 +156,21 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     if diagnostics.has_errors() {
         bail!("{}", text.trim_end());
     }
-    if !text.is_empty() {
-        eprint!("{text}");
+    // Through the log, which nobody can hold up by not reading it.
+    for warning in &diagnostics {
+        logger.line(LogSeverity::Warning, None, &headline(warning, &configuration.corefile.sources));
     }
     debug.store(built.debug, Ordering::Relaxed);
     let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let mut signals = Signals::new(&runtime)?;
     let Built { listeners, indexes, debug, chores } = built;
     let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
     chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
     // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
     let _following = follow(args, indexes)?;
+    // Until the cluster is loaded, which may take a while, a signal simply ends the program.
+    let mut signals = Signals::new(&runtime)?;
     let settings = Settings { recover: !debug, ..Settings::default() };
     let specs = listeners.iter().map(|listener| ListenSpec {
         address: socket_address(listener),
@@ -267,10 +281,6 @@ fn announce(args: &Args, logger: &Logger, listeners: &[Listener], addresses: &[S
             Format::Text => logger.raw(&line),
             Format::Json => logger.line(LogSeverity::Info, None, &line),
         }
-    }
-    if std::io::stdout().is_terminal() {
-        logger.flush(FLUSH);
-        let _ = std::io::stdout().flush();
     }
 }
 

@@ -29,6 +29,7 @@ use super::ast::{Directive, Property};
 use super::diagnostic::{Diagnostic, Diagnostics, Severity, Stage, suggest};
 use super::duration::parse_duration;
 use super::key::normalize_zones;
+use super::parse::MAX_ZONES;
 use super::token::Token;
 
 /// The words of one line, read from left to right.
@@ -235,6 +236,10 @@ impl<'a, 'd> Arguments<'a, 'd> {
     pub fn zones(&mut self) -> Vec<String> {
         let mut zones = Vec::new();
         for token in self.rest() {
+            if zones.len() > MAX_ZONES {
+                self.error_expected(token, format!("more than {MAX_ZONES} zones"), "fewer or shorter networks");
+                break;
+            }
             match normalize_zones(token) {
                 Ok(found) => zones.extend(found),
                 Err(error) => self.warning(token, format!("'{}' is left away: {error}", token.text)),

@@ -19,6 +19,10 @@ use super::source::{Files, Span};
 use super::stream::{Ahead, Shape, Stream};
 use super::token::Token;
 
+/// How many zones the keys of a Corefile, or the arguments of a directive, may stand for. A network such as 10.0.0.0/9
+/// stands for 128.
+pub(super) const MAX_ZONES: usize = 65_536;
+
 /// How deep braces may be nested in a directive. No plugin of CoreDNS reads more than two levels.
 const MAX_NESTING: usize = 32;
 
@@ -26,7 +30,7 @@ const MAX_NESTING: usize = 32;
 pub(super) fn parse(
     name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {
-    let mut parser = Parser { stream: Stream::new(name, text, files, diagnostics), known };
+    let mut parser = Parser { stream: Stream::new(name, text, files, diagnostics), known, zones: 0 };
     let mut blocks = Vec::new();
     while parser.stream.peek().is_some() {
         blocks.extend(parser.block());
@@ -40,6 +44,8 @@ pub(super) struct Parser<'a> {
     pub(super) stream: Stream<'a>,
     /// Tells directives from other words.
     known: &'a dyn Fn(&str) -> Known,
+    /// How many zones the keys so far stand for.
+    zones: usize,
 }
 
 impl Parser<'_> {
@@ -62,8 +68,21 @@ impl Parser<'_> {
             }
             return None;
         }
-        let keys: Vec<Key> =
-            tokens.into_iter().filter_map(|token| Key::parse(token, self.stream.diagnostics)).collect();
+        let mut keys: Vec<Key> = Vec::new();
+        for token in tokens {
+            if self.zones > MAX_ZONES {
+                let message = format!("more than {MAX_ZONES} zones");
+                let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), message);
+                self.stream
+                    .diagnostics
+                    .push(diagnostic.expected("fewer or shorter networks: each stands for many zones"));
+                break;
+            }
+            if let Some(key) = Key::parse(token, self.stream.diagnostics) {
+                self.zones += key.zones.len();
+                keys.push(key);
+            }
+        }
         (!keys.is_empty()).then_some(Block { keys, directives, span })
     }
 

@@ -21,7 +21,7 @@ const EMPTY_STANZA: [&str; 3] = ["health", "loadbalance", "local"];
 impl Parser<'_> {
     /// A name that is not a directive of this server.
     pub(super) fn error_unknown(&mut self, name: &Token, known: &Known, braced: bool) {
-        let text = &name.text;
+        let text = &cut(&name.text);
         let (message, hint) = match known {
             Known::Yes => return,
             Known::No(_) => (format!("Unknown directive '{text}'"), &None),
@@ -79,11 +79,7 @@ impl Parser<'_> {
 
     /// A word as it is written, cut if it is long.
     fn quote(&self, span: Span) -> String {
-        let text = self.stream.sources.snippet(span);
-        match text.char_indices().nth(MAX_QUOTED) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text.to_owned(),
-        }
+        cut(self.stream.sources.snippet(span))
     }
 
     /// A `}` that closes nothing.
@@ -123,5 +119,13 @@ impl Parser<'_> {
     pub(super) fn error_syntax(&mut self, span: Span, expecting: &str) {
         let message = format!("Unexpected token '{}', expecting '{expecting}'", self.quote(span));
         self.stream.diagnostics.push(Diagnostic::error(Stage::Syntax, Some(span), message));
+    }
+}
+
+/// A text, cut if it is long.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }

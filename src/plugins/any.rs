@@ -1,8 +1,8 @@
 //! *any*: answers ANY with one small HINFO record (RFC 8482 4.2), so that nobody amplifies with it.
 
-use super::Context;
+use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step};
-use crate::corefile::{Arguments, Directive};
+use crate::corefile::Directive;
 use crate::wire::{Rdata, Type};
 
 /// Seconds that the record may be kept; the number of the RFC, as in CoreDNS.
@@ -10,15 +10,9 @@ const TTL: u32 = 8482;
 /// CPU and OS of the record, each a character string.
 const HINFO: &[u8] = b"\x0dANY obsoleted\x0cSee RFC 8482";
 
-/// Reads the directive. CoreDNS looks at nothing behind it.
+/// Reads the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
-    for stanza in stanzas {
-        let mut line = Arguments::of(stanza, context.diagnostics);
-        if let Some(word) = line.next_word() {
-            line.warning(word, "'any' takes no arguments; they do nothing");
-        }
-        line.ignore_rest();
-    }
+    no_arguments(stanzas, context);
     Some(())
 }
 

@@ -131,11 +131,17 @@ fn tcp(address: SocketAddr, wish: &Wish) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wish)?;
     // Connections of a server that has just ended stand in TIME-WAIT and must not keep the next one from starting.
     socket.set_reuse_address(true)?;
+    // Connections have it from their listener: a client that never reads holds so much of the kernel's memory, no more.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
+
+/// What the kernel may hold of a TCP connection's answers, in octets; it doubles the number for its own use. One answer
+/// of the largest size fits.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// A socket of the address's family; `[::]` is for both families.
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wish: &Wish) -> io::Result<Socket> {

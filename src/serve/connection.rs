@@ -38,6 +38,8 @@ const INPUT: usize = 16 * 1024;
 const OUTPUT: usize = 16 * 1024;
 /// How many messages are answered before other connections of the thread have their turn.
 const TURN: usize = 64;
+/// How many octets of answers end a turn, however few messages they answer.
+const TURN_OUTPUT: usize = 64 * 1024;
 /// How long the client's end is waited for once this side has ended. Closing with octets unread makes TCP reset the
 /// connection, and a reset can overtake answers.
 const LINGER: Duration = Duration::from_secs(1);
@@ -127,7 +129,7 @@ impl Connection {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline().into()));
         let ticket = self.seat.ticket.clone();
         while !self.is_over() {
-            ticket.at_work.store(self.has_unsent() || self.has_more || !self.waiting.is_empty(), Ordering::Relaxed);
+            ticket.at_work.store(!self.has_unsent() && (self.has_more || !self.waiting.is_empty()), Ordering::Relaxed);
             let deadline = self.deadline();
             // A timer that is early is set when it goes off, so that a query does not touch it.
             if deadline < timer.deadline().into_std() {
@@ -140,7 +142,7 @@ impl Connection {
                     Phase::Serving if changed.is_ok() => Ok(()),
                     _ => return,
                 },
-                () = ticket.evicted.notified() => return,
+                () = ticket.evicted.notified() => return self.cut(),
                 _ = self.stream.writable(), if self.has_unsent() => self.flush(),
                 Some(answer) = self.waiting.join_next(), if !self.has_unsent() => {
                     self.take_late(answer.ok().flatten())
@@ -210,6 +212,13 @@ impl Connection {
         if self.has_unsent() || !self.unread.is_empty() {
             self.shared().counters.connections_timed_out.add(1);
         }
+        self.cut();
+    }
+
+    /// Ends the connection at once: what its client has not taken is not kept for it (a reset, not an orphan in
+    /// FIN-WAIT-1 with a full send queue).
+    fn cut(&self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Reads what is there and answers it; says whether there was anything.
@@ -257,12 +266,12 @@ impl Connection {
     fn answer_all(&mut self, scratch: &mut Scratch, len: usize) -> io::Result<()> {
         let Scratch { input, output, state } = scratch;
         let now = Instant::now();
-        let (mut at, mut silent, mut turn) = (0, 0, 0..TURN);
+        let (mut at, mut silent, mut turn, mut written) = (0, 0, 0..TURN, 0);
         let had_partial = !self.unread.is_empty();
         self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
             let Some((message, end)) = message(&input[at..len]) else { break };
-            if turn.next().is_none() {
+            if turn.next().is_none() || written >= TURN_OUTPUT {
                 self.has_more = true;
                 break;
             }
@@ -275,6 +284,7 @@ impl Connection {
                 silent += 1;
             }
             if output.len >= OUTPUT {
+                written += output.len;
                 self.write(output)?;
             }
         }

@@ -17,7 +17,7 @@ use super::waiting::Seldom;
 use super::{Phase, Service, Shared};
 
 /// Bounds on TCP connections. A connection past a bound takes the place of the oldest one, of its own address if it can,
-/// that no answer is due to: silent clients do not keep others out. Where every connection is at work, the new one is
+/// that we owe no answer: clients that are silent, or that do not read, do not keep others out. Where every connection is at work, the new one is
 /// closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpLimits {
@@ -58,7 +58,7 @@ struct Open {
 /// What others may know of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
-    /// Answers are due to it. Written by the connection.
+    /// We owe it answers, and it does not owe us reading. Written by the connection.
     pub(super) at_work: AtomicBool,
     /// It must make room.
     pub(super) evicted: Notify,

@@ -132,29 +132,7 @@ impl Logger {
 
     /// Writes a line whose JSON form has more fields.
     pub fn line_with(&self, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) {
-        let mut line = String::with_capacity(text.len() + 32);
-        match self.shared.format {
-            Format::Text => {
-                let _ = write!(line, "[{}] ", severity.text());
-                if let Some(plugin) = plugin {
-                    let _ = write!(line, "plugin/{plugin}: ");
-                }
-                // A name from a query is escaped already; a line end in other text must not forge a line.
-                line.extend(text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }));
-            }
-            Format::Json => {
-                let mut object = serde_json::Map::new();
-                object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
-                object.insert("level".to_owned(), severity.json().into());
-                object.insert("msg".to_owned(), text.into());
-                if let Some(plugin) = plugin {
-                    object.insert("plugin".to_owned(), plugin.into());
-                }
-                object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-                line = serde_json::Value::Object(object).to_string();
-            }
-        }
-        self.raw(&line);
+        self.raw(&line(self.shared.format, severity, plugin, text, fields));
     }
 
     /// Writes a line as it is.
@@ -190,6 +168,33 @@ impl Logger {
     }
 }
 
+/// A line in its form, without a line end.
+fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) -> String {
+    let mut line = String::with_capacity(text.len() + 32);
+    match format {
+        Format::Text => {
+            let _ = write!(line, "[{}] ", severity.text());
+            if let Some(plugin) = plugin {
+                let _ = write!(line, "plugin/{plugin}: ");
+            }
+            // A name from a query is escaped already; a line end in other text must not forge a line.
+            line.extend(text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }));
+        }
+        Format::Json => {
+            let mut object = serde_json::Map::new();
+            object.insert("time".to_owned(), timestamp(SystemTime::now()).into());
+            object.insert("level".to_owned(), severity.json().into());
+            object.insert("msg".to_owned(), text.into());
+            if let Some(plugin) = plugin {
+                object.insert("plugin".to_owned(), plugin.into());
+            }
+            object.extend(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+            line = serde_json::Value::Object(object).to_string();
+        }
+    }
+    line
+}
+
 /// Empties the buffer for ever.
 fn write_loop(shared: &Shared, mut sink: impl Write) {
     let mut lines = Vec::new();
@@ -215,8 +220,8 @@ fn write_loop(shared: &Shared, mut sink: impl Write) {
         let _ = sink.write_all(&lines);
         let dropped = shared.dropped.load(Ordering::Relaxed);
         if dropped > told && told_at.is_none_or(|at| at.elapsed() >= LOSS_INTERVAL) {
-            let lost = dropped - told;
-            let _ = writeln!(sink, "[WARNING] {lost} log lines were dropped: standard output is read too slowly");
+            let text = format!("{} log lines were dropped: standard output is read too slowly", dropped - told);
+            let _ = writeln!(sink, "{}", line(shared.format, Severity::Warning, None, &text, &[]));
             (told, told_at) = (dropped, Some(Instant::now()));
         }
         let _ = sink.flush();

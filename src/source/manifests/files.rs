@@ -109,7 +109,8 @@ impl Manifest {
             // Somebody is writing. What was read may be half of it and parse nevertheless.
             return self.fail(Problem::Unsettled);
         }
-        let settled = before.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > RACY));
+        // A time to come is none that the next write has too.
+        let settled = before.modified().is_ok_and(|at| now.duration_since(at).map_or(true, |age| age > RACY));
         self.stamp = settled.then_some(stamp);
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
