@@ -1,0 +1,223 @@
+//! The program as it is started: README's first command, its messages and exit statuses, signals.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use clusterdns::wire::hickory::decode;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clusterdns"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+fn run<W: AsRef<OsStr>>(words: &[W]) -> Output {
+    program().args(words).output().expect("the program runs")
+}
+
+/// Exit status, standard output and standard error.
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A folder of this test run's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+fn file(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).expect("a file");
+    path.display().to_string()
+}
+
+/// A server that runs until this is dropped, and the address that its first line names.
+struct Running {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Running {
+    /// Starts it on a free port and waits for its last line at start.
+    fn start(words: &[&str]) -> Running {
+        let child =
+            program().args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the program runs");
+        let mut port = None;
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        loop {
+            let mut line = String::new();
+            let read = lines.read_line(&mut line).expect("a line");
+            if read == 0 {
+                let mut errors = String::new();
+                child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
+                unreachable!("it has ended: {errors}");
+            }
+            if line.starts_with('.') {
+                port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+            }
+            if line.contains("pid ") {
+                break;
+            }
+        }
+        // What it logs later is read, so that it is never in its way.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Running { child, at: SocketAddr::from(([127, 0, 0, 1], port.expect("a line for the zone"))) }
+    }
+
+    /// Asks for addresses; gives the code and them.
+    fn ask(&self, name: &str) -> (u8, Vec<String>) {
+        let name = clusterdns::wire::NameBuf::from_text(name).expect("a name");
+        let packet = [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat();
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.send_to(&packet, self.at).expect("sent");
+        let mut answer = [0; 4096];
+        let len = socket.recv(&mut answer).expect("an answer");
+        let message = decode(&answer[..len]).expect("a message");
+        let mut addresses: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
+        addresses.sort();
+        (message.metadata.response_code.low(), addresses)
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it ends");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn readme_s_first_command_serves_the_sample_cluster() {
+    let readme = include_str!("../README.md");
+    assert!(readme.contains("-conf Corefile.example -dns.port 1053 -manifests deploy/sample"));
+    let pidfile = folder("readme").join("pid").display().to_string();
+    let mut server =
+        Running::start(&["-conf", "Corefile.example", "-manifests", "deploy/sample", "-pidfile", &pidfile]);
+    assert_eq!(server.ask("db.data.svc.cluster.local."), (0, vec!["10.244.3.10".to_owned(), "10.244.3.11".to_owned()]));
+    assert_eq!(server.ask("web.shop.svc.cluster.local."), (0, vec!["10.96.10.20".to_owned()]));
+    assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
+    assert_eq!(std::fs::read_to_string(&pidfile).expect("a pidfile").trim(), server.child.id().to_string());
+    for ignored in ["-HUP", "-USR1", "-USR2"] {
+        server.signal(ignored);
+    }
+    assert_eq!(
+        server.ask("registry.shop.svc.cluster.local."),
+        (0, vec!["192.0.2.1".to_owned(), "registry.example.".to_owned()])
+    );
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(0));
+    assert!(!Path::new(&pidfile).exists());
+}
+
+#[test]
+fn an_interrupt_ends_it() {
+    for signal in ["-INT", "-QUIT"] {
+        let mut server = Running::start(&["-conf", "Corefile.example", "-manifests", "deploy/sample"]);
+        server.signal(signal);
+        assert_eq!(server.wait(), Some(0));
+    }
+}
+
+#[test]
+fn a_check_tells_everything_and_its_status() {
+    let folder = folder("check");
+    let good = file(&folder, "good", "cluster.local {\n    kubernetes\n}\n");
+    assert_eq!(
+        told(&run(&["-check", "-conf", &good])),
+        (Some(0), format!("{good}: 0 errors, 0 warnings\n"), String::new())
+    );
+    let bad = file(
+        &folder,
+        "bad",
+        ". {\n    whoam\n    kubernetes x {\n        pod insecure\n    }\n}\n.:53 {\n    whoami\n}\n",
+    );
+    let (status, text, _) = told(&run(&["-check", "-conf", &bad]));
+    assert_eq!(status, Some(1));
+    for part in ["did you mean 'whoami'?", "unknown property 'pod'", "it is already defined", "3 errors, 0 warnings"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (status, json, _) = told(&run(&["-check=json", "-conf", &bad]));
+    let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((status, found.as_array().map(Vec::len)), (Some(1), Some(3)));
+    assert_eq!((&found[0]["line"], &found[0]["suggestion"]), (&2.into(), &"whoami".into()));
+}
+
+#[test]
+fn mistakes_of_the_start_are_one_line() {
+    let folder = folder("start");
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
+    let socket = UdpSocket::bind(taken).expect("the same again");
+    let conf = file(&folder, "taken", &format!(".:{} {{\n    bind 127.0.0.1\n    whoami\n}}\n", taken.port()));
+    let cluster = file(&folder, "cluster", "cluster.local:0 {\n    kubernetes\n}\n");
+    for (words, message) in [
+        (vec!["-conf", &conf], format!("listen udp {taken}: address already in use\n")),
+        (
+            vec!["-conf", "/nowhere/Corefile"],
+            "cannot read the Corefile '/nowhere/Corefile': No such file or directory".to_owned(),
+        ),
+        (
+            vec!["-conf", &cluster, "-manifests", "/nowhere"],
+            "manifests: /nowhere: no such file or directory\n".to_owned(),
+        ),
+        (vec!["-conf", &cluster], "plugin/kubernetes: there is no cluster to serve".to_owned()),
+        (vec!["extra"], "extra command line arguments: [extra]\n".to_owned()),
+    ] {
+        let (status, _, errors) = told(&run(&words));
+        assert_eq!(status, Some(1), "{words:?}");
+        assert!(errors.starts_with(&message), "{words:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    drop(socket);
+}
+
+#[test]
+fn odd_words_and_closed_outputs_are_no_reason_to_panic() {
+    let odd = OsString::from_vec(b"-conf=\xff".to_vec());
+    let (status, _, errors) = told(&run(&[odd]));
+    assert_eq!(status, Some(2));
+    assert!(errors.starts_with("\"-conf=\\xFF\" is not UTF-8"), "{errors}");
+    for word in ["-help", "-plugins", "-version", "-check"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+        let status = program().arg(word).stdout(full).stderr(Stdio::null()).status().expect("the program runs");
+        assert_eq!(status.code(), Some(0), "{word}");
+    }
+}
+
+#[test]
+fn a_zone_that_is_no_name_is_an_error() {
+    let folder = folder("zone");
+    let zone = format!("aa.{}", "a.".repeat(126));
+    let conf = file(&folder, "long", &format!("{zone}:0 {{\n    whoami\n}}\n"));
+    let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+    assert_eq!(status, Some(1));
+    assert!(text.contains("specified zone cannot be served"), "{text}");
+}
