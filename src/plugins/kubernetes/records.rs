@@ -188,7 +188,7 @@ impl Stanza {
             }
             let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
             let first = reply.records().len();
-            for (at, &packed) in group.iter().enumerate() {
+            for &packed in group {
                 let row = row(found, packed);
                 for port in row.slice().ports.iter().filter(|port| found.wants_port(port)) {
                     let Some(number) = port.number else { continue };
@@ -196,8 +196,10 @@ impl Stanza {
                         self.service(reply, weight, number, target);
                     }
                 }
-                let repeated = at > 0 && address(group[at - 1]) == row.address();
-                if !repeated && has_number(&row.slice().ports, found) {
+                // Another slice may have the address too, with or without a port that has a number.
+                let (_, rdata) = address_data(row.address());
+                let again = reply.records()[first..].iter().any(|record| record.rdata == rdata);
+                if !again && has_number(&row.slice().ports, found) {
                     self.target_address(reply, target, row.address());
                 }
             }
