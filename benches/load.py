@@ -57,9 +57,15 @@ def queries(count, seed):
 
 
 def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", 0))
-        return udp.getsockname()[1]
+    """A port that nobody has, UDP and TCP."""
+    while True:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("::", 0))
+            try:
+                udp.bind(("::", tcp.getsockname()[1]))
+            except OSError:
+                continue
+            return tcp.getsockname()[1]
 
 
 def cpu(pid):
