@@ -97,7 +97,7 @@ impl Manifest {
         };
         let stamp = Stamp::new(&before);
         // While there is a good state there is time to wait for the writer.
-        if self.stamp == Some(stamp) || self.loaded && writing.is_open(stamp.device, stamp.inode) {
+        if self.stamp == Some(stamp) || self.loaded && writing.is_open(&self.path) {
             return false;
         }
         self.stamp = None;

@@ -149,12 +149,14 @@ impl Folders {
         let handler = move |event: notify::Result<notify::Event>| {
             // We ourselves open the files to read them, which is an event too.
             let Ok(event) = event else { return };
+            let paths = event.paths.iter();
             match event.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                    event.paths.iter().for_each(|path| writing.closed(path));
-                }
+                EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| writing.written(path)),
+                EventKind::Access(AccessKind::Close(AccessMode::Write))
+                | EventKind::Modify(ModifyKind::Name(_))
+                | EventKind::Create(_)
+                | EventKind::Remove(_) => paths.for_each(|path| writing.ended(path)),
                 EventKind::Access(_) => return,
-                EventKind::Modify(ModifyKind::Data(_)) => event.paths.iter().for_each(|path| writing.written(path)),
                 _ => {}
             }
             let _ = notices.send(Wake::Changed);

@@ -4,9 +4,7 @@
 //! a good text. So a file that has changed is left alone until its writer closes it.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,40 +15,39 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many files are remembered. The folders may hold other files that somebody writes.
 const MOST: usize = 1_000;
 
-/// Files by device and inode, with the time of the last write to each that has not been closed since.
+/// Files by absolute path, with the time of the last write to each that has not been closed since.
+///
+/// By path and not by inode: when a notice is heard of, the file may have another name already, and only the notice
+/// itself says which one it was about.
 #[derive(Clone, Debug, Default)]
 pub struct Writing {
     /// Written by the thread of the kernel's notices, read by the thread that follows the files.
-    since: Arc<Mutex<HashMap<(u64, u64), Instant>>>,
+    since: Arc<Mutex<HashMap<PathBuf, Instant>>>,
 }
 
 impl Writing {
-    /// Somebody has written to a file.
+    /// Somebody has written to the file of this name.
     pub fn written(&self, path: &Path) {
-        let Some(file) = identity(path) else { return };
+        let Ok(path) = absolute(path) else { return };
         let mut since = self.since.lock();
         if since.len() >= MOST {
             since.retain(|_, at| at.elapsed() < PATIENCE);
         }
         if since.len() < MOST {
-            since.insert(file, Instant::now());
+            since.insert(path, Instant::now());
         }
     }
 
-    /// A file that was open for writing is closed.
-    pub fn closed(&self, path: &Path) {
-        if let Some(file) = identity(path) {
-            self.since.lock().remove(&file);
+    /// The file of this name is closed, or is another one or none now.
+    pub fn ended(&self, path: &Path) {
+        if let Ok(path) = absolute(path) {
+            self.since.lock().remove(&path);
         }
     }
 
-    /// Whether a file's writer should be waited for.
-    pub fn is_open(&self, device: u64, inode: u64) -> bool {
-        self.since.lock().get(&(device, inode)).is_some_and(|at| at.elapsed() < PATIENCE)
+    /// Whether the writer of the file of this name should be waited for.
+    pub fn is_open(&self, path: &Path) -> bool {
+        let Ok(path) = absolute(path) else { return false };
+        self.since.lock().get(&path).is_some_and(|at| at.elapsed() < PATIENCE)
     }
-}
-
-/// Which file it is, whatever its path.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
