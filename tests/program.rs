@@ -219,5 +219,5 @@ fn a_zone_that_is_no_name_is_an_error() {
     let conf = file(&folder, "long", &format!("{zone}:0 {{\n    whoami\n}}\n"));
     let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
     assert_eq!(status, Some(1));
-    assert!(text.contains("specified zone cannot be served"), "{text}");
+    assert!(text.contains("specified zone is too long: 256 > 255"), "{text}");
 }

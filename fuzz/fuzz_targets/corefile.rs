@@ -30,7 +30,7 @@ fuzz_target!(|text: &str| {
     let mut diagnostics = Diagnostics::new();
     let corefile = parse_text("Corefile", main, &files, &known, &mut diagnostics);
     let has_errors = diagnostics.has_errors();
-    check_keys(&corefile, 53, &|_| Listen::default(), &mut diagnostics);
+    check_keys(&corefile, 53, std::iter::repeat(Listen::default()), &mut diagnostics);
     for diagnostic in &diagnostics {
         let span = diagnostic.span.expect("every mistake in a text has a place");
         let text = corefile.sources.text(span.file);

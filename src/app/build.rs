@@ -1,5 +1,6 @@
 //! From a configuration to what serves it: chains for each socket, and the indexes that their plugins answer from.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,12 +10,13 @@ use super::configuration::{Block, Configuration};
 use crate::chain::{self, Chains, Plan, Plugin};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
-use crate::corefile::{Corefile, Diagnostic, Diagnostics, Listen, Stage, check_keys};
+use crate::corefile::{Diagnostic, Diagnostics, Listen, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::kubernetes::Kubernetes;
 use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
+use crate::wire::NameBuf;
 
 /// How often consolidated errors are looked through.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -82,13 +84,11 @@ pub fn listen_addresses(
 ) -> Vec<Option<Vec<Address>>> {
     let binds: Vec<Option<Vec<Address>>> =
         configuration.blocks.iter().map(|block| bound(block, interfaces, diagnostics)).collect();
-    let listen = |block: &crate::corefile::Block| {
-        let index = configuration.corefile.blocks.iter().position(|have| std::ptr::eq(have, block));
-        let addresses = index.and_then(|index| binds[index].as_ref());
-        let addresses = addresses.map(|all| all.iter().map(|address| address.ip.to_string()).collect());
-        Listen { addresses: addresses.unwrap_or_default(), filtered: false }
-    };
-    check_keys(&configuration.corefile, port, &listen, diagnostics);
+    let listens = binds.iter().map(|addresses| Listen {
+        addresses: addresses.iter().flatten().map(ToString::to_string).collect(),
+        filtered: false,
+    });
+    check_keys(&configuration.corefile, port, listens, diagnostics);
     binds
 }
 
@@ -97,28 +97,34 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let binds = listen_addresses(configuration, port, &world.interfaces, diagnostics);
     let indexes = Indexes::of(configuration);
     let mut chores = Vec::new();
-    let mut sockets: Vec<(Option<Address>, u16, Vec<chain::Block>, bool)> = Vec::new();
-    for (block, bound) in configuration.blocks.iter().zip(&binds) {
-        let maker = Maker { block, bound: bound.as_deref(), indexes: &indexes, world };
-        let plan = maker.plan(&mut chores, diagnostics, &configuration.corefile);
+    let mut sockets: Vec<Socket> = Vec::new();
+    let mut socket_of: HashMap<(Option<Address>, u16), usize> = HashMap::new();
+    let trees = &configuration.corefile.blocks;
+    for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
+        let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
+        let plan = maker.plan(&mut chores, diagnostics);
         let other_classes = block.settings.iter().any(|setting| matches!(setting, Setting::Chaos(_)));
         let addresses: Vec<Option<Address>> = match bound {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
             None => vec![None],
         };
+        // One plan for all zones that the block serves on a socket.
+        let mut zones_of_port: BTreeMap<u16, Vec<NameBuf>> = BTreeMap::new();
         for key in &block.keys {
+            zones_of_port.entry(key.port).or_default().push(key.zone.clone());
+        }
+        for (port, zones) in zones_of_port {
             for &address in &addresses {
-                let at = sockets.iter().position(|socket| (socket.0, socket.1) == (address, key.port));
-                let at = at.unwrap_or_else(|| {
-                    sockets.push((address, key.port, Vec::new(), false));
+                let at = *socket_of.entry((address, port)).or_insert_with(|| {
+                    sockets.push(Socket { address, port, blocks: Vec::new(), other_classes: false });
                     sockets.len() - 1
                 });
-                sockets[at].2.push(chain::Block { zones: vec![key.zone.clone()], plan: plan.clone() });
-                sockets[at].3 |= other_classes;
+                sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan: plan.clone() });
+                sockets[at].other_classes |= other_classes;
             }
         }
     }
-    let listeners = sockets.into_iter().map(|(address, port, blocks, other_classes)| Listener {
+    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| Listener {
         address,
         port,
         zones: blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect(),
@@ -126,6 +132,14 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores }
+}
+
+/// A socket in the making.
+struct Socket {
+    address: Option<Address>,
+    port: u16,
+    blocks: Vec<chain::Block>,
+    other_classes: bool,
 }
 
 /// The addresses of a block's *bind*, if it has one.
@@ -139,6 +153,8 @@ fn bound(block: &Block, interfaces: &[Interface], diagnostics: &mut Diagnostics)
 /// What the plugins of a block are made from.
 struct Maker<'a> {
     block: &'a Block,
+    /// Where it stands in the file, for mistakes.
+    tree: &'a crate::corefile::Block,
     /// The addresses of its *bind*.
     bound: Option<&'a [Address]>,
     indexes: &'a Indexes,
@@ -147,18 +163,25 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// The plugins of the block.
-    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics, corefile: &Corefile) -> Plan {
-        let mut plugins = Vec::new();
+    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Plan {
+        let (mut plugins, mut metadata) = (Vec::new(), None);
         for setting in &self.block.settings {
+            if let Setting::Metadata(config) = setting {
+                metadata = Some(config.zones.clone());
+            }
             match self.plugin(setting, chores) {
                 Ok(plugin) => plugins.extend(plugin),
                 Err((name, message)) => {
-                    let span = corefile.blocks[self.block.index].directives_named(name).next().map(|found| found.span);
+                    let span = self.tree.directives_named(name).next().map(|found| found.span);
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message).plugin(name));
                 }
             }
         }
-        Plan::new(plugins)
+        let plan = Plan::new(plugins);
+        match metadata {
+            Some(zones) => plan.with_metadata(zones),
+            None => plan,
+        }
     }
 
     /// The plugin of a directive, if it makes one; else why not: the directive and the mistake.
@@ -183,10 +206,7 @@ impl Maker<'_> {
                 }
                 plugin
             }
-            Setting::Log(config) => {
-                let metadata = self.block.settings.iter().any(|setting| matches!(setting, Setting::Metadata(_)));
-                Arc::new(log::Log::new(config, metadata, world.logger.clone()))
-            }
+            Setting::Log(config) => Arc::new(log::Log::new(config, world.logger.clone())),
             Setting::Local(config) => Arc::new(local::Local { config: config.clone() }),
             Setting::Any => Arc::new(any::Any),
             Setting::Chaos(config) => Arc::new(chaos::Chaos {

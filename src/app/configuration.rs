@@ -15,7 +15,7 @@ const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 pub struct Configuration {
     /// The tree, with the texts that diagnostics point into.
     pub corefile: Corefile,
-    /// The server blocks, in the order of the file.
+    /// The server blocks, one for each of the tree's.
     pub blocks: Vec<Block>,
 }
 
@@ -26,8 +26,6 @@ pub struct Block {
     pub keys: Vec<Key>,
     /// What its directives say, in the order in which plugins run.
     pub settings: Vec<Setting>,
-    /// It holds a directive; one without answers REFUSED.
-    pub index: usize,
 }
 
 /// A zone on a port.
@@ -75,7 +73,7 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
         corefile = corefile::parse_text("built-in", DEFAULT_COREFILE, files, &plugins::known, diagnostics);
     }
     let mut blocks = Vec::new();
-    for (index, block) in corefile.blocks.iter().enumerate() {
+    for block in &corefile.blocks {
         let mut keys = Vec::new();
         for key in &block.keys {
             if key.scheme != Scheme::Dns {
@@ -96,7 +94,7 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
             }
         }
         let settings = plugins::settings(block, diagnostics);
-        blocks.push(Block { keys, settings, index });
+        blocks.push(Block { keys, settings });
     }
     diagnostics.sort();
     Configuration { corefile, blocks }

@@ -152,9 +152,8 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         debug: debug.clone(),
     };
     let built = build(&configuration, args.port, &world, &mut diagnostics);
-    let text = render_text(&diagnostics, &configuration.corefile.sources);
     if diagnostics.has_errors() {
-        bail!("{}", text.trim_end());
+        bail!("{}", render_text(&diagnostics, &configuration.corefile.sources).trim_end());
     }
     // Through the log, which nobody can hold up by not reading it.
     for warning in &diagnostics {
@@ -271,7 +270,7 @@ fn announce(args: &Args, logger: &Logger, listeners: &[Listener], addresses: &[S
     }
     let mut lines = Vec::new();
     for (listener, address) in listeners.iter().zip(addresses) {
-        let on = listener.address.map(|bound| format!(" on {}", bound.ip)).unwrap_or_default();
+        let on = listener.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
         lines.extend(listener.zones.iter().map(|zone| format!("{zone}:{}{on}", address.port())));
     }
     lines.push(format!("{VERSION} ({COREDNS} compatible)"));
@@ -292,7 +291,7 @@ enum End {
     Now,
 }
 
-/// The signals that mean something (`spec` of CoreDNS's sigtrap_posix.go).
+/// The signals that mean something (CoreDNS's sigtrap_posix.go).
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,

@@ -113,9 +113,6 @@ pub enum Failure {
     /// Inner look-ups led to ever more inner look-ups.
     #[error("plugin/{0}: inner look-ups are nested too deeply")]
     TooDeep(&'static str),
-    /// The cluster's state is not known yet.
-    #[error("plugin/{0}: the cluster's state is not in step yet")]
-    NotSynced(&'static str),
     /// Too much work is waiting already.
     #[error("plugin/{0}: too many queries are waiting for an answer")]
     Overload(&'static str),
@@ -197,8 +194,17 @@ impl<'a> Exchange<'a> {
         later::resolve(self, name, qtype)
     }
 
-    /// The value of a metadata label, if a plugin of this plan knows it.
+    /// Whether *metadata* is on in this plan.
+    pub fn has_metadata(&self) -> bool {
+        self.plan.metadata().is_some()
+    }
+
+    /// The value of a metadata label, if *metadata* covers the name asked for and a plugin of this plan knows it.
     pub fn metadata(&self, label: &str) -> Option<String> {
+        let name = self.question().name();
+        if !self.plan.metadata()?.iter().any(|zone| name.is_within(zone.as_name())) {
+            return None;
+        }
         self.plan.plugins().iter().find_map(|plugin| plugin.metadata(self, label))
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::later::{Continue, Later};
 use super::{Exchange, Failure, Plugin, Sent, Step};
-use crate::wire::Rcode;
+use crate::wire::{NameBuf, Rcode};
 
 /// The plugins of a server block.
 #[derive(Clone, Default)]
 pub struct Plan {
     plugins: Vec<Arc<dyn Plugin>>,
+    /// The zones for whose names plugins may show what they know of a query; `None` without *metadata*.
+    metadata: Option<Vec<NameBuf>>,
 }
 
 /// How a run ended.
@@ -39,7 +41,17 @@ pub enum Resume {
 impl Plan {
     /// A plan of these plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Plan {
-        Plan { plugins }
+        Plan { plugins, metadata: None }
+    }
+
+    /// The same with *metadata* for names in these zones.
+    pub fn with_metadata(self, zones: Vec<NameBuf>) -> Plan {
+        Plan { metadata: Some(zones), ..self }
+    }
+
+    /// The zones of *metadata*, where it is on.
+    pub(super) fn metadata(&self) -> Option<&[NameBuf]> {
+        self.metadata.as_deref()
     }
 
     /// Its plugins.

@@ -254,11 +254,6 @@ impl<'a, 'd> Arguments<'a, 'd> {
         self.body.unwrap_or(&[])
     }
 
-    /// Whether the line has braces.
-    pub fn has_body(&self) -> bool {
-        self.body.is_some()
-    }
-
     /// What stands in the line's braces, which must be there.
     pub fn required_body(&mut self, what: &str) -> Option<&'a [Property]> {
         self.done.body = true;

@@ -171,9 +171,9 @@ fn zones_of(zone: &str) -> Result<Vec<String>, ZoneError> {
         return Ok(reverse_zones(address, length));
     }
     let qualified = if is_qualified(zone) { zone.to_owned() } else { format!("{zone}.") };
-    // CoreDNS checks once more with the dot, which is one byte longer.
-    if qualified.len() > MAX_ZONE {
-        return Err(ZoneError::TooLong(qualified.len()));
+    // CoreDNS checks once more with the dot, which is one byte longer; but in a message a name is one byte longer again.
+    if qualified.len() + 1 > MAX_ZONE {
+        return Err(ZoneError::TooLong(qualified.len() + 1));
     }
     Ok(vec![qualified.to_lowercase()])
 }

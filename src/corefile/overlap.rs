@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ast::{Block, Corefile};
+use super::ast::Corefile;
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::key::Scheme;
 use super::source::Span;
@@ -20,17 +20,15 @@ pub struct Listen {
 type Place = (Scheme, String, u16, String);
 
 /// Reports what `core/dnsserver/address.go` refuses: a zone and port defined twice, and a block that listens on every
-/// address beside one that listens on some. `dns_port` is `-dns.port`. Without a closure that knows better, pass one
-/// that gives `Listen::default()`; that finds duplicates between blocks without *bind* and *view* only, so do not call
-/// it so for blocks that have them.
+/// address beside one that listens on some. `dns_port` is `-dns.port`; `listens` has one for each block, in their order.
 pub fn check_keys(
-    corefile: &Corefile, dns_port: u16, listen: &dyn Fn(&Block) -> Listen, diagnostics: &mut Diagnostics,
+    corefile: &Corefile, dns_port: u16, listens: impl IntoIterator<Item = Listen>, diagnostics: &mut Diagnostics,
 ) {
     let mut defined: HashMap<Place, Span> = HashMap::new();
     // The last bound address seen for a zone and port, to find an unbound one beside it.
     let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
-    for block in &corefile.blocks {
-        let Listen { mut addresses, filtered } = listen(block);
+    for (block, listen) in corefile.blocks.iter().zip(listens) {
+        let Listen { mut addresses, filtered } = listen;
         if addresses.is_empty() {
             addresses.push(String::new());
         }

@@ -273,7 +273,7 @@ fn overlaps(text: &str) -> Vec<String> {
         addresses: block.directives_named("log").flat_map(|log| &log.args).map(|word| word.text.clone()).collect(),
         filtered: block.directives_named("any").count() > 0,
     };
-    check_keys(&corefile, 1053, &listen, &mut diagnostics);
+    check_keys(&corefile, 1053, corefile.blocks.iter().map(listen), &mut diagnostics);
     diagnostics.iter().map(|diagnostic| headline(diagnostic, &corefile.sources)).collect()
 }
 

@@ -1,5 +1,6 @@
 //! *bind*: the addresses or interfaces that a server block listens on. It makes no plugin.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::Context;
@@ -57,6 +58,15 @@ pub struct Address {
     pub ip: IpAddr,
     /// The interface's number; 0 for none.
     pub scope: u32,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scope {
+            0 => write!(f, "{}", self.ip),
+            scope => write!(f, "{}%{scope}", self.ip),
+        }
+    }
 }
 
 /// Reads the directive.

@@ -1,23 +1,17 @@
 //! *metadata*: lets other plugins show what is known of a query, as `{/kubernetes/namespace}` in a log line.
 //!
 //! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
+//! It makes no plugin but is a property of its plan.
 
 use super::{Context, zones_or_block};
 use crate::corefile::{Arguments, Directive};
-use crate::wire::{NameBuf, Question};
+use crate::wire::NameBuf;
 
 /// The names for which metadata is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Their zones.
     pub zones: Vec<NameBuf>,
-}
-
-impl Config {
-    /// Whether metadata is shown for this question.
-    pub fn covers(&self, question: &Question) -> bool {
-        self.zones.iter().any(|zone| question.name().is_within(zone.as_name()))
-    }
 }
 
 /// Reads the directive.

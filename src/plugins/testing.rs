@@ -63,7 +63,12 @@ pub fn client(remote: &str) -> Client {
 
 /// Sends a packet through these plugins, and `sent` hooks too.
 pub fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
-    let block = Block { zones: vec![n(".")], plan: Plan::new(plugins) };
+    send_through(Plan::new(plugins), packet, client, now)
+}
+
+/// Sends a packet through a plan.
+pub fn send_through(plan: Plan, packet: &[u8], client: Client, now: Instant) -> State {
+    let block = Block { zones: vec![n(".")], plan };
     let chains = Arc::new(Chains::new(vec![block], false));
     let mut state = State::default();
     let mut out = [0; 4096];

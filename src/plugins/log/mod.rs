@@ -46,8 +46,6 @@ thread_local! {
 /// The plugin.
 pub struct Log {
     rules: Vec<Rule>,
-    /// *metadata* is on in this block, without which labels are empty.
-    metadata: bool,
     logger: Logger,
 }
 
@@ -59,13 +57,12 @@ struct Line<'a, 'e> {
     /// The finer name of the class.
     kind: &'static str,
     took: Duration,
-    metadata: bool,
 }
 
 impl Log {
-    /// The plugin of a block. `metadata`: the block has *metadata*.
-    pub fn new(config: &Config, metadata: bool, logger: Logger) -> Log {
-        Log { rules: config.rules.clone(), metadata, logger }
+    /// The plugin of a block.
+    pub fn new(config: &Config, logger: Logger) -> Log {
+        Log { rules: config.rules.clone(), logger }
     }
 
     /// Logs one answer that took so long.
@@ -76,7 +73,7 @@ impl Log {
         if !rule.classes.has(class) {
             return;
         }
-        let line = Line { exchange, sent, class, kind, took, metadata: self.metadata };
+        let line = Line { exchange, sent, class, kind, took };
         LINE.with_borrow_mut(|text| {
             text.clear();
             match self.logger.format() {
@@ -180,10 +177,10 @@ impl Line<'_, '_> {
         }
     }
 
-    /// The value of a metadata label.
+    /// The value of a metadata label. This plugin's own are there wherever *metadata* is on, whatever its zones.
     fn label(&self, label: &str) -> Option<String> {
         match label {
-            _ if !self.metadata => None,
+            _ if !self.exchange.has_metadata() => None,
             "log/class" => Some(self.class.name().to_owned()),
             "log/type" => Some(self.kind.to_owned()),
             _ => self.exchange.metadata(label),

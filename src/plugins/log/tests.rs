@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::chain::Failure;
-use crate::plugins::testing::{Answers, client, code, config, packet, send};
+use crate::chain::{Failure, Plan};
+use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 
 /// Knows one label.
@@ -32,8 +32,9 @@ impl Plugin for Known {
 /// The lines that a query leaves, with its duration as `D`.
 fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: LineFormat) -> String {
     let logger = Logger::unwritten(format);
-    let log = Log::new(&config(lines, parse), true, logger.clone());
-    send(vec![Arc::new(log), Arc::new(Known), answer], packet, client, Instant::now());
+    let log = Log::new(&config(lines, parse), logger.clone());
+    let plan = Plan::new(vec![Arc::new(log), Arc::new(Known), answer]).with_metadata(vec![n("web.")]);
+    send_through(plan, packet, client, Instant::now());
     logger.take()
 }
 
@@ -105,8 +106,12 @@ fn every_placeholder_has_its_value() {
 fn metadata_is_shown_where_it_is_on() {
     let format = "log . \"{/known/empty}|{/known/none}|{/known/forged}|{/log/class}|{/log/type}\"";
     assert_eq!(line(format, code(Rcode::NXDOMAIN, None)), "[INFO] |-|a [INFO] b|denial|NXDOMAIN\n");
+    // Outside of its zones there is what *log* itself says.
+    let elsewhere = packet("a", Type::A, None);
+    let got = logged(format, address(), &elsewhere, client("127.0.0.1:1"), LineFormat::Text);
+    assert_eq!(got, "[INFO] -|-|-|success|NOERROR\n");
     let logger = Logger::unwritten(LineFormat::Text);
-    let log = Log::new(&config(format, parse), false, logger.clone());
+    let log = Log::new(&config(format, parse), logger.clone());
     let query = packet("a", Type::A, None);
     send(vec![Arc::new(log), Arc::new(Known), address()], &query, client("127.0.0.1:1"), Instant::now());
     assert_eq!(logger.take(), "[INFO] -|-|-|-|-\n");
