@@ -10,9 +10,10 @@ use super::configuration::{Block, Configuration};
 use crate::chain::{self, Chains, Plan, Plugin};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
-use crate::corefile::{Diagnostic, Diagnostics, Listen, Stage, check_keys};
+use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
-use crate::plugins::kubernetes::Kubernetes;
+use crate::plugins::kubernetes::config::Api;
+use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -71,10 +72,14 @@ pub struct Listener {
 
 /// An index, and which objects it is about.
 pub struct Followed {
+    /// How their API server is reached.
+    pub api: Api,
     /// Which objects.
     pub selection: Selection,
     /// Where their events go.
     pub writer: IndexWriter,
+    /// The first stanza that wants them, for mistakes.
+    pub place: Option<Span>,
 }
 
 /// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine, and
@@ -230,7 +235,7 @@ impl Maker<'_> {
                 Arc::new(plugin)
             }
             Setting::Kubernetes(config) => {
-                let index = self.indexes.index_for(&config.labels, &config.namespace_labels);
+                let index = self.indexes.index_for(config);
                 let own = own_addresses(self.bound, &world.interfaces);
                 Arc::new(Kubernetes::new(config.answers.clone(), index, own))
             }
@@ -257,58 +262,67 @@ fn own_addresses(bound: Option<&[Address]>, interfaces: &[Interface]) -> Vec<IpA
 
 /// The indexes of a configuration: stanzas that ask for the same objects share one.
 struct Indexes {
-    followed: Vec<(Selection, Arc<Index>, IndexWriter)>,
+    all: Vec<Shared>,
+}
+
+/// An index that stanzas share.
+struct Shared {
+    index: Arc<Index>,
+    followed: Followed,
+}
+
+/// What a stanza asks for, as far as sharing goes.
+fn same(followed: (&Api, &Selection), config: &kubernetes::Config) -> bool {
+    let (api, selection) = followed;
+    api.server == config.api.server
+        && selection.labels == config.labels
+        && selection.namespace_labels == config.namespace_labels
 }
 
 impl Indexes {
     /// One for each selection, with everything that any of its stanzas needs.
     fn of(configuration: &Configuration) -> Indexes {
-        let mut wanted: Vec<(Selection, Keep)> = Vec::new();
-        let settings = configuration.blocks.iter().flat_map(|block| &block.settings);
-        for setting in settings {
-            let Setting::Kubernetes(config) = setting else { continue };
+        let mut wanted: Vec<(Api, Selection, Keep, Option<Span>)> = Vec::new();
+        for (block, tree) in configuration.blocks.iter().zip(&configuration.corefile.blocks) {
+            let stanza = block.settings.iter().find_map(|setting| match setting {
+                Setting::Kubernetes(config) => Some(config),
+                _ => None,
+            });
+            let Some(config) = stanza else { continue };
             let view = &config.answers.view;
-            let same = |(selection, _): &&mut (Selection, Keep)| {
-                selection.labels == config.labels && selection.namespace_labels == config.namespace_labels
-            };
-            let (selection, keep) = match wanted.iter_mut().find(same) {
-                Some(found) => found,
-                None => {
-                    let selection = Selection {
-                        labels: config.labels.clone(),
-                        namespace_labels: config.namespace_labels.clone(),
-                        pods: false,
-                        endpoints: false,
-                    };
-                    wanted.push((selection, Keep::default()));
-                    let last = wanted.len() - 1;
-                    &mut wanted[last]
-                }
-            };
-            selection.pods |= crate::plugins::kubernetes::wants_pods(view);
+            let found = wanted.iter().position(|(api, selection, ..)| same((api, selection), config));
+            let at = found.unwrap_or_else(|| {
+                let selection = Selection {
+                    labels: config.labels.clone(),
+                    namespace_labels: config.namespace_labels.clone(),
+                    ..Selection::default()
+                };
+                let place = tree.directives_named("kubernetes").next().map(|found| found.span);
+                wanted.push((config.api.clone(), selection, Keep::default(), place));
+                wanted.len() - 1
+            });
+            let (api, selection, keep, _) = &mut wanted[at];
+            // Those that share an index wait together, until the most patient gives up.
+            api.startup_timeout = api.startup_timeout.max(config.api.startup_timeout);
+            selection.pods |= kubernetes::wants_pods(view);
             selection.endpoints |= view.endpoints;
             keep.pods |= view.endpoint_pod_names;
             keep.zones |= view.zonal;
         }
-        let followed = wanted.into_iter().map(|(selection, keep)| {
+        let all = wanted.into_iter().map(|(api, selection, keep, place)| {
             let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
-            (selection, index, writer)
+            Shared { index, followed: Followed { api, selection, writer, place } }
         });
-        Indexes { followed: followed.collect() }
+        Indexes { all: all.collect() }
     }
 
-    /// The index that a stanza with these selectors answers from.
-    fn index_for(
-        &self, labels: &Option<crate::cluster::Selector>, namespace_labels: &Option<crate::cluster::Selector>,
-    ) -> Arc<Index> {
-        let same = |followed: &&(Selection, Arc<Index>, IndexWriter)| {
-            followed.0.labels == *labels && followed.0.namespace_labels == *namespace_labels
-        };
-        let (_, index, _) = self.followed.iter().find(same).expect("`of` made one for each stanza");
-        index.clone()
+    /// The index that a stanza answers from.
+    fn index_for(&self, config: &kubernetes::Config) -> Arc<Index> {
+        let found = self.all.iter().find(|shared| same((&shared.followed.api, &shared.followed.selection), config));
+        found.expect("`of` made one for each stanza").index.clone()
     }
 
     fn into_followed(self) -> Vec<Followed> {
-        self.followed.into_iter().map(|(selection, _, writer)| Followed { selection, writer }).collect()
+        self.all.into_iter().map(|shared| shared.followed).collect()
     }
 }

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod build;
 pub mod configuration;
+mod follow;
 mod machine;
 mod run;
 

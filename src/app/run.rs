@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::Runtime;
@@ -15,13 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{self, Built, Chore, Followed, Listener, World, build};
+use super::build::{self, Built, Chore, Listener, World, build};
+use super::follow::follow;
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
-use crate::source::Manifests;
-use crate::source::manifests::{Following, Subscriber};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
 
 /// The longest Corefile that is read from standard input, in octets.
@@ -163,11 +162,17 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    // What is not the path of a query runs apart from it, so that no relist and no scrape delays an answer.
+    let mut background = tokio::runtime::Builder::new_multi_thread();
+    let background =
+        background.worker_threads(2).thread_name("background").enable_all().build().context("cannot start threads")?;
+    let registry = prometheus::Registry::new();
     let Built { listeners, indexes, debug, chores } = built;
     let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
     chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
     // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
-    let _following = follow(args, indexes)?;
+    let following = follow(args, indexes, &configuration.corefile.sources, &registry, background.handle())?;
+    following.wait();
     // Until the cluster is loaded, which may take a while, a signal simply ends the program.
     let mut signals = Signals::new(&runtime)?;
     let settings = Settings { recover: !debug, ..Settings::default() };
@@ -186,7 +191,9 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     }
     chores.iter().filter_map(|chore| chore.stop.as_ref()).for_each(|stop| stop());
     // A look-up that still waits does not keep the program.
+    drop(following);
     runtime.shutdown_background();
+    background.shutdown_background();
     Ok(())
 }
 
@@ -216,40 +223,6 @@ async fn repeat(chore: Arc<Chore>) {
         // A chore that panics has been told of; the next round may go well.
         let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
     }
-}
-
-/// Loads the manifests and follows them.
-fn follow(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<Option<Following>> {
-    if args.manifests.is_empty() {
-        if !indexes.is_empty() {
-            bail!(
-                "plugin/kubernetes: there is no cluster to serve: expected -manifests PATH, a file or folder of \
-                 manifests (the connection to an API server is not built yet)"
-            );
-        }
-        return Ok(None);
-    }
-    let manifests = Manifests::load(&args.manifests)?;
-    for warning in manifests.snapshot().warnings() {
-        tracing::warn!("{warning}");
-    }
-    let known: Vec<_> = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
-    let subscribers = indexes.into_iter().map(|Followed { selection, mut writer }| {
-        let sink = Box::new(move |event| {
-            writer.apply(event, unix_seconds());
-        });
-        Subscriber { selection, sink }
-    });
-    let following = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
-    if known.iter().any(|index| index.is_empty()) {
-        tracing::warn!("the manifests hold no Service that is asked for, so that no Service has a name");
-    }
-    Ok(Some(following))
-}
-
-/// Seconds since 1970, as a zone's serial.
-fn unix_seconds() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
 /// Where a listener listens.

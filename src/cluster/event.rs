@@ -11,6 +11,9 @@ pub enum Event {
     Begin(Kind),
     /// An object is there, new or changed.
     Upsert(Object),
+    /// An object is still there, and what was known of it stays: a Pod that is being deleted keeps its name until it is
+    /// gone, as in CoreDNS. Nothing if it was not known.
+    Keep(Kind, Key),
     /// An object is gone.
     Remove(Kind, Key),
     /// The full list is complete.

@@ -209,6 +209,16 @@ impl IndexWriter {
         &self.index
     }
 
+    /// How many objects of a kind are known.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Pod => self.pods.len(),
+        }
+    }
+
     /// Applies an event that was seen at `now` (Unix seconds), and says what it changed.
     pub fn apply(&mut self, event: Event, now: u32) -> Changes {
         let mut changes = Changes::default();
@@ -219,6 +229,7 @@ impl IndexWriter {
                 list.under_way = true;
             }
             Event::Upsert(object) => self.upsert(object, &mut changes),
+            Event::Keep(kind, key) => self.keep(kind, &key),
             Event::Remove(kind, key) => self.remove(kind, &key, &mut changes),
             Event::End(kind) => self.end(kind, &mut changes),
         }
@@ -318,6 +329,20 @@ impl IndexWriter {
                     gone.for_each(|&address| self.remove_pod_address(&old.key, address, changes));
                 }
             }
+        }
+    }
+
+    /// Counts an object as named by the list that is under way.
+    fn keep(&mut self, kind: Kind, key: &Key) {
+        let list = self.lists[kind as usize].number;
+        let named = match kind {
+            Kind::Namespace => self.namespaces.get_mut(key),
+            Kind::Service => self.services.get_mut(key),
+            Kind::EndpointSlice => self.slices.get_mut(key).map(|record| &mut record.list),
+            Kind::Pod => self.pods.get_mut(key).map(|(named, _)| named),
+        };
+        if let Some(named) = named {
+            *named = list;
         }
     }
 
@@ -498,6 +523,22 @@ mod tests {
         let mut labels = Vec::new();
         writer.index().pods_at(IpAddr::from([10, 0, 0, 1]), |pod| labels.push(pod.labels[0].1.clone()));
         assert_eq!(labels, ["y".into()]);
+    }
+
+    #[test]
+    fn a_pod_that_is_kept_outlives_a_list_and_one_that_is_not_does_not() {
+        let kept = |keep: bool| {
+            let mut writer = writer();
+            writer.apply(pod("x"), 1);
+            writer.apply(Event::Begin(Kind::Pod), 2);
+            if keep {
+                assert!(writer.apply(Event::Keep(Kind::Pod, Key::new("a", "p")), 2).is_empty());
+            }
+            writer.apply(Event::Keep(Kind::Pod, Key::new("a", "unknown")), 2);
+            writer.apply(Event::End(Kind::Pod), 2);
+            writer.count(Kind::Pod)
+        };
+        assert_eq!((kept(true), kept(false)), (1, 0));
     }
 
     #[test]

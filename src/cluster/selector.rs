@@ -5,6 +5,8 @@
 //! text selects everything. Only `<`, `>` and `!=` are refused here: `metav1.ParseToLabelSelector`, through which CoreDNS
 //! reads its directives, refuses them too.
 
+use std::fmt;
+
 /// A parsed selector: a conjunction of requirements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
@@ -92,6 +94,25 @@ impl Selector {
                 Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| **v != *value)),
             }
         })
+    }
+}
+
+impl fmt::Display for Selector {
+    /// As the API server reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Requirement { key, test }) in self.requirements.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            match test {
+                Test::Exists => write!(f, "{comma}{key}")?,
+                Test::Absent => write!(f, "{comma}!{key}")?,
+                // One value may be empty, which a list in brackets cannot hold alone.
+                Test::In(values) if values.len() == 1 => write!(f, "{comma}{key}={}", values[0])?,
+                Test::NotIn(values) if values.len() == 1 => write!(f, "{comma}{key}!={}", values[0])?,
+                Test::In(values) => write!(f, "{comma}{key} in ({})", values.join(","))?,
+                Test::NotIn(values) => write!(f, "{comma}{key} notin ({})", values.join(","))?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -297,6 +318,14 @@ mod tests {
         let labels: Vec<(&str, &str)> = labels.split_whitespace().map(|l| l.split_once('=').unwrap()).collect();
         let label = |key: &str| labels.iter().find(|(have, _)| *have == key).map(|(_, value)| *value);
         Selector::parse(selector).unwrap_or_else(|e| panic!("{selector}: {e}")).matches(label)
+    }
+
+    #[test]
+    fn a_selector_is_written_as_the_api_server_reads_it() {
+        for text in ["", "a=b,c=", "x.y/z in (b,c),!d,e", "f notin (g,h),i in (,j)"] {
+            assert_eq!(Selector::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Selector::parse("a notin (b), c == d").unwrap().to_string(), "a!=b,c=d");
     }
 
     #[test]

@@ -11,11 +11,13 @@ use serde::de::{Deserializer, IgnoredAny};
 
 use crate::cluster::model::{self, Key, ServiceKind};
 
+mod annotations;
 pub mod invalid;
 mod labels;
 #[cfg(test)]
 mod tests;
 
+pub use annotations::Annotations;
 pub use invalid::{Invalid, check};
 pub use labels::Labels;
 
@@ -35,6 +37,12 @@ pub struct Metadata {
     /// `metadata.labels`
     #[serde(deserialize_with = "or_default")]
     pub labels: Labels,
+    /// `metadata.resourceVersion`: which state of the cluster the object is of. Empty in hand-written objects.
+    #[serde(deserialize_with = "or_default")]
+    pub resource_version: String,
+    /// `metadata.annotations`, those that count.
+    #[serde(deserialize_with = "or_default")]
+    pub annotations: Annotations,
     /// `metadata.deletionTimestamp`: set while the object is being deleted.
     deletion_timestamp: Option<IgnoredAny>,
 }
@@ -347,6 +355,6 @@ impl Pod {
 }
 
 /// `null` is as good as absent.
-pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }

@@ -4,15 +4,18 @@
 //! ```text
 //!  files ── manifests ── document (text → values) ─┐
 //!                │                                 ├─ convert (API object → cluster::model) ── Event ── Sink
-//!                └── derive (Pods → EndpointSlices)┘
+//!                └── derive (Pods → EndpointSlices)┤
+//!  API server ── watch (list, then watch, a kind) ──┘
 //! ```
 
 pub mod convert;
 pub mod derive;
 pub mod manifests;
+pub mod watch;
 
 pub use convert::Labels;
 pub use manifests::Manifests;
+pub use watch::Watch;
 
 use crate::cluster::model::Kind;
 use crate::cluster::{Event, Selector};

@@ -261,6 +261,10 @@ impl LogLayer {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // The API client's troubles are told of by the watch, once a minute.
+        if event.metadata().target().starts_with("kube") {
+            return;
+        }
         let severity = match *event.metadata().level() {
             Level::ERROR => Severity::Error,
             Level::WARN => Severity::Warning,

@@ -51,12 +51,8 @@ pub struct Config {
 /// How the API server is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// Its URL; in-cluster where neither this nor a kubeconfig is given.
-    pub endpoint: Option<String>,
-    /// Client certificate, its key, and the CA, for `endpoint`.
-    pub tls: Option<[PathBuf; 3]>,
-    /// A kubeconfig and the context to use; wins over `endpoint`.
-    pub kubeconfig: Option<(PathBuf, Option<String>)>,
+    /// Which one.
+    pub server: Server,
     /// Requests a second; the client's default where `None`.
     pub qps: Option<f32>,
     /// Requests at once above that rate; the client's default where `None`.
@@ -67,17 +63,21 @@ pub struct Api {
     pub startup_timeout: Duration,
 }
 
+/// Which API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Server {
+    /// Its URL; in-cluster where neither this nor a kubeconfig is given.
+    pub endpoint: Option<String>,
+    /// Client certificate, its key, and the CA, for `endpoint`.
+    pub tls: Option<[PathBuf; 3]>,
+    /// A kubeconfig and the context to use; wins over `endpoint`.
+    pub kubeconfig: Option<(PathBuf, Option<String>)>,
+}
+
 impl Default for Api {
     fn default() -> Api {
-        Api {
-            endpoint: None,
-            tls: None,
-            kubeconfig: None,
-            qps: None,
-            burst: None,
-            max_inflight: 0,
-            startup_timeout: Duration::from_secs(5),
-        }
+        let startup_timeout = Duration::from_secs(5);
+        Api { server: Server::default(), qps: None, burst: None, max_inflight: 0, startup_timeout }
     }
 }
 
@@ -145,16 +145,16 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
             if let [_, second, ..] = urls {
                 line.warning(second, "only the first endpoint is used");
             }
-            api.endpoint = urls.first().map(|url| url.text.clone());
+            api.server.endpoint = urls.first().map(|url| url.text.clone());
         }
         "tls" => {
             let files = line.exactly::<3>("three files: certificate, key, CA");
-            api.tls = files.map(|files| files.map(|file| PathBuf::from(&file.text)));
+            api.server.tls = files.map(|files| files.map(|file| PathBuf::from(&file.text)));
         }
         "kubeconfig" => {
             let file = line.word("a kubeconfig file, and the context to use in it");
             let context = line.next_word().map(|word| word.text.clone());
-            api.kubeconfig = file.map(|file| (PathBuf::from(&file.text), context));
+            api.server.kubeconfig = file.map(|file| (PathBuf::from(&file.text), context));
         }
         "apiserver_qps" => {
             api.qps = line.parse("requests a second, 0 or more", |text| {

@@ -100,7 +100,7 @@ impl Inside {
     /// Everything is listed again, in the opposite order and after other kinds than before.
     pub fn relist(&mut self) {
         let now = self.clock();
-        for Followed { selection, writer } in &mut self.built.indexes {
+        for Followed { selection, writer, .. } in &mut self.built.indexes {
             let objects = objects(&self.snapshot, selection);
             for kind in selection.kinds().collect::<Vec<_>>().into_iter().rev() {
                 writer.apply(Event::Begin(kind), now);
@@ -232,7 +232,7 @@ impl Inside {
             return Ok(());
         }
         let now = self.clock();
-        for Followed { selection, writer } in &mut self.built.indexes {
+        for Followed { selection, writer, .. } in &mut self.built.indexes {
             let (old, new) = (objects(&previous, selection), objects(&self.snapshot, selection));
             for object in new.iter().filter(|object| !old.contains(object)) {
                 writer.apply(Event::Upsert(object.clone()), now);

@@ -1,0 +1,138 @@
+//! What keeps the indexes in step: manifests, where the command line names some, else the API servers of the stanzas.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use tokio::runtime::Handle;
+
+use super::args::Args;
+use super::build::Followed;
+use crate::cluster::Index;
+use crate::cluster::model::Kind;
+use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
+use crate::plugins::kubernetes::config::Api;
+use crate::source::manifests::{self, Manifests, Subscriber};
+use crate::source::watch::{Limits, Metrics, Server, Target, Timing, Watch, resource};
+
+/// How often it is looked whether the cluster is in step, before the sockets open.
+const LOOK: Duration = Duration::from_millis(10);
+/// After this time of waiting it is said what is waited for.
+const FIRST_WORD: Duration = Duration::from_millis(500);
+/// And again and again after this time.
+const NEXT_WORD: Duration = Duration::from_secs(5);
+
+/// Whatever keeps the indexes in step, until this is dropped.
+#[derive(Default)]
+pub struct Following {
+    _manifests: Option<manifests::Following>,
+    watch: Option<Watch>,
+    /// The indexes that an API server fills, and how long the start waits for each.
+    waiting: Vec<(Arc<Index>, Duration)>,
+}
+
+/// Starts to follow the cluster.
+pub fn follow(
+    args: &Args, indexes: Vec<Followed>, sources: &Sources, registry: &prometheus::Registry, runtime: &Handle,
+) -> anyhow::Result<Following> {
+    if !args.manifests.is_empty() {
+        let following = follow_manifests(args, indexes)?;
+        return Ok(Following { _manifests: Some(following), ..Following::default() });
+    }
+    if indexes.is_empty() {
+        return Ok(Following::default());
+    }
+    let metrics = Metrics::register(registry).context("plugin/kubernetes: metrics")?;
+    let waiting = indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout));
+    let waiting = waiting.collect();
+    let places: Vec<_> = indexes.iter().map(|followed| followed.place).collect();
+    let targets = indexes.into_iter().map(target).collect();
+    let watch = Watch::start(targets, &metrics, Timing::default(), runtime).map_err(|error| {
+        let mut diagnostics = Diagnostics::default();
+        let diagnostic = Diagnostic::error(Stage::Setup, places[error.target], error.to_string());
+        diagnostics.push(diagnostic.plugin("kubernetes"));
+        anyhow::anyhow!("{}", render_text(&diagnostics, sources).trim_end())
+    })?;
+    Ok(Following { watch: Some(watch), waiting, _manifests: None })
+}
+
+/// What the watch wants to know.
+fn target(followed: Followed) -> Target {
+    let Followed { api: Api { server, qps, burst, max_inflight, .. }, selection, writer, .. } = followed;
+    let server = match (server.kubeconfig, server.endpoint) {
+        (Some((file, context)), _) => Server::Kubeconfig { file, context },
+        (None, Some(url)) => Server::Endpoint { url, tls: server.tls },
+        (None, None) => Server::InCluster,
+    };
+    Target { server, limits: Limits { qps, burst, max_inflight }, selection, writer }
+}
+
+impl Following {
+    /// Waits until all indexes are in step, together, and for each at most as long as its stanzas say. CoreDNS's words,
+    /// which scripts look for (kubernetes.go, `InitKubeCache`).
+    pub fn wait(&self) {
+        let start = Instant::now();
+        let mut next_word = FIRST_WORD;
+        let missing = |index: &Index| index.unsynced().map(Kind::name).collect::<Vec<_>>().join(", ");
+        loop {
+            let behind: Vec<_> = self.waiting.iter().filter(|(index, _)| !index.synced()).collect();
+            if behind.is_empty() {
+                break;
+            }
+            if behind.iter().all(|(_, patience)| start.elapsed() >= *patience) {
+                for (index, _) in behind {
+                    let missing = missing(index);
+                    tracing::warn!(
+                        plugin = "kubernetes",
+                        "starting server with unsynced Kubernetes API: no full list yet of {missing}"
+                    );
+                }
+                return;
+            }
+            if start.elapsed() >= next_word {
+                let missing = missing(&behind[0].0);
+                tracing::info!(
+                    plugin = "kubernetes",
+                    "waiting for Kubernetes API before starting server: no full list yet of {missing}"
+                );
+                next_word = start.elapsed() + NEXT_WORD;
+            }
+            std::thread::sleep(LOOK);
+        }
+        if let Some(watch) = &self.watch {
+            let mut objects = String::new();
+            for (kind, count) in watch.counts() {
+                let comma = if objects.is_empty() { "" } else { ", " };
+                let _ = write!(objects, "{comma}{count} {}", resource(kind));
+            }
+            let took = start.elapsed().as_secs_f64();
+            tracing::info!(plugin = "kubernetes", "in step with the Kubernetes API after {took:.2} s: {objects}");
+        }
+    }
+}
+
+/// Loads the manifests and follows them.
+fn follow_manifests(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<manifests::Following> {
+    let manifests = Manifests::load(&args.manifests)?;
+    for warning in manifests.snapshot().warnings() {
+        tracing::warn!("{warning}");
+    }
+    let known: Vec<_> = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
+    let subscribers = indexes.into_iter().map(|Followed { selection, mut writer, .. }| {
+        let sink = Box::new(move |event| {
+            writer.apply(event, unix_seconds());
+        });
+        Subscriber { selection, sink }
+    });
+    let following = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
+    if known.iter().any(|index| index.is_empty()) {
+        tracing::warn!("the manifests hold no Service that is asked for, so that no Service has a name");
+    }
+    Ok(following)
+}
+
+/// Seconds since 1970, as a zone's serial.
+fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
+}

@@ -1,0 +1,292 @@
+//! How the API server is reached: from within a Pod, by a kubeconfig, or by its URL.
+//!
+//! A client is made anew from its files once a minute at most, when a watch or a list begins, and at once after the API
+//! server did not know it: rotated certificates, keys, tokens and CAs take effect without a restart.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::Client;
+use kube::client::{Body, ConfigExt as _};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::{BoxError, ServiceBuilder};
+
+use super::limits::{Limiter, Limits};
+use super::status::Metrics;
+use super::trouble::{Refusal, Trouble, causes};
+
+/// How long a client is used before its files are looked at again.
+const FRESH: Duration = Duration::from_secs(60);
+/// How long a connection may take, TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A connection that carries nothing is probed after this time, and as often again; three probes without an answer end
+/// it. Load balancers forget silent flows without a word.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long the head of an answer may take.
+const HEAD: Duration = Duration::from_secs(30);
+/// The longest refusal that is read, in octets.
+const MAX_REFUSAL: usize = 64 * 1024;
+
+/// Which API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Server {
+    /// The one of the cluster that this process is a Pod of.
+    #[default]
+    InCluster,
+    /// The one of a kubeconfig.
+    Kubeconfig {
+        /// The file.
+        file: PathBuf,
+        /// The context to use; the file's current one where `None`.
+        context: Option<String>,
+    },
+    /// The one at a URL.
+    Endpoint {
+        /// The URL; without a scheme it is `https` with `tls` and `http` without, as in client-go.
+        url: String,
+        /// Client certificate, its key, and the CA.
+        tls: Option<[PathBuf; 3]>,
+    },
+}
+
+/// Why the API server cannot be reached as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// No Pod, or one without a ServiceAccount token.
+    #[error(
+        "not in a Pod with a ServiceAccount token: {0}; expected one, or 'kubeconfig FILE' or 'endpoint URL' in the \
+         stanza, or -manifests PATH"
+    )]
+    NotInCluster(String),
+    /// The kubeconfig is of no use.
+    #[error("kubeconfig {file}: {reason}", file = file.display())]
+    Kubeconfig {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The endpoint is no URL.
+    #[error("endpoint {url:?} is not a URL: {reason}; expected one such as https://10.0.0.1:6443")]
+    Url {
+        /// What stands there.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of `tls` is of no use.
+    #[error("tls {file}: {reason}", file = file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The client cannot be made of all that.
+    #[error("cannot make a client: {0}")]
+    Client(String),
+}
+
+impl Server {
+    /// Reads all that says how to reach it.
+    async fn config(&self) -> Result<Config, ConnectionError> {
+        let mut config = match self {
+            Server::InCluster => Config::incluster().map_err(|error| ConnectionError::NotInCluster(causes(&error)))?,
+            Server::Kubeconfig { file, context } => {
+                let wrong = |reason| ConnectionError::Kubeconfig { file: file.clone(), reason };
+                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(causes(&error)))?;
+                let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+                config.map_err(|error| wrong(causes(&error)))?
+            }
+            Server::Endpoint { url, tls } => endpoint(url, tls.as_ref())?,
+        };
+        // Repeating is this source's own business: it knows what to tell of it.
+        config.default_retry = false;
+        config
+            .headers
+            .push((header::USER_AGENT, HeaderValue::from_static(concat!("clusterdns/", env!("CARGO_PKG_VERSION")))));
+        Ok(config)
+    }
+}
+
+/// The configuration of an endpoint.
+fn endpoint(url: &str, tls: Option<&[PathBuf; 3]>) -> Result<Config, ConnectionError> {
+    let wrong = |reason: String| ConnectionError::Url { url: url.to_owned(), reason };
+    let full = match (url.contains("://"), tls) {
+        (true, _) => url.to_owned(),
+        (false, Some(_)) => format!("https://{url}"),
+        (false, None) => format!("http://{url}"),
+    };
+    let uri: http::Uri = full.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        return Err(wrong("neither http nor https with a host".to_owned()));
+    }
+    let mut config = Config::new(uri);
+    if let Some([certificate, key, ca]) = tls {
+        for file in [certificate, key, ca] {
+            read(file)?;
+        }
+        config.root_cert_file = Some(ca.clone());
+        config.auth_info.client_certificate = Some(certificate.display().to_string());
+        config.auth_info.client_key = Some(key.display().to_string());
+    }
+    Ok(config)
+}
+
+/// Whether a file can be read and holds something.
+fn read(file: &Path) -> Result<(), ConnectionError> {
+    let wrong = |reason| ConnectionError::File { file: file.to_owned(), reason };
+    match std::fs::read(file) {
+        Ok(text) if text.is_empty() => Err(wrong("the file is empty".to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// A client for a configuration, and the host that it asks.
+fn client(config: Config) -> Result<Client, ConnectionError> {
+    let wrong = |error: kube::Error| ConnectionError::Client(causes(&error));
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE));
+    connector.set_keepalive_retries(Some(3));
+    let connector = config.rustls_https_connector_with_connector(connector).map_err(wrong)?;
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(wrong)?)
+        .layer(config.extra_headers_layer().map_err(wrong)?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
+}
+
+/// The connection to one API server, shared by all that is followed there.
+#[derive(Debug)]
+pub struct Connection {
+    server: Server,
+    /// Held for requests that count.
+    pub limiter: Limiter,
+    metrics: Metrics,
+    /// Written by whoever begins a list or a watch; held only to copy.
+    current: Mutex<Option<Current>>,
+}
+
+/// A client that is in use.
+#[derive(Clone)]
+struct Current {
+    made: Instant,
+    client: Client,
+    host: String,
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A connection that will be made when it is needed.
+    pub fn new(server: Server, limits: Limits, metrics: Metrics) -> Connection {
+        Connection { server, limiter: Limiter::new(limits), metrics, current: Mutex::new(None) }
+    }
+
+    /// Whether everything that is configured can be read.
+    pub async fn check(&self) -> Result<(), ConnectionError> {
+        self.current().await.map(drop)
+    }
+
+    /// Forgets the client: the next request is made by a new one.
+    pub fn forget(&self) {
+        *self.current.lock() = None;
+    }
+
+    /// Host and port of the API server; empty before the first request.
+    pub fn host(&self) -> String {
+        self.current.lock().as_ref().map(|current| current.host.clone()).unwrap_or_default()
+    }
+
+    /// The client, made anew where it is old.
+    async fn current(&self) -> Result<Current, ConnectionError> {
+        let known = self.current.lock().clone();
+        if let Some(current) = known.as_ref().filter(|current| current.made.elapsed() < FRESH) {
+            return Ok(current.clone());
+        }
+        let made = async {
+            let config = self.server.config().await?;
+            let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+            Ok(Current { made: Instant::now(), client: client(config)?, host })
+        };
+        match (made.await, known) {
+            (Ok(current), _) => {
+                *self.current.lock() = Some(current.clone());
+                Ok(current)
+            }
+            // A file that is being replaced: the client that worked a minute ago may work still.
+            (Err(error), Some(current)) => {
+                tracing::debug!(plugin = "kubernetes", %error, "the client stays");
+                Ok(current)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Asks for a resource; the body of a good answer. What is no good answer is a trouble.
+    pub async fn get(&self, request: Request<Vec<u8>>, admitted: Option<Duration>) -> Result<Body, Trouble> {
+        let Current { client, host, .. } = self.current().await?;
+        if let Some(waited) = admitted {
+            self.metrics.waited(&host, waited);
+        }
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(CONNECT + HEAD, client.send(request.map(Body::from))).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                self.metrics.failed(&host);
+                // What was made of a file that has changed since may be the reason.
+                self.forget();
+                return Err(Trouble::Connection(causes(&error)));
+            }
+            Err(_) => {
+                self.metrics.failed(&host);
+                return Err(Trouble::Silence { what: "answer", limit: CONNECT + HEAD });
+            }
+        };
+        // Watches have no duration that would mean anything, as in client-go.
+        self.metrics.answered(&host, answer.status(), admitted.map(|_| asked.elapsed()));
+        if answer.status().is_success() {
+            return Ok(answer.into_body());
+        }
+        if answer.status() == http::StatusCode::UNAUTHORIZED {
+            self.forget();
+        }
+        Err(Trouble::Refused(refusal(answer).await))
+    }
+}
+
+/// Reads a refusal.
+async fn refusal(answer: Response<Body>) -> Refusal {
+    let status = answer.status();
+    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
+    // Without its words the code has to do.
+    let body = match tokio::time::timeout(HEAD, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => Default::default(),
+    };
+    let mut refusal = Refusal::parse(&body, (status.as_u16(), status.canonical_reason().unwrap_or("no reason")));
+    refusal.code = status.as_u16();
+    refusal.retry_after = seconds.map(Duration::from_secs).or(refusal.retry_after);
+    refusal
+}

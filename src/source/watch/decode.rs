@@ -1,0 +1,310 @@
+//! From the API server's JSON to the cluster's model: one event of a watch, or one page of a list.
+//!
+//! What is as it should be is deserialised in one pass into the few fields that DNS needs. Only what fails is looked at
+//! again, to say which field is wrong and to let the objects beside it through.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::trouble::Refusal;
+use crate::cluster::model::{Key, Kind, Object};
+use crate::source::convert::{self, Invalid, Metadata, check};
+
+/// One event of a watch.
+#[derive(Debug)]
+pub enum Said {
+    /// ADDED, MODIFIED or DELETED.
+    Change {
+        /// What became of the object.
+        change: Change,
+        /// The state of the cluster after it.
+        version: String,
+    },
+    /// BOOKMARK: nothing has changed up to this version.
+    Bookmark {
+        /// The version.
+        version: String,
+        /// It ends the initial events of a streaming list.
+        initial_events_end: bool,
+    },
+    /// ERROR.
+    Refused(Refusal),
+}
+
+/// What became of one object.
+#[derive(Debug)]
+pub enum Change {
+    /// It is there, new or changed. `last_change`: when what it tells of has changed, RFC 3339, of slices.
+    Upsert {
+        /// The object.
+        object: Object,
+        /// `endpoints.kubernetes.io/last-change-trigger-time`.
+        last_change: Option<String>,
+        /// Fields that are of no use, while the rest is.
+        ignored: Vec<Invalid>,
+    },
+    /// It is there, and what was known of it stays.
+    Keep(Key),
+    /// It is gone, or of no interest to DNS.
+    Remove(Key),
+    /// It cannot be read, so that it has no names: the key where that is known.
+    Bad {
+        /// Namespace and name.
+        key: Option<Key>,
+        /// Why.
+        invalid: Invalid,
+    },
+}
+
+/// Where a page of a list stands.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The state of the cluster that the list is of.
+    pub version: String,
+    /// What to ask for the next page; `None` after the last.
+    pub next: Option<String>,
+}
+
+/// A line that is no event, or a page that is no list.
+#[derive(Debug)]
+pub struct NotJson(pub String);
+
+/// An event as it comes. The type stands first, so that both are read in one pass.
+#[derive(Deserialize)]
+struct Line<T> {
+    #[serde(rename = "type")]
+    what: What,
+    object: T,
+}
+
+/// The type of an event.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+enum What {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+/// A page as it comes.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
+struct List<T> {
+    #[serde(default)]
+    metadata: ListMetadata,
+    #[serde(default = "Vec::new", deserialize_with = "null_is_empty")]
+    items: Vec<T>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ListMetadata {
+    #[serde(deserialize_with = "convert::or_default")]
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
+}
+
+/// An object whose other fields cannot be read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Stub {
+    metadata: StubMetadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StubMetadata {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+/// Reads one event.
+pub fn event(kind: Kind, line: &[u8]) -> Result<Said, NotJson> {
+    match kind {
+        Kind::Namespace => event_of::<convert::Namespace>(line),
+        Kind::Service => event_of::<convert::Service>(line),
+        Kind::EndpointSlice => event_of::<convert::EndpointSlice>(line),
+        Kind::Pod => event_of::<convert::Pod>(line),
+    }
+}
+
+/// Reads one page; `each` is given its objects in their order.
+pub fn page(kind: Kind, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
+    match kind {
+        Kind::Namespace => page_of::<convert::Namespace>(body, each),
+        Kind::Service => page_of::<convert::Service>(body, each),
+        Kind::EndpointSlice => page_of::<convert::EndpointSlice>(body, each),
+        Kind::Pod => page_of::<convert::Pod>(body, each),
+    }
+}
+
+fn event_of<T: Resource>(line: &[u8]) -> Result<Said, NotJson> {
+    match serde_json::from_slice::<Line<T>>(line) {
+        Ok(Line { what: What::Error, .. }) | Err(_) => {}
+        Ok(Line { what: What::Bookmark, object }) => {
+            let metadata = object.metadata();
+            let initial_events_end = metadata.annotations.initial_events_end;
+            return Ok(Said::Bookmark { version: metadata.resource_version.clone(), initial_events_end });
+        }
+        Ok(Line { what, mut object }) => {
+            let version = std::mem::take(&mut object.metadata_mut().resource_version);
+            let change = if what == What::Deleted { gone(&object) } else { there(object) };
+            return Ok(Said::Change { change, version });
+        }
+    }
+    let Line { what, object } = serde_json::from_slice::<Line<&RawValue>>(line).map_err(not_json)?;
+    if what == What::Error {
+        return Ok(Said::Refused(Refusal::parse(object.get().as_bytes(), (500, "an ERROR event without a reason"))));
+    }
+    let (change, version) = bad::<T>(object);
+    Ok(Said::Change { change, version })
+}
+
+fn page_of<T: Resource>(body: &[u8], mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
+    let metadata = match serde_json::from_slice::<List<T>>(body) {
+        Ok(List { metadata, items }) => {
+            items.into_iter().for_each(|object| each(there(object)));
+            metadata
+        }
+        Err(_) => {
+            let List { metadata, items } = serde_json::from_slice::<List<&RawValue>>(body).map_err(not_json)?;
+            for item in items {
+                each(match serde_json::from_str::<T>(item.get()) {
+                    Ok(object) => there(object),
+                    Err(_) => bad::<T>(item).0,
+                });
+            }
+            metadata
+        }
+    };
+    if metadata.resource_version.is_empty() {
+        return Err(NotJson("a list without metadata.resourceVersion".to_owned()));
+    }
+    Ok(Page { version: metadata.resource_version, next: metadata.next.filter(|next| !next.is_empty()) })
+}
+
+fn not_json(error: serde_json::Error) -> NotJson {
+    NotJson(error.to_string())
+}
+
+/// An object that exists.
+fn there<T: Resource>(mut object: T) -> Change {
+    let mut ignored = Vec::new();
+    let last_change = object.metadata_mut().annotations.last_change.take();
+    let key = key_of(&object);
+    match object.into_model(&mut ignored) {
+        Ok(Model::Object(object)) => Change::Upsert { object, last_change, ignored },
+        Ok(Model::AsItWas(key)) => Change::Keep(key),
+        Ok(Model::Nothing(key)) => Change::Remove(key),
+        Err(invalid) => Change::Bad { key, invalid },
+    }
+}
+
+/// An object that is gone.
+fn gone<T: Resource>(object: &T) -> Change {
+    match key_of(object) {
+        Some(key) => Change::Remove(key),
+        None => Change::Bad { key: None, invalid: Invalid::Missing("metadata.name") },
+    }
+}
+
+/// What is wrong with an object that could not be read, and its version.
+fn bad<T: Resource>(object: &RawValue) -> (Change, String) {
+    let stub: Stub = serde_json::from_str(object.get()).unwrap_or_default();
+    let mut reader = serde_json::Deserializer::from_str(object.get());
+    let invalid = match check::<T>(&mut reader) {
+        Err(invalid) => invalid,
+        // The object is good, and what is around it is not.
+        Ok(_) => Invalid::Missing("a list or an event around the object"),
+    };
+    let StubMetadata { name, namespace, resource_version } = stub.metadata;
+    (Change::Bad { key: key(T::KIND, &namespace, &name), invalid }, resource_version)
+}
+
+/// The key that metadata gives, whatever else is wrong.
+fn key_of<T: Resource>(object: &T) -> Option<Key> {
+    key(T::KIND, &object.metadata().namespace, &object.metadata().name)
+}
+
+/// A key, if namespace and name are as the kind has them.
+fn key(kind: Kind, ns: &str, name: &str) -> Option<Key> {
+    let namespaced = kind != Kind::Namespace;
+    (!name.is_empty() && namespaced != ns.is_empty()).then(|| Key::new(ns, name))
+}
+
+/// What the index is told of an object.
+enum Model {
+    /// This.
+    Object(Object),
+    /// Nothing new: what it knows stays.
+    AsItWas(Key),
+    /// That it has no names.
+    Nothing(Key),
+}
+
+/// A kind of objects, as the API server sends them.
+trait Resource: DeserializeOwned {
+    const KIND: Kind;
+    fn metadata(&self) -> &Metadata;
+    fn metadata_mut(&mut self) -> &mut Metadata;
+    fn into_model(self, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid>;
+}
+
+/// The parts that are the same for every kind.
+macro_rules! metadata {
+    ($kind:expr) => {
+        const KIND: Kind = $kind;
+        fn metadata(&self) -> &Metadata {
+            &self.metadata
+        }
+        fn metadata_mut(&mut self) -> &mut Metadata {
+            &mut self.metadata
+        }
+    };
+}
+
+impl Resource for convert::Namespace {
+    metadata!(Kind::Namespace);
+    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+        Ok(Model::Object(Object::Namespace(self.convert()?)))
+    }
+}
+
+impl Resource for convert::Service {
+    metadata!(Kind::Service);
+    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+        Ok(Model::Object(Object::Service(self.convert()?)))
+    }
+}
+
+impl Resource for convert::EndpointSlice {
+    metadata!(Kind::EndpointSlice);
+    fn into_model(self, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+        Ok(match self.convert(ignored)? {
+            Some(slice) => Model::Object(Object::EndpointSlice(slice)),
+            None => Model::Nothing(self.key()?),
+        })
+    }
+}
+
+impl Resource for convert::Pod {
+    metadata!(Kind::Pod);
+    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+        Ok(match self.convert()? {
+            Some(pod) => Model::Object(Object::Pod(pod)),
+            // CoreDNS passes over a Pod that is being deleted until it is gone: its connections are drained under the
+            // name that it had (object/pod.go).
+            None if self.metadata.terminating() => Model::AsItWas(self.key()?),
+            None => Model::Nothing(self.key()?),
+        })
+    }
+}

@@ -1,0 +1,548 @@
+//! One kind of objects, followed for ever.
+//!
+//! ```text
+//!          ┌────────────── list (streaming, else by pages) ◄───────────────┐
+//!          ▼                                                               │ expired, too large a version, an ERROR,
+//!        watch ── closed, broken, silent ──► the same version, a bit later │ an outage, closed again and again,
+//!          └───────────────────────────────────────────────────────────────┘ or every half hour
+//! ```
+//!
+//! A list is applied object by object into the live index, and what it did not name is gone at its end; nothing is held
+//! twice, and nothing is missing for a moment. [`Course`] decides what comes next; it has no clock and no connection.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kube::core::params::{ListParams, WatchParams};
+use kube::core::request::Request as Resource;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::backoff::{Backoff, Pace};
+use super::connection::Connection;
+use super::decode::{self, Change, NotJson, Said};
+use super::lines::{Lines, MAX};
+use super::status::Status;
+use super::trouble::Trouble;
+use crate::cluster::entry::Shape;
+use crate::cluster::index::service_key;
+use crate::cluster::model::{Kind, Object};
+use crate::cluster::{Event, IndexWriter};
+use crate::source::Selection;
+
+/// Pods that have run to their end have no names (CoreDNS sends the same selector).
+const LIVE_PODS: &str = "status.phase!=Failed,status.phase!=Succeeded,status.phase!=Unknown";
+
+/// Times that a test would rather not wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Waits after troubles.
+    pub pace: Pace,
+    /// How long a watch may last, from and to. Below the 240 s after which load balancers forget a silent flow.
+    pub watch: (Duration, Duration),
+    /// How much longer a watch may be silent than it may last.
+    pub grace: Duration,
+    /// How long a page of a list may pause.
+    pub page: Duration,
+    /// How long the initial events of a streaming list may pause; then pages are tried.
+    pub initial: Duration,
+    /// How long they may take in all.
+    pub initial_all: Duration,
+    /// A watch that ends sooner than this without an event has not worked.
+    pub brief: Duration,
+    /// How often everything is listed anew, give or take a fifth, whatever the watch says.
+    pub relist: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        let seconds = Duration::from_secs;
+        Timing {
+            pace: Pace::default(),
+            watch: (seconds(200), seconds(230)),
+            grace: seconds(10),
+            page: seconds(30),
+            initial: seconds(10),
+            initial_all: seconds(60),
+            brief: seconds(1),
+            relist: seconds(30 * 60),
+        }
+    }
+}
+
+/// Why a list is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing is known yet.
+    Start,
+    /// The version that the watch asked for is no longer kept (410).
+    Expired,
+    /// The API server does not know that version yet (504): its store may have been restored.
+    TooLarge,
+    /// An ERROR event, or a refusal of the watch.
+    Refused,
+    /// The API server was gone for a while, and may have come back with another store.
+    Outage,
+    /// Watches end at once, again and again.
+    Closed,
+    /// Time for it.
+    Routine,
+}
+
+impl Why {
+    fn text(self) -> &'static str {
+        match self {
+            Why::Start => "start",
+            Why::Expired => "expired",
+            Why::TooLarge => "version_too_large",
+            Why::Refused => "refused",
+            Why::Outage => "outage",
+            Why::Closed => "closed",
+            Why::Routine => "routine",
+        }
+    }
+}
+
+/// What is done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A full list, then a watch.
+    List(Why),
+    /// A watch from this version on.
+    Watch(String),
+}
+
+/// How a full list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As the first events of a watch, object by object.
+    Streaming,
+    /// Page by page.
+    Pages,
+    /// All at once, from the API server's cache: where the pages of a list expire faster than they can be read.
+    Whole,
+}
+
+/// How far a list and watch got.
+#[derive(Debug)]
+pub struct Ended {
+    /// The version that it reached; `None` if its list was not completed.
+    pub version: Option<String>,
+    /// It began with a list, in this style.
+    pub listed: Option<Style>,
+    /// The watch was answered, so that there was a connection.
+    pub answered: bool,
+    /// How long the watch lasted.
+    pub lived: Duration,
+    /// It carried an event.
+    pub events: bool,
+    /// Why it ended.
+    pub how: How,
+}
+
+/// Why a watch ended.
+#[derive(Debug)]
+pub enum How {
+    /// The API server closed it.
+    Closed,
+    /// The time for a full list has come.
+    Due,
+    /// Something went wrong.
+    Trouble(Trouble),
+}
+
+/// Decides what comes next.
+#[derive(Debug)]
+pub struct Course {
+    backoff: Backoff,
+    timing: Timing,
+    style: Style,
+    /// How often in turn the pages of a list have expired.
+    expired_pages: u32,
+    /// How many watches in turn have ended at once without an event.
+    brief: u32,
+}
+
+impl Course {
+    /// A course at its start.
+    pub fn new(timing: Timing) -> Course {
+        Course { backoff: Backoff::new(timing.pace), timing, style: Style::Streaming, expired_pages: 0, brief: 0 }
+    }
+
+    /// How the next list is asked for.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// What comes after `ended`, and after how long.
+    pub fn after(&mut self, was: &Next, ended: &Ended) -> (Next, Duration) {
+        match &ended.version {
+            None => {
+                let why = if let Next::List(why) = was { *why } else { Why::Refused };
+                (Next::List(why), self.list_failed(ended))
+            }
+            Some(version) => {
+                if ended.listed.is_some() {
+                    self.expired_pages = 0;
+                }
+                self.backoff.lived(ended.lived);
+                self.watch_ended(version, ended)
+            }
+        }
+    }
+
+    /// The wait before the next list, and its style.
+    fn list_failed(&mut self, ended: &Ended) -> Duration {
+        let How::Trouble(trouble) = &ended.how else {
+            // A watch that ends before the end of its initial events is of a server that does not know them.
+            if ended.listed == Some(Style::Streaming) {
+                self.style = Style::Pages;
+            }
+            return self.backoff.next(None);
+        };
+        match (ended.listed, trouble) {
+            // Servers before 1.32 refuse streaming lists, very old ones never end the initial events; a role may allow
+            // `list` and not `watch`. Pages then say what is wrong, if anything is.
+            (Some(Style::Streaming), Trouble::Refused(refusal))
+                if (400..500).contains(&refusal.code) && !matches!(refusal.code, 401 | 429) =>
+            {
+                self.style = Style::Pages;
+                self.backoff.spread()
+            }
+            (Some(Style::Streaming), Trouble::Silence { what: "event" | "end of the initial events", .. }) => {
+                self.style = Style::Pages;
+                self.backoff.spread()
+            }
+            (Some(Style::Pages), Trouble::Refused(refusal)) if refusal.code == 410 => {
+                self.expired_pages += 1;
+                if self.expired_pages >= 3 {
+                    self.style = Style::Whole;
+                }
+                self.backoff.next(None)
+            }
+            _ => self.wait_for(trouble),
+        }
+    }
+
+    /// What follows a watch that had a version.
+    fn watch_ended(&mut self, version: &str, ended: &Ended) -> (Next, Duration) {
+        let again = || Next::Watch(version.to_owned());
+        if ended.lived >= self.timing.brief || ended.events {
+            self.brief = 0;
+        }
+        match &ended.how {
+            How::Due => {
+                // The API server may have learnt it meanwhile.
+                self.style = Style::Streaming;
+                (Next::List(Why::Routine), Duration::ZERO)
+            }
+            How::Closed if ended.lived + self.timing.grace >= self.timing.watch.0 => (again(), Duration::ZERO),
+            How::Closed if self.brief == 0 && (ended.lived >= self.timing.brief || ended.events) => {
+                // Closed before its time: the API server is going away, and all its watches with it.
+                let wait =
+                    if ended.lived >= self.timing.pace.calm { self.backoff.spread() } else { self.backoff.next(None) };
+                (again(), wait)
+            }
+            How::Closed => {
+                self.brief += 1;
+                if self.brief < 3 {
+                    return (again(), self.backoff.next(None));
+                }
+                self.brief = 0;
+                (Next::List(Why::Closed), self.backoff.next(None))
+            }
+            How::Trouble(trouble) => {
+                let wait = self.wait_for(trouble);
+                let next = match trouble.code() {
+                    Some(410) => Next::List(Why::Expired),
+                    Some(504) => Next::List(Why::TooLarge),
+                    // These say nothing of the version.
+                    Some(401 | 429 | 502 | 503) => again(),
+                    Some(_) => Next::List(Why::Refused),
+                    // What was there before an outage may not be there after it: a restored store counts its versions
+                    // from an older one, and no watch would tell.
+                    None if !ended.answered => Next::List(Why::Outage),
+                    None => again(),
+                };
+                (next, wait)
+            }
+        }
+    }
+
+    fn wait_for(&mut self, trouble: &Trouble) -> Duration {
+        match trouble.code() {
+            // Only a person can mend that.
+            Some(403) => self.backoff.longest(),
+            _ => self.backoff.next(trouble.retry_after()),
+        }
+    }
+}
+
+/// Follows one kind.
+pub struct Follower {
+    /// Which.
+    pub kind: Kind,
+    /// Of which objects.
+    pub selection: Selection,
+    /// Where.
+    pub connection: Arc<Connection>,
+    /// What is known. The kinds of a selection share it; held for one object at a time.
+    pub writer: Arc<Mutex<IndexWriter>>,
+    /// What is told of it.
+    pub status: Status,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// How far a session has got.
+struct Progress {
+    version: Option<String>,
+    answered: bool,
+    /// When the watch began.
+    since: Instant,
+    events: bool,
+}
+
+impl Follower {
+    /// Follows it until the task is ended.
+    pub async fn run(self) {
+        let mut course = Course::new(self.timing);
+        let mut next = Next::List(Why::Start);
+        let mut due = Instant::now() + self.routine();
+        loop {
+            let style = matches!(next, Next::List(_)).then(|| course.style());
+            if let Next::List(why) = next
+                && why != Why::Start
+            {
+                self.status.relists(why.text());
+                tracing::debug!(plugin = "kubernetes", kind = self.kind.name(), reason = why.text(), "listing anew");
+            }
+            if style.is_some() {
+                due = Instant::now() + self.routine();
+            }
+            let version = match &next {
+                Next::List(_) => None,
+                Next::Watch(version) => Some(version.clone()),
+            };
+            let mut progress = Progress { version, answered: false, since: Instant::now(), events: false };
+            let how = match self.session(style, due, &mut progress).await {
+                Ok(how) => how,
+                Err(trouble) => {
+                    self.status.failed(&trouble, &self.connection.host());
+                    How::Trouble(trouble)
+                }
+            };
+            let Progress { version, answered, since, events } = progress;
+            let ended = Ended { version, listed: style, answered, lived: since.elapsed(), events, how };
+            let wait;
+            (next, wait) = course.after(&next, &ended);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The time to the next list that only time demands.
+    fn routine(&self) -> Duration {
+        self.timing.relist.mul_f64(0.8 + 0.4 * fastrand::f64())
+    }
+
+    /// A list, if a style is given, and a watch.
+    async fn session(&self, style: Option<Style>, due: Instant, progress: &mut Progress) -> Result<How, Trouble> {
+        match style {
+            Some(Style::Streaming) => return self.watch(true, due, progress).await,
+            Some(style) => {
+                progress.version = Some(self.pages(style).await?);
+                progress.since = Instant::now();
+            }
+            None => {}
+        }
+        self.watch(false, due, progress).await
+    }
+
+    /// A list by pages, or whole; the version that it is of.
+    async fn pages(&self, style: Style) -> Result<String, Trouble> {
+        self.tell(Event::Begin(self.kind));
+        let (mut first, mut token) = (None, None);
+        loop {
+            let limit = (style == Style::Pages).then(|| page_size(self.kind));
+            let whole = (style == Style::Whole).then(|| "0".to_owned());
+            let params = ListParams {
+                label_selector: self.labels(),
+                field_selector: self.fields(),
+                limit,
+                continue_token: token,
+                resource_version: whole,
+                ..ListParams::default()
+            };
+            let request = self.resource().list(&params).map_err(|error| Trouble::Nonsense(error.to_string()))?;
+            let (permit, waited) = self.connection.limiter.admit().await;
+            let body = self.connection.get(request, Some(waited)).await?;
+            let body = Lines::new(body, MAX).all(self.timing.page, || self.status.seen()).await?;
+            drop(permit);
+            // A body that was cut is no JSON; so is half a page.
+            let page = decode::page(self.kind, &body, |change| self.change(change, None));
+            let page = page.map_err(|NotJson(error)| Trouble::Nonsense(error))?;
+            let version = first.get_or_insert(page.version);
+            match page.next {
+                Some(next) => token = Some(next),
+                None => {
+                    self.listed();
+                    return Ok(std::mem::take(version));
+                }
+            }
+            // A large page is work of some milliseconds: others want to go on, too.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A watch from the version of `progress` on, or with initial events, which are a full list.
+    async fn watch(&self, mut initial: bool, due: Instant, progress: &mut Progress) -> Result<How, Trouble> {
+        let (least, most) = self.timing.watch;
+        let lasts = least + (most - least).mul_f64(fastrand::f64());
+        let params = WatchParams {
+            label_selector: self.labels(),
+            field_selector: self.fields(),
+            timeout: Some((lasts.as_secs() as u32).max(1)),
+            bookmarks: true,
+            send_initial_events: initial,
+        };
+        let version = progress.version.clone().unwrap_or_default();
+        let request = self.resource().watch(&params, &version).map_err(|error| Trouble::Nonsense(error.to_string()))?;
+        // A streaming list is under way until its end.
+        let (mut permit, mut waited) = (None, None);
+        if initial {
+            let (admitted, after) = self.connection.limiter.admit().await;
+            (permit, waited) = (admitted, Some(after));
+        }
+        progress.since = Instant::now();
+        let body = self.connection.get(request, waited).await?;
+        progress.answered = true;
+        self.status.seen();
+        if initial {
+            self.tell(Event::Begin(self.kind));
+        }
+        let mut lines = Lines::new(body, MAX);
+        let since = Instant::now();
+        loop {
+            let silence = match initial {
+                true if since.elapsed() > self.timing.initial_all => {
+                    let limit = self.timing.initial_all;
+                    return Err(Trouble::Silence { what: "end of the initial events", limit });
+                }
+                true => self.timing.initial,
+                false => lasts + self.timing.grace,
+            };
+            let line = tokio::select! {
+                line = lines.next(silence, || self.status.seen()) => line?,
+                () = tokio::time::sleep_until(due), if !initial => return Ok(How::Due),
+            };
+            let Some(line) = line else {
+                return if initial { Err(Trouble::Cut) } else { Ok(How::Closed) };
+            };
+            if line.is_empty() {
+                continue;
+            }
+            match decode::event(self.kind, line).map_err(|NotJson(error)| Trouble::Nonsense(error))? {
+                Said::Change { change, version } => {
+                    self.change(change, (!initial).then(SystemTime::now));
+                    progress.events = true;
+                    if !initial && !version.is_empty() {
+                        progress.version = Some(version);
+                    }
+                }
+                Said::Bookmark { version, initial_events_end } => {
+                    if !version.is_empty() && (!initial || initial_events_end) {
+                        progress.version = Some(version);
+                    }
+                    if initial && initial_events_end {
+                        initial = false;
+                        drop(permit.take());
+                        progress.since = Instant::now();
+                        progress.events = false;
+                        self.listed();
+                    }
+                }
+                Said::Refused(refusal) => return Err(Trouble::Refused(refusal)),
+            }
+        }
+    }
+
+    /// Applies one change. `live`: now, unless it is part of a list.
+    fn change(&self, change: Change, live: Option<SystemTime>) {
+        match change {
+            Change::Upsert { object, last_change, ignored } => {
+                if let Some(invalid) = ignored.first() {
+                    let key = object.key();
+                    self.status.ignored(|| format!("{} {}/{}: {invalid}", self.kind.name(), key.ns, key.name));
+                }
+                let service = match &object {
+                    Object::EndpointSlice(slice) if live.is_some() => service_key(&slice.key.ns, &slice.service),
+                    _ => None,
+                };
+                self.tell(Event::Upsert(object));
+                if let (Some(service), Some(now), Some(at)) = (service, live, last_change) {
+                    self.programmed(&service, now, &at);
+                }
+            }
+            Change::Keep(key) => self.tell(Event::Keep(self.kind, key)),
+            Change::Remove(key) => self.tell(Event::Remove(self.kind, key)),
+            Change::Bad { key, invalid } => {
+                let name = key.as_ref().map_or("without a name".to_owned(), |key| match &*key.ns {
+                    "" => key.name.to_string(),
+                    ns => format!("{ns}/{}", key.name),
+                });
+                self.status.bad_object(|| format!("{} {name} has no names: {invalid}", self.kind.name()));
+                if let Some(key) = key {
+                    self.tell(Event::Remove(self.kind, key));
+                }
+            }
+        }
+    }
+
+    /// A list is complete.
+    fn listed(&self) {
+        self.tell(Event::End(self.kind));
+        self.status.synced();
+    }
+
+    /// Tells the index.
+    fn tell(&self, event: Event) {
+        let mut writer = self.writer.lock();
+        writer.apply(event, unix_seconds());
+        self.status.objects(writer.count(self.kind));
+    }
+
+    /// Measures how long a change of endpoints took to reach the answers.
+    fn programmed(&self, service: &[u8], now: SystemTime, at: &str) {
+        let Ok(at) = at.parse::<k8s_openapi::jiff::Timestamp>() else { return };
+        let entry = self.writer.lock().index().entry(service);
+        // Only where its one Service is known, as in CoreDNS.
+        let Some(service) = entry.and_then(|entry| entry.service.clone()) else { return };
+        let since = now.duration_since(SystemTime::from(at)).unwrap_or_default();
+        self.status.metrics().programmed(service.shape == Shape::Headless, since);
+    }
+
+    fn resource(&self) -> Resource {
+        Resource::new(super::path(self.kind))
+    }
+
+    fn labels(&self) -> Option<String> {
+        self.selection.selector(self.kind).map(ToString::to_string).filter(|text| !text.is_empty())
+    }
+
+    fn fields(&self) -> Option<String> {
+        (self.kind == Kind::Pod).then(|| LIVE_PODS.to_owned())
+    }
+}
+
+/// Objects on a page: some megabytes of JSON at most.
+fn page_size(kind: Kind) -> u32 {
+    match kind {
+        Kind::Namespace | Kind::Service => 500,
+        Kind::EndpointSlice | Kind::Pod => 100,
+    }
+}
+
+/// Seconds since 1970, as a zone's serial.
+fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
+}

@@ -1,0 +1,111 @@
+//! The body of an answer: line by line for a watch, whole for a page of a list.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+
+use super::trouble::{Trouble, causes};
+
+/// The longest line or page that is taken, in octets. An object has at most 1.5 MiB in etcd; a page holds some hundred.
+pub const MAX: usize = 256 << 20;
+/// A buffer that has grown larger than this is given back when it is empty, in octets.
+const KEEP: usize = 64 << 10;
+
+/// Reads a body.
+pub struct Lines {
+    body: Body,
+    /// What has come and has not been given away yet starts at `from`; up to `searched` there is no line end.
+    buffer: Vec<u8>,
+    from: usize,
+    searched: usize,
+    most: usize,
+}
+
+impl Lines {
+    /// A reader of a body that takes at most `most` octets at once.
+    pub fn new(body: Body, most: usize) -> Lines {
+        Lines { body, buffer: Vec::new(), from: 0, searched: 0, most }
+    }
+
+    /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
+    /// an event. `seen` is called whenever something comes; nothing may be silent for longer than `silence`.
+    pub async fn next(&mut self, silence: Duration, mut seen: impl FnMut()) -> Result<Option<&[u8]>, Trouble> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+                let (start, end) = (self.from, self.searched + end);
+                self.from = end + 1;
+                self.searched = self.from;
+                return Ok(Some(&self.buffer[start..end]));
+            }
+            self.buffer.drain(..self.from);
+            self.from = 0;
+            if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
+                self.buffer = Vec::new();
+            }
+            self.searched = self.buffer.len();
+            if !self.fill(silence, "event").await? {
+                return Ok(None);
+            }
+            seen();
+        }
+    }
+
+    /// The whole body.
+    pub async fn all(mut self, silence: Duration, mut seen: impl FnMut()) -> Result<Vec<u8>, Trouble> {
+        while self.fill(silence, "more of a list").await? {
+            seen();
+        }
+        Ok(self.buffer)
+    }
+
+    /// Reads some more; whether there was more.
+    async fn fill(&mut self, limit: Duration, what: &'static str) -> Result<bool, Trouble> {
+        loop {
+            let frame = tokio::time::timeout(limit, self.body.frame()).await;
+            match frame.map_err(|_| Trouble::Silence { what, limit })? {
+                None => return Ok(false),
+                Some(Err(error)) => return Err(Trouble::Connection(causes(&error))),
+                Some(Ok(frame)) => {
+                    let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
+                    if self.buffer.len() + data.len() > self.most {
+                        return Err(Trouble::TooLong(self.most));
+                    }
+                    self.buffer.extend_from_slice(data);
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<Trouble>) {
+        let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), most);
+        let mut lines = Vec::new();
+        loop {
+            match reader.next(SOON, || {}).await {
+                Ok(Some(line)) => lines.push(String::from_utf8(line.to_vec()).unwrap()),
+                Ok(None) => return (lines, None),
+                Err(trouble) => return (lines, Some(trouble)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_come_one_by_one_and_half_a_line_does_not() {
+        assert_eq!(lines("a\n\nbc\nhalf", 99).await.0, ["a", "", "bc"]);
+        assert!(lines("", 99).await.0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_refused() {
+        let (lines, trouble) = lines(&"x".repeat(100), 99).await;
+        assert!(lines.is_empty() && matches!(trouble, Some(Trouble::TooLong(99))));
+    }
+}

@@ -1,0 +1,146 @@
+//! What can go wrong between this server and the API server.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::connection::ConnectionError;
+
+/// Why a list or a watch did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The connection cannot be made from what is configured.
+    #[error(transparent)]
+    Configuration(#[from] ConnectionError),
+    /// There was no connection, or it broke.
+    #[error("{0}")]
+    Connection(String),
+    /// Nothing came for too long.
+    #[error("no {what} within {} s", limit.as_secs())]
+    Silence {
+        /// What was waited for.
+        what: &'static str,
+        /// For how long.
+        limit: Duration,
+    },
+    /// The API server refused, by a status code or by an ERROR event.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// A body ended in the middle of a list.
+    #[error("the list ended in the middle")]
+    Cut,
+    /// One event or page is longer than any real one.
+    #[error("more than {0} octets at once")]
+    TooLong(usize),
+    /// What came is not what an API server sends.
+    #[error("not an answer of an API server: {0}")]
+    Nonsense(String),
+}
+
+impl Trouble {
+    /// The cause as a metric's label: one of a few.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Trouble::Configuration(_) => "configuration",
+            Trouble::Connection(_) => "connection",
+            Trouble::Silence { .. } => "silence",
+            Trouble::Cut => "cut",
+            Trouble::TooLong(_) => "too_long",
+            Trouble::Nonsense(_) => "nonsense",
+            Trouble::Refused(refusal) => match refusal.code {
+                400 => "400",
+                401 => "401",
+                403 => "403",
+                404 => "404",
+                410 => "410",
+                422 => "422",
+                429 => "429",
+                500 => "500",
+                503 => "503",
+                504 => "504",
+                _ => "other_status",
+            },
+        }
+    }
+
+    /// The status code, if the API server gave one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Trouble::Refused(refusal) => Some(refusal.code),
+            _ => None,
+        }
+    }
+
+    /// How long the API server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// A refusal of the API server: a `Status`, or a bare code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status, or the `code` of an ERROR event.
+    pub code: u16,
+    /// Its words; the HTTP status' own where it has none.
+    pub message: String,
+    /// How long it asks to wait: the header, or `details.retryAfterSeconds`.
+    pub retry_after: Option<Duration>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)
+    }
+}
+
+/// A `v1` Status.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Status {
+    kind: Option<String>,
+    code: Option<u16>,
+    message: Option<String>,
+    details: Option<Details>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: Option<u64>,
+}
+
+impl Refusal {
+    /// From a body that should be a Status. `http`: the status code and its words, for what is no Status.
+    pub fn parse(body: &[u8], http: (u16, &str)) -> Refusal {
+        let status: Status = serde_json::from_slice(body).unwrap_or_default();
+        let seconds = status.details.and_then(|details| details.retry_after_seconds).filter(|&seconds| seconds > 0);
+        let known = status.kind.as_deref() == Some("Status");
+        let message = status.message.filter(|text| known && !text.is_empty()).unwrap_or_else(|| http.1.to_owned());
+        Refusal {
+            code: status.code.filter(|_| known).unwrap_or(http.0),
+            message,
+            retry_after: seconds.map(Duration::from_secs),
+        }
+    }
+}
+
+/// An error with its causes, each told once: `client error (Connect): tcp connect error: Connection refused`.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&said);
+        }
+        next = error.source();
+    }
+    text
+}
