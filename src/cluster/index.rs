@@ -174,11 +174,6 @@ impl Index {
         self.reverse.read().has_within(first, last)
     }
 
-    /// How many objects of each kind are known: namespaces, Services, addresses of endpoints and Pods are by-products.
-    pub fn len(&self) -> usize {
-        self.services.len()
-    }
-
     /// Whether nothing at all is known: no Service, slice, namespace, Pod or address.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty() && self.pods.is_empty() && self.reverse.read().is_empty()
