@@ -172,6 +172,21 @@ fn a_check_tells_everything_and_its_status() {
 }
 
 #[test]
+fn a_corefile_on_standard_input_is_read_whole_or_refused() {
+    let folder = folder("stdin");
+    let check = |text: &str| {
+        let input = std::fs::File::open(file(&folder, "Corefile", text)).expect("a file");
+        let output = program().args(["-check", "-conf", "stdin"]).stdin(input).output().expect("the program runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(check(". {\n    whoami\n}\n"), (Some(0), "stdin: 0 errors, 0 warnings\n".to_owned()));
+    let (status, text) = check(&format!("{}. {{\n    whoami\n}}\n", " ".repeat(16 << 20)));
+    assert_eq!(status, Some(1));
+    assert!(text.starts_with("stdin:1:1 - Error during parsing: the configuration is longer than 16777216"), "{text}");
+    assert!(text.ends_with("stdin: 1 error, 0 warnings\n"), "{text}");
+}
+
+#[test]
 fn mistakes_of_the_start_are_one_line() {
     let folder = folder("start");
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");

@@ -17,7 +17,9 @@ use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use support::cluster::{STEP, Step, Subject, check_history, headless, sample, view};
+use support::answers::Subject;
+use support::cluster::{headless, sample, view};
+use support::history::{STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
 use support::{Choices, names};
 

@@ -2,7 +2,7 @@
 //! that follow a step of the history.
 #![no_main]
 
-use clusterdns_fuzz::support::cluster::{STEP, Step, check_history};
+use clusterdns_fuzz::support::history::{STEP, Step, check_history};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

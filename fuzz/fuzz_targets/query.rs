@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use clusterdns::chain::Transport;
 use clusterdns::cluster::Index;
 use clusterdns_fuzz::support::Choices;
-use clusterdns_fuzz::support::cluster::{Subject, sample, view};
+use clusterdns_fuzz::support::answers::Subject;
+use clusterdns_fuzz::support::cluster::{sample, view};
 use clusterdns_fuzz::support::messages::{check_answer, check_query};
 use libfuzzer_sys::fuzz_target;
 

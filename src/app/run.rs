@@ -1,7 +1,7 @@
 //! The program's life: what it prints, what it starts, and how it ends.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,13 +18,11 @@ use super::args::{Args, ArgsError, Task};
 use super::build::{self, Built, Chore, Listener, World, build};
 use super::follow::follow;
 use super::{COREDNS, VERSION, configuration, machine};
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, render_json, render_text};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, read_source, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
 
-/// The longest Corefile that is read from standard input, in octets.
-const MAX_STDIN: u64 = 16 << 20;
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long lines may take to be written at the end.
@@ -123,10 +121,9 @@ fn check(args: &Args) -> ExitCode {
     if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
+/// The Corefile on standard input.
 fn read_stdin() -> std::io::Result<String> {
-    let mut text = String::new();
-    std::io::stdin().take(MAX_STDIN).read_to_string(&mut text)?;
-    Ok(text)
+    read_source(std::io::stdin())
 }
 
 /// Serves until a signal ends it.

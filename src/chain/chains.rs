@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::later::{Continue, Later, Pending};
+use super::later::{Asked, Later, Pending};
 use super::plan::{Outcome, Plan, Resume};
 use super::{Client, Exchange, Sent, State, Transport, Zones};
 use crate::wire::encode::{encode, encode_error};
@@ -21,7 +21,8 @@ pub struct Block {
 #[derive(Default)]
 pub struct Chains {
     zones: Zones,
-    plans: Vec<Plan>,
+    /// The plan of each block.
+    pub(super) plans: Vec<Plan>,
     /// A plugin of some block wants other classes than IN (*chaos*, *forward*).
     other_classes: bool,
 }
@@ -117,29 +118,6 @@ impl Chains {
         }
         self.zones.find(&query.question).ok_or(Rcode::REFUSED)
     }
-
-    /// Takes a plan up again.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a `Pending`, of which some stay with the caller")]
-    pub(super) fn resume(
-        self: &Arc<Self>, block: usize, at: Resume, outcome: Continue, packet: &[u8], client: Client, now: Instant,
-        depth: u8, state: &mut State,
-    ) -> Outcome {
-        // It was parsed before it waited.
-        let Ok(query) = Query::parse(packet) else { return Outcome::Drop };
-        let plan = &self.plans[block];
-        let mut exchange = Exchange { query: &query, client, now, state, depth, chains: self, plan };
-        plan.resume(at, outcome, &mut exchange)
-    }
-
-    /// Writes a reply and tells the plugins what was sent.
-    #[expect(clippy::too_many_arguments, reason = "the parts of an exchange")]
-    pub(super) fn encode(
-        self: &Arc<Self>, block: usize, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
-        out: &mut [u8],
-    ) -> usize {
-        let plan = &self.plans[block];
-        Exchange { query, client, now, state, depth, chains: self, plan }.encode(out)
-    }
 }
 
 impl Exchange<'_> {
@@ -154,21 +132,20 @@ impl Exchange<'_> {
 
     /// All that a waiting query needs.
     fn pend(&mut self, block: usize, at: Resume, later: Later) -> Pending {
-        Pending {
+        let asked = Asked {
             packet: self.query.packet().into(),
             client: self.client,
             started: self.now,
             depth: self.depth,
             chains: self.chains.clone(),
             block,
-            at,
-            later,
             state: std::mem::take(self.state),
-        }
+        };
+        Pending { asked, at, later }
     }
 
     /// Writes the reply and tells the plugins what was sent; gives its length.
-    fn encode(&mut self, out: &mut [u8]) -> usize {
+    pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
         self.plan.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
         len

@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::Resume;
+use super::plan::{Outcome, Resume};
 use super::{Chains, Client, Exchange, MAX_DEPTH, State};
+use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, Rcode, Reply, Type};
 
@@ -34,74 +35,67 @@ pub struct Later {
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A query whose plan waits, with all that is needed to take it up again.
-pub struct Pending {
+/// A query, owned, with what it has collected: all that is needed to go on with it once it has waited.
+pub struct Asked {
     pub(super) packet: Box<[u8]>,
     pub(super) client: Client,
+    /// When it was read.
     pub(super) started: Instant,
     pub(super) depth: u8,
     pub(super) chains: Arc<Chains>,
+    /// The block that answers it.
     pub(super) block: usize,
-    pub(super) at: Resume,
-    pub(super) later: Later,
-    pub(super) state: State,
-}
-
-impl Pending {
-    /// Waits, takes the plan up again, and waits again where another plugin needs it. Gives the state with the reply
-    /// and the query's packet, or nothing where nothing is to be said.
-    pub async fn finish(self) -> Option<Finished> {
-        let Pending { packet, client, started, depth, chains, block, mut at, mut later, mut state } = self;
-        loop {
-            let (back, outcome) = (later.future)(state).await;
-            state = back;
-            let next = chains.resume(block, at, outcome, &packet, client, started, depth, &mut state);
-            match next {
-                super::plan::Outcome::Answered => break,
-                super::plan::Outcome::Drop => return None,
-                super::plan::Outcome::Later { at: next_at, later: next_later } => {
-                    (at, later) = (next_at, next_later);
-                }
-            }
-        }
-        Some(Finished { packet, client, started, depth, chains, block, state })
-    }
-
-    /// Ends it at once because too much waits already: the answer that its directive has for that.
-    pub fn overload(self) -> Finished {
-        let Pending { packet, client, started, depth, chains, block, later, mut state, .. } = self;
-        state.reply.clear();
-        state.reply.rcode = later.overload;
-        state.failure = Some(super::Failure::Overload(later.plugin));
-        Finished { packet, client, started, depth, chains, block, state }
-    }
-}
-
-/// A query that waited and now has its reply.
-pub struct Finished {
-    packet: Box<[u8]>,
-    client: Client,
-    started: Instant,
-    depth: u8,
-    chains: Arc<Chains>,
-    block: usize,
     /// What it has collected.
     pub state: State,
 }
 
-impl Finished {
-    /// Who asked.
-    pub fn client(&self) -> Client {
-        self.client
+/// A query whose plan waits.
+pub struct Pending {
+    pub(super) asked: Asked,
+    pub(super) at: Resume,
+    pub(super) later: Later,
+}
+
+impl Pending {
+    /// Waits, takes the plan up again, and waits again where another plugin needs it. Gives the query with its reply, or
+    /// nothing where nothing is to be said.
+    pub async fn finish(self) -> Option<Asked> {
+        let Pending { mut asked, mut at, mut later } = self;
+        loop {
+            let (state, outcome) = (later.future)(asked.state).await;
+            asked.state = state;
+            let next = asked.with_exchange(|exchange| exchange.plan.resume(at, outcome, exchange));
+            match next? {
+                Outcome::Answered => return Some(asked),
+                Outcome::Drop => return None,
+                Outcome::Later { at: next_at, later: next_later } => (at, later) = (next_at, next_later),
+            }
+        }
     }
 
+    /// Ends it at once because too much waits already: the answer that its directive has for that.
+    pub fn overload(self) -> Asked {
+        let Pending { mut asked, later, .. } = self;
+        asked.state.reply.clear();
+        asked.state.reply.rcode = later.overload;
+        asked.state.failure = Some(super::Failure::Overload(later.plugin));
+        asked
+    }
+}
+
+impl Asked {
     /// Writes the answer into `out` and tells the plugins; gives its length.
     pub fn encode(mut self, out: &mut [u8]) -> usize {
-        let Ok(query) = Query::parse(&self.packet) else {
-            // It was parsed before it waited.
-            return crate::wire::encode::encode_error(&self.packet, Rcode::SERVFAIL, out);
-        };
-        self.chains.encode(self.block, &query, self.client, self.started, self.depth, &mut self.state, out)
+        let len = self.with_exchange(|exchange| exchange.encode(out));
+        len.unwrap_or_else(|| encode_error(&self.packet, Rcode::SERVFAIL, out))
+    }
+
+    /// Goes on with it as the exchange that it was. `None` where the packet is no query, which it was before it waited.
+    fn with_exchange<T>(&mut self, go_on: impl FnOnce(&mut Exchange<'_>) -> T) -> Option<T> {
+        let Asked { packet, client, started, depth, chains, block, state } = self;
+        let query = Query::parse(packet).ok()?;
+        let plan = &chains.plans[*block];
+        Some(go_on(&mut Exchange { query: &query, client: *client, now: *started, state, depth: *depth, chains, plan }))
     }
 }
 
@@ -129,7 +123,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
         super::chains::Response::Silent => Inner::None,
         super::chains::Response::Later(pending) => Inner::Later(Box::pin(async move {
             match pending.finish().await {
-                Some(finished) => Box::new(finished.state.reply),
+                Some(asked) => Box::new(asked.state.reply),
                 None => {
                     let mut reply = Reply::new();
                     reply.rcode = Rcode::SERVFAIL;

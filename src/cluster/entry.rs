@@ -4,6 +4,7 @@
 //! slice's names. A Service's entry is replaced whole when anything of it changes; its slices are shared between the
 //! old entry and the new.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -71,11 +72,12 @@ impl Service {
 /// Addresses by family, each once, in their order.
 fn families(addresses: impl Iterator<Item = IpAddr>) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for address in addresses {
+    // The API server allows two; a manifest may hold any number.
+    let mut seen = HashSet::with_hasher(foldhash::fast::RandomState::default());
+    for address in addresses.filter(|&address| seen.insert(address)) {
         match address {
-            IpAddr::V4(address) if !v4.contains(&address) => v4.push(address),
-            IpAddr::V6(address) if !v6.contains(&address) => v6.push(address),
-            _ => {}
+            IpAddr::V4(address) => v4.push(address),
+            IpAddr::V6(address) => v6.push(address),
         }
     }
     (v4, v6)

@@ -174,11 +174,6 @@ impl Index {
         self.reverse.read().has_within(first, last)
     }
 
-    /// How many objects of each kind are known: namespaces, Services, addresses of endpoints and Pods are by-products.
-    pub fn len(&self) -> usize {
-        self.services.len()
-    }
-
     /// Whether nothing at all is known: no Service, slice, namespace, Pod or address.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty() && self.pods.is_empty() && self.reverse.read().is_empty()
@@ -325,8 +320,8 @@ impl IndexWriter {
                     changes.addresses.push(address);
                 }
                 if let Some((_, old)) = old {
-                    let gone = old.addresses.iter().filter(|address| !pod.addresses.contains(address));
-                    gone.for_each(|&address| self.remove_pod_address(&old.key, address, changes));
+                    gone(old.addresses.iter().copied(), pod.addresses.iter().copied())
+                        .for_each(|address| self.remove_pod_address(&old.key, address, changes));
                 }
             }
         }
@@ -408,16 +403,18 @@ impl IndexWriter {
         changes.services.push(key.into());
 
         let mut reverse = self.index.reverse.write();
-        for address in cluster_addresses(old).filter(|&address| !cluster_addresses(&new).any(|have| have == address)) {
-            reverse.remove(Role::Cluster, address, key);
-            changes.addresses.push(address);
-        }
-        for address in cluster_addresses(&new) {
-            if reverse.add(Role::Cluster, address, key) {
+        // What both entries share needs no look, a Service or a slice.
+        if old.service.as_ref().map(Arc::as_ptr) != new.service.as_ref().map(Arc::as_ptr) {
+            for address in gone(cluster_addresses(old), cluster_addresses(&new)) {
+                reverse.remove(Role::Cluster, address, key);
                 changes.addresses.push(address);
             }
+            for address in cluster_addresses(&new) {
+                if reverse.add(Role::Cluster, address, key) {
+                    changes.addresses.push(address);
+                }
+            }
         }
-        // Slices that both entries share need no look.
         for slice in changed(&old.slices, &new.slices) {
             for address in slice.addresses().filter(|&address| !new.has_address(address)) {
                 reverse.remove(Role::Endpoint, address, key);
@@ -459,6 +456,13 @@ fn changed<'a>(these: &'a [Arc<Slice>], those: &'a [Arc<Slice>]) -> impl Iterato
         let same = those.binary_search_by(|have| have.name.cmp(&slice.name));
         !same.is_ok_and(|at| Arc::ptr_eq(&those[at], slice))
     })
+}
+
+/// The addresses of `old` that are not in `new`.
+fn gone(old: impl Iterator<Item = IpAddr>, new: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let mut new: Vec<IpAddr> = new.collect();
+    new.sort_unstable();
+    old.filter(move |address| new.binary_search(address).is_err())
 }
 
 /// The cluster addresses of an entry's Service.

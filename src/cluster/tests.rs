@@ -209,3 +209,18 @@ fn one_cluster_address_has_one_name_whatever_came_first() {
         assert_eq!(bench.owners("10.96.0.9"), ReverseLookup::Service(b"\x01b\x01a"[..].into()));
     }
 }
+
+#[test]
+fn very_many_cluster_addresses_come_and_go() {
+    let mut bench = bench();
+    let address = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    let mut apply = |numbers: std::ops::Range<u32>| {
+        let twice = numbers.clone().chain(numbers).map(address).collect();
+        bench.apply(service("web", ServiceKind::ClusterIp(twice))).addresses.len()
+    };
+    // So many that comparing each with each would take minutes.
+    assert_eq!(apply(0..100_000), 100_000);
+    assert_eq!(apply(50_000..150_000), 100_000);
+    let gone = bench.apply(Event::Remove(Kind::Service, Key::new("a", "web")));
+    assert_eq!(gone.addresses.len(), 100_000);
+}

@@ -40,7 +40,7 @@ pub use duration::{DurationError, parse_duration};
 pub use key::{Key, Scheme, ZoneError, is_domain_name, normalize_zones, reverse_zones};
 pub use overlap::{Listen, check_keys};
 pub use render::{headline, render_json, render_text};
-pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span};
+pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span, read_source};
 pub use token::Token;
 
 /// What the caller knows about a name that stands where a directive must.

@@ -155,10 +155,7 @@ impl Files for RealFiles {
         if std::fs::metadata(path)?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        let mut bytes = Vec::new();
-        // One byte more than allowed, so that the reader of the answer sees that there is too much.
-        std::fs::File::open(path)?.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        read_source(std::fs::File::open(path)?)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
@@ -170,6 +167,14 @@ impl Files for RealFiles {
     fn env(&self, name: &str) -> Option<String> {
         std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
     }
+}
+
+/// Reads a text to its end, or one byte further than a configuration may be long, so that whoever parses it sees that
+/// there is too much. Bytes that are not UTF-8 are replaced.
+pub fn read_source(from: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Files and environment held in memory, for tests, fuzzing and for reading a text that may import nothing.

@@ -308,6 +308,22 @@ impl Reply {
         a.tail == b.tail && self.prefix(a) == self.prefix(b)
     }
 
+    /// The name of these labels (wire form, no final zero) and this tail, where it is some record's data already.
+    pub fn data_name(&self, labels: &[&[u8]], tail: Option<u8>) -> Option<NameRef> {
+        let len: usize = labels.iter().map(|part| part.len()).sum();
+        let tail = tail.unwrap_or(NO_TAIL);
+        let is_that = |name: &NameRef| {
+            let mut rest = self.prefix(*name);
+            let all = labels.iter().all(|part| rest.strip_prefix(*part).map(|after| rest = after).is_some());
+            all && rest.is_empty()
+        };
+        let names = self.records.iter().filter_map(|record| match record.rdata {
+            Rdata::Name(name) => Some(name),
+            _ => None,
+        });
+        names.filter(|name| usize::from(name.len) == len && name.tail == tail).find(is_that)
+    }
+
     /// A name in full, for whom `question` is the question's name as sent.
     pub fn full_name(&self, name: NameRef, question: Name<'_>) -> super::NameBuf {
         let mut wire = self.prefix(name).to_vec();

@@ -12,7 +12,7 @@ use clusterdns::wire::{
 use hickory_proto::op::Message;
 
 use super::Choices;
-use super::cluster::{Subject, n, packet};
+use super::answers::{Subject, n, packet};
 use super::told::{self, Told};
 
 //--- Replies

@@ -1,7 +1,9 @@
 //! What the properties (`tests/properties.rs`) and the fuzz targets (`fuzz/`) share: cases made of octets, and the checks
 //! that hold for each of them. A check panics where the property does not hold.
 
+pub mod answers;
 pub mod cluster;
+pub mod history;
 pub mod messages;
 pub mod names;
 pub mod told;

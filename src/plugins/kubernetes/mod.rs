@@ -11,6 +11,8 @@ pub mod config;
 mod external;
 mod metadata;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -141,6 +141,9 @@ impl Stanza {
         let target = reply.name(&[name.key, SVC], Some(tail));
         let mut earlier = None;
         for port in service.ports.iter().filter(|port| found.wants_port(port)) {
+            if reply.is_full() {
+                return;
+            }
             // A port that stands once for TCP and once for UDP makes one record.
             if let Some(number) = port.number
                 && earlier != Some(number)
@@ -166,8 +169,10 @@ impl Stanza {
         found: &Found<'_>,
     ) {
         collect_rows(found, scratch);
-        let candidates = scratch.iter().map(|&packed| found.count_ports(&row(found, packed).slice().ports)).sum();
-        let weight = weight(candidates);
+        // They stand slice by slice as yet, and a slice's rows have the same ports.
+        let slices = scratch.chunk_by(|a, b| a >> 32 == b >> 32);
+        let candidates = slices.map(|rows| rows.len() * found.count_ports(&row(found, rows[0]).slice().ports));
+        let weight = weight(candidates.sum());
         let pod_names = self.answers.view.endpoint_pod_names;
         // Rows of one endpoint name come together, so that no record is made twice.
         let name_key = |packed: u64| EndpointKey::new(row(found, packed), pod_names);
@@ -188,20 +193,30 @@ impl Stanza {
             }
             let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
             let first = reply.records().len();
+            let mut earlier: Option<Row<'_>> = None;
             for &packed in group {
+                if reply.is_full() {
+                    return;
+                }
                 let row = row(found, packed);
-                for port in row.slice().ports.iter().filter(|port| found.wants_port(port)) {
-                    let Some(number) = port.number else { continue };
-                    if !reply.records()[first..].iter().any(|record| srv_port(record) == Some(number)) {
-                        self.service(reply, weight, number, target);
+                // Without a port that has a number there is no record to make. The address may have one in another slice.
+                if !has_number(&row.slice().ports, found) {
+                    continue;
+                }
+                // A slice's ports are those of each of its rows.
+                if earlier.is_none_or(|earlier| !std::ptr::eq(earlier.slice(), row.slice())) {
+                    let ports = row.slice().ports.iter().filter(|port| found.wants_port(port));
+                    for number in ports.filter_map(|port| port.number) {
+                        if !reply.records()[first..].iter().any(|record| srv_port(record) == Some(number)) {
+                            self.service(reply, weight, number, target);
+                        }
                     }
                 }
-                // Another slice may have the address too, with or without a port that has a number.
-                let (_, rdata) = address_data(row.address());
-                let again = reply.records()[first..].iter().any(|record| record.rdata == rdata);
-                if !again && has_number(&row.slice().ports, found) {
+                // Rows are sorted by address, so that the same one in another slice comes next.
+                if earlier.is_none_or(|earlier| earlier.address() != row.address()) {
                     self.target_address(reply, target, row.address());
                 }
+                earlier = Some(row);
             }
         }
     }
@@ -289,22 +304,18 @@ impl Stanza {
 
     /// The zone's NS records: the Services in front of this server, or `ns.dns` where no endpoint has its address.
     fn name_servers(&self, reply: &mut Reply, tail: u8, zone: &Zone) {
-        self.own_names(|labels, address| {
+        self.own_names(reply, |reply, labels, address| {
             if labels.iter().map(|part| part.len()).sum::<usize>() + zone.name.as_wire().len() > MAX_LEN {
                 return;
             }
-            let new = reply.name(labels, Some(tail));
-            let made = reply.records().iter().find_map(|record| match record.rdata {
-                Rdata::Name(name) if reply.same_name(name, new) => Some(name),
-                _ => None,
-            });
-            let name = made.unwrap_or(new);
+            let (_, rdata) = address_data(address);
+            let made = reply.data_name(labels, Some(tail));
+            let name = made.unwrap_or_else(|| reply.name(labels, Some(tail)));
             if made.is_none() {
                 reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
             }
-            let (_, rdata) = address_data(address);
-            let again = reply.section(Section::Additional).any(|record| record.owner == name && record.rdata == rdata);
-            if !again {
+            let is_same = |record: &Record| record.owner == name && record.rdata == rdata;
+            if made.is_none() || !reply.section(Section::Additional).any(is_same) {
                 self.target_address(reply, name, address);
             }
         });
@@ -312,7 +323,7 @@ impl Stanza {
 
     /// `ns.dns`.
     pub(super) fn name_server(&self, reply: &mut Reply, qtype: Type) -> Said {
-        self.own_names(|_, address| {
+        self.own_names(reply, |reply, _, address| {
             let (rtype, rdata) = address_data(address);
             if rtype == qtype && !reply.records().iter().any(|record| record.rdata == rdata) {
                 reply.answer(rtype, self.answers.ttl, rdata);
@@ -321,8 +332,14 @@ impl Stanza {
         said(reply)
     }
 
-    /// The name server's names (labels below the zone, in wire form) and addresses (CoreDNS `nsAddrs`).
-    fn own_names(&self, mut visit: impl FnMut(&[&[u8]], IpAddr)) {
+    /// Makes records of the name server's names (labels below the zone, in wire form) and addresses (CoreDNS `nsAddrs`),
+    /// for as long as the reply takes more.
+    fn own_names(&self, reply: &mut Reply, mut make: impl FnMut(&mut Reply, &[&[u8]], IpAddr)) {
+        let mut visit = |labels: &[&[u8]], address| {
+            if !reply.is_full() {
+                make(reply, labels, address);
+            }
+        };
         let mut found = false;
         for &own in &self.own {
             for key in self.index.endpoint_owners(own) {
