@@ -203,7 +203,6 @@ fn mistakes_of_the_start_are_one_line() {
             vec!["-conf", &cluster, "-manifests", "/nowhere"],
             "manifests: /nowhere: no such file or directory\n".to_owned(),
         ),
-        (vec!["-conf", &cluster], "plugin/kubernetes: there is no cluster to serve".to_owned()),
         (vec!["extra"], "extra command line arguments: [extra]\n".to_owned()),
     ] {
         let (status, _, errors) = told(&run(&words));
@@ -212,6 +211,25 @@ fn mistakes_of_the_start_are_one_line() {
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
     drop(socket);
+}
+
+#[test]
+fn an_api_server_that_cannot_be_reached_as_configured_is_an_error_with_its_place() {
+    let folder = folder("api");
+    for (name, properties, message) in [
+        ("pod", "", "not in a Pod with a ServiceAccount token"),
+        ("kubeconfig", "kubeconfig /nowhere/config", "kubeconfig /nowhere/config: failed to read kubeconfig"),
+        ("url", "endpoint https://a!b:6443", "endpoint \"https://a!b:6443\" is not a URL"),
+        ("scheme", "endpoint ftp://10.0.0.1", "endpoint \"ftp://10.0.0.1\" is not a URL: neither http nor https"),
+        ("tls", "endpoint https://127.0.0.1:1\n tls /nowhere/cert key ca", "tls /nowhere/cert: No such file"),
+    ] {
+        let conf = file(&folder, name, &format!(". {{\n  kubernetes cluster.local {{\n {properties}\n }}\n}}\n"));
+        let output = program().args(["-conf", &conf]).env_remove("KUBERNETES_SERVICE_HOST").output().expect("it runs");
+        let (status, _, errors) = told(&output);
+        assert_eq!(status, Some(1), "{errors}");
+        let start = format!("{conf}:2:3 - plugin/kubernetes: {message}");
+        assert!(errors.starts_with(&start), "{errors}\nexpected {start}");
+    }
 }
 
 #[test]

@@ -36,7 +36,8 @@ impl Step {
             Kind::Service,
         ]);
         match act {
-            0..=8 => Step::Event(Event::Upsert(object(&mut choices, kind))),
+            0..=7 => Step::Event(Event::Upsert(object(&mut choices, kind))),
+            8 => Step::Event(Event::Keep(kind, key(&mut choices, kind))),
             9..=11 => Step::Event(Event::Remove(kind, key(&mut choices, kind))),
             12 => Step::Event(Event::Begin(kind)),
             13 => Step::Event(Event::End(kind)),
@@ -63,6 +64,11 @@ impl Model {
                     named.insert(key.clone());
                 }
                 self.objects.insert((kind, key), object.clone());
+            }
+            Event::Keep(kind, key) => {
+                if let Some(named) = self.named.get_mut(kind) {
+                    named.insert(key.clone());
+                }
             }
             Event::Remove(kind, key) => drop(self.objects.remove(&(*kind, key.clone()))),
             Event::End(kind) => {

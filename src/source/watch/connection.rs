@@ -125,7 +125,9 @@ fn endpoint(url: &str, tls: Option<&[PathBuf; 3]>) -> Result<Config, ConnectionE
         (false, None) => format!("http://{url}"),
     };
     let uri: http::Uri = full.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+    let of_host = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet);
+    let host = uri.host().is_some_and(|host| !host.is_empty() && host.bytes().all(of_host));
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || !host {
         return Err(wrong("neither http nor https with a host".to_owned()));
     }
     let mut config = Config::new(uri);
@@ -188,6 +190,8 @@ struct Current {
     made: Instant,
     client: Client,
     host: String,
+    /// It did not work.
+    doubtful: bool,
 }
 
 impl std::fmt::Debug for Current {
@@ -207,26 +211,28 @@ impl Connection {
         self.current().await.map(drop)
     }
 
-    /// Forgets the client: the next request is made by a new one.
-    pub fn forget(&self) {
-        *self.current.lock() = None;
+    /// Whatever the client was made of may have changed: it is made anew for the next request.
+    fn doubt(&self) {
+        if let Some(current) = self.current.lock().as_mut() {
+            current.doubtful = true;
+        }
     }
 
-    /// Host and port of the API server; empty before the first request.
-    pub fn host(&self) -> String {
-        self.current.lock().as_ref().map(|current| current.host.clone()).unwrap_or_default()
+    /// Host and port of the API server; `None` as long as its configuration could not be read.
+    pub fn host(&self) -> Option<String> {
+        self.current.lock().as_ref().map(|current| current.host.clone())
     }
 
     /// The client, made anew where it is old.
     async fn current(&self) -> Result<Current, ConnectionError> {
         let known = self.current.lock().clone();
-        if let Some(current) = known.as_ref().filter(|current| current.made.elapsed() < FRESH) {
+        if let Some(current) = known.as_ref().filter(|current| !current.doubtful && current.made.elapsed() < FRESH) {
             return Ok(current.clone());
         }
         let made = async {
             let config = self.server.config().await?;
             let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
-            Ok(Current { made: Instant::now(), client: client(config)?, host })
+            Ok(Current { made: Instant::now(), client: client(config)?, host, doubtful: false })
         };
         match (made.await, known) {
             (Ok(current), _) => {
@@ -255,7 +261,7 @@ impl Connection {
             Ok(Err(error)) => {
                 self.metrics.failed(&host);
                 // What was made of a file that has changed since may be the reason.
-                self.forget();
+                self.doubt();
                 return Err(Trouble::Connection(causes(&error)));
             }
             Err(_) => {
@@ -269,7 +275,7 @@ impl Connection {
             return Ok(answer.into_body());
         }
         if answer.status() == http::StatusCode::UNAUTHORIZED {
-            self.forget();
+            self.doubt();
         }
         Err(Trouble::Refused(refusal(answer).await))
     }

@@ -328,7 +328,7 @@ impl Follower {
             let how = match self.session(style, due, &mut progress).await {
                 Ok(how) => how,
                 Err(trouble) => {
-                    self.status.failed(&trouble, &self.connection.host());
+                    self.status.failed(&trouble, self.connection.host());
                     How::Trouble(trouble)
                 }
             };

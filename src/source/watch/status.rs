@@ -167,7 +167,7 @@ impl Status {
     }
 
     /// A list or watch has failed.
-    pub fn failed(&self, trouble: &Trouble, host: &str) {
+    pub fn failed(&self, trouble: &Trouble, host: Option<String>) {
         self.metrics.errors.with_label_values(&[self.kind.name(), trouble.reason()]).inc();
         let age = self.shared.seen.lock().unwrap_or(self.born).elapsed();
         self.log.trouble(self.kind, trouble, host, self.is_synced().then_some(age));
@@ -210,7 +210,7 @@ struct Told {
 
 impl Complaints {
     /// Tells of a trouble, if it has not been told of within the last minute. `age`: of the state that is served on.
-    fn trouble(&self, kind: Kind, trouble: &Trouble, host: &str, age: Option<Duration>) {
+    fn trouble(&self, kind: Kind, trouble: &Trouble, host: Option<String>, age: Option<Duration>) {
         // A refusal is about a resource; a broken connection is the same for all of them.
         let of = trouble.code().map(|_| kind);
         if !self.due(of, trouble.reason(), kind) {
@@ -219,20 +219,17 @@ impl Complaints {
         let resource = super::resource(kind);
         let meanwhile = match age {
             Some(age) => format!("serving the last known state, {} s old", age.as_secs()),
-            None => "cluster names are SERVFAIL until it is".to_owned(),
+            None => "cluster names are SERVFAIL until a list is complete".to_owned(),
         };
-        let host = if host.is_empty() { "the API server" } else { host };
+        let host = host.as_deref().unwrap_or("the API server");
         match trouble {
             Trouble::Configuration(error) => {
                 tracing::error!(plugin = "kubernetes", "{error}; {meanwhile}; trying again");
             }
             Trouble::Refused(refusal) => {
-                tracing::error!(
-                    plugin = "kubernetes",
-                    "{host} refuses {resource}: {refusal}; {meanwhile}; trying again"
-                );
+                tracing::error!(plugin = "kubernetes", "{host}: {resource}: {refusal}; {meanwhile}; trying again");
             }
-            _ => tracing::warn!(plugin = "kubernetes", "{host}: {resource}: {trouble}; {meanwhile}; trying again"),
+            _ => tracing::warn!(plugin = "kubernetes", "{host}: {trouble}; {meanwhile}; trying again"),
         }
     }
 

@@ -134,11 +134,13 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let said = error.to_string();
-        if !text.contains(&said) {
+        // The client's own word for "one of the layers".
+        let said = said.strip_prefix("ServiceError: ").unwrap_or(&said);
+        if !text.contains(said) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&said);
+            text.push_str(said);
         }
         next = error.source();
     }
