@@ -10,6 +10,7 @@
 
 mod backoff;
 mod connection;
+mod course;
 mod decode;
 mod follow;
 mod limits;
@@ -26,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 pub use connection::{ConnectionError, Server};
-pub use follow::Timing;
+pub use course::Timing;
 pub use limits::Limits;
 pub use status::Metrics;
 

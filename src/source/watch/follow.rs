@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A list is applied object by object into the live index, and what it did not name is gone at its end; nothing is held
-//! twice, and nothing is missing for a moment. [`Course`] decides what comes next; it has no clock and no connection.
+//! twice, and nothing is missing for a moment. [`Course`] decides what comes next.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,8 +18,8 @@ use kube::core::request::Request as Resource;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::backoff::{Backoff, Pace};
 use super::connection::Connection;
+use super::course::{Course, Ended, How, Next, Style, Timing, Why};
 use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX};
 use super::status::Status;
@@ -32,251 +32,6 @@ use crate::source::Selection;
 
 /// Pods that have run to their end have no names (CoreDNS sends the same selector).
 const LIVE_PODS: &str = "status.phase!=Failed,status.phase!=Succeeded,status.phase!=Unknown";
-
-/// Times that a test would rather not wait for.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Waits after troubles.
-    pub pace: Pace,
-    /// How long a watch may last, from and to. Below the 240 s after which load balancers forget a silent flow.
-    pub watch: (Duration, Duration),
-    /// How much longer a watch may be silent than it may last.
-    pub grace: Duration,
-    /// How long a page of a list may pause.
-    pub page: Duration,
-    /// How long the initial events of a streaming list may pause; then pages are tried.
-    pub initial: Duration,
-    /// How long they may take in all.
-    pub initial_all: Duration,
-    /// A watch that ends sooner than this without an event has not worked.
-    pub brief: Duration,
-    /// How often everything is listed anew, give or take a fifth, whatever the watch says.
-    pub relist: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        let seconds = Duration::from_secs;
-        Timing {
-            pace: Pace::default(),
-            watch: (seconds(200), seconds(230)),
-            grace: seconds(10),
-            page: seconds(30),
-            initial: seconds(10),
-            initial_all: seconds(60),
-            brief: seconds(1),
-            relist: seconds(30 * 60),
-        }
-    }
-}
-
-/// Why a list is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing is known yet.
-    Start,
-    /// The version that the watch asked for is no longer kept (410).
-    Expired,
-    /// The API server does not know that version yet (504): its store may have been restored.
-    TooLarge,
-    /// An ERROR event, or a refusal of the watch.
-    Refused,
-    /// The API server was gone for a while, and may have come back with another store.
-    Outage,
-    /// Watches end at once, again and again.
-    Closed,
-    /// Time for it.
-    Routine,
-}
-
-impl Why {
-    fn text(self) -> &'static str {
-        match self {
-            Why::Start => "start",
-            Why::Expired => "expired",
-            Why::TooLarge => "version_too_large",
-            Why::Refused => "refused",
-            Why::Outage => "outage",
-            Why::Closed => "closed",
-            Why::Routine => "routine",
-        }
-    }
-}
-
-/// What is done next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A full list, then a watch.
-    List(Why),
-    /// A watch from this version on.
-    Watch(String),
-}
-
-/// How a full list is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// As the first events of a watch, object by object.
-    Streaming,
-    /// Page by page.
-    Pages,
-    /// All at once, from the API server's cache: where the pages of a list expire faster than they can be read.
-    Whole,
-}
-
-/// How far a list and watch got.
-#[derive(Debug)]
-pub struct Ended {
-    /// The version that it reached; `None` if its list was not completed.
-    pub version: Option<String>,
-    /// It began with a list, in this style.
-    pub listed: Option<Style>,
-    /// The watch was answered, so that there was a connection.
-    pub answered: bool,
-    /// How long the watch lasted.
-    pub lived: Duration,
-    /// It carried an event.
-    pub events: bool,
-    /// Why it ended.
-    pub how: How,
-}
-
-/// Why a watch ended.
-#[derive(Debug)]
-pub enum How {
-    /// The API server closed it.
-    Closed,
-    /// The time for a full list has come.
-    Due,
-    /// Something went wrong.
-    Trouble(Trouble),
-}
-
-/// Decides what comes next.
-#[derive(Debug)]
-pub struct Course {
-    backoff: Backoff,
-    timing: Timing,
-    style: Style,
-    /// How often in turn the pages of a list have expired.
-    expired_pages: u32,
-    /// How many watches in turn have ended at once without an event.
-    brief: u32,
-}
-
-impl Course {
-    /// A course at its start.
-    pub fn new(timing: Timing) -> Course {
-        Course { backoff: Backoff::new(timing.pace), timing, style: Style::Streaming, expired_pages: 0, brief: 0 }
-    }
-
-    /// How the next list is asked for.
-    pub fn style(&self) -> Style {
-        self.style
-    }
-
-    /// What comes after `ended`, and after how long.
-    pub fn after(&mut self, was: &Next, ended: &Ended) -> (Next, Duration) {
-        match &ended.version {
-            None => {
-                let why = if let Next::List(why) = was { *why } else { Why::Refused };
-                (Next::List(why), self.list_failed(ended))
-            }
-            Some(version) => {
-                if ended.listed.is_some() {
-                    self.expired_pages = 0;
-                }
-                self.backoff.lived(ended.lived);
-                self.watch_ended(version, ended)
-            }
-        }
-    }
-
-    /// The wait before the next list, and its style.
-    fn list_failed(&mut self, ended: &Ended) -> Duration {
-        let How::Trouble(trouble) = &ended.how else {
-            // A watch that ends before the end of its initial events is of a server that does not know them.
-            if ended.listed == Some(Style::Streaming) {
-                self.style = Style::Pages;
-            }
-            return self.backoff.next(None);
-        };
-        match (ended.listed, trouble) {
-            // Servers before 1.32 refuse streaming lists, very old ones never end the initial events; a role may allow
-            // `list` and not `watch`. Pages then say what is wrong, if anything is.
-            (Some(Style::Streaming), Trouble::Refused(refusal))
-                if (400..500).contains(&refusal.code) && !matches!(refusal.code, 401 | 429) =>
-            {
-                self.style = Style::Pages;
-                self.backoff.spread()
-            }
-            (Some(Style::Streaming), Trouble::Silence { what: "event" | "end of the initial events", .. }) => {
-                self.style = Style::Pages;
-                self.backoff.spread()
-            }
-            (Some(Style::Pages), Trouble::Refused(refusal)) if refusal.code == 410 => {
-                self.expired_pages += 1;
-                if self.expired_pages >= 3 {
-                    self.style = Style::Whole;
-                }
-                self.backoff.next(None)
-            }
-            _ => self.wait_for(trouble),
-        }
-    }
-
-    /// What follows a watch that had a version.
-    fn watch_ended(&mut self, version: &str, ended: &Ended) -> (Next, Duration) {
-        let again = || Next::Watch(version.to_owned());
-        if ended.lived >= self.timing.brief || ended.events {
-            self.brief = 0;
-        }
-        match &ended.how {
-            How::Due => {
-                // The API server may have learnt it meanwhile.
-                self.style = Style::Streaming;
-                (Next::List(Why::Routine), Duration::ZERO)
-            }
-            How::Closed if ended.lived + self.timing.grace >= self.timing.watch.0 => (again(), Duration::ZERO),
-            How::Closed if self.brief == 0 && (ended.lived >= self.timing.brief || ended.events) => {
-                // Closed before its time: the API server is going away, and all its watches with it.
-                let wait =
-                    if ended.lived >= self.timing.pace.calm { self.backoff.spread() } else { self.backoff.next(None) };
-                (again(), wait)
-            }
-            How::Closed => {
-                self.brief += 1;
-                if self.brief < 3 {
-                    return (again(), self.backoff.next(None));
-                }
-                self.brief = 0;
-                (Next::List(Why::Closed), self.backoff.next(None))
-            }
-            How::Trouble(trouble) => {
-                let wait = self.wait_for(trouble);
-                let next = match trouble.code() {
-                    Some(410) => Next::List(Why::Expired),
-                    Some(504) => Next::List(Why::TooLarge),
-                    // These say nothing of the version.
-                    Some(401 | 429 | 502 | 503) => again(),
-                    Some(_) => Next::List(Why::Refused),
-                    // What was there before an outage may not be there after it: a restored store counts its versions
-                    // from an older one, and no watch would tell.
-                    None if !ended.answered => Next::List(Why::Outage),
-                    None => again(),
-                };
-                (next, wait)
-            }
-        }
-    }
-
-    fn wait_for(&mut self, trouble: &Trouble) -> Duration {
-        match trouble.code() {
-            // Only a person can mend that.
-            Some(403) => self.backoff.longest(),
-            _ => self.backoff.next(trouble.retry_after()),
-        }
-    }
-}
 
 /// Follows one kind.
 pub struct Follower {
@@ -297,6 +52,8 @@ pub struct Follower {
 /// How far a session has got.
 struct Progress {
     version: Option<String>,
+    /// Why its list is made, if it begins with one.
+    why: Why,
     answered: bool,
     /// When the watch began.
     since: Instant,
@@ -311,20 +68,14 @@ impl Follower {
         let mut due = Instant::now() + self.routine();
         loop {
             let style = matches!(next, Next::List(_)).then(|| course.style());
-            if let Next::List(why) = next
-                && why != Why::Start
-            {
-                self.status.relists(why.text());
-                tracing::debug!(plugin = "kubernetes", kind = self.kind.name(), reason = why.text(), "listing anew");
-            }
             if style.is_some() {
                 due = Instant::now() + self.routine();
             }
-            let version = match &next {
-                Next::List(_) => None,
-                Next::Watch(version) => Some(version.clone()),
+            let (version, why) = match &next {
+                Next::List(why) => (None, *why),
+                Next::Watch(version) => (Some(version.clone()), Why::Start),
             };
-            let mut progress = Progress { version, answered: false, since: Instant::now(), events: false };
+            let mut progress = Progress { version, why, answered: false, since: Instant::now(), events: false };
             let how = match self.session(style, due, &mut progress).await {
                 Ok(how) => how,
                 Err(trouble) => {
@@ -332,7 +83,7 @@ impl Follower {
                     How::Trouble(trouble)
                 }
             };
-            let Progress { version, answered, since, events } = progress;
+            let Progress { version, answered, since, events, .. } = progress;
             let ended = Ended { version, listed: style, answered, lived: since.elapsed(), events, how };
             let wait;
             (next, wait) = course.after(&next, &ended);
@@ -350,7 +101,7 @@ impl Follower {
         match style {
             Some(Style::Streaming) => return self.watch(true, due, progress).await,
             Some(style) => {
-                progress.version = Some(self.pages(style).await?);
+                progress.version = Some(self.pages(style, progress.why).await?);
                 progress.since = Instant::now();
             }
             None => {}
@@ -359,7 +110,7 @@ impl Follower {
     }
 
     /// A list by pages, or whole; the version that it is of.
-    async fn pages(&self, style: Style) -> Result<String, Trouble> {
+    async fn pages(&self, style: Style, why: Why) -> Result<String, Trouble> {
         self.tell(Event::Begin(self.kind));
         let (mut first, mut token) = (None, None);
         loop {
@@ -385,7 +136,7 @@ impl Follower {
             match page.next {
                 Some(next) => token = Some(next),
                 None => {
-                    self.listed();
+                    self.listed(why);
                     return Ok(std::mem::take(version));
                 }
             }
@@ -458,7 +209,7 @@ impl Follower {
                         drop(permit.take());
                         progress.since = Instant::now();
                         progress.events = false;
-                        self.listed();
+                        self.listed(progress.why);
                     }
                 }
                 Said::Refused(refusal) => return Err(Trouble::Refused(refusal)),
@@ -499,8 +250,12 @@ impl Follower {
     }
 
     /// A list is complete.
-    fn listed(&self) {
+    fn listed(&self, why: Why) {
         self.tell(Event::End(self.kind));
+        if why != Why::Start {
+            self.status.relisted(why.text());
+            tracing::debug!(plugin = "kubernetes", kind = self.kind.name(), reason = why.text(), "listed anew");
+        }
         self.status.synced();
     }
 

@@ -161,8 +161,8 @@ impl Status {
         self.shared.synced.load(Ordering::Relaxed)
     }
 
-    /// A list begins that is not the first.
-    pub fn relists(&self, reason: &str) {
+    /// A list is complete that was not the first.
+    pub fn relisted(&self, reason: &str) {
         self.metrics.relists.with_label_values(&[self.kind.name(), reason]).inc();
     }
 
