@@ -104,6 +104,25 @@ fn the_order_to_end_sends_clients_away_before_it_ends() {
     assert!(start.elapsed() >= Duration::from_secs(1), "it has waited");
 }
 
+/// B06, B07: the API server does not answer.
+#[test]
+fn a_server_without_its_cluster_lives_and_is_not_ready() {
+    // Connections are made and nothing is said.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let endpoint = silent.local_addr().expect("an address");
+    let stanza = format!("cluster.local {{\n        endpoint http://{endpoint}\n        startup_timeout 100ms\n    }}");
+    let corefile = COREFILE.replace("cluster.local in-addr.arpa ip6.arpa", &stanza);
+    let conf = file(&folder("operations"), "waits", &corefile);
+    let server = Running::start(&["-conf", &conf]);
+    assert_eq!(get(server.page("health"), "/health"), (200, "OK".to_owned()));
+    let (status, body) = get(server.page("ready"), "/ready");
+    assert_eq!((status, body.as_str()), (503, "kubernetes\nkubernetes: Namespace, Service, EndpointSlice"));
+    // The server's first lines are those of its pages: they are there before the cluster is waited for.
+    let first = server.lines.iter().position(|line| line.contains("listening at")).expect("a page");
+    let waits = server.lines.iter().position(|line| line.contains("waiting for Kubernetes API"));
+    assert!(waits.is_none_or(|waits| first < waits), "{:?}", server.lines);
+}
+
 #[test]
 fn an_interrupt_does_not_wait() {
     let mut server = start("interrupt", &COREFILE.replace("lameduck 1s", "lameduck 1h"));
@@ -136,6 +155,63 @@ fn blocks_share_an_address_and_others_are_told_of_it() {
         text.contains("coredns_plugin_enabled{name=\"whoami\",server=\"dns://:0\",view=\"\",zone=\"a.example.\"} 1")
     );
     drop(server);
+}
+
+/// `openssl` makes the certificates and asks; without it there is nothing to test with.
+#[test]
+fn metrics_over_tls() {
+    let folder = folder("operations-tls");
+    let openssl = |words: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(words.split(' ')).current_dir(&folder).stdin(std::process::Stdio::null());
+        command.output()
+    };
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+                -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem";
+    if !openssl(make).is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    // What signs itself may not stand for a client.
+    let client = "req -x509 -CA cert.pem -CAkey key.pem -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+                  -subj /CN=client -addext basicConstraints=critical,CA:FALSE -keyout client-key.pem -out client.pem";
+    assert!(openssl(client).is_ok_and(|output| output.status.success()));
+    let web = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n";
+    let path = file(&folder, "web.yml", web);
+    let stanza = format!("prometheus 127.0.0.1:0 {{\n        tls {path}\n    }}");
+    let corefile = format!(".:0 {{\n    {stanza}\n    whoami\n}}\n");
+    let conf = file(&folder, "Corefile", &corefile);
+    let ask = |server: &Running, more: &str| {
+        let at = server.page("prometheus");
+        let mut command = std::process::Command::new("openssl");
+        let words = format!("s_client -quiet -no_ign_eof -verify_return_error -CAfile cert.pem -connect {at}{more}");
+        command.args(words.split(' ')).current_dir(&folder);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().expect("openssl runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut stdin, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        // The end of its input would end it before the answer.
+        let mut answer = String::new();
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let _ = std::io::Read::read_to_string(&mut stdout, &mut answer);
+        drop(stdin);
+        let _ = child.wait();
+        answer
+    };
+    let server = Running::start(&["-conf", &conf]);
+    let answer = ask(&server, "");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("coredns_build_info"), "{answer}");
+    drop(server);
+    // Clients must show a certificate.
+    let clients = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: cert.pem\n";
+    file(&folder, "web.yml", &format!("{web}{clients}"));
+    let server = Running::start(&["-conf", &conf]);
+    assert_eq!(ask(&server, ""), "");
+    assert!(ask(&server, " -cert client.pem -key client-key.pem").contains("coredns_build_info"));
+    drop(server);
+    file(&folder, "web.yml", "basic_auth_users:\n  a: b\n");
+    let (status, _, errors) = told(&run(&["-conf", &conf]));
+    assert_eq!((status, errors.lines().count()), (Some(1), 1), "{errors}");
+    assert!(errors.starts_with("plugin/prometheus: tls: ") && errors.contains("basic_auth_users"), "{errors}");
 }
 
 #[test]

@@ -26,7 +26,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("kube", &["src/source"]),
     ("k8s_openapi", &["src/source"]),
     ("notify", &["src/source"]),
-    ("serde_saphyr", &["src/source"]),
+    ("rustls", &["src/telemetry"]),
+    ("serde_saphyr", &["src/source", "src/telemetry"]),
     ("dashmap", &["src/cluster"]),
     ("anyhow", &["src/app"]),
 ];

@@ -25,7 +25,7 @@ use crate::plugins::bind::Address;
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
-use crate::telemetry::http::{self, Page, Said, Site, probe};
+use crate::telemetry::http::{self, Page, Said, Site, Tls, probe};
 use crate::telemetry::metrics::{self, Histogram, IntCounter, Observed, Registry, table};
 use crate::wire::NameBuf;
 
@@ -179,10 +179,9 @@ impl Operations {
                 tracing::info!(plugin = directive, "listening at {bound}");
             }
             let address = http::reachable(bound);
-            if tls.is_some() {
-                bail!("plugin/{directive}: 'tls' is not built yet");
-            }
-            tasks.push(runtime.spawn(http::serve(listener, Arc::new(site))).abort_handle());
+            let tls = tls.map(|path| Tls::load(&path)).transpose();
+            let tls = tls.with_context(|| format!("plugin/{directive}: tls"))?.flatten().map(Arc::new);
+            tasks.push(runtime.spawn(http::serve(listener, Arc::new(site), tls)).abort_handle());
             if probed {
                 tasks.push(runtime.spawn(ask_itself(address, text, metrics.clone())).abort_handle());
             }

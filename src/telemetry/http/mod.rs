@@ -6,6 +6,7 @@
 
 mod listen;
 pub mod probe;
+mod tls;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 pub use listen::{listen, reason};
+pub use tls::{Tls, TlsError};
 
 /// How many octets the head of a request may have.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -96,8 +98,8 @@ impl Site {
     }
 }
 
-/// Serves a listener for ever.
-pub async fn serve(listener: TcpListener, site: Arc<Site>) {
+/// Serves a listener for ever, with TLS where it is given.
+pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Tls>>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -114,10 +116,20 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>) {
         {
             oldest.abort();
         }
-        let site = site.clone();
+        let (site, tls) = (site.clone(), tls.clone());
         // What goes wrong with a connection is its client's business.
         let task = tokio::spawn(async move {
-            let _ = tokio::time::timeout(TIMEOUT, connection(stream, &site)).await;
+            let _ = tokio::time::timeout(TIMEOUT, async {
+                match tls {
+                    None => drop(connection(stream, &site).await),
+                    Some(tls) => {
+                        if let Ok(stream) = tls.acceptor().accept(stream).await {
+                            drop(connection(stream, &site).await);
+                        }
+                    }
+                }
+            })
+            .await;
         });
         open.push_back(task.abort_handle());
     }

@@ -22,7 +22,7 @@ fn start() -> (SocketAddr, Arc<AtomicBool>) {
             false => Said::unavailable("kubernetes\nkubernetes: Pod".to_owned()),
         }),
     );
-    tokio::spawn(serve(listener, Arc::new(site)));
+    tokio::spawn(serve(listener, Arc::new(site), None));
     (address, ready)
 }
 
