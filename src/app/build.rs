@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::configuration::{Block, Configuration};
+use super::operations::{self, Metrics, Operations};
 use crate::chain::{self, Chains, Plan, Plugin};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
@@ -14,6 +15,7 @@ use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
+use crate::plugins::prometheus::Refused;
 use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -34,6 +36,8 @@ pub struct World {
     pub interfaces: Vec<Interface>,
     /// Lines of level debug are written; set once it is known whether *debug* stands in some block.
     pub debug: Arc<AtomicBool>,
+    /// Where numbers go.
+    pub metrics: Metrics,
 }
 
 /// Something that is done again and again beside the answers.
@@ -56,6 +60,8 @@ pub struct Built {
     pub debug: bool,
     /// What is done beside the answers.
     pub chores: Vec<Chore>,
+    /// What an operator sees.
+    pub operations: Operations,
 }
 
 /// One socket, UDP and TCP.
@@ -101,13 +107,14 @@ pub fn listen_addresses(
 pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostics: &mut Diagnostics) -> Built {
     let binds = listen_addresses(configuration, port, &world.interfaces, diagnostics);
     let indexes = Indexes::of(configuration);
-    let mut chores = Vec::new();
+    let (mut chores, mut operations, mut enabled) = (Vec::new(), Operations::default(), Vec::new());
     let mut sockets: Vec<Socket> = Vec::new();
     let mut socket_of: HashMap<(Option<Address>, u16), usize> = HashMap::new();
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let plan = maker.plan(&mut chores, diagnostics);
+        let (plan, counted_at) = maker.plan(&mut chores, diagnostics);
+        operations.add(block, &plan, &world.metrics);
         let other_classes = block.settings.iter().any(|setting| matches!(setting, Setting::Chaos(_)));
         let addresses: Vec<Option<Address>> = match bound {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -124,19 +131,31 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     sockets.push(Socket { address, port, blocks: Vec::new(), other_classes: false });
                     sockets.len() - 1
                 });
-                sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan: plan.clone() });
+                let mut plan = plan.clone();
+                if let Some(counted_at) = counted_at {
+                    let server = operations::server_name(address, port);
+                    plan = world.metrics.counted(&plan, counted_at, &server, &zones);
+                    enabled.extend(operations::enabled(&plan, &server, &zones));
+                }
+                sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan });
                 sockets[at].other_classes |= other_classes;
             }
         }
     }
-    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| Listener {
-        address,
-        port,
-        zones: blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect(),
-        chains: Arc::new(Chains::new(blocks, other_classes)),
+    // Without *prometheus* nobody asks for the numbers.
+    let is_counted = !enabled.is_empty();
+    world.metrics.queries.enable(enabled);
+    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| {
+        let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
+        let mut chains = Chains::new(blocks, other_classes);
+        if is_counted {
+            let server = operations::server_name(address, port);
+            chains = chains.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));
+        }
+        Listener { address, port, zones, chains: Arc::new(chains) }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
-    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores }
+    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores, operations }
 }
 
 /// A socket in the making.
@@ -167,12 +186,14 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The plugins of the block.
-    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Plan {
-        let (mut plugins, mut metadata) = (Vec::new(), None);
+    /// The plugins of the block, and where among them *prometheus* belongs, which is another one on each socket.
+    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> (Plan, Option<usize>) {
+        let (mut plugins, mut metadata, mut counted_at) = (Vec::new(), None, None);
         for setting in &self.block.settings {
-            if let Setting::Metadata(config) = setting {
-                metadata = Some(config.zones.clone());
+            match setting {
+                Setting::Metadata(config) => metadata = Some(config.zones.clone()),
+                Setting::Prometheus(_) => counted_at = Some(plugins.len()),
+                _ => {}
             }
             match self.plugin(setting, chores) {
                 Ok(plugin) => plugins.extend(plugin),
@@ -182,11 +203,11 @@ impl Maker<'_> {
                 }
             }
         }
-        let plan = Plan::new(plugins);
-        match metadata {
-            Some(zones) => plan.with_metadata(zones),
-            None => plan,
+        let mut plan = Plan::new(plugins);
+        if let Some(zones) = metadata {
+            plan = plan.with_metadata(zones);
         }
+        (plan, counted_at)
     }
 
     /// The plugin of a directive, if it makes one; else why not: the directive and the mistake.
@@ -197,6 +218,7 @@ impl Maker<'_> {
         let plugin: Arc<dyn Plugin> = match setting {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
+            Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

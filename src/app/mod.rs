@@ -1,7 +1,7 @@
 //! The program: command line, configuration, start and stop. The only place that knows every module.
 //!
 //! ```text
-//! args ─► configuration (read, check) ─► build (chains, indexes) ─► run (sockets, sources, signals)
+//! args ─► configuration (read, check) ─► build (chains, indexes) ─► run (pages, sources, sockets, signals)
 //! ```
 
 pub mod args;
@@ -9,7 +9,9 @@ pub mod build;
 pub mod configuration;
 mod follow;
 mod machine;
+pub mod operations;
 mod run;
+mod signals;
 
 pub use run::main;
 

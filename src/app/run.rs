@@ -11,20 +11,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
 use super::build::{self, Built, Chore, Listener, World, build};
 use super::follow::follow;
+use super::operations::{Metrics, Running};
+use super::signals::{End, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, read_source, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
+use crate::telemetry::metrics::{self, table};
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
+/// Threads of what goes on beside the answers.
+const BACKGROUND_THREADS: usize = 2;
 /// How long lines may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -146,6 +150,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         hostname: machine::hostname(),
         interfaces: machine::interfaces(),
         debug: debug.clone(),
+        metrics: Metrics::default(),
     };
     let built = build(&configuration, args.port, &world, &mut diagnostics);
     if diagnostics.has_errors() {
@@ -159,16 +164,21 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    // What is not the path of a query runs apart from it, so that no relist and no scrape delays an answer.
-    let mut background = tokio::runtime::Builder::new_multi_thread();
-    let background =
-        background.worker_threads(2).thread_name("background").enable_all().build().context("cannot start threads")?;
-    let registry = prometheus::Registry::new();
-    let Built { listeners, indexes, debug, chores } = built;
+    // The pages, so that neither a scrape nor a list of the cluster delays an answer.
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let Built { listeners, indexes, debug, chores, operations } = built;
+    // Before anything that takes time: the process lives, and it is not ready.
+    let operations = operations.start(&background, &world.metrics)?;
     let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
     chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
     // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
-    let following = follow(args, indexes, &configuration.corefile.sources, &registry, background.handle())?;
+    let following =
+        follow(args, indexes, &configuration.corefile.sources, &world.metrics.registry, background.handle())?;
     following.wait();
     // Until the cluster is loaded, which may take a while, a signal simply ends the program.
     let mut signals = Signals::new(&runtime)?;
@@ -178,11 +188,18 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         service: Service::new(listener.chains.clone(), settings),
     });
     let server = Server::start(specs.collect(), Options::new(runtime.handle().clone()))?;
+    let counts = server.counter();
+    metrics::register(&world.metrics.registry, metrics::number(&table::PANICS, move || counts().panics as f64));
+    operations.serving();
     announce(args, logger, &listeners, server.local_addresses());
 
     match runtime.block_on(signals.wait()) {
-        // SIGTERM: answer what has come, then end.
-        End::Graceful => server.stop(GRACE),
+        // SIGTERM: send clients away, answer what has come, then end.
+        End::Graceful => {
+            if linger(&operations, &mut signals, &runtime) {
+                server.stop(GRACE);
+            }
+        }
         // SIGINT, SIGQUIT: end.
         End::Now => {}
     }
@@ -190,8 +207,25 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     // A look-up that still waits does not keep the program.
     drop(following);
     runtime.shutdown_background();
+    drop(operations);
     background.shutdown_background();
     Ok(())
+}
+
+/// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Says whether
+/// no signal has cut it short.
+fn linger(operations: &Running, signals: &mut Signals, runtime: &Runtime) -> bool {
+    let lameduck = operations.ending();
+    if lameduck.is_zero() {
+        return true;
+    }
+    tracing::info!(plugin = "health", "Going into lameduck mode for {lameduck:?}");
+    runtime.block_on(async {
+        tokio::select! {
+            () = tokio::time::sleep(lameduck) => true,
+            () = signals.wait_for_now() => false,
+        }
+    })
 }
 
 /// The file with this process's ID; gone when dropped.
@@ -249,63 +283,6 @@ fn announce(args: &Args, logger: &Logger, listeners: &[Listener], addresses: &[S
         match args.log_format {
             Format::Text => logger.raw(&line),
             Format::Json => logger.line(LogSeverity::Info, None, &line),
-        }
-    }
-}
-
-/// How the program ends.
-enum End {
-    /// It answers what has come.
-    Graceful,
-    /// At once.
-    Now,
-}
-
-/// The signals that mean something (CoreDNS's sigtrap_posix.go).
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-    upgrade: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new(runtime: &Runtime) -> anyhow::Result<Signals> {
-        let _inside = runtime.enter();
-        let on = |kind| signal(kind).context("cannot handle signals");
-        Ok(Signals {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-            quit: on(SignalKind::quit())?,
-            hangup: on(SignalKind::hangup())?,
-            reload: on(SignalKind::user_defined1())?,
-            upgrade: on(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// Waits for one that ends the program.
-    async fn wait(&mut self) -> End {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => {
-                    tracing::info!("SIGTERM: Shutting down servers then terminating");
-                    return End::Graceful;
-                }
-                _ = self.interrupt.recv() => {
-                    tracing::info!("SIGINT: Shutting down");
-                    return End::Now;
-                }
-                _ = self.quit.recv() => return End::Now,
-                _ = self.hangup.recv() => {}
-                _ = self.upgrade.recv() => {
-                    tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
-                }
-                _ = self.reload.recv() => {
-                    tracing::warn!("SIGUSR1: reloading the Corefile is not built yet; nothing has changed");
-                }
-            }
         }
     }
 }

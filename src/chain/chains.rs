@@ -25,6 +25,14 @@ pub struct Chains {
     pub(super) plans: Vec<Plan>,
     /// A plugin of some block wants other classes than IN (*chaos*, *forward*).
     other_classes: bool,
+    /// Who is told of queries that no block takes.
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// Is told of queries that are refused before any block has them.
+pub trait Observer: Send + Sync {
+    /// A query that got this code, in an answer of `len` octets.
+    fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize);
 }
 
 /// How [`Chains::respond`] ended.
@@ -60,6 +68,11 @@ impl Chains {
         chains
     }
 
+    /// The same with somebody who is told of queries that no block takes.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Chains {
+        Chains { observer: Some(observer), ..self }
+    }
+
     /// The one way from a packet to its answer, for every transport. `out` holds [`MAX_MESSAGE`] octets, or for UDP
     /// [`crate::wire::encode::MAX_UDP`].
     pub fn answer(
@@ -80,7 +93,11 @@ impl Chains {
             Ok(block) => block,
             Err(rcode) => {
                 state.reply.rcode = rcode;
-                return Answer::Send(encode_within(query, client.transport, state, out));
+                let len = encode_within(query, client.transport, state, out);
+                if let Some(observer) = &self.observer {
+                    observer.refused(query, client, now, rcode, len);
+                }
+                return Answer::Send(len);
             }
         };
         let plan = &self.plans[block];

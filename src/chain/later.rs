@@ -78,6 +78,7 @@ impl Pending {
         let Pending { mut asked, later, .. } = self;
         asked.state.reply.clear();
         asked.state.reply.rcode = later.overload;
+        asked.state.bare = true;
         asked.state.failure = Some(super::Failure::Overload(later.plugin));
         asked
     }

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 
-pub use chains::{Answer, Block, Chains};
+pub use chains::{Answer, Block, Chains, Observer};
 pub use later::{Inner, Later, Pending};
 pub use plan::Plan;
 pub use zones::{Fallthrough, Zones};
@@ -46,6 +46,14 @@ pub trait Plugin: Send + Sync {
 
     /// Is told what was sent, once for each query from outside that its plan has answered.
     fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
+
+    /// Is told of a query from outside that nothing is said to, since a plugin dropped it.
+    fn dropped(&self, _exchange: &Exchange<'_>) {}
+
+    /// What is missing until it can answer, for *ready*; nothing where it can.
+    fn unready(&self) -> Option<String> {
+        None
+    }
 
     /// The value of a metadata label such as `kubernetes/namespace`, where this plugin knows it.
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
@@ -125,6 +133,8 @@ pub struct State {
     pub reply: Reply,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// The reply is nothing but a code that a plugin gave up with, and that the server writes for it.
+    pub bare: bool,
     /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
     pub scratch: Vec<u64>,
 }
@@ -134,6 +144,7 @@ impl State {
     pub fn clear(&mut self) {
         self.reply.clear();
         self.failure = None;
+        self.bare = false;
         // An unusual answer must not hold memory for ever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);
@@ -176,16 +187,15 @@ impl<'a> Exchange<'a> {
 
     /// Gives up: the answer is a bare code, and *errors* learns why.
     pub fn fail(&mut self, rcode: Rcode, failure: Failure) -> Step {
-        self.state.reply.clear();
-        self.state.reply.rcode = rcode;
         self.state.failure = Some(failure);
-        Step::Answered
+        self.refuse(rcode)
     }
 
     /// Answers with a bare code.
     pub fn refuse(&mut self, rcode: Rcode) -> Step {
         self.state.reply.clear();
         self.state.reply.rcode = rcode;
+        self.state.bare = true;
         Step::Answered
     }
 

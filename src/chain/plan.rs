@@ -49,6 +49,12 @@ impl Plan {
         Plan { metadata: Some(zones), ..self }
     }
 
+    /// The same with one more plugin, which becomes the `at`th.
+    pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Plan {
+        self.plugins.insert(at, plugin);
+        self
+    }
+
     /// The zones of *metadata*, where it is on.
     pub(super) fn metadata(&self) -> Option<&[NameBuf]> {
         self.metadata.as_deref()
@@ -61,23 +67,39 @@ impl Plan {
 
     /// Runs a query through the whole plan.
     pub(super) fn run(&self, exchange: &mut Exchange<'_>) -> Outcome {
-        self.queries(0, exchange)
+        let outcome = self.queries(0, exchange);
+        if let Outcome::Drop = outcome {
+            self.dropped(exchange);
+        }
+        outcome
     }
 
     /// Goes on where a plugin waited; `outcome` is what its future has made of it.
     pub(super) fn resume(&self, at: Resume, outcome: Continue, exchange: &mut Exchange<'_>) -> Outcome {
-        match (at, outcome) {
+        let outcome = match (at, outcome) {
             (_, Continue::Drop) => Outcome::Drop,
             (Resume::Query(at), Continue::Next) => self.queries(at + 1, exchange),
             (Resume::Query(at), Continue::Answered) => self.replies(at + 1, exchange),
             (Resume::Reply(at), Continue::Next | Continue::Answered) => self.replies(at, exchange),
+        };
+        if let Outcome::Drop = outcome {
+            self.dropped(exchange);
         }
+        outcome
     }
 
     /// Tells every plugin what was sent, last to first, so that *log* writes before *errors*, as in CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
         for plugin in self.plugins.iter().rev() {
             plugin.sent(exchange, sent);
+        }
+    }
+
+    /// Tells every plugin that nothing is said.
+    fn dropped(&self, exchange: &Exchange<'_>) {
+        // An inner look-up is no query of a client's.
+        if exchange.depth == 0 {
+            self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));
         }
     }
 

@@ -43,20 +43,27 @@ impl Zones {
     /// A DS record belongs to the parent's side of a cut (RFC 4035 3.1.4.1), so for DS the shortest zone but the root
     /// wins, as in CoreDNS `Server.ServeDNS`; the root only where there is no other.
     pub fn find(&self, question: &Question) -> Option<usize> {
-        let mut parent_side = None;
-        for labels in (1..=question.labels().min(self.most_labels)).rev() {
+        let mut found = self.around(question);
+        let block = if question.qtype == Type::DS { found.last() } else { found.next() };
+        block.or(self.root)
+    }
+
+    /// The block with the longest zone that a name is in, whatever is asked of it.
+    pub fn longest(&self, question: &Question) -> Option<usize> {
+        self.around(question).next().or(self.root)
+    }
+
+    /// The blocks whose zones a name is in, longest first; without the root.
+    fn around(&self, question: &Question) -> impl Iterator<Item = usize> {
+        (1..=question.labels().min(self.most_labels)).rev().filter_map(|labels| {
             let suffix = question.suffix(labels).as_wire();
             let (word, bit) = length_bit(suffix);
+            // No zone has this length.
             if self.lengths[word] & bit == 0 {
-                continue;
+                return None;
             }
-            let Some(&block) = self.zones.get(suffix) else { continue };
-            if question.qtype != Type::DS {
-                return Some(block);
-            }
-            parent_side = Some(block);
-        }
-        parent_side.or(self.root)
+            self.zones.get(suffix).copied()
+        })
     }
 }
 
@@ -122,6 +129,8 @@ mod tests {
         assert_eq!(find(".", Type::A), Some(0));
         assert_eq!(find("x.a.b.cluster.local.", Type::DS), Some(1));
         assert_eq!(find("example.org.", Type::DS), Some(0));
+        let name = NameBuf::from_text("x.a.b.cluster.local.").expect("a name");
+        assert_eq!(zones.longest(&Question::new(name.as_name(), Type::DS, Class::IN)), Some(3));
         assert_eq!(Zones::default().find(&Question::new(crate::wire::Name::ROOT, Type::A, Class::IN)), None);
     }
 }

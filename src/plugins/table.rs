@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, chaos, debug, errors, hosts, kubernetes, loadbalance, local, log, metadata, minimal,
-    nsid, root, whoami,
+    Context, any, bind, bufsize, chaos, debug, errors, health, hosts, kubernetes, loadbalance, local, log, metadata,
+    minimal, nsid, prometheus, ready, root, whoami,
 };
 use crate::corefile::Directive;
 
@@ -36,6 +36,12 @@ pub enum Setting {
     Bind(bind::Config),
     /// *debug*.
     Debug,
+    /// *ready*.
+    Ready(ready::Config),
+    /// *health*.
+    Health(health::Config),
+    /// *prometheus*.
+    Prometheus(prometheus::Config),
     /// *errors*.
     Errors(errors::Config),
     /// *log*.
@@ -92,11 +98,11 @@ pub const DIRECTIVES: &[Entry] = &[
     built("bind", |stanzas, context| bind::parse(stanzas, context).map(Setting::Bind)),
     built("debug", |stanzas, context| debug::parse(stanzas, context).map(|()| Setting::Debug)),
     planned("trace"),
-    planned("ready"),
-    planned("health"),
+    once("ready", |stanzas, context| ready::parse(stanzas, context).map(Setting::Ready)),
+    built("health", |stanzas, context| health::parse(stanzas, context).map(Setting::Health)),
     planned("pprof"),
     planned("shed"),
-    planned("prometheus"),
+    once("prometheus", |stanzas, context| prometheus::parse(stanzas, context).map(Setting::Prometheus)),
     once("errors", |stanzas, context| errors::parse(stanzas, context).map(Setting::Errors)),
     built("log", |stanzas, context| log::parse(stanzas, context).map(Setting::Log)),
     planned("dnstap"),

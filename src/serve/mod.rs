@@ -276,12 +276,18 @@ impl Server {
 
     /// What has been counted so far.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for counters in &self.counters {
-            counts.add(counters);
+        self.counter()()
+    }
+
+    /// What says how much has been counted so far, for somebody who does not hold the server.
+    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static + use<> {
+        let (counters, shared) = (self.counters.clone(), self.shared.clone());
+        move || {
+            let mut counts = Counts::default();
+            counters.iter().for_each(|counters| counts.add(counters));
+            counts.add(&shared.counters);
+            counts
         }
-        counts.add(&self.shared.counters);
-        counts
     }
 
     /// How many TCP connections are open.

@@ -123,6 +123,11 @@ impl Plugin for Kubernetes {
         self.stanza.conclude(exchange.reply(), question, zone, said)
     }
 
+    fn unready(&self) -> Option<String> {
+        let missing: Vec<&str> = self.stanza.index.unsynced().map(crate::cluster::model::Kind::name).collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
+    }
+
     fn metadata(&self, exchange: &Exchange<'_>, label: &str) -> Option<String> {
         metadata::value(&self.stanza, exchange, label)
     }

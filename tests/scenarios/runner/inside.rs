@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clusterdns::app::build::{Built, Followed, World, build};
 use clusterdns::app::configuration;
+use clusterdns::app::operations::Metrics;
 use clusterdns::chain::{Answer, Client, State, Transport};
 use clusterdns::cluster::Event;
 use clusterdns::cluster::model::{Key, Kind, Object};
@@ -63,7 +64,8 @@ impl Inside {
         let logger = Logger::unwritten(Format::Text);
         let debug = Arc::new(AtomicBool::new(false));
         let (hostname, interfaces) = (setup.hostname.clone(), setup.interfaces.clone());
-        let world = World { logger: logger.clone(), hostname, interfaces, debug: debug.clone() };
+        let (debug_of_world, metrics) = (debug.clone(), Metrics::default());
+        let world = World { logger: logger.clone(), hostname, interfaces, debug: debug_of_world, metrics };
         let built = build(&configuration, PORT, &world, &mut diagnostics);
         debug.store(built.debug, Ordering::Relaxed);
         let text = render_text(&diagnostics, &configuration.corefile.sources);

@@ -1,0 +1,247 @@
+//! What an operator sees: the pages of *health*, *ready* and *prometheus*, and the time between the order to end and the
+//! end.
+//!
+//! ```text
+//! blocks ─► Operations (what is wanted, where) ─ start ─► Running: one listener an address, on a runtime of their own
+//! ```
+//!
+//! Stanzas that name the same address share its listener, each with its page.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
+
+use super::VERSION;
+use super::configuration::Block;
+use crate::chain::Plan;
+use crate::plugins::Setting;
+use crate::plugins::bind::Address;
+use crate::plugins::endpoint::Endpoint;
+use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
+use crate::plugins::ready::Readiness;
+use crate::telemetry::http::{self, Page, Said, Site, Tls, probe};
+use crate::telemetry::metrics::{self, Histogram, IntCounter, Observed, Registry, table};
+use crate::wire::NameBuf;
+
+/// How often the server asks itself for `/health`; CoreDNS's.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A local answer that takes longer is told of.
+const SLOW: Duration = Duration::from_secs(1);
+/// The revision that this was built of, where the builder says it.
+const REVISION: &str = match option_env!("CLUSTERDNS_REVISION") {
+    Some(revision) => revision,
+    None => "",
+};
+
+/// The numbers of this server. They outlive a reload.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Where other modules register their collectors.
+    pub registry: Registry,
+    /// Counts of queries.
+    pub queries: Arc<Queries>,
+    health_duration: Histogram,
+    health_failures: IntCounter,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let registry = metrics::registry(VERSION, REVISION);
+        let queries = Arc::new(Queries::default());
+        let collected = queries.clone();
+        metrics::register(&registry, Observed::new(Queries::METRICS, move || collected.families()));
+        Metrics {
+            queries,
+            health_duration: table::HEALTH_DURATION.histogram(&registry),
+            health_failures: table::HEALTH_FAILURES.counter(&registry),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// A block's plan on a socket with *prometheus* in it, as its `at`th plugin.
+    pub fn counted(&self, plan: &Plan, at: usize, server: &str, zones: &[NameBuf]) -> Plan {
+        let behind = plan.plugins().get(at).map_or("", |plugin| plugin.name());
+        plan.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
+    }
+}
+
+/// The plugins of a plan, for `coredns_plugin_enabled`.
+pub fn enabled<'a>(plan: &'a Plan, server: &'a str, zones: &'a [NameBuf]) -> impl Iterator<Item = Enabled> + 'a {
+    zones.iter().flat_map(move |zone| {
+        plan.plugins().iter().map(move |plugin| Enabled {
+            name: plugin.name(),
+            server: server.to_owned(),
+            zone: zone.to_string(),
+        })
+    })
+}
+
+/// A socket as metrics name it: `dns://:53`, `dns://[::1]:53`.
+pub fn server_name(address: Option<Address>, port: u16) -> String {
+    match address {
+        None => format!("dns://:{port}"),
+        Some(address) if address.ip.is_ipv6() => format!("dns://[{address}]:{port}"),
+        Some(address) => format!("dns://{address}:{port}"),
+    }
+}
+
+/// What the blocks want.
+#[derive(Default)]
+pub struct Operations {
+    wanted: Vec<Wanted>,
+    readiness: Arc<Readiness>,
+    /// The longest of all *health* directives.
+    lameduck: Duration,
+}
+
+/// A page at an address.
+struct Wanted {
+    directive: &'static str,
+    address: Endpoint,
+    path: &'static str,
+    page: Page,
+    tls: Option<PathBuf>,
+}
+
+impl Operations {
+    /// Adds what a block wants; `plan` has its plugins.
+    pub fn add(&mut self, block: &Block, plan: &Plan, metrics: &Metrics) {
+        for setting in &block.settings {
+            let wanted = match setting {
+                Setting::Health(config) => {
+                    self.lameduck = self.lameduck.max(config.lameduck);
+                    // A process that can say so lives.
+                    let page = Arc::new(Said::ok);
+                    Wanted { directive: "health", address: config.address.clone(), path: "/health", page, tls: None }
+                }
+                Setting::Ready(config) => {
+                    self.readiness.add(config, plan.plugins());
+                    let readiness = self.readiness.clone();
+                    let page = Arc::new(move || readiness.unready().map_or_else(Said::ok, Said::unavailable));
+                    Wanted { directive: "ready", address: config.address.clone(), path: "/ready", page, tls: None }
+                }
+                Setting::Prometheus(config) => {
+                    let registry = metrics.registry.clone();
+                    let page = Arc::new(move || Said {
+                        status: 200,
+                        content_type: metrics::CONTENT_TYPE,
+                        body: metrics::text(&registry),
+                    });
+                    let (address, tls) = (config.address.clone(), config.tls.clone());
+                    Wanted { directive: "prometheus", address, path: "/metrics", page, tls }
+                }
+                _ => continue,
+            };
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// Opens the listeners, all or none, and serves them on this runtime.
+    pub fn start(self, runtime: &Runtime, metrics: &Metrics) -> anyhow::Result<Running> {
+        let Operations { wanted, readiness, lameduck } = self;
+        let mut sites: Vec<Shared> = Vec::new();
+        for Wanted { directive, address: text, path, page, tls } in wanted {
+            let address = text.resolve().with_context(|| format!("plugin/{directive}: cannot look up {text}"))?;
+            // Any port is another one each time.
+            let same = |shared: &&mut Shared| address.port() != 0 && shared.address == address;
+            let shared = match sites.iter_mut().find(same) {
+                Some(shared) if shared.tls != tls => {
+                    bail!("plugin/{directive}: {} listens at {text} too, and not with the same 'tls'", shared.directive)
+                }
+                Some(shared) => shared,
+                None => {
+                    sites.push(Shared { directive, text, address, site: Site::default(), tls, probed: false });
+                    let last = sites.len() - 1;
+                    &mut sites[last]
+                }
+            };
+            shared.site.add(path, page);
+            shared.probed |= directive == "health";
+        }
+        let mut tasks = Vec::new();
+        let _inside = runtime.enter();
+        let ports: Vec<u16> = sites.iter().map(|shared| shared.address.port()).collect();
+        for Shared { directive, text, address, site, tls, probed } in sites {
+            let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
+            let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", http::reason(&error));
+            let listener = http::listen(address, several).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            if address.port() == 0 {
+                // Nobody could know.
+                tracing::info!(plugin = directive, "listening at {bound}");
+            }
+            let address = http::reachable(bound);
+            let tls = tls.map(|path| Tls::load(&path)).transpose();
+            let tls = tls.with_context(|| format!("plugin/{directive}: tls"))?.flatten().map(Arc::new);
+            tasks.push(runtime.spawn(http::serve(listener, Arc::new(site), tls)).abort_handle());
+            if probed {
+                tasks.push(runtime.spawn(ask_itself(address, text, metrics.clone())).abort_handle());
+            }
+        }
+        Ok(Running { tasks, readiness, lameduck })
+    }
+}
+
+/// A listener in the making.
+struct Shared {
+    /// The first that wants it.
+    directive: &'static str,
+    text: Endpoint,
+    address: SocketAddr,
+    site: Site,
+    tls: Option<PathBuf>,
+    /// *health* is there.
+    probed: bool,
+}
+
+/// Asks for `/health` once a second, as CoreDNS does: a server that is slow to answer itself is overloaded.
+async fn ask_itself(address: SocketAddr, text: Endpoint, metrics: Metrics) {
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let start = Instant::now();
+        let result = probe::probe(address, "/health").await;
+        let took = start.elapsed();
+        metrics.health_duration.observe(took.as_secs_f64());
+        if let Err(error) = result {
+            metrics.health_failures.inc();
+            tracing::warn!(plugin = "health", "Local health request to \"http://{text}/health\" failed: {error}");
+        } else if took > SLOW {
+            let text = format!("Local health request to \"http://{text}/health\" took more than 1s: {took:?}");
+            tracing::warn!(plugin = "health", "{text}");
+        }
+    }
+}
+
+/// The pages at work, until this is dropped.
+pub struct Running {
+    tasks: Vec<AbortHandle>,
+    readiness: Arc<Readiness>,
+    lameduck: Duration,
+}
+
+impl Running {
+    /// The DNS sockets are open.
+    pub fn serving(&self) {
+        self.readiness.serving();
+    }
+
+    /// The order to end has come: `/ready` says no from now on. Gives how long everything else goes on.
+    pub fn ending(&self) -> Duration {
+        self.readiness.ending();
+        self.lameduck
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}

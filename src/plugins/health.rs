@@ -1,0 +1,91 @@
+//! *health*: an HTTP page that says that the process lives, and how long it goes on once it has been told to end.
+//!
+//! It makes no plugin. Its page always says OK; a server that asks itself once a second measures how long that takes
+//! (CoreDNS `plugin/health/overloaded.go`).
+
+use std::time::Duration;
+
+use super::Context;
+use super::endpoint::Endpoint;
+use crate::corefile::{Arguments, Directive, parse_duration};
+
+/// What the directive says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub address: Endpoint,
+    /// How long everything is served after the order to end.
+    pub lameduck: Duration,
+}
+
+/// Reads the directive; the last of several counts, as in CoreDNS.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let errors = context.diagnostics.has_errors();
+    let (mut config, mut lameduck) = (None, Duration::ZERO);
+    for (index, stanza) in stanzas.iter().enumerate() {
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        if index > 0 {
+            line.warning(&stanza.name, "'health' stands here twice; the last one counts");
+        }
+        let address = Endpoint::read(&mut line, ":8080");
+        for property in line.body() {
+            let mut inner = line.enter(property);
+            match inner.name() {
+                "lameduck" => lameduck = duration(&mut inner).unwrap_or_default(),
+                _ => inner.unknown(["lameduck"]),
+            }
+            inner.finish();
+        }
+        line.finish();
+        config = address.map(|address| Config { address, lameduck });
+    }
+    config.filter(|_| errors == context.diagnostics.has_errors())
+}
+
+/// The time of *lameduck*. CoreDNS takes a negative one for none.
+fn duration(line: &mut Arguments<'_, '_>) -> Option<Duration> {
+    let word = line.peek();
+    let nanoseconds = line.parse("a duration such as 5s", |text| {
+        parse_duration(text).map_err(|error| format!("unable to parse lameduck duration value: '{text}' : {error}"))
+    })?;
+    if let (true, Some(word)) = (nanoseconds < 0, word) {
+        line.warning(word, "a negative duration is none");
+    }
+    Some(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{config, read};
+    use super::*;
+
+    #[test]
+    fn it_is_read() {
+        let text = |lines: &str| {
+            let config = config(lines, parse);
+            format!("{} {:?}", config.address, config.lameduck)
+        };
+        assert_eq!(text("health"), ":8080 0ns");
+        assert_eq!(text("health 127.0.0.1:1 {\n lameduck 1m5s\n}"), "127.0.0.1:1 65s");
+        let (two, said) = read("health {\n lameduck 5s\n}\nhealth :1", parse);
+        assert_eq!(two.expect("good").address.to_string(), ":1");
+        assert_eq!(said, ["'health' stands here twice; the last one counts"]);
+        assert_eq!(read("health {\n lameduck -5s\n}", parse).0.expect("good").lameduck, Duration::ZERO);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (lines, message) in [
+            ("health 8080", "address 8080: missing port in address"),
+            ("health :1 :2", "Wrong argument count or unexpected line ending after ':2'"),
+            ("health {\n lameduck\n}", "Wrong argument count or unexpected line ending after 'lameduck'"),
+            (
+                "health {\n lameduck 5\n}",
+                "unable to parse lameduck duration value: '5' : time: missing unit in duration \"5\"",
+            ),
+            ("health {\n lameduk 5s\n}", "unknown property 'lameduk' (lameduck?)"),
+        ] {
+            assert_eq!(read(lines, parse).1, [message], "{lines}");
+        }
+    }
+}

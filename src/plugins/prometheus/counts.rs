@@ -1,0 +1,280 @@
+//! What is counted of the queries of one zone on one socket, and where in the cells it stands.
+//!
+//! No float is touched: durations are whole nanoseconds, and their buckets the length of a binary number.
+
+use std::time::Instant;
+
+use crate::chain::{Client, Transport};
+use crate::telemetry::metrics::{Cells, table};
+use crate::wire::{Query, Rcode, Type};
+
+/// The types that have a count of their own (CoreDNS `vars.monitorType`); the last one is all others.
+pub(super) const TYPES: [&str; 20] = [
+    "A", "AAAA", "PTR", "SRV", "CNAME", "MX", "TXT", "SOA", "NS", "HTTPS", "SVCB", "DS", "DNSKEY", "RRSIG", "NSEC",
+    "NSEC3", "IXFR", "AXFR", "ANY", "other",
+];
+/// The codes that have a count of their own, as CoreDNS names them; the last one is all others.
+pub(super) const RCODES: [&str; 25] = [
+    "NOERROR",
+    "FORMERR",
+    "SERVFAIL",
+    "NXDOMAIN",
+    "NOTIMP",
+    "REFUSED",
+    "YXDOMAIN",
+    "YXRRSET",
+    "NXRRSET",
+    "NOTAUTH",
+    "NOTZONE",
+    "DSOTYPENI",
+    "RCODE12",
+    "RCODE13",
+    "RCODE14",
+    "RCODE15",
+    "BADSIG",
+    "BADKEY",
+    "BADTIME",
+    "BADMODE",
+    "BADNAME",
+    "BADALG",
+    "BADTRUNC",
+    "BADCOOKIE",
+    "other",
+];
+/// The transports.
+pub(super) const PROTOS: [&str; 2] = [Transport::Udp.name(), Transport::Tcp.name()];
+/// The families by CoreDNS's numbers.
+pub(super) const FAMILIES: [&str; 2] = ["1", "2"];
+
+/// Buckets of durations; the last is above all bounds.
+const TIMES: usize = table::TIME_BOUNDS.len() + 1;
+/// Buckets of sizes, likewise.
+const SIZES: usize = table::SIZE_BOUNDS.len() + 1;
+
+/// Where each thing stands.
+const DURATIONS: usize = PROTOS.len() * FAMILIES.len() * TYPES.len();
+const DURATION_SUM: usize = DURATIONS + TIMES;
+const DNSSEC_OK: usize = DURATION_SUM + 1;
+const REQUEST_SIZES: usize = DNSSEC_OK + 1;
+const RESPONSE_SIZES: usize = REQUEST_SIZES + PROTOS.len() * (SIZES + 1);
+const RESPONSES: usize = RESPONSE_SIZES + PROTOS.len() * (SIZES + 1);
+const ALL: usize = RESPONSES + 2 * RCODES.len();
+
+/// The bounds of sizes in octets.
+const SIZE_BOUNDS: [u32; SIZES - 1] = {
+    let mut bounds = [0; SIZES - 1];
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = table::SIZE_BOUNDS[at] as u32;
+        at += 1;
+    }
+    bounds
+};
+/// The first bound of durations, in nanoseconds; each further one is twice the one before.
+const FIRST_TIME: u64 = 250_000;
+
+/// The counts of a zone on a socket.
+pub(super) struct Counts {
+    /// The socket, `dns://:53`.
+    pub(super) server: String,
+    /// The zone, or `dropped`.
+    pub(super) zone: String,
+    /// The plugin behind *prometheus*.
+    pub(super) behind: &'static str,
+    cells: Cells<ALL>,
+}
+
+/// What is counted of a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    proto: usize,
+    family: usize,
+    rtype: usize,
+    dnssec_ok: bool,
+    nanoseconds: u64,
+    asked: usize,
+    answered: usize,
+    rcode: usize,
+    /// No plugin wrote the answer.
+    by_server: bool,
+}
+
+impl Seen {
+    /// Of a query that was read at `start` and is answered now, in `len` octets.
+    pub(super) fn of(
+        query: &Query<'_>, client: Client, start: Instant, rcode: Rcode, len: usize, by_server: bool,
+    ) -> Seen {
+        Seen {
+            proto: match client.transport {
+                Transport::Udp => 0,
+                Transport::Tcp => 1,
+            },
+            family: usize::from(!client.remote.ip().to_canonical().is_ipv4()),
+            rtype: type_index(query.question.qtype),
+            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
+            nanoseconds: start.elapsed().as_nanos() as u64,
+            asked: query.packet().len(),
+            answered: len,
+            rcode: usize::from(rcode.0).min(RCODES.len() - 1),
+            by_server,
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn new(server: &str, zone: &str, behind: &'static str) -> Counts {
+        Counts { server: server.to_owned(), zone: zone.to_owned(), behind, cells: Cells::default() }
+    }
+
+    /// Counts a query.
+    pub(super) fn add(&self, seen: &Seen) {
+        let mine = self.cells.mine();
+        mine.add(request(seen.proto, seen.family, seen.rtype), 1);
+        mine.add(DURATIONS + time_bucket(seen.nanoseconds), 1);
+        mine.add(DURATION_SUM, seen.nanoseconds);
+        if seen.dnssec_ok {
+            mine.add(DNSSEC_OK, 1);
+        }
+        for (sizes, size) in [(REQUEST_SIZES, seen.asked), (RESPONSE_SIZES, seen.answered)] {
+            let sizes = sizes + seen.proto * (SIZES + 1);
+            mine.add(sizes + size_bucket(size), 1);
+            mine.add(sizes + SIZES, size as u64);
+        }
+        mine.add(response(seen.by_server, seen.rcode), 1);
+    }
+
+    /// What has been counted.
+    pub(super) fn sums(&self) -> Sums {
+        Sums(self.cells.sums())
+    }
+}
+
+/// What all threads have counted.
+pub(super) struct Sums([u64; ALL]);
+
+impl Sums {
+    /// All of them together.
+    pub(super) fn total<'a>(sums: impl Iterator<Item = &'a Sums>) -> Sums {
+        let mut total = [0; ALL];
+        for sums in sums {
+            total.iter_mut().zip(&sums.0).for_each(|(total, more)| *total += more);
+        }
+        Sums(total)
+    }
+
+    /// Queries by indexes into [`PROTOS`], [`FAMILIES`] and [`TYPES`].
+    pub(super) fn requests(&self, proto: usize, family: usize, rtype: usize) -> u64 {
+        self.0[request(proto, family, rtype)]
+    }
+
+    /// The buckets of durations, and their sum in seconds.
+    pub(super) fn durations(&self) -> (&[u64], f64) {
+        (&self.0[DURATIONS..][..TIMES], self.0[DURATION_SUM] as f64 / 1e9)
+    }
+
+    /// Queries with DO.
+    pub(super) fn dnssec_ok(&self) -> u64 {
+        self.0[DNSSEC_OK]
+    }
+
+    /// The buckets of the queries' sizes, and their sum.
+    pub(super) fn request_sizes(&self, proto: usize) -> (&[u64], f64) {
+        self.sizes(REQUEST_SIZES, proto)
+    }
+
+    /// The buckets of the answers' sizes, and their sum.
+    pub(super) fn response_sizes(&self, proto: usize) -> (&[u64], f64) {
+        self.sizes(RESPONSE_SIZES, proto)
+    }
+
+    /// Answers by whether the server itself wrote them, and by an index into [`RCODES`].
+    pub(super) fn responses(&self, by_server: bool, rcode: usize) -> u64 {
+        self.0[response(by_server, rcode)]
+    }
+
+    fn sizes(&self, sizes: usize, proto: usize) -> (&[u64], f64) {
+        let sizes = &self.0[sizes + proto * (SIZES + 1)..][..SIZES + 1];
+        (&sizes[..SIZES], sizes[SIZES] as f64)
+    }
+}
+
+fn request(proto: usize, family: usize, rtype: usize) -> usize {
+    (proto * FAMILIES.len() + family) * TYPES.len() + rtype
+}
+
+fn response(by_server: bool, rcode: usize) -> usize {
+    RESPONSES + usize::from(by_server) * RCODES.len() + rcode
+}
+
+/// The bucket of a duration.
+fn time_bucket(nanoseconds: u64) -> usize {
+    let multiple = nanoseconds.saturating_sub(1) / FIRST_TIME;
+    ((u64::BITS - multiple.leading_zeros()) as usize).min(TIMES - 1)
+}
+
+/// The bucket of a size.
+fn size_bucket(size: usize) -> usize {
+    SIZE_BOUNDS.partition_point(|&bound| (bound as usize) < size)
+}
+
+/// The index of a type in [`TYPES`].
+fn type_index(rtype: Type) -> usize {
+    match rtype {
+        Type::A => 0,
+        Type::AAAA => 1,
+        Type::PTR => 2,
+        Type::SRV => 3,
+        Type::CNAME => 4,
+        Type::MX => 5,
+        Type::TXT => 6,
+        Type::SOA => 7,
+        Type::NS => 8,
+        Type::HTTPS => 9,
+        Type::SVCB => 10,
+        Type::DS => 11,
+        Type::DNSKEY => 12,
+        Type::RRSIG => 13,
+        Type::NSEC => 14,
+        Type::NSEC3 => 15,
+        Type::IXFR => 16,
+        Type::AXFR => 17,
+        Type::ANY => 18,
+        _ => 19,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_have_their_names() {
+        for number in 0..=u16::MAX {
+            let rtype = Type(number);
+            let name = TYPES[type_index(rtype)];
+            assert!(name == "other" || name == rtype.to_string(), "{rtype}");
+        }
+    }
+
+    #[test]
+    fn codes_have_their_names() {
+        for (code, name) in RCODES.iter().enumerate().filter(|(code, _)| ![11, 16].contains(code) && *code < 17) {
+            assert_eq!(Rcode(code as u16).to_string(), *name);
+        }
+    }
+
+    /// A value is in the bucket of the first bound that it does not exceed.
+    #[test]
+    fn buckets_are_those_of_the_bounds() {
+        for (at, bound) in table::TIME_BOUNDS.iter().enumerate() {
+            let nanoseconds = (bound * 1e9).round() as u64;
+            assert_eq!((time_bucket(nanoseconds), time_bucket(nanoseconds + 1)), (at, at + 1), "{bound}");
+        }
+        assert_eq!((time_bucket(0), time_bucket(u64::MAX)), (0, TIMES - 1));
+        for (at, bound) in SIZE_BOUNDS.iter().enumerate() {
+            let size = *bound as usize;
+            assert_eq!((size_bucket(size), size_bucket(size + 1)), (at, at + 1), "{bound}");
+        }
+        assert_eq!(size_bucket(65_535), SIZES - 1);
+    }
+}

@@ -1,0 +1,129 @@
+//! *prometheus*: counts queries and answers, and names where `/metrics` is (CoreDNS `plugin/metrics`).
+//!
+//! ```text
+//! sent(..) ─► the zone's `Counts` ─► cells of this thread ─── Queries ─► Registry ─► /metrics
+//! ```
+
+mod counts;
+mod queries;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Context;
+use super::endpoint::Endpoint;
+use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
+use crate::corefile::{Arguments, Directive};
+use crate::wire::{NameBuf, Query, Rcode};
+use counts::{Counts, Seen};
+
+pub use queries::{Enabled, Queries};
+
+/// What the directive says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where `/metrics` is.
+    pub address: Endpoint,
+    /// A web configuration of the Prometheus exporter toolkit.
+    pub tls: Option<PathBuf>,
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let errors = context.diagnostics.has_errors();
+    let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
+    let address = Endpoint::read(&mut line, "localhost:9153");
+    let mut tls = None;
+    for property in line.body() {
+        let mut inner = line.enter(property);
+        match inner.name() {
+            "runtime_metrics" => {
+                inner.warning(&property.name, "'runtime_metrics' tells of Go's runtime, which is not in this server");
+            }
+            "tls" if tls.is_some() => {
+                inner.error(&property.name, "tls block already specified");
+                inner.ignore_rest();
+            }
+            "tls" => tls = inner.exactly::<1>("a web configuration file").map(|[file]| PathBuf::from(&file.text)),
+            _ => inner.unknown(["runtime_metrics", "tls"]),
+        }
+        inner.finish();
+    }
+    line.finish();
+    let config = Config { address: address?, tls };
+    (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+/// The plugin of a server block on one socket.
+pub struct Prometheus {
+    /// Which of `counts` a name belongs to, where there are several.
+    zones: Zones,
+    /// One for each zone; not empty.
+    counts: Vec<Arc<Counts>>,
+}
+
+impl Prometheus {
+    /// The plugin for these zones of a block. `server` is the socket, `behind` the plugin that comes next.
+    pub fn new(queries: &Queries, server: &str, zones: &[NameBuf], behind: &'static str) -> Prometheus {
+        let mut index = Zones::default();
+        for (at, zone) in zones.iter().enumerate() {
+            index.add(zone, at);
+        }
+        let counts = zones.iter().map(|zone| queries.counts(server, &zone.to_string(), behind));
+        Prometheus { zones: index, counts: counts.collect() }
+    }
+
+    fn count(&self, exchange: &Exchange<'_>, rcode: Rcode, len: usize, by_server: bool) {
+        let counts = match self.counts.as_slice() {
+            [] => return,
+            [only] => only,
+            several => match self.zones.longest(exchange.question()) {
+                Some(at) => &several[at],
+                None => return,
+            },
+        };
+        counts.add(&Seen::of(exchange.query, exchange.client, exchange.now, rcode, len, by_server));
+    }
+}
+
+impl Plugin for Prometheus {
+    fn name(&self) -> &'static str {
+        "prometheus"
+    }
+
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
+    }
+
+    fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+        self.count(exchange, exchange.state.reply.rcode, sent.len, exchange.state.bare);
+    }
+
+    fn dropped(&self, exchange: &Exchange<'_>) {
+        // CoreDNS counts the code of a reply that is not there.
+        self.count(exchange, Rcode::NOERROR, 0, true);
+    }
+}
+
+/// Counts the queries of a socket that no block takes, as zone `dropped`.
+pub struct Refused(Arc<Counts>);
+
+impl Refused {
+    /// For this socket.
+    pub fn new(queries: &Queries, server: &str) -> Refused {
+        Refused(queries.counts(server, "dropped", ""))
+    }
+}
+
+impl Observer for Refused {
+    fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize) {
+        // CoreDNS `Server.ServeDNS` answers another version of EDNS without counting it.
+        if rcode != Rcode::BADVERS {
+            self.0.add(&Seen::of(query, client, now, rcode, len, true));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

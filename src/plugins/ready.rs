@@ -1,0 +1,191 @@
+//! *ready*: an HTTP page that says whether this server can answer, and if not, what is missing.
+//!
+//! It makes no plugin: it asks those of its server block. Beside them it knows two reasons of its own: that the sockets
+//! are not open yet, and that the server is about to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Context;
+use super::endpoint::Endpoint;
+use crate::chain::Plugin;
+use crate::corefile::{Arguments, Directive};
+
+/// What the directive says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub address: Endpoint,
+    /// A plugin that was ready is asked again.
+    pub continuously: bool,
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let errors = context.diagnostics.has_errors();
+    let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
+    let address = Endpoint::read(&mut line, ":8181");
+    let mut continuously = Some(false);
+    for property in line.body() {
+        let mut inner = line.enter(property);
+        match inner.name() {
+            "monitor" => continuously = inner.one_of(&[("until-ready", false), ("continuously", true)]),
+            _ => inner.unknown(["monitor"]),
+        }
+        inner.finish();
+    }
+    line.finish();
+    let config = Config { address: address?, continuously: continuously? };
+    (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+/// Whether this server is ready: one answer for all pages.
+#[derive(Default)]
+pub struct Readiness {
+    /// See [`Phase`]; written at start and end.
+    phase: AtomicU8,
+    /// Who is asked. Held while they are, which is short.
+    checks: Mutex<Vec<Check>>,
+}
+
+/// How far the server is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Its sockets are not open.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It is about to end.
+    Ending,
+}
+
+/// A plugin that may not be ready.
+struct Check {
+    plugin: Arc<dyn Plugin>,
+    continuously: bool,
+}
+
+impl Readiness {
+    /// Asks these plugins, too.
+    pub fn add(&self, config: &Config, plugins: &[Arc<dyn Plugin>]) {
+        let continuously = config.continuously;
+        self.checks.lock().extend(plugins.iter().map(|plugin| Check { plugin: plugin.clone(), continuously }));
+    }
+
+    /// The sockets are open.
+    pub fn serving(&self) {
+        self.phase.store(Phase::Serving as u8, Ordering::Release);
+    }
+
+    /// The server is about to end: nobody should send it new clients.
+    pub fn ending(&self) {
+        self.phase.store(Phase::Ending as u8, Ordering::Release);
+    }
+
+    /// Nothing where everything is ready; else the page's text: the plugins that are not, as in CoreDNS, and a line for
+    /// each that says what is missing.
+    pub fn unready(&self) -> Option<String> {
+        let phase = self.phase.load(Ordering::Acquire);
+        if phase == Phase::Ending as u8 {
+            return Some("Shutting down".to_owned());
+        }
+        let mut missing: Vec<(&'static str, String)> = Vec::new();
+        self.checks.lock().retain(|check| {
+            let reason = check.plugin.unready();
+            // Until it was ready once.
+            let again = check.continuously || reason.is_some();
+            missing.extend(reason.map(|reason| (check.plugin.name(), reason)));
+            again
+        });
+        if missing.is_empty() {
+            return (phase == Phase::Starting as u8).then(|| "Starting".to_owned());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let reasons: Vec<String> = missing.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        let mut names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+        names.dedup();
+        let names = names.join(",");
+        tracing::info!(plugin = "ready", "Plugins not ready: {names:?}");
+        Some(format!("{names}\n{}", reasons.join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::testing::{config, read};
+    use super::*;
+    use crate::chain::{Exchange, Step};
+
+    #[test]
+    fn it_is_read() {
+        let text = |lines: &str| {
+            let config = config(lines, parse);
+            format!("{} {}", config.address, config.continuously)
+        };
+        assert_eq!(text("ready"), ":8181 false");
+        assert_eq!(text("ready 127.0.0.1:1 {\n monitor continuously\n}"), "127.0.0.1:1 true");
+        assert_eq!(text("ready {\n monitor until-ready\n}"), ":8181 false");
+        for (lines, message) in [
+            ("ready x", "address x: missing port in address"),
+            ("ready :1 :2", "Wrong argument count or unexpected line ending after ':2'"),
+            ("ready {\n monitor\n}", "Wrong argument count or unexpected line ending after 'monitor'"),
+            ("ready {\n monitor always\n}", "unexpected 'always'"),
+            ("ready {\n monitr continuously\n}", "unknown property 'monitr' (monitor?)"),
+        ] {
+            assert_eq!(read(lines, parse).1, [message], "{lines}");
+        }
+    }
+
+    /// A plugin that is ready on demand.
+    struct Asked(&'static str, Arc<AtomicBool>);
+
+    impl Plugin for Asked {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn query(&self, _: &mut Exchange<'_>) -> Step {
+            Step::Next
+        }
+
+        fn unready(&self) -> Option<String> {
+            (!self.1.load(Ordering::Relaxed)).then(|| "all of it".to_owned())
+        }
+    }
+
+    #[test]
+    fn until_ready_asks_no_more_and_continuously_does() {
+        let (one, other) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let readiness = Readiness::default();
+        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(Asked(name, ready.clone())) };
+        readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
+        readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
+        readiness.serving();
+        let unready = || readiness.unready().unwrap_or_default();
+        assert_eq!(unready(), "another,one\nanother: all of it\none: all of it");
+        one.store(true, Ordering::Relaxed);
+        assert_eq!(unready(), "another\nanother: all of it");
+        other.store(true, Ordering::Relaxed);
+        assert_eq!(readiness.unready(), None);
+        one.store(false, Ordering::Relaxed);
+        assert_eq!(readiness.unready(), None, "once ready is ready");
+        other.store(false, Ordering::Relaxed);
+        assert_eq!(unready(), "another\nanother: all of it");
+        readiness.ending();
+        assert_eq!(unready(), "Shutting down");
+    }
+
+    #[test]
+    fn it_is_not_ready_before_the_sockets_are_open() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.unready().as_deref(), Some("Starting"));
+        readiness.serving();
+        assert_eq!(readiness.unready(), None);
+    }
+}

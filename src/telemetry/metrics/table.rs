@@ -1,0 +1,147 @@
+//! The one table of metrics: names, words, labels and buckets, CoreDNS's where the meaning is the same.
+
+/// A metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts; CoreDNS's words.
+    pub help: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels, in the order of the alphabet, as they are printed.
+    pub labels: &'static [&'static str],
+}
+
+/// What a metric is.
+#[derive(Debug)]
+pub enum Kind {
+    /// A number that only grows.
+    Counter,
+    /// A number.
+    Gauge,
+    /// How many fell below each of these bounds.
+    Histogram(&'static [f64]),
+}
+
+const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric { name, help, kind: Kind::Counter, labels }
+}
+
+const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Metric {
+    Metric { name, help, kind: Kind::Gauge, labels }
+}
+
+const fn histogram(
+    name: &'static str, help: &'static str, bounds: &'static [f64], labels: &'static [&'static str],
+) -> Metric {
+    Metric { name, help, kind: Kind::Histogram(bounds), labels }
+}
+
+/// CoreDNS `plugin.TimeBuckets`, in seconds: a quarter of a millisecond and its doubles.
+pub const TIME_BOUNDS: &[f64; 16] = &[
+    0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,
+];
+/// CoreDNS `plugin.SlimTimeBuckets`, in seconds.
+pub const SLIM_TIME_BOUNDS: &[f64; 5] = &[0.00025, 0.0025, 0.025, 0.25, 2.5];
+/// Of messages, in octets (CoreDNS `plugin/metrics/vars`).
+pub const SIZE_BOUNDS: &[f64; 14] =
+    &[0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16_000.0, 32_000.0, 48_000.0, 64_000.0];
+
+/// This build.
+pub const BUILD_INFO: Metric = gauge(
+    "coredns_build_info",
+    "A metric with a constant '1' value labeled by version, revision, and goversion from which CoreDNS was built.",
+    &["goversion", "revision", "version"],
+);
+/// Plugins that panicked.
+pub const PANICS: Metric = counter("coredns_panics_total", "A metrics that counts the number of panics.", &[]);
+/// Which plugins a server block has.
+pub const PLUGIN_ENABLED: Metric = gauge(
+    "coredns_plugin_enabled",
+    "A metric that indicates whether a plugin is enabled on per server and zone basis.",
+    &["name", "server", "view", "zone"],
+);
+/// Queries.
+pub const REQUESTS: Metric = counter(
+    "coredns_dns_requests_total",
+    "Counter of DNS requests made per zone, protocol and family.",
+    &["family", "proto", "server", "type", "view", "zone"],
+);
+/// How long answers took.
+pub const REQUEST_DURATION: Metric = histogram(
+    "coredns_dns_request_duration_seconds",
+    "Histogram of the time (in seconds) each request took per zone.",
+    TIME_BOUNDS,
+    &["server", "view", "zone"],
+);
+/// How large queries were. The words are CoreDNS's, though it counts the octets of the message as well.
+pub const REQUEST_SIZE: Metric = histogram(
+    "coredns_dns_request_size_bytes",
+    "Size of the EDNS0 UDP buffer in bytes (64K for TCP) per zone and protocol.",
+    SIZE_BOUNDS,
+    &["proto", "server", "view", "zone"],
+);
+/// Queries that want DNSSEC records.
+pub const DO_REQUESTS: Metric = counter(
+    "coredns_dns_do_requests_total",
+    "Counter of DNS requests with DO bit set per zone.",
+    &["server", "view", "zone"],
+);
+/// How large answers were.
+pub const RESPONSE_SIZE: Metric = histogram(
+    "coredns_dns_response_size_bytes",
+    "Size of the returned response in bytes.",
+    SIZE_BOUNDS,
+    &["proto", "server", "view", "zone"],
+);
+/// Answers by their code.
+pub const RESPONSES: Metric = counter(
+    "coredns_dns_responses_total",
+    "Counter of response status codes.",
+    &["plugin", "rcode", "server", "view", "zone"],
+);
+/// How long `/health` took when this server asked itself.
+pub const HEALTH_DURATION: Metric = histogram(
+    "coredns_health_request_duration_seconds",
+    "Histogram of the time (in seconds) each request took.",
+    SLIM_TIME_BOUNDS,
+    &[],
+);
+/// How often it failed.
+pub const HEALTH_FAILURES: Metric =
+    counter("coredns_health_request_failures_total", "The number of times the health check failed.", &[]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of the table.
+    const ALL: &[&Metric] = &[
+        &BUILD_INFO,
+        &PANICS,
+        &PLUGIN_ENABLED,
+        &REQUESTS,
+        &REQUEST_DURATION,
+        &REQUEST_SIZE,
+        &DO_REQUESTS,
+        &RESPONSE_SIZE,
+        &RESPONSES,
+        &HEALTH_DURATION,
+        &HEALTH_FAILURES,
+    ];
+
+    #[test]
+    fn names_and_labels_are_as_prometheus_wants_them() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("coredns_"), "{metric:?}");
+            assert_eq!(metric.name.ends_with("_total"), matches!(metric.kind, Kind::Counter), "{metric:?}");
+            assert!(metric.labels.is_sorted() && !metric.help.is_empty(), "{metric:?}");
+            if let Kind::Histogram(bounds) = metric.kind {
+                assert!(bounds.is_sorted_by(|one, other| one < other), "{metric:?}");
+            }
+            // Would panic.
+            let _ = metric.desc();
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What an operator sees of the program: `/metrics`, `/health` and `/ready`, and what happens when it is told to end.
+
+mod running;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use running::{Running, file, folder, get, run, told};
+
+/// A block with everything, on ports of its own.
+const COREFILE: &str = "
+.:0 {
+    bind 127.0.0.1
+    errors
+    prometheus 127.0.0.1:0
+    health 127.0.0.1:0 {
+        lameduck 1s
+    }
+    ready 127.0.0.1:0
+    kubernetes cluster.local in-addr.arpa ip6.arpa
+}
+";
+
+fn start(name: &str, corefile: &str) -> Running {
+    let conf = file(&folder("operations"), name, corefile);
+    Running::start(&["-conf", &conf, "-manifests", "deploy/sample"])
+}
+
+#[test]
+fn pages_tell_of_the_server() {
+    let server = start("pages", COREFILE);
+    let [metrics, health, ready] = ["prometheus", "health", "ready"].map(|directive| server.page(directive));
+    assert_eq!(get(health, "/health"), (200, "OK".to_owned()));
+    assert_eq!(get(ready, "/ready"), (200, "OK".to_owned()));
+    for (address, path) in [(metrics, "/"), (metrics, "/health"), (health, "/ready"), (ready, "/metrics")] {
+        assert_eq!(get(address, path), (404, "404 page not found\n".to_owned()), "{path}");
+    }
+    for _ in 0..3 {
+        assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0);
+    }
+    assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
+    // A block that is not there.
+    assert_eq!(server.ask("example.org.").0, 2);
+    let (status, text) = get(metrics, "/metrics");
+    assert_eq!(status, 200);
+    let of = "server=\"dns://127.0.0.1:0\",";
+    for line in [
+        format!("coredns_dns_requests_total{{family=\"1\",proto=\"udp\",{of}type=\"A\",view=\"\",zone=\".\"}} 5"),
+        format!("coredns_dns_responses_total{{plugin=\"errors\",rcode=\"NOERROR\",{of}view=\"\",zone=\".\"}} 3"),
+        format!("coredns_dns_responses_total{{plugin=\"errors\",rcode=\"NXDOMAIN\",{of}view=\"\",zone=\".\"}} 1"),
+        format!("coredns_dns_responses_total{{plugin=\"\",rcode=\"SERVFAIL\",{of}view=\"\",zone=\".\"}} 1"),
+        format!("coredns_dns_request_duration_seconds_count{{{of}view=\"\",zone=\".\"}} 5"),
+        format!("coredns_plugin_enabled{{name=\"kubernetes\",{of}view=\"\",zone=\".\"}} 1"),
+        "coredns_panics_total 0".to_owned(),
+        "coredns_build_info{goversion=\"\",revision=\"\",version=\"clusterdns-0.1.0\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    assert!(text.contains("\ncoredns_health_request_failures_total 0\n"), "{text}");
+}
+
+/// What CoreDNS 1.15.0 prints for these directives, but what is not built, or of Go, or of the machine's network.
+#[test]
+fn families_are_those_of_coredns() {
+    const MISSING: &[&str] = &[
+        // Only there once a query had DO.
+        "coredns_dns_do_requests_total",
+        "coredns_forward_healthcheck_broken_total",
+        "coredns_forward_max_concurrent_rejects_total",
+        "coredns_hosts_entries",
+        "coredns_hosts_reload_timestamp_seconds",
+        "coredns_local_localhost_requests_total",
+        "coredns_reload_failed_total",
+        "process_network_receive_bytes_total",
+        "process_network_transmit_bytes_total",
+        "process_virtual_memory_max_bytes",
+    ];
+    let server = start("families", COREFILE);
+    assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0);
+    let (_, text) = get(server.page("prometheus"), "/metrics");
+    let printed = include_str!("../src/plugins/prometheus/coredns-1.15.0.txt");
+    let types = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ").map(str::to_owned)).collect()
+    };
+    let ours = types(&text);
+    let missing: Vec<String> = types(printed).into_iter().filter(|line| !ours.contains(line)).collect();
+    let missing: Vec<&str> = missing.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(missing, MISSING);
+}
+
+#[test]
+fn the_order_to_end_sends_clients_away_before_it_ends() {
+    let mut server = start("lameduck", COREFILE);
+    let [health, ready] = ["health", "ready"].map(|directive| server.page(directive));
+    assert_eq!(get(ready, "/ready").0, 200);
+    let start = Instant::now();
+    server.signal("-TERM");
+    while get(ready, "/ready") != (503, "Shutting down".to_owned()) {
+        assert!(start.elapsed() < Duration::from_secs(1), "/ready says no at once");
+    }
+    assert_eq!(get(health, "/health"), (200, "OK".to_owned()));
+    assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0);
+    assert_eq!(server.wait(), Some(0));
+    assert!(start.elapsed() >= Duration::from_secs(1), "it has waited");
+}
+
+/// B06, B07: the API server does not answer.
+#[test]
+fn a_server_without_its_cluster_lives_and_is_not_ready() {
+    // Connections are made and nothing is said.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let endpoint = silent.local_addr().expect("an address");
+    let stanza = format!("cluster.local {{\n        endpoint http://{endpoint}\n        startup_timeout 100ms\n    }}");
+    let corefile = COREFILE.replace("cluster.local in-addr.arpa ip6.arpa", &stanza);
+    let conf = file(&folder("operations"), "waits", &corefile);
+    let server = Running::start(&["-conf", &conf]);
+    assert_eq!(get(server.page("health"), "/health"), (200, "OK".to_owned()));
+    let (status, body) = get(server.page("ready"), "/ready");
+    assert_eq!((status, body.as_str()), (503, "kubernetes\nkubernetes: Namespace, Service, EndpointSlice"));
+    // The server's first lines are those of its pages: they are there before the cluster is waited for.
+    let first = server.lines.iter().position(|line| line.contains("listening at")).expect("a page");
+    let waits = server.lines.iter().position(|line| line.contains("waiting for Kubernetes API"));
+    assert!(waits.is_none_or(|waits| first < waits), "{:?}", server.lines);
+}
+
+#[test]
+fn an_interrupt_does_not_wait() {
+    let mut server = start("interrupt", &COREFILE.replace("lameduck 1s", "lameduck 1h"));
+    server.signal("-TERM");
+    while get(server.page("ready"), "/ready").0 != 503 {}
+    server.signal("-INT");
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
+fn blocks_share_an_address_and_others_are_told_of_it() {
+    let folder = folder("operations");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = taken.local_addr().expect("an address");
+    for directive in ["health", "ready", "prometheus"] {
+        let conf = file(&folder, "taken", &format!(".:0 {{\n    {directive} {address}\n    whoami\n}}\n"));
+        let (status, _, errors) = told(&run(&["-conf", &conf]));
+        assert_eq!(status, Some(1));
+        assert_eq!(errors, format!("plugin/{directive}: listen tcp {address}: address already in use\n"));
+    }
+    drop(taken);
+    let directives = format!("health {address}\n    ready {address}\n    prometheus {address}\n    whoami");
+    let two = format!(".:0 {{\n    {directives}\n}}\na.example:0 {{\n    {directives}\n}}\n");
+    let server = start("shared", &two);
+    for path in ["/health", "/ready", "/metrics"] {
+        assert_eq!(get(address, path).0, 200, "{path}");
+    }
+    let (_, text) = get(address, "/metrics");
+    assert!(
+        text.contains("coredns_plugin_enabled{name=\"whoami\",server=\"dns://:0\",view=\"\",zone=\"a.example.\"} 1")
+    );
+    drop(server);
+}
+
+/// `openssl` makes the certificates and asks; without it there is nothing to test with.
+#[test]
+fn metrics_over_tls() {
+    let folder = folder("operations-tls");
+    let openssl = |words: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(words.split(' ')).current_dir(&folder).stdin(std::process::Stdio::null());
+        command.output()
+    };
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+                -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem";
+    if !openssl(make).is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    // What signs itself may not stand for a client.
+    let client = "req -x509 -CA cert.pem -CAkey key.pem -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+                  -subj /CN=client -addext basicConstraints=critical,CA:FALSE -keyout client-key.pem -out client.pem";
+    assert!(openssl(client).is_ok_and(|output| output.status.success()));
+    let web = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n";
+    let path = file(&folder, "web.yml", web);
+    let stanza = format!("prometheus 127.0.0.1:0 {{\n        tls {path}\n    }}");
+    let corefile = format!(".:0 {{\n    {stanza}\n    whoami\n}}\n");
+    let conf = file(&folder, "Corefile", &corefile);
+    let ask = |server: &Running, more: &str| {
+        let at = server.page("prometheus");
+        let mut command = std::process::Command::new("openssl");
+        let words = format!("s_client -quiet -no_ign_eof -verify_return_error -CAfile cert.pem -connect {at}{more}");
+        command.args(words.split(' ')).current_dir(&folder);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().expect("openssl runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut stdin, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        // The end of its input would end it before the answer.
+        let mut answer = String::new();
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let _ = std::io::Read::read_to_string(&mut stdout, &mut answer);
+        drop(stdin);
+        let _ = child.wait();
+        answer
+    };
+    let server = Running::start(&["-conf", &conf]);
+    let answer = ask(&server, "");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("coredns_build_info"), "{answer}");
+    drop(server);
+    // Clients must show a certificate.
+    let clients = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: cert.pem\n";
+    file(&folder, "web.yml", &format!("{web}{clients}"));
+    let server = Running::start(&["-conf", &conf]);
+    assert_eq!(ask(&server, ""), "");
+    assert!(ask(&server, " -cert client.pem -key client-key.pem").contains("coredns_build_info"));
+    drop(server);
+    file(&folder, "web.yml", "basic_auth_users:\n  a: b\n");
+    let (status, _, errors) = told(&run(&["-conf", &conf]));
+    assert_eq!((status, errors.lines().count()), (Some(1), 1), "{errors}");
+    assert!(errors.starts_with("plugin/prometheus: tls: ") && errors.contains("basic_auth_users"), "{errors}");
+}
+
+#[test]
+fn mistakes_are_told_by_a_check() {
+    let stanzas = "
+. {
+    health 8080
+    ready {
+        monitor always
+    }
+    prometheus {
+        tsl web.yml
+    }
+    prometheus
+}
+";
+    let conf = file(&folder("operations"), "bad", stanzas);
+    let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+    assert_eq!(status, Some(1));
+    for part in [
+        "plugin/health: address 8080: missing port in address",
+        "expected: an address and port such as :8080 or 127.0.0.1:8080",
+        "plugin/ready: unexpected 'always'",
+        "plugin/prometheus: unknown property 'tsl'",
+        "did you mean 'tls'?",
+        "plugin/prometheus: this plugin can only be used once per Server Block",
+        "4 errors, 0 warnings",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
