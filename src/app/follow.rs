@@ -15,6 +15,7 @@ use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
 use crate::plugins::kubernetes::config::Api;
 use crate::source::manifests::{self, Manifests, Subscriber};
 use crate::source::watch::{Limits, Metrics, Server, Target, Timing, Watch, resource};
+use crate::telemetry::metrics::Registry;
 
 /// How often it is looked whether the cluster is in step, before the sockets open.
 const LOOK: Duration = Duration::from_millis(10);
@@ -34,7 +35,7 @@ pub struct Following {
 
 /// Starts to follow the cluster.
 pub fn follow(
-    args: &Args, indexes: Vec<Followed>, sources: &Sources, registry: &prometheus::Registry, runtime: &Handle,
+    args: &Args, indexes: Vec<Followed>, sources: &Sources, registry: &Registry, runtime: &Handle,
 ) -> anyhow::Result<Following> {
     if !args.manifests.is_empty() {
         let following = follow_manifests(args, indexes)?;
@@ -43,7 +44,7 @@ pub fn follow(
     if indexes.is_empty() {
         return Ok(Following::default());
     }
-    let metrics = Metrics::register(registry).context("plugin/kubernetes: metrics")?;
+    let metrics = Metrics::new(registry);
     let waiting = indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout));
     let waiting = waiting.collect();
     let places: Vec<_> = indexes.iter().map(|followed| followed.place).collect();

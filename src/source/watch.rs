@@ -15,6 +15,7 @@ mod decode;
 mod follow;
 mod limits;
 mod lines;
+mod metrics;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use tokio::task::JoinHandle;
 pub use connection::{ConnectionError, Server};
 pub use course::Timing;
 pub use limits::Limits;
-pub use status::Metrics;
+pub use metrics::Metrics;
 
 use super::Selection;
 use crate::cluster::IndexWriter;

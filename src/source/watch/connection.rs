@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder};
 
 use super::limits::{Limiter, Limits};
-use super::status::Metrics;
+use super::metrics::Metrics;
 use super::trouble::{Refusal, Trouble, causes};
 
 /// How long a client is used before its files are looked at again.

@@ -17,11 +17,11 @@ use std::collections::HashMap;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricType};
-use prometheus::{HistogramOpts, TextEncoder};
+use prometheus::{HistogramOpts, Opts, TextEncoder};
 
 pub use cells::{Cells, Mine};
 pub use prometheus::proto::MetricFamily;
-pub use prometheus::{Histogram, IntCounter, Registry};
+pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 pub use table::{Kind, Metric};
 
 /// The type of the text that [`text`] makes.
@@ -66,13 +66,33 @@ impl Metric {
 
     /// A histogram of something seldom; registered.
     pub fn histogram(&self, registry: &Registry) -> Histogram {
-        let mut opts = HistogramOpts::new(self.name, self.help);
-        if let Kind::Histogram(bounds) = self.kind {
-            opts = opts.buckets(bounds.to_vec());
-        }
-        let histogram = Histogram::with_opts(opts).expect("a metric of the table is a good one");
+        let histogram = Histogram::with_opts(self.histogram_opts()).expect("a metric of the table is a good one");
         register(registry, histogram.clone());
         histogram
+    }
+
+    /// Counters of something seldom, one for each set of labels; registered.
+    pub fn counters(&self, registry: &Registry) -> IntCounterVec {
+        let opts = Opts::new(self.name, self.help);
+        let counters = IntCounterVec::new(opts, self.labels).expect("a metric of the table is a good one");
+        register(registry, counters.clone());
+        counters
+    }
+
+    /// Histograms of something seldom, one for each set of labels; registered.
+    pub fn histograms(&self, registry: &Registry) -> HistogramVec {
+        let histograms =
+            HistogramVec::new(self.histogram_opts(), self.labels).expect("a metric of the table is a good one");
+        register(registry, histograms.clone());
+        histograms
+    }
+
+    fn histogram_opts(&self) -> HistogramOpts {
+        let opts = HistogramOpts::new(self.name, self.help);
+        match self.kind {
+            Kind::Histogram(bounds) => opts.buckets(bounds.to_vec()),
+            Kind::Counter | Kind::Gauge => opts,
+        }
     }
 
     /// Its description.

@@ -112,6 +112,68 @@ pub const HEALTH_DURATION: Metric = histogram(
 pub const HEALTH_FAILURES: Metric =
     counter("coredns_health_request_failures_total", "The number of times the health check failed.", &[]);
 
+/// Prometheus's own buckets for seconds (client_golang `DefBuckets`).
+pub const DEFAULT_BOUNDS: &[f64; 11] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From a millisecond to nine minutes, doubling (CoreDNS plugin/kubernetes/object/metrics.go).
+pub const PROGRAMMING_BOUNDS: &[f64; 20] = &[
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768,
+    65.536, 131.072, 262.144, 524.288,
+];
+
+/// How long a change of endpoints took to reach the answers.
+pub const PROGRAMMING: Metric = histogram(
+    "coredns_kubernetes_dns_programming_duration_seconds",
+    "Histogram of the time (in seconds) it took to program a dns instance.",
+    PROGRAMMING_BOUNDS,
+    &["service_kind"],
+);
+/// How long lists took to be answered.
+pub const API_DURATION: Metric = histogram(
+    "coredns_kubernetes_rest_client_request_duration_seconds",
+    "Request latency in seconds. Broken down by verb and host.",
+    DEFAULT_BOUNDS,
+    &["host", "verb"],
+);
+/// How long lists waited for their turn.
+pub const API_WAIT: Metric = histogram(
+    "coredns_kubernetes_rest_client_rate_limiter_duration_seconds",
+    "Client side rate limiter latency in seconds. Broken down by verb and host.",
+    DEFAULT_BOUNDS,
+    &["host", "verb"],
+);
+/// Requests to the API server.
+pub const API_REQUESTS: Metric = counter(
+    "coredns_kubernetes_rest_client_requests_total",
+    "Number of HTTP requests, partitioned by status code, method, and host.",
+    &["code", "host", "method"],
+);
+/// Kinds that are in step.
+pub const SYNCED: Metric =
+    gauge("clusterdns_kubernetes_synced", "1 once every watch of the kind has had a full list.", &["kind"]);
+/// How old the state of a kind may be.
+pub const LAST_SEEN: Metric = gauge(
+    "clusterdns_kubernetes_last_seen_age_seconds",
+    "Seconds since the API server was last heard of, by event, bookmark or list.",
+    &["kind"],
+);
+/// Objects by kind.
+pub const OBJECTS: Metric = gauge("clusterdns_kubernetes_objects", "Objects that answers are made of.", &["kind"]);
+/// Full lists.
+pub const RELISTS: Metric = counter(
+    "clusterdns_kubernetes_relists_total",
+    "Full lists of a kind after the first, by what made them necessary.",
+    &["kind", "reason"],
+);
+/// Lists and watches that failed.
+pub const API_ERRORS: Metric = counter(
+    "clusterdns_kubernetes_errors_total",
+    "Lists and watches of a kind that failed, by cause.",
+    &["kind", "reason"],
+);
+/// Objects that are of no use.
+pub const BAD_OBJECTS: Metric =
+    counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read and have no names.", &["kind"]);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,12 +191,23 @@ mod tests {
         &RESPONSES,
         &HEALTH_DURATION,
         &HEALTH_FAILURES,
+        &PROGRAMMING,
+        &API_DURATION,
+        &API_WAIT,
+        &API_REQUESTS,
+        &SYNCED,
+        &LAST_SEEN,
+        &OBJECTS,
+        &RELISTS,
+        &API_ERRORS,
+        &BAD_OBJECTS,
     ];
 
     #[test]
     fn names_and_labels_are_as_prometheus_wants_them() {
         for metric in ALL {
-            assert!(metric.name.starts_with("coredns_"), "{metric:?}");
+            // What CoreDNS has not is told from what it has.
+            assert!(metric.name.starts_with("coredns_") || metric.name.starts_with("clusterdns_"), "{metric:?}");
             assert_eq!(metric.name.ends_with("_total"), matches!(metric.kind, Kind::Counter), "{metric:?}");
             assert!(metric.labels.is_sorted() && !metric.help.is_empty(), "{metric:?}");
             if let Kind::Histogram(bounds) = metric.kind {

@@ -69,7 +69,7 @@ impl Bench {
         fake.put("services", "two", service("two", 2));
         prepare(&fake);
         let registry = Registry::new();
-        let metrics = Metrics::register(&registry).unwrap();
+        let metrics = Metrics::new(&registry);
         let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep: Keep::default() });
         let server = Server::Endpoint { url: fake.url.clone(), tls: None };
         let connection = Arc::new(Connection::new(server, Limits::default(), metrics.clone()));
