@@ -415,14 +415,20 @@ impl IndexWriter {
                 }
             }
         }
+        // Nor does an address that its slice keeps.
+        let kept = |slices: &[Arc<Slice>], slice: &Slice, address| {
+            named(slices, &slice.name).is_some_and(|at| slices[at].has_address(address))
+        };
         for slice in changed(&old.slices, &new.slices) {
-            for address in slice.addresses().filter(|&address| !new.has_address(address)) {
-                reverse.remove(Role::Endpoint, address, key);
-                changes.addresses.push(address);
+            for address in slice.addresses().filter(|&address| !kept(&new.slices, slice, address)) {
+                if !new.has_address(address) {
+                    reverse.remove(Role::Endpoint, address, key);
+                    changes.addresses.push(address);
+                }
             }
         }
         for slice in changed(&new.slices, &old.slices) {
-            for address in slice.addresses() {
+            for address in slice.addresses().filter(|&address| !kept(&old.slices, slice, address)) {
                 if reverse.add(Role::Endpoint, address, key) {
                     changes.addresses.push(address);
                 }
@@ -450,12 +456,14 @@ fn stale<'a>(objects: impl Iterator<Item = (&'a Key, u32)>, gone: impl Fn(&(&'a 
     objects.filter(gone).map(|(key, _)| key.clone()).collect()
 }
 
+/// Where the slice with this name is.
+fn named(slices: &[Arc<Slice>], name: &str) -> Option<usize> {
+    slices.binary_search_by(|have| (*have.name).cmp(name)).ok()
+}
+
 /// The slices of `these` that are not in `those`.
 fn changed<'a>(these: &'a [Arc<Slice>], those: &'a [Arc<Slice>]) -> impl Iterator<Item = &'a Arc<Slice>> {
-    these.iter().filter(move |slice| {
-        let same = those.binary_search_by(|have| have.name.cmp(&slice.name));
-        !same.is_ok_and(|at| Arc::ptr_eq(&those[at], slice))
-    })
+    these.iter().filter(move |slice| !named(those, &slice.name).is_some_and(|at| Arc::ptr_eq(&those[at], slice)))
 }
 
 /// The addresses of `old` that are not in `new`.

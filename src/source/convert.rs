@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
+use smallvec::SmallVec;
 
 use crate::cluster::model::{self, Key, ServiceKind};
 
@@ -16,10 +17,12 @@ pub mod invalid;
 mod labels;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use annotations::Annotations;
 pub use invalid::{Invalid, check};
 pub use labels::Labels;
+pub use text::Text;
 
 /// The label by which an EndpointSlice belongs to a Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -96,31 +99,29 @@ struct Port {
 /// A `discovery.k8s.io/v1` EndpointSlice.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct EndpointSlice {
+pub struct EndpointSlice<'a> {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
+    #[serde(borrow)]
+    address_type: Text<'a>,
     #[serde(deserialize_with = "or_default")]
-    address_type: String,
-    #[serde(deserialize_with = "or_default")]
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Endpoint<'a>>,
     #[serde(deserialize_with = "or_default")]
     ports: Vec<Port>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Endpoint {
-    #[serde(deserialize_with = "or_default")]
-    addresses: Vec<String>,
+struct Endpoint<'a> {
+    #[serde(borrow, deserialize_with = "or_default")]
+    addresses: SmallVec<[Text<'a>; 1]>,
     #[serde(deserialize_with = "or_default")]
     conditions: Conditions,
+    hostname: Text<'a>,
     #[serde(deserialize_with = "or_default")]
-    hostname: String,
-    #[serde(deserialize_with = "or_default")]
-    target_ref: TargetRef,
-    #[serde(deserialize_with = "or_default")]
-    zone: String,
+    target_ref: TargetRef<'a>,
+    zone: Text<'a>,
 }
 
 /// Of an endpoint's conditions only `ready` counts; `serving` and `terminating` are never read, as in CoreDNS.
@@ -132,9 +133,9 @@ struct Conditions {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct TargetRef {
-    #[serde(deserialize_with = "or_default")]
-    name: String,
+struct TargetRef<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
 }
 
 /// A `v1` Pod.
@@ -256,7 +257,7 @@ impl Port {
     }
 }
 
-impl EndpointSlice {
+impl EndpointSlice<'_> {
     /// Namespace and name.
     pub fn key(&self) -> Result<Key, Invalid> {
         self.metadata.key(invalid::subdomain)
@@ -271,12 +272,12 @@ impl EndpointSlice {
     /// A field that is of no use, while the rest is, goes to `ignored`.
     pub fn convert(&self, ignored: &mut Vec<Invalid>) -> Result<Option<model::EndpointSlice>, Invalid> {
         let Some(service) = self.service() else { return Ok(None) };
-        if self.address_type == "FQDN" {
+        if &*self.address_type == "FQDN" {
             return Ok(None);
         }
         let key = self.key()?;
         invalid::label("metadata.labels[kubernetes.io/service-name]", service)?;
-        let ready = |endpoint: &&Endpoint| endpoint.conditions.ready.unwrap_or(true);
+        let ready = |endpoint: &&Endpoint<'_>| endpoint.conditions.ready.unwrap_or(true);
         let mut endpoints = Vec::with_capacity(self.endpoints.iter().filter(ready).count());
         for (at, endpoint) in self.endpoints.iter().enumerate().filter(|(_, endpoint)| ready(endpoint)) {
             endpoints.push(endpoint.convert(at, ignored)?);
@@ -292,20 +293,22 @@ impl EndpointSlice {
     }
 }
 
-impl Endpoint {
+impl Endpoint<'_> {
     /// The model's form of the endpoint at index `at`.
     fn convert(&self, at: usize, ignored: &mut Vec<Invalid>) -> Result<model::Endpoint, Invalid> {
         let addresses = self.addresses.iter().enumerate().map(|(n, text)| {
             // The path is text only when it is needed: there are many endpoints.
-            invalid::address("", text)
-                .map_err(|_| Invalid::Address { field: format!("endpoints[{at}].addresses[{n}]"), text: text.clone() })
+            invalid::address("", text).map_err(|_| Invalid::Address {
+                field: format!("endpoints[{at}].addresses[{n}]"),
+                text: text.to_string(),
+            })
         });
         let hostname = self.hostname.to_ascii_lowercase();
         let named = invalid::is_label(&hostname);
         if !named && !hostname.is_empty() {
             // CoreDNS makes a name of it that no query reaches. The endpoint goes by its address instead.
             let field = format!("endpoints[{at}].hostname");
-            ignored.push(Invalid::Label { field, text: self.hostname.clone() });
+            ignored.push(Invalid::Label { field, text: self.hostname.to_string() });
         }
         let pod = self.target_ref.name.to_ascii_lowercase();
         Ok(model::Endpoint {

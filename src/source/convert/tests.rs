@@ -1,14 +1,14 @@
 //! Objects as JSON in, the model or the error's text out.
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::model::Protocol;
 
 /// Reads an object as the API watch does.
-fn read<T: DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_slice(value.to_string().as_bytes()).unwrap()
+fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
+    T::deserialize(value).unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -27,7 +27,7 @@ fn slice(fields: Value) -> Result<(Option<model::EndpointSlice>, Vec<String>), S
     let mut value = json!({"metadata": {"name": "web-x1", "namespace": "shop", "labels": labels}});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let mut ignored = Vec::new();
-    let slice = read::<EndpointSlice>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
+    let slice = read::<EndpointSlice<'_>>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
     Ok((slice, ignored.iter().map(Invalid::to_string).collect()))
 }
 
@@ -149,7 +149,7 @@ fn a_slice_has_the_ready_endpoints_only() {
 fn slices_that_give_no_records_are_skipped() {
     assert!(slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]})).unwrap().0.is_none());
     let orphan = json!({"metadata": {"name": "a", "namespace": "b"}, "endpoints": [{"addresses": ["nonsense"]}]});
-    assert_eq!(read::<EndpointSlice>(&orphan).convert(&mut Vec::new()), Ok(None));
+    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(&mut Vec::new()), Ok(None));
     let empty = slice(json!({"endpoints": null, "ports": null})).unwrap().0.unwrap();
     assert!(empty.endpoints.is_empty() && empty.ports.is_empty());
 }

@@ -77,7 +77,7 @@ impl Item {
                 Ok(Item { kind, key, labels, object: Some(Object::Service(model)), role })
             }
             Kind::EndpointSlice => {
-                let mut slice: convert::EndpointSlice = convert::check(value)?;
+                let mut slice: convert::EndpointSlice<'_> = convert::check(value)?;
                 fill_namespace(&mut slice.metadata);
                 let mut ignored = Vec::new();
                 let key = slice.key()?;

@@ -3,7 +3,6 @@
 //! What is as it should be is deserialised in one pass into the few fields that DNS needs. Only what fails is looked at
 //! again, to say which field is wrong and to let the objects beside it through.
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -132,7 +131,7 @@ pub fn event(kind: Kind, line: &[u8]) -> Result<Said, NotJson> {
     match kind {
         Kind::Namespace => event_of::<convert::Namespace>(line),
         Kind::Service => event_of::<convert::Service>(line),
-        Kind::EndpointSlice => event_of::<convert::EndpointSlice>(line),
+        Kind::EndpointSlice => event_of::<convert::EndpointSlice<'_>>(line),
         Kind::Pod => event_of::<convert::Pod>(line),
     }
 }
@@ -142,12 +141,12 @@ pub fn page(kind: Kind, body: &[u8], each: impl FnMut(Change)) -> Result<Page, N
     match kind {
         Kind::Namespace => page_of::<convert::Namespace>(body, each),
         Kind::Service => page_of::<convert::Service>(body, each),
-        Kind::EndpointSlice => page_of::<convert::EndpointSlice>(body, each),
+        Kind::EndpointSlice => page_of::<convert::EndpointSlice<'_>>(body, each),
         Kind::Pod => page_of::<convert::Pod>(body, each),
     }
 }
 
-fn event_of<T: Resource>(line: &[u8]) -> Result<Said, NotJson> {
+fn event_of<'a, T: Resource<'a>>(line: &'a [u8]) -> Result<Said, NotJson> {
     match serde_json::from_slice::<Line<T>>(line) {
         Ok(Line { what: What::Error, .. }) | Err(_) => {}
         Ok(Line { what: What::Bookmark, object }) => {
@@ -169,7 +168,7 @@ fn event_of<T: Resource>(line: &[u8]) -> Result<Said, NotJson> {
     Ok(Said::Change { change, version })
 }
 
-fn page_of<T: Resource>(body: &[u8], mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
+fn page_of<'a, T: Resource<'a>>(body: &'a [u8], mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
     let metadata = match serde_json::from_slice::<List<T>>(body) {
         Ok(List { metadata, items }) => {
             items.into_iter().for_each(|object| each(there(object)));
@@ -197,7 +196,7 @@ fn not_json(error: serde_json::Error) -> NotJson {
 }
 
 /// An object that exists.
-fn there<T: Resource>(mut object: T) -> Change {
+fn there<'a, T: Resource<'a>>(mut object: T) -> Change {
     let mut ignored = Vec::new();
     let last_change = object.metadata_mut().annotations.last_change.take();
     let key = key_of(&object);
@@ -210,7 +209,7 @@ fn there<T: Resource>(mut object: T) -> Change {
 }
 
 /// An object that is gone.
-fn gone<T: Resource>(object: &T) -> Change {
+fn gone<'a, T: Resource<'a>>(object: &T) -> Change {
     match key_of(object) {
         Some(key) => Change::Remove(key),
         None => Change::Bad { key: None, invalid: Invalid::Missing("metadata.name") },
@@ -218,7 +217,7 @@ fn gone<T: Resource>(object: &T) -> Change {
 }
 
 /// What is wrong with an object that could not be read, and its version.
-fn bad<T: Resource>(object: &RawValue) -> (Change, String) {
+fn bad<'a, T: Resource<'a>>(object: &'a RawValue) -> (Change, String) {
     let stub: Stub = serde_json::from_str(object.get()).unwrap_or_default();
     let mut reader = serde_json::Deserializer::from_str(object.get());
     let invalid = match check::<T>(&mut reader) {
@@ -231,7 +230,7 @@ fn bad<T: Resource>(object: &RawValue) -> (Change, String) {
 }
 
 /// The key that metadata gives, whatever else is wrong.
-fn key_of<T: Resource>(object: &T) -> Option<Key> {
+fn key_of<'a, T: Resource<'a>>(object: &T) -> Option<Key> {
     key(T::KIND, &object.metadata().namespace, &object.metadata().name)
 }
 
@@ -252,7 +251,7 @@ enum Model {
 }
 
 /// A kind of objects, as the API server sends them.
-trait Resource: DeserializeOwned {
+trait Resource<'a>: Deserialize<'a> {
     const KIND: Kind;
     fn metadata(&self) -> &Metadata;
     fn metadata_mut(&mut self) -> &mut Metadata;
@@ -272,21 +271,21 @@ macro_rules! metadata {
     };
 }
 
-impl Resource for convert::Namespace {
+impl Resource<'_> for convert::Namespace {
     metadata!(Kind::Namespace);
     fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Namespace(self.convert()?)))
     }
 }
 
-impl Resource for convert::Service {
+impl Resource<'_> for convert::Service {
     metadata!(Kind::Service);
     fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Service(self.convert()?)))
     }
 }
 
-impl Resource for convert::EndpointSlice {
+impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
     metadata!(Kind::EndpointSlice);
     fn into_model(self, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(match self.convert(ignored)? {
@@ -296,7 +295,7 @@ impl Resource for convert::EndpointSlice {
     }
 }
 
-impl Resource for convert::Pod {
+impl Resource<'_> for convert::Pod {
     metadata!(Kind::Pod);
     fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(match self.convert()? {

@@ -136,6 +136,8 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         let said = error.to_string();
         // The client's own word for "one of the layers".
         let said = said.strip_prefix("ServiceError: ").unwrap_or(&said);
+        // A page on the net is of no use in a log line.
+        let said = said.split(": https://").next().unwrap_or(said);
         if !text.contains(said) {
             if !text.is_empty() {
                 text.push_str(": ");
