@@ -348,3 +348,35 @@ impl Indexes {
         self.all.into_iter().map(|shared| shared.followed).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::configuration::read_text;
+    use crate::cluster::model::Kind;
+    use crate::corefile::MemoryFiles;
+
+    /// The kinds that are followed for each index of these stanzas, one block each.
+    fn followed(stanzas: &[&str]) -> Vec<Vec<&'static str>> {
+        let block = |(n, stanza): (usize, &&str)| format!("z{n}.local {{\n kubernetes {{\n {stanza}\n }}\n}}\n");
+        let text: String = stanzas.iter().enumerate().map(block).collect();
+        let mut diagnostics = Diagnostics::default();
+        let configuration = read_text("Corefile", &text, 53, &MemoryFiles::default(), &mut diagnostics);
+        assert!(!diagnostics.has_errors(), "{diagnostics:?}");
+        let kinds = |followed: &Followed| followed.selection.kinds().map(|kind| kind.name()).collect();
+        Indexes::of(&configuration).into_followed().iter().map(kinds).collect()
+    }
+
+    #[test]
+    fn stanzas_that_ask_for_the_same_share_one_watch() {
+        let (basic, pods) = (vec!["Namespace", "Service", "EndpointSlice"], Kind::ALL.map(Kind::name).to_vec());
+        assert_eq!(followed(&["ttl 5", "ttl 30", "pods insecure"]), [basic.clone()]);
+        // One that wants more is served by a watch of more.
+        assert_eq!(followed(&["noendpoints", "pods verified"]), std::slice::from_ref(&pods));
+        assert_eq!(followed(&["noendpoints"]), [["Namespace", "Service"]]);
+        // Other objects, or another API server, are another watch.
+        assert_eq!(followed(&["ttl 5", "labels a=b", "namespace_labels a=b", "labels a = b"]).len(), 3);
+        assert_eq!(followed(&["kubeconfig f", "kubeconfig f x", "endpoint http://h", "kubeconfig f"]).len(), 3);
+        assert_eq!(followed(&["startup_timeout 1s", "apiserver_qps 9"]), [basic]);
+    }
+}
