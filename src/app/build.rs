@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn stanzas_that_ask_for_the_same_share_one_watch() {
         let (basic, pods) = (vec!["Namespace", "Service", "EndpointSlice"], Kind::ALL.map(Kind::name).to_vec());
-        assert_eq!(followed(&["ttl 5", "ttl 30", "pods insecure"]), [basic.clone()]);
+        assert_eq!(followed(&["ttl 5", "ttl 30", "pods insecure"]), std::slice::from_ref(&basic));
         // One that wants more is served by a watch of more.
         assert_eq!(followed(&["noendpoints", "pods verified"]), std::slice::from_ref(&pods));
         assert_eq!(followed(&["noendpoints"]), [["Namespace", "Service"]]);
