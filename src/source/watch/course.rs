@@ -51,7 +51,7 @@ pub enum Why {
     Expired,
     /// The API server does not know that version yet (504): its store may have been restored.
     TooLarge,
-    /// An ERROR event, or a refusal of the watch.
+    /// An ERROR event, a refusal of the watch, or nonsense.
     Refused,
     /// The API server was gone for a while, and may have come back with another store.
     Outage,
@@ -235,6 +235,8 @@ impl Course {
                     // What was there before an outage may not be there after it: a restored store counts its versions
                     // from an older one, and no watch would tell.
                     None if !ended.answered => Next::List(Why::Outage),
+                    // It may say the same of this version for ever.
+                    None if matches!(trouble, Trouble::Nonsense(_) | Trouble::TooLong(_)) => Next::List(Why::Refused),
                     None => again(),
                 };
                 (next, wait)
@@ -336,6 +338,8 @@ mod tests {
             let (next, _) = course().after(&watch(), &watching(90, how));
             assert_eq!(next, want.map_or(watch(), Next::List));
         }
+        let nonsense = How::Trouble(Trouble::Nonsense("?".into()));
+        assert_eq!(course().after(&watch(), &watching(90, nonsense)).0, Next::List(Why::Refused));
         let unanswered = Ended { answered: false, ..watching(0, broken()) };
         assert_eq!(course().after(&watch(), &unanswered).0, Next::List(Why::Outage));
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::course::{Course, Ended, How, Next, Style, Timing, Why};
 use super::decode::{self, Change, NotJson, Said};
-use super::lines::{Lines, MAX};
+use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
 use super::trouble::Trouble;
 use crate::cluster::entry::Shape;
@@ -127,7 +127,9 @@ impl Follower {
             let request = self.resource().list(&params).map_err(|error| Trouble::Nonsense(error.to_string()))?;
             let (permit, waited) = self.connection.limiter.admit().await;
             let body = self.connection.get(request, Some(waited)).await?;
-            let body = Lines::new(body, MAX).all(self.timing.page, || self.status.seen()).await?;
+            let body = Lines::new(body, if limit.is_some() { MAX_PAGE } else { MAX_LIST })
+                .all(self.timing.page, || self.status.seen())
+                .await?;
             drop(permit);
             // A body that was cut is no JSON; so is half a page.
             let page = decode::page(self.kind, &body, |change| self.change(change, None));
@@ -168,10 +170,13 @@ impl Follower {
         let body = self.connection.get(request, waited).await?;
         progress.answered = true;
         self.status.seen();
+        if !initial {
+            self.status.going_on();
+        }
         if initial {
             self.tell(Event::Begin(self.kind));
         }
-        let mut lines = Lines::new(body, MAX);
+        let mut lines = Lines::new(body, MAX_EVENT);
         let since = Instant::now();
         loop {
             let silence = match initial {

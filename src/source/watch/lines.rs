@@ -7,8 +7,12 @@ use kube::client::Body;
 
 use super::trouble::{Trouble, causes};
 
-/// The longest line or page that is taken, in octets. An object has at most 1.5 MiB in etcd; a page holds some hundred.
-pub const MAX: usize = 256 << 20;
+/// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
+pub const MAX_EVENT: usize = 16 << 20;
+/// The longest page of a list, in octets: some hundred objects.
+pub const MAX_PAGE: usize = 64 << 20;
+/// The longest whole list, in octets.
+pub const MAX_LIST: usize = 256 << 20;
 /// A buffer that has grown larger than this is given back when it is empty, in octets.
 const KEEP: usize = 64 << 10;
 

@@ -11,6 +11,8 @@ use super::metrics::Metrics;
 use super::trouble::Trouble;
 use crate::cluster::model::Kind;
 
+/// The cause of a complaint that no list ends.
+const BAD_OBJECT: &str = "bad object";
 /// A lasting trouble is told of this often.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -54,6 +56,11 @@ impl Status {
     /// A list is complete.
     pub fn synced(&self) {
         self.shared.synced.store(true, Ordering::Relaxed);
+        self.log.ended(self.kind);
+    }
+
+    /// A watch goes on from where one ended.
+    pub fn going_on(&self) {
         self.log.ended(self.kind);
     }
 
@@ -103,9 +110,11 @@ struct Told {
     /// What it is about; `None` where it concerns the connection, which all kinds share.
     kind: Option<Kind>,
     reason: &'static str,
+    /// When it was told of last.
     at: Instant,
     /// The kinds that have this trouble now.
     kinds: Vec<Kind>,
+    /// Since when there have been such.
     since: Instant,
 }
 
@@ -136,7 +145,7 @@ impl Complaints {
 
     /// Tells of an object that is of no use, unless one of its kind has been told of within the last minute.
     fn bad_object(&self, kind: Kind, text: impl FnOnce() -> String) {
-        if self.due(Some(kind), "bad object", kind) {
+        if self.due(Some(kind), BAD_OBJECT, kind) {
             tracing::warn!(plugin = "kubernetes", "{}", text());
         }
     }
@@ -146,6 +155,9 @@ impl Complaints {
         let (mut told, now) = (self.told.lock(), Instant::now());
         match told.iter_mut().find(|told| told.kind == of && told.reason == reason) {
             Some(told) => {
+                if told.kinds.is_empty() {
+                    told.since = now;
+                }
                 if !told.kinds.contains(&kind) {
                     told.kinds.push(kind);
                 }
@@ -162,24 +174,49 @@ impl Complaints {
         }
     }
 
-    /// A kind is in step: what troubled it has ended.
+    /// A kind goes on: what troubled it has ended. Said of what was told of, by the last of those that share it.
     fn ended(&self, kind: Kind) {
-        let mut told = self.told.lock();
         let mut since: Option<Instant> = None;
-        told.retain_mut(|told| {
-            let troubled = told.reason != "bad object" && told.kinds.contains(&kind);
-            if troubled {
-                told.kinds.retain(|&other| other != kind);
-                // The last of those that share a trouble says that it is over.
-                if told.kinds.is_empty() {
-                    since = Some(since.map_or(told.since, |since| since.min(told.since)));
-                }
+        for told in self.told.lock().iter_mut().filter(|told| told.kinds.contains(&kind)) {
+            told.kinds.retain(|&other| other != kind);
+            if told.kinds.is_empty() && told.at >= told.since && told.reason != BAD_OBJECT {
+                since = Some(since.map_or(told.since, |since| since.min(told.since)));
             }
-            !troubled || !told.kinds.is_empty()
-        });
+        }
         if let Some(since) = since {
             let resource = super::resource(kind);
             tracing::info!(plugin = "kubernetes", "{resource} in step again after {} s", since.elapsed().as_secs());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lasting_trouble_is_told_of_once_a_minute_whichever_kind_has_it() {
+        let log = Complaints::default();
+        let mut told = 0;
+        for second in 0..180 {
+            let kind = Kind::ALL[second % 4];
+            told += usize::from(log.due(None, "connection", kind));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_comes_and_goes_is_told_of_no_more_often() {
+        let log = Complaints::default();
+        let mut told = 0;
+        for _ in 0..600 {
+            told += usize::from(log.due(Some(Kind::Pod), "410", Kind::Pod));
+            log.ended(Kind::Pod);
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(told, 1);
+        assert!(log.due(Some(Kind::Service), "410", Kind::Service), "another resource is another trouble");
+        assert_eq!(log.told.lock().len(), 2);
     }
 }
