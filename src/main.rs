@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Gives small blocks back and forth at half the cost of the C library's, and keeps less for itself: what is known of a
-/// cluster is many small blocks, and each event replaces some.
+/// What is known of a cluster is many small blocks, of which each event replaces some: this one takes less time for that
+/// than the C library's, and keeps less memory for itself.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     clusterdns::app::main(std::env::args_os().skip(1))

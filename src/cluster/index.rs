@@ -204,6 +204,11 @@ impl IndexWriter {
         &self.index
     }
 
+    /// What it keeps of an endpoint.
+    pub fn keeps(&self) -> Keep {
+        self.keep
+    }
+
     /// How many objects of a kind are known.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
@@ -492,7 +497,7 @@ mod tests {
     }
 
     fn slice(service: &str) -> Event {
-        let addresses = vec![IpAddr::from([10, 0, 0, 1])];
+        let addresses = [IpAddr::from([10, 0, 0, 1])].into_iter().collect();
         let endpoints = vec![Endpoint { addresses, hostname: None, pod: None, zone: None }];
         let (key, ports) = (Key::new("a", "s"), Vec::new());
         Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 /// The kinds of objects that the index follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -158,8 +160,8 @@ pub struct EndpointSlice {
 /// One ready endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its addresses, of the slice's family.
-    pub addresses: Vec<IpAddr>,
+    /// Its addresses, of the slice's family; one as a rule.
+    pub addresses: SmallVec<[IpAddr; 1]>,
     /// `hostname`, lower-case.
     pub hostname: Option<Box<str>>,
     /// `targetRef.name` where it is a valid label of at most 63 octets, lower-case (for `endpoint_pod_names`).

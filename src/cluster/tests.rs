@@ -68,7 +68,7 @@ fn cluster_ip(name: &str, addresses: &[&str]) -> Event {
 
 fn slice(name: &str, service: &str, endpoints: &[(&str, Option<&str>)]) -> Event {
     let endpoint = |&(address, hostname): &(&str, Option<&str>)| Endpoint {
-        addresses: vec![ip(address)],
+        addresses: vec![ip(address)].into(),
         hostname: hostname.map(Into::into),
         pod: Some(format!("pod-{address}").replace('.', "-").into()),
         zone: Some("eu.1".into()),

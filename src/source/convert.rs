@@ -4,12 +4,14 @@
 //! and `null` is as good as absent. [`check`] names the field that does not fit its type. Nothing here guesses: what
 //! the API server would have filled in (a namespace, `podIPs`) is filled in by whoever reads hand-written objects.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use smallvec::SmallVec;
 
+use crate::cluster::entry::Keep;
 use crate::cluster::model::{self, Key, ServiceKind};
 
 mod annotations;
@@ -269,8 +271,9 @@ impl EndpointSlice<'_> {
     }
 
     /// The model's form; `None` for a slice that gives no records: one of no Service, or one with names for addresses.
-    /// A field that is of no use, while the rest is, goes to `ignored`.
-    pub fn convert(&self, ignored: &mut Vec<Invalid>) -> Result<Option<model::EndpointSlice>, Invalid> {
+    /// Of what only some configurations want, it has what is to be kept. A field that is of no use, while the rest is,
+    /// goes to `ignored`.
+    pub fn convert(&self, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<Option<model::EndpointSlice>, Invalid> {
         let Some(service) = self.service() else { return Ok(None) };
         if &*self.address_type == "FQDN" {
             return Ok(None);
@@ -280,7 +283,7 @@ impl EndpointSlice<'_> {
         let ready = |endpoint: &&Endpoint<'_>| endpoint.conditions.ready.unwrap_or(true);
         let mut endpoints = Vec::with_capacity(self.endpoints.iter().filter(ready).count());
         for (at, endpoint) in self.endpoints.iter().enumerate().filter(|(_, endpoint)| ready(endpoint)) {
-            endpoints.push(endpoint.convert(at, ignored)?);
+            endpoints.push(endpoint.convert(at, keep, ignored)?);
         }
         let ports =
             self.ports.iter().enumerate().map(|(at, port)| port.convert(|field| format!("ports[{at}].{field}")));
@@ -295,7 +298,7 @@ impl EndpointSlice<'_> {
 
 impl Endpoint<'_> {
     /// The model's form of the endpoint at index `at`.
-    fn convert(&self, at: usize, ignored: &mut Vec<Invalid>) -> Result<model::Endpoint, Invalid> {
+    fn convert(&self, at: usize, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<model::Endpoint, Invalid> {
         let addresses = self.addresses.iter().enumerate().map(|(n, text)| {
             // The path is text only when it is needed: there are many endpoints.
             invalid::address("", text).map_err(|_| Invalid::Address {
@@ -303,20 +306,20 @@ impl Endpoint<'_> {
                 text: text.to_string(),
             })
         });
-        let hostname = self.hostname.to_ascii_lowercase();
+        let hostname = lower(&self.hostname);
         let named = invalid::is_label(&hostname);
         if !named && !hostname.is_empty() {
             // CoreDNS makes a name of it that no query reaches. The endpoint goes by its address instead.
             let field = format!("endpoints[{at}].hostname");
             ignored.push(Invalid::Label { field, text: self.hostname.to_string() });
         }
-        let pod = self.target_ref.name.to_ascii_lowercase();
+        let pod = lower(if keep.pods { &self.target_ref.name } else { "" });
         Ok(model::Endpoint {
             addresses: addresses.collect::<Result<_, _>>()?,
             hostname: named.then(|| hostname.into()),
             // A Pod's name may have 253 octets and dots; then it is no label, which is nobody's mistake.
             pod: invalid::is_label(&pod).then(|| pod.into()),
-            zone: (!self.zone.is_empty()).then(|| self.zone.to_ascii_lowercase().into()),
+            zone: (keep.zones && !self.zone.is_empty()).then(|| lower(&self.zone).into()),
         })
     }
 }
@@ -354,6 +357,14 @@ impl Pod {
         let addresses = self.addresses()?;
         let labels = self.metadata.labels.clone().into_inner();
         Ok((!addresses.is_empty()).then_some(model::Pod { key, addresses, labels }))
+    }
+}
+
+/// A text in lower case, which nearly every one is already.
+fn lower(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|octet| octet.is_ascii_uppercase()) {
+        true => Cow::Owned(text.to_ascii_lowercase()),
+        false => Cow::Borrowed(text),
     }
 }
 

@@ -266,7 +266,7 @@ impl Selectable {
         // `ShouldSetHostname`
         let named = !hostname.is_empty() && *self.spec.subdomain == *service.key.name;
         model::Endpoint {
-            addresses,
+            addresses: addresses.into(),
             hostname: named.then(|| hostname.into()),
             pod: invalid::is_label(name).then(|| name.clone()),
             // The controller asks the Node. The API server copies its zone to the Pod's labels.

@@ -90,10 +90,12 @@ impl Watch {
                     (connection, log)
                 }
             };
+            let keep = writer.keeps();
             let writer = Arc::new(Mutex::new(writer));
             for kind in selection.kinds() {
                 let follower = Follower {
                     kind,
+                    keep,
                     selection: selection.clone(),
                     connection: connection.clone(),
                     writer: writer.clone(),

@@ -104,7 +104,12 @@ fn endpoint(choices: &mut Choices<'_>) -> Endpoint {
     let mut addresses = vec![choices.pick(&addresses())];
     addresses.extend(some_addresses(choices, 1));
     let mut text = |these: &[&str]| choices.maybe(these).map(Into::into);
-    Endpoint { addresses, hostname: text(&HOSTNAMES), pod: text(&POD_NAMES), zone: text(&TOPOLOGY_ZONES) }
+    Endpoint {
+        addresses: addresses.into(),
+        hostname: text(&HOSTNAMES),
+        pod: text(&POD_NAMES),
+        zone: text(&TOPOLOGY_ZONES),
+    }
 }
 
 /// What a stanza shows.
@@ -137,7 +142,7 @@ pub(super) fn new_index(keep: Keep, events: impl IntoIterator<Item = Event>) -> 
 /// A cluster with a Service of each sort.
 pub fn sample() -> Arc<Index> {
     let endpoint = |last, hostname: Option<&str>| Endpoint {
-        addresses: vec![v4(last)],
+        addresses: vec![v4(last)].into(),
         hostname: hostname.map(Into::into),
         pod: Some("p0".into()),
         zone: Some("z".into()),
@@ -169,7 +174,7 @@ pub fn sample() -> Arc<Index> {
 /// A headless Service `many.a` with this many endpoints, every third with a host name.
 pub fn headless(count: u16) -> Arc<Index> {
     let endpoints = (0..count).map(|at| Endpoint {
-        addresses: vec![IpAddr::from([10, 1, (at >> 8) as u8, at as u8])],
+        addresses: vec![IpAddr::from([10, 1, (at >> 8) as u8, at as u8])].into(),
         hostname: (at % 3 == 0).then(|| format!("many-{at}").into()),
         pod: None,
         zone: None,

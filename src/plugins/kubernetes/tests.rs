@@ -49,7 +49,8 @@ fn headless(
     ports: Vec<Port>, hostname: impl Fn(IpAddr) -> Option<Box<str>>, addresses: impl Iterator<Item = IpAddr>,
 ) -> Vec<Object> {
     let service = Service { key: Key::new("a", "web"), kind: ServiceKind::Headless, ports: ports.clone() };
-    let endpoint = |address| Endpoint { addresses: vec![address], hostname: hostname(address), pod: None, zone: None };
+    let endpoint =
+        |address| Endpoint { addresses: vec![address].into(), hostname: hostname(address), pod: None, zone: None };
     let endpoints = addresses.map(endpoint).collect();
     let slice = EndpointSlice { key: Key::new("a", "web-1"), service: "web".into(), endpoints, ports };
     vec![Object::Service(service), Object::EndpointSlice(slice)]

@@ -11,6 +11,8 @@ fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
     T::deserialize(value).unwrap()
 }
 
+const ALL: Keep = Keep { pods: true, zones: true };
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -27,7 +29,7 @@ fn slice(fields: Value) -> Result<(Option<model::EndpointSlice>, Vec<String>), S
     let mut value = json!({"metadata": {"name": "web-x1", "namespace": "shop", "labels": labels}});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let mut ignored = Vec::new();
-    let slice = read::<EndpointSlice<'_>>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
+    let slice = read::<EndpointSlice<'_>>(&value).convert(ALL, &mut ignored).map_err(|error| error.to_string())?;
     Ok((slice, ignored.iter().map(Invalid::to_string).collect()))
 }
 
@@ -132,9 +134,10 @@ fn a_slice_has_the_ready_endpoints_only() {
     let (slice, ignored) = slice(json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{}, {"name": "", "port": null}, {"name": "x", "port": 9}]})).unwrap();
     let slice = slice.unwrap();
     assert_eq!((&*slice.service, &slice.key), ("web", &Key::new("shop", "web-x1")));
-    let plain = |text| model::Endpoint { addresses: vec![ip(text)], hostname: None, pod: None, zone: None };
+    let plain =
+        |text| model::Endpoint { addresses: [ip(text)].into_iter().collect(), hostname: None, pod: None, zone: None };
     let last = model::Endpoint {
-        addresses: vec![ip("10.0.0.4"), ip("10.0.0.5")],
+        addresses: vec![ip("10.0.0.4"), ip("10.0.0.5")].into(),
         hostname: Some("db-0".into()),
         pod: Some("db-0".into()),
         zone: Some("zone-a.eu".into()),
@@ -149,7 +152,7 @@ fn a_slice_has_the_ready_endpoints_only() {
 fn slices_that_give_no_records_are_skipped() {
     assert!(slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]})).unwrap().0.is_none());
     let orphan = json!({"metadata": {"name": "a", "namespace": "b"}, "endpoints": [{"addresses": ["nonsense"]}]});
-    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(&mut Vec::new()), Ok(None));
+    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(ALL, &mut Vec::new()), Ok(None));
     let empty = slice(json!({"endpoints": null, "ports": null})).unwrap().0.unwrap();
     assert!(empty.endpoints.is_empty() && empty.ports.is_empty());
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::document::Raw;
 use super::warning::Problem;
+use crate::cluster::entry::Keep;
 use crate::cluster::model::{Key, Kind, Object, ServiceKind};
 use crate::source::convert::{self, Invalid, Labels};
 use crate::source::derive;
@@ -81,7 +82,7 @@ impl Item {
                 fill_namespace(&mut slice.metadata);
                 let mut ignored = Vec::new();
                 let key = slice.key()?;
-                let model = slice.convert(&mut ignored)?;
+                let model = slice.convert(ALL, &mut ignored)?;
                 problems.extend(ignored.into_iter().map(Problem::Ignored));
                 let role = slice.service().map_or(Role::None, |service| Role::SliceOf(service.into()));
                 let object = model.map(Object::EndpointSlice);
@@ -109,6 +110,8 @@ impl Item {
     }
 }
 
+/// One reading serves every selection.
+const ALL: Keep = Keep { pods: true, zones: true };
 /// The label that the API server gives every Namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::trouble::Refusal;
+use crate::cluster::entry::Keep;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::source::convert::{self, Invalid, Metadata, check};
 
@@ -126,27 +127,27 @@ struct StubMetadata {
     resource_version: String,
 }
 
-/// Reads one event.
-pub fn event(kind: Kind, line: &[u8]) -> Result<Said, NotJson> {
+/// Reads one event. Of endpoints it has what is to be kept.
+pub fn event(kind: Kind, keep: Keep, line: &[u8]) -> Result<Said, NotJson> {
     match kind {
-        Kind::Namespace => event_of::<convert::Namespace>(line),
-        Kind::Service => event_of::<convert::Service>(line),
-        Kind::EndpointSlice => event_of::<convert::EndpointSlice<'_>>(line),
-        Kind::Pod => event_of::<convert::Pod>(line),
+        Kind::Namespace => event_of::<convert::Namespace>(keep, line),
+        Kind::Service => event_of::<convert::Service>(keep, line),
+        Kind::EndpointSlice => event_of::<convert::EndpointSlice<'_>>(keep, line),
+        Kind::Pod => event_of::<convert::Pod>(keep, line),
     }
 }
 
 /// Reads one page; `each` is given its objects in their order.
-pub fn page(kind: Kind, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
+pub fn page(kind: Kind, keep: Keep, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
     match kind {
-        Kind::Namespace => page_of::<convert::Namespace>(body, each),
-        Kind::Service => page_of::<convert::Service>(body, each),
-        Kind::EndpointSlice => page_of::<convert::EndpointSlice<'_>>(body, each),
-        Kind::Pod => page_of::<convert::Pod>(body, each),
+        Kind::Namespace => page_of::<convert::Namespace>(keep, body, each),
+        Kind::Service => page_of::<convert::Service>(keep, body, each),
+        Kind::EndpointSlice => page_of::<convert::EndpointSlice<'_>>(keep, body, each),
+        Kind::Pod => page_of::<convert::Pod>(keep, body, each),
     }
 }
 
-fn event_of<'a, T: Resource<'a>>(line: &'a [u8]) -> Result<Said, NotJson> {
+fn event_of<'a, T: Resource<'a>>(keep: Keep, line: &'a [u8]) -> Result<Said, NotJson> {
     match serde_json::from_slice::<Line<T>>(line) {
         Ok(Line { what: What::Error, .. }) | Err(_) => {}
         Ok(Line { what: What::Bookmark, object }) => {
@@ -156,7 +157,7 @@ fn event_of<'a, T: Resource<'a>>(line: &'a [u8]) -> Result<Said, NotJson> {
         }
         Ok(Line { what, mut object }) => {
             let version = std::mem::take(&mut object.metadata_mut().resource_version);
-            let change = if what == What::Deleted { gone(&object) } else { there(object) };
+            let change = if what == What::Deleted { gone(&object) } else { there(keep, object) };
             return Ok(Said::Change { change, version });
         }
     }
@@ -168,17 +169,17 @@ fn event_of<'a, T: Resource<'a>>(line: &'a [u8]) -> Result<Said, NotJson> {
     Ok(Said::Change { change, version })
 }
 
-fn page_of<'a, T: Resource<'a>>(body: &'a [u8], mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
+fn page_of<'a, T: Resource<'a>>(keep: Keep, body: &'a [u8], mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
     let metadata = match serde_json::from_slice::<List<T>>(body) {
         Ok(List { metadata, items }) => {
-            items.into_iter().for_each(|object| each(there(object)));
+            items.into_iter().for_each(|object| each(there(keep, object)));
             metadata
         }
         Err(_) => {
             let List { metadata, items } = serde_json::from_slice::<List<&RawValue>>(body).map_err(not_json)?;
             for item in items {
                 each(match serde_json::from_str::<T>(item.get()) {
-                    Ok(object) => there(object),
+                    Ok(object) => there(keep, object),
                     Err(_) => bad::<T>(item).0,
                 });
             }
@@ -196,11 +197,11 @@ fn not_json(error: serde_json::Error) -> NotJson {
 }
 
 /// An object that exists.
-fn there<'a, T: Resource<'a>>(mut object: T) -> Change {
+fn there<'a, T: Resource<'a>>(keep: Keep, mut object: T) -> Change {
     let mut ignored = Vec::new();
     let last_change = object.metadata_mut().annotations.last_change.take();
     let key = key_of(&object);
-    match object.into_model(&mut ignored) {
+    match object.into_model(keep, &mut ignored) {
         Ok(Model::Object(object)) => Change::Upsert { object, last_change, ignored },
         Ok(Model::AsItWas(key)) => Change::Keep(key),
         Ok(Model::Nothing(key)) => Change::Remove(key),
@@ -255,7 +256,7 @@ trait Resource<'a>: Deserialize<'a> {
     const KIND: Kind;
     fn metadata(&self) -> &Metadata;
     fn metadata_mut(&mut self) -> &mut Metadata;
-    fn into_model(self, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid>;
+    fn into_model(self, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid>;
 }
 
 /// The parts that are the same for every kind.
@@ -273,22 +274,22 @@ macro_rules! metadata {
 
 impl Resource<'_> for convert::Namespace {
     metadata!(Kind::Namespace);
-    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Namespace(self.convert()?)))
     }
 }
 
 impl Resource<'_> for convert::Service {
     metadata!(Kind::Service);
-    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Service(self.convert()?)))
     }
 }
 
 impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
     metadata!(Kind::EndpointSlice);
-    fn into_model(self, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid> {
-        Ok(match self.convert(ignored)? {
+    fn into_model(self, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+        Ok(match self.convert(keep, ignored)? {
             Some(slice) => Model::Object(Object::EndpointSlice(slice)),
             None => Model::Nothing(self.key()?),
         })
@@ -297,7 +298,7 @@ impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
 
 impl Resource<'_> for convert::Pod {
     metadata!(Kind::Pod);
-    fn into_model(self, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
         Ok(match self.convert()? {
             Some(pod) => Model::Object(Object::Pod(pod)),
             // CoreDNS passes over a Pod that is being deleted until it is gone: its connections are drained under the

@@ -24,7 +24,7 @@ use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
 use super::trouble::Trouble;
-use crate::cluster::entry::Shape;
+use crate::cluster::entry::{Keep, Shape};
 use crate::cluster::index::service_key;
 use crate::cluster::model::{Kind, Object};
 use crate::cluster::{Event, IndexWriter};
@@ -39,6 +39,8 @@ pub struct Follower {
     pub kind: Kind,
     /// Of which objects.
     pub selection: Selection,
+    /// What of endpoints is kept.
+    pub keep: Keep,
     /// Where.
     pub connection: Arc<Connection>,
     /// What is known. The kinds of a selection share it; held for one object at a time.
@@ -132,7 +134,7 @@ impl Follower {
                 .await?;
             drop(permit);
             // A body that was cut is no JSON; so is half a page.
-            let page = decode::page(self.kind, &body, |change| self.change(change, None));
+            let page = decode::page(self.kind, self.keep, &body, |change| self.change(change, None));
             let page = page.map_err(|NotJson(error)| Trouble::Nonsense(error))?;
             let version = first.get_or_insert(page.version);
             match page.next {
@@ -197,7 +199,7 @@ impl Follower {
             if line.is_empty() {
                 continue;
             }
-            match decode::event(self.kind, line).map_err(|NotJson(error)| Trouble::Nonsense(error))? {
+            match decode::event(self.kind, self.keep, line).map_err(|NotJson(error)| Trouble::Nonsense(error))? {
                 Said::Change { change, version } => {
                     self.change(change, (!initial).then(SystemTime::now));
                     progress.events = true;

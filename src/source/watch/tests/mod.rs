@@ -77,7 +77,7 @@ impl Bench {
         let tasks = selection.kinds().map(|kind| {
             let (selection, connection, writer) = (selection.clone(), connection.clone(), writer.clone());
             let status = metrics.watch(kind, log.clone());
-            tokio::spawn(Follower { kind, selection, connection, writer, status, timing }.run())
+            tokio::spawn(Follower { kind, keep: Keep::default(), selection, connection, writer, status, timing }.run())
         });
         let tasks = tasks.collect();
         Bench { fake, index, registry, tasks }
