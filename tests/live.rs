@@ -1,0 +1,92 @@
+//! The program in a real cluster, beside CoreDNS: etcd, Kubernetes' API server and its controllers run on loopback, built
+//! from pinned sources when they are first needed (`tests/live/build`; minutes, and it needs Go). No kubelet and no
+//! network are needed. Each test is one line of the list; they share clusters.
+//!
+//! * `TESTBED=FOLDER` keeps the built parts there, for several checkouts; without it `.testbed` has them.
+//! * Without Go the tests are ignored and say so. With `CI=true` that is a failure.
+//! * `SUBJECT_IS_COREDNS=1` runs CoreDNS in this program's place: what fails then is the test's own mistake, or a
+//!   difference on purpose.
+
+#[path = "live/access.rs"]
+mod access;
+#[path = "live/alike.rs"]
+mod alike;
+#[path = "live/api.rs"]
+mod api;
+#[path = "live/ask.rs"]
+mod ask;
+#[path = "live/certificates.rs"]
+mod certificates;
+#[path = "live/changes.rs"]
+mod changes;
+#[path = "live/cluster.rs"]
+mod cluster;
+#[path = "live/compare.rs"]
+mod compare;
+#[path = "live/corefiles.rs"]
+mod corefiles;
+#[path = "live/following.rs"]
+mod following;
+#[path = "live/marker.rs"]
+mod marker;
+#[path = "live/objects.rs"]
+mod objects;
+#[path = "live/outages.rs"]
+mod outages;
+#[path = "live/parts.rs"]
+mod parts;
+#[path = "live/patience.rs"]
+mod patience;
+#[path = "live/ports.rs"]
+mod ports;
+#[path = "live/process.rs"]
+mod process;
+#[path = "live/questions.rs"]
+mod questions;
+#[path = "live/server.rs"]
+mod server;
+#[path = "live/shared.rs"]
+mod shared;
+#[path = "live/shop.rs"]
+mod shop;
+#[path = "live/start.rs"]
+mod start;
+#[path = "live/stream.rs"]
+mod stream;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test: its name, and what it does.
+pub struct Test {
+    name: String,
+    run: Box<dyn FnOnce() -> Result<(), Failed> + Send>,
+}
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Test {
+        Test { name: name.into(), run: Box::new(run) }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let tests: Vec<Test> =
+        [outages::tests(), following::tests(), alike::tests(), changes::tests(), access::tests(), start::tests()]
+            .into_iter()
+            .flatten()
+            .collect();
+    let missing = parts::missing();
+    let trials = tests.into_iter().map(|test| match missing.clone() {
+        None => Trial::test(test.name, test.run),
+        Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+            Trial::test(test.name, move || Err(why.into()))
+        }
+        Some(why) => Trial::test(test.name, test.run).with_kind(why).with_ignored_flag(true),
+    });
+    shared::sweep();
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    shared::end(conclusion.has_failed());
+    conclusion.exit_code()
+}

@@ -1,0 +1,25 @@
+//! The same answers as CoreDNS's, whatever the Corefile says and whatever has happened.
+
+use libtest_mimic::Failed;
+
+use super::Test;
+use super::compare::{Depth, Pair};
+use super::corefiles::{COREFILES, Corefile};
+use super::marker::Marker;
+use super::patience::SOON;
+use super::questions::Objects;
+use super::shared::CALM;
+
+pub fn tests() -> Vec<Test> {
+    COREFILES.iter().map(|corefile| Test::new(format!("alike: {}", corefile.name), || alike(corefile))).collect()
+}
+
+fn alike(corefile: &Corefile) -> Result<(), Failed> {
+    let cluster = CALM.lock();
+    let marker = Marker::set(&cluster.api);
+    let pair = Pair::start(&cluster, &[*corefile]);
+    pair.wait_for(&marker, SOON);
+    pair.compare(&Objects::of(&cluster.api), Depth::Full)?;
+    marker.remove(&cluster.api);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! A client of an API server for the tests themselves: objects go in and out as JSON.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{Method, Request};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::patience::{SOON, eventually};
+
+/// A client with one user's rights.
+#[derive(Clone)]
+pub struct Api {
+    client: Client,
+}
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// The HTTP status; 0 where none came.
+    pub status: u16,
+    pub message: String,
+}
+
+/// Where the objects of a kind stand: `apis/GROUP/VERSION`, the plural, and whether they are in namespaces.
+const KINDS: [(&str, &str, &str, bool); 10] = [
+    ("Namespace", "api/v1", "namespaces", false),
+    ("Node", "api/v1", "nodes", false),
+    ("Service", "api/v1", "services", true),
+    ("Pod", "api/v1", "pods", true),
+    ("Endpoints", "api/v1", "endpoints", true),
+    ("ServiceAccount", "api/v1", "serviceaccounts", true),
+    ("EndpointSlice", "apis/discovery.k8s.io/v1", "endpointslices", true),
+    ("ClusterRole", "apis/rbac.authorization.k8s.io/v1", "clusterroles", false),
+    ("ClusterRoleBinding", "apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", false),
+    ("Lease", "apis/coordination.k8s.io/v1", "leases", true),
+];
+
+impl Api {
+    /// A client that trusts one authority and shows a token.
+    pub fn new(port: u16, authority: Vec<u8>, token: &str) -> Api {
+        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().expect("an address"));
+        config.root_cert = Some(vec![authority]);
+        config.read_timeout = Some(Duration::from_secs(60));
+        let bearer = format!("Bearer {token}").parse().expect("a header");
+        config.headers.push((http::header::AUTHORIZATION, bearer));
+        let _inside = runtime().enter();
+        Api { client: Client::try_from(config).expect("a client") }
+    }
+
+    /// Asks for a path, as it is.
+    pub fn text(&self, path: &str) -> Result<String, Refused> {
+        let request = Request::get(path).body(Vec::new()).expect("a request");
+        runtime().block_on(self.client.request_text(request)).map_err(refused)
+    }
+
+    /// All objects of a kind.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        let mut list = self.done(|| self.send(Method::GET, &path(kind, "", ""), "", None));
+        let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        // A list's items do not say what they are.
+        items
+            .into_iter()
+            .map(|mut item| {
+                item["kind"] = kind.into();
+                item
+            })
+            .collect()
+    }
+
+    /// Makes an object.
+    pub fn create(&self, object: &Value) -> Result<Value, Refused> {
+        let (kind, ns, _) = names(object);
+        self.send(Method::POST, &path(kind, ns, ""), "application/json", Some(object))
+    }
+
+    /// Makes an object, or makes it what is given here; tries until the server takes it.
+    pub fn apply(&self, object: &Value) -> Value {
+        self.done(|| self.try_apply(object))
+    }
+
+    /// Makes an object, or makes it what is given here.
+    pub fn try_apply(&self, object: &Value) -> Result<Value, Refused> {
+        let (kind, ns, name) = names(object);
+        let path = format!("{}?fieldManager=live&force=true", path(kind, ns, name));
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", Some(object))
+    }
+
+    /// Changes some fields of an object; tries until the server takes it.
+    pub fn merge(&self, kind: &str, ns: &str, name: &str, fields: &Value) -> Value {
+        self.done(|| self.try_merge(kind, ns, name, fields))
+    }
+
+    /// Changes some fields of an object.
+    pub fn try_merge(&self, kind: &str, ns: &str, name: &str, fields: &Value) -> Result<Value, Refused> {
+        self.send(Method::PATCH, &path(kind, ns, name), "application/merge-patch+json", Some(fields))
+    }
+
+    /// Changes some fields of an object's status; tries until the server takes it.
+    pub fn set_status(&self, kind: &str, ns: &str, name: &str, status: &Value) -> Value {
+        self.done(|| self.try_set_status(kind, ns, name, status))
+    }
+
+    /// Changes some fields of an object's status.
+    pub fn try_set_status(&self, kind: &str, ns: &str, name: &str, status: &Value) -> Result<Value, Refused> {
+        let (path, fields) = (format!("{}/status", path(kind, ns, name)), json!({ "status": status }));
+        self.send(Method::PATCH, &path, "application/merge-patch+json", Some(&fields))
+    }
+
+    /// Deletes an object at once.
+    pub fn delete(&self, kind: &str, ns: &str, name: &str) -> Result<Value, Refused> {
+        let options = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"});
+        self.send(Method::DELETE, &path(kind, ns, name), "application/json", Some(&options))
+    }
+
+    /// Asks for a Pod to end; without a kubelet it stays terminating.
+    pub fn terminate(&self, ns: &str, name: &str) {
+        let options = json!({"gracePeriodSeconds": 3600});
+        self.done(|| self.send(Method::DELETE, &path("Pod", ns, name), "application/json", Some(&options)));
+    }
+
+    /// A token of a ServiceAccount.
+    pub fn token(&self, ns: &str, account: &str) -> String {
+        let path = format!("{}/token", path("ServiceAccount", ns, account));
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let answer = self.done(|| self.send(Method::POST, &path, "application/json", Some(&body)));
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Tries until the server does it; what it refuses for good ends the test.
+    fn done(&self, attempt: impl Fn() -> Result<Value, Refused>) -> Value {
+        eventually("a request", SOON, || match attempt() {
+            // 403 and 404: what it needs may only be on its way, such as a namespace or a role.
+            Err(refused) if [400, 401, 405, 415, 422].contains(&refused.status) => panic!("{refused:?}"),
+            other => other.map_err(|refused| format!("{refused:?}")),
+        })
+    }
+
+    fn send(&self, method: Method, path: &str, content: &str, body: Option<&Value>) -> Result<Value, Refused> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !content.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, content);
+        }
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let request = request.body(body).expect("a request");
+        runtime().block_on(self.client.request(request)).map_err(refused)
+    }
+}
+
+/// Kind, namespace and name of an object.
+pub fn names(object: &Value) -> (&str, &str, &str) {
+    let metadata = &object["metadata"];
+    (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Where an object stands, or all of a kind.
+fn path(kind: &str, ns: &str, name: &str) -> String {
+    let known = KINDS.iter().find(|(known, ..)| *known == kind);
+    let (_, group, plural, namespaced) = known.unwrap_or_else(|| panic!("the kind '{kind}'"));
+    let place = if *namespaced && !ns.is_empty() { format!("namespaces/{ns}/") } else { String::new() };
+    let name = if name.is_empty() { String::new() } else { format!("/{name}") };
+    format!("/{group}/{place}{plural}{name}")
+}
+
+fn refused(error: kube::Error) -> Refused {
+    match error {
+        kube::Error::Api(status) => Refused { status: status.code, message: status.message.clone() },
+        other => Refused { status: 0, message: other.to_string() },
+    }
+}
+
+/// The runtime of all clients.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    })
+}

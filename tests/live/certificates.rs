@@ -1,0 +1,75 @@
+//! Certificate authorities of the tests' own.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// An authority that signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, as PEM files.
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        Authority(CertifiedIssuer::self_signed(params, key()).expect("a certificate"))
+    }
+
+    /// Its certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Its certificate's octets.
+    pub fn der(&self) -> Vec<u8> {
+        self.0.der().to_vec()
+    }
+
+    /// A certificate of a server on loopback.
+    pub fn server(&self, folder: &Path, file: &str) -> Files {
+        let mut params =
+            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names of loopback");
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params, folder, file)
+    }
+
+    /// A certificate by which a client is the user `name`.
+    pub fn client(&self, name: &str, folder: &Path, file: &str) -> Files {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, folder, file)
+    }
+
+    fn sign(&self, mut params: CertificateParams, folder: &Path, file: &str) -> Files {
+        params.use_authority_key_identifier_extension = true;
+        let key = key();
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let files = Files { certificate: folder.join(format!("{file}.crt")), key: folder.join(format!("{file}.key")) };
+        std::fs::write(&files.certificate, certificate.pem()).expect("a file");
+        std::fs::write(&files.key, key.serialize_pem()).expect("a file");
+        files
+    }
+}
+
+/// A new key in two PEM files: for who signs, and for who checks.
+pub fn write_key(private: &Path, public: &Path) {
+    let key = key();
+    std::fs::write(private, key.serialize_pem()).expect("a file");
+    std::fs::write(public, key.public_key_pem()).expect("a file");
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}

@@ -1,0 +1,190 @@
+//! Two servers beside each other: this one and CoreDNS, with the same Corefile in the same cluster.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+use regex::Regex;
+
+use super::ask::{Answer, Question, ask_all};
+use super::cluster::{Access, Cluster};
+use super::corefiles::Corefile;
+use super::marker::Marker;
+use super::patience::SOON;
+use super::ports::{self, on_loopback};
+use super::questions::Objects;
+use super::server::{Server, Software};
+
+/// How many differences a message shows.
+const SHOWN: usize = 15;
+
+/// The two servers, with the same Corefiles side by side, each on a port of its own.
+pub struct Pair {
+    /// This server.
+    pub ours: Server,
+    theirs: Server,
+    blocks: Vec<Block>,
+}
+
+/// A Corefile and where it is served.
+struct Block {
+    corefile: Corefile,
+    ours: SocketAddr,
+    theirs: SocketAddr,
+    allowed: Vec<Regex>,
+}
+
+/// How many questions are asked.
+#[derive(Clone, Copy)]
+pub enum Depth {
+    /// All.
+    Full,
+    /// About this many of them, chosen by chance.
+    Some(usize),
+}
+
+impl Pair {
+    /// Starts both.
+    pub fn start(cluster: &Cluster, corefiles: &[Corefile]) -> Pair {
+        let access = cluster.access();
+        let start = |software| {
+            let (text, ports) = together(corefiles, &access);
+            let folder = cluster.folder();
+            std::thread::spawn(move || (Server::start(software, &text, ports[0], folder), ports))
+        };
+        // At the same time: each waits for its first list.
+        let both = [Software::Clusterdns, Software::CoreDns].map(start);
+        let [(ours, our_ports), (theirs, their_ports)] = both.map(|server| server.join().expect("it starts"));
+        let blocks = corefiles.iter().zip(our_ports.into_iter().zip(their_ports)).map(|(corefile, ports)| {
+            let own = corefile.differs.iter().map(|line| Regex::new(line).expect("a regular expression"));
+            let allowed = allowed().iter().cloned().chain(own).collect();
+            Block { corefile: *corefile, ours: on_loopback(ports.0), theirs: on_loopback(ports.1), allowed }
+        });
+        let blocks = blocks.collect();
+        Pair { ours, theirs, blocks }
+    }
+
+    /// Waits until both have heard of everything that was done before the marker was set.
+    pub fn wait_for(&self, marker: &Marker, deadline: Duration) {
+        for block in &self.blocks {
+            for (at, server) in [(block.ours, &self.ours), (block.theirs, &self.theirs)] {
+                marker.wait(at, server, &block.corefile, deadline);
+            }
+        }
+    }
+
+    /// Waits until this server has.
+    pub fn wait_for_ours(&self, marker: &Marker, deadline: Duration) {
+        for block in &self.blocks {
+            marker.wait(block.ours, &self.ours, &block.corefile, deadline);
+        }
+    }
+
+    /// Starts CoreDNS anew: what it lists at its start is the truth.
+    pub fn renew_theirs(&mut self, cluster: &Cluster) {
+        let corefiles: Vec<Corefile> = self.blocks.iter().map(|block| block.corefile).collect();
+        let (text, ports) = together(&corefiles, &cluster.access());
+        self.theirs = Server::start(Software::CoreDns, &text, ports[0], cluster.folder());
+        for (block, port) in self.blocks.iter_mut().zip(ports) {
+            block.theirs = on_loopback(port);
+        }
+    }
+
+    /// Asks both everything.
+    pub fn compare(&self, objects: &Objects, depth: Depth) -> Result<(), Failed> {
+        for block in &self.blocks {
+            block.compare(objects, depth).map_err(|wrong| format!("{}: {wrong}", block.corefile.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Block {
+    /// What differs is asked again until it is the same, so that a server may be a moment behind.
+    fn compare(&self, objects: &Objects, depth: Depth) -> Result<(), String> {
+        let mut questions = objects.questions(self.corefile.zones);
+        if let Depth::Some(wanted) = depth {
+            let share = wanted as f64 / questions.len() as f64;
+            questions.retain(|_| fastrand::f64() < share);
+        }
+        let (total, start) = (questions.len(), Instant::now());
+        let (mut found, mut allowed) = (0, 0);
+        let mut differences;
+        loop {
+            let [ours, theirs] = [self.ours, self.theirs].map(|at| ask_all(at, &questions));
+            differences = Vec::new();
+            for ((question, ours), theirs) in questions.into_iter().zip(ours).zip(theirs) {
+                if ours.is_some() && ours == theirs {
+                    found += usize::from(!ours.is_some_and(|answer| answer.sections[0].is_empty()));
+                } else if ours.as_ref().is_some_and(is_denial) && self.is_allowed(&question) {
+                    allowed += 1;
+                } else {
+                    differences.push((question, ours, theirs));
+                }
+            }
+            if differences.is_empty() || start.elapsed() > SOON {
+                break;
+            }
+            questions = differences.iter().map(|(question, ..)| question.clone()).collect();
+        }
+        let counts = format!("{total} questions, {allowed} allowed to differ, {} differ", differences.len());
+        if !differences.is_empty() {
+            return Err(format!("{counts}\n{}", shown(&differences)));
+        }
+        // Two servers that know nothing are alike too.
+        if found < total / 100 { Err(format!("{counts}, and only {found} have an answer")) } else { Ok(()) }
+    }
+
+    fn is_allowed(&self, question: &Question) -> bool {
+        // The expressions are about the usual zone.
+        let mut name = question.name.to_lowercase();
+        for zone in self.corefile.zones {
+            if let Some(rest) = name.strip_suffix(zone) {
+                name = format!("{rest}cluster.local");
+                break;
+            }
+        }
+        let text = format!("{name} {}", question.rtype);
+        self.allowed.iter().any(|allowed| allowed.is_match(&text))
+    }
+}
+
+/// Whether there are no records but aliases. All differences that are allowed are ways to say no.
+fn is_denial(answer: &Answer) -> bool {
+    answer.sections[0].iter().all(|line| line.contains(" CNAME "))
+}
+
+/// The Corefiles as one, and their ports.
+fn together(corefiles: &[Corefile], access: &Access) -> (String, Vec<u16>) {
+    let ports: Vec<u16> = corefiles.iter().map(|_| ports::free()).collect();
+    let api = format!("kubeconfig {}", access.kubeconfig.display());
+    let texts = corefiles.iter().zip(&ports).map(|(corefile, port)| corefile.text(&api, *port));
+    (texts.collect(), ports)
+}
+
+/// The differences that are known and meant, from `docs/differences.allow`.
+fn allowed() -> &'static [Regex] {
+    static ALLOWED: OnceLock<Vec<Regex>> = OnceLock::new();
+    ALLOWED.get_or_init(|| {
+        let lines = include_str!("../../docs/differences.allow").lines();
+        let lines = lines.map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty());
+        lines.map(|line| Regex::new(line).expect("a regular expression")).collect()
+    })
+}
+
+/// A few of the differences, and what all of them are about.
+fn shown(differences: &[(Question, Option<Answer>, Option<Answer>)]) -> String {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let head = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), |answer| answer.head.clone());
+    for (question, ours, theirs) in differences {
+        *kinds.entry(format!("{}: {} | {}", question.rtype, head(ours), head(theirs))).or_default() += 1;
+    }
+    let text = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::to_string);
+    let lines = differences.iter().take(SHOWN).map(|(question, ours, theirs)| {
+        format!("{question}\n    ours: {}\n    CoreDNS: {}\n", text(ours), text(theirs))
+    });
+    let kinds = kinds.iter().map(|(kind, count)| format!("{count} x {kind}\n"));
+    lines.chain(kinds).collect()
+}

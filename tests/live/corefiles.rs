@@ -1,0 +1,101 @@
+//! The Corefiles under which answers are compared with CoreDNS's.
+
+/// One stanza in the usual zones, with these lines in it.
+macro_rules! stanza {
+    ($($line:literal)*) => {
+        concat!(
+            ".:$PORT {\n    bind 127.0.0.1\n    errors\n    kubernetes cluster.local in-addr.arpa ip6.arpa {\n        $API\n",
+            $("        ", $line, "\n",)*
+            "    }\n}\n"
+        )
+    };
+}
+
+/// A Corefile, and what there is to know about it. `$PORT` and `$API` are filled in.
+#[derive(Clone, Copy)]
+pub struct Corefile {
+    pub name: &'static str,
+    pub text: &'static str,
+    /// The cluster's zones.
+    pub zones: &'static [&'static str],
+    /// Whether slices, Pods and all namespaces are seen.
+    pub sees: Sees,
+    /// Differences that `docs/differences.allow` cannot hold, since they are none elsewhere: regular expressions like
+    /// those there.
+    pub differs: &'static [&'static str],
+}
+
+/// What is followed.
+#[derive(Clone, Copy)]
+pub struct Sees {
+    pub slices: bool,
+    pub pods: bool,
+    pub namespaces: bool,
+}
+
+impl Corefile {
+    /// The text with a way to the API server, and on a port.
+    pub fn text(&self, api: &str, port: u16) -> String {
+        self.text.replace("$API", api).replace("$PORT", &port.to_string())
+    }
+}
+
+/// One stanza in the usual zones with these lines in it, for a server of its own.
+pub fn with(lines: &str) -> String {
+    let lines: String = lines.lines().map(|line| format!("        {line}\n")).collect();
+    stanza!().replace("        $API\n", &format!("        $API\n{lines}"))
+}
+
+const ALL: Sees = Sees { slices: true, pods: false, namespaces: true };
+const PODS: Sees = Sees { pods: true, ..ALL };
+
+/// One stanza in the usual zones.
+const fn one(name: &'static str, sees: Sees, text: &'static str) -> Corefile {
+    Corefile { name, text, zones: &["cluster.local"], sees, differs: &[] }
+}
+
+/// All of them.
+pub const COREFILES: [Corefile; 15] = [
+    one("pods disabled", ALL, stanza!()),
+    one("pods insecure", ALL, stanza!("pods insecure")),
+    one("pods verified", PODS, stanza!("pods verified")),
+    one("endpoint_pod_names", ALL, stanza!("endpoint_pod_names")),
+    one("namespaces", Sees { namespaces: false, ..ALL }, stanza!("namespaces shop data" "pods insecure")),
+    Corefile {
+        // 4. A hidden namespace has no reverse names.
+        differs: &[r"^(\d+\.){4}in-addr\.arpa PTR$", r"^([0-9a-f]\.){32}ip6\.arpa PTR$"],
+        ..one("namespace_labels", ALL, stanza!("namespace_labels team in (store)" "pods insecure"))
+    },
+    one("labels", PODS, stanza!("labels tier=front" "pods verified")),
+    one("noendpoints", Sees { slices: false, ..ALL }, stanza!("noendpoints")),
+    one("ignore empty_service", ALL, stanza!("ignore empty_service")),
+    one("zonal", ALL, stanza!("zonal" "ttl 0")),
+    one("ttl", ALL, stanza!("ttl 30")),
+    one("fallthrough of reverse zones", ALL, stanza!("pods insecure" "fallthrough in-addr.arpa ip6.arpa")),
+    one("fallthrough of all zones", ALL, stanza!("fallthrough" "ttl 60")),
+    Corefile {
+        zones: &["cluster.local", "other.example"],
+        ..one(
+            "two zones in a block",
+            PODS,
+            ".:$PORT {\n    bind 127.0.0.1\n    errors\n    kubernetes cluster.local other.example in-addr.arpa ip6.arpa {\n        $API\n        \
+             pods verified\n    }\n}\n",
+        )
+    },
+    Corefile {
+        zones: &["cluster.local", "other.example"],
+        ..one(
+            "two zones in two blocks",
+            ALL,
+            "cluster.local:$PORT in-addr.arpa:$PORT ip6.arpa:$PORT {\n    bind 127.0.0.1\n    errors\n    kubernetes {\n        $API\n        \
+             ttl 7\n    }\n}\n\
+             other.example:$PORT {\n    bind 127.0.0.1\n    errors\n    kubernetes {\n        $API\n        \
+             pods insecure\n        endpoint_pod_names\n    }\n}\n",
+        )
+    },
+];
+
+/// One of them.
+pub fn named(name: &str) -> Corefile {
+    *COREFILES.iter().find(|corefile| corefile.name == name).expect("a Corefile of this name")
+}

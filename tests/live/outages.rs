@@ -1,0 +1,150 @@
+//! The control plane goes away, comes back, and comes back with another past. Known names are answered all the while,
+//! and afterwards the answers are those of the cluster as it is, without a restart.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Test;
+use super::compare::{Depth, Pair};
+use super::corefiles::{Corefile, named};
+use super::marker::Marker;
+use super::objects::{Pod, namespace, service, slice};
+use super::patience::{LATER, SOON};
+use super::questions::Objects;
+use super::shared::ROUGH;
+use super::stream::Stream;
+
+/// How long the control plane is away.
+const AWAY: Duration = Duration::from_secs(20);
+
+pub fn tests() -> Vec<Test> {
+    [
+        ("the API server is killed and started again", killed as fn()),
+        ("the API server is paused", paused),
+        ("API server and etcd are away", away),
+        ("etcd is restored from an older snapshot", restored),
+    ]
+    .map(|(name, run)| {
+        Test::new(format!("outage: {name}"), move || {
+            run();
+            Ok(())
+        })
+    })
+    .into()
+}
+
+fn corefiles() -> [Corefile; 2] {
+    [named("pods verified"), named("endpoint_pod_names")]
+}
+
+fn killed() {
+    let mut cluster = ROUGH.lock();
+    let mut pair = Pair::start(&cluster, &corefiles());
+    let stream = Stream::start(pair.ours.at);
+    cluster.kill_api_server();
+    stream.run_for(Duration::ZERO);
+    cluster.heal();
+    let marker = Marker::set(&cluster.api);
+    pair.wait_for_ours(&marker, LATER);
+    stream.end();
+    pair.renew_theirs(&cluster);
+    pair.compare(&Objects::of(&cluster.api), Depth::Some(4_000)).expect("alike");
+    marker.remove(&cluster.api);
+}
+
+fn paused() {
+    let cluster = ROUGH.lock();
+    let pair = Pair::start(&cluster, &corefiles());
+    let stream = Stream::start(pair.ours.at);
+    cluster.pause_api_server();
+    stream.run_for(Duration::from_secs(2));
+    cluster.resume_api_server();
+    let marker = Marker::set(&cluster.api);
+    pair.wait_for_ours(&marker, LATER);
+    stream.end();
+    marker.remove(&cluster.api);
+}
+
+fn away() {
+    let mut cluster = ROUGH.lock();
+    let mut pair = Pair::start(&cluster, &corefiles());
+    let stream = Stream::start(pair.ours.at);
+    cluster.kill_etcd();
+    cluster.kill_api_server();
+    stream.run_for(AWAY);
+    // A moment of an API server without a store.
+    cluster.launch_api_server();
+    stream.run_for(Duration::from_secs(1));
+    cluster.heal();
+    let marker = Marker::set(&cluster.api);
+    pair.wait_for_ours(&marker, LATER);
+    stream.end();
+    pair.renew_theirs(&cluster);
+    pair.compare(&Objects::of(&cluster.api), Depth::Some(4_000)).expect("alike");
+    marker.remove(&cluster.api);
+}
+
+fn restored() {
+    let mut cluster = ROUGH.lock();
+    let api = cluster.api.clone();
+    let x = [("x", 9000, "TCP")];
+    let endpoints = json!([{"addresses": ["192.0.2.81"], "hostname": "h"}]);
+    let spec = |address: &str| json!({"clusterIP": address});
+    // What stays, what is changed and what is deleted after the snapshot.
+    api.apply(&namespace("past", &json!({})));
+    api.apply(&service("past", "stays", &x, &spec("10.96.78.1")));
+    api.apply(&service("past", "changes", &x, &spec("None")));
+    api.apply(&slice("past", "changes", "changes-1", "IPv4", &endpoints, &x));
+    api.apply(&service("past", "goes", &x, &spec("10.96.78.3")));
+    Pod::new("past", "goes", "goes", &["10.244.79.3"]).apply(&api);
+    let mut pair = Pair::start(&cluster, &corefiles());
+    pair.ours.comes_to("10-244-79-3.past.pod.cluster.local. A", "NOERROR 10.244.79.3");
+    let snapshot = cluster.snapshot();
+
+    api.apply(&namespace("future", &json!({})));
+    api.apply(&service("future", "new", &x, &spec("10.96.78.4")));
+    api.apply(&service("past", "new", &x, &spec("10.96.78.5")));
+    api.apply(&slice("past", "stays", "new-1", "IPv4", &json!([{"addresses": ["192.0.2.82"]}]), &x));
+    Pod::new("past", "new", "new", &["10.244.79.4"]).apply(&api);
+    let other = json!({"endpoints": [{"addresses": ["192.0.2.83"]}]});
+    api.merge("EndpointSlice", "past", "changes-1", &other);
+    api.delete("Service", "past", "goes").expect("deleted");
+    api.delete("Pod", "past", "goes").expect("deleted");
+    // It has heard of the last change of each kind.
+    for (question, answer) in [
+        ("new.future.svc.cluster.local. A", "NOERROR 10.96.78.4"),
+        ("new.past.svc.cluster.local. A", "NOERROR 10.96.78.5"),
+        ("82.2.0.192.in-addr.arpa. PTR", "NOERROR 192-0-2-82.stays.past.svc.cluster.local."),
+        ("10-244-79-4.past.pod.cluster.local. A", "NOERROR 10.244.79.4"),
+        ("changes.past.svc.cluster.local. A", "NOERROR 192.0.2.83"),
+        ("goes.past.svc.cluster.local. A", "NXDOMAIN"),
+        ("10-244-79-3.past.pod.cluster.local. A", "NXDOMAIN"),
+    ] {
+        pair.ours.comes_to_within(LATER, question, answer);
+    }
+
+    let stream = Stream::start(pair.ours.at);
+    cluster.restore(&snapshot);
+    for (question, answer) in [
+        ("new.future.svc.cluster.local. A", "NXDOMAIN"),
+        ("future.svc.cluster.local. A", "NXDOMAIN"),
+        ("new.past.svc.cluster.local. A", "NXDOMAIN"),
+        ("82.2.0.192.in-addr.arpa. PTR", "NXDOMAIN"),
+        ("10-244-79-4.past.pod.cluster.local. A", "NXDOMAIN"),
+        ("h.changes.past.svc.cluster.local. A", "NOERROR 192.0.2.81"),
+        ("changes.past.svc.cluster.local. A", "NOERROR 192.0.2.81"),
+        ("goes.past.svc.cluster.local. A", "NOERROR 10.96.78.3"),
+        ("10-244-79-3.past.pod.cluster.local. A", "NOERROR 10.244.79.3"),
+        ("stays.past.svc.cluster.local. A", "NOERROR 10.96.78.1"),
+    ] {
+        pair.ours.comes_to_within(LATER, question, answer);
+    }
+    stream.end();
+    // And it goes on from there, in every kind, though the versions are older than those that it has seen.
+    let marker = Marker::set(&api);
+    pair.wait_for_ours(&marker, SOON);
+    pair.renew_theirs(&cluster);
+    pair.compare(&Objects::of(&api), Depth::Some(4_000)).expect("alike");
+    marker.remove(&api);
+}
