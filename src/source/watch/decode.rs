@@ -308,3 +308,104 @@ impl Resource<'_> for convert::Pod {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: Keep = Keep { pods: true, zones: true };
+
+    /// An object of each kind, with all fields that are read.
+    fn objects() -> [(Kind, &'static str); 4] {
+        [
+            (
+                Kind::Namespace,
+                r#"{"kind":"Namespace","metadata":{"name":"a","resourceVersion":"7","labels":{"x":"y"}}}"#,
+            ),
+            (
+                Kind::Service,
+                r#"{"metadata":{"name":"web","namespace":"a","resourceVersion":"7","annotations":{"b":"c"}},"spec":{"type":"ClusterIP","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1","fd00::1"],"ports":[{"name":"http","port":80,"protocol":"TCP"}],"externalName":null}}"#,
+            ),
+            (
+                Kind::EndpointSlice,
+                r#"{"metadata":{"name":"web-1","namespace":"a","resourceVersion":"7","labels":{"kubernetes.io/service-name":"web"}},"addressType":"IPv4","endpoints":[{"addresses":["10.1.0.1"],"conditions":{"ready":true},"hostname":"h","targetRef":{"kind":"Pod","name":"p"},"zone":"z"}],"ports":[{"name":"","port":null}]}"#,
+            ),
+            (
+                Kind::Pod,
+                r#"{"metadata":{"name":"p","namespace":"a","resourceVersion":"7","deletionTimestamp":null},"status":{"phase":"Running","podIP":"10.1.0.1","podIPs":[{"ip":"10.1.0.1"}]}}"#,
+            ),
+        ]
+    }
+
+    fn said(kind: Kind, line: &str) -> Said {
+        event(kind, ALL, line.as_bytes()).unwrap_or_else(|NotJson(error)| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn objects_come_and_go() {
+        for (kind, object) in objects() {
+            for (what, comes) in [("ADDED", true), ("MODIFIED", true), ("DELETED", false)] {
+                let Said::Change { change, version } = said(kind, &format!(r#"{{"type":"{what}","object":{object}}}"#))
+                else {
+                    panic!("{kind:?} {what}");
+                };
+                assert_eq!(version, "7");
+                assert!(
+                    matches!((&change, comes), (Change::Upsert { .. }, true) | (Change::Remove(_), false)),
+                    "{change:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_object_is_named_with_its_field_and_version() {
+        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"ports":[{"port":"http"}]}}}"#;
+        let Said::Change { change: Change::Bad { key, invalid }, version } = said(Kind::Service, line) else {
+            panic!()
+        };
+        assert_eq!((key, &*version), (Some(Key::new("a", "s")), "9"));
+        assert!(invalid.to_string().starts_with("spec.ports[0].port: "), "{invalid}");
+    }
+
+    #[test]
+    fn bookmarks_and_errors_are_no_changes() {
+        let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        for (kind, _) in objects() {
+            let bookmark = said(kind, end);
+            assert!(matches!(bookmark, Said::Bookmark { version, initial_events_end: true } if version == "8"));
+            let error = r#"{"type":"ERROR","object":{"kind":"Status","status":"Failure","message":"gone","code":410}}"#;
+            assert!(
+                matches!(said(kind, error), Said::Refused(refusal) if refusal.code == 410 && refusal.message == "gone")
+            );
+        }
+    }
+
+    proptest! {
+        // Nothing that an API server sends makes it panic.
+        #[test]
+        fn any_octets_are_read(
+            of in 0_usize..4, cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            random in prop::collection::vec(any::<u8>(), 0..64), listed: bool,
+        ) {
+            let (kind, object) = objects()[of];
+            let whole = match listed {
+                true => format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{object},{object}]}}"#),
+                false => format!(r#"{{"type":"ADDED","object":{object}}}"#),
+            };
+            let mut octets = whole.into_bytes();
+            for (at, octet) in cuts {
+                let at = at.index(octets.len());
+                octets[at] = octet;
+            }
+            for octets in [octets, random] {
+                let _ = event(kind, ALL, &octets);
+                let mut changes = 0;
+                let _ = page(kind, ALL, &octets, |_| changes += 1);
+                prop_assert!(changes <= 2);
+            }
+        }
+    }
+}
