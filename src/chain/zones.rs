@@ -43,27 +43,37 @@ impl Zones {
     /// A DS record belongs to the parent's side of a cut (RFC 4035 3.1.4.1), so for DS the shortest zone but the root
     /// wins, as in CoreDNS `Server.ServeDNS`; the root only where there is no other.
     pub fn find(&self, question: &Question) -> Option<usize> {
-        let mut found = self.around(question);
-        let block = if question.qtype == Type::DS { found.last() } else { found.next() };
-        block.or(self.root)
+        let mut found = self.within(question, usize::MAX);
+        if question.qtype == Type::DS {
+            while let Some((labels, _)) = found
+                && let Some(shorter) = self.within(question, labels - 1)
+            {
+                found = Some(shorter);
+            }
+        }
+        found.map(|(_, block)| block).or(self.root)
     }
 
     /// The block with the longest zone that a name is in, whatever is asked of it.
     pub fn longest(&self, question: &Question) -> Option<usize> {
-        self.around(question).next().or(self.root)
+        self.within(question, usize::MAX).map(|(_, block)| block).or(self.root)
     }
 
-    /// The blocks whose zones a name is in, longest first; without the root.
-    fn around(&self, question: &Question) -> impl Iterator<Item = usize> {
-        (1..=question.labels().min(self.most_labels)).rev().filter_map(|labels| {
+    /// The longest zone that a name is in, of those with at most so many labels but the root: how many it has, and its
+    /// block.
+    fn within(&self, question: &Question, labels: usize) -> Option<(usize, usize)> {
+        for labels in (1..=question.labels().min(self.most_labels).min(labels)).rev() {
             let suffix = question.suffix(labels).as_wire();
             let (word, bit) = length_bit(suffix);
             // No zone has this length.
             if self.lengths[word] & bit == 0 {
-                return None;
+                continue;
             }
-            self.zones.get(suffix).copied()
-        })
+            if let Some(&block) = self.zones.get(suffix) {
+                return Some((labels, block));
+            }
+        }
+        None
     }
 }
 

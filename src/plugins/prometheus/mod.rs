@@ -74,16 +74,16 @@ impl Prometheus {
         Prometheus { zones: index, counts: counts.collect() }
     }
 
-    fn count(&self, exchange: &Exchange<'_>, rcode: Rcode, len: usize, by_server: bool) {
+    fn count(&self, seen: &Seen<'_>) {
         let counts = match self.counts.as_slice() {
             [] => return,
             [only] => only,
-            several => match self.zones.longest(exchange.question()) {
+            several => match self.zones.longest(&seen.query.question) {
                 Some(at) => &several[at],
                 None => return,
             },
         };
-        counts.add(&Seen::of(exchange.query, exchange.client, exchange.now, rcode, len, by_server));
+        counts.add(seen);
     }
 }
 
@@ -97,12 +97,20 @@ impl Plugin for Prometheus {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
-        self.count(exchange, exchange.state.reply.rcode, sent.len, exchange.state.bare);
+        self.count(&Seen {
+            query: exchange.query,
+            client: exchange.client,
+            start: exchange.now,
+            rcode: exchange.state.reply.rcode,
+            len: sent.len,
+            by_server: exchange.state.bare,
+        });
     }
 
     fn dropped(&self, exchange: &Exchange<'_>) {
         // CoreDNS counts the code of a reply that is not there.
-        self.count(exchange, Rcode::NOERROR, 0, true);
+        let (query, client, start) = (exchange.query, exchange.client, exchange.now);
+        self.count(&Seen { query, client, start, rcode: Rcode::NOERROR, len: 0, by_server: true });
     }
 }
 
@@ -117,10 +125,10 @@ impl Refused {
 }
 
 impl Observer for Refused {
-    fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize) {
+    fn refused(&self, query: &Query<'_>, client: Client, start: Instant, rcode: Rcode, len: usize) {
         // CoreDNS `Server.ServeDNS` answers another version of EDNS without counting it.
         if rcode != Rcode::BADVERS {
-            self.0.add(&Seen::of(query, client, now, rcode, len, true));
+            self.0.add(&Seen { query, client, start, rcode, len, by_server: true });
         }
     }
 }

@@ -94,7 +94,7 @@ fn queries_are_counted_by_zone_type_and_outcome() {
     assert!(bench.lines().is_empty(), "what has not happened is not shown");
     let (v4, v6) = ("192.0.2.1:5", "[2001:db8::1]:5");
     bench.ask(&packet("a.example.", Type::A, None), v4, Transport::Udp);
-    bench.ask(&packet("A.EXAMPLE.", Type::A, None), "[::ffff:192.0.2.1]:5", Transport::Udp);
+    bench.ask(&packet("A.EXAMPLE.", Type::A, None), v4, Transport::Udp);
     bench.ask(&packet("a.sub.example.", Type::CAA, Some(1232)), v6, Transport::Tcp);
     bench.ask(&packet("bad.example.", Type::TXT, None), v4, Transport::Udp);
     bench.ask(&packet("drop.example.", Type::TXT, None), v4, Transport::Udp);

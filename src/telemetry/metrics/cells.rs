@@ -126,11 +126,28 @@ impl<const N: usize> Mine<'_, N> {
     /// When there is no such number.
     #[inline]
     pub fn add(&self, at: usize, more: u64) {
-        let cell = &self.cells[at];
+        self.add_all([(at, more)]);
+    }
+
+    /// Adds to several numbers.
+    ///
+    /// # Panics
+    /// When there is no such number.
+    #[inline]
+    pub fn add_all<const K: usize>(&self, adds: [(usize, u64); K]) {
         if self.shared {
-            cell.fetch_add(more, Ordering::Relaxed);
-        } else {
+            return self.add_to_shared(&adds);
+        }
+        for (at, more) in adds {
+            let cell = &self.cells[at];
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        }
+    }
+
+    #[cold]
+    fn add_to_shared(&self, adds: &[(usize, u64)]) {
+        for &(at, more) in adds {
+            self.cells[at].fetch_add(more, Ordering::Relaxed);
         }
     }
 }
