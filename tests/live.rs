@@ -71,12 +71,15 @@ impl Test {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let tests: Vec<Test> =
-        [outages::tests(), following::tests(), alike::tests(), changes::tests(), access::tests(), start::tests()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(shared::THREADS);
+    // By cluster, the long ones first.
+    let groups = [
+        [changes::tests(), access::tests(), start::tests()].into_iter().flatten().collect(),
+        outages::tests(),
+        [following::tests(), alike::tests()].into_iter().flatten().collect(),
+    ];
+    let tests = in_turn(groups);
     let missing = parts::missing();
     let trials = tests.into_iter().map(|test| match missing.clone() {
         None => Trial::test(test.name, test.run),
@@ -89,4 +92,17 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     shared::end(conclusion.has_failed());
     conclusion.exit_code()
+}
+
+/// One of each group after the other, so that the first to run belong to different clusters.
+fn in_turn(groups: [Vec<Test>; 3]) -> Vec<Test> {
+    let mut groups = groups.map(Vec::into_iter);
+    let mut tests = Vec::new();
+    loop {
+        let before = tests.len();
+        tests.extend(groups.iter_mut().filter_map(Iterator::next));
+        if tests.len() == before {
+            return tests;
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::corefiles;
 use super::objects::service;
 use super::patience::{LATER, SOON, eventually};
 use super::server::Server;
-use super::shared::ROUGH;
+use super::shared::GUARDED;
 
 pub fn tests() -> Vec<Test> {
     [
@@ -69,7 +69,7 @@ fn says_what_is_missing(server: &Server) {
 }
 
 fn needed() {
-    let cluster = ROUGH.lock();
+    let cluster = GUARDED.lock();
     cluster.apply_rbac();
     let client = cluster.client(&cluster.access());
     for path in ["/api/v1/secrets", "/api/v1/configmaps", "/api/v1/nodes", "/api/v1/namespaces/shop/services/web"] {
@@ -88,7 +88,7 @@ fn needed() {
 }
 
 fn missing_from_the_start() {
-    let cluster = ROUGH.lock();
+    let cluster = GUARDED.lock();
     take_slices(&cluster);
     let server = cluster.serve(&corefiles::with("startup_timeout 1s"));
     says_what_is_missing(&server);
@@ -101,7 +101,7 @@ fn missing_from_the_start() {
 }
 
 fn taken_away() {
-    let mut cluster = ROUGH.lock();
+    let mut cluster = GUARDED.lock();
     let server = cluster.serve(&corefiles::with("pods verified"));
     server.comes_to("db-0.db.data.svc.cluster.local. A", "NOERROR 10.244.3.10");
     take_slices(&cluster);
@@ -123,7 +123,7 @@ fn taken_away() {
 }
 
 fn new_token() {
-    let mut cluster = ROUGH.lock();
+    let mut cluster = GUARDED.lock();
     let access = cluster.access();
     let server = cluster.serve_with(&corefiles::with(""), &access);
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
@@ -137,7 +137,7 @@ fn new_token() {
 }
 
 fn new_authority() {
-    let mut cluster = ROUGH.lock();
+    let mut cluster = GUARDED.lock();
     let access = cluster.access();
     let server = cluster.serve_with(&corefiles::with(""), &access);
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
@@ -150,7 +150,7 @@ fn new_authority() {
 }
 
 fn client_certificate() {
-    let cluster = ROUGH.lock();
+    let cluster = GUARDED.lock();
     let (files, authority) = cluster.client_certificate(USER);
     let (url, certificate, key) = (cluster.url(), files.certificate.display(), files.key.display());
     let api = format!("endpoint {url}\n        tls {certificate} {key} {}", authority.display());

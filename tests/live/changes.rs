@@ -14,7 +14,7 @@ use super::marker::Marker;
 use super::objects::{Pod, Port, labelled, namespace, service, slice};
 use super::patience::{LATER, SOON};
 use super::questions::Objects;
-use super::shared::ROUGH;
+use super::shared::GUARDED;
 
 /// Namespaces, each changed by a thread of its own.
 const SPACES: usize = 4;
@@ -34,7 +34,7 @@ fn thousand() -> Result<(), Failed> {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     eprintln!("changes: SEED={seed}");
     let told = |wrong: Failed| format!("SEED={seed}: {}", wrong.message().unwrap_or_default());
-    let mut cluster = ROUGH.lock();
+    let mut cluster = GUARDED.lock();
     let corefiles =
         ["pods verified", "endpoint_pod_names", "labels", "namespace_labels", "ignore empty_service", "zonal"];
     let pair = Pair::start(&cluster, &corefiles.map(named));
@@ -46,7 +46,9 @@ fn thousand() -> Result<(), Failed> {
     change(&mut hands, MORE);
     settle(&cluster, &pair, LATER);
     pair.compare(&Objects::of(&cluster.api), DEPTH).map_err(told)?;
-    hands.iter_mut().for_each(|hand| hand.close());
+    for hand in &mut hands {
+        let _ = hand.close();
+    }
     Ok(())
 }
 
@@ -73,6 +75,9 @@ struct Hand {
     ns: String,
 }
 
+/// How many Pods a namespace may have.
+const PODS: u8 = 10;
+/// What ports are taken from.
 const PORTS: [Port; 5] =
     [("http", 80, "TCP"), ("https", 443, "TCP"), ("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"), ("x", 9000, "SCTP")];
 
@@ -105,7 +110,7 @@ impl Hand {
                 self.api.delete("Pod", &ns, &name)
             }
             92..97 => self.label_namespace(),
-            97..98 => self.api.delete("Namespace", "", &ns),
+            97..98 => self.close(),
             _ => self.api.create(&namespace(&ns, &json!({}))),
         };
         let expected = [0, 403, 404, 409, 422];
@@ -114,12 +119,13 @@ impl Hand {
         }
     }
 
-    /// Removes everything.
-    fn close(&mut self) {
-        let _ = self.api.delete("Namespace", "", &self.ns);
-        for pod in self.api.list("Pod").iter().filter(|pod| pod["metadata"]["namespace"] == *self.ns) {
-            let _ = self.api.delete("Pod", &self.ns, pod["metadata"]["name"].as_str().expect("a name"));
+    /// Removes everything; the namespace goes some time later. Pods go first and at once: one that is being deleted has
+    /// names only for a server that has seen it before, so that two servers may differ by right.
+    fn close(&mut self) -> Result<Value, Refused> {
+        for number in 0..PODS {
+            let _ = self.api.delete("Pod", &self.ns, &format!("p{number}"));
         }
+        self.api.delete("Namespace", "", &self.ns)
     }
 
     fn service_name(&mut self) -> String {
@@ -131,7 +137,7 @@ impl Hand {
     }
 
     fn pod_name(&mut self) -> String {
-        format!("p{}", self.chance.u8(..10))
+        format!("p{}", self.chance.u8(..PODS))
     }
 
     fn app(&mut self) -> String {

@@ -16,8 +16,12 @@ pub struct Shared {
 
 /// For tests that change objects only.
 pub static CALM: Shared = Shared { name: "calm", cluster: Mutex::new(None) };
-/// For tests that break the cluster itself.
+/// For tests that take the control plane away.
 pub static ROUGH: Shared = Shared { name: "rough", cluster: Mutex::new(None) };
+/// For tests of rights and credentials, and those that need a cluster to restart.
+pub static GUARDED: Shared = Shared { name: "guarded", cluster: Mutex::new(None) };
+/// How many tests can run at a time, and how many more may wait for their turns so that no cluster has to.
+pub const THREADS: usize = 3 + 5;
 
 impl Shared {
     /// Waits for one's turn; the cluster runs and holds the shop.
@@ -47,7 +51,7 @@ pub fn sweep() {
 
 /// Ends the clusters. Their files stay where a test has failed.
 pub fn end(failed: bool) {
-    for shared in [&CALM, &ROUGH] {
+    for shared in [&CALM, &ROUGH, &GUARDED] {
         shared.cluster.lock().take();
     }
     if failed {

@@ -3,7 +3,7 @@
 use super::Test;
 use super::patience::{LATER, SOON, eventually};
 use super::server::{Server, Software};
-use super::shared::ROUGH;
+use super::shared::GUARDED;
 use super::{corefiles, ports};
 
 pub fn tests() -> Vec<Test> {
@@ -27,7 +27,7 @@ const NAMES: [&str; 5] = [
 const RIGHT: &str = "NOERROR 10.96.10.20";
 
 fn without() {
-    let mut cluster = ROUGH.lock();
+    let mut cluster = GUARDED.lock();
     let access = cluster.access();
     cluster.kill_api_server();
     let servers = STANZAS.map(|lines| {
