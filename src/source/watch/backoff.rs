@@ -9,6 +9,8 @@ pub struct Pace {
     pub first: Duration,
     /// At most.
     pub most: Duration,
+    /// At most where nobody answers: to ask again costs nobody anything.
+    pub reconnect: Duration,
     /// A watch has to be healthy for this long before the waits start small again. A list that ends well is not enough:
     /// where lists succeed and watches fail, full lists would follow each other closely for ever.
     pub calm: Duration,
@@ -21,6 +23,7 @@ impl Default for Pace {
         Pace {
             first: Duration::from_millis(800),
             most: Duration::from_secs(30),
+            reconnect: Duration::from_secs(8),
             calm: Duration::from_secs(60),
             spread: Duration::from_secs(1),
         }
@@ -42,7 +45,16 @@ impl Backoff {
 
     /// The next wait: between a half and the whole of the step, and at least what the API server asked for.
     pub fn next(&mut self, asked: Option<Duration>) -> Duration {
-        let whole = self.pace.first.saturating_mul(1 << self.step.min(16)).min(self.pace.most);
+        self.step(self.pace.most, asked)
+    }
+
+    /// The next wait where nobody answers.
+    pub fn reconnect(&mut self) -> Duration {
+        self.step(self.pace.reconnect, None)
+    }
+
+    fn step(&mut self, most: Duration, asked: Option<Duration>) -> Duration {
+        let whole = self.pace.first.saturating_mul(1 << self.step.min(16)).min(most);
         self.step = self.step.saturating_add(1);
         let wait = whole.mul_f64(0.5 + 0.5 * fastrand::f64());
         // A server that is overloaded knows best; one that says "in a week" does not.

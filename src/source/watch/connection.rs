@@ -4,6 +4,7 @@
 //! server did not know it: rotated certificates, keys, tokens and CAs take effect without a restart.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, header};
@@ -14,6 +15,7 @@ use kube::Client;
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder};
 
@@ -97,7 +99,14 @@ impl Server {
     /// Reads all that says how to reach it.
     async fn config(&self) -> Result<Config, ConnectionError> {
         let mut config = match self {
-            Server::InCluster => Config::incluster().map_err(|error| ConnectionError::NotInCluster(causes(&error)))?,
+            Server::InCluster => Config::incluster().map_err(|error| {
+                let names = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
+                let unset = names.into_iter().any(|name| std::env::var_os(name).is_none());
+                ConnectionError::NotInCluster(match unset {
+                    true => "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned(),
+                    false => causes(&error),
+                })
+            })?,
             Server::Kubeconfig { file, context } => {
                 let wrong = |reason| ConnectionError::Kubeconfig { file: file.clone(), reason };
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(causes(&error)))?;
@@ -182,6 +191,10 @@ pub struct Connection {
     metrics: Metrics,
     /// Written by whoever begins a list or a watch; held only to copy.
     current: Mutex<Option<Current>>,
+    /// The API server does not answer, or does not know this client. Written by whoever asks.
+    away: AtomicBool,
+    /// Says that it answers again.
+    back: watch::Sender<()>,
 }
 
 /// A client that is in use.
@@ -203,7 +216,14 @@ impl std::fmt::Debug for Current {
 impl Connection {
     /// A connection that will be made when it is needed.
     pub fn new(server: Server, limits: Limits, metrics: Metrics) -> Connection {
-        Connection { server, limiter: Limiter::new(limits), metrics, current: Mutex::new(None) }
+        Connection {
+            server,
+            limiter: Limiter::new(limits),
+            metrics,
+            current: Mutex::new(None),
+            away: AtomicBool::new(false),
+            back: watch::Sender::new(()),
+        }
     }
 
     /// Whether everything that is configured can be read.
@@ -211,8 +231,19 @@ impl Connection {
         self.current().await.map(drop)
     }
 
+    /// Waits for so long, or until the API server answers somebody again: then for a moment that differs from one to the
+    /// next.
+    pub async fn pause(&self, wait: Duration, moment: Duration) {
+        let mut back = self.back.subscribe();
+        let again = tokio::time::timeout(wait, back.changed()).await;
+        if matches!(again, Ok(Ok(()))) {
+            tokio::time::sleep(moment).await;
+        }
+    }
+
     /// Whatever the client was made of may have changed: it is made anew for the next request.
     fn doubt(&self) {
+        self.away.store(true, Ordering::Relaxed);
         if let Some(current) = self.current.lock().as_mut() {
             current.doubtful = true;
         }
@@ -266,12 +297,16 @@ impl Connection {
             }
             Err(_) => {
                 self.metrics.failed(&host);
+                self.away.store(true, Ordering::Relaxed);
                 return Err(Trouble::Silence { what: "answer", limit: CONNECT + HEAD });
             }
         };
         // Watches have no duration that would mean anything, as in client-go.
         self.metrics.answered(&host, answer.status(), admitted.map(|_| asked.elapsed()));
         if answer.status().is_success() {
+            if self.away.swap(false, Ordering::Relaxed) {
+                self.back.send_replace(());
+            }
             return Ok(answer.into_body());
         }
         if answer.status() == http::StatusCode::UNAUTHORIZED {

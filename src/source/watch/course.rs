@@ -16,6 +16,8 @@ pub struct Timing {
     pub grace: Duration,
     /// How long a page of a list may pause.
     pub page: Duration,
+    /// How long all pages together may take: a list that has no end is none.
+    pub pages: Duration,
     /// How long the initial events of a streaming list may pause; then pages are tried.
     pub initial: Duration,
     /// How long they may take in all.
@@ -34,6 +36,7 @@ impl Default for Timing {
             watch: (seconds(200), seconds(230)),
             grace: seconds(10),
             page: seconds(30),
+            pages: seconds(10 * 60),
             initial: seconds(10),
             initial_all: seconds(60),
             brief: seconds(1),
@@ -142,6 +145,11 @@ impl Course {
         Course { backoff: Backoff::new(timing.pace), timing, style: Style::Streaming, expired_pages: 0, brief: 0 }
     }
 
+    /// A moment that differs from one to the next.
+    pub fn moment(&self) -> Duration {
+        self.backoff.spread()
+    }
+
     /// How the next list is asked for.
     pub fn style(&self) -> Style {
         self.style
@@ -248,6 +256,8 @@ impl Course {
         match trouble.code() {
             // Only a person can mend that.
             Some(403) => self.backoff.longest(),
+            // A client that is not known is as good as nobody: its token may be renewed at any moment.
+            Some(401) | None => self.backoff.reconnect(),
             _ => self.backoff.next(trouble.retry_after()),
         }
     }

@@ -87,9 +87,13 @@ impl Follower {
             };
             let Progress { version, answered, since, events, .. } = progress;
             let ended = Ended { version, listed: style, answered, lived: since.elapsed(), events, how };
+            let lost = matches!(&ended.how, How::Trouble(trouble) if matches!(trouble.code(), None | Some(401)));
             let wait;
             (next, wait) = course.after(&next, &ended);
-            tokio::time::sleep(wait).await;
+            match lost {
+                true => self.connection.pause(wait, course.moment()).await,
+                false => tokio::time::sleep(wait).await,
+            }
         }
     }
 
@@ -115,7 +119,11 @@ impl Follower {
     async fn pages(&self, style: Style, why: Why) -> Result<String, Trouble> {
         self.tell(Event::Begin(self.kind));
         let (mut first, mut token) = (None, None);
+        let begun = Instant::now();
         loop {
+            if begun.elapsed() > self.timing.pages {
+                return Err(Trouble::Silence { what: "end of the list", limit: self.timing.pages });
+            }
             let limit = (style == Style::Pages).then(|| page_size(self.kind));
             let whole = (style == Style::Whole).then(|| "0".to_owned());
             let params = ListParams {

@@ -11,6 +11,8 @@ use super::metrics::Metrics;
 use super::trouble::Trouble;
 use crate::cluster::model::Kind;
 
+/// The cause that all kinds share.
+const CONNECTION: &str = "connection";
 /// The cause of a complaint that no list ends.
 const BAD_OBJECT: &str = "bad object";
 /// A lasting trouble is told of this often.
@@ -121,9 +123,14 @@ struct Told {
 impl Complaints {
     /// Tells of a trouble, if it has not been told of within the last minute. `age`: of the state that is served on.
     fn trouble(&self, kind: Kind, trouble: &Trouble, host: Option<String>, age: Option<Duration>) {
-        // A refusal is about a resource; a broken connection is the same for all of them.
-        let of = trouble.code().map(|_| kind);
-        if !self.due(of, trouble.reason(), kind) {
+        // A refusal is about a resource; a broken connection, or a client that is not known, is the same for all of them.
+        let (of, reason) = match trouble.code() {
+            // That a list has become necessary is nobody's fault.
+            Some(410 | 504) => return,
+            Some(401) | None => (None, CONNECTION),
+            Some(_) => (Some(kind), trouble.reason()),
+        };
+        if !self.due(of, reason, kind) {
             return;
         }
         let resource = super::resource(kind);
@@ -136,8 +143,12 @@ impl Complaints {
             Trouble::Configuration(error) => {
                 tracing::error!(plugin = "kubernetes", "{error}; {meanwhile}; trying again");
             }
-            Trouble::Refused(refusal) => {
+            Trouble::Refused(refusal) if of.is_some() => {
                 tracing::error!(plugin = "kubernetes", "{host}: {resource}: {refusal}; {meanwhile}; trying again");
+            }
+            Trouble::Refused(refusal) => {
+                let text = format!("{host}: {refusal}: it does not know this client's token or certificate");
+                tracing::error!(plugin = "kubernetes", "{text}; {meanwhile}; trying again");
             }
             _ => tracing::warn!(plugin = "kubernetes", "{host}: {trouble}; {meanwhile}; trying again"),
         }
@@ -176,16 +187,13 @@ impl Complaints {
 
     /// A kind goes on: what troubled it has ended. Said of what was told of, by the last of those that share it.
     fn ended(&self, kind: Kind) {
-        let mut since: Option<Instant> = None;
         for told in self.told.lock().iter_mut().filter(|told| told.kinds.contains(&kind)) {
             told.kinds.retain(|&other| other != kind);
             if told.kinds.is_empty() && told.at >= told.since && told.reason != BAD_OBJECT {
-                since = Some(since.map_or(told.since, |since| since.min(told.since)));
+                let what = told.kind.map_or("all resources", super::resource);
+                let seconds = told.since.elapsed().as_secs();
+                tracing::info!(plugin = "kubernetes", "{what} in step again, {seconds} s after the first trouble");
             }
-        }
-        if let Some(since) = since {
-            let resource = super::resource(kind);
-            tracing::info!(plugin = "kubernetes", "{resource} in step again after {} s", since.elapsed().as_secs());
         }
     }
 }

@@ -132,19 +132,30 @@ impl Refusal {
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
-    while let Some(error) = next {
-        let said = error.to_string();
+    while let Some(cause) = next {
+        let said = cause.to_string();
         // The client's own word for "one of the layers".
         let said = said.strip_prefix("ServiceError: ").unwrap_or(&said);
-        // A page on the net is of no use in a log line.
-        let said = said.split(": https://").next().unwrap_or(said);
+        // A page on the net is of no use in a log line, nor are the names of layers and of numbers.
+        let said = said.split(": https://").next().unwrap_or(said).split(" (os error").next().unwrap_or(said);
+        let said = match said {
+            "client error (Connect)" | "tcp connect error" | "error reading a body from connection" => "",
+            "client error (SendRequest)" | "connection error" => "",
+            "peer closed connection without sending TLS close_notify" => "the API server closed the connection",
+            "invalid peer certificate: UnknownIssuer" => {
+                "the API server's certificate is of an authority that is not known here; expected the CA that signed \
+                 it in the kubeconfig, or as the third file of 'tls'"
+            }
+            said => said,
+        };
         if !text.contains(said) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
             text.push_str(said);
         }
-        next = error.source();
+        next = cause.source();
     }
-    text
+    // Layers alone say nothing.
+    if text.is_empty() { error.to_string() } else { text }
 }

@@ -25,10 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn timing() -> Timing {
     let ms = Duration::from_millis;
     Timing {
-        pace: Pace { first: ms(20), most: ms(80), calm: ms(2_000), spread: ms(5) },
+        pace: Pace { first: ms(20), most: ms(80), reconnect: ms(80), calm: ms(2_000), spread: ms(5) },
         watch: (ms(60_000), ms(60_000)),
         grace: ms(0),
         page: ms(300),
+        pages: ms(700),
         initial: ms(300),
         initial_all: ms(2_000),
         brief: ms(100),
@@ -371,6 +372,21 @@ async fn pages_that_expire_are_started_over_and_then_read_whole() {
     assert_eq!(calls[0], "stream");
     assert_eq!(calls[1..8], twice);
     assert!(known("s599")(&bench.index));
+}
+
+#[tokio::test]
+async fn a_list_without_an_end_is_given_up() {
+    let page = json!({"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [service("one", 1)]});
+    let bench = Bench::start(timing(), all(), |fake| {
+        fake.fault(move |call| {
+            let pages = call.resource == "services" && !call.has("watch");
+            no_streaming(call).or_else(|| pages.then(|| Reply::good(page.to_string(), Then::End)))
+        });
+    })
+    .await;
+    bench.shows("clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"silence\"}", 1.0).await;
+    bench.fake.fault(no_streaming);
+    bench.until("in step", |index| index.synced()).await;
 }
 
 // K9
