@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{self, table};
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
-/// Threads of what goes on beside the answers.
+/// Threads that follow the cluster.
 const BACKGROUND_THREADS: usize = 2;
 /// How long lines may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -164,16 +164,15 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    // The pages, so that neither a scrape nor a list of the cluster delays an answer.
-    let background = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(BACKGROUND_THREADS)
-        .thread_name("background")
-        .enable_all()
-        .build()
-        .context("cannot start threads")?;
+    // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an answer.
+    let apart = |name, threads| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
+    };
+    let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
     let Built { listeners, indexes, debug, chores, operations } = built;
     // Before anything that takes time: the process lives, and it is not ready.
-    let operations = operations.start(&background, &world.metrics)?;
+    let operations = operations.start(&pages, &world.metrics)?;
     let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
     chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
     // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
@@ -209,6 +208,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     runtime.shutdown_background();
     drop(operations);
     background.shutdown_background();
+    pages.shutdown_background();
     Ok(())
 }
 

@@ -22,10 +22,11 @@ mod tests;
 mod trouble;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub use connection::{ConnectionError, Server};
 pub use course::Timing;
@@ -38,6 +39,9 @@ use crate::cluster::model::Kind;
 use connection::Connection;
 use follow::Follower;
 use status::Complaints;
+
+/// How long after a panic a kind is followed anew.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// An index, and where its objects are.
 pub struct Target {
@@ -102,7 +106,7 @@ impl Watch {
                     status: metrics.watch(kind, log.clone()),
                     timing,
                 };
-                watch.tasks.push(runtime.spawn(follower.run()));
+                watch.tasks.push(runtime.spawn(keep_on(Arc::new(follower))));
             }
             watch.followed.push((selection, writer));
         }
@@ -115,6 +119,18 @@ impl Watch {
             let of = self.followed.iter().filter(|(selection, _)| selection.kinds().any(|wanted| wanted == kind));
             of.map(|(_, writer)| writer.lock().count(kind)).reduce(|a, b| a + b).map(|count| (kind, count))
         })
+    }
+}
+
+/// Follows a kind, and goes on should that panic.
+async fn keep_on(follower: Arc<Follower>) {
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(follower.clone().run());
+        if let Some(Err(error)) = task.join_next().await {
+            tracing::error!(plugin = "kubernetes", %error, "following {} starts anew", resource(follower.kind));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -178,7 +178,7 @@ fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str, fi
                 let _ = write!(line, "plugin/{plugin}: ");
             }
             // A name from a query is escaped already; a line end in other text must not forge a line.
-            line.extend(text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }));
+            line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
         }
         Format::Json => {
             let mut object = serde_json::Map::new();

@@ -4,6 +4,7 @@
 //! server did not know it: rotated certificates, keys, tokens and CAs take effect without a restart.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use kube::Client;
 use kube::client::{Body, ConfigExt as _};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder};
 
@@ -191,6 +193,8 @@ pub struct Connection {
     metrics: Metrics,
     /// Written by whoever begins a list or a watch; held only to copy.
     current: Mutex<Option<Current>>,
+    /// Held while a client is being made.
+    making: Arc<tokio::sync::Mutex<()>>,
     /// The API server does not answer, or does not know this client. Written by whoever asks.
     away: AtomicBool,
     /// Says that it answers again.
@@ -221,6 +225,7 @@ impl Connection {
             limiter: Limiter::new(limits),
             metrics,
             current: Mutex::new(None),
+            making: Arc::default(),
             away: AtomicBool::new(false),
             back: watch::Sender::new(()),
         }
@@ -256,16 +261,20 @@ impl Connection {
 
     /// The client, made anew where it is old.
     async fn current(&self) -> Result<Current, ConnectionError> {
-        let known = self.current.lock().clone();
-        if let Some(current) = known.as_ref().filter(|current| !current.doubtful && current.made.elapsed() < FRESH) {
-            return Ok(current.clone());
+        if let Some(current) = self.fresh() {
+            return Ok(current);
         }
-        let made = async {
-            let config = self.server.config().await?;
-            let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
-            Ok(Current { made: Instant::now(), client: client(config)?, host, doubtful: false })
+        // Whoever else wants one waits for the same.
+        let making = tokio::time::timeout(CONNECT, self.making.clone().lock_owned()).await;
+        if let Some(current) = self.fresh() {
+            return Ok(current);
+        }
+        let known = self.current.lock().clone();
+        let made = match making {
+            Ok(making) => self.make(making).await,
+            Err(_) => Err(ConnectionError::Client("what the kubeconfig wants is still running".to_owned())),
         };
-        match (made.await, known) {
+        match (made, known) {
             (Ok(current), _) => {
                 *self.current.lock() = Some(current.clone());
                 Ok(current)
@@ -276,6 +285,28 @@ impl Connection {
                 Ok(current)
             }
             (Err(error), None) => Err(error),
+        }
+    }
+
+    /// The client, if it is not old and nothing speaks against it.
+    fn fresh(&self) -> Option<Current> {
+        self.current.lock().clone().filter(|current| !current.doubtful && current.made.elapsed() < FRESH)
+    }
+
+    /// Makes a client. That may run a program (`exec` of a kubeconfig), so that it is done where it holds up nobody: one at
+    /// a time, which is `making`, however long it takes.
+    async fn make(&self, making: OwnedMutexGuard<()>) -> Result<Current, ConnectionError> {
+        let server = self.server.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let _making = making;
+            let config = Handle::current().block_on(server.config())?;
+            let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+            Ok(Current { made: Instant::now(), client: client(config)?, host, doubtful: false })
+        });
+        match tokio::time::timeout(CONNECT, made).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(_)) => Err(ConnectionError::Client("the client library has panicked".to_owned())),
+            Err(_) => Err(ConnectionError::Client(format!("no client within {} s", CONNECT.as_secs()))),
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Why {
     Outage,
     /// Watches end at once, again and again.
     Closed,
+    /// The versions of a watch went back: the store was restored.
+    Backwards,
     /// Time for it.
     Routine,
 }
@@ -74,6 +76,7 @@ impl Why {
             Why::Refused => "refused",
             Why::Outage => "outage",
             Why::Closed => "closed",
+            Why::Backwards => "backwards",
             Why::Routine => "routine",
         }
     }
@@ -133,8 +136,12 @@ pub struct Course {
     backoff: Backoff,
     timing: Timing,
     style: Style,
+    /// How many lists in turn have failed in this style.
+    failed: u32,
     /// How often in turn the pages of a list have expired.
     expired_pages: u32,
+    /// The version of a watch that was left for a routine list, to go on from if that fails.
+    left: Option<String>,
     /// How many watches in turn have ended at once without an event.
     brief: u32,
 }
@@ -142,7 +149,15 @@ pub struct Course {
 impl Course {
     /// A course at its start.
     pub fn new(timing: Timing) -> Course {
-        Course { backoff: Backoff::new(timing.pace), timing, style: Style::Streaming, expired_pages: 0, brief: 0 }
+        Course {
+            backoff: Backoff::new(timing.pace),
+            timing,
+            style: Style::Streaming,
+            failed: 0,
+            expired_pages: 0,
+            left: None,
+            brief: 0,
+        }
     }
 
     /// A moment that differs from one to the next.
@@ -160,11 +175,16 @@ impl Course {
         match &ended.version {
             None => {
                 let why = if let Next::List(why) = was { *why } else { Why::Refused };
-                (Next::List(why), self.list_failed(ended))
+                let wait = self.list_failed(ended);
+                // A watch that worked is not given up for a list that nobody needed.
+                match self.left.take().filter(|_| why == Why::Routine) {
+                    Some(version) => (Next::Watch(version), wait),
+                    None => (Next::List(why), wait),
+                }
             }
             Some(version) => {
                 if ended.listed.is_some() {
-                    self.expired_pages = 0;
+                    (self.failed, self.expired_pages, self.left) = (0, 0, None);
                 }
                 self.backoff.lived(ended.lived);
                 self.watch_ended(version, ended)
@@ -172,34 +192,42 @@ impl Course {
         }
     }
 
-    /// The wait before the next list, and its style.
+    fn take_style(&mut self, style: Style) {
+        (self.style, self.failed) = (style, 0);
+    }
+
+    /// The wait before the next list, whose style it chooses.
     fn list_failed(&mut self, ended: &Ended) -> Duration {
-        let How::Trouble(trouble) = &ended.how else {
-            // A watch that ends before the end of its initial events is of a server that does not know them.
-            if ended.listed == Some(Style::Streaming) {
-                self.style = Style::Pages;
-            }
-            return self.backoff.next(None);
-        };
-        match (ended.listed, trouble) {
+        let How::Trouble(trouble) = &ended.how else { return self.backoff.next(None) };
+        self.failed += 1;
+        // That nobody listens is seldom a matter of style.
+        let nobody = matches!(trouble, Trouble::Connection(_) | Trouble::Configuration(_)) && !ended.answered;
+        let enough = if nobody { 6 } else { 2 };
+        match (ended.listed.unwrap_or(self.style), trouble) {
             // Servers before 1.32 refuse streaming lists, very old ones never end the initial events; a role may allow
             // `list` and not `watch`. Pages then say what is wrong, if anything is.
-            (Some(Style::Streaming), Trouble::Refused(refusal))
+            (Style::Streaming, Trouble::Refused(refusal))
                 if (400..500).contains(&refusal.code) && !matches!(refusal.code, 401 | 429) =>
             {
-                self.style = Style::Pages;
+                self.take_style(Style::Pages);
                 self.backoff.spread()
             }
-            (Some(Style::Streaming), Trouble::Silence { what: "event" | "end of the initial events", .. }) => {
-                self.style = Style::Pages;
+            (Style::Streaming, Trouble::Silence { what: "event" | "end of the initial events", .. }) => {
+                self.take_style(Style::Pages);
                 self.backoff.spread()
             }
-            (Some(Style::Pages), Trouble::Refused(refusal)) if refusal.code == 410 => {
+            (Style::Pages, Trouble::Refused(refusal)) if refusal.code == 410 => {
                 self.expired_pages += 1;
                 if self.expired_pages >= 3 {
-                    self.style = Style::Whole;
+                    self.take_style(Style::Whole);
                 }
                 self.backoff.next(None)
+            }
+            // Whatever it is, it may be of this style alone.
+            (style, _) if self.failed >= enough => {
+                self.take_style(if style == Style::Streaming { Style::Pages } else { Style::Streaming });
+                self.expired_pages = 0;
+                self.wait_for(trouble)
             }
             _ => self.wait_for(trouble),
         }
@@ -214,16 +242,14 @@ impl Course {
         match &ended.how {
             How::Due => {
                 // The API server may have learnt it meanwhile.
-                self.style = Style::Streaming;
+                self.take_style(Style::Streaming);
+                self.left = Some(version.to_owned());
                 (Next::List(Why::Routine), Duration::ZERO)
             }
             How::Closed if ended.lived + self.timing.grace >= self.timing.watch.0 => (again(), Duration::ZERO),
-            How::Closed if self.brief == 0 && (ended.lived >= self.timing.brief || ended.events) => {
-                // Closed before its time: the API server is going away, and all its watches with it.
-                let wait =
-                    if ended.lived >= self.timing.pace.calm { self.backoff.spread() } else { self.backoff.next(None) };
-                (again(), wait)
-            }
+            // Closed before its time: the API server is going away, and all its watches with it; or something between
+            // here and there ends what lasts. It worked, so that there is nothing to wait for but the others.
+            How::Closed if ended.lived >= self.timing.brief || ended.events => (again(), self.backoff.spread()),
             How::Closed => {
                 self.brief += 1;
                 if self.brief < 3 {
@@ -243,6 +269,7 @@ impl Course {
                     // What was there before an outage may not be there after it: a restored store counts its versions
                     // from an older one, and no watch would tell.
                     None if !ended.answered => Next::List(Why::Outage),
+                    None if matches!(trouble, Trouble::Backwards { .. }) => Next::List(Why::Backwards),
                     // It may say the same of this version for ever.
                     None if matches!(trouble, Trouble::Nonsense(_) | Trouble::TooLong(_)) => Next::List(Why::Refused),
                     None => again(),
@@ -327,9 +354,13 @@ mod tests {
 
     #[test]
     fn a_watch_that_ends_early_goes_on_soon_but_not_with_all_others() {
-        let (next, wait) = course().after(&watch(), &watching(100, How::Closed));
-        assert_eq!(next, watch());
-        assert!(wait <= Duration::from_secs(1));
+        let mut course = course();
+        // Again and again: what worked is no reason to wait.
+        for lived in [100, 5, 5, 5, 5, 5, 5, 5] {
+            let (next, wait) = course.after(&watch(), &watching(lived, How::Closed));
+            assert_eq!(next, watch());
+            assert!(wait <= Duration::from_secs(1));
+        }
     }
 
     #[test]
@@ -348,6 +379,8 @@ mod tests {
             let (next, _) = course().after(&watch(), &watching(90, how));
             assert_eq!(next, want.map_or(watch(), Next::List));
         }
+        let back = How::Trouble(Trouble::Backwards { old: 9, new: 2 });
+        assert_eq!(course().after(&watch(), &watching(90, back)).0, Next::List(Why::Backwards));
         let nonsense = How::Trouble(Trouble::Nonsense("?".into()));
         assert_eq!(course().after(&watch(), &watching(90, nonsense)).0, Next::List(Why::Refused));
         let unanswered = Ended { answered: false, ..watching(0, broken()) };
@@ -366,6 +399,41 @@ mod tests {
         // The next routine list tries what is best again.
         course.after(&watch(), &watching(1_800, How::Due));
         assert_eq!(course.style(), Style::Streaming);
+    }
+
+    #[test]
+    fn a_style_that_fails_for_whatever_reason_is_changed() {
+        for how in
+            [refused(503), broken(), How::Trouble(Trouble::Cut), How::Trouble(Trouble::Nonsense("<html>".into()))]
+        {
+            let mut course = course();
+            let (mut failed, mut styles) = (ended(None, None, 0, how), Vec::new());
+            for _ in 0..6 {
+                failed.listed = Some(course.style());
+                course.after(&Next::List(Why::Start), &failed);
+                styles.push(course.style());
+            }
+            let pages = styles.iter().filter(|style| **style == Style::Pages).count();
+            assert!((2..=4).contains(&pages), "{styles:?}");
+        }
+        // Neither is a whole list the end of it.
+        let mut course = course();
+        course.take_style(Style::Whole);
+        for _ in 0..2 {
+            course.after(&Next::List(Why::Start), &ended(Some(Style::Whole), None, 0, refused(500)));
+        }
+        assert_eq!(course.style(), Style::Streaming);
+    }
+
+    #[test]
+    fn a_routine_list_that_fails_gives_up_no_watch() {
+        let mut course = course();
+        let (next, _) = course.after(&watch(), &watching(1_800, How::Due));
+        let (next, _) = course.after(&next, &ended(Some(Style::Streaming), None, 0, refused(503)));
+        assert_eq!(next, watch());
+        let (next, _) = course.after(&next, &watching(90, refused(410)));
+        let (next, _) = course.after(&next, &ended(Some(Style::Streaming), None, 0, refused(503)));
+        assert_eq!(next, Next::List(Why::Expired), "this list is needed");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::trouble::Refusal;
+use super::trouble::{Refusal, bounded};
 use crate::cluster::entry::Keep;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::source::convert::{self, Invalid, Metadata, check};
@@ -95,7 +95,7 @@ enum What {
 struct List<T> {
     #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default = "Vec::new", deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_empty")]
     items: Vec<T>,
 }
 
@@ -200,7 +200,7 @@ fn page_of<'a, T: Resource<'a>>(keep: Keep, body: &'a str, mut each: impl FnMut(
 }
 
 fn not_json(error: serde_json::Error) -> NotJson {
-    NotJson(error.to_string())
+    NotJson(bounded(error.to_string()))
 }
 
 /// An object that exists.

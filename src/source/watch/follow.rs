@@ -62,9 +62,24 @@ struct Progress {
     events: bool,
 }
 
+impl Progress {
+    /// The watch has come to this version. Within a watch they only grow; a store that was restored counts from an older
+    /// one, and then what is known of the time after that one is not true any more.
+    fn reach(&mut self, version: String) -> Result<(), Trouble> {
+        let number = |version: &str| version.parse::<u64>().ok();
+        if let (Some(old), Some(new)) = (self.version.as_deref().and_then(number), number(&version))
+            && new < old
+        {
+            return Err(Trouble::Backwards { old, new });
+        }
+        self.version = Some(version);
+        Ok(())
+    }
+}
+
 impl Follower {
     /// Follows it until the task is ended.
-    pub async fn run(self) {
+    pub async fn run(self: Arc<Follower>) {
         let mut course = Course::new(self.timing);
         let mut next = Next::List(Why::Start);
         let mut due = Instant::now() + self.routine();
@@ -130,22 +145,25 @@ impl Follower {
                 label_selector: self.labels(),
                 field_selector: self.fields(),
                 limit,
-                continue_token: token,
+                continue_token: token.clone(),
                 resource_version: whole,
                 ..ListParams::default()
             };
             let request = self.resource().list(&params).map_err(|error| Trouble::Nonsense(error.to_string()))?;
             let (permit, waited) = self.connection.limiter.admit().await;
             let body = self.connection.get(request, Some(waited)).await?;
-            let body = Lines::new(body, if limit.is_some() { MAX_PAGE } else { MAX_LIST })
-                .all(self.timing.page, || self.status.seen())
-                .await?;
+            let most = if limit.is_some() { MAX_PAGE } else { MAX_LIST };
+            let body = Lines::new(body, most).all(self.timing.page).await?;
+            self.status.seen();
             drop(permit);
             // A body that was cut is no JSON; so is half a page.
             let page = decode::page(self.kind, self.keep, &body, |change| self.change(change, None));
             let page = page.map_err(|NotJson(error)| Trouble::Nonsense(error))?;
             let version = first.get_or_insert(page.version);
             match page.next {
+                Some(next) if token.as_ref() == Some(&next) => {
+                    return Err(Trouble::Nonsense("a page that leads to itself".to_owned()));
+                }
                 Some(next) => token = Some(next),
                 None => {
                     self.listed(why);
@@ -189,7 +207,7 @@ impl Follower {
         let mut lines = Lines::new(body, MAX_EVENT);
         let since = Instant::now();
         loop {
-            let silence = match initial {
+            let limit = match initial {
                 true if since.elapsed() > self.timing.initial_all => {
                     let limit = self.timing.initial_all;
                     return Err(Trouble::Silence { what: "end of the initial events", limit });
@@ -198,12 +216,13 @@ impl Follower {
                 false => lasts + self.timing.grace,
             };
             let line = tokio::select! {
-                line = lines.next(silence, || self.status.seen()) => line?,
+                line = lines.next(limit) => line?,
                 () = tokio::time::sleep_until(due), if !initial => return Ok(How::Due),
             };
             let Some(line) = line else {
                 return if initial { Err(Trouble::Cut) } else { Ok(How::Closed) };
             };
+            self.status.seen();
             if line.is_empty() {
                 continue;
             }
@@ -212,12 +231,12 @@ impl Follower {
                     self.change(change, (!initial).then(SystemTime::now));
                     progress.events = true;
                     if !initial && !version.is_empty() {
-                        progress.version = Some(version);
+                        progress.reach(version)?;
                     }
                 }
                 Said::Bookmark { version, initial_events_end } => {
                     if !version.is_empty() && (!initial || initial_events_end) {
-                        progress.version = Some(version);
+                        progress.reach(version)?;
                     }
                     if initial && initial_events_end {
                         initial = false;
@@ -256,9 +275,12 @@ impl Follower {
                     "" => key.name.to_string(),
                     ns => format!("{ns}/{}", key.name),
                 });
-                self.status.bad_object(|| format!("{} {name} has no names: {invalid}", self.kind.name()));
+                self.status.bad_object(|| {
+                    format!("{} {name} cannot be read, and is as it was before: {invalid}", self.kind.name())
+                });
+                // Whatever it was before is nearer the truth than nothing at all.
                 if let Some(key) = key {
-                    self.tell(Event::Remove(self.kind, key));
+                    self.tell(Event::Keep(self.kind, key));
                 }
             }
         }

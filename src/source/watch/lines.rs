@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use tokio::time::Instant;
 
 use super::trouble::{Trouble, causes};
 
 /// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
-pub const MAX_EVENT: usize = 16 << 20;
+pub const MAX_EVENT: usize = 8 << 20;
 /// The longest page of a list, in octets: some hundred objects.
-pub const MAX_PAGE: usize = 64 << 20;
+pub const MAX_PAGE: usize = 32 << 20;
 /// The longest whole list, in octets.
 pub const MAX_LIST: usize = 256 << 20;
 /// A buffer that has grown larger than this is given back when it is empty, in octets.
@@ -33,8 +34,9 @@ impl Lines {
     }
 
     /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
-    /// an event. `seen` is called whenever something comes; nothing may be silent for longer than `silence`.
-    pub async fn next(&mut self, silence: Duration, mut seen: impl FnMut()) -> Result<Option<&[u8]>, Trouble> {
+    /// an event. It may take as long as `limit`, however its octets drip.
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, Trouble> {
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let (start, end) = (self.from, self.searched + end);
@@ -48,25 +50,23 @@ impl Lines {
                 self.buffer = Vec::new();
             }
             self.searched = self.buffer.len();
-            if !self.fill(silence, "event").await? {
+            if !self.fill(deadline, limit, "event").await? {
                 return Ok(None);
             }
-            seen();
         }
     }
 
-    /// The whole body.
-    pub async fn all(mut self, silence: Duration, mut seen: impl FnMut()) -> Result<Vec<u8>, Trouble> {
-        while self.fill(silence, "more of a list").await? {
-            seen();
-        }
+    /// The whole body, which may take as long as `limit`.
+    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, Trouble> {
+        let deadline = Instant::now() + limit;
+        while self.fill(deadline, limit, "end of a page").await? {}
         Ok(self.buffer)
     }
 
     /// Reads some more; whether there was more.
-    async fn fill(&mut self, limit: Duration, what: &'static str) -> Result<bool, Trouble> {
+    async fn fill(&mut self, deadline: Instant, limit: Duration, what: &'static str) -> Result<bool, Trouble> {
         loop {
-            let frame = tokio::time::timeout(limit, self.body.frame()).await;
+            let frame = tokio::time::timeout_at(deadline, self.body.frame()).await;
             match frame.map_err(|_| Trouble::Silence { what, limit })? {
                 None => return Ok(false),
                 Some(Err(error)) => return Err(Trouble::Connection(causes(&error))),
@@ -93,7 +93,7 @@ mod tests {
         let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), most);
         let mut lines = Vec::new();
         loop {
-            match reader.next(SOON, || {}).await {
+            match reader.next(SOON).await {
                 Ok(Some(line)) => lines.push(String::from_utf8(line.to_vec()).unwrap()),
                 Ok(None) => return (lines, None),
                 Err(trouble) => return (lines, Some(trouble)),

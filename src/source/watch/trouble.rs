@@ -32,6 +32,14 @@ pub enum Trouble {
     /// One event or page is longer than any real one.
     #[error("more than {0} octets at once")]
     TooLong(usize),
+    /// Versions of a watch went back: the API server has another store.
+    #[error("versions went back from {old} to {new}")]
+    Backwards {
+        /// The version that was reached.
+        old: u64,
+        /// The one that followed.
+        new: u64,
+    },
     /// What came is not what an API server sends.
     #[error("not an answer of an API server: {0}")]
     Nonsense(String),
@@ -47,6 +55,7 @@ impl Trouble {
             Trouble::Cut => "cut",
             Trouble::TooLong(_) => "too_long",
             Trouble::Nonsense(_) => "nonsense",
+            Trouble::Backwards { .. } => "backwards",
             Trouble::Refused(refusal) => match refusal.code {
                 400 => "400",
                 401 => "401",
@@ -120,12 +129,25 @@ impl Refusal {
         let seconds = status.details.and_then(|details| details.retry_after_seconds).filter(|&seconds| seconds > 0);
         let known = status.kind.as_deref() == Some("Status");
         let message = status.message.filter(|text| known && !text.is_empty()).unwrap_or_else(|| http.1.to_owned());
+        let message = bounded(message);
         Refusal {
             code: status.code.filter(|_| known).unwrap_or(http.0),
             message,
             retry_after: seconds.map(Duration::from_secs),
         }
     }
+}
+
+/// The longest text of an API server that is repeated, in octets.
+const MAX_WORDS: usize = 600;
+
+/// A text of the API server, cut where it is longer than anyone reads.
+pub fn bounded(mut text: String) -> String {
+    if text.len() > MAX_WORDS {
+        text.truncate(text.floor_char_boundary(MAX_WORDS));
+        text.push('…');
+    }
+    text
 }
 
 /// An error with its causes, each told once: `client error (Connect): tcp connect error: Connection refused`.
