@@ -61,12 +61,6 @@ impl Backoff {
         wait.max(asked.unwrap_or_default().min(self.pace.most.saturating_mul(4)))
     }
 
-    /// The longest wait, for what only a person can mend.
-    pub fn longest(&mut self) -> Duration {
-        self.step = self.step.max(16);
-        self.next(None)
-    }
-
     /// A watch has been healthy for `lived`.
     pub fn lived(&mut self, lived: Duration) {
         if lived >= self.pace.calm {

@@ -264,11 +264,13 @@ impl Course {
                     Some(410) => Next::List(Why::Expired),
                     Some(504) => Next::List(Why::TooLarge),
                     // These say nothing of the version.
-                    Some(401 | 429 | 502 | 503) => again(),
+                    Some(401 | 429) => again(),
+                    // It is going away, or has been.
+                    Some(502 | 503) => Next::List(Why::Outage),
                     Some(_) => Next::List(Why::Refused),
-                    // What was there before an outage may not be there after it: a restored store counts its versions
-                    // from an older one, and no watch would tell.
-                    None if !ended.answered => Next::List(Why::Outage),
+                    // What was there before an outage may not be there after it: a restored store counts its versions from
+                    // an older one, and a watch from a version of its future is accepted and stays silent.
+                    None if !ended.answered || matches!(trouble, Trouble::Connection(_)) => Next::List(Why::Outage),
                     None if matches!(trouble, Trouble::Backwards { .. }) => Next::List(Why::Backwards),
                     // It may say the same of this version for ever.
                     None if matches!(trouble, Trouble::Nonsense(_) | Trouble::TooLong(_)) => Next::List(Why::Refused),
@@ -282,7 +284,6 @@ impl Course {
     fn wait_for(&mut self, trouble: &Trouble) -> Duration {
         match trouble.code() {
             // Only a person can mend that.
-            Some(403) => self.backoff.longest(),
             // A client that is not known is as good as nobody: its token may be renewed at any moment.
             Some(401) | None => self.backoff.reconnect(),
             _ => self.backoff.next(trouble.retry_after()),
@@ -372,8 +373,9 @@ mod tests {
             (refused(403), Some(Why::Refused)),
             (refused(401), None),
             (refused(429), None),
-            (refused(503), None),
-            (broken(), None),
+            (refused(503), Some(Why::Outage)),
+            (broken(), Some(Why::Outage)),
+            (How::Trouble(Trouble::Silence { what: "event", limit: Duration::from_secs(240) }), None),
             (How::Due, Some(Why::Routine)),
         ] {
             let (next, _) = course().after(&watch(), &watching(90, how));
@@ -437,8 +439,12 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_person_can_mend_is_asked_for_seldom() {
-        let (_, wait) = course().after(&Next::List(Why::Start), &ended(Some(Style::Pages), None, 0, refused(403)));
-        assert!(wait >= Duration::from_secs(15));
+    fn what_is_forbidden_is_asked_for_ever_more_seldom() {
+        // An API server that has just started forbids everything for a moment.
+        let (mut course, mut waits) = (course(), Vec::new());
+        for _ in 0..7 {
+            waits.push(course.after(&Next::List(Why::Start), &ended(Some(Style::Pages), None, 0, refused(403))).1);
+        }
+        assert!(waits[0] < Duration::from_secs(1) && waits[6] >= Duration::from_secs(15), "{waits:?}");
     }
 }

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 pub enum Then {
     /// It ends as it should.
     End,
+    /// It ends as it should, after a while.
+    Late,
     /// The connection breaks.
     Break,
     /// Nothing more ever comes.
@@ -241,6 +243,8 @@ async fn answer(
         let _ = sender.send(data(body)).await;
         match then {
             Then::End => {}
+            // Longer than what the tests take for brief.
+            Then::Late => tokio::time::sleep(Duration::from_millis(150)).await,
             Then::Break => {
                 // What was sent before is to arrive.
                 tokio::time::sleep(Duration::from_millis(30)).await;

@@ -190,12 +190,12 @@ fn break_first(fake: &Fake, mut fault: impl FnMut(&fake::Call, usize) -> Option<
     });
 }
 
-/// In step, with a first stream that breaks at once; then `fault` decides, told what is called and how often.
+/// In step, with a first stream that ends soon; then `fault` decides, told what is called and how often.
 async fn broken(timing: Timing, fault: impl FnMut(&fake::Call, usize) -> Option<Reply> + Send + 'static) -> Bench {
     let mut fault = fault;
     let bench = Bench::start(timing, all(), |fake| {
         break_first(fake, move |call, count| match count {
-            1 => Some(Reply::good(stream_of(&[service("one", 1), service("two", 2)], 13), Then::Break)),
+            1 => Some(Reply::good(stream_of(&[service("one", 1), service("two", 2)], 13), Then::Late)),
             _ => fault(call, count),
         });
     })
@@ -496,6 +496,19 @@ async fn an_unknown_client_is_made_anew_and_goes_on_at_its_version() {
     bench.fake.no_fault();
     bench.fake.put("services", "three", service("three", 3));
     bench.until("three", known("three")).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_may_be_the_end_of_that_store() {
+    let bench = broken(timing(), |call, count| match count {
+        2 if call.is_watch() => Some(Reply::good("", Then::Break)),
+        // A restored API server: it accepts a watch from its future and stays silent.
+        _ => call.is_watch().then(|| Reply::good("", Then::Hang)),
+    })
+    .await;
+    bench.fake.restore(3, &[("services", "two")]);
+    bench.until("no two", unknown("two")).await;
+    bench.shows("clusterdns_kubernetes_relists_total{kind=\"Service\",reason=\"outage\"}", 1.0).await;
 }
 
 // B08
