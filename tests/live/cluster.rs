@@ -75,15 +75,25 @@ impl Cluster {
 
     /// A way to the API server with the ServiceAccount's rights.
     pub fn access(&self) -> Access {
+        let (ns, account) = ACCOUNT;
+        self.access_by(&self.api.token(ns, account))
+    }
+
+    /// A way to the API server with all rights. An API server that has just started refuses others for a moment, until
+    /// it has read the roles.
+    pub fn unlimited_access(&self) -> Access {
+        self.access_by(ADMIN)
+    }
+
+    fn access_by(&self, token: &str) -> Access {
         let folder = unique(&self.folder, "access");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let (ns, account) = ACCOUNT;
         let access = Access {
             kubeconfig: folder.join("kubeconfig"),
             token: folder.join("token"),
             authority: folder.join("ca.crt"),
         };
-        replace(&access.token, &self.api.token(ns, account));
+        replace(&access.token, token);
         replace(&access.authority, &self.authority.pem());
         let user = format!("tokenFile: {}", access.token.display());
         std::fs::write(&access.kubeconfig, self.kubeconfig(&access.authority, &user)).expect("a file");
