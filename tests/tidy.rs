@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("corefile", &[]),
-    ("telemetry", &[]),
+    ("listen", &[]),
+    ("telemetry", &["listen"]),
     ("cluster", &["wire"]),
     ("source", &["cluster", "telemetry"]),
     ("chain", &["wire"]),
     ("plugins", &["chain", "wire", "corefile", "cluster", "telemetry"]),
-    ("serve", &["chain", "wire"]),
-    ("app", &["wire", "corefile", "telemetry", "cluster", "source", "chain", "plugins", "serve"]),
+    ("serve", &["chain", "wire", "listen"]),
+    ("app", &["wire", "corefile", "listen", "telemetry", "cluster", "source", "chain", "plugins", "serve"]),
 ];
 
 /// Libraries that stand in one place.

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::VERSION;
 use super::configuration::Block;
 use crate::chain::Plan;
+use crate::listen;
 use crate::plugins::Setting;
 use crate::plugins::bind::Address;
 use crate::plugins::endpoint::Endpoint;
@@ -171,7 +172,8 @@ impl Operations {
         let ports: Vec<u16> = sites.iter().map(|shared| shared.address.port()).collect();
         for Shared { directive, text, address, site, tls, probed } in sites {
             let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
-            let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", http::reason(&error));
+            let failed =
+                |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", listen::reason(&error));
             let listener = http::listen(address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if address.port() == 0 {

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::listen::{has_no_ipv6, reason};
+
 /// How many ports are tried until one is free for UDP and TCP, where any port will do.
 const PORT_TRIES: usize = 16;
 /// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
@@ -32,18 +34,6 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// The reason in words that say what to do about it, without an error number.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".into(),
-        io::ErrorKind::PermissionDenied => {
-            "permission denied (ports below 1024 need root or the capability NET_BIND_SERVICE)".into()
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface has this address".into(),
-        _ => error.to_string(),
-    }
 }
 
 /// The sockets of one listener.
@@ -153,11 +143,6 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wish: &Wish) -> i
         socket.set_reuse_port(true)?;
     }
     Ok(socket)
-}
-
-/// Whether IPv6 is switched off in the kernel or on every interface.
-fn has_no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
 }
 
 /// Spreads packets over the sockets of a port at random, not by the addresses and ports of both sides.

@@ -1,10 +1,12 @@
-//! A listening socket for HTTP, with the reasons for which there may be none.
+//! A listening socket for HTTP.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+
+use crate::listen::has_no_ipv6;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -34,23 +36,4 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// Whether IPv6 is switched off in the kernel or on every interface.
-fn has_no_ipv6(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))
-}
-
-/// The reason in words that say what to do about it, without an error number.
-pub fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".into(),
-        io::ErrorKind::PermissionDenied => {
-            "permission denied (ports below 1024 need root or the capability NET_BIND_SERVICE)".into()
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface has this address".into(),
-        _ => error.to_string(),
-    }
 }

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-pub use listen::{listen, reason};
+pub use listen::listen;
 pub use tls::{Tls, TlsError};
 
 /// How many octets the head of a request may have.

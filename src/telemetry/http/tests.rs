@@ -87,5 +87,5 @@ async fn a_probe_tells_what_is_wrong() {
     let error = probe::probe(address, "/ready").await.expect_err("not ready");
     assert_eq!(error.to_string(), "answer 'HTTP/1.1 503 Service Unavailable'");
     let error = listen(address, false).expect_err("taken");
-    assert_eq!(reason(&error), "address already in use");
+    assert_eq!(crate::listen::reason(&error), "address already in use");
 }
