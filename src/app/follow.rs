@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
@@ -14,6 +14,7 @@ use crate::cluster::model::Kind;
 use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
 use crate::plugins::kubernetes::config::Api;
 use crate::source::manifests::{self, Manifests, Subscriber};
+use crate::source::unix_seconds;
 use crate::source::watch::{Limits, Metrics, Server, Target, Timing, Watch, resource};
 use crate::telemetry::metrics::Registry;
 
@@ -131,9 +132,4 @@ fn follow_manifests(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<manif
         tracing::warn!("the manifests hold no Service that is asked for, so that no Service has a name");
     }
     Ok(following)
-}
-
-/// Seconds since 1970, as a zone's serial.
-fn unix_seconds() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

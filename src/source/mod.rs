@@ -17,6 +17,8 @@ pub use convert::Labels;
 pub use manifests::Manifests;
 pub use watch::Watch;
 
+use std::time::SystemTime;
+
 use crate::cluster::model::Kind;
 use crate::cluster::{Event, Selector};
 
@@ -51,6 +53,11 @@ impl Selection {
             Kind::Service | Kind::EndpointSlice | Kind::Pod => self.labels.as_ref(),
         }
     }
+}
+
+/// Seconds since 1970, as a zone's serial: when an event was seen.
+pub fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
 /// Where the events of one [`Selection`] go: an index, behind whatever lock its owner chose.

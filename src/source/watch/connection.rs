@@ -23,7 +23,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::limits::{Limiter, Limits};
 use super::metrics::Metrics;
-use super::trouble::{Refusal, Trouble, causes};
+use super::trouble::{Awaited, Refusal, Trouble, causes};
 
 /// How long a client is used before its files are looked at again.
 const FRESH: Duration = Duration::from_secs(60);
@@ -163,7 +163,7 @@ fn read(file: &Path) -> Result<(), ConnectionError> {
     }
 }
 
-/// A client for a configuration, and the host that it asks.
+/// A client for a configuration.
 fn client(config: Config) -> Result<Client, ConnectionError> {
     let wrong = |error: kube::Error| ConnectionError::Client(causes(&error));
     let mut connector = HttpConnector::new();
@@ -329,7 +329,7 @@ impl Connection {
             Err(_) => {
                 self.metrics.failed(&host);
                 self.away.store(true, Ordering::Relaxed);
-                return Err(Trouble::Silence { what: "answer", limit: CONNECT + HEAD });
+                return Err(Trouble::Silence { what: Awaited::Answer, limit: CONNECT + HEAD });
             }
         };
         // Watches have no duration that would mean anything, as in client-go.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backoff::{Backoff, Pace};
-use super::trouble::Trouble;
+use super::trouble::{Awaited, Trouble};
 
 /// Times that a test would rather not wait for.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +14,11 @@ pub struct Timing {
     pub watch: (Duration, Duration),
     /// How much longer a watch may be silent than it may last.
     pub grace: Duration,
-    /// How long a page of a list may pause.
+    /// How long a page of a list may take.
     pub page: Duration,
     /// How long all pages together may take: a list that has no end is none.
     pub pages: Duration,
-    /// How long the initial events of a streaming list may pause; then pages are tried.
+    /// How long one of the initial events of a streaming list may take; then pages are tried.
     pub initial: Duration,
     /// How long they may take in all.
     pub initial_all: Duration,
@@ -56,7 +56,7 @@ pub enum Why {
     TooLarge,
     /// An ERROR event, a refusal of the watch, or nonsense.
     Refused,
-    /// The API server was gone for a while, and may have come back with another store.
+    /// The connection broke or there was none: the API server may have come back with another store.
     Outage,
     /// Watches end at once, again and again.
     Closed,
@@ -212,7 +212,7 @@ impl Course {
                 self.take_style(Style::Pages);
                 self.backoff.spread()
             }
-            (Style::Streaming, Trouble::Silence { what: "event" | "end of the initial events", .. }) => {
+            (Style::Streaming, Trouble::Silence { what: Awaited::Event | Awaited::InitialEventsEnd, .. }) => {
                 self.take_style(Style::Pages);
                 self.backoff.spread()
             }
@@ -283,7 +283,6 @@ impl Course {
 
     fn wait_for(&mut self, trouble: &Trouble) -> Duration {
         match trouble.code() {
-            // Only a person can mend that.
             // A client that is not known is as good as nobody: its token may be renewed at any moment.
             Some(401) | None => self.backoff.reconnect(),
             _ => self.backoff.next(trouble.retry_after()),
@@ -375,7 +374,7 @@ mod tests {
             (refused(429), None),
             (refused(503), Some(Why::Outage)),
             (broken(), Some(Why::Outage)),
-            (How::Trouble(Trouble::Silence { what: "event", limit: Duration::from_secs(240) }), None),
+            (How::Trouble(Trouble::Silence { what: Awaited::Event, limit: Duration::from_secs(240) }), None),
             (How::Due, Some(Why::Routine)),
         ] {
             let (next, _) = course().after(&watch(), &watching(90, how));

@@ -48,7 +48,7 @@ pub enum Change {
     Keep(Key),
     /// It is gone, or of no interest to DNS.
     Remove(Key),
-    /// It cannot be read, so that it has no names: the key where that is known.
+    /// It cannot be read: the key where that is known.
     Bad {
         /// Namespace and name.
         key: Option<Key>,

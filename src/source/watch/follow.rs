@@ -1,10 +1,10 @@
 //! One kind of objects, followed for ever.
 //!
 //! ```text
-//!          ┌────────────── list (streaming, else by pages) ◄───────────────┐
-//!          ▼                                                               │ expired, too large a version, an ERROR,
-//!        watch ── closed, broken, silent ──► the same version, a bit later │ an outage, closed again and again,
-//!          └───────────────────────────────────────────────────────────────┘ or every half hour
+//!          ┌────────── list (streaming, else by pages) ◄────────────┐
+//!          ▼                                                        │ expired, too large a version, an ERROR, broken,
+//!        watch ── closed, silent ──► the same version, a bit later  │ an outage, closed again and again,
+//!          └────────────────────────────────────────────────────────┘ or every half hour
 //! ```
 //!
 //! A list is applied object by object into the live index, and what it did not name is gone at its end; nothing is held
@@ -23,12 +23,12 @@ use super::course::{Course, Ended, How, Next, Style, Timing, Why};
 use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
-use super::trouble::Trouble;
+use super::trouble::{Awaited, Trouble};
 use crate::cluster::entry::{Keep, Shape};
 use crate::cluster::index::service_key;
 use crate::cluster::model::{Kind, Object};
 use crate::cluster::{Event, IndexWriter};
-use crate::source::Selection;
+use crate::source::{Selection, unix_seconds};
 
 /// Pods that have run to their end have no names (CoreDNS sends the same selector).
 const LIVE_PODS: &str = "status.phase!=Failed,status.phase!=Succeeded,status.phase!=Unknown";
@@ -137,7 +137,7 @@ impl Follower {
         let begun = Instant::now();
         loop {
             if begun.elapsed() > self.timing.pages {
-                return Err(Trouble::Silence { what: "end of the list", limit: self.timing.pages });
+                return Err(Trouble::Silence { what: Awaited::LastPage, limit: self.timing.pages });
             }
             let limit = (style == Style::Pages).then(|| page_size(self.kind));
             let whole = (style == Style::Whole).then(|| "0".to_owned());
@@ -210,7 +210,7 @@ impl Follower {
             let limit = match initial {
                 true if since.elapsed() > self.timing.initial_all => {
                     let limit = self.timing.initial_all;
-                    return Err(Trouble::Silence { what: "end of the initial events", limit });
+                    return Err(Trouble::Silence { what: Awaited::InitialEventsEnd, limit });
                 }
                 true => self.timing.initial,
                 false => lasts + self.timing.grace,
@@ -332,9 +332,4 @@ fn page_size(kind: Kind) -> u32 {
         Kind::Namespace | Kind::Service => 500,
         Kind::EndpointSlice | Kind::Pod => 100,
     }
-}
-
-/// Seconds since 1970, as a zone's serial.
-fn unix_seconds() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

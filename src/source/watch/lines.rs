@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use tokio::time::Instant;
 
-use super::trouble::{Trouble, causes};
+use super::trouble::{Awaited, Trouble, causes};
 
 /// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
 pub const MAX_EVENT: usize = 8 << 20;
@@ -50,7 +50,7 @@ impl Lines {
                 self.buffer = Vec::new();
             }
             self.searched = self.buffer.len();
-            if !self.fill(deadline, limit, "event").await? {
+            if !self.fill(deadline, limit, Awaited::Event).await? {
                 return Ok(None);
             }
         }
@@ -59,12 +59,12 @@ impl Lines {
     /// The whole body, which may take as long as `limit`.
     pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, Trouble> {
         let deadline = Instant::now() + limit;
-        while self.fill(deadline, limit, "end of a page").await? {}
+        while self.fill(deadline, limit, Awaited::PageEnd).await? {}
         Ok(self.buffer)
     }
 
     /// Reads some more; whether there was more.
-    async fn fill(&mut self, deadline: Instant, limit: Duration, what: &'static str) -> Result<bool, Trouble> {
+    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, Trouble> {
         loop {
             let frame = tokio::time::timeout_at(deadline, self.body.frame()).await;
             match frame.map_err(|_| Trouble::Silence { what, limit })? {

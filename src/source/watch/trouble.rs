@@ -16,10 +16,10 @@ pub enum Trouble {
     #[error("{0}")]
     Connection(String),
     /// Nothing came for too long.
-    #[error("no {what} within {} s", limit.as_secs())]
+    #[error("no {} within {} s", what.text(), limit.as_secs())]
     Silence {
         /// What was waited for.
-        what: &'static str,
+        what: Awaited,
         /// For how long.
         limit: Duration,
     },
@@ -43,6 +43,33 @@ pub enum Trouble {
     /// What came is not what an API server sends.
     #[error("not an answer of an API server: {0}")]
     Nonsense(String),
+}
+
+/// What may not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The head of an answer.
+    Answer,
+    /// The next event of a watch.
+    Event,
+    /// The bookmark behind the initial events of a streaming list.
+    InitialEventsEnd,
+    /// The end of a page.
+    PageEnd,
+    /// The last page.
+    LastPage,
+}
+
+impl Awaited {
+    fn text(self) -> &'static str {
+        match self {
+            Awaited::Answer => "answer",
+            Awaited::Event => "event",
+            Awaited::InitialEventsEnd => "end of the initial events",
+            Awaited::PageEnd => "end of a page",
+            Awaited::LastPage => "end of the list",
+        }
+    }
 }
 
 impl Trouble {
@@ -150,7 +177,7 @@ pub fn bounded(mut text: String) -> String {
     text
 }
 
-/// An error with its causes, each told once: `client error (Connect): tcp connect error: Connection refused`.
+/// An error with its causes, each told once, without the names of layers: `Connection refused`.
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

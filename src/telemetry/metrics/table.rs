@@ -172,7 +172,7 @@ pub const API_ERRORS: Metric = counter(
 );
 /// Objects that are of no use.
 pub const BAD_OBJECTS: Metric =
-    counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read and have no names.", &["kind"]);
+    counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
 
 #[cfg(test)]
 mod tests {
