@@ -94,7 +94,7 @@ impl Watch {
                     (connection, log)
                 }
             };
-            let keep = writer.keeps();
+            let (keep, index) = (writer.keeps(), writer.index().clone());
             let writer = Arc::new(Mutex::new(writer));
             for kind in selection.kinds() {
                 let follower = Follower {
@@ -103,6 +103,7 @@ impl Watch {
                     selection: selection.clone(),
                     connection: connection.clone(),
                     writer: writer.clone(),
+                    index: index.clone(),
                     status: metrics.watch(kind, log.clone()),
                     timing,
                 };

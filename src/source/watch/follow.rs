@@ -27,7 +27,7 @@ use super::trouble::{Awaited, Trouble};
 use crate::cluster::entry::{Keep, Shape};
 use crate::cluster::index::service_key;
 use crate::cluster::model::{Kind, Object};
-use crate::cluster::{Event, IndexWriter};
+use crate::cluster::{Event, Index, IndexWriter};
 use crate::source::{Selection, unix_seconds};
 
 /// Pods that have run to their end have no names (CoreDNS sends the same selector).
@@ -45,6 +45,8 @@ pub struct Follower {
     pub connection: Arc<Connection>,
     /// What is known. The kinds of a selection share it; held for one object at a time.
     pub writer: Arc<Mutex<IndexWriter>>,
+    /// Where it is read.
+    pub index: Arc<Index>,
     /// What is told of it.
     pub status: Status,
     /// How long things may take.
@@ -306,7 +308,7 @@ impl Follower {
     /// Measures how long a change of endpoints took to reach the answers.
     fn programmed(&self, service: &[u8], now: SystemTime, at: &str) {
         let Ok(at) = at.parse::<k8s_openapi::jiff::Timestamp>() else { return };
-        let entry = self.writer.lock().index().entry(service);
+        let entry = self.index.entry(service);
         // Only where its one Service is known, as in CoreDNS.
         let Some(service) = entry.and_then(|entry| entry.service.clone()) else { return };
         let since = now.duration_since(SystemTime::from(at)).unwrap_or_default();

@@ -77,9 +77,19 @@ impl Bench {
         let (writer, log) = (Arc::new(Mutex::new(writer)), Arc::new(Complaints::default()));
         let tasks = selection.kinds().map(|kind| {
             let (selection, connection, writer) = (selection.clone(), connection.clone(), writer.clone());
-            let status = metrics.watch(kind, log.clone());
+            let (index, status) = (index.clone(), metrics.watch(kind, log.clone()));
             tokio::spawn(
-                Arc::new(Follower { kind, keep: Keep::default(), selection, connection, writer, status, timing }).run(),
+                Arc::new(Follower {
+                    kind,
+                    keep: Keep::default(),
+                    selection,
+                    connection,
+                    writer,
+                    index,
+                    status,
+                    timing,
+                })
+                .run(),
             )
         });
         let tasks = tasks.collect();
