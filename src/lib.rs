@@ -12,6 +12,8 @@ pub mod cluster;
 
 pub mod source;
 
+pub mod upstream;
+
 pub mod chain;
 
 pub mod plugins;

@@ -12,10 +12,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["listen"]),
     ("cluster", &["wire"]),
     ("source", &["cluster", "telemetry"]),
-    ("chain", &["wire"]),
-    ("plugins", &["chain", "wire", "corefile", "cluster", "telemetry"]),
-    ("serve", &["chain", "wire", "listen"]),
-    ("app", &["wire", "corefile", "listen", "telemetry", "cluster", "source", "chain", "plugins", "serve"]),
+    ("upstream", &["wire", "telemetry"]),
+    ("chain", &["wire", "upstream"]),
+    ("plugins", &["chain", "wire", "corefile", "cluster", "telemetry", "upstream"]),
+    ("serve", &["chain", "wire", "listen", "upstream"]),
+    ("app", &["wire", "corefile", "listen", "telemetry", "cluster", "source", "upstream", "chain", "plugins", "serve"]),
 ];
 
 /// Libraries that stand in one place.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::later::{Asked, Later, Pending};
-use super::plan::{Outcome, Plan, Resume};
+use super::later::{BoxFuture, Pending};
+use super::plan::{Outcome, Plan};
 use super::{Client, Exchange, Sent, State, Transport, Zones};
 use crate::wire::encode::{encode, encode_error};
 use crate::wire::{Class, MAX_MESSAGE, NameBuf, Query, Rcode, header};
@@ -27,6 +27,34 @@ pub struct Chains {
     other_classes: bool,
     /// Who is told of queries that no block takes.
     observer: Option<Arc<dyn Observer>>,
+    /// What plugins need besides.
+    surroundings: Surroundings,
+}
+
+/// What a chain needs of the process that it runs in: its clock, and somebody who runs what no client waits for.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The time.
+    pub clock: Arc<dyn Fn() -> Instant + Send + Sync>,
+    /// Runs a future, or drops it where too many run.
+    pub spawner: Arc<dyn Fn(BoxFuture<()>) + Send + Sync>,
+}
+
+impl Default for Surroundings {
+    /// The machine's clock, and nobody.
+    fn default() -> Surroundings {
+        Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop) }
+    }
+}
+
+impl Surroundings {
+    pub(super) fn now(&self) -> Instant {
+        (self.clock)()
+    }
+
+    pub(super) fn spawn(&self, future: BoxFuture<()>) {
+        (self.spawner)(future);
+    }
 }
 
 /// Is told of queries that are refused before any block has them.
@@ -42,7 +70,7 @@ pub(super) enum Response {
     /// Nothing is said.
     Silent,
     /// It waits.
-    Later(Box<Pending>),
+    Later(Pending),
 }
 
 /// What [`Chains::answer`] made of a packet.
@@ -52,7 +80,7 @@ pub enum Answer {
     /// Send nothing.
     Silent,
     /// The answer comes later.
-    Later(Box<Pending>),
+    Later(Pending),
 }
 
 impl Chains {
@@ -71,6 +99,15 @@ impl Chains {
     /// The same with somebody who is told of queries that no block takes.
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Chains {
         Chains { observer: Some(observer), ..self }
+    }
+
+    /// The same in a process.
+    pub fn surrounded_by(self, surroundings: Surroundings) -> Chains {
+        Chains { surroundings, ..self }
+    }
+
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
     }
 
     /// The one way from a packet to its answer, for every transport. `out` holds [`MAX_MESSAGE`] octets, or for UDP
@@ -101,8 +138,10 @@ impl Chains {
             }
         };
         let plan = &self.plans[block];
-        let mut exchange = Exchange { query, client, now, state, depth: 0, chains: self, plan };
-        match exchange.respond(block) {
+        let (depth, from) = (0, 0);
+        let mut exchange =
+            Exchange { query, client, now, started: now, state, depth, from, at: 0, chains: self, plan, block };
+        match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Silent => Answer::Silent,
             Response::Later(pending) => Answer::Later(pending),
@@ -116,7 +155,8 @@ impl Chains {
         match self.select(query) {
             Ok(block) => {
                 let plan = &self.plans[block];
-                Exchange { query, client, now, state, depth, chains: self, plan }.respond(block)
+                let (from, at, chains) = (0, 0, self);
+                Exchange { query, client, now, started: now, state, depth, from, at, chains, plan, block }.respond()
             }
             Err(rcode) => {
                 state.reply.rcode = rcode;
@@ -138,27 +178,13 @@ impl Chains {
 }
 
 impl Exchange<'_> {
-    /// Runs the query through its plan, which is that of `block`.
-    fn respond(&mut self, block: usize) -> Response {
+    /// Runs the query through its plan.
+    fn respond(&mut self) -> Response {
         match self.plan.run(self) {
             Outcome::Answered => Response::Ready,
             Outcome::Drop => Response::Silent,
-            Outcome::Later { at, later } => Response::Later(Box::new(self.pend(block, at, later))),
+            Outcome::Later { at, later } => Response::Later(self.pend(self.block, at, later)),
         }
-    }
-
-    /// All that a waiting query needs.
-    fn pend(&mut self, block: usize, at: Resume, later: Later) -> Pending {
-        let asked = Asked {
-            packet: self.query.packet().into(),
-            client: self.client,
-            started: self.now,
-            depth: self.depth,
-            chains: self.chains.clone(),
-            block,
-            state: std::mem::take(self.state),
-        };
-        Pending { asked, at, later }
     }
 
     /// Writes the reply and tells the plugins what was sent; gives its length.

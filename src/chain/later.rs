@@ -1,17 +1,21 @@
-//! What must wait: a future that a plugin hands over, and the look-ups that this server makes of itself.
+//! What must wait: a query that goes to other servers, a future that a plugin hands over, and the look-ups that this
+//! server makes of itself.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::plan::{Outcome, Resume};
-use super::{Chains, Client, Exchange, MAX_DEPTH, State};
+use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, State};
+use crate::upstream::{self, Course, Waiter};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, Rcode, Reply, Type};
 
-/// What a finished [`Later`] says to the plan.
+/// What a finished [`Work`] says to the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continue {
     /// Ask the next plugin.
@@ -22,8 +26,24 @@ pub enum Continue {
     Drop,
 }
 
+/// What a query waits for.
+pub enum Later {
+    /// An answer of another server; the plugin is told by [`super::Plugin::answered`].
+    Ask(Ask),
+    /// Work that ends later.
+    Work(Work),
+}
+
+/// A query that goes to other servers as it came. What it has collected until then is forgotten.
+pub struct Ask {
+    /// Where it goes.
+    pub course: Course,
+    /// Set AD, so that the answer tells whether it is authentic, whatever the client wants to know (RFC 6840 5.7).
+    pub authentic: bool,
+}
+
 /// Work that ends later. It owns what it needs.
-pub struct Later {
+pub struct Work {
     /// Gets what the query has collected so far, and gives it back.
     pub future: Box<dyn FnOnce(State) -> BoxFuture<(State, Continue)> + Send>,
     /// The answer if there is too much of such work already.
@@ -35,25 +55,52 @@ pub struct Later {
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A query, owned, with what it has collected: all that is needed to go on with it once it has waited.
+/// A query, owned: all that is needed to go on with it once it has waited.
 pub struct Asked {
-    pub(super) packet: Box<[u8]>,
-    pub(super) client: Client,
+    /// Queries are short, and few of those that wait need an allocation.
+    packet: SmallVec<[u8; 128]>,
+    client: Client,
     /// When it was read.
-    pub(super) started: Instant,
-    pub(super) depth: u8,
-    pub(super) chains: Arc<Chains>,
+    started: Instant,
+    depth: u8,
+    /// The first plugin that it concerns.
+    from: usize,
+    chains: Arc<Chains>,
     /// The block that answers it.
-    pub(super) block: usize,
+    block: usize,
     /// What it has collected.
     pub state: State,
 }
 
 /// A query whose plan waits.
 pub struct Pending {
-    pub(super) asked: Asked,
-    pub(super) at: Resume,
-    pub(super) later: Later,
+    /// The query.
+    pub asked: Asked,
+    /// Where its plan is taken up again.
+    pub at: Resume,
+    /// What it waits for.
+    pub later: Later,
+}
+
+impl Exchange<'_> {
+    /// All that a waiting query needs. An [`Ask`] leaves the worker its state.
+    pub(super) fn pend(&mut self, block: usize, at: Resume, later: Later) -> Pending {
+        let state = match &later {
+            Later::Ask(_) => State::default(),
+            Later::Work(_) => std::mem::take(self.state),
+        };
+        let asked = Asked {
+            packet: SmallVec::from_slice(self.query.packet()),
+            client: self.client,
+            started: self.started,
+            depth: self.depth,
+            from: self.from,
+            chains: self.chains.clone(),
+            block,
+            state,
+        };
+        Pending { asked, at, later }
+    }
 }
 
 impl Pending {
@@ -62,9 +109,20 @@ impl Pending {
     pub async fn finish(self) -> Option<Asked> {
         let Pending { mut asked, mut at, mut later } = self;
         loop {
-            let (state, outcome) = (later.future)(asked.state).await;
-            asked.state = state;
-            let next = asked.with_exchange(|exchange| exchange.plan.resume(at, outcome, exchange));
+            let next = match later {
+                Later::Work(work) => {
+                    let (state, outcome) = (work.future)(asked.state).await;
+                    asked.state = state;
+                    asked.with_exchange(|exchange| exchange.plan.resume(at, outcome, exchange))
+                }
+                Later::Ask(ask) => {
+                    let carriers = ask.course.group().carriers.clone();
+                    let packet = asked.outgoing(ask.authentic);
+                    let answer = carriers.carry(packet, ask.course).await;
+                    let outcome = answer.map(|reply| asked.state.reply = *reply);
+                    asked.with_exchange(|exchange| exchange.plan.answered(at, outcome, exchange))
+                }
+            };
             match next? {
                 Outcome::Answered => return Some(asked),
                 Outcome::Drop => return None,
@@ -76,15 +134,53 @@ impl Pending {
     /// Ends it at once because too much waits already: the answer that its directive has for that.
     pub fn overload(self) -> Asked {
         let Pending { mut asked, later, .. } = self;
+        let (rcode, failure) = match later {
+            Later::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
+            Later::Ask(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
+        };
         asked.state.reply.clear();
-        asked.state.reply.rcode = later.overload;
+        asked.state.reply.rcode = rcode;
         asked.state.bare = true;
-        asked.state.failure = Some(super::Failure::Overload(later.plugin));
+        asked.state.failure = Some(failure);
         asked
     }
 }
 
+impl Waiter for Asked {
+    fn packet(&self) -> &[u8] {
+        &self.packet
+    }
+}
+
 impl Asked {
+    /// The query as it goes to another server, without an ID.
+    fn outgoing(&self, authentic: bool) -> Box<[u8]> {
+        let mut packet: Box<[u8]> = self.packet.as_slice().into();
+        if authentic {
+            packet[3] |= flag::AD as u8;
+        }
+        packet
+    }
+
+    /// The query. An [`Asked`] is made of one that was read, so that reading it again does not fail.
+    pub fn query(&self) -> Option<Query<'_>> {
+        Query::parse(&self.packet).ok()
+    }
+
+    /// Goes on with the plan of a query from outside that asked another server; `state` holds the answer where there is
+    /// one.
+    pub fn answered(
+        &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
+        out: &mut [u8],
+    ) -> Answer {
+        let mut exchange = self.exchange(query, now, state);
+        match exchange.plan.answered(at, outcome, &mut exchange) {
+            Outcome::Answered => Answer::Send(exchange.encode(out)),
+            Outcome::Drop => Answer::Silent,
+            Outcome::Later { at, later } => Answer::Later(exchange.pend(self.block, at, later)),
+        }
+    }
+
     /// Writes the answer into `out` and tells the plugins; gives its length.
     pub fn encode(mut self, out: &mut [u8]) -> usize {
         let len = self.with_exchange(|exchange| exchange.encode(out));
@@ -93,10 +189,17 @@ impl Asked {
 
     /// Goes on with it as the exchange that it was. `None` where the packet is no query, which it was before it waited.
     fn with_exchange<T>(&mut self, go_on: impl FnOnce(&mut Exchange<'_>) -> T) -> Option<T> {
-        let Asked { packet, client, started, depth, chains, block, state } = self;
-        let query = Query::parse(packet).ok()?;
-        let plan = &chains.plans[*block];
-        Some(go_on(&mut Exchange { query: &query, client: *client, now: *started, state, depth: *depth, chains, plan }))
+        let mut state = std::mem::take(&mut self.state);
+        let now = self.chains.surroundings().now();
+        let done = self.query().map(|query| go_on(&mut self.exchange(&query, now, &mut state)));
+        self.state = state;
+        done
+    }
+
+    fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
+        let Asked { client, started, depth, from, chains, block, .. } = self;
+        let (client, started, depth, from, plan) = (*client, *started, *depth, *from, &chains.plans[*block]);
+        Exchange { query, client, now, started, state, depth, from, at: from, chains, plan, block: *block }
     }
 }
 
@@ -125,14 +228,39 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
         super::chains::Response::Later(pending) => Inner::Later(Box::pin(async move {
             match pending.finish().await {
                 Some(asked) => Box::new(asked.state.reply),
-                None => {
-                    let mut reply = Reply::new();
-                    reply.rcode = Rcode::SERVFAIL;
-                    Box::new(reply)
-                }
+                None => servfail(),
             }
         })),
     }
+}
+
+/// Asks the plugins behind the one at work again. See [`Exchange::refresh`].
+pub(super) fn refresh(exchange: &Exchange<'_>) -> BoxFuture<State> {
+    let mut state = State::default();
+    let (from, plan) = (exchange.at, exchange.plan);
+    let Exchange { query, client, now, chains, block, .. } = *exchange;
+    let depth = exchange.depth.max(1);
+    let mut inner =
+        Exchange { query, client, now, started: now, state: &mut state, depth, from, at: from, chains, plan, block };
+    match plan.behind(&mut inner) {
+        Outcome::Answered => Box::pin(std::future::ready(state)),
+        Outcome::Drop => Box::pin(std::future::ready(failed())),
+        Outcome::Later { at, later } => {
+            let pending = inner.pend(exchange.block, at, later);
+            Box::pin(async move { pending.finish().await.map_or_else(failed, |asked| asked.state) })
+        }
+    }
+}
+
+/// What there is when nothing is said.
+fn failed() -> State {
+    State { reply: *servfail(), ..State::default() }
+}
+
+fn servfail() -> Box<Reply> {
+    let mut reply = Reply::new();
+    reply.rcode = Rcode::SERVFAIL;
+    Box::new(reply)
 }
 
 /// A query packet for an inner look-up, with the outer one's ID, RD, CD and OPT.

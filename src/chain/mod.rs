@@ -20,11 +20,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::upstream;
 use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 
-pub use chains::{Answer, Block, Chains, Observer};
-pub use later::{Inner, Later, Pending};
-pub use plan::Plan;
+pub use chains::{Answer, Block, Chains, Observer, Surroundings};
+pub use later::{Ask, Asked, Inner, Later, Pending, Work};
+pub use plan::{Plan, Resume};
 pub use zones::{Fallthrough, Zones};
 
 /// How many inner look-ups may stand in each other: an ExternalName that leads to one that leads to one.
@@ -37,6 +38,14 @@ pub trait Plugin: Send + Sync {
 
     /// Looks at a query on its way in.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
+
+    /// Is told what came of its [`Later::Ask`]: the answer is in the exchange, or there is none.
+    fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
+        match outcome {
+            Ok(()) => Step::Answered,
+            Err(error) => exchange.fail(Rcode::SERVFAIL, Failure::Upstream(error)),
+        }
+    }
 
     /// Looks at the reply on its way out; called in reverse order, only where `query` said [`Step::Next`] or
     /// [`Step::Answered`].
@@ -124,6 +133,9 @@ pub enum Failure {
     /// Too much work is waiting already.
     #[error("plugin/{0}: too many queries are waiting for an answer")]
     Overload(&'static str),
+    /// Another server gave no answer.
+    #[error("{0}")]
+    Upstream(upstream::Error),
 }
 
 /// What a query collects on its way. A worker keeps one and uses it for query after query.
@@ -157,16 +169,24 @@ pub struct Exchange<'a> {
     pub query: &'a Query<'a>,
     /// Who asks.
     pub client: Client,
-    /// When the query was read. Taken once for a batch.
+    /// The time now. Taken once for a batch.
     pub now: Instant,
+    /// When the query was read, which is earlier where it has waited.
+    pub started: Instant,
     /// What it has collected.
     pub state: &'a mut State,
     /// How many inner look-ups this one is in; 0 for a query from outside.
     pub(crate) depth: u8,
+    /// The first plugin that it concerns: all of them but for a refresh.
+    pub(crate) from: usize,
+    /// The plugin at work.
+    pub(crate) at: usize,
     /// The chains of this listener, for inner look-ups.
     pub(crate) chains: &'a Arc<Chains>,
     /// The plan that it runs through.
     pub(crate) plan: &'a Plan,
+    /// Which of the chains' plans that is.
+    pub(crate) block: usize,
 }
 
 impl<'a> Exchange<'a> {
@@ -202,6 +222,22 @@ impl<'a> Exchange<'a> {
     /// Asks this server itself, through zone selection and every plugin, with the EDNS of the query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
         later::resolve(self, name, qtype)
+    }
+
+    /// Asks the plugins behind the one at work once more, for this one alone, whose `reply` is shown what comes. No client
+    /// gets it, nor is it logged or counted. To be awaited, or given to [`Exchange::spawn`].
+    pub fn refresh(&self) -> later::BoxFuture<State> {
+        later::refresh(self)
+    }
+
+    /// Whether this is a refresh that the plugin at work has asked for, and no client waits for the reply.
+    pub fn is_refresh(&self) -> bool {
+        self.from > 0 && self.from == self.at
+    }
+
+    /// Lets a future run beside the answers. Where too many run already it is dropped.
+    pub fn spawn(&self, future: later::BoxFuture<()>) {
+        self.chains.surroundings().spawn(future);
     }
 
     /// Whether *metadata* is on in this plan.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::later::{Continue, Later};
 use super::{Exchange, Failure, Plugin, Sent, Step};
+use crate::upstream;
 use crate::wire::{NameBuf, Rcode};
 
 /// The plugins of a server block.
@@ -88,6 +89,29 @@ impl Plan {
         outcome
     }
 
+    /// Goes on where a plugin waited for another server's answer, which the reply holds where there is one.
+    pub(super) fn answered(
+        &self, at: Resume, outcome: Result<(), upstream::Error>, exchange: &mut Exchange<'_>,
+    ) -> Outcome {
+        let outcome = match at {
+            Resume::Reply(at) => self.replies(at, exchange),
+            Resume::Query(at) => {
+                exchange.at = at;
+                let step = self.plugins[at].answered(exchange, outcome);
+                self.go_on(at, step, exchange)
+            }
+        };
+        if let Outcome::Drop = outcome {
+            self.dropped(exchange);
+        }
+        outcome
+    }
+
+    /// Asks the plugins behind the one that the exchange starts at, and shows that one the reply.
+    pub(super) fn behind(&self, exchange: &mut Exchange<'_>) -> Outcome {
+        self.queries(exchange.from + 1, exchange)
+    }
+
     /// Tells every plugin what was sent, last to first, so that *log* writes before *errors*, as in CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
         for plugin in self.plugins.iter().rev() {
@@ -106,11 +130,10 @@ impl Plan {
     /// Asks the plugins from `from` on.
     fn queries(&self, from: usize, exchange: &mut Exchange<'_>) -> Outcome {
         for (at, plugin) in self.plugins.iter().enumerate().skip(from) {
+            exchange.at = at;
             match plugin.query(exchange) {
                 Step::Next => {}
-                Step::Answered => return self.replies(at + 1, exchange),
-                Step::Drop => return Outcome::Drop,
-                Step::Later(later) => return Outcome::Later { at: Resume::Query(at), later },
+                step => return self.go_on(at, step, exchange),
             }
         }
         match self.plugins.last() {
@@ -122,9 +145,20 @@ impl Plan {
         self.replies(self.plugins.len(), exchange)
     }
 
-    /// Shows the reply to the plugins before `end`, last to first.
+    /// Goes on behind what the `at`th plugin has made of the query.
+    fn go_on(&self, at: usize, step: Step, exchange: &mut Exchange<'_>) -> Outcome {
+        match step {
+            Step::Next => self.queries(at + 1, exchange),
+            Step::Answered => self.replies(at + 1, exchange),
+            Step::Drop => Outcome::Drop,
+            Step::Later(later) => Outcome::Later { at: Resume::Query(at), later },
+        }
+    }
+
+    /// Shows the reply to the plugins before `end` that the query concerns, last to first.
     fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for (at, plugin) in self.plugins[..end].iter().enumerate().rev() {
+        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.from).rev() {
+            exchange.at = at;
             if let Some(later) = plugin.reply(exchange) {
                 return Outcome::Later { at: Resume::Reply(at), later };
             }

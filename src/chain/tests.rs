@@ -46,7 +46,7 @@ fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Later {
             (state, outcome)
         })
     };
-    Later { future: Box::new(future), overload: Rcode::REFUSED, plugin: "noted" }
+    Later::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "noted" })
 }
 
 impl Plugin for Noted {
@@ -86,7 +86,11 @@ impl Plugin for Noted {
                                 (state, Continue::Answered)
                             })
                         };
-                        Step::Later(Later { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "noted" })
+                        Step::Later(Later::Work(Work {
+                            future: Box::new(future),
+                            overload: Rcode::SERVFAIL,
+                            plugin: "noted",
+                        }))
                     }
                     Inner::None => exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("noted")),
                 }

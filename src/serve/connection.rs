@@ -69,7 +69,7 @@ enum Todo {
     /// Nothing.
     Silent,
     /// Wait.
-    Later(Box<Pending>, Place),
+    Later(Pending, Place),
 }
 
 /// A connection.

@@ -63,7 +63,7 @@ enum Todo {
     /// Send nothing.
     Silent,
     /// Wait.
-    Later(Box<Pending>, Place),
+    Later(Pending, Place),
 }
 
 impl UdpWorker {
@@ -192,8 +192,8 @@ impl UdpWorker {
 
 /// Waits for an answer and sends it the way its query came.
 async fn answer_later(
-    pending: Box<Pending>, place: Place, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>,
-    service: Arc<Service>, shared: Arc<Shared>,
+    pending: Pending, place: Place, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
+    shared: Arc<Shared>,
 ) {
     let answer = waiting::answer(pending, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {

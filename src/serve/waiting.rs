@@ -61,7 +61,7 @@ thread_local! {
 /// Waits for an answer and writes it, `limit` octets at most; nothing where nothing is to be said. `packet` is the
 /// query, for the case that a plugin panics.
 pub(super) async fn answer(
-    pending: Box<Pending>, packet: Box<[u8]>, limit: usize, service: Arc<Service>, counters: &Counters,
+    pending: Pending, packet: Box<[u8]>, limit: usize, service: Arc<Service>, counters: &Counters,
 ) -> Option<Box<[u8]>> {
     let mut future = std::pin::pin!(pending.finish());
     // What a panic leaves half done is dropped with the future, so that nobody sees it.

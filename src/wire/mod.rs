@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! packet ─ header::accept ─ Query::parse ──► Query (a view)      Reply (a list of records) ──► encode ──► bytes
+//! answer of another server ─ Message::parse ─ Reply::read ──────────▲
 //! ```
 
 pub mod encode;
@@ -9,12 +10,14 @@ pub mod header;
 pub mod hickory;
 pub mod name;
 pub mod query;
+pub mod read;
 pub mod reply;
 pub mod types;
 
 pub use encode::encode;
 pub use name::{Name, NameBuf};
 pub use query::{Edns, Query, Question};
+pub use read::{Message, MessageError};
 pub use reply::{NameRef, Rdata, Record, Reply, Section};
 pub use types::{Class, Opcode, Rcode, Type};
 

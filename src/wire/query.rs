@@ -164,6 +164,8 @@ pub struct Query<'a> {
     packet: &'a [u8],
     /// Where the question ends.
     question_end: u16,
+    /// Where the last counted record ends.
+    end: u16,
     /// What is asked.
     pub question: Question,
     /// The OPT record, if there is one.
@@ -182,7 +184,7 @@ impl<'a> Query<'a> {
 
     /// A packet that [`Query::read`] is to read where it lies, since a query is large to move.
     pub(crate) fn unread(packet: &'a [u8]) -> Query<'a> {
-        Query { packet, question_end: header::LEN as u16, question: Question::empty(), edns: None }
+        Query { packet, question_end: header::LEN as u16, end: 0, question: Question::empty(), edns: None }
     }
 
     /// Reads the packet; after an error only the packet is of use.
@@ -211,6 +213,7 @@ impl<'a> Query<'a> {
             }
             self.edns = Some(record.edns()?);
         }
+        self.end = (packet.len() - rest.len()) as u16;
         Ok(())
     }
 
@@ -221,9 +224,9 @@ impl<'a> Query<'a> {
         packet.get(header::LEN..header::LEN + end)
     }
 
-    /// The packet as it came.
+    /// The packet as it came, without octets behind the last counted record.
     pub fn packet(&self) -> &'a [u8] {
-        self.packet
+        &self.packet[..usize::from(self.end)]
     }
 
     /// The message ID.

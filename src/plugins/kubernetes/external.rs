@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Said, Stanza, Zone};
 use crate::chain::later::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Later, State};
+use crate::chain::{Exchange, Failure, Inner, Later, State, Work};
 use crate::cluster::entry::Entry;
 use crate::cluster::{ClusterName, Lookup};
 use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
@@ -100,11 +100,11 @@ impl Stanza {
                         (state, Continue::Answered)
                     })
                 };
-                return Said::Later(Later {
+                return Said::Later(Later::Work(Work {
                     future: Box::new(future),
                     overload: Rcode::SERVFAIL,
                     plugin: "kubernetes",
-                });
+                }));
             }
         }
         Said::Records

@@ -103,7 +103,7 @@ impl Plugin for Log {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
-        self.log(exchange, sent, exchange.now.elapsed());
+        self.log(exchange, sent, exchange.started.elapsed());
     }
 }
 

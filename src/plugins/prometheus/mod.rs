@@ -100,7 +100,7 @@ impl Plugin for Prometheus {
         self.count(&Seen {
             query: exchange.query,
             client: exchange.client,
-            start: exchange.now,
+            start: exchange.started,
             rcode: exchange.state.reply.rcode,
             len: sent.len,
             by_server: exchange.state.bare,
@@ -109,7 +109,7 @@ impl Plugin for Prometheus {
 
     fn dropped(&self, exchange: &Exchange<'_>) {
         // CoreDNS counts the code of a reply that is not there.
-        let (query, client, start) = (exchange.query, exchange.client, exchange.now);
+        let (query, client, start) = (exchange.query, exchange.client, exchange.started);
         self.count(&Seen { query, client, start, rcode: Rcode::NOERROR, len: 0, by_server: true });
     }
 }

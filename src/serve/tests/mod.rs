@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{ListenSpec, Options, ServeError, Server, Service, Settings};
 use crate::chain::later::Continue;
-use crate::chain::{Block, Chains, Exchange, Later, Plan, Plugin, Step};
+use crate::chain::{Block, Chains, Exchange, Later, Plan, Plugin, Step, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
 
 /// How long a test waits for what should come at once.
@@ -45,11 +45,11 @@ impl Plugin for Puppet {
                         (state, Continue::Answered)
                     })
                 });
-                return Step::Later(Later { future, overload: Rcode::SERVFAIL, plugin: "puppet" });
+                return Step::Later(Later::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"latepanic" => {
                 let future = Box::new(|_| -> crate::chain::later::BoxFuture<_> { Box::pin(async { panic!("late") }) });
-                return Step::Later(Later { future, overload: Rcode::SERVFAIL, plugin: "puppet" });
+                return Step::Later(Later::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"panic" => panic!("on purpose"),
             b"silent" => return Step::Drop,

@@ -1,0 +1,88 @@
+//! Other name servers: which of them is asked next, and what belongs together of what they say.
+//!
+//! ```text
+//! forward ─► Group::begin ─► Course ─ next ─► Move: over UDP, over a stream, or the end
+//!                              ▲ failed, judge    │
+//!                              └──────────────────┘  by whoever carries it: a UDP worker, with a Table of its own
+//! ```
+//!
+//! A [`Course`] and a [`Table`] do no I/O and know no clock: they are told octets and times. Who has sockets carries them
+//! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
+
+mod course;
+mod group;
+pub mod table;
+mod wheel;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use crate::wire::Reply;
+
+pub use course::{Course, Judgement, Move};
+pub use group::{Group, Policy, Rules, Transport, Upstream};
+pub use table::{Table, Waiter};
+
+/// A boxed future.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The most servers that a group may have (CoreDNS plugin/forward `max`).
+pub const MAX_UPSTREAMS: usize = 15;
+
+/// Why there is no answer. The words are those that CoreDNS's users look for in its log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Every server is down, and *failfast_all_unhealthy_upstreams* is on; or there is none.
+    #[error("no healthy proxies")]
+    NoHealthy,
+    /// *max_concurrent* is reached.
+    #[error("concurrent queries exceeded maximum {0}")]
+    Limit(usize),
+    /// So many queries wait that this one has no place.
+    #[error("too many queries wait for upstreams")]
+    Full,
+    /// No answer came in time.
+    #[error("{0}: i/o timeout")]
+    Timeout(Arc<str>),
+    /// The connection was refused or broke.
+    #[error("{0}: {1}")]
+    Connection(Arc<str>, std::io::ErrorKind),
+    /// What came is no message, or answers something else.
+    #[error("{0}: malformed answer")]
+    Malformed(Arc<str>),
+    /// A TLS handshake, an HTTP status or the like.
+    #[error("{0}: {1}")]
+    Protocol(Arc<str>, String),
+    /// Nobody carries queries to upstreams, since the server ends.
+    #[error("the server ends")]
+    Ending,
+}
+
+/// An answer, or why there is none.
+pub type Outcome = Result<Box<Reply>, Error>;
+
+/// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
+pub trait Carrier: Send + Sync {
+    /// Sends a query, which is a whole packet that was parsed before, on its course.
+    fn carry(&self, packet: Box<[u8]>, course: Course) -> BoxFuture<Outcome>;
+}
+
+/// The carrier of a process: there once the sockets are.
+#[derive(Clone, Default)]
+pub struct Carriers(Arc<OnceLock<Arc<dyn Carrier>>>);
+
+impl Carriers {
+    /// Sets the carrier. The first one stays.
+    pub fn set(&self, carrier: Arc<dyn Carrier>) {
+        let _ = self.0.set(carrier);
+    }
+
+    /// Sends a query on its course.
+    pub async fn carry(&self, packet: Box<[u8]>, course: Course) -> Outcome {
+        match self.0.get() {
+            Some(carrier) => carrier.carry(packet, course).await,
+            None => Err(Error::Ending),
+        }
+    }
+}

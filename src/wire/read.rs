@@ -1,0 +1,455 @@
+//! Answers of other servers: bytes → [`Reply`].
+//!
+//! * The header and the question are looked at first ([`Message::parse`]), which is all that is needed to tell whether it
+//!   answers what was asked.
+//! * Names are followed backwards only, and a bounded number of times; nothing is reserved for a count that the message
+//!   merely claims.
+//! * Names in data are expanded where they may be compressed (RFC 3597 4), so that a record can stand anywhere in an
+//!   answer of ours.
+
+use super::header::{self, flag, u16_at};
+use super::name::{MAX_LABEL, MAX_LEN};
+use super::query::Question;
+use super::reply::{NameRef, Rdata, Record, Reply, Section};
+use super::types::{Class, Rcode, Type};
+
+/// How many pointers a name may have. A name of 255 octets has at most 127 labels.
+const MAX_JUMPS: usize = 127;
+/// How many places of names are remembered, so that a name that is pointed to often is stored once.
+const REMEMBERED: usize = 16;
+/// The longest time to live (RFC 2181 8: "a 31 bit number"); what is above counts as zero.
+const MAX_TTL: u32 = 0x7fff_ffff;
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// It is no answer to this question.
+    #[error("it is no answer to the question")]
+    Stranger,
+    /// It ends before its records do.
+    #[error("it is cut off")]
+    Cut,
+    /// A record is not what its type says.
+    #[error("a record in it is malformed")]
+    Malformed,
+}
+
+/// An answer whose header and question have been looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    octets: &'a [u8],
+    /// Where the records start.
+    records_at: usize,
+}
+
+impl<'a> Message<'a> {
+    /// Looks at a message that may be an answer to `question`; its ID is not compared.
+    ///
+    /// An error code may come without the question: servers that do not understand a query send it so.
+    pub fn parse(octets: &'a [u8], question: &Question) -> Result<Message<'a>, MessageError> {
+        let flags = u16_at(octets, 2);
+        if octets.len() < header::LEN || flags & flag::QR == 0 || header::opcode(octets).0 != 0 {
+            return Err(MessageError::Stranger);
+        }
+        let message = Message { octets, records_at: header::LEN };
+        match u16_at(octets, 4) {
+            1 => {}
+            0 if message.counts() == [0; 3] && matches!(message.rcode().0, 1 | 2 | 4 | 5) => return Ok(message),
+            _ => return Err(MessageError::Stranger),
+        }
+        let name = question.name().as_wire();
+        let sent = octets.get(header::LEN..header::LEN + name.len()).ok_or(MessageError::Stranger)?;
+        let numbers_at = header::LEN + name.len();
+        let numbers = [u16_at(octets, numbers_at), u16_at(octets, numbers_at + 2)];
+        // Length octets are below `A`, so folding them changes nothing.
+        if !sent.eq_ignore_ascii_case(name)
+            || octets.len() < numbers_at + 4
+            || numbers != [question.qtype.0, question.qclass.0]
+        {
+            return Err(MessageError::Stranger);
+        }
+        Ok(Message { octets, records_at: numbers_at + 4 })
+    }
+
+    /// The octets.
+    pub fn octets(&self) -> &'a [u8] {
+        self.octets
+    }
+
+    /// The flag bits.
+    pub fn flags(&self) -> u16 {
+        u16_at(self.octets, 2)
+    }
+
+    /// Whether TC is set.
+    pub fn is_truncated(&self) -> bool {
+        self.flags() & flag::TC != 0
+    }
+
+    /// The code, without the bits that an OPT may add.
+    pub fn rcode(&self) -> Rcode {
+        Rcode(self.flags() & 0x0f)
+    }
+
+    /// How many records the header claims, by section.
+    fn counts(&self) -> [u16; 3] {
+        [6, 8, 10].map(|at| u16_at(self.octets, at))
+    }
+
+    /// Whether the header claims answer records.
+    pub fn has_answer(&self) -> bool {
+        self.counts()[0] > 0
+    }
+}
+
+impl Reply {
+    /// Makes this the reply that a message is, but for its OPT, which is between two neighbours only. After an error it
+    /// is empty.
+    pub fn read(&mut self, message: &Message<'_>) -> Result<(), MessageError> {
+        self.clear();
+        let read = self.read_records(message);
+        if read.is_err() {
+            self.clear();
+        }
+        read
+    }
+
+    fn read_records(&mut self, message: &Message<'_>) -> Result<(), MessageError> {
+        let flags = message.flags();
+        self.rcode = message.rcode();
+        self.authoritative = flags & flag::AA != 0;
+        self.truncated = flags & flag::TC != 0;
+        self.recursion_available = flags & flag::RA != 0;
+        self.authentic_data = flags & flag::AD != 0;
+        let mut reader = Reader {
+            octets: message.octets,
+            at: message.records_at,
+            question_end: message.records_at.saturating_sub(4),
+            remembered: [(0, NameRef::QUESTION); REMEMBERED],
+            known: 0,
+        };
+        let sections = [Section::Answer, Section::Authority, Section::Additional];
+        for (section, count) in sections.into_iter().zip(message.counts()) {
+            for _ in 0..count {
+                if self.is_full() {
+                    return Ok(());
+                }
+                reader.record(section, self)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A cursor over a message.
+struct Reader<'a> {
+    octets: &'a [u8],
+    /// Where the next record starts.
+    at: usize,
+    /// Where the question's name ends.
+    question_end: usize,
+    /// Where names stand that are stored already.
+    remembered: [(u16, NameRef); REMEMBERED],
+    /// How many of them there are.
+    known: usize,
+}
+
+impl Reader<'_> {
+    /// Reads a record and adds it to the reply.
+    fn record(&mut self, section: Section, reply: &mut Reply) -> Result<(), MessageError> {
+        let (owner, at) = self.name(self.at, reply)?;
+        let fixed = self.octets.get(at..at + 10).ok_or(MessageError::Cut)?;
+        let rtype = Type(u16_at(fixed, 0));
+        let class = Class(u16_at(fixed, 2));
+        let ttl = u32::from(u16_at(fixed, 4)) << 16 | u32::from(u16_at(fixed, 6));
+        let start = at + 10;
+        let end = start + usize::from(u16_at(fixed, 8));
+        let data = self.octets.get(start..end).ok_or(MessageError::Cut)?;
+        self.at = end;
+        if rtype == Type::OPT {
+            // RFC 6891 6.1.3: the upper eight bits of the code.
+            if section == Section::Additional {
+                reply.rcode = Rcode(reply.rcode.0 & 0x0f | (ttl >> 24 << 4) as u16);
+            }
+            return Ok(());
+        }
+        let rdata = match (rtype, data.len()) {
+            (_, 0) => Rdata::Bytes(reply.store(&[])),
+            (Type::A, 4) if class == Class::IN => Rdata::A(data.try_into().map_err(|_| MessageError::Malformed)?),
+            (Type::AAAA, 16) if class == Class::IN => {
+                Rdata::Aaaa(data.try_into().map_err(|_| MessageError::Malformed)?)
+            }
+            (Type::A | Type::AAAA, _) if class == Class::IN => return Err(MessageError::Malformed),
+            (Type::CNAME | Type::NS | Type::PTR, _) => Rdata::Name(self.data_name(start, end, reply)?),
+            (Type::SOA, _) => {
+                let (mname, at) = self.name(start, reply)?;
+                let (rname, at) = self.name(at, reply)?;
+                if at + 20 != end {
+                    return Err(MessageError::Malformed);
+                }
+                Rdata::Soa { mname, rname, numbers: reply.store(&self.octets[at..end]) }
+            }
+            (Type::SRV, 7..) => {
+                let [priority, weight, port] = [0, 2, 4].map(|at| u16_at(data, at));
+                Rdata::Srv { priority, weight, port, target: self.data_name(start + 6, end, reply)? }
+            }
+            _ => self.other(rtype, start, end, reply)?,
+        };
+        let ttl = if ttl > MAX_TTL { 0 } else { ttl };
+        reply.push(Record { section, owner, rtype, class, ttl, rdata });
+        Ok(())
+    }
+
+    /// Data that is kept as octets, with its names expanded.
+    fn other(&self, rtype: Type, start: usize, end: usize, reply: &mut Reply) -> Result<Rdata, MessageError> {
+        let Some((mut at, names)) = self.names_of(rtype, start, end)? else {
+            return Ok(Rdata::Bytes(reply.store(&self.octets[start..end])));
+        };
+        let mut data = smallvec::SmallVec::<[u8; 512]>::from_slice(&self.octets[start..at]);
+        for _ in 0..names {
+            let mut name = [0; MAX_LEN];
+            let expanded = self.expand(at, &mut name)?;
+            data.extend_from_slice(&name[..expanded.len]);
+            // The question's end is in the message, too.
+            if let Some(tail) = expanded.tail {
+                let rest = &self.octets[header::LEN + usize::from(tail)..self.question_end];
+                data.extend_from_slice(rest);
+            } else {
+                data.push(0);
+            }
+            at = expanded.end;
+        }
+        if at != end {
+            return Err(MessageError::Malformed);
+        }
+        Ok(Rdata::Bytes(reply.store(&data)))
+    }
+
+    /// Where names start in the data of a type, and how many there are; nothing for a type whose names are never
+    /// compressed (RFC 3597 4).
+    fn names_of(&self, rtype: Type, start: usize, end: usize) -> Result<Option<(usize, usize)>, MessageError> {
+        let (skip, names) = match rtype.0 {
+            // MD, MF, MB, MG, MR, DNAME.
+            3 | 4 | 7..=9 | 39 => (0, 1),
+            // MINFO, RP.
+            14 | 17 => (0, 2),
+            // MX, AFSDB, RT.
+            15 | 18 | 21 => (2, 1),
+            // PX.
+            26 => (2, 2),
+            // NAPTR: two numbers and three strings, then the replacement.
+            35 => {
+                let mut at = start + 4;
+                for _ in 0..3 {
+                    at += 1 + usize::from(*self.octets[..end].get(at).ok_or(MessageError::Malformed)?);
+                }
+                (at - start, 1)
+            }
+            _ => return Ok(None),
+        };
+        if start + skip >= end { Err(MessageError::Malformed) } else { Ok(Some((start + skip, names))) }
+    }
+
+    /// Stores a name that ends where its data ends.
+    fn data_name(&mut self, at: usize, end: usize, reply: &mut Reply) -> Result<NameRef, MessageError> {
+        let (name, after) = self.name(at, reply)?;
+        if after == end { Ok(name) } else { Err(MessageError::Malformed) }
+    }
+
+    /// Stores the name at `at`; gives it and where it ends.
+    fn name(&mut self, at: usize, reply: &mut Reply) -> Result<(NameRef, usize), MessageError> {
+        // Most owners are one pointer: to the question, or to a name that is stored already.
+        let target = match self.octets.get(at..at + 2) {
+            Some(&[high, low]) if high >= 192 => usize::from(high & 0x3f) << 8 | usize::from(low),
+            _ => at,
+        };
+        if target == header::LEN && self.question_end > header::LEN && target != at {
+            return Ok((NameRef::QUESTION, at + 2));
+        }
+        let known = self.remembered[..self.known].iter().find(|(place, _)| usize::from(*place) == target);
+        if let (Some(&(_, name)), true) = (known, target != at) {
+            return Ok((name, at + 2));
+        }
+        let mut labels = [0; MAX_LEN];
+        let expanded = self.expand(at, &mut labels)?;
+        let name = match expanded {
+            Expanded { len: 0, tail: Some(tail), .. } => NameRef::question(tail),
+            Expanded { len, tail, .. } => reply.name(&[&labels[..len]], tail),
+        };
+        // A pointer reaches 14 bits far.
+        if target < 0x4000 && self.known < REMEMBERED {
+            self.remembered[self.known] = (target as u16, name);
+            self.known += 1;
+        }
+        Ok((name, expanded.end))
+    }
+
+    /// Copies the labels of the name at `at`, until its root or a place within the question.
+    fn expand(&self, at: usize, labels: &mut [u8; MAX_LEN]) -> Result<Expanded, MessageError> {
+        let (mut from, mut len, mut end, mut jumps) = (at, 0, None, 0);
+        loop {
+            let octet = *self.octets.get(from).ok_or(MessageError::Cut)?;
+            match octet {
+                0 => return Ok(Expanded { len, tail: None, end: end.unwrap_or(from + 1) }),
+                192.. => {
+                    let low = *self.octets.get(from + 1).ok_or(MessageError::Cut)?;
+                    let target = usize::from(octet & 0x3f) << 8 | usize::from(low);
+                    end.get_or_insert(from + 2);
+                    jumps += 1;
+                    // Backwards only: what leads forwards, or to itself, might never end.
+                    if target >= from || target < header::LEN || jumps > MAX_JUMPS {
+                        return Err(MessageError::Malformed);
+                    }
+                    if target < self.question_end {
+                        let tail = target - header::LEN;
+                        let rest = self.question_end - target;
+                        if !self.is_label_of_question(tail) || len + rest > MAX_LEN {
+                            return Err(MessageError::Malformed);
+                        }
+                        let end = end.unwrap_or(from + 2);
+                        return Ok(Expanded { len, tail: Some(tail as u8), end });
+                    }
+                    from = target;
+                }
+                label if usize::from(label) <= MAX_LABEL => {
+                    let size = 1 + usize::from(label);
+                    let octets = self.octets.get(from..from + size).ok_or(MessageError::Cut)?;
+                    // One octet is left for the root.
+                    if len + size >= MAX_LEN {
+                        return Err(MessageError::Malformed);
+                    }
+                    labels[len..len + size].copy_from_slice(octets);
+                    (len, from) = (len + size, from + size);
+                }
+                _ => return Err(MessageError::Malformed),
+            }
+        }
+    }
+
+    /// Whether a label of the question's name starts at this offset into it; the root's counts.
+    fn is_label_of_question(&self, tail: usize) -> bool {
+        let mut at = 0;
+        while at < tail {
+            at += 1 + usize::from(self.octets[header::LEN + at]);
+        }
+        at == tail
+    }
+}
+
+/// A name that was followed.
+struct Expanded {
+    /// How many octets of labels were copied.
+    len: usize,
+    /// The place in the question where it goes on, where it does not end at its root.
+    tail: Option<u8>,
+    /// Where it ends in the message.
+    end: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::encode::encode;
+    use crate::wire::hickory::decode;
+    use crate::wire::{NameBuf, Query};
+
+    fn question(name: &str, qtype: Type) -> Question {
+        Question::new(NameBuf::from_text(name).expect("a name").as_name(), qtype, Class::IN)
+    }
+
+    /// An answer to `web.example. A` with these flags, counts and records.
+    fn message(flags: u16, counts: [u16; 3], records: &[&[u8]]) -> Vec<u8> {
+        let mut octets = vec![9, 9];
+        octets.extend((flag::QR | flags).to_be_bytes());
+        octets.extend([0, 1]);
+        octets.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+        octets.extend(b"\x03wEb\x07eXample\0\x00\x01\x00\x01");
+        octets.extend(records.concat());
+        octets
+    }
+
+    /// What is read of it, written again as an answer to a query of another letter case, and read by hickory.
+    fn reread(octets: &[u8]) -> String {
+        let question = question("web.example.", Type::A);
+        let mut reply = Reply::new();
+        reply.read(&Message::parse(octets, &question).expect("an answer")).expect("readable");
+        let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03WEB\x07example\0\x00\x01\x00\x01";
+        let mut out = [0; 4096];
+        let len = encode(&Query::parse(query).expect("a query"), &mut reply, 4096, &mut out);
+        let decoded = decode(&out[..len]).expect("hickory reads it");
+        let records = |records: &[hickory_proto::rr::Record]| {
+            records.iter().map(|record| format!("{record}\n")).collect::<String>()
+        };
+        let (answers, rest) = (records(&decoded.answers), records(&decoded.authorities));
+        format!("{answers}{rest}{}", records(&decoded.additionals))
+    }
+
+    #[test]
+    fn records_are_read_and_can_be_written_again() {
+        // www.example CNAME of the question, its A by a pointer to the CNAME's data, an MX with a compressed name.
+        let octets = message(
+            0,
+            [2, 1, 1],
+            &[
+                b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x1e\x00\x06\x03www\xc0\x10",
+                b"\xc0\x29\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
+                b"\xc0\x10\x00\x06\x00\x01\x00\x00\x00\x05\x00\x1d\x02ns\xc0\x10\x01h\xc0\x10\
+                  \x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00\x04\x00\x00\x00\x05",
+                b"\xc0\x10\x00\x0f\x00\x01\xff\x00\x00\x05\x00\x09\x00\x0a\x04mail\xc0\x10",
+            ],
+        );
+        let expected = "WEB.example. 30 IN CNAME www.example.\n\
+            www.example. 30 IN A 10.0.0.1\n\
+            example. 5 IN SOA ns.example. h.example. 1 2 3 4 5\n\
+            example. 0 IN MX 10 mail.eXample.\n";
+        assert_eq!(reread(&octets), expected);
+    }
+
+    #[test]
+    fn what_answers_something_else_is_a_stranger() {
+        let good = message(0, [0; 3], &[]);
+        let asked = question("web.example.", Type::A);
+        assert!(Message::parse(&good, &asked).is_ok());
+        for other in [question("web.example.", Type::AAAA), question("wec.example.", Type::A), question(".", Type::A)] {
+            assert_eq!(Message::parse(&good, &other).expect_err("another"), MessageError::Stranger);
+        }
+        let mut query = good.clone();
+        query[2] = 0;
+        assert!(Message::parse(&query, &asked).is_err());
+        // Without its question only an error is an answer.
+        let bare = |rcode: u8, answers| [9, 9, 0x80, rcode, 0, 0, 0, answers, 0, 0, 0, 0];
+        assert!(Message::parse(&bare(1, 0), &asked).is_ok());
+        assert!(Message::parse(&bare(0, 0), &asked).is_err());
+        assert!(Message::parse(&bare(3, 0), &asked).is_err());
+        assert!(Message::parse(&bare(1, 1), &asked).is_err());
+    }
+
+    #[test]
+    fn what_is_cut_or_malformed_is_told_apart() {
+        let asked = question("web.example.", Type::A);
+        let read = |octets: &[u8]| Reply::new().read(&Message::parse(octets, &asked)?).map(|()| ());
+        let a = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01";
+        assert_eq!(read(&message(0, [1, 0, 0], &[a])), Ok(()));
+        assert_eq!(read(&message(0, [2, 0, 0], &[a])), Err(MessageError::Cut));
+        assert_eq!(read(&message(0, [1, 0, 0], &[&a[..14]])), Err(MessageError::Cut));
+        for bad in [
+            // An A of three octets, a CNAME that ends early, a pointer to itself, one into a label, an unknown label.
+            &b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x03\x0a\x00\x00"[..],
+            b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x1e\x00\x04\x01a\0\0",
+            b"\xc0\x1d\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
+            b"\xc0\x0d\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
+            b"\xc0\x02\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
+            b"\x80\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
+        ] {
+            assert_eq!(read(&message(0, [1, 0, 0], &[bad])), Err(MessageError::Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_upper_bits_of_the_code_are_in_the_opt() {
+        let octets = message(0, [0, 0, 1], &[b"\0\x00\x29\x04\xd0\x01\x00\x00\x00\x00\x00"]);
+        let mut reply = Reply::new();
+        reply.read(&Message::parse(&octets, &question("web.example.", Type::A)).expect("an answer")).expect("read");
+        assert_eq!((reply.rcode, reply.records().len()), (Rcode::BADVERS, 0));
+    }
+}
