@@ -64,6 +64,7 @@ pub trait Observer: Send + Sync {
 }
 
 /// How [`Chains::respond`] ended.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 pub(super) enum Response {
     /// The state holds the reply.
     Ready,
@@ -74,6 +75,7 @@ pub(super) enum Response {
 }
 
 /// What [`Chains::answer`] made of a packet.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 pub enum Answer {
     /// So many octets are in the buffer; send them.
     Send(usize),

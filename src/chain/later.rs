@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::plan::{Outcome, Resume};
 use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, State};
-use crate::upstream::{self, Course, Waiter};
+use crate::upstream::{self, Course};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, Rcode, Reply, Type};
@@ -117,8 +117,7 @@ impl Pending {
                 }
                 Later::Ask(ask) => {
                     let carriers = ask.course.group().carriers.clone();
-                    let packet = asked.outgoing(ask.authentic);
-                    let answer = carriers.carry(packet, ask.course).await;
+                    let answer = carriers.carry(asked.packet().into(), ask.authentic, ask.course).await;
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.plan.answered(at, outcome, exchange))
                 }
@@ -146,20 +145,10 @@ impl Pending {
     }
 }
 
-impl Waiter for Asked {
-    fn packet(&self) -> &[u8] {
-        &self.packet
-    }
-}
-
 impl Asked {
-    /// The query as it goes to another server, without an ID.
-    fn outgoing(&self, authentic: bool) -> Box<[u8]> {
-        let mut packet: Box<[u8]> = self.packet.as_slice().into();
-        if authentic {
-            packet[3] |= flag::AD as u8;
-        }
-        packet
+    /// The query as it came: a whole packet.
+    pub fn packet(&self) -> &[u8] {
+        &self.packet
     }
 
     /// The query. An [`Asked`] is made of one that was read, so that reading it again does not fail.

@@ -63,6 +63,7 @@ struct Output {
 }
 
 /// What is to be done for a message.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that waits")]
 enum Todo {
     /// So many octets are the answer.
     Send(usize),

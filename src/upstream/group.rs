@@ -41,6 +41,18 @@ pub trait Care: Send + Sync {
 
     /// A UDP socket was there already (`true`), or had to be opened.
     fn socket(&self, kept: bool);
+
+    /// A datagram came that is nobody's answer.
+    fn dropped(&self, why: Dropped);
+}
+
+/// Why a datagram is nobody's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// No query waits that has this ID: it comes too late, or is forged.
+    Unknown,
+    /// It repeats another question than was asked, or is no answer at all.
+    Stranger,
 }
 
 /// One server.

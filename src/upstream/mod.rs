@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use crate::wire::Reply;
 
 pub use course::{Course, Judgement, Move};
-pub use group::{Group, Policy, Rules, Transport, Upstream};
+pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Transport, Upstream};
 pub use table::{Table, Waiter};
 
 /// A boxed future.
@@ -64,8 +64,8 @@ pub type Outcome = Result<Box<Reply>, Error>;
 
 /// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
 pub trait Carrier: Send + Sync {
-    /// Sends a query, which is a whole packet that was parsed before, on its course.
-    fn carry(&self, packet: Box<[u8]>, course: Course) -> BoxFuture<Outcome>;
+    /// Sends a query, which is a whole packet that was parsed before, on its course; with AD where `authentic`.
+    fn carry(&self, packet: Box<[u8]>, authentic: bool, course: Course) -> BoxFuture<Outcome>;
 }
 
 /// The carrier of a process: there once the sockets are.
@@ -78,10 +78,10 @@ impl Carriers {
         let _ = self.0.set(carrier);
     }
 
-    /// Sends a query on its course.
-    pub async fn carry(&self, packet: Box<[u8]>, course: Course) -> Outcome {
+    /// Sends a query on its course, see [`Carrier::carry`].
+    pub async fn carry(&self, packet: Box<[u8]>, authentic: bool, course: Course) -> Outcome {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, course).await,
+            Some(carrier) => carrier.carry(packet, authentic, course).await,
             None => Err(Error::Ending),
         }
     }

@@ -19,6 +19,9 @@ const NONE: u32 = u32::MAX;
 pub trait Waiter {
     /// The query as it came: a whole packet.
     fn packet(&self) -> &[u8];
+
+    /// Whether it goes out with AD.
+    fn authentic(&self) -> bool;
 }
 
 /// A query in the table.
@@ -35,6 +38,8 @@ pub struct Slot<W> {
     sent: Instant,
     /// When the query began.
     begun: Instant,
+    /// Tells this wait from others in the same slot.
+    token: u64,
     /// The sockets and IDs of its attempts, the last one last.
     attempts: smallvec::SmallVec<[(u32, u16); WELCOME]>,
     /// Its neighbours in the order in which queries began.
@@ -65,6 +70,8 @@ pub struct Table<W> {
     wheel: Wheel,
     oldest: u32,
     newest: u32,
+    /// The last token.
+    tokens: u64,
     random: Random,
 }
 
@@ -97,6 +104,7 @@ impl<W: Waiter> Table<W> {
             wheel: Wheel::new(now),
             oldest: NONE,
             newest: NONE,
+            tokens: 0,
             random: Random { octets: [0; 1_024], used: 1_024 },
         }
     }
@@ -123,6 +131,7 @@ impl<W: Waiter> Table<W> {
             && let Some(slot) = &mut self.slots[slot as usize]
             && std::ptr::eq(&**slot.course.group(), &**course.group())
             && slot.course.is_stream() == course.is_stream()
+            && slot.first.authentic() == waiter.authentic()
             && are_alike(slot.first.packet(), waiter.packet())
         {
             // Its course counts towards `max_concurrent` as long as it waits.
@@ -143,7 +152,8 @@ impl<W: Waiter> Table<W> {
             _ => self.oldest = at,
         }
         let (attempts, others) = (smallvec::SmallVec::new(), Vec::new());
-        let slot = Slot { course, first: waiter, others, key, sent: now, begun: now, attempts, older, newer: NONE };
+        let (sent, begun, newer, token) = (now, now, NONE, 0);
+        let slot = Slot { course, first: waiter, others, key, sent, begun, token, attempts, older, newer };
         self.slots[at as usize] = Some(slot);
         self.by_key.insert(key, at);
         Begun::Slot(at)
@@ -154,11 +164,12 @@ impl<W: Waiter> Table<W> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Notes that a query goes out through this socket now, and when its time is over; gives the ID to send.
+    /// Notes that a query goes out through this socket now, and when its time is over; gives the ID to send. An attempt of
+    /// long ago may have to give way; then the socket that it went through is given, too.
     ///
     /// # Panics
     /// When the slot is empty.
-    pub fn send(&mut self, slot: u32, socket: u32, now: Instant, until: Instant) -> u16 {
+    pub fn send(&mut self, slot: u32, socket: u32, now: Instant, until: Instant) -> (u16, Option<u32>) {
         let id = loop {
             let id = self.random.number();
             if let std::collections::hash_map::Entry::Vacant(vacant) = self.by_id.entry((socket, id)) {
@@ -167,22 +178,33 @@ impl<W: Waiter> Table<W> {
             }
         };
         let query = self.slots[slot as usize].as_mut().expect("a slot that is taken");
-        query.sent = now;
+        (query.sent, query.token) = (now, 0);
+        let mut left = None;
         if query.attempts.len() == WELCOME {
             let earliest = query.attempts.remove(0);
             self.by_id.remove(&earliest);
+            left = Some(earliest.0);
         }
         query.attempts.push((socket, id));
         self.wheel.set(slot, until);
-        id
+        (id, left)
     }
 
-    /// Notes when a query's time is over that waits for something else than a socket of its own.
-    pub fn wait(&mut self, slot: u32, now: Instant, until: Instant) {
+    /// Notes when a query's time is over that waits for something else than a socket; gives a token for it.
+    pub fn wait(&mut self, slot: u32, now: Instant, until: Instant) -> u64 {
+        self.tokens += 1;
+        let token = self.tokens;
         if let Some(query) = self.get_mut(slot) {
-            query.sent = now;
+            (query.sent, query.token) = (now, token);
             self.wheel.set(slot, until);
         }
+        token
+    }
+
+    /// After how long what this token stands for has come, if somebody still waits for it.
+    pub fn waited(&self, slot: u32, token: u64, now: Instant) -> Option<Duration> {
+        let query = self.slots.get(slot as usize)?.as_ref()?;
+        (query.token == token).then(|| now.saturating_duration_since(query.sent))
     }
 
     /// Whose a message with this ID is that came through this socket, and after how long; `late` if another attempt was

@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn what_is_cut_or_malformed_is_told_apart() {
         let asked = question("web.example.", Type::A);
-        let read = |octets: &[u8]| Reply::new().read(&Message::parse(octets, &asked)?).map(|()| ());
+        let read = |octets: &[u8]| Reply::new().read(&Message::parse(octets, &asked)?);
         let a = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01";
         assert_eq!(read(&message(0, [1, 0, 0], &[a])), Ok(()));
         assert_eq!(read(&message(0, [2, 0, 0], &[a])), Err(MessageError::Cut));
