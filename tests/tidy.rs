@@ -30,7 +30,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["src/source"]),
     ("rustls", &["src/telemetry"]),
     ("serde_saphyr", &["src/source", "src/telemetry"]),
-    ("dashmap", &["src/cluster"]),
+    ("dashmap", &["src/cluster", "src/serve"]),
     ("anyhow", &["src/app"]),
 ];
 

@@ -226,6 +226,35 @@ impl Batch {
         self.queued += 1;
     }
 
+    /// Queues the first `len` octets of a slot's answer to whom `path` leads.
+    ///
+    /// # Panics
+    /// As [`Batch::queue`].
+    pub fn queue_to(&mut self, slot: usize, len: usize, path: &ReturnPath) {
+        assert!(slot < self.received && self.queued < BATCH && len <= MAX_UDP);
+        let at = self.memory.as_ptr();
+        // SAFETY: in bounds and not referred to. The slot's own peer address and control message are needed no more.
+        unsafe {
+            (*at).names[slot] = path.name;
+            (*at).controls[slot] = path.control;
+            (*at).answers_at[slot].iov_len = len;
+            let header = addr_of_mut!((*at).outgoing[self.queued].msg_hdr);
+            (*header).msg_name = addr_of_mut!((*at).names[slot]).cast();
+            (*header).msg_namelen = path.name_len as _;
+            (*header).msg_iov = addr_of_mut!((*at).answers_at[slot]);
+            let has_control = path.control_len > 0;
+            (*header).msg_control =
+                if has_control { addr_of_mut!((*at).controls[slot]).cast() } else { std::ptr::null_mut() };
+            (*header).msg_controllen = path.control_len as _;
+        }
+        self.queued += 1;
+    }
+
+    /// Whether answers are queued.
+    pub fn has_queued(&self) -> bool {
+        self.queued > 0
+    }
+
     /// Sends what is queued. An answer that the kernel does not take is passed over; the others still go.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
         let at = self.memory.as_ptr();
@@ -292,6 +321,115 @@ impl Batch {
 }
 
 impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: it came from a `Box` in `new`, and is freed once.
+        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+    }
+}
+
+/// Datagrams on their way out through sockets that have a peer.
+pub struct Outbox {
+    /// Owned; a raw pointer, since it points into itself.
+    memory: NonNull<Outgoing>,
+    /// How many there are.
+    len: usize,
+    /// The kernel refuses `sendmmsg`.
+    one_by_one: bool,
+}
+
+/// What the kernel looks at.
+#[repr(C)]
+struct Outgoing {
+    headers: [libc::mmsghdr; BATCH],
+    at: [libc::iovec; BATCH],
+    octets: [[u8; STRIDE]; BATCH],
+}
+
+// SAFETY: `memory` is owned by this value alone and nothing in it belongs to a thread.
+unsafe impl Send for Outbox {}
+
+impl Outbox {
+    /// Takes the memory.
+    pub fn new() -> Outbox {
+        let memory = Box::<Outgoing>::new_zeroed();
+        // SAFETY: `Outgoing` is integers, raw pointers and C structs of these, for all of which zero is a value.
+        let at = Box::into_raw(unsafe { memory.assume_init() });
+        for slot in 0..BATCH {
+            // SAFETY: valid, owned, in bounds, and not referred to; the memory never moves.
+            unsafe {
+                (*at).at[slot].iov_base = addr_of_mut!((*at).octets[slot]).cast();
+                let header = addr_of_mut!((*at).headers[slot].msg_hdr);
+                (*header).msg_iov = addr_of_mut!((*at).at[slot]);
+                (*header).msg_iovlen = 1;
+            }
+        }
+        Outbox { memory: NonNull::new(at).expect("a box has an address"), len: 0, one_by_one: false }
+    }
+
+    /// How many datagrams there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a datagram, of at most [`MAX_QUESTION`] octets.
+    ///
+    /// # Panics
+    /// When there are [`BATCH`] already, or it is too long.
+    pub fn push(&mut self, datagram: &[u8]) -> &mut [u8] {
+        assert!(self.len < BATCH && datagram.len() <= MAX_QUESTION);
+        let at = self.memory.as_ptr();
+        // SAFETY: in bounds; the reference lasts no longer than the borrow of `self`.
+        let octets = unsafe {
+            (*at).at[self.len].iov_len = datagram.len();
+            &mut (*at).octets[self.len]
+        };
+        self.len += 1;
+        let octets = &mut octets[..datagram.len()];
+        octets.copy_from_slice(datagram);
+        octets
+    }
+
+    /// Sends all of them through a socket; tells of those that it did not take by their place.
+    pub fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
+        let at = self.memory.as_ptr();
+        let (len, mut next, mut full) = (std::mem::take(&mut self.len), 0, 0);
+        while next < len {
+            // SAFETY: the headers below `len` point to octets of theirs in the owned memory, to which there is no
+            // reference now.
+            let one = |next: usize| {
+                retried(|| unsafe {
+                    libc::sendmsg(socket.as_raw_fd(), addr_of_mut!((*at).headers[next].msg_hdr), libc::MSG_DONTWAIT)
+                })
+                .map(|_| 1)
+            };
+            // SAFETY: as above.
+            let many = |next: usize| {
+                retried(|| unsafe {
+                    let headers = addr_of_mut!((*at).headers[next]);
+                    libc::sendmmsg(socket.as_raw_fd(), headers, (len - next) as _, libc::MSG_DONTWAIT as _) as isize
+                })
+            };
+            let mut sent = if self.one_by_one { one(next) } else { many(next) };
+            if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
+                sent = one(next);
+                self.one_by_one = sent.is_ok();
+            }
+            match sent {
+                Ok(sent) => next += sent,
+                Err(error) if is_full(&error) && full < FULL_RETRIES => {
+                    full += 1;
+                    wait_writable(socket);
+                }
+                Err(error) => {
+                    failed(next, error);
+                    next += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Outbox {
     fn drop(&mut self) {
         // SAFETY: it came from a `Box` in `new`, and is freed once.
         drop(unsafe { Box::from_raw(self.memory.as_ptr()) });

@@ -11,7 +11,10 @@
 mod bind;
 mod connection;
 mod counts;
+mod forward;
+mod mailbox;
 mod mmsg;
+mod outlets;
 mod tcp;
 mod udp;
 mod waiting;
@@ -23,7 +26,7 @@ use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,8 +35,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::chain::Chains;
+use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
+use forward::Forwarding;
+use mailbox::{Job, Mailbox, Workers};
 use udp::UdpWorker;
 use waiting::Waiting;
 
@@ -133,7 +139,7 @@ pub enum Spread {
 }
 
 /// What is the same for all listeners of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where TCP and late answers run. It needs its I/O and time drivers.
     pub runtime: Handle,
@@ -141,7 +147,11 @@ pub struct Options {
     pub workers: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
-    /// How many answers may wait over all listeners and transports. A query past it is answered at once, as its
+    /// Set to what carries queries to other servers for those who are no UDP clients.
+    pub carriers: Carriers,
+    /// How many queries of each UDP worker may wait for other servers; some 700 octets each, when they do. 8,192.
+    pub forwarded: usize,
+    /// How many other answers may wait over all listeners and transports. A query past it is answered at once, as its
     /// directive says. 4,096.
     pub waiting: usize,
     /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
@@ -160,6 +170,8 @@ impl Options {
             runtime,
             workers: None,
             spread: Spread::Flow,
+            carriers: Carriers::default(),
+            forwarded: 8_192,
             waiting: 4_096,
             receive_buffer: 4 << 20,
             tcp: TcpLimits::default(),
@@ -169,16 +181,36 @@ impl Options {
 }
 
 /// What workers and connections have in common.
-#[derive(Debug)]
 struct Shared {
     /// Where late answers run.
     runtime: Handle,
     /// How many answers wait.
     waiting: Arc<Waiting>,
-    /// Workers end. Written once, by [`Server::stop`].
+    /// Workers read no new queries. Written once, by [`Server::stop`].
     stopping: AtomicBool,
+    /// How many workers have read all that had come when they were told to stop.
+    drained: AtomicUsize,
+    /// Workers end. Written once, likewise.
+    ended: AtomicBool,
+    /// Which worker has a query on its way to another server.
+    flights: forward::Flights,
+    /// What others have for a worker.
+    mailboxes: Vec<Arc<Mailbox>>,
     /// What tokio's side has counted, TCP and late answers.
     counters: Counters,
+}
+
+impl Shared {
+    /// The workers' mailboxes, in their order.
+    fn mailboxes(&self) -> &[Arc<Mailbox>] {
+        &self.mailboxes
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
 }
 
 /// How far TCP is.
@@ -211,10 +243,17 @@ impl Server {
             true => 0,
             false => options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
         };
+        let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
+        let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
+        options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
             waiting: Waiting::new(options.waiting),
             stopping: AtomicBool::new(false),
+            drained: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            flights: forward::Flights::default(),
+            mailboxes,
             counters: Counters::default(),
         });
         let mut server = Server {
@@ -255,10 +294,13 @@ impl Server {
                 spec.service.clone(),
             ));
         }
+        let hasher = foldhash::fast::RandomState::default();
         for (worker, listeners) in of_workers.into_iter().enumerate() {
             let counters = Arc::new(Counters::default());
             server.counters.push(counters.clone());
-            let thread = UdpWorker::new(listeners, server.shared.clone(), counters)
+            let mailbox = server.shared.mailboxes[worker].clone();
+            let forwarding = Forwarding::new(worker, workers > 1, options.forwarded, mailbox, hasher.clone());
+            let thread = UdpWorker::new(listeners, server.shared.clone(), counters, forwarding)
                 .and_then(|udp| std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run()));
             server.workers.push(thread.map_err(|source| ServeError::Worker { worker, source })?);
         }
@@ -295,34 +337,44 @@ impl Server {
         self.tcp.open()
     }
 
-    /// How many answers wait.
+    /// How many answers wait, those of other servers included.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.open()
+        let forwarded = self.shared.mailboxes.iter().map(|mailbox| mailbox.waiting.load(Ordering::Relaxed));
+        self.shared.waiting.open() + forwarded.sum::<usize>()
     }
 
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.phase.send_replace(Phase::Ending);
+        self.end_reading();
+        let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
+        while (!has_drained() || self.waiting() > 0 || self.tcp.busy()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.phase.send_replace(Phase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a UDP worker had ended before");
             }
         }
-        while (self.waiting() > 0 || self.tcp.busy()) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.phase.send_replace(Phase::Ended);
         tracing::debug!(addresses = ?self.addresses, waiting = self.waiting(), connections = self.tcp.open(), "stopped");
     }
 
-    /// Tells the workers to end.
-    fn end_workers(&self) {
+    /// Tells the workers to read no more than has come.
+    fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         for socket in &self.sockets {
             udp::wake(socket);
         }
+    }
+
+    /// Tells the workers to end.
+    fn end_workers(&self) {
+        self.end_reading();
+        self.shared.ended.store(true, Ordering::Release);
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 }
 

@@ -15,13 +15,18 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::counts::Counters;
+use super::forward::{Around, Forwarding, OUTLET};
 use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
 use super::waiting::{self, Place, Seldom};
 use super::{Service, Shared};
-use crate::chain::{Answer, Client, Pending, State, Transport};
+use crate::chain::{Answer, Client, Later, Pending, State, Transport};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::header;
 
+/// Marks events of the mailbox.
+const MAILBOX: u64 = u64::MAX;
+/// How many events are taken at once.
+const EVENTS: usize = 64;
 /// How long a worker rests after a read that failed for a reason that may last.
 const REST: Duration = Duration::from_millis(10);
 /// How many batches are read from a socket at the end, so that what has already come is answered.
@@ -44,53 +49,52 @@ pub(super) struct UdpWorker {
     pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
-    /// Where several sockets are waited for. One needs none: the read itself waits, which saves a system call for each
-    /// batch.
-    epoll: Option<Epoll>,
+    epoll: Epoll,
+    /// Queries of clients and their answers.
     batch: Batch,
+    /// Answers of other servers, and what becomes of them.
+    inbox: Batch,
+    forwarding: Forwarding,
     state: State,
 }
 
 /// When a failed read was last logged.
 static LOGGED: Seldom = Seldom::new();
 
-/// What is to be done for a packet.
-enum Todo {
-    /// Send so many octets.
-    Send(usize),
-    /// Send so many octets, since too many wait.
-    Overload(usize),
-    /// Send nothing.
-    Silent,
-    /// Wait.
-    Later(Pending, Place),
-}
-
 impl UdpWorker {
-    /// A worker with these sockets, one at least.
-    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>) -> io::Result<UdpWorker> {
-        let epoll = (listeners.len() > 1).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).transpose()?;
-        if let Some(epoll) = &epoll {
-            for (index, listener) in listeners.iter().enumerate() {
-                epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
-            }
+    /// A worker with these sockets.
+    pub(super) fn new(
+        listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding,
+    ) -> io::Result<UdpWorker> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (index, listener) in listeners.iter().enumerate() {
+            epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
         }
-        Ok(UdpWorker { listeners, shared, counters, epoll, batch: Batch::new(), state: State::default() })
+        epoll.add(forwarding.mailbox.event(), EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
+        let (batch, inbox, state) = (Batch::new(), Batch::new(), State::default());
+        Ok(UdpWorker { listeners, shared, counters, epoll, batch, inbox, forwarding, state })
     }
 
-    /// Serves until the server stops, then answers what has already come.
+    /// Serves until the server stops, then answers what has already come, and what it waits for until the end.
     pub(super) fn run(mut self) {
         let ended = catch_unwind(AssertUnwindSafe(|| {
-            let mut events = vec![EpollEvent::empty(); self.listeners.len()];
+            let mut events = vec![EpollEvent::empty(); EVENTS];
             while !self.shared.stopping.load(Ordering::Acquire) {
                 self.serve_ready(&mut events);
             }
             for listener in 0..self.listeners.len() {
                 for _ in 0..LAST_BATCHES {
-                    if self.serve(listener, false) == 0 {
+                    if self.serve(listener) == 0 {
                         break;
                     }
                 }
+                // It is readable for ever, now that it was woken.
+                let _ = self.epoll.delete(&self.listeners[listener].socket);
+            }
+            self.turn(true);
+            self.shared.drained.fetch_add(1, Ordering::Release);
+            while !self.shared.ended.load(Ordering::Acquire) {
+                self.serve_ready(&mut events);
             }
         }));
         if ended.is_err() {
@@ -100,27 +104,55 @@ impl UdpWorker {
         }
     }
 
-    /// Waits until there is something, and serves it.
+    /// Waits until there is something, and does it.
     fn serve_ready(&mut self, events: &mut [EpollEvent]) {
-        let Some(epoll) = &self.epoll else {
-            self.serve(0, true);
-            return;
-        };
-        let ready = match epoll.wait(events, EpollTimeout::NONE) {
+        let wait = self.forwarding.wait(Instant::now());
+        // Rounded up: what is due within the millisecond is not asked for again and again.
+        let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
+            EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        });
+        let ready = match self.epoll.wait(events, timeout) {
             Err(Errno::EINTR) => 0,
             ready => ready.expect("an epoll of our own"),
         };
+        self.forwarding.round += 1;
+        let mut has_mail = false;
         for event in &events[..ready] {
             // A socket that still has something is ready again at once.
-            self.serve(event.data() as usize, false);
+            match event.data() {
+                MAILBOX => has_mail = true,
+                outlet if outlet & OUTLET != 0 => {
+                    let place = (outlet & !OUTLET) as usize;
+                    let UdpWorker { listeners, shared, counters, epoll, inbox, forwarding, state, .. } = self;
+                    let now = Instant::now();
+                    forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
+                }
+                listener => {
+                    self.serve(listener as usize);
+                }
+            }
         }
+        self.turn(has_mail);
+    }
+
+    /// Does for the queries to other servers what is due.
+    fn turn(&mut self, has_mail: bool) {
+        let UdpWorker { listeners, shared, counters, epoll, forwarding, state, .. } = self;
+        if !has_mail && forwarding.is_idle() {
+            return;
+        }
+        let mut around = Around { listeners, shared, counters, epoll, state, now: Instant::now() };
+        if has_mail {
+            forwarding.work(&mut around);
+        }
+        forwarding.turn(&mut around);
     }
 
     /// Reads a batch from one socket and answers it; gives how many packets it had.
-    fn serve(&mut self, listener: usize, wait: bool) -> usize {
-        let UdpWorker { listeners, shared, counters, batch, state, .. } = self;
-        let listener = &listeners[listener];
-        let received = match batch.receive(listener.socket.as_fd(), wait) {
+    fn serve(&mut self, at: usize) -> usize {
+        let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
+        let listener = &listeners[at];
+        let received = match batch.receive(listener.socket.as_fd(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
@@ -134,7 +166,7 @@ impl UdpWorker {
         };
         let now = Instant::now();
         let chains = listener.service.chains();
-        let (mut answerable, mut silent, mut bad_source, mut later, mut overloads) = (0, 0, 0, 0, 0);
+        let (mut answerable, mut silent, mut bad_source) = (0, 0, 0);
         for slot in 0..received {
             let (datagram, out) = batch.slot(slot);
             // A socket that was shut down reads as a datagram from nowhere.
@@ -150,27 +182,17 @@ impl UdpWorker {
             let local = SocketAddr::new(local, listener.address.port());
             let client = Client { remote: datagram.remote, local, transport: Transport::Udp };
             // A panic leaves nothing behind that is used again: `state` is replaced, and `out` is written anew.
-            let todo = catch_unwind(AssertUnwindSafe(|| match chains.answer(packet, client, now, state, out) {
-                Answer::Send(len) => Todo::Send(len),
-                Answer::Silent => Todo::Silent,
-                Answer::Later(pending) => match shared.waiting.enter() {
-                    Some(place) => Todo::Later(pending, place),
-                    None => Todo::Overload(pending.overload().encode(out)),
-                },
-            }));
-            match todo {
-                Ok(Todo::Send(len)) => batch.queue(slot, len),
-                Ok(Todo::Silent) => silent += 1,
-                Ok(Todo::Overload(len)) => {
-                    overloads += 1;
-                    batch.queue(slot, len);
-                }
-                Ok(Todo::Later(pending, place)) => {
-                    later += 1;
-                    let packet = Box::from(packet);
-                    let path = batch.return_path(slot);
-                    let (socket, service) = (listener.socket.clone(), listener.service.clone());
-                    shared.runtime.spawn(answer_later(pending, place, packet, path, socket, service, shared.clone()));
+            let answer = catch_unwind(AssertUnwindSafe(|| chains.answer(packet, client, now, state, out)));
+            match answer {
+                Ok(Answer::Send(len)) => batch.queue(slot, len),
+                Ok(Answer::Silent) => silent += 1,
+                Ok(Answer::Later(pending)) => {
+                    let from = (at, batch.return_path(slot));
+                    let mut around = Around { listeners, shared, counters, epoll, state, now };
+                    let (_, out) = batch.slot(slot);
+                    if let Some(len) = wait_for(forwarding, pending, from, out, &mut around) {
+                        batch.queue(slot, len);
+                    }
                 }
                 Err(panic) => {
                     let len = waiting::panicked(&*panic, &listener.service, counters, packet, out);
@@ -184,10 +206,32 @@ impl UdpWorker {
         counters.send_failed.add(failed as u64);
         counters.silent.add(silent);
         counters.bad_source.add(bad_source);
-        counters.later.add(later);
-        counters.overloads.add(overloads);
         answerable
     }
+}
+
+/// Takes a client's query that waits. Gives the length of the answer in `out` where too many wait already.
+pub(super) fn wait_for(
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), out: &mut [u8], around: &mut Around<'_>,
+) -> Option<usize> {
+    let (at, path) = from;
+    let pending = match pending {
+        Pending { asked, at, later: Later::Ask(ask) } => {
+            around.counters.later.add(1);
+            forwarding.ask(asked, at, ask, from, around);
+            return None;
+        }
+        pending => pending,
+    };
+    let (listener, shared) = (&around.listeners[at], around.shared);
+    let Some(place) = shared.waiting.enter() else {
+        around.counters.overloads.add(1);
+        return Some(pending.overload().encode(out));
+    };
+    around.counters.later.add(1);
+    let (packet, socket, service) = (pending.asked.packet().into(), listener.socket.clone(), listener.service.clone());
+    shared.runtime.spawn(answer_later(pending, place, packet, path, socket, service, shared.clone()));
+    None
 }
 
 /// Waits for an answer and sends it the way its query came.

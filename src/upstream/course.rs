@@ -12,6 +12,8 @@ use crate::wire::Message;
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Failed attempts for each server, where nothing else is said.
 const ATTEMPTS_PER_UPSTREAM: u32 = 2;
+/// Failed attempts where any number may be made: what fails at once would be tried without end.
+const MOST_ATTEMPTS: u32 = 64;
 
 /// A query on its way through the servers of a group.
 pub struct Course {
@@ -92,7 +94,8 @@ impl Course {
         let rules = &self.group.rules;
         let len = self.upstreams.len() as u8;
         let most = rules.max_attempts.unwrap_or(ATTEMPTS_PER_UPSTREAM * u32::from(len));
-        if len == 0 || now >= self.deadline || most > 0 && self.attempts >= most {
+        let most = if most == 0 { MOST_ATTEMPTS } else { most };
+        if len == 0 || now >= self.deadline || self.attempts >= most {
             return self.end();
         }
         if self.cut {

@@ -103,13 +103,15 @@ impl<'a> Message<'a> {
 }
 
 impl Reply {
-    /// Makes this the reply that a message is, but for its OPT, which is between two neighbours only. After an error it
-    /// is empty.
+    /// Makes this the reply that a message is, but for its OPT, which is between two neighbours only. Of what is cut off
+    /// it is the header, and of what is malformed nothing.
     pub fn read(&mut self, message: &Message<'_>) -> Result<(), MessageError> {
         self.clear();
         let read = self.read_records(message);
-        if read.is_err() {
-            self.clear();
+        match read {
+            Ok(()) => {}
+            Err(MessageError::Cut) => self.forget_records(),
+            Err(_) => self.clear(),
         }
         read
     }

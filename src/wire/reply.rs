@@ -237,6 +237,13 @@ impl Reply {
         *encoded = false;
     }
 
+    /// Takes all records out.
+    pub fn forget_records(&mut self) {
+        self.records.clear();
+        self.arena.clear();
+        self.nsid = None;
+    }
+
     //--- Look
 
     /// The UDP payload size that the answer's OPT names: the client's, lowered by `max_udp`; never below 512.
