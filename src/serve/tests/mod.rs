@@ -1,5 +1,6 @@
 //! Sockets on loopback: what a client sees. One plugin does what the first label of a name says.
 
+mod forward;
 mod tcp;
 mod udp;
 

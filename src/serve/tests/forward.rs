@@ -1,0 +1,354 @@
+//! Queries that go to other servers, which here are sockets of the test.
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::chain::{Ask, Failure};
+use crate::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Transport, Upstream};
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Notes {
+    dropped: Vec<Dropped>,
+    failed: usize,
+    full: usize,
+    /// What an exchange over a stream brings for the query's ID and question.
+    streamed: usize,
+}
+
+struct Noted(Arc<Mutex<Notes>>);
+
+impl Care for Noted {
+    fn exchange(&self, mut packet: Vec<u8>, _: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
+        self.0.lock().streamed += 1;
+        // Two answers, which came whole.
+        packet[2] |= 0x80;
+        packet[7] = 2;
+        packet.extend(A.repeat(2));
+        Box::pin(std::future::ready(Ok(packet)))
+    }
+
+    fn answered(&self, _: Rcode, _: Duration) {}
+
+    fn failed(&self) {
+        self.0.lock().failed += 1;
+    }
+
+    fn socket(&self, _: bool) {}
+
+    fn dropped(&self, why: Dropped) {
+        self.0.lock().dropped.push(why);
+    }
+}
+
+impl Counts for Noted {
+    fn all_down(&self) {}
+    fn over_limit(&self) {}
+    fn full(&self) {
+        self.0.lock().full += 1;
+    }
+}
+
+/// An A record for the question's name.
+const A: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 9, 8, 7];
+
+/// Sends every query to a group.
+struct Forward(Arc<Group>);
+
+impl Plugin for Forward {
+    fn name(&self) -> &'static str {
+        "forward"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let stream = exchange.client.transport == crate::chain::Transport::Tcp;
+        match self.0.begin(stream, exchange.now) {
+            Ok(course) => Step::Later(Later::Ask(Ask { course, authentic: false })),
+            Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
+        }
+    }
+}
+
+/// A server that forwards, and the socket that it forwards to.
+struct Relay {
+    rig: Rig,
+    upstream: UdpSocket,
+    notes: Arc<Mutex<Notes>>,
+}
+
+fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
+    let upstream = udp_client("127.0.0.1");
+    let notes = Arc::new(Mutex::new(Notes::default()));
+    let address = upstream.local_addr().expect("an address");
+    let mut options = None;
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |made| {
+        change(made);
+        options = Some(made.carriers.clone());
+    });
+    let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, Box::new(Noted(notes.clone()))))];
+    let group = Group::new(servers, rules, options.expect("options"), Box::new(Noted(notes.clone())));
+    let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
+    let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan };
+    rig.service.replace(Arc::new(Chains::new(vec![block], false)), Settings::default());
+    Relay { rig, upstream, notes }
+}
+
+impl Relay {
+    fn at(&self) -> SocketAddr {
+        self.rig.at("127.0.0.1")
+    }
+
+    /// The next query that comes.
+    fn forwarded(&self) -> (Vec<u8>, SocketAddr) {
+        receive(&self.upstream)
+    }
+
+    /// Answers a query with one address.
+    fn answer(&self, (query, from): &(Vec<u8>, SocketAddr)) {
+        self.upstream.send_to(&answer_to(query), from).expect("sent");
+    }
+}
+
+fn answer_to(query: &[u8]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    answer[2] |= 0x80;
+    answer[7] = 1;
+    answer.extend(A);
+    answer
+}
+
+fn ask(client: &UdpSocket, at: SocketAddr, id: u16, name: &str) {
+    client.send_to(&query(id, name), at).expect("sent");
+}
+
+#[test]
+fn a_query_is_forwarded_under_another_id_and_comes_back_under_its_own() {
+    let relay = relay(Rules::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    let mut ids = Vec::new();
+    for id in 0..40 {
+        ask(&client, relay.at(), id, &format!("Name{id}.Example."));
+        let forwarded = relay.forwarded();
+        assert_eq!(forwarded.0[2..], query(id, &format!("Name{id}.Example."))[2..]);
+        ids.push(u16::from_be_bytes([forwarded.0[0], forwarded.0[1]]));
+        relay.answer(&forwarded);
+        assert_eq!(read(&receive(&client).0), (id, Rcode::NOERROR, 1));
+    }
+    assert!(ids.iter().enumerate().filter(|&(at, &id)| at == usize::from(id)).count() < 3, "{ids:?}");
+    // Ports change, too, though not for each query.
+    relay.rig.wait_until("none waits", |server| server.waiting() == 0);
+}
+
+#[test]
+fn alike_queries_are_forwarded_once() {
+    let relay = relay(Rules::default(), |_| ());
+    // Many flows, so that both workers have some.
+    let clients: Vec<UdpSocket> = (0..32).map(|_| udp_client("127.0.0.1")).collect();
+    for (id, client) in clients.iter().enumerate() {
+        ask(client, relay.at(), id as u16, if id % 2 == 0 { "web.example." } else { "WEB.example." });
+    }
+    let tcp = query(99, "other.example.");
+    relay.rig.wait_until("all wait", |server| server.counts().later == 32);
+    let forwarded = relay.forwarded();
+    relay.answer(&forwarded);
+    for (id, client) in clients.iter().enumerate() {
+        let answer = receive(client).0;
+        assert_eq!(read(&answer), (id as u16, Rcode::NOERROR, 1));
+        let name = if id % 2 == 0 { b"web" } else { b"WEB" };
+        assert_eq!(&answer[13..16], name);
+    }
+    // Nothing else has been forwarded: the next that comes is another question.
+    clients[0].send_to(&tcp, relay.at()).expect("sent");
+    assert_eq!(relay.forwarded().0[12..18], tcp[12..18]);
+}
+
+#[test]
+fn what_answers_nothing_that_was_asked_is_dropped() {
+    let relay = relay(Rules::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    ask(&client, relay.at(), 1, "web.example.");
+    let (query, from) = relay.forwarded();
+    let good = answer_to(&query);
+    let changed = |at: usize, to: u8| {
+        let mut answer = good.clone();
+        answer[at] = to;
+        answer
+    };
+    // Another ID, another name, another type, a query, no header, nothing.
+    for forged in
+        [changed(0, good[0] ^ 1), changed(13, b'x'), changed(27, 28), query.clone(), good[..9].to_vec(), vec![]]
+    {
+        relay.upstream.send_to(&forged, from).expect("sent");
+    }
+    // From another port, which the kernel drops.
+    client.send_to(&good, from).expect("sent");
+    relay.upstream.send_to(&good, from).expect("sent");
+    assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
+    let dropped = relay.notes.lock().dropped.clone();
+    let count = |why| dropped.iter().filter(|&&of| of == why).count();
+    assert_eq!((count(Dropped::Unknown), count(Dropped::Stranger)), (1, 4), "{dropped:?}");
+    // One that comes twice is late.
+    relay.upstream.send_to(&good, from).expect("sent");
+    let deadline = Instant::now() + PATIENCE;
+    while relay.notes.lock().dropped.len() < 6 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn garbage_is_no_answer_and_the_next_attempt_may_have_one() {
+    let relay = relay(Rules::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    ask(&client, relay.at(), 1, "web.example.");
+    let (query, from) = relay.forwarded();
+    // A record whose name leads nowhere.
+    let mut garbage = answer_to(&query);
+    let at = garbage.len() - 16;
+    garbage[at] = 0xff;
+    relay.upstream.send_to(&garbage, from).expect("sent");
+    let again = relay.forwarded();
+    relay.answer(&again);
+    assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
+    // Cut off in the middle of a record: the client is told to come over TCP.
+    ask(&client, relay.at(), 2, "cut.example.");
+    let (query, from) = relay.forwarded();
+    let whole = answer_to(&query);
+    relay.upstream.send_to(&whole[..whole.len() - 3], from).expect("sent");
+    let answer = receive(&client).0;
+    assert_eq!(read(&answer), (2, Rcode::NOERROR, 0));
+    assert_eq!(answer[2] & 2, 2);
+}
+
+#[test]
+fn a_silent_server_is_asked_again_and_then_the_query_fails() {
+    let rules = Rules { read_timeout: Duration::from_millis(60), ..Rules::default() };
+    let relay = relay(rules, |_| ());
+    let client = udp_client("127.0.0.1");
+    ask(&client, relay.at(), 1, "web.example.");
+    let (first, second) = (relay.forwarded(), relay.forwarded());
+    assert_eq!(first.0[2..], second.0[2..]);
+    assert_eq!(read(&receive(&client).0), (1, Rcode::SERVFAIL, 0));
+    assert_eq!(relay.notes.lock().failed, 2);
+    // A late answer to the first attempt is as good as one to the second.
+    ask(&client, relay.at(), 2, "late.example.");
+    let first = relay.forwarded();
+    relay.forwarded();
+    relay.answer(&first);
+    assert_eq!(read(&receive(&client).0), (2, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn a_closed_port_is_told_at_once() {
+    let relay = relay(Rules { read_timeout: Duration::from_secs(60), ..Rules::default() }, |_| ());
+    let Relay { rig, upstream, notes } = relay;
+    drop(upstream);
+    let client = udp_client("127.0.0.1");
+    for id in 0..100 {
+        client.send_to(&query(id, &format!("n{id}.example.")), rig.at("127.0.0.1")).expect("sent");
+    }
+    for _ in 0..100 {
+        assert_eq!(read(&receive(&client).0).1, Rcode::SERVFAIL);
+    }
+    assert_eq!(notes.lock().failed, 200);
+}
+
+#[test]
+fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
+    for (prefer_udp, records) in [(true, 2), (false, 1)] {
+        let relay = relay(Rules { prefer_udp, ..Rules::default() }, |_| ());
+        let client = udp_client("127.0.0.1");
+        ask(&client, relay.at(), 1, "web.example.");
+        let (query, from) = relay.forwarded();
+        let mut cut = answer_to(&query);
+        cut[2] |= 2;
+        relay.upstream.send_to(&cut, from).expect("sent");
+        let answer = receive(&client).0;
+        assert_eq!(read(&answer), (1, Rcode::NOERROR, records));
+        assert_eq!(answer[2] & 2 != 0, !prefer_udp);
+    }
+}
+
+#[test]
+fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
+    let relay = relay(Rules::default(), |_| ());
+    let mut client = tcp_client(relay.at());
+    super::send(&mut client, &framed(&[query(7, "web.example.")]));
+    assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 2));
+    assert_eq!(relay.notes.lock().streamed, 1);
+
+    let relay = self::relay(Rules { prefer_udp: true, ..Rules::default() }, |_| ());
+    let mut client = tcp_client(relay.at());
+    super::send(&mut client, &framed(&[query(7, "web.example.")]));
+    relay.answer(&relay.forwarded());
+    assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn a_full_table_sheds_new_queries_and_is_empty_afterwards() {
+    let relay = relay(Rules::default(), |options| {
+        options.forwarded = 4;
+        options.workers = NonZeroUsize::new(1);
+    });
+    let client = udp_client("127.0.0.1");
+    (0..10).for_each(|id| ask(&client, relay.at(), id, &format!("n{id}.example.")));
+    let forwarded: Vec<_> = (0..4).map(|_| relay.forwarded()).collect();
+    for id in 4..10 {
+        assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
+    }
+    assert_eq!(relay.notes.lock().full, 6);
+    assert_eq!(relay.rig.server().waiting(), 4);
+    forwarded.iter().for_each(|query| relay.answer(query));
+    for _ in 0..4 {
+        assert_eq!(read(&receive(&client).0).1, Rcode::NOERROR);
+    }
+    relay.rig.wait_until("none waits", |server| server.waiting() == 0);
+}
+
+#[test]
+fn max_concurrent_refuses_and_recovers() {
+    let relay = relay(Rules { max_concurrent: 2, ..Rules::default() }, |_| ());
+    let client = udp_client("127.0.0.1");
+    (0..5).for_each(|id| ask(&client, relay.at(), id, &format!("n{id}.example.")));
+    let forwarded: Vec<_> = (0..2).map(|_| relay.forwarded()).collect();
+    for _ in 0..3 {
+        assert_eq!(read(&receive(&client).0).1, Rcode::REFUSED);
+    }
+    forwarded.iter().for_each(|query| relay.answer(query));
+    (0..2).for_each(|_| assert_eq!(read(&receive(&client).0).1, Rcode::NOERROR));
+    ask(&client, relay.at(), 9, "again.example.");
+    relay.answer(&relay.forwarded());
+    assert_eq!(read(&receive(&client).0), (9, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn the_end_waits_for_what_is_on_its_way() {
+    let mut relay = relay(Rules::default(), |_| ());
+    let client = udp_client("127.0.0.1");
+    ask(&client, relay.at(), 1, "web.example.");
+    let forwarded = relay.forwarded();
+    std::thread::scope(|scope| {
+        let upstream = &relay.upstream;
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            upstream.send_to(&answer_to(&forwarded.0), forwarded.1).expect("sent");
+        });
+        assert!(relay.rig.stop(PATIENCE) < PATIENCE);
+    });
+    assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn ports_change() {
+    let relay = relay(Rules::default(), |options| options.workers = NonZeroUsize::new(1));
+    let client = udp_client("127.0.0.1");
+    let mut ports = std::collections::BTreeSet::new();
+    for id in 0..3_000 {
+        ask(&client, relay.at(), id, &format!("n{id}.example."));
+        let forwarded = relay.forwarded();
+        ports.insert(forwarded.1.port());
+        relay.answer(&forwarded);
+        receive(&client);
+    }
+    assert!((6..60).contains(&ports.len()), "{ports:?}");
+}
