@@ -11,6 +11,8 @@ mod address;
 mod format;
 #[path = "scenarios/runner/inside.rs"]
 mod inside;
+#[path = "scenarios/runner/outside.rs"]
+mod outside;
 #[path = "scenarios/runner/run.rs"]
 mod run;
 #[path = "scenarios/runner/self_test.rs"]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::configuration::{Block, Configuration};
 use super::operations::{self, Metrics, Operations};
-use crate::chain::{self, Chains, Plan, Plugin};
+use crate::chain::{self, Chains, Plan, Plugin, Surroundings};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
@@ -19,6 +19,7 @@ use crate::plugins::prometheus::Refused;
 use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
+use crate::upstream::Carriers;
 use crate::wire::NameBuf;
 
 /// How often consolidated errors are looked through.
@@ -38,6 +39,10 @@ pub struct World {
     pub debug: Arc<AtomicBool>,
     /// Where numbers go.
     pub metrics: Metrics,
+    /// Who carries queries to other servers for those who are no UDP clients.
+    pub carriers: Carriers,
+    /// The clock, and who runs what no client waits for.
+    pub surroundings: Surroundings,
 }
 
 /// Something that is done again and again beside the answers.
@@ -147,7 +152,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     world.metrics.queries.enable(enabled);
     let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| {
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
-        let mut chains = Chains::new(blocks, other_classes);
+        let mut chains = Chains::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if is_counted {
             let server = operations::server_name(address, port);
             chains = chains.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
@@ -19,14 +19,19 @@ use super::follow::follow;
 use super::operations::{Metrics, Running};
 use super::signals::{End, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
+use crate::chain::Surroundings;
+use crate::chain::later::BoxFuture;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, read_source, render_json, render_text};
 use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::telemetry::metrics::{self, table};
+use crate::upstream::Carriers;
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
+/// How much may run at once that no client waits for, such as refreshes of a cache.
+const BESIDE: usize = 1_024;
 /// Threads that follow the cluster.
 const BACKGROUND_THREADS: usize = 2;
 /// How long lines may take to be written at the end.
@@ -145,12 +150,16 @@ fn serve(args: &Args) -> anyhow::Result<()> {
 fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let carriers = Carriers::default();
     let world = World {
         logger: logger.clone(),
         hostname: machine::hostname(),
         interfaces: machine::interfaces(),
         debug: debug.clone(),
         metrics: Metrics::default(),
+        carriers: carriers.clone(),
+        surroundings: surroundings(runtime.handle()),
     };
     let built = build(&configuration, args.port, &world, &mut diagnostics);
     if diagnostics.has_errors() {
@@ -163,7 +172,6 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     debug.store(built.debug, Ordering::Relaxed);
     let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an answer.
     let apart = |name, threads| {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -186,7 +194,8 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         address: socket_address(listener),
         service: Service::new(listener.chains.clone(), settings),
     });
-    let server = Server::start(specs.collect(), Options::new(runtime.handle().clone()))?;
+    let options = Options { carriers, ..Options::new(runtime.handle().clone()) };
+    let server = Server::start(specs.collect(), options)?;
     let counts = server.counter();
     metrics::register(&world.metrics.registry, metrics::number(&table::PANICS, move || counts().panics as f64));
     operations.serving();
@@ -210,6 +219,37 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     background.shutdown_background();
     pages.shutdown_background();
     Ok(())
+}
+
+/// This process's clock, and a runtime for what no client waits for.
+fn surroundings(runtime: &Handle) -> Surroundings {
+    let (runtime, running) = (runtime.clone(), Arc::new(AtomicUsize::new(0)));
+    let spawner = move |future: BoxFuture<()>| {
+        let place = Place::take(&running);
+        if let Some(place) = place {
+            runtime.spawn(async move {
+                future.await;
+                drop(place);
+            });
+        }
+    };
+    Surroundings { spawner: Arc::new(spawner), ..Surroundings::default() }
+}
+
+/// A place among what runs that no client waits for; free again when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(running: &Arc<AtomicUsize>) -> Option<Place> {
+        let place = Place(running.clone());
+        (running.fetch_add(1, Ordering::Relaxed) < BESIDE).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Says whether

@@ -10,6 +10,8 @@ use clusterdns::corefile::parse_duration;
 use clusterdns::plugins::bind::Interface;
 use clusterdns::wire::{Class, NameBuf, Type};
 
+use super::outside::Says;
+
 /// A mistake in a scenario file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
@@ -55,6 +57,8 @@ pub struct Setup {
     pub unsynced: bool,
     /// Log lines are part of what is expected.
     pub logs: bool,
+    /// What other name servers say.
+    pub upstream: Vec<Says>,
     /// The fixture's name, if a server that serves it can be asked.
     pub served: Option<String>,
 }
@@ -93,6 +97,8 @@ pub enum Act {
     Time(Duration),
     /// A file beside the Corefile is written.
     File(String, String),
+    /// Other name servers say something else.
+    Upstream(Vec<Says>),
     /// The Corefile's mistakes are expected.
     Diagnostics,
     /// The manifests' warnings are expected.
@@ -173,6 +179,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         hostname: "dns-0".to_owned(),
         unsynced: false,
         logs: false,
+        upstream: Vec::new(),
         served: None,
     };
     let mut sections: Vec<Section> = Vec::new();
@@ -204,7 +211,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
             Some(section) if !section.steps.is_empty() => None,
             Some(section) => {
                 // No server has what only this section says.
-                if ["objects", "file", "interface", "hostname", "unsynced"].contains(&keyword) {
+                if ["objects", "file", "interface", "hostname", "unsynced", "upstream"].contains(&keyword) {
                     section.setup.served = None;
                 }
                 Some(&mut section.setup)
@@ -220,7 +227,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
             return Err(mistake(format!("'{keyword}' is no keyword in front of the first section")));
         };
         let act = act(keyword, rest, &block).map_err(&mistake)?;
-        if !act.expects() && !matches!(act, Act::Apply(_) | Act::File(..)) && !body.is_empty() {
+        if !act.expects() && !matches!(act, Act::Apply(_) | Act::File(..) | Act::Upstream(_)) && !body.is_empty() {
             return Err(mistake(format!("'{keyword}' has no body")));
         }
         let (mut expected, mut differs) = (Vec::new(), None);
@@ -271,6 +278,7 @@ fn setup_line(
         "hostname" => setup.hostname = word(rest)?,
         "unsynced" => setup.unsynced = true,
         "logs" => setup.logs = true,
+        "upstream" => setup.upstream = says(&block())?,
         "served" => setup.served = Some(word(rest)?),
         _ => return Ok(false),
     }
@@ -301,10 +309,16 @@ fn act(keyword: &str, rest: &str, block: &dyn Fn() -> String) -> Result<Act, Str
             Act::Time(Duration::from_nanos(u64::try_from(time).map_err(|_| "time does not go back")?))
         }
         "file" => Act::File(word(rest)?, block()),
+        "upstream" => Act::Upstream(says(&block())?),
         "diagnostics" => Act::Diagnostics,
         "warnings" => Act::Warnings,
         _ => return Err(format!("'{keyword}' is no keyword here")),
     })
+}
+
+/// What other servers say, a line each.
+fn says(block: &str) -> Result<Vec<Says>, String> {
+    block.lines().filter(|line| !line.trim().is_empty()).map(Says::parse).collect()
 }
 
 /// `NAME TYPE FLAG…`.

@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clusterdns::app::build::{Built, Followed, World, build};
 use clusterdns::app::configuration;
 use clusterdns::app::operations::Metrics;
-use clusterdns::chain::{Answer, Client, State, Transport};
+use clusterdns::chain::later::BoxFuture;
+use clusterdns::chain::{Answer, Client, State, Surroundings, Transport};
 use clusterdns::cluster::Event;
 use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{Format, Logger};
+use clusterdns::upstream::Carriers;
 use clusterdns::wire::MAX_MESSAGE;
 use clusterdns::wire::encode::MAX_UDP;
 use serde_json::Value;
 
 use super::format::Setup;
+use super::outside::{Outside, Paths};
 
 /// The port of keys without one.
 const PORT: u16 = 53;
@@ -42,6 +45,10 @@ pub struct Inside {
     /// The same as the indexes were told of it.
     snapshot: Snapshot,
     synced: bool,
+    /// Other name servers.
+    pub outside: Arc<Outside>,
+    /// What runs beside the answers. It is run once an answer has been given.
+    background: Arc<Mutex<Vec<BoxFuture<()>>>>,
     started: Instant,
     passed: Duration,
     state: State,
@@ -65,9 +72,20 @@ impl Inside {
         let debug = Arc::new(AtomicBool::new(false));
         let (hostname, interfaces) = (setup.hostname.clone(), setup.interfaces.clone());
         let (debug_of_world, metrics) = (debug.clone(), Metrics::default());
-        let world = World { logger: logger.clone(), hostname, interfaces, debug: debug_of_world, metrics };
+        let outside = Arc::new(Outside::default());
+        outside.say(setup.upstream.clone());
+        let carriers = Carriers::default();
+        carriers.set(Arc::new(Paths(outside.clone())));
+        let background: Arc<Mutex<Vec<BoxFuture<()>>>> = Arc::default();
+        let (clock, waiting) = (outside.clone(), background.clone());
+        let surroundings = Surroundings {
+            clock: Arc::new(move || clock.now()),
+            spawner: Arc::new(move |future| waiting.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
+        };
+        let (logger_of_world, debug) = (logger.clone(), debug_of_world);
+        let world = World { logger: logger_of_world, hostname, interfaces, debug, metrics, carriers, surroundings };
         let built = build(&configuration, PORT, &world, &mut diagnostics);
-        debug.store(built.debug, Ordering::Relaxed);
+        world.debug.store(built.debug, Ordering::Relaxed);
         let text = render_text(&diagnostics, &configuration.corefile.sources);
         let mut inside = Inside {
             built,
@@ -78,6 +96,8 @@ impl Inside {
             cluster: BTreeMap::new(),
             snapshot: Snapshot::default(),
             synced: false,
+            outside,
+            background,
             started: Instant::now(),
             passed: Duration::ZERO,
             state: State::default(),
@@ -174,18 +194,21 @@ impl Inside {
         let client = Client { remote: SocketAddr::new(from, 40_000), local: SocketAddr::new(local, port), transport };
         let mut out = vec![0; if transport == Transport::Udp { MAX_UDP } else { MAX_MESSAGE }];
         let now = self.started + self.passed;
+        self.outside.set_now(now);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
         let len = match listener.chains.answer(packet, client, now, &mut self.state, &mut out) {
             Answer::Send(len) => len,
             Answer::Silent => return Ok(None),
-            Answer::Later(pending) => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let runtime = runtime.map_err(|error| error.to_string())?;
-                match runtime.block_on(pending.finish()) {
-                    Some(finished) => finished.encode(&mut out),
-                    None => return Ok(None),
-                }
-            }
+            Answer::Later(pending) => match runtime.block_on(pending.finish()) {
+                Some(finished) => finished.encode(&mut out),
+                None => return Ok(None),
+            },
         };
+        let background = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        for future in background {
+            runtime.block_on(future);
+        }
         out.truncate(len);
         Ok(Some(out))
     }

@@ -84,7 +84,8 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
         Act::Query(question) => {
             let mut send =
                 |packet: &[u8], transport| inside.ask(packet, transport, question.from, question.port, question.to);
-            lines = query(question, !section.setup.logs, &mut send)?;
+            let once = section.setup.logs || !section.setup.upstream.is_empty();
+            lines = query(question, !once, &mut send)?;
         }
         Act::Raw(packet, transport) => {
             let port = inside.any_port();
@@ -97,8 +98,12 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
         Act::Sync => inside.sync()?,
         Act::Time(time) => inside.pass(*time),
         Act::File(name, text) => inside.write(name, text),
+        Act::Upstream(says) => inside.outside.say(says.clone()),
         Act::Diagnostics => lines = inside.diagnostics.lines().map(str::to_owned).collect(),
         Act::Warnings => lines = inside.warnings(),
+    }
+    if act.expects() {
+        lines.extend(inside.outside.asked().into_iter().map(|server| format!("asked {server}")));
     }
     if section.setup.logs && act.expects() {
         lines.extend(inside.log().into_iter().map(|line| format!("log: {line}")));
