@@ -22,13 +22,14 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Libraries that stand in one place.
 const HOMES: &[(&str, &[&str])] = &[
     ("hickory_proto", &["src/wire/hickory.rs"]),
+    ("hickory_net", &["src/upstream"]),
     ("libc", &["src/serve"]),
-    ("tokio", &["src/serve", "src/app", "src/source", "src/telemetry"]),
+    ("tokio", &["src/serve", "src/app", "src/source", "src/telemetry", "src/upstream"]),
     ("hyper", &["src/source", "src/telemetry"]),
     ("kube", &["src/source"]),
     ("k8s_openapi", &["src/source"]),
     ("notify", &["src/source"]),
-    ("rustls", &["src/telemetry"]),
+    ("rustls", &["src/telemetry", "src/upstream"]),
     ("serde_saphyr", &["src/source", "src/telemetry"]),
     ("dashmap", &["src/cluster", "src/serve"]),
     ("anyhow", &["src/app"]),

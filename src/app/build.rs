@@ -16,14 +16,18 @@ use crate::plugins::bind::{Address, Interface};
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::Refused;
-use crate::plugins::{Setting, any, bufsize, chaos, errors, hosts, loadbalance, local, log, minimal, nsid, whoami};
+use crate::plugins::{
+    Setting, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, minimal, nsid, whoami,
+};
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
-use crate::upstream::Carriers;
+use crate::upstream::{Carriers, Servers};
 use crate::wire::NameBuf;
 
 /// How often consolidated errors are looked through.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How often files are looked at that name other servers.
+const FILES: Duration = Duration::from_secs(2);
 /// A file is looked at no more often than this, whatever `reload` says.
 const SOONEST: Duration = Duration::from_millis(100);
 
@@ -39,6 +43,8 @@ pub struct World {
     pub debug: Arc<AtomicBool>,
     /// Where numbers go.
     pub metrics: Metrics,
+    /// Other servers.
+    pub servers: Arc<Servers>,
     /// Who carries queries to other servers for those who are no UDP clients.
     pub carriers: Carriers,
     /// The clock, and who runs what no client waits for.
@@ -120,7 +126,8 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
         let (plan, counted_at) = maker.plan(&mut chores, diagnostics);
         operations.add(block, &plan, &world.metrics);
-        let other_classes = block.settings.iter().any(|setting| matches!(setting, Setting::Chaos(_)));
+        let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
+        let other_classes = block.settings.iter().any(wants_all);
         let addresses: Vec<Option<Address>> = match bound {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
             None => vec![None],
@@ -200,8 +207,8 @@ impl Maker<'_> {
                 Setting::Prometheus(_) => counted_at = Some(plugins.len()),
                 _ => {}
             }
-            match self.plugin(setting, chores) {
-                Ok(plugin) => plugins.extend(plugin),
+            match self.plugins(setting, chores) {
+                Ok(made) => plugins.extend(made),
                 Err((name, message)) => {
                     let span = self.tree.directives_named(name).next().map(|found| found.span);
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message).plugin(name));
@@ -215,6 +222,24 @@ impl Maker<'_> {
         (plan, counted_at)
     }
 
+    /// The plugins of a directive; else why not: the directive and the mistake.
+    fn plugins(
+        &self, setting: &Setting, chores: &mut Vec<Chore>,
+    ) -> Result<Vec<Arc<dyn Plugin>>, (&'static str, String)> {
+        let Setting::Forward(stanzas) = setting else { return Ok(self.plugin(setting, chores)?.into_iter().collect()) };
+        let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
+        for (at, config) in stanzas.iter().enumerate() {
+            let has_next = at + 1 < stanzas.len();
+            let made = forward::Forward::new(config, &self.world.servers, self.world.carriers.clone(), has_next);
+            let (plugin, following) = made.map_err(|error| ("forward", error))?;
+            if let Some(following) = following {
+                chores.push(Chore { every: FILES, run: Box::new(move || following.refresh()), stop: None });
+            }
+            plugins.push(Arc::new(plugin));
+        }
+        Ok(plugins)
+    }
+
     /// The plugin of a directive, if it makes one; else why not: the directive and the mistake.
     fn plugin(
         &self, setting: &Setting, chores: &mut Vec<Chore>,
@@ -224,6 +249,8 @@ impl Maker<'_> {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
+            // It makes several.
+            Setting::Forward(_) => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

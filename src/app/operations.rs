@@ -28,6 +28,7 @@ use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
 use crate::telemetry::http::{self, Page, Said, Site, Tls, probe};
 use crate::telemetry::metrics::{self, Histogram, IntCounter, Observed, Registry, table};
+use crate::upstream::Tallies;
 use crate::wire::NameBuf;
 
 /// How often the server asks itself for `/health`; CoreDNS's.
@@ -47,6 +48,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Counts of queries.
     pub queries: Arc<Queries>,
+    /// Counts of exchanges with other servers.
+    pub tallies: Arc<Tallies>,
     health_duration: Histogram,
     health_failures: IntCounter,
 }
@@ -57,8 +60,12 @@ impl Default for Metrics {
         let queries = Arc::new(Queries::default());
         let collected = queries.clone();
         metrics::register(&registry, Observed::new(Queries::METRICS, move || collected.families()));
+        let tallies = Arc::new(Tallies::default());
+        let told = tallies.clone();
+        metrics::register(&registry, Observed::new(Tallies::METRICS, move || told.families()));
         Metrics {
             queries,
+            tallies,
             health_duration: table::HEALTH_DURATION.histogram(&registry),
             health_failures: table::HEALTH_FAILURES.counter(&registry),
             registry,

@@ -26,7 +26,7 @@ use crate::plugins::DIRECTIVES;
 use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::telemetry::metrics::{self, table};
-use crate::upstream::Carriers;
+use crate::upstream::{Carriers, Servers};
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -152,12 +152,14 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let carriers = Carriers::default();
+    let metrics = Metrics::default();
     let world = World {
         logger: logger.clone(),
         hostname: machine::hostname(),
         interfaces: machine::interfaces(),
         debug: debug.clone(),
-        metrics: Metrics::default(),
+        servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone())),
+        metrics,
         carriers: carriers.clone(),
         surroundings: surroundings(runtime.handle()),
     };

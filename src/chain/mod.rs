@@ -147,6 +147,8 @@ pub struct State {
     pub failure: Option<Failure>,
     /// The reply is nothing but a code that a plugin gave up with, and that the server writes for it.
     pub bare: bool,
+    /// A plugin wants to know of what other servers say whether it is authentic.
+    pub authentic: bool,
     /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
     pub scratch: Vec<u64>,
 }
@@ -157,6 +159,7 @@ impl State {
         self.reply.clear();
         self.failure = None;
         self.bare = false;
+        self.authentic = false;
         // An unusual answer must not hold memory for ever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);

@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod debug;
 pub mod endpoint;
 pub mod errors;
+pub mod forward;
 pub mod health;
 pub mod hosts;
 pub mod kubernetes;

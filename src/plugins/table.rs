@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, chaos, debug, errors, health, hosts, kubernetes, loadbalance, local, log, metadata,
-    minimal, nsid, prometheus, ready, root, whoami,
+    Context, any, bind, bufsize, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local, log,
+    metadata, minimal, nsid, prometheus, ready, root, whoami,
 };
 use crate::corefile::Directive;
 
@@ -60,6 +60,8 @@ pub enum Setting {
     Hosts(hosts::Config),
     /// *kubernetes*.
     Kubernetes(Box<kubernetes::Config>),
+    /// *forward*: its stanzas.
+    Forward(Vec<forward::Config>),
     /// *whoami*.
     Whoami,
 }
@@ -137,7 +139,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("secondary"),
     planned("etcd"),
     planned("loop"),
-    planned("forward"),
+    built("forward", |stanzas, context| forward::parse(stanzas, context).map(Setting::Forward)),
     planned("grpc"),
     planned("erratic"),
     built("whoami", |stanzas, context| whoami::parse(stanzas, context).map(|()| Setting::Whoami)),

@@ -383,6 +383,8 @@ impl Forwarding {
             Ok(octets) => {
                 self.came_whole(slot, took, &octets, None, around);
             }
+            // No server would do it.
+            Err(error @ Error::Unsupported(_)) => self.finish(slot, &Err(error), around),
             Err(error) => {
                 if let Some(query) = self.table.get_mut(slot) {
                     query.course.failed(error);

@@ -68,17 +68,19 @@ pub struct Upstream {
     /// How logs and errors name it.
     pub label: Arc<str>,
     /// How many health checks have failed since it last answered one. Written by its health check.
-    pub fails: AtomicU32,
+    pub fails: Arc<AtomicU32>,
     /// Who looks after it.
     pub care: Box<dyn Care>,
 }
 
 impl Upstream {
     /// A server of which nothing is known yet.
-    pub fn new(address: SocketAddr, transport: Transport, care: Box<dyn Care>) -> Upstream {
+    pub fn new(
+        address: SocketAddr, transport: Transport, source: Option<std::net::IpAddr>, fails: Arc<AtomicU32>,
+        care: Box<dyn Care>,
+    ) -> Upstream {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (label, fails) = (address.to_string().into(), AtomicU32::new(0));
-        Upstream { number, address, transport, source: None, label, fails, care }
+        Upstream { number, address, transport, source, label: address.to_string().into(), fails, care }
     }
 }
 

@@ -9,9 +9,13 @@
 //! A [`Course`] and a [`Table`] do no I/O and know no clock: they are told octets and times. Who has sockets carries them
 //! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
 
+mod care;
 mod course;
 mod group;
+mod secure;
 pub mod table;
+mod tally;
+mod tcp;
 mod wheel;
 
 use std::future::Future;
@@ -20,9 +24,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::wire::Reply;
 
+pub use care::{Check, Server, Servers};
 pub use course::{Course, Judgement, Move};
 pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Transport, Upstream};
+pub use secure::Trust;
 pub use table::{Table, Waiter};
+pub use tally::{Tallies, Tally};
+pub use tcp::Keeping;
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -54,6 +62,9 @@ pub enum Error {
     /// A TLS handshake, an HTTP status or the like.
     #[error("{0}: {1}")]
     Protocol(Arc<str>, String),
+    /// The server cannot be asked such a thing.
+    #[error("{0}: zone transfers do not go over QUIC")]
+    Unsupported(Arc<str>),
     /// Nobody carries queries to upstreams, since the server ends.
     #[error("the server ends")]
     Ending,

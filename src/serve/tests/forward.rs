@@ -85,7 +85,8 @@ fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
         change(made);
         options = Some(made.carriers.clone());
     });
-    let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, Box::new(Noted(notes.clone()))))];
+    let servers =
+        vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Noted(notes.clone()))))];
     let group = Group::new(servers, rules, options.expect("options"), Box::new(Noted(notes.clone())));
     let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan };

@@ -174,6 +174,69 @@ pub const API_ERRORS: Metric = counter(
 pub const BAD_OBJECTS: Metric =
     counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
 
+/// How long other servers took.
+pub const PROXY_DURATION: Metric = histogram(
+    "coredns_proxy_request_duration_seconds",
+    "Histogram of the time each request took.",
+    TIME_BOUNDS,
+    &["proxy_name", "rcode", "to"],
+);
+/// Health checks of other servers that failed.
+pub const PROXY_CHECKS_FAILED: Metric = counter(
+    "coredns_proxy_healthcheck_failures_total",
+    "Counter of the number of failed healthchecks.",
+    &["proxy_name", "to"],
+);
+/// Connections to other servers that were there already.
+pub const PROXY_KEPT: Metric = counter(
+    "coredns_proxy_conn_cache_hits_total",
+    "Counter of connection cache hits per upstream and protocol.",
+    &["proto", "proxy_name", "to"],
+);
+/// Connections to other servers that had to be made.
+pub const PROXY_OPENED: Metric = counter(
+    "coredns_proxy_conn_cache_misses_total",
+    "Counter of connection cache misses per upstream and protocol.",
+    &["proto", "proxy_name", "to"],
+);
+/// Queries to other servers, under the name of CoreDNS before 1.11.
+pub const FORWARD_REQUESTS: Metric =
+    counter("coredns_forward_requests_total", "Counter of requests made per upstream.", &["to"]);
+/// Their answers, likewise.
+pub const FORWARD_RESPONSES: Metric =
+    counter("coredns_forward_responses_total", "Counter of responses received per upstream.", &["rcode", "to"]);
+/// How long they took, likewise.
+pub const FORWARD_DURATION: Metric = histogram(
+    "coredns_forward_request_duration_seconds",
+    "Histogram of the time each request took.",
+    TIME_BOUNDS,
+    &["rcode", "to"],
+);
+/// Health checks that failed, likewise.
+pub const FORWARD_CHECKS_FAILED: Metric =
+    counter("coredns_forward_healthcheck_failures_total", "Counter of the number of failed healthchecks.", &["to"]);
+/// Every server of a stanza was down.
+pub const FORWARD_BROKEN: Metric = counter(
+    "coredns_forward_healthcheck_broken_total",
+    "Counter of the number of complete failures of the healthchecks.",
+    &[],
+);
+/// Queries past `max_concurrent`.
+pub const FORWARD_REJECTS: Metric = counter(
+    "coredns_forward_max_concurrent_rejects_total",
+    "Counter of the number of queries rejected because the concurrent queries were at maximum.",
+    &[],
+);
+/// Queries that found no place.
+pub const FORWARD_SHED: Metric =
+    counter("clusterdns_forward_shed_total", "Queries that were not forwarded since too many waited.", &["reason"]);
+/// Datagrams that were nobody's answer.
+pub const FORWARD_DROPPED: Metric = counter(
+    "clusterdns_forward_dropped_answers_total",
+    "Datagrams from upstreams that answered nothing that was asked: late or forged.",
+    &["reason", "to"],
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +264,18 @@ mod tests {
         &RELISTS,
         &API_ERRORS,
         &BAD_OBJECTS,
+        &PROXY_DURATION,
+        &PROXY_CHECKS_FAILED,
+        &PROXY_KEPT,
+        &PROXY_OPENED,
+        &FORWARD_REQUESTS,
+        &FORWARD_RESPONSES,
+        &FORWARD_DURATION,
+        &FORWARD_CHECKS_FAILED,
+        &FORWARD_BROKEN,
+        &FORWARD_REJECTS,
+        &FORWARD_SHED,
+        &FORWARD_DROPPED,
     ];
 
     #[test]

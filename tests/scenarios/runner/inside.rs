@@ -18,7 +18,7 @@ use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{Format, Logger};
-use clusterdns::upstream::Carriers;
+use clusterdns::upstream::{Carriers, Servers};
 use clusterdns::wire::MAX_MESSAGE;
 use clusterdns::wire::encode::MAX_UDP;
 use serde_json::Value;
@@ -49,6 +49,7 @@ pub struct Inside {
     pub outside: Arc<Outside>,
     /// What runs beside the answers. It is run once an answer has been given.
     background: Arc<Mutex<Vec<BoxFuture<()>>>>,
+    runtime: tokio::runtime::Runtime,
     started: Instant,
     passed: Duration,
     state: State,
@@ -83,7 +84,11 @@ impl Inside {
             spawner: Arc::new(move |future| waiting.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
         };
         let (logger_of_world, debug) = (logger.clone(), debug_of_world);
-        let world = World { logger: logger_of_world, hostname, interfaces, debug, metrics, carriers, surroundings };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let servers = Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone()));
+        let world =
+            World { logger: logger_of_world, hostname, interfaces, debug, metrics, servers, carriers, surroundings };
         let built = build(&configuration, PORT, &world, &mut diagnostics);
         world.debug.store(built.debug, Ordering::Relaxed);
         let text = render_text(&diagnostics, &configuration.corefile.sources);
@@ -98,6 +103,7 @@ impl Inside {
             synced: false,
             outside,
             background,
+            runtime,
             started: Instant::now(),
             passed: Duration::ZERO,
             state: State::default(),
@@ -195,8 +201,7 @@ impl Inside {
         let mut out = vec![0; if transport == Transport::Udp { MAX_UDP } else { MAX_MESSAGE }];
         let now = self.started + self.passed;
         self.outside.set_now(now);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
+        let runtime = &self.runtime;
         let len = match listener.chains.answer(packet, client, now, &mut self.state, &mut out) {
             Answer::Send(len) => len,
             Answer::Silent => return Ok(None),

@@ -1,0 +1,265 @@
+//! The lines of *forward* (CoreDNS `plugin/forward/setup.go`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{self, To};
+use crate::corefile::{Arguments, Directive, normalize_zones};
+use crate::plugins::Context;
+use crate::plugins::changing::rooted;
+use crate::upstream::{Check, Keeping, MAX_UPSTREAMS, Policy, Rules, Trust};
+use crate::wire::{NameBuf, Rcode};
+
+/// The properties.
+const PROPERTIES: [&str; 21] = [
+    "except",
+    "force_tcp",
+    "prefer_udp",
+    "expire",
+    "max_age",
+    "max_idle_conns",
+    "read_timeout",
+    "max_fails",
+    "max_connect_attempts",
+    "doh_method",
+    "tls",
+    "tls_servername",
+    "policy",
+    "health_check",
+    "max_concurrent",
+    "next",
+    "next_on_nodata",
+    "failfast_all_unhealthy_upstreams",
+    "failover",
+    "source_address",
+    "resolver",
+];
+
+/// What a stanza says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Names within are forwarded.
+    pub from: NameBuf,
+    /// Names within these are not, but for `from` itself.
+    pub except: Vec<NameBuf>,
+    /// Where they go.
+    pub to: Vec<To>,
+    /// How they are asked.
+    pub rules: Rules,
+    /// How connections are kept.
+    pub keeping: Keeping,
+    /// How a server is checked.
+    pub check: Check,
+    /// Whom encrypted servers must be. Each may have a name of its own.
+    pub trust: Trust,
+    /// A query over HTTPS is a GET.
+    pub get: bool,
+    /// The address that queries come from.
+    pub source: Option<IpAddr>,
+    /// Codes with which the next *forward* is asked.
+    pub next: Vec<Rcode>,
+    /// So is it where there is no record.
+    pub next_on_nodata: bool,
+    /// Who knows the addresses of hosts; the servers of /etc/resolv.conf without.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// Reads the stanzas, each a configuration of its own, in the order of the file.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Vec<Config>> {
+    let errors = context.diagnostics.has_errors();
+    let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| one(stanza, context)).collect();
+    (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(configs)
+}
+
+/// Reads one stanza.
+fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
+    let root = context.root;
+    let mut line = Arguments::of(stanza, context.diagnostics);
+    let from = line.word("a zone")?;
+    let zones = match normalize_zones(from) {
+        Ok(zones) => zones,
+        Err(error) => {
+            line.error(from, error.to_string());
+            return None;
+        }
+    };
+    // What the Corefile's reader takes for a zone is a name.
+    let zone = zones.first().and_then(|zone| NameBuf::from_text(zone).ok())?;
+    if zones.len() > 1 {
+        let message = format!("'{}' expands to multiple zones; only '{zone}' is used", from.text);
+        line.warning(from, message);
+    }
+    let words = line.words("an address, a file or a host name")?;
+    let mut config = Config {
+        from: zone,
+        except: Vec::new(),
+        to: Vec::new(),
+        rules: Rules::default(),
+        keeping: Keeping::default(),
+        check: Check {
+            interval: Duration::from_millis(500),
+            recursion: true,
+            domain: crate::wire::Name::ROOT.to_owned(),
+            tcp: false,
+        },
+        trust: Trust::default(),
+        get: false,
+        source: None,
+        next: Vec::new(),
+        next_on_nodata: false,
+        resolvers: Vec::new(),
+    };
+    for word in words {
+        match address::parse(&word.text, |name| rooted(root, name)) {
+            Ok(to) => {
+                let named = matches!(&to, To::Server(target) if target.server_name.is_some())
+                    || matches!(&to, To::Host { server_name: Some(_), .. });
+                if named && stanza.body.iter().flatten().any(|property| property.name.text == "tls_servername") {
+                    line.error(word, "both forward and proxy level TLS servernames are set for this upstream");
+                }
+                if !config.to.contains(&to) {
+                    config.to.push(to);
+                }
+            }
+            Err(error) => {
+                let expected =
+                    "an address, tls://, https:// or quic:// with one, a file such as /etc/resolv.conf, or a host name";
+                line.error_expected(word, error, expected);
+            }
+        }
+    }
+    if let Some(word) = words.get(MAX_UPSTREAMS) {
+        line.error(word, format!("more than {MAX_UPSTREAMS} TOs configured: {}", words.len()));
+    }
+    for property in line.body() {
+        let mut inner = line.enter(property);
+        let _ = config.property(&mut inner, root);
+        inner.finish();
+    }
+    let Keeping { expire, max_age, .. } = config.keeping;
+    if !max_age.is_zero() && max_age < expire {
+        line.error(from, format!("max_age ({max_age:?}) must not be less than expire ({expire:?})"));
+    }
+    line.finish();
+    config.check.tcp = config.rules.force_tcp;
+    Some(config)
+}
+
+impl Config {
+    /// Reads one line in the braces; `None` after an error.
+    fn property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
+        match line.name() {
+            "except" => {
+                if !line.more() {
+                    line.word("a zone")?;
+                }
+                self.except.extend(line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()));
+            }
+            "force_tcp" => self.rules.force_tcp = true,
+            "prefer_udp" => self.rules.prefer_udp = true,
+            "expire" => self.keeping.expire = line.duration()?,
+            "max_age" => self.keeping.max_age = line.duration()?,
+            "max_idle_conns" => self.keeping.max_idle = line.number(0..=1_000_000)?,
+            "read_timeout" => {
+                let word = line.peek();
+                self.rules.read_timeout = line.duration()?;
+                if let Some(word) = word.filter(|_| self.rules.read_timeout.is_zero()) {
+                    line.error(word, "read_timeout must be positive");
+                }
+            }
+            "max_fails" => self.rules.max_fails = line.number(0..=u32::MAX)?,
+            "max_connect_attempts" => self.rules.max_attempts = Some(line.number(0..=u32::MAX)?),
+            "doh_method" => {
+                self.get = line.one_of(&[("POST", false), ("GET", true)])?;
+                if self.get {
+                    let word = line.name_token();
+                    line.warning(word, "queries over HTTPS are sent by POST, which every server takes (RFC 8484 4.1)");
+                }
+            }
+            "tls" => {
+                let files: Vec<PathBuf> = line.rest().iter().map(|word| rooted(root, &word.text)).collect();
+                self.trust.identity = None;
+                match &files[..] {
+                    [] => {}
+                    [authorities] => self.trust.authorities = Some(authorities.clone()),
+                    [certificate, key] => self.trust.identity = Some((certificate.clone(), key.clone())),
+                    [certificate, key, authorities] => {
+                        self.trust.identity = Some((certificate.clone(), key.clone()));
+                        self.trust.authorities = Some(authorities.clone());
+                    }
+                    _ => {
+                        let word = line.name_token();
+                        line.error_expected(word, "too many files", "nothing, CA, CERT KEY, or CERT KEY CA");
+                    }
+                }
+            }
+            "tls_servername" => self.trust.server_name = Some(line.word("a server name")?.text.clone()),
+            "policy" => {
+                self.rules.policy = line.one_of(&[
+                    ("random", Policy::Random),
+                    ("round_robin", Policy::RoundRobin),
+                    ("sequential", Policy::Sequential),
+                ])?;
+            }
+            "health_check" => self.health_check(line)?,
+            "max_concurrent" => self.rules.max_concurrent = line.number(0..=usize::MAX)?,
+            "next" => self.next.extend(codes(line)?),
+            "next_on_nodata" => self.next_on_nodata = true,
+            "failfast_all_unhealthy_upstreams" => self.rules.failfast = true,
+            "failover" => {
+                let word = line.peek();
+                let codes = codes(line)?;
+                if let Some(word) = word.filter(|_| codes.contains(&Rcode::NOERROR)) {
+                    line.error(word, "NoError cannot be used in failover");
+                }
+                self.rules.failover.extend(codes);
+            }
+            "source_address" => self.source = Some(line.ip()?),
+            "resolver" => {
+                for word in line.words("an address of a resolver")? {
+                    let ip = word.text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+                    match ip.map(|ip| SocketAddr::new(ip, 53)).or_else(|_| word.text.parse()) {
+                        Ok(address) => self.resolvers.push(address),
+                        Err(_) => {
+                            line.error(word, format!("resolver must be an IP address or IP:port: \"{}\"", word.text))
+                        }
+                    }
+                }
+            }
+            _ => line.unknown(PROPERTIES),
+        }
+        Some(())
+    }
+
+    /// `health_check DURATION [no_rec] [domain NAME]`.
+    fn health_check(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
+        self.check.interval = line.duration()?;
+        while let Some(word) = line.next_word() {
+            match word.text.as_str() {
+                "no_rec" => self.check.recursion = false,
+                "domain" => {
+                    let read = |text: &str| NameBuf::from_text(text).map(|name| name.to_lower());
+                    self.check.domain = line.parse("a domain name", read)?;
+                }
+                other => {
+                    let message = format!("health_check: unknown option {other}");
+                    line.error_expected(word, message, "'no_rec' or 'domain NAME'");
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Codes by name, one at least.
+fn codes(line: &mut Arguments<'_, '_>) -> Option<Vec<Rcode>> {
+    let mut codes = Vec::new();
+    for word in line.words("a response code such as NXDOMAIN")? {
+        match Rcode::from_mnemonic(&word.text) {
+            Some(code) => codes.push(code),
+            None => line.error(word, format!("{} is not a valid rcode", word.text)),
+        }
+    }
+    Some(codes)
+}

@@ -1,0 +1,175 @@
+//! *forward*: names that other servers know (CoreDNS `plugin/forward`).
+//!
+//! The plugin decides which names go where; the rest is the work of `upstream` and of whoever carries the query.
+
+mod address;
+mod config;
+mod resolve;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::changing::ChangingFile;
+use crate::chain::{Ask, Exchange, Failure, Later, Plugin, Step, Transport as ClientTransport};
+use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
+use crate::wire::{NameBuf, Question, Rcode};
+
+pub use address::{Target, To};
+pub use config::{Config, parse};
+
+/// The plugin of one stanza.
+pub struct Forward {
+    from: NameBuf,
+    except: Vec<NameBuf>,
+    group: Arc<Group>,
+    next: Vec<Rcode>,
+    next_on_nodata: bool,
+    /// Another *forward* stands right behind.
+    has_next: bool,
+}
+
+/// What a stanza's servers are made of, and made anew when a file of theirs changes.
+pub struct Following {
+    config: Config,
+    servers: Arc<Servers>,
+    group: Arc<Group>,
+    /// The files among the destinations. Looked at by a timer only.
+    files: Mutex<Vec<ChangingFile>>,
+}
+
+impl Forward {
+    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a while.
+    pub fn new(
+        config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
+    ) -> Result<(Forward, Option<Following>), String> {
+        let upstreams = upstreams(config, servers)?;
+        let has_files = config.to.iter().any(|to| matches!(to, To::File(_)));
+        if upstreams.is_empty() {
+            // CoreDNS starts, too: the file may name some later.
+            tracing::warn!(plugin = "forward", zone = %config.from, "no file names a server; queries fail until one does");
+        }
+        let counts = Box::new(servers.tallies().clone());
+        let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
+        let following = has_files.then(|| {
+            let files = config.to.iter().filter_map(|to| match to {
+                To::File(path) => {
+                    let mut file = ChangingFile::new(path.clone());
+                    // What it holds now is known.
+                    let _ = file.open_if_changed();
+                    Some(file)
+                }
+                _ => None,
+            });
+            let files = Mutex::new(files.collect());
+            Following { config: config.clone(), servers: servers.clone(), group: group.clone(), files }
+        });
+        let Config { from, except, next, next_on_nodata, .. } = config.clone();
+        Ok((Forward { from, except, group, next, next_on_nodata, has_next }, following))
+    }
+
+    /// Whether a name is forwarded here (CoreDNS `Forward.match`).
+    fn takes(&self, question: &Question) -> bool {
+        let (name, from) = (question.name(), self.from.as_name());
+        if !from.is_root() && !name.is_within(from) {
+            return false;
+        }
+        self.except.is_empty()
+            || name.eq_ignore_case(from)
+            || !self.except.iter().any(|except| name.is_within(except.as_name()))
+    }
+}
+
+impl Plugin for Forward {
+    fn name(&self) -> &'static str {
+        "forward"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if !self.takes(exchange.question()) {
+            return Step::Next;
+        }
+        let stream = exchange.client.transport == ClientTransport::Tcp;
+        let authentic = exchange.state.authentic;
+        match self.group.begin(stream, exchange.now) {
+            Ok(course) => Step::Later(Later::Ask(Ask { course, authentic })),
+            Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
+        }
+    }
+
+    fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), Error>) -> Step {
+        match outcome {
+            Ok(()) => {
+                let reply = &exchange.state.reply;
+                let is_nodata = self.next_on_nodata && reply.rcode == Rcode::NOERROR && !reply.has_answer();
+                if self.has_next && (is_nodata || self.next.contains(&reply.rcode)) {
+                    exchange.state.reply.clear();
+                    return Step::Next;
+                }
+                Step::Answered
+            }
+            Err(error @ Error::Unsupported(_)) => exchange.fail(Rcode::NOTIMP, Failure::Upstream(error)),
+            Err(error) => exchange.fail(Rcode::SERVFAIL, Failure::Upstream(error)),
+        }
+    }
+}
+
+impl Following {
+    /// Looks whether a file has changed, and asks the servers that it names now. A file that is gone names those that it
+    /// named before.
+    pub fn refresh(&self) {
+        let changed = |file: &mut ChangingFile| file.open_if_changed().is_ok_and(|changed| changed.is_some());
+        // Each is looked at, so that none is news the next time.
+        let changes = self.files.lock().iter_mut().map(changed).filter(|&changed| changed).count();
+        if changes == 0 {
+            return;
+        }
+        match upstreams(&self.config, &self.servers) {
+            Ok(upstreams) => {
+                let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
+                tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
+                self.group.replace(upstreams);
+            }
+            Err(error) => tracing::warn!(plugin = "forward", %error, "the servers stay as they are"),
+        }
+    }
+}
+
+/// The servers of a stanza, each once.
+fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, String> {
+    let mut targets: Vec<Target> = Vec::new();
+    for to in &config.to {
+        let found = match to {
+            To::Server(target) => vec![target.clone()],
+            To::File(path) => {
+                address::name_servers(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?
+            }
+            To::Host { name, port, transport, server_name } => resolve::addresses(name, &config.resolvers)?
+                .into_iter()
+                .map(|ip| Target {
+                    address: (ip, *port).into(),
+                    transport: *transport,
+                    server_name: server_name.clone(),
+                })
+                .collect(),
+        };
+        for target in found {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+    }
+    let upstream = |target: &Target| {
+        let server_name = target.server_name.clone().or_else(|| config.trust.server_name.clone());
+        servers.server(&Server {
+            address: target.address,
+            transport: target.transport,
+            source: config.source.filter(|source| source.is_ipv4() == target.address.is_ipv4()),
+            keeping: config.keeping,
+            check: config.check.clone(),
+            trust: Trust { server_name, ..config.trust.clone() },
+            get: config.get,
+        })
+    };
+    targets.iter().map(upstream).collect()
+}
