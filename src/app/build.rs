@@ -17,7 +17,7 @@ use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::Refused;
 use crate::plugins::{
-    Setting, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, minimal, nsid, whoami,
+    Setting, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, loops, minimal, nsid, whoami,
 };
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -73,6 +73,8 @@ pub struct Built {
     pub chores: Vec<Chore>,
     /// What an operator sees.
     pub operations: Operations,
+    /// What looks for loops, and the listener that it asks.
+    pub loops: Vec<(Arc<loops::Watch>, usize)>,
 }
 
 /// One socket, UDP and TCP.
@@ -119,12 +121,14 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let binds = listen_addresses(configuration, port, &world.interfaces, diagnostics);
     let indexes = Indexes::of(configuration);
     let (mut chores, mut operations, mut enabled) = (Vec::new(), Operations::default(), Vec::new());
+    let mut loops = Vec::new();
     let mut sockets: Vec<Socket> = Vec::new();
     let mut socket_of: HashMap<(Option<Address>, u16), usize> = HashMap::new();
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let (plan, counted_at) = maker.plan(&mut chores, diagnostics);
+        let mut watch = None;
+        let (plan, counted_at) = maker.plan(&mut chores, &mut watch, diagnostics);
         operations.add(block, &plan, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
         let other_classes = block.settings.iter().any(wants_all);
@@ -149,6 +153,8 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     plan = world.metrics.counted(&plan, counted_at, &server, &zones);
                     enabled.extend(operations::enabled(&plan, &server, &zones));
                 }
+                // One socket is enough: what is forwarded comes back whoever has asked.
+                loops.extend(watch.take().map(|watch| (watch, at)));
                 sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan });
                 sockets[at].other_classes |= other_classes;
             }
@@ -167,7 +173,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         Listener { address, port, zones, chains: Arc::new(chains) }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
-    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores, operations }
+    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores, operations, loops }
 }
 
 /// A socket in the making.
@@ -199,12 +205,21 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// The plugins of the block, and where among them *prometheus* belongs, which is another one on each socket.
-    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> (Plan, Option<usize>) {
+    fn plan(
+        &self, chores: &mut Vec<Chore>, watch: &mut Option<Arc<loops::Watch>>, diagnostics: &mut Diagnostics,
+    ) -> (Plan, Option<usize>) {
         let (mut plugins, mut metadata, mut counted_at) = (Vec::new(), None, None);
         for setting in &self.block.settings {
             match setting {
                 Setting::Metadata(config) => metadata = Some(config.zones.clone()),
                 Setting::Prometheus(_) => counted_at = Some(plugins.len()),
+                Setting::Loop => {
+                    let zone =
+                        self.block.keys.first().map_or(crate::wire::Name::ROOT.to_owned(), |key| key.zone.clone());
+                    let (plugin, watches) = loops::Loop::new(zone);
+                    plugins.push(Arc::new(plugin) as Arc<dyn Plugin>);
+                    *watch = Some(watches);
+                }
                 _ => {}
             }
             match self.plugins(setting, chores) {
@@ -249,8 +264,8 @@ impl Maker<'_> {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
-            // It makes several.
-            Setting::Forward(_) => return Ok(None),
+            // These are made elsewhere.
+            Setting::Forward(_) | Setting::Loop => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

@@ -10,6 +10,7 @@ pub mod configuration;
 mod follow;
 mod machine;
 pub mod operations;
+mod probe;
 mod run;
 mod signals;
 

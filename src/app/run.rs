@@ -17,6 +17,7 @@ use super::args::{Args, ArgsError, Task};
 use super::build::{self, Built, Chore, Listener, World, build};
 use super::follow::follow;
 use super::operations::{Metrics, Running};
+use super::probe::probe;
 use super::signals::{End, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
@@ -180,7 +181,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
     };
     let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
-    let Built { listeners, indexes, debug, chores, operations } = built;
+    let Built { listeners, indexes, debug, chores, operations, loops } = built;
     // Before anything that takes time: the process lives, and it is not ready.
     let operations = operations.start(&pages, &world.metrics)?;
     let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
@@ -200,6 +201,9 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let server = Server::start(specs.collect(), options)?;
     let counts = server.counter();
     metrics::register(&world.metrics.registry, metrics::number(&table::PANICS, move || counts().panics as f64));
+    for (watch, listener) in loops {
+        runtime.spawn(probe(watch, server.local_addresses()[listener], logger.clone()));
+    }
     operations.serving();
     announce(args, logger, &listeners, server.local_addresses());
 

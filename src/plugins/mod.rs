@@ -19,6 +19,7 @@ pub mod kubernetes;
 pub mod loadbalance;
 pub mod local;
 pub mod log;
+pub mod loops;
 pub mod metadata;
 pub mod minimal;
 pub mod nsid;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Context, any, bind, bufsize, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local, log,
-    metadata, minimal, nsid, prometheus, ready, root, whoami,
+    loops, metadata, minimal, nsid, prometheus, ready, root, whoami,
 };
 use crate::corefile::Directive;
 
@@ -60,6 +60,8 @@ pub enum Setting {
     Hosts(hosts::Config),
     /// *kubernetes*.
     Kubernetes(Box<kubernetes::Config>),
+    /// *loop*.
+    Loop,
     /// *forward*: its stanzas.
     Forward(Vec<forward::Config>),
     /// *whoami*.
@@ -138,7 +140,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("auto"),
     planned("secondary"),
     planned("etcd"),
-    planned("loop"),
+    once("loop", |stanzas, context| loops::parse(stanzas, context).map(|()| Setting::Loop)),
     built("forward", |stanzas, context| forward::parse(stanzas, context).map(Setting::Forward)),
     planned("grpc"),
     planned("erratic"),

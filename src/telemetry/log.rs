@@ -44,6 +44,8 @@ pub enum Severity {
     Warning,
     /// Something failed.
     Error,
+    /// The program ends for it.
+    Fatal,
 }
 
 impl Severity {
@@ -54,6 +56,7 @@ impl Severity {
             Severity::Info => "INFO",
             Severity::Warning => "WARNING",
             Severity::Error => "ERROR",
+            Severity::Fatal => "FATAL",
         }
     }
 
