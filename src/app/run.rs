@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::{Handle, Runtime};
@@ -239,7 +239,9 @@ fn surroundings(runtime: &Handle) -> Surroundings {
             });
         }
     };
-    Surroundings { spawner: Arc::new(spawner), ..Surroundings::default() }
+    // What waits so runs on a runtime.
+    let timer = |time| -> BoxFuture<()> { Box::pin(tokio::time::sleep(time)) };
+    Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
 }
 
 /// A place among what runs that no client waits for; free again when dropped.

@@ -1,7 +1,7 @@
 //! The chains of one listener: which plan serves which zone, and the way from a query to its reply.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::later::{BoxFuture, Pending};
 use super::plan::{Outcome, Plan};
@@ -31,19 +31,22 @@ pub struct Chains {
     surroundings: Surroundings,
 }
 
-/// What a chain needs of the process that it runs in: its clock, and somebody who runs what no client waits for.
+/// What a chain needs of the process that it runs in: its clock, a timer, and somebody who runs what no client waits for.
 #[derive(Clone)]
 pub struct Surroundings {
     /// The time.
     pub clock: Arc<dyn Fn() -> Instant + Send + Sync>,
     /// Runs a future, or drops it where too many run.
     pub spawner: Arc<dyn Fn(BoxFuture<()>) + Send + Sync>,
+    /// Waits so long. Its futures end where the chain's own are run.
+    pub timer: Arc<dyn Fn(Duration) -> BoxFuture<()> + Send + Sync>,
 }
 
 impl Default for Surroundings {
-    /// The machine's clock, and nobody.
+    /// The machine's clock, and nobody; waiting has no end.
     fn default() -> Surroundings {
-        Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop) }
+        let never: fn(Duration) -> BoxFuture<()> = |_| Box::pin(std::future::pending());
+        Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never) }
     }
 }
 
@@ -52,8 +55,14 @@ impl Surroundings {
         (self.clock)()
     }
 
-    pub(super) fn spawn(&self, future: BoxFuture<()>) {
+    /// Lets a future run beside the answers. Where too many run already it is dropped.
+    pub fn spawn(&self, future: BoxFuture<()>) {
         (self.spawner)(future);
+    }
+
+    /// Waits so long.
+    pub fn sleep(&self, time: Duration) -> BoxFuture<()> {
+        (self.timer)(time)
     }
 }
 
@@ -140,9 +149,9 @@ impl Chains {
             }
         };
         let plan = &self.plans[block];
-        let (depth, from) = (0, 0);
+        let (depth, refresher) = (0, None);
         let mut exchange =
-            Exchange { query, client, now, started: now, state, depth, from, at: 0, chains: self, plan, block };
+            Exchange { query, client, now, started: now, state, depth, refresher, at: 0, chains: self, plan, block };
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Silent => Answer::Silent,
@@ -157,8 +166,9 @@ impl Chains {
         match self.select(query) {
             Ok(block) => {
                 let plan = &self.plans[block];
-                let (from, at, chains) = (0, 0, self);
-                Exchange { query, client, now, started: now, state, depth, from, at, chains, plan, block }.respond()
+                let (refresher, at, chains) = (None, 0, self);
+                Exchange { query, client, now, started: now, state, depth, refresher, at, chains, plan, block }
+                    .respond()
             }
             Err(rcode) => {
                 state.reply.rcode = rcode;

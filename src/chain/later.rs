@@ -9,7 +9,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::plan::{Outcome, Resume};
-use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, State};
+use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, State, Transport};
 use crate::upstream::{self, Course};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -63,8 +63,8 @@ pub struct Asked {
     /// When it was read.
     started: Instant,
     depth: u8,
-    /// The first plugin that it concerns.
-    from: usize,
+    /// The plugin that refreshes, if one does.
+    refresher: Option<usize>,
     chains: Arc<Chains>,
     /// The block that answers it.
     block: usize,
@@ -94,7 +94,7 @@ impl Exchange<'_> {
             client: self.client,
             started: self.started,
             depth: self.depth,
-            from: self.from,
+            refresher: self.refresher,
             chains: self.chains.clone(),
             block,
             state,
@@ -186,9 +186,10 @@ impl Asked {
     }
 
     fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
-        let Asked { client, started, depth, from, chains, block, .. } = self;
-        let (client, started, depth, from, plan) = (*client, *started, *depth, *from, &chains.plans[*block]);
-        Exchange { query, client, now, started, state, depth, from, at: from, chains, plan, block: *block }
+        let Asked { client, started, depth, refresher, chains, block, .. } = self;
+        let (client, started, depth, refresher, block) = (*client, *started, *depth, *refresher, *block);
+        let (at, plan) = (refresher.unwrap_or(0), &chains.plans[block]);
+        Exchange { query, client, now, started, state, depth, refresher, at, chains, plan, block }
     }
 }
 
@@ -224,13 +225,13 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 }
 
 /// Asks the plugins behind the one at work again. See [`Exchange::refresh`].
-pub(super) fn refresh(exchange: &Exchange<'_>) -> BoxFuture<State> {
-    let mut state = State::default();
-    let (from, plan) = (exchange.at, exchange.plan);
-    let Exchange { query, client, now, chains, block, .. } = *exchange;
+pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
+    let mut state = State { authentic: exchange.state.authentic, ..State::default() };
+    let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
+    let Exchange { query, now, at, chains, plan, block, .. } = *exchange;
     let depth = exchange.depth.max(1);
     let mut inner =
-        Exchange { query, client, now, started: now, state: &mut state, depth, from, at: from, chains, plan, block };
+        Exchange { query, client, now, started: now, state: &mut state, depth, refresher, at, chains, plan, block };
     match plan.behind(&mut inner) {
         Outcome::Answered => Box::pin(std::future::ready(state)),
         Outcome::Drop => Box::pin(std::future::ready(failed())),

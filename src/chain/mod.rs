@@ -147,10 +147,25 @@ pub struct State {
     pub failure: Option<Failure>,
     /// The reply is nothing but a code that a plugin gave up with, and that the server writes for it.
     pub bare: bool,
-    /// A plugin wants to know of what other servers say whether it is authentic.
+    /// Where the reply comes from, as far as a cache must know.
+    pub origin: Origin,
+    /// Who asks another server asks whether the answer is authentic, too, whatever the client wants to know (RFC 6840
+    /// 5.7): a cache keeps it for others.
     pub authentic: bool,
     /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
     pub scratch: Vec<u64>,
+}
+
+/// Where a reply comes from, as far as a cache must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A plugin made it, or another server; it may be kept.
+    #[default]
+    Made,
+    /// It is as new as the last event of the cluster, which a kept one would not be.
+    Live,
+    /// A cache has had it.
+    Kept,
 }
 
 impl State {
@@ -159,6 +174,7 @@ impl State {
         self.reply.clear();
         self.failure = None;
         self.bare = false;
+        self.origin = Origin::Made;
         self.authentic = false;
         // An unusual answer must not hold memory for ever.
         self.scratch.clear();
@@ -180,8 +196,8 @@ pub struct Exchange<'a> {
     pub state: &'a mut State,
     /// How many inner look-ups this one is in; 0 for a query from outside.
     pub(crate) depth: u8,
-    /// The first plugin that it concerns: all of them but for a refresh.
-    pub(crate) from: usize,
+    /// The plugin that has asked for this refresh, if it is one; those before it are not concerned.
+    pub(crate) refresher: Option<usize>,
     /// The plugin at work.
     pub(crate) at: usize,
     /// The chains of this listener, for inner look-ups.
@@ -228,19 +244,25 @@ impl<'a> Exchange<'a> {
     }
 
     /// Asks the plugins behind the one at work once more, for this one alone, whose `reply` is shown what comes. No client
-    /// gets it, nor is it logged or counted. To be awaited, or given to [`Exchange::spawn`].
-    pub fn refresh(&self) -> later::BoxFuture<State> {
-        later::refresh(self)
+    /// gets it, nor is it logged or counted. To be awaited, or given to [`Exchange::spawn`]. They are told that the query
+    /// came over this transport.
+    pub fn refresh(&self, transport: Transport) -> later::BoxFuture<State> {
+        later::refresh(self, transport)
     }
 
     /// Whether this is a refresh that the plugin at work has asked for, and no client waits for the reply.
     pub fn is_refresh(&self) -> bool {
-        self.from > 0 && self.from == self.at
+        self.refresher == Some(self.at)
     }
 
     /// Lets a future run beside the answers. Where too many run already it is dropped.
     pub fn spawn(&self, future: later::BoxFuture<()>) {
-        self.chains.surroundings().spawn(future);
+        self.surroundings().spawn(future);
+    }
+
+    /// What there is around the chains, for a future of a plugin.
+    pub fn surroundings(&self) -> &Surroundings {
+        self.chains.surroundings()
     }
 
     /// Whether *metadata* is on in this plan.

@@ -107,9 +107,9 @@ impl Plan {
         outcome
     }
 
-    /// Asks the plugins behind the one that the exchange starts at, and shows that one the reply.
+    /// Asks the plugins behind the one that refreshes, and shows that one the reply.
     pub(super) fn behind(&self, exchange: &mut Exchange<'_>) -> Outcome {
-        self.queries(exchange.from + 1, exchange)
+        self.queries(exchange.refresher.map_or(0, |refresher| refresher + 1), exchange)
     }
 
     /// Tells every plugin what was sent, last to first, so that *log* writes before *errors*, as in CoreDNS.
@@ -157,7 +157,7 @@ impl Plan {
 
     /// Shows the reply to the plugins before `end` that the query concerns, last to first.
     fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.from).rev() {
+        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.refresher.unwrap_or(0)).rev() {
             exchange.at = at;
             if let Some(later) = plugin.reply(exchange) {
                 return Outcome::Later { at: Resume::Reply(at), later };

@@ -17,7 +17,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::chain::{Exchange, Fallthrough, Later, Plugin, Step};
+use crate::chain::{Exchange, Fallthrough, Later, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
@@ -120,7 +120,12 @@ impl Plugin for Kubernetes {
         let question = exchange.question();
         let Some(zone) = self.stanza.zone_of(question) else { return Step::Next };
         let said = self.stanza.say(exchange, question, zone);
-        self.stanza.conclude(exchange.reply(), question, zone, said)
+        let step = self.stanza.conclude(exchange.reply(), question, zone, said);
+        if !matches!(step, Step::Next) {
+            // What is said of the cluster is never older than its last event.
+            exchange.state.origin = Origin::Live;
+        }
+        step
     }
 
     fn unready(&self) -> Option<String> {

@@ -82,6 +82,7 @@ impl Inside {
         let surroundings = Surroundings {
             clock: Arc::new(move || clock.now()),
             spawner: Arc::new(move |future| waiting.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
+            ..Surroundings::default()
         };
         let (logger_of_world, debug) = (logger.clone(), debug_of_world);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
