@@ -13,6 +13,7 @@ use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
+use crate::plugins::cache::Memory;
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::Refused;
@@ -127,8 +128,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let mut watch = None;
-        let (plan, counted_at) = maker.plan(&mut chores, &mut watch, diagnostics);
+        let Planned { plan, counted_at, cached, mut watch } = maker.plan(&mut chores, diagnostics);
         operations.add(block, &plan, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
         let other_classes = block.settings.iter().any(wants_all);
@@ -147,9 +147,13 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     sockets.push(Socket { address, port, blocks: Vec::new(), other_classes: false });
                     sockets.len() - 1
                 });
+                let server = operations::server_name(address, port);
                 let mut plan = plan.clone();
+                // *cache* stands behind *prometheus*, so that it does not move it.
+                if let Some((cached_at, memory)) = &cached {
+                    plan = world.metrics.cached(&plan, *cached_at, &server, memory);
+                }
                 if let Some(counted_at) = counted_at {
-                    let server = operations::server_name(address, port);
                     plan = world.metrics.counted(&plan, counted_at, &server, &zones);
                     enabled.extend(operations::enabled(&plan, &server, &zones));
                 }
@@ -192,6 +196,17 @@ fn bound(block: &Block, interfaces: &[Interface], diagnostics: &mut Diagnostics)
     })
 }
 
+/// The plugins of a block, but for those that are another one on each socket, and where they belong.
+struct Planned {
+    plan: Plan,
+    /// Where *prometheus* does.
+    counted_at: Option<usize>,
+    /// Where *cache* does, and what it keeps.
+    cached: Option<(usize, Arc<Memory>)>,
+    /// What *loop* waits for.
+    watch: Option<Arc<loops::Watch>>,
+}
+
 /// What the plugins of a block are made from.
 struct Maker<'a> {
     block: &'a Block,
@@ -204,11 +219,10 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The plugins of the block, and where among them *prometheus* belongs, which is another one on each socket.
-    fn plan(
-        &self, chores: &mut Vec<Chore>, watch: &mut Option<Arc<loops::Watch>>, diagnostics: &mut Diagnostics,
-    ) -> (Plan, Option<usize>) {
-        let (mut plugins, mut metadata, mut counted_at) = (Vec::new(), None, None);
+    /// The plugins of the block.
+    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Planned {
+        let (mut plugins, mut metadata) = (Vec::new(), None);
+        let (mut counted_at, mut cached, mut watch) = (None, None, None);
         for setting in &self.block.settings {
             match setting {
                 Setting::Metadata(config) => metadata = Some(config.zones.clone()),
@@ -218,7 +232,10 @@ impl Maker<'_> {
                         self.block.keys.first().map_or(crate::wire::Name::ROOT.to_owned(), |key| key.zone.clone());
                     let (plugin, watches) = loops::Loop::new(zone);
                     plugins.push(Arc::new(plugin) as Arc<dyn Plugin>);
-                    *watch = Some(watches);
+                    watch = Some(watches);
+                }
+                Setting::Cache(config) => {
+                    cached = Some((plugins.len(), Arc::new(Memory::new(config.as_ref().clone()))));
                 }
                 _ => {}
             }
@@ -234,7 +251,7 @@ impl Maker<'_> {
         if let Some(zones) = metadata {
             plan = plan.with_metadata(zones);
         }
-        (plan, counted_at)
+        Planned { plan, counted_at, cached, watch }
     }
 
     /// The plugins of a directive; else why not: the directive and the mistake.
@@ -265,7 +282,7 @@ impl Maker<'_> {
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
-            Setting::Forward(_) | Setting::Loop => return Ok(None),
+            Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

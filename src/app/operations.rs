@@ -23,6 +23,7 @@ use crate::chain::Plan;
 use crate::listen;
 use crate::plugins::Setting;
 use crate::plugins::bind::Address;
+use crate::plugins::cache::{Cache, Caches, Memory};
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
@@ -50,6 +51,8 @@ pub struct Metrics {
     pub queries: Arc<Queries>,
     /// Counts of exchanges with other servers.
     pub tallies: Arc<Tallies>,
+    /// Counts of caches.
+    pub caches: Arc<Caches>,
     health_duration: Histogram,
     health_failures: IntCounter,
 }
@@ -63,9 +66,13 @@ impl Default for Metrics {
         let tallies = Arc::new(Tallies::default());
         let told = tallies.clone();
         metrics::register(&registry, Observed::new(Tallies::METRICS, move || told.families()));
+        let caches = Arc::new(Caches::default());
+        let collected = caches.clone();
+        metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
         Metrics {
             queries,
             tallies,
+            caches,
             health_duration: table::HEALTH_DURATION.histogram(&registry),
             health_failures: table::HEALTH_FAILURES.counter(&registry),
             registry,
@@ -78,6 +85,12 @@ impl Metrics {
     pub fn counted(&self, plan: &Plan, at: usize, server: &str, zones: &[NameBuf]) -> Plan {
         let behind = plan.plugins().get(at).map_or("", |plugin| plugin.name());
         plan.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
+    }
+
+    /// A block's plan on a socket with *cache* in it, as its `at`th plugin.
+    pub fn cached(&self, plan: &Plan, at: usize, server: &str, memory: &Arc<Memory>) -> Plan {
+        let counts = memory.counts(&self.caches, server);
+        plan.clone().with_plugin(at, Arc::new(Cache::new(memory.clone(), counts)))
     }
 }
 

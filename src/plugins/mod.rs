@@ -7,6 +7,7 @@
 pub mod any;
 pub mod bind;
 pub mod bufsize;
+pub mod cache;
 mod changing;
 pub mod chaos;
 pub mod debug;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local, log,
+    Context, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local, log,
     loops, metadata, minimal, nsid, prometheus, ready, root, whoami,
 };
 use crate::corefile::Directive;
@@ -54,6 +54,8 @@ pub enum Setting {
     Chaos(chaos::Config),
     /// *loadbalance*.
     Loadbalance(loadbalance::Config),
+    /// *cache*.
+    Cache(Box<cache::Config>),
     /// *minimal*.
     Minimal,
     /// *hosts*.
@@ -120,7 +122,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("rewrite"),
     planned("autopath"),
     planned("acl"),
-    planned("cache"),
+    once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),
     planned("header"),
     planned("dnssec"),
     planned("tls"),

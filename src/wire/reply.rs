@@ -315,6 +315,16 @@ impl Reply {
         a.tail == b.tail && self.prefix(a) == self.prefix(b)
     }
 
+    /// Whether two names of this reply are the same as DNS means it (RFC 4343), for whom `question` is the question's
+    /// name.
+    pub fn same_name_in_any_case(&self, a: NameRef, b: NameRef, question: Name<'_>) -> bool {
+        let tail = |name: NameRef| name.tail().map_or(&[0][..], |tail| &question.as_wire()[usize::from(tail)..]);
+        let octets = |name| self.prefix(name).iter().chain(tail(name)).map(u8::to_ascii_lowercase);
+        let len = |name| self.prefix(name).len() + tail(name).len();
+        // Length octets are below `A`, so folding them changes nothing.
+        a == b || len(a) == len(b) && octets(a).eq(octets(b))
+    }
+
     /// The name of these labels (wire form, no final zero) and this tail, where it is some record's data already.
     pub fn data_name(&self, labels: &[&[u8]], tail: Option<u8>) -> Option<NameRef> {
         let len: usize = labels.iter().map(|part| part.len()).sum();

@@ -173,6 +173,42 @@ pub const API_ERRORS: Metric = counter(
 /// Objects that are of no use.
 pub const BAD_OBJECTS: Metric =
     counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
+/// Items of caches.
+pub const CACHE_ENTRIES: Metric =
+    gauge("coredns_cache_entries", "The number of elements in the cache.", &["server", "type", "view", "zones"]);
+/// Queries that came to a cache.
+pub const CACHE_REQUESTS: Metric =
+    counter("coredns_cache_requests_total", "The count of cache requests.", &["server", "view", "zones"]);
+/// Those that it had an item for.
+pub const CACHE_HITS: Metric =
+    counter("coredns_cache_hits_total", "The count of cache hits.", &["server", "type", "view", "zones"]);
+/// Those that it had none for.
+pub const CACHE_MISSES: Metric = counter(
+    "coredns_cache_misses_total",
+    "The count of cache misses. Deprecated, derive misses from cache hits/requests counters.",
+    &["server", "view", "zones"],
+);
+/// Items that were refreshed beside the answers.
+pub const CACHE_PREFETCHES: Metric = counter(
+    "coredns_cache_prefetch_total",
+    "The number of times the cache has prefetched a cached item.",
+    &["server", "view", "zones"],
+);
+/// Replies that could not be kept.
+pub const CACHE_DROPS: Metric = counter(
+    "coredns_cache_drops_total",
+    "The number responses that are not cached, because the reply is malformed.",
+    &["server", "view", "zones"],
+);
+/// Answers from items that had ended.
+pub const CACHE_SERVED_STALE: Metric = counter(
+    "coredns_cache_served_stale_total",
+    "The number of requests served from stale cache entries.",
+    &["server", "view", "zones"],
+);
+/// Items that had to make room.
+pub const CACHE_EVICTIONS: Metric =
+    counter("coredns_cache_evictions_total", "The count of cache evictions.", &["server", "type", "view", "zones"]);
 
 /// How long other servers took.
 pub const PROXY_DURATION: Metric = histogram(
@@ -276,6 +312,14 @@ mod tests {
         &FORWARD_REJECTS,
         &FORWARD_SHED,
         &FORWARD_DROPPED,
+        &CACHE_ENTRIES,
+        &CACHE_REQUESTS,
+        &CACHE_HITS,
+        &CACHE_MISSES,
+        &CACHE_PREFETCHES,
+        &CACHE_DROPS,
+        &CACHE_SERVED_STALE,
+        &CACHE_EVICTIONS,
     ];
 
     #[test]
