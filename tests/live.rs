@@ -33,6 +33,8 @@ mod marker;
 mod objects;
 #[path = "live/outages.rs"]
 mod outages;
+#[path = "live/outside.rs"]
+mod outside;
 #[path = "live/parts.rs"]
 mod parts;
 #[path = "live/patience.rs"]
@@ -43,6 +45,8 @@ mod ports;
 mod process;
 #[path = "live/questions.rs"]
 mod questions;
+#[path = "live/resolvers.rs"]
+mod resolvers;
 #[path = "live/server.rs"]
 mod server;
 #[path = "live/shared.rs"]
@@ -78,9 +82,10 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests()].into_iter().flatten().collect(),
+        outside::tests(),
     ];
     let tests = in_turn(groups);
-    let missing = parts::missing();
+    let missing = parts::missing().or_else(resolvers::missing);
     let trials = tests.into_iter().map(|test| match missing.clone() {
         None => Trial::test(test.name, test.run),
         Some(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
@@ -95,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 /// One of each group after the other, so that the first to run belong to different clusters.
-fn in_turn(groups: [Vec<Test>; 3]) -> Vec<Test> {
+fn in_turn(groups: [Vec<Test>; 4]) -> Vec<Test> {
     let mut groups = groups.map(Vec::into_iter);
     let mut tests = Vec::new();
     loop {

@@ -53,6 +53,8 @@ pub(super) struct Secure {
     keeping: Keeping,
     server_name: ServerName<'static>,
     config: ClientConfig,
+    /// What runs connections; they end with it.
+    provider: TokioRuntimeProvider,
     runtime: Handle,
     tally: Arc<Tally>,
     places: Semaphore,
@@ -86,6 +88,7 @@ impl Secure {
             keeping: *keeping,
             server_name,
             config: client_config(trust)?,
+            provider: TokioRuntimeProvider::new(),
             runtime,
             tally,
             places: Semaphore::new(MOST),
@@ -195,7 +198,7 @@ impl Secure {
     }
 
     async fn connect(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
-        let (provider, source) = (TokioRuntimeProvider::new(), self.source.map(|ip| SocketAddr::new(ip, 0)));
+        let (provider, source) = (self.provider.clone(), self.source.map(|ip| SocketAddr::new(ip, 0)));
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
             Transport::Https => {

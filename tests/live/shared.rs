@@ -62,7 +62,7 @@ pub fn end(failed: bool) {
 }
 
 /// The folder of this run.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     all().join(std::process::id().to_string())
 }
 

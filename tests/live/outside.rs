@@ -1,0 +1,294 @@
+//! Names outside the cluster: the same answers as CoreDNS with the same upstream, and what becomes of queries when an
+//! upstream is killed, stopped, restarted or loses packets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clusterdns::wire::Type;
+use libtest_mimic::Failed;
+
+use super::Test;
+use super::ask::{Answer, Question, ask, ask_all};
+use super::certificates::Authority;
+use super::patience::SOON;
+use super::resolvers::{Lossy, NAMES, Resolver, TYPES};
+use super::server::{Server, Software};
+use super::{ports, shared};
+
+/// Corefiles for both, with `UP` for the upstream.
+const COREFILES: &[(&str, &str)] = &[
+    ("forward", "    forward . UP\n"),
+    ("forward and cache", "    forward . UP\n    cache 30\n"),
+    ("long cache", "    forward . UP\n    cache\n"),
+    ("loadbalance, minimal and cache", "    forward . UP\n    cache 3600\n    loadbalance\n    minimal\n"),
+    ("bufsize", "    bufsize 512\n    forward . UP\n"),
+    ("force_tcp", "    forward . UP {\n        force_tcp\n    }\n    cache 20\n"),
+    ("prefer_udp", "    forward . UP {\n        prefer_udp\n    }\n"),
+    ("except", "    forward . UP {\n        except wild.out.example sub.out.example\n    }\n"),
+    ("a zone", "    forward wild.out.example UP\n    forward out.example UP {\n        policy sequential\n    }\n"),
+    ("next", "    forward . UP {\n        next NXDOMAIN REFUSED\n        next_on_nodata\n    }\n    forward . UP\n"),
+    ("failover", "    forward . UP UP2 {\n        failover REFUSED NXDOMAIN\n        policy sequential\n    }\n"),
+];
+
+pub fn tests() -> Vec<Test> {
+    let mut tests: Vec<Test> = COREFILES
+        .iter()
+        .map(|(name, text)| Test::new(format!("outside: as CoreDNS: {name}"), move || alike(text)))
+        .collect();
+    tests.extend([
+        Test::new("outside: over TLS, HTTPS and QUIC", encrypted),
+        Test::new("outside: an upstream is killed and comes back", killed),
+        Test::new("outside: an upstream is stopped without a word", stopped),
+        Test::new("outside: connections that are kept survive a restart", kept_connections),
+        Test::new("outside: a path loses packets", lossy),
+        Test::new("outside: nobody is there", nobody),
+        Test::new("outside: a server that asks itself ends", looped),
+    ]);
+    tests
+}
+
+/// A folder of a test.
+fn folder() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let folder = shared::folder().join(format!("outside-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// A server with this Corefile's body.
+fn serve(software: Software, body: &str) -> Server {
+    let port = ports::free();
+    let text = format!(".:{port} {{\n    errors\n    bind 127.0.0.1\n{body}}}\n");
+    Server::start(software, &text, port, folder())
+}
+
+fn alike(body: &str) -> Result<(), Failed> {
+    let (knot, second) = (Resolver::knot(&folder()), Resolver::knot(&folder()));
+    let body = body.replace("UP2", &second.at.to_string()).replace("UP", &knot.at.to_string());
+    let (ours, theirs) = (serve(Software::Clusterdns, &body), serve(Software::CoreDns, &body));
+    let mut questions = Vec::new();
+    for name in NAMES {
+        for &rtype in TYPES {
+            for (tcp, edns) in
+                [(false, None), (false, Some(1_232)), (false, Some(4_096)), (true, None), (true, Some(512))]
+            {
+                questions.push(Question { tcp, edns, ..Question::new(&format!("{name}out.example."), rtype) });
+            }
+        }
+    }
+    questions.push(Question::new("elsewhere.test.", Type::A));
+    questions.push(Question::new("localhost.", Type::A));
+    // The second time answers come out of a cache, where there is one.
+    for time in ["first", "second"] {
+        let (ours, theirs) = (ask_all(ours.at, &questions), ask_all(theirs.at, &questions));
+        let different =
+            questions.iter().zip(ours.iter().zip(&theirs)).filter(|(_, (ours, theirs))| !same(ours, theirs));
+        let shown: Vec<String> = different
+            .map(|(question, (ours, theirs))| {
+                let text = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::to_string);
+                format!("{question}\n    ours: {}\n    CoreDNS: {}\n", text(ours), text(theirs))
+            })
+            .collect();
+        if !shown.is_empty() {
+            let first: String = shown.iter().take(12).cloned().collect();
+            return Err(format!("{time} time: {} of {} differ\n{first}", shown.len(), questions.len()).into());
+        }
+        let answered = ours.iter().flatten().filter(|answer| !answer.sections[0].is_empty()).count();
+        assert!(answered > 50, "only {answered} have an answer");
+    }
+    Ok(())
+}
+
+/// Whether two answers are the same but for a second or two of a TTL that runs down.
+fn same(ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
+    let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
+    ours.head == theirs.head
+        && ours.sections.iter().zip(&theirs.sections).all(|(ours, theirs)| {
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same_line(ours, theirs))
+        })
+}
+
+/// `OWNER TTL TYPE DATA`. Letter case of names in data is as each has it: compression takes a name for another's.
+fn same_line(ours: &str, theirs: &str) -> bool {
+    let parts = |line: &str| -> Option<(String, i64, String)> {
+        let (owner, rest) = line.split_once(' ')?;
+        let (ttl, data) = rest.split_once(' ')?;
+        Some((owner.to_lowercase(), ttl.parse().ok()?, data.to_lowercase()))
+    };
+    match (parts(ours), parts(theirs)) {
+        (Some(ours), Some(theirs)) => ours.0 == theirs.0 && ours.2 == theirs.2 && (ours.1 - theirs.1).abs() <= 2,
+        _ => ours == theirs,
+    }
+}
+
+fn encrypted() -> Result<(), Failed> {
+    let (folder, authority) = (folder(), Authority::new("resolvers"));
+    let knot = Resolver::knot(&folder);
+    let (_unbound, tls, https) = Resolver::unbound(&folder, knot.at, &authority);
+    let trusted = folder.join("authority.crt");
+    std::fs::write(&trusted, authority.pem()).expect("a file");
+    // CoreDNS serves DNS over QUIC, and asks Knot.
+    let (files, quic) = (authority.server(&folder, "quic"), ports::free());
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    let text =
+        format!("quic://.:{quic} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n    forward . {}\n}}\n", knot.at);
+    let _quic = Server::launch(Software::CoreDns, &text, quic, self::folder());
+    let trusted = trusted.display();
+    for (name, to, lines) in [
+        ("TLS by address", format!("tls://{tls}"), String::new()),
+        ("TLS by name", format!("tls://{tls}"), "        tls_servername localhost\n".to_owned()),
+        ("HTTPS", format!("https://{https}"), String::new()),
+        ("QUIC", format!("quic://127.0.0.1:{quic}"), "        tls_servername localhost\n".to_owned()),
+    ] {
+        let server =
+            serve(Software::Clusterdns, &format!("    forward . {to} {{\n        tls {trusted}\n{lines}    }}\n"));
+        server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+        for number in 0..20 {
+            server.comes_to(&format!("x{number}.wild.out.example. A"), "NOERROR 192.0.2.11");
+        }
+        let long = Question { tcp: true, ..Question::new("long.out.example.", Type::TXT) };
+        let answer = ask(server.at, &long).ok_or(format!("{name}: silence"))?;
+        assert_eq!(answer.sections[0].len(), 1, "{name}: {answer}");
+    }
+    // Whoever has another certificate, or another name, is not believed.
+    for (to, lines) in [
+        (format!("tls://{tls}"), String::new()),
+        (format!("tls://{tls}"), format!("        tls {trusted}\n        tls_servername other.example\n")),
+        (format!("https://{https}"), String::new()),
+        (format!("quic://127.0.0.1:{quic}"), String::new()),
+    ] {
+        let server = serve(Software::Clusterdns, &format!("    forward . {to} {{\n{lines}    }}\n"));
+        server.comes_to("a.out.example. A", "SERVFAIL");
+    }
+    Ok(())
+}
+
+fn killed() -> Result<(), Failed> {
+    let (mut first, second) = (Resolver::knot(&folder()), Resolver::knot(&folder()));
+    let body = format!("    forward . {} {} {{\n        policy sequential\n    }}\n", first.at, second.at);
+    let server = serve(Software::Clusterdns, &body);
+    server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+    first.kill();
+    // No query fails: a closed port is told at once, and the second is asked.
+    for number in 0..200 {
+        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("silence")?;
+        assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "query {number}");
+    }
+    // One upstream alone, away and back.
+    let alone = serve(Software::Clusterdns, &format!("    forward . {}\n", first.at));
+    alone.comes_to("a.out.example. A", "SERVFAIL");
+    first.restart("a.out.example. A");
+    alone.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+    Ok(())
+}
+
+fn stopped() -> Result<(), Failed> {
+    let (first, second) = (Resolver::knot(&folder()), Resolver::knot(&folder()));
+    let body = format!(
+        "    forward . {} {} {{\n        policy sequential\n        read_timeout 200ms\n    }}\n",
+        first.at, second.at
+    );
+    let server = serve(Software::Clusterdns, &body);
+    server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+    first.signal("STOP");
+    let mut slow = 0;
+    for number in 0..60 {
+        let start = Instant::now();
+        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("silence")?;
+        assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "query {number}");
+        slow += usize::from(start.elapsed() > Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Health checks have found out after the third that failed, some three seconds in.
+    assert!(slow < 60, "the one that is down is asked for ever");
+    first.signal("CONT");
+    server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+    Ok(())
+}
+
+fn kept_connections() -> Result<(), Failed> {
+    let mut knot = Resolver::knot(&folder());
+    let server = serve(Software::Clusterdns, &format!("    forward . {} {{\n        force_tcp\n    }}\n", knot.at));
+    for round in 0..3 {
+        for number in 0..10 {
+            let answer = server.ask(&format!("r{round}-{number}.wild.out.example. A")).ok_or("silence")?;
+            assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "round {round}, query {number}");
+        }
+        knot.kill();
+        knot.restart("a.out.example. A");
+    }
+    Ok(())
+}
+
+fn lossy() -> Result<(), Failed> {
+    let knot = Resolver::knot(&folder());
+    let path = Lossy::to(knot.at, 30);
+    let body = format!(
+        "    forward . {} {{\n        read_timeout 100ms\n        max_connect_attempts 20\n        max_fails 0\n    }}\n",
+        path.at
+    );
+    let server = serve(Software::Clusterdns, &body);
+    let questions: Vec<Question> =
+        (0..500).map(|number| Question::new(&format!("x{number}.wild.out.example."), Type::A)).collect();
+    let answers = ask_all(server.at, &questions);
+    let good = answers.iter().flatten().filter(|answer| answer.brief() == "NOERROR 192.0.2.11").count();
+    assert_eq!(good, 500);
+    Ok(())
+}
+
+fn nobody() -> Result<(), Failed> {
+    let closed = ports::free();
+    let server =
+        serve(Software::Clusterdns, &format!("    forward . 127.0.0.1:{closed} 127.0.0.1:{closed}\n    cache 30\n"));
+    // A host that never answers: of the network for documentation (RFC 5737), by way of a socket that nobody reads.
+    let mute = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let silent: SocketAddr = mute.local_addr().expect("an address");
+    let slow = serve(Software::Clusterdns, &format!("    forward . {silent}\n"));
+    let fast = serve(
+        Software::Clusterdns,
+        &format!("    forward . {silent} {{\n        failfast_all_unhealthy_upstreams\n    }}\n"),
+    );
+    for (server, most) in [(&server, Duration::from_secs(2)), (&slow, Duration::from_millis(5_200))] {
+        let (start, question) = (Instant::now(), Question { tcp: false, ..Question::new("a.out.example.", Type::A) });
+        let answer = patient(server.at, &question).ok_or("silence")?;
+        assert_eq!(answer.brief(), "SERVFAIL");
+        assert!(start.elapsed() <= most, "{:?}", start.elapsed());
+    }
+    // Once checks have failed, no query waits.
+    let deadline = Instant::now() + SOON;
+    loop {
+        let start = Instant::now();
+        let answer = patient(fast.at, &Question::new("a.out.example.", Type::A)).ok_or("silence")?;
+        assert_eq!(answer.brief(), "SERVFAIL");
+        if start.elapsed() < Duration::from_millis(100) {
+            return Ok(());
+        }
+        assert!(Instant::now() < deadline, "queries still wait for an upstream that is down");
+    }
+}
+
+/// Asks and waits up to ten seconds.
+fn patient(at: SocketAddr, question: &Question) -> Option<Answer> {
+    (0..5).find_map(|_| ask(at, question))
+}
+
+fn looped() -> Result<(), Failed> {
+    let (folder, port) = (folder(), ports::free());
+    let text = format!(".:{port} {{\n    errors\n    loop\n    forward . 127.0.0.1:{port}\n}}\n");
+    let mut server = Server::launch(Software::Clusterdns, &text, port, folder);
+    let deadline = Instant::now() + SOON;
+    while server.is_running() {
+        assert!(Instant::now() < deadline, "it still runs:\n{}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = server.log();
+    assert!(log.contains("[FATAL] plugin/loop: Loop (127.0.0.1:"), "{log}");
+    // A server whose upstream leads elsewhere goes on, also when somebody repeats what it probes with.
+    let knot = Resolver::knot(&self::folder());
+    let mut good = serve(Software::Clusterdns, &format!("    loop\n    forward . {}\n", knot.at));
+    good.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
+    assert!(good.is_running());
+    Ok(())
+}
