@@ -172,6 +172,11 @@ impl State {
     /// Makes it as new.
     pub fn clear(&mut self) {
         self.reply.clear();
+        self.forget_all_but_reply();
+    }
+
+    /// Makes it as new, with a reply that has just been read.
+    pub fn forget_all_but_reply(&mut self) {
         self.failure = None;
         self.bare = false;
         self.origin = Origin::Made;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local, log,
-    loops, metadata, minimal, nsid, prometheus, ready, root, whoami,
+    Context, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local,
+    log, loops, metadata, minimal, nsid, prometheus, ready, root, whoami,
 };
 use crate::corefile::Directive;
 

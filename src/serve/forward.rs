@@ -524,7 +524,7 @@ impl Forwarding {
             around.state.clear();
         }
         let state = &mut *around.state;
-        (state.failure, state.bare) = (None, false);
+        state.forget_all_but_reply();
         let answer = catch_unwind(AssertUnwindSafe(|| {
             let query = asked.query()?;
             Some(asked.answered(&query, *at, read, around.now, state, out))
