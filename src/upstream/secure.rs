@@ -44,6 +44,13 @@ pub struct Trust {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+impl Trust {
+    /// Reads the files. An error names the one that is no certificate or key.
+    pub fn check(&self) -> Result<(), String> {
+        client_config(self).map(drop)
+    }
+}
+
 /// The connection to one server.
 pub(super) struct Secure {
     address: SocketAddr,

@@ -43,6 +43,10 @@ impl Forward {
     pub fn new(
         config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
+        if config.trust.authorities.is_some() || config.trust.identity.is_some() {
+            // As CoreDNS does, though only encrypted servers need them.
+            config.trust.check()?;
+        }
         let upstreams = upstreams(config, servers)?;
         let has_files = config.to.iter().any(|to| matches!(to, To::File(_)));
         if upstreams.is_empty() {
