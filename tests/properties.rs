@@ -21,6 +21,7 @@ use support::answers::Subject;
 use support::cluster::{headless, sample, view};
 use support::history::{STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
+use support::upstream::check_upstream_answer;
 use support::{Choices, names};
 
 /// So many cases, or as many as `PROPTEST_CASES` says. Failures are printed with their input, not kept in a file.
@@ -84,6 +85,46 @@ fn mutated_query() -> impl Strategy<Value = Vec<u8>> {
 
 fn transport() -> impl Strategy<Value = Transport> {
     prop_oneof![Just(Transport::Udp), Just(Transport::Tcp)]
+}
+
+/// A record of an answer: an owner that points somewhere, and data that may be of its type or not.
+fn upstream_record() -> impl Strategy<Value = Vec<u8>> {
+    let owner = prop_oneof![
+        Just(vec![0xc0, 12]),
+        (12_u8..80).prop_map(|at| vec![0xc0, at]),
+        vec(b'a'..=b'z', 1..20).prop_map(|label| [&[label.len() as u8][..], &label, &[0]].concat()),
+        vec(any::<u8>(), 1..4),
+    ];
+    let rtype = proptest::sample::select(vec![1_u16, 2, 5, 6, 12, 14, 15, 16, 17, 28, 33, 35, 39, 41, 46, 65, 65_280]);
+    let data = prop_oneof![
+        vec(any::<u8>(), 0..40),
+        (12_u8..80).prop_map(|at| vec![0xc0, at]),
+        (12_u8..80).prop_map(|at| vec![0, 10, 0xc0, at]),
+        (12_u8..80, 12_u8..80).prop_map(|(one, other)| [&[0xc0, one, 1, b'x', 0xc0, other][..], &[9; 20]].concat()),
+        Just(vec![10, 0, 0, 1]),
+    ];
+    (owner, rtype, any::<u32>(), data, 0_u8..20).prop_map(|(owner, rtype, ttl, data, lie)| {
+        // One in twenty lies about its length.
+        let len = data.len() as u16 + u16::from(lie == 0);
+        let class = if rtype == 41 { 1_232_u16 } else { 1 };
+        [&owner[..], &rtype.to_be_bytes(), &class.to_be_bytes(), &ttl.to_be_bytes(), &len.to_be_bytes(), &data].concat()
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(4_000))]
+
+    #[test]
+    fn whatever_an_upstream_sends_is_refused_or_passed_on_whole(
+        first in any::<u8>(), counts in any::<[u8; 4]>(), records in vec(upstream_record(), 0..6), cut in 0_usize..300,
+    ) {
+        let mut records = records.concat();
+        if cut < 20 {
+            records.truncate(records.len().saturating_sub(cut));
+        }
+        check_upstream_answer(&[&[first & !1][..], &counts, &records].concat());
+        check_upstream_answer(&[&[first | 1][..], &counts, &records].concat());
+    }
 }
 
 proptest! {

@@ -7,6 +7,7 @@ pub mod history;
 pub mod messages;
 pub mod names;
 pub mod told;
+pub mod upstream;
 
 /// Octets read as choices. Past their end every choice is the first, which is the simplest, so that a case shrinks well.
 pub struct Choices<'a>(&'a [u8]);
