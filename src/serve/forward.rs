@@ -30,7 +30,7 @@ use super::udp::Listener;
 use super::waiting;
 use crate::chain::{Answer, Ask, Asked, Resume, State};
 use crate::upstream::table::Begun;
-use crate::upstream::{Course, Dropped, Error, Judgement, Move, Table};
+use crate::upstream::{Course, Dropped, Error, Judgement, Move, Shed, Table};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::header::flag;
 use crate::wire::{Message, MessageError, Query, Reply};
@@ -170,21 +170,25 @@ impl Forwarding {
             }
         }
         let begun = match self.table.begin(key, course, waiting, around.now) {
-            Begun::Full(waiting, course) => match self.table.oldest(around.now) {
+            Begun::Full(waiting, course, Shed::Full) => match self.table.oldest(around.now) {
                 Some((oldest, age)) if age >= GIVES_WAY => {
+                    if let Some(query) = self.table.get_mut(oldest) {
+                        let count = 1 + query.others.len();
+                        (0..count).for_each(|_| query.course.group().counts.shed(Shed::Old));
+                    }
                     self.finish(oldest, &Err(Error::Full), around);
                     self.table.begin(key, course, waiting, around.now)
                 }
-                _ => Begun::Full(waiting, course),
+                _ => Begun::Full(waiting, course, Shed::Full),
             },
             begun => begun,
         };
         match begun {
             Begun::Slot(slot) => self.advance(slot, around),
             Begun::Merged => {}
-            Begun::Full(waiting, course) => {
+            Begun::Full(waiting, course, why) => {
                 self.release(key, around.shared);
-                course.group().counts.full();
+                course.group().counts.shed(why);
                 drop(course);
                 self.deliver(waiting, &Err(Error::Full), around);
             }
@@ -477,7 +481,7 @@ impl Forwarding {
                         Begun::Merged => {}
                         // Another query with the same hash: it begins like any other.
                         Begun::Slot(other) => self.started.push(other),
-                        Begun::Full(waiting, course) => self.jobs.push(Job::Ask(waiting, course)),
+                        Begun::Full(waiting, course, _) => self.jobs.push(Job::Ask(waiting, course)),
                     }
                 }
                 job => self.jobs.push(job),

@@ -141,8 +141,19 @@ pub trait Counts: Send + Sync {
     fn all_down(&self);
     /// *max_concurrent* was reached.
     fn over_limit(&self);
-    /// A query found no place among those that wait.
-    fn full(&self);
+    /// A query was not sent, or is waited for no more, since too many wait.
+    fn shed(&self, why: Shed);
+}
+
+/// Why a query is shed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shed {
+    /// Every slot was taken.
+    Full,
+    /// Its group had its share of the slots.
+    Share,
+    /// It had waited so long that its slot went to a newer one.
+    Old,
 }
 
 /// Servers that are asked for the same names.

@@ -26,7 +26,7 @@ use crate::wire::Reply;
 
 pub use care::{Check, Server, Servers};
 pub use course::{Course, Judgement, Move};
-pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Transport, Upstream};
+pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
 pub use secure::Trust;
 pub use table::{Table, Waiter};
 pub use tally::{Tallies, Tally};

@@ -5,9 +5,11 @@
 //! that the query left by, has its random ID and repeats its question (RFC 5452 9.1); anything else is dropped.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Course;
+use super::group::Shed;
 use super::wheel::Wheel;
 
 /// Answers to earlier attempts that are still welcome: a slow server's answer comes when another was asked already.
@@ -53,8 +55,8 @@ pub enum Begun<W> {
     Slot(u32),
     /// The same is on its way already.
     Merged,
-    /// There is no slot.
-    Full(W, Course),
+    /// There is no slot for it.
+    Full(W, Course, Shed),
 }
 
 /// Queries that wait.
@@ -65,6 +67,8 @@ pub struct Table<W> {
     limit: usize,
     /// Slots by what makes queries alike.
     by_key: HashMap<u64, u32, foldhash::fast::RandomState>,
+    /// How many slots each group has, by its address. There are as many as stanzas.
+    by_group: Vec<(usize, usize)>,
     /// Slots by socket and ID.
     by_id: HashMap<(u32, u16), u32, foldhash::fast::RandomState>,
     wheel: Wheel,
@@ -96,10 +100,12 @@ impl<W: Waiter> Table<W> {
     /// A table for at most so many queries.
     pub fn new(limit: usize, now: Instant) -> Table<W> {
         Table {
-            slots: Vec::new(),
-            free: Vec::new(),
+            // What is not used takes no memory, and growing takes none twice.
+            slots: Vec::with_capacity(limit),
+            free: Vec::with_capacity(limit),
             limit,
             by_key: HashMap::default(),
+            by_group: Vec::new(),
             by_id: HashMap::default(),
             wheel: Wheel::new(now),
             oldest: NONE,
@@ -138,14 +144,27 @@ impl<W: Waiter> Table<W> {
             slot.others.push((waiter, course));
             return Begun::Merged;
         }
+        let group = Arc::as_ptr(course.group()).addr();
+        let of_group = match self.by_group.iter().position(|(of, _)| *of == group) {
+            Some(of_group) => of_group,
+            None => {
+                self.by_group.push((group, 0));
+                self.by_group.len() - 1
+            }
+        };
+        // One that is slow leaves room for the others.
+        if self.by_group[of_group].1 >= self.limit - self.limit / 4 {
+            return Begun::Full(waiter, course, Shed::Share);
+        }
         let at = match self.free.pop() {
             Some(at) => at,
             None if self.slots.len() < self.limit => {
                 self.slots.push(None);
                 (self.slots.len() - 1) as u32
             }
-            None => return Begun::Full(waiter, course),
+            None => return Begun::Full(waiter, course, Shed::Full),
         };
+        self.by_group[of_group].1 += 1;
         let older = std::mem::replace(&mut self.newest, at);
         match self.slots.get_mut(older as usize) {
             Some(Some(slot)) => slot.newer = at,
@@ -255,6 +274,13 @@ impl<W: Waiter> Table<W> {
             _ => self.newest = query.older,
         }
         self.free.push(slot);
+        let group = Arc::as_ptr(query.course.group()).addr();
+        if let Some(of_group) = self.by_group.iter().position(|(of, _)| *of == group) {
+            self.by_group[of_group].1 -= 1;
+            if self.by_group[of_group].1 == 0 {
+                self.by_group.swap_remove(of_group);
+            }
+        }
         Some(query)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::group::{Counts, Dropped};
+use super::group::{Counts, Dropped, Shed};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
 use crate::wire::Rcode;
 
@@ -85,7 +85,8 @@ pub struct Tallies {
     servers: RwLock<Vec<Arc<Tally>>>,
     all_down: AtomicU64,
     over_limit: AtomicU64,
-    full: AtomicU64,
+    /// By reason, in the order of [`SHED`].
+    shed: [AtomicU64; 3],
 }
 
 impl Counts for Arc<Tallies> {
@@ -97,10 +98,18 @@ impl Counts for Arc<Tallies> {
         self.over_limit.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn full(&self) {
-        self.full.fetch_add(1, Ordering::Relaxed);
+    fn shed(&self, why: Shed) {
+        let at = match why {
+            Shed::Full => 0,
+            Shed::Share => 1,
+            Shed::Old => 2,
+        };
+        self.shed[at].fetch_add(1, Ordering::Relaxed);
     }
 }
+
+/// Reasons as the label names them.
+const SHED: [&str; 3] = ["full", "share", "old"];
 
 /// The label that CoreDNS gives proxies of *forward*.
 const PROXY: &str = "forward";
@@ -184,7 +193,9 @@ impl Tallies {
             [&table::FORWARD_BROKEN, &table::FORWARD_REJECTS, &table::FORWARD_SHED].map(Family::new);
         broken.value(&[], self.all_down.load(Ordering::Relaxed) as f64);
         rejects.value(&[], self.over_limit.load(Ordering::Relaxed) as f64);
-        shed.value(&["full"], self.full.load(Ordering::Relaxed) as f64);
+        for (reason, count) in SHED.iter().zip(&self.shed) {
+            shed.value(&[reason], count.load(Ordering::Relaxed) as f64);
+        }
         let families = [durations, checks, kept, opened, requests, responses, old_durations, old_checks, dropped];
         families.into_iter().chain([broken, rejects, shed]).map(Family::done).collect()
     }
@@ -210,7 +221,7 @@ mod tests {
         tally.answered(Rcode::NXDOMAIN, Duration::from_millis(3));
         tallies.tally("10.0.0.1:53").check_failed();
         tally.socket(true);
-        tallies.full();
+        tallies.shed(Shed::Full);
         let registry = crate::telemetry::metrics::Registry::new();
         let read = tallies.clone();
         let observed = crate::telemetry::metrics::Observed::new(Tallies::METRICS, move || read.families());
