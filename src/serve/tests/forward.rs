@@ -299,7 +299,7 @@ fn a_full_table_sheds_new_queries_and_is_empty_afterwards() {
         assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
     }
     assert_eq!(relay.notes.lock().shed, [Shed::Share; 6]);
-    assert_eq!(relay.rig.server().waiting(), 4);
+    relay.rig.wait_until("four wait", |server| server.waiting() == 4);
     forwarded.iter().for_each(|query| relay.answer(query));
     for _ in 0..4 {
         assert_eq!(read(&receive(&client).0).1, Rcode::NOERROR);
