@@ -130,7 +130,8 @@ finally:
 text = (folder / "outside").read_text()
 codes = dict((code, int(count)) for code, count in re.findall(r"(\w+) (\d+) \([\d.]+%\)", re.search(r"Response codes:\s+(.*)", text)[1]))
 sent, lost = (int(re.search(rf"Queries {what}:\s+(\d+)", text)[1]) for what in ("sent", "lost"))
-times = sorted(float(line.split()[-1]) for line in (folder / "inside").read_text().splitlines() if line.startswith("> "))
+lines = [line.split() for line in (folder / "inside").read_text().splitlines() if line.startswith("> ")]
+times = sorted(float(words[-1]) for words in lines if words[1] != "T")
 text = (folder / "inside").read_text()
 lost_inside = int(re.search(r"Queries lost:\s+(\d+)", text)[1])
 shutil.rmtree(folder)

@@ -1,0 +1,102 @@
+//! What a forwarded query costs in allocations: none. A process of its own, since it counts those of the whole process; the
+//! upstream and the client of the test allocate nothing either.
+
+#[path = "../benches/counting/mod.rs"]
+mod counting;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clusterdns::chain::{Ask, Block, Chains, Exchange, Later, Plan, Plugin, Step};
+use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
+use clusterdns::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
+use clusterdns::wire::{NameBuf, Rcode};
+use counting::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Nobody looks after the upstream.
+struct Nobody;
+
+impl Care for Nobody {
+    fn exchange(&self, _: Vec<u8>, _: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
+        Box::pin(std::future::ready(Err(Error::Full)))
+    }
+    fn answered(&self, _: Rcode, _: Duration) {}
+    fn failed(&self) {}
+    fn socket(&self, _: bool) {}
+    fn dropped(&self, _: Dropped) {}
+}
+
+impl Counts for Nobody {
+    fn all_down(&self) {}
+    fn over_limit(&self) {}
+    fn shed(&self, _: Shed) {}
+}
+
+struct Forward(Arc<Group>);
+
+impl Plugin for Forward {
+    fn name(&self) -> &'static str {
+        "forward"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let course = self.0.begin(false, exchange.now).expect("no limit");
+        Step::Later(Later::Ask(Ask { course, authentic: false }))
+    }
+}
+
+/// So many queries are measured.
+const QUERIES: u64 = 4_096;
+
+#[test]
+fn a_forwarded_query_allocates_nothing() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let address = upstream.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((len, from)) = upstream.recv_from(&mut buffer) {
+            buffer[2] |= 0x80;
+            let _ = upstream.send_to(&buffer[..len], from);
+        }
+    });
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let mut options = Options::new(runtime.handle().clone());
+    options.workers = NonZeroUsize::new(1);
+    let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Nobody)))];
+    let group = Group::new(servers, Rules::default(), options.carriers.clone(), Box::new(Nobody));
+    let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
+    let chains = Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false);
+    let spec = ListenSpec {
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        service: Service::new(Arc::new(chains), Settings::default()),
+    };
+    let server = Server::start(vec![spec], options).expect("a server");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.connect(server.local_addresses()[0]).expect("an address");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let mut packet = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x07example\0\0\x01\0\x01";
+    let mut answer = [0; 512];
+    let mut ask = |number: u64| {
+        packet[..2].copy_from_slice(&(number as u16).to_be_bytes());
+        for (at, octet) in packet[13..21].iter_mut().enumerate() {
+            *octet = b'a' + (number >> (4 * at) & 15) as u8;
+        }
+        client.send(&packet).expect("sent");
+        let len = client.recv(&mut answer).expect("an answer");
+        assert_eq!((len, answer[..2] == packet[..2]), (packet.len(), true));
+    };
+    (0..1_024).for_each(&mut ask);
+    let before = counting::allocations();
+    (0..QUERIES).for_each(&mut ask);
+    let allocations = (counting::allocations() - before) as u64;
+    println!("{allocations} allocations for {QUERIES} forwarded queries");
+    // Sockets make room for others with new ports each 512 queries, and that takes a few.
+    assert!(allocations < QUERIES / 64, "{allocations}");
+    server.stop(Duration::from_secs(10));
+}
