@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::configuration::{Block, Configuration};
 use super::operations::{self, Metrics, Operations};
-use crate::chain::{self, Chains, Plan, Plugin, Surroundings};
+use crate::chain::{self, Chains, Fallthrough, Plan, Plugin, Surroundings};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
@@ -235,7 +235,8 @@ impl Maker<'_> {
                     watch = Some(watches);
                 }
                 Setting::Cache(config) => {
-                    cached = Some((plugins.len(), Arc::new(Memory::new(config.as_ref().clone()))));
+                    let memory = Memory::new(config.as_ref().clone(), &self.live_zones());
+                    cached = Some((plugins.len(), Arc::new(memory)));
                 }
                 _ => {}
             }
@@ -252,6 +253,17 @@ impl Maker<'_> {
             plan = plan.with_metadata(zones);
         }
         Planned { plan, counted_at, cached, watch }
+    }
+
+    /// The zones whose names are all answered from the cluster's state of the moment.
+    fn live_zones(&self) -> Vec<NameBuf> {
+        let stanza = self.block.settings.iter().find_map(|setting| match setting {
+            Setting::Kubernetes(config) => Some(&config.answers),
+            _ => None,
+        });
+        let zones = stanza.iter().flat_map(|answers| answers.zones.iter().map(|zone| (zone, &answers.fallthrough)));
+        let live = zones.filter(|(zone, fallthrough)| fallthrough.for_zone(zone) == Fallthrough::Never);
+        live.map(|(zone, _)| zone.clone()).collect()
     }
 
     /// The plugins of a directive; else why not: the directive and the mistake.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::plan::{Outcome, Resume};
-use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, State, Transport};
+use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, Origin, State, Transport};
 use crate::upstream::{self, Course};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -130,10 +130,12 @@ impl Pending {
         }
     }
 
-    /// Ends it at once because too much waits already: the answer that its directive has for that.
+    /// Ends it at once because too much waits already: the answer that its directive has for that, or a kept one.
     pub fn overload(self) -> Asked {
         let Pending { mut asked, later, .. } = self;
         let (rcode, failure) = match later {
+            // A cache waits for something newer than what it has.
+            Later::Work(_) if asked.state.origin == Origin::Kept => return asked,
             Later::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Later::Ask(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };

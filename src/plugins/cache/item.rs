@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::wire::encode::encode;
-use crate::wire::header::flag;
+use crate::wire::header::{self, flag};
 use crate::wire::{MAX_MESSAGE, Message, Query, Question, Rcode, Reply};
 
 /// Nearly every answer fits into this.
@@ -37,7 +37,7 @@ impl Bits {
 
 /// An answer that is kept.
 pub(super) struct Item {
-    /// A whole answer without OPT, which is between two neighbours only. Its question is the key.
+    /// A whole answer without OPT, which is between two neighbours only. Its question, in lower case, is the key.
     message: Box<[u8]>,
     /// When it came.
     stored: Instant,
@@ -76,6 +76,9 @@ impl Item {
                 return None;
             }
         }
+        // Names that end like the question point there, and get the letter case of whoever asks.
+        let name = query.question.name().as_wire();
+        message[header::LEN..header::LEN + name.len()].copy_from_slice(name);
         Some(Item {
             message: message[..len].into(),
             stored: now,
@@ -92,9 +95,14 @@ impl Item {
 
     //--- Look
 
-    /// The octets.
-    pub(super) fn octets(&self) -> &[u8] {
-        &self.message
+    /// How many octets it holds, those of the last good one with it.
+    pub(super) fn size(&self) -> usize {
+        self.message.len() + self.last_good.as_ref().map_or(0, |good| good.message.len())
+    }
+
+    /// The last one that had an answer: itself, or the one in whose place it came.
+    pub(super) fn good(self: Arc<Self>) -> Option<Arc<Item>> {
+        if self.answers { Some(self) } else { self.last_good.clone() }
     }
 
     /// The code. None that is kept has more than four bits.
@@ -104,7 +112,12 @@ impl Item {
 
     /// Whether it is an answer to this question.
     pub(super) fn is_of(&self, question: &Question, bits: Bits) -> bool {
-        self.bits == bits && Message::parse(&self.message, question).is_ok()
+        let name = question.name().as_wire();
+        let (end, [high, low], [high_class, low_class]) =
+            (header::LEN + name.len(), question.qtype.0.to_be_bytes(), question.qclass.0.to_be_bytes());
+        self.bits == bits
+            && self.message.get(header::LEN..end) == Some(name)
+            && self.message.get(end..end + 4) == Some(&[high, low, high_class, low_class])
     }
 
     /// The seconds that it is still good for; negative where it no longer is.
@@ -115,7 +128,7 @@ impl Item {
 
     /// Makes `reply` the answer again, with this TTL for every record.
     pub(super) fn fill(&self, reply: &mut Reply, question: &Question, ttl: u32) {
-        let read = Message::parse(&self.message, question).and_then(|message| reply.read(&message));
+        let read = reply.read(&Message::trusted(&self.message, question));
         debug_assert!(read.is_ok(), "what this server has written can be read");
         reply.records_mut().iter_mut().for_each(|record| record.ttl = ttl);
     }

@@ -3,7 +3,7 @@
 //! The sorts are CoreDNS's (`response.Typify` and plugin/cache `cacheResponseType`, `key`): a denial needs an SOA to be
 //! kept (RFC 2308 5), and an answer whose aliases lead nowhere is none.
 
-use super::config::{Limits, MIN_TTL};
+use super::config::{Config, Limits, MIN_TTL};
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The longest chain of aliases that is followed. No resolver goes half as far.
@@ -27,8 +27,8 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// What this reply to a question is. `now`: the time of day, where signatures are looked at.
-    pub(super) fn of(reply: &Reply, question: &Question, now: Option<u32>) -> Sort {
+    /// What this reply to a question is. `now` tells the time of day, where signatures are looked at.
+    pub(super) fn of(reply: &Reply, question: &Question, now: Option<fn() -> u32>) -> Sort {
         let authority = |rtype| reply.section(Section::Authority).any(|record| record.rtype == rtype);
         // Transfers are no answers, and signatures that are over help nobody who asks for signatures.
         if matches!(question.qtype, Type::AXFR | Type::IXFR) || now.is_some_and(|now| has_expired(reply, now)) {
@@ -68,6 +68,22 @@ impl Sort {
             Sort::Delegation | Sort::Other => clamp(MIN_TTL, success),
         }
     }
+}
+
+/// Whether all records have one TTL that is within the bounds of answers and of denials alike, so that a denial or an
+/// answer that is not kept may go as it is. It may say no of others, too.
+pub(super) fn has_good_ttl(reply: &Reply, config: &Config) -> bool {
+    let Some(first) = reply.records().first() else { return true };
+    let is_plain = match reply.rcode {
+        Rcode::NOERROR => first.section == Section::Answer || first.rtype == Type::SOA,
+        Rcode::NXDOMAIN => first.rtype == Type::SOA,
+        _ => false,
+    };
+    let is_within = |limits: &Limits| clamp(first.ttl, limits) == first.ttl;
+    is_plain
+        && reply.records().iter().all(|record| record.ttl == first.ttl)
+        && is_within(&config.success)
+        && is_within(&config.denial)
 }
 
 /// The least TTL of a reply's records (CoreDNS `dnsutil.MinimalTTLWithMaximum`).
@@ -133,8 +149,9 @@ fn target(reply: &Reply, question: &Question, name: NameRef) -> Result<Option<Na
 }
 
 /// Whether a signature is not valid at this time of day (RFC 4034 3.1.5: serial number arithmetic).
-fn has_expired(reply: &Reply, now: u32) -> bool {
+fn has_expired(reply: &Reply, now: impl Fn() -> u32) -> bool {
     let is_over = |record: &Record| {
+        let now = now();
         let Rdata::Bytes(data) = record.rdata else { return false };
         let number = |at: usize| reply.bytes(data).get(at..)?.first_chunk().copied().map(u32::from_be_bytes);
         let (Some(expiration), Some(inception)) = (number(8), number(12)) else { return false };
@@ -259,7 +276,7 @@ mod tests {
             let mut reply = Reply::new();
             let rdata = Rdata::Bytes(reply.store(&data));
             reply.answer(Type::RRSIG, 60, rdata);
-            has_expired(&reply, now)
+            has_expired(&reply, || now)
         };
         assert!(!is_over(100, 200, 100) && !is_over(100, 200, 200));
         assert!(is_over(100, 200, 99) && is_over(100, 200, 201));

@@ -42,23 +42,28 @@ pub struct Memory {
     /// but for those whose answers are not, or whose denials.
     no_success: Zones,
     no_denial: Zones,
+    /// What is said of names in these is always [`Origin::Live`], so that nothing need be looked for. They are within
+    /// `zones`.
+    live: Zones,
     store: Arc<Store>,
 }
 
 impl Memory {
-    /// Nothing yet.
-    pub fn new(config: Config) -> Memory {
-        let index = |names: &[NameBuf]| {
+    /// Nothing yet. Every name in the `live` zones is answered by somebody who makes his replies [`Origin::Live`].
+    pub fn new(config: Config, live: &[NameBuf]) -> Memory {
+        fn index<'a>(names: impl IntoIterator<Item = &'a NameBuf>) -> Zones {
             let mut zones = Zones::default();
             for name in names {
                 zones.add(name, 0);
             }
             zones
-        };
+        }
+        let is_covered = |name: &&NameBuf| config.zones.iter().any(|zone| name.as_name().is_within(zone.as_name()));
         Memory {
             zones: index(&config.zones),
             no_success: index(&config.success.except),
             no_denial: index(&config.denial.except),
+            live: index(live.iter().filter(is_covered)),
             store: Arc::new(Store::new(&config.success, &config.denial)),
             config,
         }
@@ -80,12 +85,9 @@ impl Memory {
         };
         let get = |place| self.store.get(place, key);
         if self.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive)
-            && let Some(item) = get(Place::Success)
+            && let Some(item) = get(Place::Success).and_then(|item| item.good()).filter(|item| is_of_use(item))
         {
-            let good = if item.answers { Some(item) } else { item.last_good.clone() };
-            if let Some(item) = good.filter(|item| is_of_use(item)) {
-                return Some((item, Place::Success));
-            }
+            return Some((item, Place::Success));
         }
         let success = || get(Place::Success).filter(|item| is_of_use(item)).map(|item| (item, Place::Success));
         match get(Place::Denial).filter(|item| is_of_use(item)) {
@@ -138,8 +140,9 @@ impl Cache {
     /// AD is for who has asked for it (RFC 6840 5.8).
     fn conclude(&self, exchange: &mut Exchange<'_>) {
         let query = exchange.query;
-        let wants_ad = Bits::of(query).dnssec_ok || query.flags() & flag::AD != 0;
-        exchange.reply().authentic_data &= wants_ad;
+        if exchange.reply().authentic_data && query.flags() & flag::AD == 0 {
+            exchange.reply().authentic_data = Bits::of(query).dnssec_ok;
+        }
     }
 
     /// Whether an item that is good should be renewed (CoreDNS `shouldPrefetch`).
@@ -163,7 +166,7 @@ impl Cache {
         }));
     }
 
-    /// Keeps a reply of this sort and TTL, if it may be kept; `old` is what it takes the place of.
+    /// Keeps a reply of this sort and TTL, if it may be kept; `old` is what it refreshes.
     fn keep(&self, exchange: &mut Exchange<'_>, asked: Asked<'_>, sort: Sort, ttl: u32, old: Option<&Arc<Item>>) {
         let memory = &*self.memory;
         let (place, except) = match sort {
@@ -186,13 +189,12 @@ impl Cache {
         let prefers_positive = memory.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive);
         if place == Place::Success {
             if prefers_positive && !answers {
-                item.last_good = memory.store.get(place, key).and_then(|previous| {
-                    let good = if previous.answers { Some(previous) } else { previous.last_good.clone() };
-                    good.filter(|good| good.is_of(question, asked.bits))
-                });
+                let good = memory.store.get(place, key).and_then(|previous| previous.good());
+                item.last_good = good.filter(|good| good.is_of(question, asked.bits));
             }
             // What a refresh brings is the newest that is known of the name.
-            if if prefers_positive { answers } else { exchange.is_refresh() } {
+            let takes_over = if prefers_positive { answers } else { exchange.is_refresh() };
+            if takes_over {
                 memory.store.remove(Place::Denial, key);
             }
         }
@@ -230,12 +232,13 @@ impl Plugin for Cache {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        if !self.covers(exchange.question()) {
+        let is_live = self.memory.live.longest(exchange.question()).is_some();
+        if !is_live && !self.covers(exchange.question()) {
             return Step::Next;
         }
-        let now = exchange.now;
-        let cells = self.counts.cells.mine();
-        let Some((item, place)) = self.memory.find(self.asked(exchange.query), now) else {
+        let (now, cells) = (exchange.now, self.counts.cells.mine());
+        let found = if is_live { None } else { self.memory.find(self.asked(exchange.query), now) };
+        let Some((item, place)) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
             exchange.state.authentic = true;
             return Step::Next;
@@ -254,11 +257,17 @@ impl Plugin for Cache {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
-        let question = exchange.question();
-        if exchange.state.origin == Origin::Kept || !self.covers(question) {
+        let (question, is_refresh) = (exchange.question(), exchange.is_refresh());
+        let is_done = match exchange.state.origin {
+            Origin::Made => false,
+            // Nearly every answer of the cluster may go as it is.
+            Origin::Live => !is_refresh && judge::has_good_ttl(exchange.reply(), &self.memory.config),
+            Origin::Kept => true,
+        };
+        if is_done || !self.covers(question) {
             return None;
         }
-        if exchange.is_refresh() {
+        if is_refresh {
             self.refreshed(exchange);
             return None;
         }
@@ -267,7 +276,7 @@ impl Plugin for Cache {
             return None;
         }
         let (sort, ttl) = self.judge(exchange);
-        if exchange.state.origin == Origin::Made {
+        if exchange.state.origin == Origin::Made && self.memory.live.longest(question).is_none() {
             let asked = self.asked(exchange.query);
             self.keep(exchange, asked, sort, ttl, None);
         }
@@ -282,7 +291,7 @@ impl Cache {
         let (question, config) = (exchange.question(), &self.memory.config);
         let dnssec_ok = Bits::of(exchange.query).dnssec_ok;
         let reply = exchange.reply();
-        let sort = Sort::of(reply, question, dnssec_ok.then(time_of_day));
+        let sort = Sort::of(reply, question, dnssec_ok.then_some(time_of_day as fn() -> u32));
         let ttl = sort.ttl(reply, &config.success, &config.denial, self.memory.failure_ttl());
         reply.records_mut().iter_mut().for_each(|record| record.ttl = ttl);
         (sort, ttl)

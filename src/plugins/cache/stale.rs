@@ -71,6 +71,7 @@ impl Cache {
                 }
             })
         };
+        // Where too much waits already the stale answer, which is there, is given.
         Later::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "cache" })
     }
 

@@ -47,7 +47,7 @@ struct Weight;
 
 impl Weighter<u64, Arc<Item>> for Weight {
     fn weight(&self, _: &u64, item: &Arc<Item>) -> u64 {
-        item.octets().len().div_ceil(UNIT) as u64
+        item.size().div_ceil(UNIT) as u64
     }
 }
 
@@ -107,7 +107,7 @@ impl Store {
     /// The octets of all messages.
     #[cfg(test)]
     pub(super) fn octets(&self, place: Place) -> usize {
-        self.items(place).iter().map(|(_, item)| item.octets().len()).sum()
+        self.items(place).iter().map(|(_, item)| item.size()).sum()
     }
 
     /// The octets of everything else: items with their counts, tables and lists.

@@ -90,6 +90,43 @@ fn letters_come_back_as_they_were_sent() {
     assert_eq!((len, out[6..12].to_vec()), (query.len() + 16, vec![0, 1, 0, 0, 0, 1]));
 }
 
+#[test]
+fn what_comes_back_is_what_came() {
+    let bench = Bench::new("cache .");
+    bench.say(Box::new(|exchange| {
+        let reply = exchange.reply();
+        let (alias, server) = (reply.whole_name(n("b.cdn.example.").as_name()), reply.name(&[b"\x02ns"], Some(4)));
+        reply.answer(Type::CNAME, 60, Rdata::Name(alias));
+        let text = reply.store(b"\x05hello");
+        let target = reply.whole_name(n("host.example.").as_name());
+        let srv = Rdata::Srv { priority: 1, weight: 2, port: 3, target };
+        for (section, owner, rtype, rdata) in [
+            (Section::Answer, alias, Type::A, Rdata::A([192, 0, 2, 1])),
+            (Section::Answer, alias, Type::AAAA, Rdata::Aaaa([7; 16])),
+            (Section::Answer, alias, Type::TXT, Rdata::Bytes(text)),
+            (Section::Authority, NameRef::question(4), Type::NS, Rdata::Name(server)),
+            (Section::Additional, server, Type::SRV, srv),
+        ] {
+            reply.push(Record { section, owner, rtype, class: Class::IN, ttl: 60, rdata });
+        }
+        Step::Answered
+    }));
+    for query in [packet("www.example.", Type::A, Class::IN, &[]), packet("www.Example.", Type::A, Class::IN, &["+do"])]
+    {
+        let octets = || {
+            let (mut state, mut out) = (State::default(), vec![0; 4096]);
+            let Answer::Send(len) =
+                bench.chains.answer(&query, client("127.0.0.1:9"), bench.start, &mut state, &mut out)
+            else {
+                panic!("an answer at once");
+            };
+            out[..len].to_vec()
+        };
+        assert_eq!((octets(), bench.asked()), (octets(), 1));
+        assert_eq!(bench.asked(), 0);
+    }
+}
+
 /// A key that two names share gives neither the other's answer.
 #[test]
 fn a_key_says_nothing_alone() {
@@ -211,6 +248,29 @@ fn what_is_said_of_the_cluster_is_not_kept() {
     }));
     assert_eq!((bench.ask("a."), bench.at(3).ask("a.")), ("NOERROR 10:1 *".into(), "NOERROR 10:1 *".into()));
     assert_eq!((bench.count("requests_total"), bench.count("misses_total")), (2, 2));
+    // In a zone that is all live nothing is kept, whoever says it.
+    bench.say(address(30, 2));
+    assert_eq!((bench.ask("a.live."), bench.at(4).ask("a.live.")), ("NOERROR 10:2 *".into(), "NOERROR 10:2 *".into()));
+    assert_eq!((bench.count("requests_total"), bench.count("entries success")), (4, 0));
+}
+
+#[test]
+fn live_ttls_are_bounded_as_kept_ones_are() {
+    for (lines, ttl, expected) in [
+        ("cache .", 30, "NOERROR 30:1 *"),
+        ("cache 10 .", 30, "NOERROR 10:1 *"),
+        ("cache .", 0, "NOERROR 5:1 *"),
+        ("cache . {\n denial 1024 10\n}", 30, "NOERROR 30:1 *"),
+        ("cache . {\n success 1024 10\n}", 30, "NOERROR 10:1 *"),
+    ] {
+        let bench = Bench::new(lines);
+        bench.say(Box::new(move |exchange| {
+            exchange.state.origin = Origin::Live;
+            exchange.reply().answer(Type::A, ttl, Rdata::A([192, 0, 2, 1]));
+            Step::Answered
+        }));
+        assert_eq!(bench.ask("a."), expected, "{lines} {ttl}");
+    }
 }
 
 #[test]

@@ -135,6 +135,20 @@ fn verify_waits_no_longer_than_it_is_told() {
 }
 
 #[test]
+fn the_stale_answer_is_what_there_is_where_too_much_waits() {
+    let bench = Bench::new("cache . {\n serve_stale 1h verify\n}");
+    bench.ask("a.");
+    bench.say(address(60, 2));
+    let (query, mut out) = (packet("a.", Type::A, Class::IN, &[]), [0; 512]);
+    let now = bench.start + Duration::from_secs(61);
+    let answer = bench.chains.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
+    let Answer::Later(pending) = answer else { panic!("it waits") };
+    assert_eq!(show(&pending.overload().state), "NOERROR 0:1");
+    // The item may be refreshed by the next one.
+    assert_eq!(bench.at(61).ask("a."), "NOERROR 60:2");
+}
+
+#[test]
 fn an_answer_goes_before_denials_where_it_is_preferred() {
     let bench = Bench::new("cache . {\n serve_stale 1h\n serve_stale_policy prefer_positive\n}");
     bench.ask("a.");
