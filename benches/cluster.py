@@ -324,15 +324,25 @@ def main():
         # Both know all that is asked for, and the same events flow while either is asked; one of the two follows them.
         still = Server("still", [options.binary], "labels bench=still")
         until("an answer", lambda: still.ask(LAST) == 0, 120)
-        ratios = []
+        ratios, costs = [], []
         for round_ in range(options.rounds):
             writer = threading.Thread(target=change, args=(RATE * 12, RATE, 40_000 + 2_000 * round_))
             writer.start()
             pair = [still, servers["clusterdns"]]
-            rates = {server.name: dnsperf(server, 5) for server in (pair if round_ % 2 else reversed(pair))}
+            rates, cpus = {}, {}
+            for server in pair if round_ % 2 else reversed(pair):
+                before = server.cpu()
+                rates[server.name] = dnsperf(server, 5)
+                cpus[server.name] = (server.cpu() - before) / (rates[server.name] * 5) * 1e6
             ratios.append(rates["clusterdns"] / rates["still"])
+            costs.append((cpus["still"], cpus["clusterdns"]))
             writer.join()
+        # The rate is what the API server, the writer and dnsperf leave on the same cores; the CPU of an answer, events
+        # included, is the server's own.
         figures["clusterdns"]["throughput while following / not"] = statistics.median(ratios)
+        figures["clusterdns"]["CPU of an answer, not following, µs"] = statistics.median(still for still, _ in costs)
+        figures["clusterdns"]["CPU of an answer and its share of events, µs"] = statistics.median(follows for _, follows in costs)
+        figures["clusterdns"]["answers for the same CPU while following / not"] = statistics.median(still / follows for still, follows in costs)
     report(figures)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(figures, indent=1))

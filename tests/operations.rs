@@ -68,7 +68,6 @@ fn families_are_those_of_coredns() {
         "coredns_hosts_entries",
         "coredns_hosts_reload_timestamp_seconds",
         "coredns_local_localhost_requests_total",
-        "coredns_reload_failed_total",
         "process_network_receive_bytes_total",
         "process_network_transmit_bytes_total",
         "process_virtual_memory_max_bytes",

@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::configuration::{Block, Configuration};
+use parking_lot::Mutex;
+
+use super::configuration::{Block, Configuration, Key};
 use super::operations::{self, Metrics, Operations};
 use crate::chain::{self, Chains, Fallthrough, Plan, Plugin, Surroundings};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
 use crate::plugins::bind::{Address, Interface};
-use crate::plugins::cache::Memory;
+use crate::plugins::cache::{self, Memory};
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
-use crate::plugins::prometheus::Refused;
+use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
     Setting, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, loops, minimal, nsid, whoami,
 };
@@ -50,6 +52,58 @@ pub struct World {
     pub carriers: Carriers,
     /// The clock, and who runs what no client waits for.
     pub surroundings: Surroundings,
+    /// What configurations have in common.
+    pub kept: Kept,
+}
+
+/// What a configuration finds of the one before: parts whose settings are the same go on. They are held by whoever uses
+/// them, and are gone with the last.
+#[derive(Default)]
+pub struct Kept {
+    indexes: Mutex<Vec<KeptIndex>>,
+    memories: Mutex<Vec<(Vec<Key>, Vec<Setting>, Weak<Memory>)>>,
+}
+
+/// An index, and what it is about.
+struct KeptIndex {
+    wanted: WantedIndex,
+    index: Weak<Index>,
+}
+
+/// What stanzas want of an index.
+#[derive(Clone, PartialEq)]
+struct WantedIndex {
+    api: Api,
+    selection: Selection,
+    keep: Keep,
+}
+
+impl Kept {
+    /// The index that is about the same, if there is one.
+    fn index(&self, wanted: &WantedIndex) -> Option<Arc<Index>> {
+        let mut indexes = self.indexes.lock();
+        indexes.retain(|kept| kept.index.strong_count() > 0);
+        indexes.iter().find(|kept| kept.wanted == *wanted).and_then(|kept| kept.index.upgrade())
+    }
+
+    /// Notes an index.
+    fn note_index(&self, wanted: WantedIndex, index: &Arc<Index>) {
+        self.indexes.lock().push(KeptIndex { wanted, index: Arc::downgrade(index) });
+    }
+
+    /// What a cache of the same block keeps: with other plugins behind it, what they have said is of no use.
+    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf]) -> Arc<Memory> {
+        let mut memories = self.memories.lock();
+        memories.retain(|(.., memory)| memory.strong_count() > 0);
+        let same =
+            |(keys, settings, _): &&(Vec<Key>, Vec<Setting>, _)| *keys == block.keys && *settings == block.settings;
+        if let Some(memory) = memories.iter().find(same).and_then(|(.., memory)| memory.upgrade()) {
+            return memory;
+        }
+        let memory = Arc::new(Memory::new(config.clone(), live));
+        memories.push((block.keys.clone(), block.settings.clone(), Arc::downgrade(&memory)));
+        memory
+    }
 }
 
 /// Something that is done again and again beside the answers.
@@ -66,8 +120,10 @@ pub struct Chore {
 pub struct Built {
     /// A listener for each socket.
     pub listeners: Vec<Listener>,
-    /// An index for each selection of the cluster's objects.
+    /// An index for each selection of the cluster's objects that nobody follows yet.
     pub indexes: Vec<Followed>,
+    /// All indexes that are answered from.
+    pub used: Vec<Arc<Index>>,
     /// *debug* stands in some block.
     pub debug: bool,
     /// What is done beside the answers.
@@ -76,6 +132,8 @@ pub struct Built {
     pub operations: Operations,
     /// What looks for loops, and the listener that it asks.
     pub loops: Vec<(Arc<loops::Watch>, usize)>,
+    /// The plugins, for metrics.
+    pub enabled: Vec<Enabled>,
 }
 
 /// One socket, UDP and TCP.
@@ -120,7 +178,7 @@ pub fn listen_addresses(
 /// Builds everything. Mistakes that only the world shows are in `diagnostics`.
 pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostics: &mut Diagnostics) -> Built {
     let binds = listen_addresses(configuration, port, &world.interfaces, diagnostics);
-    let indexes = Indexes::of(configuration);
+    let indexes = Indexes::of(configuration, &world.kept);
     let (mut chores, mut operations, mut enabled) = (Vec::new(), Operations::default(), Vec::new());
     let mut loops = Vec::new();
     let mut sockets: Vec<Socket> = Vec::new();
@@ -166,7 +224,6 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     }
     // Without *prometheus* nobody asks for the numbers.
     let is_counted = !enabled.is_empty();
-    world.metrics.queries.enable(enabled);
     let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| {
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
         let mut chains = Chains::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
@@ -177,7 +234,8 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         Listener { address, port, zones, chains: Arc::new(chains) }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
-    Built { listeners: listeners.collect(), indexes: indexes.into_followed(), debug, chores, operations, loops }
+    let (listeners, used) = (listeners.collect(), indexes.used());
+    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled }
 }
 
 /// A socket in the making.
@@ -235,8 +293,8 @@ impl Maker<'_> {
                     watch = Some(watches);
                 }
                 Setting::Cache(config) => {
-                    let memory = Memory::new(config.as_ref().clone(), &self.live_zones());
-                    cached = Some((plugins.len(), Arc::new(memory)));
+                    let memory = self.world.kept.memory(self.block, config, &self.live_zones());
+                    cached = Some((plugins.len(), memory));
                 }
                 _ => {}
             }
@@ -292,6 +350,7 @@ impl Maker<'_> {
         let plugin: Arc<dyn Plugin> = match setting {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
+            Setting::Reload(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
             Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),
@@ -366,7 +425,9 @@ struct Indexes {
 /// An index that stanzas share.
 struct Shared {
     index: Arc<Index>,
-    followed: Followed,
+    wanted: WantedIndex,
+    /// What is to be followed, where nobody follows it yet.
+    followed: Option<Followed>,
 }
 
 /// What a stanza asks for, as far as sharing goes.
@@ -379,7 +440,7 @@ fn same(followed: (&Api, &Selection), config: &kubernetes::Config) -> bool {
 
 impl Indexes {
     /// One for each selection, with everything that any of its stanzas needs.
-    fn of(configuration: &Configuration) -> Indexes {
+    fn of(configuration: &Configuration, kept: &Kept) -> Indexes {
         let mut wanted: Vec<(Api, Selection, Keep, Option<Span>)> = Vec::new();
         for (block, tree) in configuration.blocks.iter().zip(&configuration.corefile.blocks) {
             let stanza = block.settings.iter().find_map(|setting| match setting {
@@ -408,20 +469,30 @@ impl Indexes {
             keep.zones |= view.zonal;
         }
         let all = wanted.into_iter().map(|(api, selection, keep, place)| {
+            let wanted = WantedIndex { api: api.clone(), selection: selection.clone(), keep };
+            if let Some(index) = kept.index(&wanted) {
+                return Shared { index, wanted, followed: None };
+            }
             let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
-            Shared { index, followed: Followed { api, selection, writer, place } }
+            kept.note_index(wanted.clone(), &index);
+            Shared { index, wanted, followed: Some(Followed { api, selection, writer, place }) }
         });
         Indexes { all: all.collect() }
     }
 
     /// The index that a stanza answers from.
     fn index_for(&self, config: &kubernetes::Config) -> Arc<Index> {
-        let found = self.all.iter().find(|shared| same((&shared.followed.api, &shared.followed.selection), config));
+        let found = self.all.iter().find(|shared| same((&shared.wanted.api, &shared.wanted.selection), config));
         found.expect("`of` made one for each stanza").index.clone()
     }
 
+    /// All of them.
+    fn used(&self) -> Vec<Arc<Index>> {
+        self.all.iter().map(|shared| shared.index.clone()).collect()
+    }
+
     fn into_followed(self) -> Vec<Followed> {
-        self.all.into_iter().map(|shared| shared.followed).collect()
+        self.all.into_iter().filter_map(|shared| shared.followed).collect()
     }
 }
 
@@ -440,7 +511,7 @@ mod tests {
         let configuration = read_text("Corefile", &text, 53, &MemoryFiles::default(), &mut diagnostics);
         assert!(!diagnostics.has_errors(), "{diagnostics:?}");
         let kinds = |followed: &Followed| followed.selection.kinds().map(|kind| kind.name()).collect();
-        Indexes::of(&configuration).into_followed().iter().map(kinds).collect()
+        Indexes::of(&configuration, &Kept::default()).into_followed().iter().map(kinds).collect()
     }
 
     #[test]

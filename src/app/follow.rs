@@ -1,7 +1,7 @@
 //! What keeps the indexes in step: manifests, where the command line names some, else the API servers of the stanzas.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -25,38 +25,63 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 /// And again and again after this time.
 const NEXT_WORD: Duration = Duration::from_secs(5);
 
-/// Whatever keeps the indexes in step, until this is dropped.
+/// What is there as long as the program, for whoever follows the cluster.
+pub struct Follow {
+    registry: Registry,
+    /// There is one for all watches of the process, made when the first starts.
+    metrics: OnceLock<Metrics>,
+}
+
+/// Whatever keeps indexes in step, until this is dropped.
 #[derive(Default)]
 pub struct Following {
     _manifests: Option<manifests::Following>,
     watch: Option<Watch>,
+    /// The indexes.
+    indexes: Vec<Arc<Index>>,
     /// The indexes that an API server fills, and how long the start waits for each.
     waiting: Vec<(Arc<Index>, Duration)>,
 }
 
-/// Starts to follow the cluster.
-pub fn follow(
-    args: &Args, indexes: Vec<Followed>, sources: &Sources, registry: &Registry, runtime: &Handle,
+impl Follow {
+    /// Nothing is followed yet.
+    pub fn new(registry: &Registry) -> Follow {
+        Follow { registry: registry.clone(), metrics: OnceLock::new() }
+    }
+
+    /// Starts to fill these indexes.
+    pub fn start(
+        &self, args: &Args, indexes: Vec<Followed>, sources: &Sources, runtime: &Handle,
+    ) -> anyhow::Result<Following> {
+        let known = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
+        if indexes.is_empty() {
+            return Ok(Following::default());
+        }
+        if !args.manifests.is_empty() {
+            let following = follow_manifests(args, indexes)?;
+            return Ok(Following { _manifests: Some(following), indexes: known, ..Following::default() });
+        }
+        let metrics = self.metrics.get_or_init(|| Metrics::new(&self.registry));
+        let following = follow_api(indexes, sources, metrics, runtime)?;
+        Ok(Following { indexes: known, ..following })
+    }
+}
+
+/// Follows API servers.
+fn follow_api(
+    indexes: Vec<Followed>, sources: &Sources, metrics: &Metrics, runtime: &Handle,
 ) -> anyhow::Result<Following> {
-    if !args.manifests.is_empty() {
-        let following = follow_manifests(args, indexes)?;
-        return Ok(Following { _manifests: Some(following), ..Following::default() });
-    }
-    if indexes.is_empty() {
-        return Ok(Following::default());
-    }
-    let metrics = Metrics::new(registry);
     let waiting = indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout));
     let waiting = waiting.collect();
     let places: Vec<_> = indexes.iter().map(|followed| followed.place).collect();
     let targets = indexes.into_iter().map(target).collect();
-    let watch = Watch::start(targets, &metrics, Timing::default(), runtime).map_err(|error| {
+    let watch = Watch::start(targets, metrics, Timing::default(), runtime).map_err(|error| {
         let mut diagnostics = Diagnostics::default();
         let diagnostic = Diagnostic::error(Stage::Setup, places[error.target], error.to_string());
         diagnostics.push(diagnostic.plugin("kubernetes"));
         anyhow::anyhow!("{}", render_text(&diagnostics, sources).trim_end())
     })?;
-    Ok(Following { watch: Some(watch), waiting, _manifests: None })
+    Ok(Following { watch: Some(watch), waiting, ..Following::default() })
 }
 
 /// What the watch wants to know.
@@ -71,6 +96,11 @@ fn target(followed: Followed) -> Target {
 }
 
 impl Following {
+    /// Whether any of these indexes is one that it fills.
+    pub fn is_used(&self, used: &[Arc<Index>]) -> bool {
+        self.indexes.iter().any(|index| used.iter().any(|of| Arc::ptr_eq(of, index)))
+    }
+
     /// Waits until all indexes are in step, together, and for each at most as long as its stanzas say. CoreDNS's words,
     /// which scripts look for (kubernetes.go, `InitKubeCache`).
     pub fn wait(&self) {

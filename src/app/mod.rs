@@ -11,7 +11,9 @@ mod follow;
 mod machine;
 pub mod operations;
 mod probe;
+mod reload;
 mod run;
+mod serving;
 mod signals;
 
 pub use run::main;

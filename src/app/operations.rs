@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
@@ -165,55 +166,62 @@ impl Operations {
         }
     }
 
-    /// Opens the listeners, all or none, and serves them on this runtime.
-    pub fn start(self, runtime: &Runtime, metrics: &Metrics) -> anyhow::Result<Running> {
+    /// Opens the listeners that `before` has not, all or none.
+    pub fn listen(self, runtime: &Runtime, before: Option<&Running>) -> anyhow::Result<Pages> {
         let Operations { wanted, readiness, lameduck } = self;
-        let mut sites: Vec<Shared> = Vec::new();
+        let mut sites: Vec<Prepared> = Vec::new();
         for Wanted { directive, address: text, path, page, tls } in wanted {
             let address = text.resolve().with_context(|| format!("plugin/{directive}: cannot look up {text}"))?;
             // Any port is another one each time.
-            let same = |shared: &&mut Shared| address.port() != 0 && shared.address == address;
-            let shared = match sites.iter_mut().find(same) {
-                Some(shared) if shared.tls != tls => {
-                    bail!("plugin/{directive}: {} listens at {text} too, and not with the same 'tls'", shared.directive)
+            let same = |site: &&mut Prepared| address.port() != 0 && site.address == address;
+            let site = match sites.iter_mut().find(same) {
+                Some(site) if site.tls != tls => {
+                    bail!("plugin/{directive}: {} listens at {text} too, and not with the same 'tls'", site.directive)
                 }
-                Some(shared) => shared,
+                Some(site) => site,
                 None => {
-                    sites.push(Shared { directive, text, address, site: Site::default(), tls, probed: false });
+                    let (site, probed, opened) = (Site::default(), false, None);
+                    sites.push(Prepared { directive, text, address, site, tls, probed, opened });
                     let last = sites.len() - 1;
                     &mut sites[last]
                 }
             };
-            shared.site.add(path, page);
-            shared.probed |= directive == "health";
+            site.site.add(path, page);
+            site.probed |= directive == "health";
         }
-        let mut tasks = Vec::new();
         let _inside = runtime.enter();
-        let ports: Vec<u16> = sites.iter().map(|shared| shared.address.port()).collect();
-        for Shared { directive, text, address, site, tls, probed } in sites {
+        let ports: Vec<u16> = sites.iter().map(|site| site.address.port()).collect();
+        for site in &mut sites {
+            let Prepared { directive, text, address, tls, .. } = &*site;
+            if before.is_some_and(|before| before.has(*address, tls.as_ref())) {
+                continue;
+            }
             let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
             let failed =
                 |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", listen::reason(&error));
-            let listener = http::listen(address, several).map_err(failed)?;
+            let listener = http::listen(*address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if address.port() == 0 {
                 // Nobody could know.
                 tracing::info!(plugin = directive, "listening at {bound}");
             }
-            let address = http::reachable(bound);
-            let tls = tls.map(|path| Tls::load(&path)).transpose();
+            let tls = tls.as_ref().map(|path| Tls::load(path)).transpose();
             let tls = tls.with_context(|| format!("plugin/{directive}: tls"))?.flatten().map(Arc::new);
-            tasks.push(runtime.spawn(http::serve(listener, Arc::new(site), tls)).abort_handle());
-            if probed {
-                tasks.push(runtime.spawn(ask_itself(address, text, metrics.clone())).abort_handle());
-            }
+            site.opened = Some((listener, bound, tls));
         }
-        Ok(Running { tasks, readiness, lameduck })
+        Ok(Pages { sites, readiness, lameduck })
     }
 }
 
+/// Pages whose listeners are open.
+pub struct Pages {
+    sites: Vec<Prepared>,
+    readiness: Arc<Readiness>,
+    lameduck: Duration,
+}
+
 /// A listener in the making.
-struct Shared {
+struct Prepared {
     /// The first that wants it.
     directive: &'static str,
     text: Endpoint,
@@ -222,6 +230,66 @@ struct Shared {
     tls: Option<PathBuf>,
     /// *health* is there.
     probed: bool,
+    /// The listener, where it is bound, and its TLS; nothing where one that is at work is to be taken over.
+    opened: Option<(TcpListener, SocketAddr, Option<Arc<Tls>>)>,
+}
+
+impl Pages {
+    /// Serves them on this runtime. Listeners of `before` go on with the new pages, or end.
+    pub fn start(self, runtime: &Runtime, metrics: &Metrics, before: Option<Running>) -> Running {
+        let Pages { sites, readiness, lameduck } = self;
+        let mut before = before.map(|mut before| std::mem::take(&mut before.sites)).unwrap_or_default();
+        let sites = sites.into_iter().filter_map(|Prepared { text, address, site, tls, probed, opened, .. }| {
+            let at_work = before.iter().position(|open| open.is(address, tls.as_ref()));
+            let mut open = match (opened, at_work) {
+                (Some((listener, bound, secured)), _) => {
+                    let site = Arc::new(site);
+                    let task = runtime.spawn(http::serve(listener, site.clone(), secured)).abort_handle();
+                    OpenSite { address, bound, tls, site, task: Ending(task), probe: None }
+                }
+                (None, Some(at)) => {
+                    let open = before.swap_remove(at);
+                    open.site.replace(site);
+                    open
+                }
+                // It was there a moment ago.
+                (None, None) => return None,
+            };
+            open.probe = probed.then(|| {
+                let at = http::reachable(open.bound);
+                Ending(runtime.spawn(ask_itself(at, text, metrics.clone())).abort_handle())
+            });
+            Some(open)
+        });
+        let sites = sites.collect();
+        Running { sites, readiness, lameduck }
+    }
+}
+
+/// A task that ends when this is dropped.
+struct Ending(AbortHandle);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A listener at work.
+struct OpenSite {
+    address: SocketAddr,
+    bound: SocketAddr,
+    tls: Option<PathBuf>,
+    site: Arc<Site>,
+    #[expect(dead_code, reason = "held for its end")]
+    task: Ending,
+    probe: Option<Ending>,
+}
+
+impl OpenSite {
+    fn is(&self, address: SocketAddr, tls: Option<&PathBuf>) -> bool {
+        address.port() != 0 && self.address == address && self.tls.as_ref() == tls
+    }
 }
 
 /// Asks for `/health` once a second, as CoreDNS does: a server that is slow to answer itself is overloaded.
@@ -244,12 +312,17 @@ async fn ask_itself(address: SocketAddr, text: Endpoint, metrics: Metrics) {
 
 /// The pages at work, until this is dropped.
 pub struct Running {
-    tasks: Vec<AbortHandle>,
+    sites: Vec<OpenSite>,
     readiness: Arc<Readiness>,
     lameduck: Duration,
 }
 
 impl Running {
+    /// Whether a listener is at work.
+    fn has(&self, address: SocketAddr, tls: Option<&PathBuf>) -> bool {
+        self.sites.iter().any(|open| open.is(address, tls))
+    }
+
     /// The DNS sockets are open.
     pub fn serving(&self) {
         self.readiness.serving();
@@ -259,11 +332,5 @@ impl Running {
     pub fn ending(&self) -> Duration {
         self.readiness.ending();
         self.lameduck
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }

@@ -9,24 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::runtime::{Handle, Runtime};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{self, Built, Chore, Listener, World, build};
-use super::follow::follow;
+use super::build::{self, Kept, Listener, World};
+use super::follow::Follow;
 use super::operations::{Metrics, Running};
-use super::probe::probe;
-use super::signals::{End, Signals};
+use super::reload::Reloads;
+use super::serving::{Program, Serving, apart};
+use super::signals::{End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
 use crate::chain::later::BoxFuture;
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, headline, read_source, render_json, render_text};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, read_source, render_json, render_text};
 use crate::plugins::DIRECTIVES;
-use crate::serve::{ListenSpec, Options, Server, Service, Settings};
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
-use crate::telemetry::metrics::{self, table};
 use crate::upstream::{Carriers, Servers};
 
 /// How long the end of listeners may take.
@@ -152,8 +151,8 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let carriers = Carriers::default();
     let metrics = Metrics::default();
+    let follow = Follow::new(&metrics.registry);
     let world = World {
         logger: logger.clone(),
         hostname: machine::hostname(),
@@ -161,69 +160,43 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         debug: debug.clone(),
         servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone())),
         metrics,
-        carriers: carriers.clone(),
+        carriers: Carriers::default(),
         surroundings: surroundings(runtime.handle()),
+        kept: Kept::default(),
     };
-    let built = build(&configuration, args.port, &world, &mut diagnostics);
-    if diagnostics.has_errors() {
-        bail!("{}", render_text(&diagnostics, &configuration.corefile.sources).trim_end());
-    }
-    // Through the log, which nobody can hold up by not reading it.
-    for warning in &diagnostics {
-        logger.line(LogSeverity::Warning, None, &headline(warning, &configuration.corefile.sources));
-    }
-    debug.store(built.debug, Ordering::Relaxed);
-    let _pidfile = args.pidfile.as_deref().map(Pidfile::write).transpose()?;
-
     // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an answer.
-    let apart = |name, threads| {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
-    };
     let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
-    let Built { listeners, indexes, debug, chores, operations, loops } = built;
-    // Before anything that takes time: the process lives, and it is not ready.
-    let operations = operations.start(&pages, &world.metrics)?;
-    let chores: Vec<Arc<Chore>> = chores.into_iter().map(Arc::new).collect();
-    chores.iter().for_each(|chore| drop(runtime.spawn(repeat(chore.clone()))));
-    // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
-    let following =
-        follow(args, indexes, &configuration.corefile.sources, &world.metrics.registry, background.handle())?;
-    following.wait();
+    let mut program = Program { args, logger: logger.clone(), world, runtime, background, pages, follow };
+    let mut serving = Serving::default();
+    let pidfile = args.pidfile.as_deref();
+    let _pidfile = if diagnostics.has_errors() { None } else { pidfile.map(Pidfile::write).transpose()? };
     // Until the cluster is loaded, which may take a while, a signal simply ends the program.
-    let mut signals = Signals::new(&runtime)?;
-    let settings = Settings { recover: !debug, ..Settings::default() };
-    let specs = listeners.iter().map(|listener| ListenSpec {
-        address: socket_address(listener),
-        service: Service::new(listener.chains.clone(), settings),
-    });
-    let options = Options { carriers, ..Options::new(runtime.handle().clone()) };
-    let server = Server::start(specs.collect(), options)?;
-    let counts = server.counter();
-    metrics::register(&world.metrics.registry, metrics::number(&table::PANICS, move || counts().panics as f64));
-    for (watch, listener) in loops {
-        runtime.spawn(probe(watch, server.local_addresses()[listener], logger.clone()));
-    }
-    operations.serving();
-    announce(args, logger, &listeners, server.local_addresses());
+    let mut reloads = Reloads::new(&configuration, &program.world.metrics.registry);
+    let listeners = program.take_up(&configuration, diagnostics, &mut serving)?;
+    let mut signals = Signals::new(&program.runtime)?;
+    announce(args, logger, &listeners, &serving);
+    reloads.announce();
 
-    match runtime.block_on(signals.wait()) {
+    let end = loop {
+        match program.runtime.block_on(signals.wait(reloads.next())) {
+            Event::Reload => reloads.reload(&mut program, &mut serving),
+            Event::Look => reloads.look(&mut program, &mut serving),
+            Event::End(end) => break end,
+        }
+    };
+    match end {
         // SIGTERM: send clients away, answer what has come, then end.
         End::Graceful => {
-            if linger(&operations, &mut signals, &runtime) {
-                server.stop(GRACE);
+            let lameduck = serving.pages().map_or(Duration::ZERO, Running::ending);
+            if linger(lameduck, &mut signals, &program.runtime) {
+                serving.drain(GRACE);
             }
         }
         // SIGINT, SIGQUIT: end.
         End::Now => {}
     }
-    chores.iter().filter_map(|chore| chore.stop.as_ref()).for_each(|stop| stop());
-    // A look-up that still waits does not keep the program.
-    drop(following);
-    runtime.shutdown_background();
-    drop(operations);
-    background.shutdown_background();
-    pages.shutdown_background();
+    serving.end();
+    program.end();
     Ok(())
 }
 
@@ -262,8 +235,7 @@ impl Drop for Place {
 
 /// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Says whether
 /// no signal has cut it short.
-fn linger(operations: &Running, signals: &mut Signals, runtime: &Runtime) -> bool {
-    let lameduck = operations.ending();
+fn linger(lameduck: Duration, signals: &mut Signals, runtime: &Runtime) -> bool {
     if lameduck.is_zero() {
         return true;
     }
@@ -294,18 +266,8 @@ impl Drop for Pidfile<'_> {
     }
 }
 
-/// Does a chore again and again, beside the threads that answer.
-async fn repeat(chore: Arc<Chore>) {
-    loop {
-        tokio::time::sleep(chore.every).await;
-        let chore = chore.clone();
-        // A chore that panics has been told of; the next round may go well.
-        let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
-    }
-}
-
 /// Where a listener listens.
-fn socket_address(listener: &Listener) -> SocketAddr {
+pub fn socket_address(listener: &Listener) -> SocketAddr {
     match listener.address {
         None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, listener.port)),
         Some(address) => match address.ip {
@@ -316,12 +278,13 @@ fn socket_address(listener: &Listener) -> SocketAddr {
 }
 
 /// Says what is served, a line for each zone as CoreDNS does, and who serves it.
-fn announce(args: &Args, logger: &Logger, listeners: &[Listener], addresses: &[SocketAddr]) {
+fn announce(args: &Args, logger: &Logger, listeners: &[Listener], serving: &Serving) {
     if args.quiet {
         return;
     }
     let mut lines = Vec::new();
-    for (listener, address) in listeners.iter().zip(addresses) {
+    for listener in listeners {
+        let Some(address) = serving.bound(listener.address, listener.port) else { continue };
         let on = listener.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
         lines.extend(listener.zones.iter().map(|zone| format!("{zone}:{}{on}", address.port())));
     }

@@ -1,5 +1,7 @@
 //! The signals that mean something (CoreDNS's sigtrap_posix.go).
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +12,16 @@ pub enum End {
     Graceful,
     /// At once.
     Now,
+}
+
+/// What is to be done.
+pub enum Event {
+    /// Load the Corefile.
+    Reload,
+    /// Look whether it has changed.
+    Look,
+    /// End.
+    End(End),
 }
 
 /// Waits for them.
@@ -37,25 +49,34 @@ impl Signals {
         })
     }
 
-    /// Waits for one that ends the program.
-    pub async fn wait(&mut self) -> End {
+    /// Waits for one that means something, or for so long.
+    pub async fn wait(&mut self, look: Option<Duration>) -> Event {
+        let look = async {
+            match look {
+                Some(look) => tokio::time::sleep(look).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(look);
         loop {
             tokio::select! {
+                () = &mut look => return Event::Look,
                 _ = self.terminate.recv() => {
                     tracing::info!("SIGTERM: Shutting down servers then terminating");
-                    return End::Graceful;
+                    return Event::End(End::Graceful);
                 }
                 _ = self.interrupt.recv() => {
                     tracing::info!("SIGINT: Shutting down");
-                    return End::Now;
+                    return Event::End(End::Now);
                 }
-                _ = self.quit.recv() => return End::Now,
+                _ = self.quit.recv() => return Event::End(End::Now),
                 _ = self.hangup.recv() => {}
                 _ = self.upgrade.recv() => {
                     tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
                 }
                 _ = self.reload.recv() => {
-                    tracing::warn!("SIGUSR1: reloading the Corefile is not built yet; nothing has changed");
+                    tracing::info!("SIGUSR1: Reloading");
+                    return Event::Reload;
                 }
             }
         }

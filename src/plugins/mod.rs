@@ -27,6 +27,7 @@ pub mod nsid;
 pub mod prometheus;
 pub mod ready;
 mod regexp;
+pub mod reload;
 pub mod root;
 mod table;
 #[cfg(test)]

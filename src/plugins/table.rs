@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Context, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local,
-    log, loops, metadata, minimal, nsid, prometheus, ready, root, whoami,
+    log, loops, metadata, minimal, nsid, prometheus, ready, reload, root, whoami,
 };
 use crate::corefile::Directive;
 
@@ -36,6 +36,8 @@ pub enum Setting {
     Bind(bind::Config),
     /// *debug*.
     Debug,
+    /// *reload*.
+    Reload(reload::Config),
     /// *ready*.
     Ready(ready::Config),
     /// *health*.
@@ -98,7 +100,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("https3"),
     planned("timeouts"),
     planned("multisocket"),
-    planned("reload"),
+    built("reload", |stanzas, context| reload::parse(stanzas, context).map(Setting::Reload)),
     once("nsid", |stanzas, context| nsid::parse(stanzas, context).map(Setting::Nsid)),
     built("bufsize", |stanzas, context| bufsize::parse(stanzas, context).map(Setting::Bufsize)),
     built("bind", |stanzas, context| bind::parse(stanzas, context).map(Setting::Bind)),

@@ -82,7 +82,8 @@ pub(super) struct Forwarding {
 
 /// What forwarding needs of its worker.
 pub(super) struct Around<'a> {
-    pub(super) listeners: &'a [Listener],
+    /// By number; those that were closed are gone.
+    pub(super) listeners: &'a [Option<Listener>],
     pub(super) shared: &'a Arc<Shared>,
     pub(super) counters: &'a Counters,
     pub(super) epoll: &'a Epoll,
@@ -142,17 +143,20 @@ impl Forwarding {
         self.begin(waiting, course, around);
     }
 
-    /// Does the jobs that others have left.
-    pub(super) fn work(&mut self, around: &mut Around<'_>) {
+    /// Does the jobs that others have left; gives those that are the worker's.
+    pub(super) fn work(&mut self, around: &mut Around<'_>) -> Vec<Job> {
         self.mailbox.take(&mut self.jobs);
+        let mut left = Vec::new();
         for job in std::mem::take(&mut self.jobs) {
             match job {
                 Job::Ask(waiting, course) => self.begin(waiting, course, around),
                 Job::Follow(_, waiting, course) => self.begin(waiting, course, around),
                 Job::Came { slot, token, result } => self.came(slot, token, result, around),
                 Job::Wake => {}
+                Job::Open(..) | Job::Close(_) => left.push(job),
             }
         }
+        left
     }
 
     /// Puts a query on its way, or behind one that is alike.
@@ -342,15 +346,13 @@ impl Forwarding {
             let (datagram, out) = inbox.slot(slot);
             let Some(datagram) = datagram else { continue };
             let Some((client, len)) = self.answer(number, datagram.octets, out, around) else { continue };
-            if client.listener != listener && inbox.has_queued() {
-                send(inbox, &around.listeners[listener], around.counters);
+            if client.listener != listener {
+                send(inbox, around, listener);
             }
             listener = client.listener;
             inbox.queue_to(slot, len, &client.path);
         }
-        if inbox.has_queued() {
-            send(inbox, &around.listeners[listener], around.counters);
-        }
+        send(inbox, around, listener);
     }
 
     /// All queries whose last attempt went through a socket fail with it: an ICMP message says that nobody listens there.
@@ -507,10 +509,10 @@ impl Forwarding {
             Waiting::Client(client) => {
                 let mut scratch = self.scratch.take().unwrap_or_else(|| Box::new([0; MAX_UDP]));
                 if let Some((client, len)) = self.write(client, read, &mut scratch[..], around) {
-                    let socket = around.listeners[client.listener].socket.as_fd();
-                    match client.path.send(socket, &scratch[..len]) {
-                        Ok(()) => around.counters.answered.add(1),
-                        Err(_) => around.counters.send_failed.add(1),
+                    let socket = around.listener(client.listener).map(|listener| &listener.socket);
+                    match socket.map(|socket| client.path.send(socket.as_fd(), &scratch[..len])) {
+                        Some(Ok(())) => around.counters.answered.add(1),
+                        None | Some(Err(_)) => around.counters.send_failed.add(1),
                     }
                 }
                 self.scratch = Some(scratch);
@@ -522,7 +524,7 @@ impl Forwarding {
     fn write(
         &mut self, client: Client, read: Result<(), Error>, out: &mut [u8], around: &mut Around<'_>,
     ) -> Option<(Client, usize)> {
-        let service = &around.listeners[client.listener].service;
+        let service = around.listeners.get(client.listener)?.as_ref()?.service.clone();
         let Client { asked, at, .. } = &client;
         if read.is_err() {
             around.state.clear();
@@ -545,7 +547,7 @@ impl Forwarding {
             }
             Err(panic) => {
                 *around.state = State::default();
-                let len = waiting::panicked(&*panic, service, around.counters, client.asked.packet(), out);
+                let len = waiting::panicked(&*panic, &service, around.counters, client.asked.packet(), out);
                 Some((client, len))
             }
         }
@@ -581,9 +583,18 @@ fn cut(reply: &mut Reply, read: Result<(), MessageError>) {
     reply.truncated |= read == Err(MessageError::Cut);
 }
 
-/// Sends the answers that are queued.
-fn send(inbox: &mut Batch, listener: &Listener, counters: &Counters) {
-    let outcome = inbox.send(listener.socket.as_fd());
-    counters.answered.add(outcome.sent as u64);
-    counters.send_failed.add(outcome.failed as u64);
+/// Sends the answers that are queued, through the socket of this number if it is still there.
+fn send(inbox: &mut Batch, around: &Around<'_>, listener: usize) {
+    if let Some(listener) = around.listener(listener) {
+        let outcome = inbox.send(listener.socket.as_fd());
+        around.counters.answered.add(outcome.sent as u64);
+        around.counters.send_failed.add(outcome.failed as u64);
+    }
+}
+
+impl Around<'_> {
+    /// The socket of this number, unless it was closed.
+    pub(super) fn listener(&self, number: usize) -> Option<&Listener> {
+        self.listeners.get(number)?.as_ref()
+    }
 }

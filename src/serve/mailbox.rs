@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::mmsg::ReturnPath;
+use super::udp::Listener;
 use crate::chain::{Asked, Resume};
 use crate::upstream::{BoxFuture, Carrier, Course, Error, Outcome, Waiter};
 
@@ -57,6 +58,10 @@ pub(super) enum Job {
     Follow(u64, Waiting, Course),
     /// A stream has brought an answer, or has failed.
     Came { slot: u32, token: u64, result: Result<Vec<u8>, Error> },
+    /// Serve another socket, under this number.
+    Open(usize, Listener),
+    /// Serve this one no more, once what has come is answered.
+    Close(usize),
     /// Nothing; look whether the server ends.
     Wake,
 }

@@ -250,11 +250,6 @@ impl Batch {
         self.queued += 1;
     }
 
-    /// Whether answers are queued.
-    pub fn has_queued(&self) -> bool {
-        self.queued > 0
-    }
-
     /// Sends what is queued. An answer that the kernel does not take is passed over; the others still go.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
         let at = self.memory.as_ptr();

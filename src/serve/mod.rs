@@ -225,15 +225,32 @@ enum Phase {
 }
 
 /// A server at work. Dropping it stops it without waiting.
-#[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    options: Options,
+    /// Each listener that there has been, by number.
+    listeners: Vec<Listening>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
-    sockets: Vec<Arc<UdpSocket>>,
     tcp: Arc<tcp::Tcp>,
+}
+
+/// A listener.
+struct Listening {
+    /// With its real port.
+    address: SocketAddr,
+    /// One for each worker; none once it is closed.
+    sockets: Vec<Arc<UdpSocket>>,
+    /// How far its TCP side is.
     phase: watch::Sender<Phase>,
+}
+
+/// The sockets of a listener, and what is served there.
+struct Prepared {
+    address: SocketAddr,
+    udp: Vec<Arc<UdpSocket>>,
+    tcp: tokio::net::TcpListener,
+    service: Arc<Service>,
 }
 
 impl Server {
@@ -256,64 +273,84 @@ impl Server {
             mailboxes,
             counters: Counters::default(),
         });
-        let mut server = Server {
-            addresses: Vec::new(),
-            workers: Vec::new(),
-            counters: Vec::new(),
-            sockets: Vec::new(),
-            tcp: Arc::new(tcp::Tcp::new(options.tcp, shared.clone())),
-            shared,
-            phase: watch::Sender::new(Phase::Serving),
-        };
-        let mut of_workers: Vec<Vec<udp::Listener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut of_tcp = Vec::new();
+        let tcp = Arc::new(tcp::Tcp::new(options.tcp, shared.clone()));
+        let (listeners, counters) = (Vec::new(), Vec::new());
+        let mut server = Server { options, listeners, shared, workers: Vec::new(), counters, tcp };
+        let prepared = server.prepare(&specs, workers)?;
+        let hasher = foldhash::fast::RandomState::default();
+        for worker in 0..workers {
+            let counters = Arc::new(Counters::default());
+            server.counters.push(counters.clone());
+            let mailbox = server.shared.mailboxes[worker].clone();
+            let forwarding = Forwarding::new(worker, workers > 1, server.options.forwarded, mailbox, hasher.clone());
+            let thread = UdpWorker::new(server.shared.clone(), counters, forwarding)
+                .and_then(|udp| std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run()));
+            server.workers.push(thread.map_err(|source| ServeError::Worker { worker, source })?);
+        }
+        server.listen(prepared);
+        tracing::debug!(addresses = ?server.local_addresses(), workers, "serving");
+        Ok(server)
+    }
+
+    /// Binds more listeners and serves them, all or none; gives the number of the first.
+    pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
+        let prepared = self.prepare(specs, self.workers.len())?;
+        let first = self.listeners.len();
+        self.listen(prepared);
+        Ok(first)
+    }
+
+    /// Closes a listener, once what has come is answered. Its number is not given again.
+    pub fn close(&mut self, listener: usize) {
+        let Some(listening) = self.listeners.get_mut(listener) else { return };
+        listening.phase.send_replace(Phase::Ending);
+        if !std::mem::take(&mut listening.sockets).is_empty() {
+            self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
+        }
+    }
+
+    /// Binds sockets.
+    fn prepare(&self, specs: &[ListenSpec], workers: usize) -> Result<Vec<Prepared>, ServeError> {
+        let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
+        let mut prepared = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared =
-                options.share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
-            let wish = Wish { address: spec.address, workers, receive_buffer: options.receive_buffer, shared };
-            let bound = bind::bind(&wish)?;
-            if options.spread == Spread::Random
+            let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
+            let bound = bind::bind(&Wish { address: spec.address, workers, receive_buffer: *receive_buffer, shared })?;
+            if *spread == Spread::Random
                 && let Err(error) = bind::spread_at_random(&bound.udp)
             {
                 tracing::warn!(address = %bound.address, %error, "UDP packets are spread over workers by flow, not at random");
             }
-            server.addresses.push(bound.address);
-            for (listeners, socket) in of_workers.iter_mut().zip(bound.udp) {
-                let socket = Arc::new(socket);
-                server.sockets.push(socket.clone());
-                listeners.push(udp::Listener { socket, address: bound.address, service: spec.service.clone() });
-            }
             let listener = {
-                let _inside = options.runtime.enter();
+                let _inside = runtime.enter();
                 tokio::net::TcpListener::from_std(bound.tcp)
             };
             let address = bound.address;
-            of_tcp.push((
-                listener.map_err(|source| ServeError::Listen { transport: "tcp", address, source })?,
-                spec.service.clone(),
-            ));
+            let tcp = listener.map_err(|source| ServeError::Listen { transport: "tcp", address, source })?;
+            let udp = bound.udp.into_iter().map(Arc::new).collect();
+            prepared.push(Prepared { address, udp, tcp, service: spec.service.clone() });
         }
-        let hasher = foldhash::fast::RandomState::default();
-        for (worker, listeners) in of_workers.into_iter().enumerate() {
-            let counters = Arc::new(Counters::default());
-            server.counters.push(counters.clone());
-            let mailbox = server.shared.mailboxes[worker].clone();
-            let forwarding = Forwarding::new(worker, workers > 1, options.forwarded, mailbox, hasher.clone());
-            let thread = UdpWorker::new(listeners, server.shared.clone(), counters, forwarding)
-                .and_then(|udp| std::thread::Builder::new().name(format!("udp-{worker}")).spawn(move || udp.run()));
-            server.workers.push(thread.map_err(|source| ServeError::Worker { worker, source })?);
-        }
-        for (listener, service) in of_tcp {
-            server.tcp.serve(listener, service, server.phase.subscribe());
-        }
-        tracing::debug!(addresses = ?server.addresses, workers, "serving");
-        Ok(server)
+        Ok(prepared)
     }
 
-    /// Where it listens, with real ports, in the order of the listeners.
-    pub fn local_addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Gives sockets to those who serve them.
+    fn listen(&mut self, prepared: Vec<Prepared>) {
+        for Prepared { address, udp, tcp, service } in prepared {
+            let number = self.listeners.len();
+            for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
+                let (socket, service) = (socket.clone(), service.clone());
+                mailbox.send(Job::Open(number, udp::Listener { socket, address, service }));
+            }
+            let phase = watch::Sender::new(Phase::Serving);
+            self.tcp.serve(tcp, service, phase.subscribe());
+            self.listeners.push(Listening { address, sockets: udp, phase });
+        }
+    }
+
+    /// Where it listens, or has listened, with real ports, in the order of the listeners.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listening| listening.address).collect()
     }
 
     /// What has been counted so far.
@@ -346,28 +383,36 @@ impl Server {
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.phase.send_replace(Phase::Ending);
+        self.enter(Phase::Ending);
         self.end_reading();
         let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
         while (!has_drained() || self.waiting() > 0 || self.tcp.busy()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.phase.send_replace(Phase::Ended);
+        self.enter(Phase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a UDP worker had ended before");
             }
         }
-        tracing::debug!(addresses = ?self.addresses, waiting = self.waiting(), connections = self.tcp.open(), "stopped");
+        tracing::debug!(waiting = self.waiting(), connections = self.tcp.open(), "stopped");
+    }
+
+    /// Tells TCP how far the end is.
+    fn enter(&self, phase: Phase) {
+        for listening in &self.listeners {
+            listening.phase.send_replace(phase);
+        }
     }
 
     /// Tells the workers to read no more than has come.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        for socket in &self.sockets {
+        for socket in self.listeners.iter().flat_map(|listening| &listening.sockets) {
             udp::wake(socket);
         }
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 
     /// Tells the workers to end.
@@ -381,7 +426,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end_workers();
-        self.phase.send_replace(Phase::Ended);
+        self.enter(Phase::Ended);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.local_addresses()).finish_non_exhaustive()
     }
 }
 

@@ -16,6 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::counts::Counters;
 use super::forward::{Around, Forwarding, OUTLET};
+use super::mailbox::Job;
 use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
 use super::waiting::{self, Place, Seldom};
 use super::{Service, Shared};
@@ -46,7 +47,8 @@ pub(super) struct Listener {
 
 /// A worker: it owns one socket of each listener.
 pub(super) struct UdpWorker {
-    pub(super) listeners: Vec<Listener>,
+    /// By number; those that were closed are gone.
+    listeners: Vec<Option<Listener>>,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     epoll: Epoll,
@@ -62,14 +64,9 @@ pub(super) struct UdpWorker {
 static LOGGED: Seldom = Seldom::new();
 
 impl UdpWorker {
-    /// A worker with these sockets.
-    pub(super) fn new(
-        listeners: Vec<Listener>, shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding,
-    ) -> io::Result<UdpWorker> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, listener) in listeners.iter().enumerate() {
-            epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
-        }
+    /// A worker without sockets; they come by mail.
+    pub(super) fn new(shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding) -> io::Result<UdpWorker> {
+        let (epoll, listeners) = (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, Vec::new());
         epoll.add(forwarding.mailbox.event(), EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
         let (batch, inbox, state) = (Batch::new(), Batch::new(), State::default());
         Ok(UdpWorker { listeners, shared, counters, epoll, batch, inbox, forwarding, state })
@@ -82,14 +79,9 @@ impl UdpWorker {
             while !self.shared.stopping.load(Ordering::Acquire) {
                 self.serve_ready(&mut events);
             }
+            self.turn(true);
             for listener in 0..self.listeners.len() {
-                for _ in 0..LAST_BATCHES {
-                    if self.serve(listener) == 0 {
-                        break;
-                    }
-                }
-                // It is readable for ever, now that it was woken.
-                let _ = self.epoll.delete(&self.listeners[listener].socket);
+                self.drain(listener);
             }
             self.turn(true);
             self.shared.drained.fetch_add(1, Ordering::Release);
@@ -101,6 +93,43 @@ impl UdpWorker {
             // The kernel would go on to give this worker its share of the packets, and nobody would answer them.
             tracing::error!("a UDP worker panicked; the process ends");
             std::process::abort();
+        }
+    }
+
+    /// Answers what has come to a socket, and is not woken for it any more.
+    fn drain(&mut self, listener: usize) {
+        for _ in 0..LAST_BATCHES {
+            if self.serve(listener) == 0 {
+                break;
+            }
+        }
+        if let Some(Some(listener)) = self.listeners.get(listener) {
+            // It may be readable for ever, now that it was woken.
+            let _ = self.epoll.delete(&listener.socket);
+        }
+    }
+
+    /// Takes a socket, or gives it up.
+    fn control(&mut self, job: Job) {
+        match job {
+            Job::Open(number, listener) => {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
+                if let Err(error) = self.epoll.add(&listener.socket, event) {
+                    tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
+                    return;
+                }
+                while self.listeners.len() <= number {
+                    self.listeners.push(None);
+                }
+                self.listeners[number] = Some(listener);
+            }
+            Job::Close(number) => {
+                self.drain(number);
+                if let Some(listener) = self.listeners.get_mut(number) {
+                    *listener = None;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -142,16 +171,15 @@ impl UdpWorker {
             return;
         }
         let mut around = Around { listeners, shared, counters, epoll, state, now: Instant::now() };
-        if has_mail {
-            forwarding.work(&mut around);
-        }
+        let controls = if has_mail { forwarding.work(&mut around) } else { Vec::new() };
         forwarding.turn(&mut around);
+        controls.into_iter().for_each(|job| self.control(job));
     }
 
     /// Reads a batch from one socket and answers it; gives how many packets it had.
     fn serve(&mut self, at: usize) -> usize {
         let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
-        let listener = &listeners[at];
+        let Some(Some(listener)) = listeners.get(at) else { return 0 };
         let received = match batch.receive(listener.socket.as_fd(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
@@ -223,7 +251,7 @@ pub(super) fn wait_for(
         }
         pending => pending,
     };
-    let (listener, shared) = (&around.listeners[at], around.shared);
+    let (listener, shared) = (around.listener(at)?, around.shared);
     let Some(place) = shared.waiting.enter() else {
         around.counters.overloads.add(1);
         return Some(pending.overload().encode(out));

@@ -115,7 +115,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
         // More than one colon is an IPv6 address without brackets; a name of a certificate has none.
         let (address, name) = text.split_once('%').map_or((text, None), |(address, name)| (address, Some(name)));
         match name.unwrap_or(address).rsplit_once(':') {
-            Some((_, port)) if name.is_some() || !address.matches(':').nth(1).is_some() => {
+            Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
                 (&text[..text.len() - port.len() - 1], Some(port))
             }
             _ => (text, None),

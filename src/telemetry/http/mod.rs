@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -67,22 +68,31 @@ impl Said {
 pub type Page = Arc<dyn Fn() -> Said + Send + Sync>;
 
 /// The pages of a listener by their paths.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Site {
-    pages: Vec<(&'static str, Page)>,
+    /// Replaced whole by a reload, read for each request.
+    pages: ArcSwap<Vec<(&'static str, Page)>>,
 }
 
 impl Site {
     /// Adds a page. A path that is there already keeps its page.
     pub fn add(&mut self, path: &'static str, page: Page) {
-        if self.pages.iter().all(|(other, _)| *other != path) {
-            self.pages.push((path, page));
+        let mut pages = self.pages.load().to_vec();
+        if pages.iter().all(|(other, _)| *other != path) {
+            pages.push((path, page));
         }
+        self.pages.store(Arc::new(pages));
+    }
+
+    /// Has the pages of another from now on.
+    pub fn replace(&self, other: Site) {
+        self.pages.store(other.pages.into_inner());
     }
 
     /// Answers a request.
     fn respond(&self, path: &str) -> Response<Full<Bytes>> {
-        let page = self.pages.iter().find(|(of, _)| *of == path);
+        let pages = self.pages.load();
+        let page = pages.iter().find(|(of, _)| *of == path);
         let said = page.map(|(_, page)| page());
         let is_found = said.is_some();
         // Go's `http.NotFound`.

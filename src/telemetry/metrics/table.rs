@@ -273,6 +273,16 @@ pub const FORWARD_DROPPED: Metric = counter(
     &["reason", "to"],
 );
 
+/// Configurations that failed while another served.
+pub const RELOAD_FAILED: Metric =
+    counter("coredns_reload_failed_total", "Counter of the number of failed reload attempts.", &[]);
+/// The configuration that was loaded last.
+pub const RELOAD_VERSION: Metric = gauge(
+    "coredns_reload_version_info",
+    "A metric with a constant '1' value labeled by hash, and value which type of hash generated.",
+    &["hash", "value"],
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +322,8 @@ mod tests {
         &FORWARD_REJECTS,
         &FORWARD_SHED,
         &FORWARD_DROPPED,
+        &RELOAD_FAILED,
+        &RELOAD_VERSION,
         &CACHE_ENTRIES,
         &CACHE_REQUESTS,
         &CACHE_HITS,

@@ -88,8 +88,17 @@ impl Inside {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let servers = Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone()));
-        let world =
-            World { logger: logger_of_world, hostname, interfaces, debug, metrics, servers, carriers, surroundings };
+        let world = World {
+            logger: logger_of_world,
+            hostname,
+            interfaces,
+            debug,
+            metrics,
+            servers,
+            carriers,
+            surroundings,
+            kept: Default::default(),
+        };
         let built = build(&configuration, PORT, &world, &mut diagnostics);
         world.debug.store(built.debug, Ordering::Relaxed);
         let text = render_text(&diagnostics, &configuration.corefile.sources);

@@ -1,0 +1,245 @@
+//! What serves, from a configuration: at start, and again for another one while queries come.
+//!
+//! ```text
+//! Configuration ─ build ─► Built ─┬ indexes ─ follow, wait ─┐
+//!                                 ├ pages ────── listen ────┼─► taken up at once: chains between two queries, pages, chores
+//!                                 └ sockets ──── bind ──────┘   then what is not wanted any more ends
+//! ```
+//!
+//! All that may fail comes first. A configuration that fails leaves the one before it as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
+
+use super::args::Args;
+use super::build::{Built, Chore, Listener, World, build};
+use super::configuration::Configuration;
+use super::follow::{Follow, Following};
+use super::operations::{Pages, Running};
+use super::probe::probe;
+use super::run::socket_address;
+use crate::corefile::{Diagnostics, headline, render_text};
+use crate::plugins::bind::Address;
+use crate::serve::{ListenSpec, Options, Server, Service, Settings};
+use crate::telemetry::log::{Logger, Severity};
+use crate::telemetry::metrics::{self, table};
+
+/// What is there as long as the program.
+pub struct Program<'a> {
+    pub args: &'a Args,
+    pub logger: Logger,
+    pub world: World,
+    /// Answers over TCP, and what waits.
+    pub runtime: Runtime,
+    /// Follows the cluster.
+    pub background: Runtime,
+    /// Pages for operators.
+    pub pages: Runtime,
+    pub follow: Follow,
+}
+
+/// What serves.
+#[derive(Default)]
+pub struct Serving {
+    /// What keeps the indexes in step.
+    following: Vec<Following>,
+    pages: Option<Running>,
+    chores: Vec<(Arc<Chore>, AbortHandle)>,
+    sockets: Vec<Open>,
+    /// Who has them; from the first configuration on.
+    server: Option<Server>,
+    loops: Vec<AbortHandle>,
+}
+
+/// A socket, UDP and TCP.
+struct Open {
+    address: Option<Address>,
+    port: u16,
+    service: Arc<Service>,
+    /// Which of the server's listeners it is.
+    listener: usize,
+}
+
+impl Program<'_> {
+    /// Serves this configuration, in the place of what `serving` does now.
+    pub fn take_up(
+        &self, configuration: &Configuration, mut diagnostics: Diagnostics, serving: &mut Serving,
+    ) -> anyhow::Result<Vec<Listener>> {
+        let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
+        let sources = &configuration.corefile.sources;
+        if diagnostics.has_errors() {
+            bail!("{}", render_text(&diagnostics, sources).trim_end());
+        }
+        // Through the log, which nobody can hold up by not reading it.
+        for warning in &diagnostics {
+            self.logger.line(Severity::Warning, None, &headline(warning, sources));
+        }
+        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled } = built;
+        let pages = operations.listen(&self.pages, serving.pages.as_ref())?;
+        let is_first = serving.pages.is_none();
+        // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
+        let mut pages = Some(pages);
+        if is_first {
+            serving.pages = pages.take().map(|pages| self.start_pages(pages, None));
+        }
+        let following = self.follow.start(self.args, indexes, sources, self.background.handle())?;
+        // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
+        following.wait();
+        let settings = Settings { recover: !debug, ..Settings::default() };
+        let is_open = |listener: &&Listener| serving.socket(listener.address, listener.port).is_some();
+        let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
+        let services: Vec<Arc<Service>> =
+            new.iter().map(|listener| Service::new(listener.chains.clone(), settings)).collect();
+        let first = self.open(&new, &services, &mut serving.server)?;
+
+        // Nothing fails from here on.
+        for listener in &listeners {
+            if let Some(open) = serving.socket(listener.address, listener.port) {
+                open.service.replace(listener.chains.clone(), settings);
+            }
+        }
+        serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| Open {
+            address: listener.address,
+            port: listener.port,
+            service,
+            listener: first + number,
+        }));
+        self.world.debug.store(debug, Ordering::Relaxed);
+        self.world.metrics.queries.enable(enabled);
+        if let Some(pages) = pages {
+            serving.pages = Some(self.start_pages(pages, serving.pages.take()));
+        }
+        if let Some(pages) = &serving.pages {
+            pages.serving();
+        }
+        serving.end_chores();
+        serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
+        serving.loops.drain(..).for_each(|probe| probe.abort());
+        for (watch, listener) in loops {
+            let Listener { address, port, .. } = &listeners[listener];
+            if let Some(address) = serving.bound(*address, *port) {
+                serving.loops.push(self.runtime.spawn(probe(watch, address, self.logger.clone())).abort_handle());
+            }
+        }
+        serving.following.push(following);
+        serving.following.retain(|following| following.is_used(&used));
+        serving.close(&listeners);
+        Ok(listeners)
+    }
+
+    /// Opens sockets, all or none; gives the number of the first.
+    fn open(&self, new: &[&Listener], services: &[Arc<Service>], server: &mut Option<Server>) -> anyhow::Result<usize> {
+        let specs = new
+            .iter()
+            .zip(services)
+            .map(|(listener, service)| ListenSpec { address: socket_address(listener), service: service.clone() });
+        let specs: Vec<ListenSpec> = specs.collect();
+        if let Some(server) = server {
+            return Ok(server.open(&specs)?);
+        }
+        let carriers = self.world.carriers.clone();
+        let options = Options { carriers, ..Options::new(self.runtime.handle().clone()) };
+        let started = Server::start(specs, options)?;
+        let counts = started.counter();
+        let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
+        metrics::register(&self.world.metrics.registry, panics);
+        *server = Some(started);
+        Ok(0)
+    }
+
+    /// Looks at the machine anew.
+    pub fn refresh(&mut self) {
+        self.world.interfaces = super::machine::interfaces();
+    }
+
+    /// Ends.
+    pub fn end(self) {
+        self.runtime.shutdown_background();
+        self.background.shutdown_background();
+        self.pages.shutdown_background();
+    }
+
+    fn start_pages(&self, pages: Pages, before: Option<Running>) -> Running {
+        pages.start(&self.pages, &self.world.metrics, before)
+    }
+
+    fn start_chore(&self, chore: Arc<Chore>) -> (Arc<Chore>, AbortHandle) {
+        let task = self.runtime.spawn(repeat(chore.clone())).abort_handle();
+        (chore, task)
+    }
+}
+
+impl Serving {
+    fn socket(&self, address: Option<Address>, port: u16) -> Option<&Open> {
+        // Any port is another one each time.
+        self.sockets.iter().find(|open| port != 0 && open.address == address && open.port == port)
+    }
+
+    /// Where a socket is bound, with its real port.
+    pub fn bound(&self, address: Option<Address>, port: u16) -> Option<std::net::SocketAddr> {
+        let open = self.sockets.iter().find(|open| open.address == address && open.port == port)?;
+        self.server.as_ref()?.local_addresses().get(open.listener).copied()
+    }
+
+    /// Closes what no listener wants, once what has come is answered.
+    fn close(&mut self, wanted: &[Listener]) {
+        let Serving { sockets, server, .. } = self;
+        sockets.retain(|open| {
+            let is_wanted =
+                wanted.iter().any(|listener| listener.address == open.address && listener.port == open.port);
+            if let Some(server) = server.as_mut().filter(|_| !is_wanted) {
+                server.close(open.listener);
+            }
+            is_wanted
+        });
+    }
+
+    fn end_chores(&mut self) {
+        for (chore, task) in self.chores.drain(..) {
+            task.abort();
+            if let Some(stop) = &chore.stop {
+                stop();
+            }
+        }
+    }
+
+    /// The pages.
+    pub fn pages(&self) -> Option<&Running> {
+        self.pages.as_ref()
+    }
+
+    /// Takes nothing new, and answers what has come; blocks, at most so long.
+    pub fn drain(&mut self, grace: Duration) {
+        if let Some(server) = self.server.take() {
+            server.stop(grace);
+        }
+    }
+
+    /// Ends what is beside the answers.
+    pub fn end(mut self) {
+        self.end_chores();
+        // A look-up that still waits does not keep the program.
+        drop(self);
+    }
+}
+
+/// Does a chore again and again, beside the threads that answer.
+async fn repeat(chore: Arc<Chore>) {
+    loop {
+        tokio::time::sleep(chore.every).await;
+        let chore = chore.clone();
+        // A chore that panics has been told of; the next round may go well.
+        let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
+    }
+}
+
+/// A small runtime of its own.
+pub fn apart(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
+}
