@@ -61,7 +61,14 @@ pub struct World {
 #[derive(Default)]
 pub struct Kept {
     indexes: Mutex<Vec<KeptIndex>>,
-    memories: Mutex<Vec<(Vec<Key>, Vec<Setting>, Weak<Memory>)>>,
+    memories: Mutex<Vec<KeptMemory>>,
+}
+
+/// What a cache keeps, and the block that it is of.
+struct KeptMemory {
+    keys: Vec<Key>,
+    settings: Vec<Setting>,
+    memory: Weak<Memory>,
 }
 
 /// An index, and what it is about.
@@ -94,14 +101,14 @@ impl Kept {
     /// What a cache of the same block keeps: with other plugins behind it, what they have said is of no use.
     fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf]) -> Arc<Memory> {
         let mut memories = self.memories.lock();
-        memories.retain(|(.., memory)| memory.strong_count() > 0);
-        let same =
-            |(keys, settings, _): &&(Vec<Key>, Vec<Setting>, _)| *keys == block.keys && *settings == block.settings;
-        if let Some(memory) = memories.iter().find(same).and_then(|(.., memory)| memory.upgrade()) {
+        memories.retain(|kept| kept.memory.strong_count() > 0);
+        let same = |kept: &&KeptMemory| kept.keys == block.keys && kept.settings == block.settings;
+        if let Some(memory) = memories.iter().find(same).and_then(|kept| kept.memory.upgrade()) {
             return memory;
         }
         let memory = Arc::new(Memory::new(config.clone(), live));
-        memories.push((block.keys.clone(), block.settings.clone(), Arc::downgrade(&memory)));
+        let (keys, settings) = (block.keys.clone(), block.settings.clone());
+        memories.push(KeptMemory { keys, settings, memory: Arc::downgrade(&memory) });
         memory
     }
 }

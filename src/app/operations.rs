@@ -238,6 +238,10 @@ impl Pages {
     /// Serves them on this runtime. Listeners of `before` go on with the new pages, or end.
     pub fn start(self, runtime: &Runtime, metrics: &Metrics, before: Option<Running>) -> Running {
         let Pages { sites, readiness, lameduck } = self;
+        if before.is_some() {
+            // The sockets are open already: not for a moment is it not ready.
+            readiness.serving();
+        }
         let mut before = before.map(|mut before| std::mem::take(&mut before.sites)).unwrap_or_default();
         let sites = sites.into_iter().filter_map(|Prepared { text, address, site, tls, probed, opened, .. }| {
             let at_work = before.iter().position(|open| open.is(address, tls.as_ref()));

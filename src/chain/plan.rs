@@ -129,7 +129,8 @@ impl Plan {
 
     /// Asks the plugins from `from` on.
     fn queries(&self, from: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for (at, plugin) in self.plugins.iter().enumerate().skip(from) {
+        for at in from..self.plugins.len() {
+            let plugin = &self.plugins[at];
             exchange.at = at;
             match plugin.query(exchange) {
                 Step::Next => {}

@@ -55,7 +55,8 @@ pub(super) type Flights = DashMap<u64, usize, foldhash::fast::RandomState>;
 pub(super) struct Forwarding {
     table: Table<Waiting>,
     outlets: Outlets,
-    outbox: Outbox,
+    /// There once a query has gone out.
+    outbox: Option<Outbox>,
     /// The slots whose queries lie in the outbox, and the place of the socket that they leave by.
     queued: Vec<u32>,
     queued_for: usize,
@@ -100,7 +101,7 @@ impl Forwarding {
         Forwarding {
             table: Table::new(limit, now),
             outlets: Outlets::default(),
-            outbox: Outbox::new(),
+            outbox: None,
             queued: Vec::new(),
             queued_for: 0,
             failed: Vec::new(),
@@ -251,7 +252,7 @@ impl Forwarding {
         let upstream = query.course.upstream();
         let (place, kept) = self.outlets.choose(upstream, self.round, around.epoll, OUTLET, around.now)?;
         upstream.care.socket(kept);
-        if self.outbox.len() == BATCH || self.outbox.len() > 0 && self.queued_for != place {
+        if self.queued.len() == BATCH || !self.queued.is_empty() && self.queued_for != place {
             self.flush();
         }
         let Some(number) = self.outlets.used(place) else { return Ok(()) };
@@ -261,7 +262,7 @@ impl Forwarding {
         }
         let Some(query) = self.table.get_mut(slot) else { return Ok(()) };
         put(&query.first, id, &mut self.packet);
-        self.outbox.push(&self.packet);
+        self.outbox.get_or_insert_with(Outbox::new).push(&self.packet);
         self.queued.push(slot);
         self.queued_for = place;
         Ok(())
@@ -269,9 +270,9 @@ impl Forwarding {
 
     /// Sends what is in the outbox.
     fn flush(&mut self) {
-        if let Some(outlet) = self.outlets.at(self.queued_for) {
+        if let (Some(outbox), Some(outlet)) = (&mut self.outbox, self.outlets.at(self.queued_for)) {
             let (queued, failed, table) = (&self.queued, &mut self.failed, &mut self.table);
-            self.outbox.send(outlet.socket(), |at, error| {
+            outbox.send(outlet.socket(), |at, error| {
                 if let Some(query) = table.get_mut(queued[at]) {
                     let label = query.course.upstream().label.clone();
                     failed.push((queued[at], Error::Connection(label, error.kind())));

@@ -361,11 +361,6 @@ impl Outbox {
         Outbox { memory: NonNull::new(at).expect("a box has an address"), len: 0, one_by_one: false }
     }
 
-    /// How many datagrams there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Adds a datagram, of at most [`MAX_QUESTION`] octets.
     ///
     /// # Panics

@@ -54,8 +54,8 @@ pub(super) struct UdpWorker {
     epoll: Epoll,
     /// Queries of clients and their answers.
     batch: Batch,
-    /// Answers of other servers, and what becomes of them.
-    inbox: Batch,
+    /// Answers of other servers, and what becomes of them; there once one has come.
+    inbox: Option<Batch>,
     forwarding: Forwarding,
     state: State,
 }
@@ -68,7 +68,7 @@ impl UdpWorker {
     pub(super) fn new(shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding) -> io::Result<UdpWorker> {
         let (epoll, listeners) = (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, Vec::new());
         epoll.add(forwarding.mailbox.event(), EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
-        let (batch, inbox, state) = (Batch::new(), Batch::new(), State::default());
+        let (batch, inbox, state) = (Batch::new(), None, State::default());
         Ok(UdpWorker { listeners, shared, counters, epoll, batch, inbox, forwarding, state })
     }
 
@@ -154,6 +154,7 @@ impl UdpWorker {
                     let place = (outlet & !OUTLET) as usize;
                     let UdpWorker { listeners, shared, counters, epoll, inbox, forwarding, state, .. } = self;
                     let now = Instant::now();
+                    let inbox = inbox.get_or_insert_with(Batch::new);
                     forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
                 }
                 listener => {

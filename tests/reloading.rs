@@ -1,0 +1,226 @@
+//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as it
+//! was, and nothing is left behind.
+
+mod running;
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use running::{PATIENCE, Running, file, folder, get};
+
+/// A port that is free for both transports.
+fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let port = udp.local_addr().expect("an address").port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until this holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A server, and the ports that its Corefiles name.
+struct Subject {
+    server: Running,
+    conf: String,
+    dns: u16,
+    pages: u16,
+}
+
+impl Subject {
+    fn start(name: &str, extra: &str) -> Subject {
+        let (dns, pages) = (free_port(), free_port());
+        let folder = folder("reloading");
+        let conf = file(&folder, name, &corefile(dns, pages, extra));
+        let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
+        Subject { server, conf, dns, pages }
+    }
+
+    /// Writes another Corefile.
+    fn write(&self, extra: &str) {
+        std::fs::write(&self.conf, corefile(self.dns, self.pages, extra)).expect("a file");
+    }
+
+    fn reload(&self) {
+        self.server.signal("-USR1");
+    }
+
+    fn page(&self, path: &str) -> (u16, String) {
+        get(SocketAddr::from(([127, 0, 0, 1], self.pages)), path)
+    }
+
+    /// The value of a metric without labels.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.page("/metrics").1;
+        let line = text.lines().find(|line| line.starts_with(name) && line.as_bytes()[name.len()] == b' ');
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
+    }
+
+    /// The address that `name.example.` has.
+    fn has(&self, address: &str) -> bool {
+        self.server.ask("name.example.").1 == [address]
+    }
+}
+
+/// A block with these lines, and pages.
+fn corefile(dns: u16, pages: u16, extra: &str) -> String {
+    format!(
+        ".:{dns} {{\n    bind 127.0.0.1\n    errors\n    prometheus 127.0.0.1:{pages}\n    ready 127.0.0.1:{pages}\n    \
+         health 127.0.0.1:{pages}\n    kubernetes cluster.local\n    cache 30\n    forward . 127.0.0.1:9\n{extra}}}\n"
+    )
+}
+
+/// Lines by which `name.example.` has an address.
+fn name(address: &str) -> String {
+    format!("    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n")
+}
+
+#[test]
+fn good_ones_are_taken_up_and_bad_ones_are_not() {
+    let subject = Subject::start("good", &name("10.0.0.1"));
+    assert!(subject.has("10.0.0.1"));
+    subject.write(&name("10.0.0.2"));
+    subject.reload();
+    eventually("the second is taken up", || subject.has("10.0.0.2"));
+    assert_eq!(subject.metric("coredns_reload_failed_total"), 0.0);
+    // Faults of every stage: a word that is none, a file that is not there, a port that is taken.
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let port = taken.local_addr().expect("an address").port();
+    let bad = [
+        "    nonsense\n".to_owned(),
+        "    forward . 127.0.0.1 {\n        tls /nowhere.pem\n    }\n".to_owned(),
+        format!("}}\nother.example:{port} {{\n    bind 127.0.0.1\n    whoami\n"),
+        "    }}}\n".to_owned(),
+        format!("}}\nx.example:{} {{\n    prometheus 127.0.0.1:1\n    whoami\n", subject.dns),
+    ];
+    for (count, lines) in bad.iter().enumerate() {
+        subject.write(&format!("{}{lines}", name("10.0.0.3")));
+        subject.reload();
+        let failed = (count + 1) as f64;
+        eventually("a bad one is counted", || subject.metric("coredns_reload_failed_total") == failed);
+        assert!(subject.has("10.0.0.2"), "{lines}");
+        assert_eq!(subject.page("/ready").0, 200);
+    }
+    // And a good one after them.
+    subject.write(&name("10.0.0.4"));
+    subject.reload();
+    eventually("the last is taken up", || subject.has("10.0.0.4"));
+    assert_eq!(subject.server.ask("db.data.svc.cluster.local.").0, 0);
+}
+
+#[test]
+fn a_file_that_changes_is_noticed_as_configmaps_change() {
+    let (dns, pages, folder) = (free_port(), free_port(), folder("reloading-map"));
+    // As kubelet lays it out: Corefile → ..data/Corefile, ..data → a folder, and ..data is renamed over.
+    let version = |name: &str, address: &str| {
+        std::fs::create_dir_all(folder.join(name)).expect("a folder");
+        let extra = format!("    reload 2s 0s\n{}", self::name(address));
+        file(&folder.join(name), "Corefile", &corefile(dns, pages, &extra));
+    };
+    let link = |target: &str, name: &str| {
+        let _ = std::fs::remove_file(folder.join(name));
+        std::os::unix::fs::symlink(target, folder.join(name)).expect("a link");
+    };
+    version("..1", "10.0.0.1");
+    link("..1", "..data");
+    link("..data/Corefile", "Corefile");
+    let conf = folder.join("Corefile").display().to_string();
+    let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
+    assert_eq!(server.ask("name.example.").1, ["10.0.0.1"]);
+    version("..2", "10.0.0.2");
+    link("..2", "..data_tmp");
+    std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("renamed");
+    eventually("the change is noticed", || server.ask("name.example.").1 == ["10.0.0.2"]);
+}
+
+#[test]
+fn sockets_come_and_go() {
+    let subject = Subject::start("sockets", "");
+    let other = free_port();
+    let block = format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    whoami\n");
+    let at = SocketAddr::from(([127, 0, 0, 1], other));
+    for _ in 0..3 {
+        subject.write(&block);
+        subject.reload();
+        eventually("another port is served", || is_served(at));
+        subject.write("");
+        subject.reload();
+        eventually("it is closed", || UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok());
+        assert_eq!(subject.server.ask("db.data.svc.cluster.local.").0, 0);
+    }
+}
+
+/// Whether anything answers there.
+fn is_served(at: SocketAddr) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x05other\x07example\0\0\x01\0\x01";
+    socket.connect(at).is_ok() && socket.send(query).is_ok() && socket.recv(&mut [0; 512]).is_ok()
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_left_behind() {
+    let subject = Subject::start("load", &name("10.0.0.1"));
+    let (ended, asked, unready) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0), AtomicUsize::new(0));
+    let at = subject.server.at;
+    let held = |path: &str| {
+        std::fs::read_dir(Path::new("/proc").join(subject.server.child.id().to_string()).join(path))
+            .map_or(0, Iterator::count)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                socket.connect(at).expect("an address");
+                let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x02db\x04data\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+                let mut answer = [0; 512];
+                while !ended.load(Ordering::Relaxed) {
+                    socket.send(query).expect("sent");
+                    let len = socket.recv(&mut answer).expect("every query has its answer");
+                    assert!(len > query.len() && answer[3] & 15 == 0, "{:?}", &answer[..len]);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                unready.fetch_add(usize::from(subject.page("/ready").0 != 200), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut kept = None;
+        for round in 0..60 {
+            let address = format!("10.0.0.{}", round % 2 + 1);
+            subject.write(&name(&address));
+            subject.reload();
+            eventually("it is taken up", || subject.has(&address));
+            subject.write("    nonsense\n");
+            let failed = subject.metric("coredns_reload_failed_total");
+            subject.reload();
+            eventually("a bad one is counted", || subject.metric("coredns_reload_failed_total") > failed);
+            if round == 5 {
+                kept = Some((held("fd"), held("task")));
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        let (descriptors, threads) = kept.expect("rounds");
+        eventually("descriptors are given back", || held("fd") <= descriptors + 4);
+        // Threads that look at files come and go.
+        eventually("threads are given back", || held("task") <= threads + 4);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 100);
+    assert_eq!(unready.load(Ordering::Relaxed), 0, "it was not ready for a moment");
+}
