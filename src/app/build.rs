@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
-    Setting, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, loops, minimal, nsid, whoami,
+    Setting, acl, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, loops, minimal, nsid, timeouts,
+    whoami,
 };
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -141,6 +143,8 @@ pub struct Built {
     pub loops: Vec<(Arc<loops::Watch>, usize)>,
     /// The plugins, for metrics.
     pub enabled: Vec<Enabled>,
+    /// How many workers *multisocket* wants, where it says so.
+    pub workers: Option<NonZeroUsize>,
 }
 
 /// One socket, UDP and TCP.
@@ -153,6 +157,8 @@ pub struct Listener {
     pub zones: Vec<String>,
     /// Who answers.
     pub chains: Arc<Chains>,
+    /// What *timeouts* says; of several blocks the last that has it.
+    pub timeouts: timeouts::Config,
 }
 
 /// An index, and which objects it is about.
@@ -193,7 +199,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let Planned { plan, counted_at, cached, mut watch } = maker.plan(&mut chores, diagnostics);
+        let Planned { plan, counted_at, guarded, cached, mut watch } = maker.plan(&mut chores, diagnostics);
         operations.add(block, &plan, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
         let other_classes = block.settings.iter().any(wants_all);
@@ -209,14 +215,17 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         for (port, zones) in zones_of_port {
             for &address in &addresses {
                 let at = *socket_of.entry((address, port)).or_insert_with(|| {
-                    sockets.push(Socket { address, port, blocks: Vec::new(), other_classes: false });
+                    sockets.push(Socket { address, port, ..Socket::default() });
                     sockets.len() - 1
                 });
                 let server = operations::server_name(address, port);
                 let mut plan = plan.clone();
-                // *cache* stands behind *prometheus*, so that it does not move it.
+                // The last first, so that none moves those before it.
                 if let Some((cached_at, memory)) = &cached {
                     plan = world.metrics.cached(&plan, *cached_at, &server, memory);
+                }
+                if let Some((guarded_at, config)) = &guarded {
+                    plan = world.metrics.guarded(&plan, *guarded_at, &server, config);
                 }
                 if let Some(counted_at) = counted_at {
                     plan = world.metrics.counted(&plan, counted_at, &server, &zones);
@@ -226,31 +235,41 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                 loops.extend(watch.take().map(|watch| (watch, at)));
                 sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan });
                 sockets[at].other_classes |= other_classes;
+                for setting in &block.settings {
+                    if let Setting::Timeouts(config) = setting {
+                        sockets[at].timeouts = *config;
+                    }
+                }
             }
         }
     }
     // Without *prometheus* nobody asks for the numbers.
     let is_counted = !enabled.is_empty();
-    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes }| {
+    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes, timeouts }| {
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
         let mut chains = Chains::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if is_counted {
             let server = operations::server_name(address, port);
             chains = chains.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));
         }
-        Listener { address, port, zones, chains: Arc::new(chains) }
+        Listener { address, port, zones, chains: Arc::new(chains), timeouts }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     let (listeners, used) = (listeners.collect(), indexes.used());
-    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled }
+    let settings = configuration.blocks.iter().flat_map(|block| &block.settings);
+    let workers =
+        settings.filter_map(|setting| if let Setting::Multisocket(workers) = setting { *workers } else { None }).max();
+    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, workers }
 }
 
 /// A socket in the making.
+#[derive(Default)]
 struct Socket {
     address: Option<Address>,
     port: u16,
     blocks: Vec<chain::Block>,
     other_classes: bool,
+    timeouts: timeouts::Config,
 }
 
 /// The addresses of a block's *bind*, if it has one.
@@ -266,6 +285,8 @@ struct Planned {
     plan: Plan,
     /// Where *prometheus* does.
     counted_at: Option<usize>,
+    /// Where *acl* does, and its rules.
+    guarded: Option<(usize, acl::Config)>,
     /// Where *cache* does, and what it keeps.
     cached: Option<(usize, Arc<Memory>)>,
     /// What *loop* waits for.
@@ -287,11 +308,12 @@ impl Maker<'_> {
     /// The plugins of the block.
     fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Planned {
         let (mut plugins, mut metadata) = (Vec::new(), None);
-        let (mut counted_at, mut cached, mut watch) = (None, None, None);
+        let (mut counted_at, mut guarded, mut cached, mut watch) = (None, None, None, None);
         for setting in &self.block.settings {
             match setting {
                 Setting::Metadata(config) => metadata = Some(config.zones.clone()),
                 Setting::Prometheus(_) => counted_at = Some(plugins.len()),
+                Setting::Acl(config) => guarded = Some((plugins.len(), config.clone())),
                 Setting::Loop => {
                     let zone =
                         self.block.keys.first().map_or(crate::wire::Name::ROOT.to_owned(), |key| key.zone.clone());
@@ -317,7 +339,7 @@ impl Maker<'_> {
         if let Some(zones) = metadata {
             plan = plan.with_metadata(zones);
         }
-        Planned { plan, counted_at, cached, watch }
+        Planned { plan, counted_at, guarded, cached, watch }
     }
 
     /// The zones whose names are all answered from the cluster's state of the moment.
@@ -357,10 +379,10 @@ impl Maker<'_> {
         let plugin: Arc<dyn Plugin> = match setting {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
-            Setting::Reload(_) => return Ok(None),
+            Setting::Reload(_) | Setting::Timeouts(_) | Setting::Multisocket(_) | Setting::Accepted => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
-            Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),
+            Setting::Acl(_) | Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

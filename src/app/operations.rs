@@ -23,6 +23,7 @@ use super::configuration::Block;
 use crate::chain::Plan;
 use crate::listen;
 use crate::plugins::Setting;
+use crate::plugins::acl::{self, Acl, AllCounts};
 use crate::plugins::bind::Address;
 use crate::plugins::cache::{Cache, Caches, Memory};
 use crate::plugins::endpoint::Endpoint;
@@ -50,6 +51,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Counts of queries.
     pub queries: Arc<Queries>,
+    /// Counts of *acl*.
+    pub acls: Arc<AllCounts>,
     /// Counts of exchanges with other servers.
     pub tallies: Arc<Tallies>,
     /// Counts of caches.
@@ -70,8 +73,12 @@ impl Default for Metrics {
         let caches = Arc::new(Caches::default());
         let collected = caches.clone();
         metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
+        let acls = Arc::new(AllCounts::default());
+        let collected = acls.clone();
+        metrics::register(&registry, Observed::new(AllCounts::METRICS, move || collected.families()));
         Metrics {
             queries,
+            acls,
             tallies,
             caches,
             health_duration: table::HEALTH_DURATION.histogram(&registry),
@@ -86,6 +93,11 @@ impl Metrics {
     pub fn counted(&self, plan: &Plan, at: usize, server: &str, zones: &[NameBuf]) -> Plan {
         let behind = plan.plugins().get(at).map_or("", |plugin| plugin.name());
         plan.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
+    }
+
+    /// A block's plan on a socket with *acl* in it, as its `at`th plugin.
+    pub fn guarded(&self, plan: &Plan, at: usize, server: &str, config: &acl::Config) -> Plan {
+        plan.clone().with_plugin(at, Arc::new(Acl::new(config.clone(), self.acls.counts(config, server))))
     }
 
     /// A block's plan on a socket with *cache* in it, as its `at`th plugin.

@@ -32,8 +32,9 @@ use crate::upstream::{Carriers, Servers};
 const GRACE: Duration = Duration::from_secs(5);
 /// How much may run at once that no client waits for, such as refreshes of a cache.
 const BESIDE: usize = 1_024;
-/// Threads that follow the cluster.
-const BACKGROUND_THREADS: usize = 2;
+/// Threads that follow the cluster. One hands an event from socket to index without waking another, which would cost a
+/// tenth of it.
+const BACKGROUND_THREADS: usize = 1;
 /// How long lines may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 

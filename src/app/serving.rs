@@ -8,6 +8,7 @@
 //!
 //! All that may fail comes first. A configuration that fails leaves the one before it as it was.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,7 +26,8 @@ use super::probe::probe;
 use super::run::socket_address;
 use crate::corefile::{Diagnostics, headline, render_text};
 use crate::plugins::bind::Address;
-use crate::serve::{ListenSpec, Options, Server, Service, Settings};
+use crate::plugins::timeouts;
+use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
@@ -79,7 +81,7 @@ impl Program<'_> {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled } = built;
+        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, workers } = built;
         let pages = operations.listen(&self.pages, serving.pages.as_ref())?;
         let is_first = serving.pages.is_none();
         // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
@@ -90,17 +92,17 @@ impl Program<'_> {
         let following = self.follow.start(self.args, indexes, sources, self.background.handle())?;
         // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
         following.wait();
-        let settings = Settings { recover: !debug, ..Settings::default() };
+        let settings = |listener: &Listener| settings(listener.timeouts, !debug);
         let is_open = |listener: &&Listener| serving.socket(listener.address, listener.port).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let services: Vec<Arc<Service>> =
-            new.iter().map(|listener| Service::new(listener.chains.clone(), settings)).collect();
-        let first = self.open(&new, &services, &mut serving.server)?;
+            new.iter().map(|listener| Service::new(listener.chains.clone(), settings(listener))).collect();
+        let first = self.open(&new, &services, workers, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.address, listener.port) {
-                open.service.replace(listener.chains.clone(), settings);
+                open.service.replace(listener.chains.clone(), settings(listener));
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| Open {
@@ -133,7 +135,9 @@ impl Program<'_> {
     }
 
     /// Opens sockets, all or none; gives the number of the first.
-    fn open(&self, new: &[&Listener], services: &[Arc<Service>], server: &mut Option<Server>) -> anyhow::Result<usize> {
+    fn open(
+        &self, new: &[&Listener], services: &[Arc<Service>], workers: Option<NonZeroUsize>, server: &mut Option<Server>,
+    ) -> anyhow::Result<usize> {
         let specs = new
             .iter()
             .zip(services)
@@ -143,7 +147,7 @@ impl Program<'_> {
             return Ok(server.open(&specs)?);
         }
         let carriers = self.world.carriers.clone();
-        let options = Options { carriers, ..Options::new(self.runtime.handle().clone()) };
+        let options = Options { carriers, workers, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
         let counts = started.counter();
         let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
@@ -226,6 +230,18 @@ impl Serving {
         // A look-up that still waits does not keep the program.
         drop(self);
     }
+}
+
+/// How a listener is served.
+fn settings(timeouts: timeouts::Config, recover: bool) -> Settings {
+    let usual = Settings::default();
+    let timeouts::Config { read, write, idle, queries } = timeouts;
+    let timeouts = Timeouts {
+        read: read.unwrap_or(usual.timeouts.read),
+        write: write.unwrap_or(usual.timeouts.write),
+        idle: idle.unwrap_or(usual.timeouts.idle),
+    };
+    Settings { timeouts, queries_per_connection: queries.unwrap_or(usual.queries_per_connection), recover }
 }
 
 /// Does a chore again and again, beside the threads that answer.

@@ -97,8 +97,12 @@ impl Plan {
             Resume::Reply(at) => self.replies(at, exchange),
             Resume::Query(at) => {
                 exchange.at = at;
-                let step = self.plugins[at].answered(exchange, outcome);
-                self.go_on(at, step, exchange)
+                match self.plugins[at].answered(exchange, outcome) {
+                    Step::Next => self.queries(at + 1, exchange),
+                    Step::Answered => self.replies(at + 1, exchange),
+                    Step::Drop => Outcome::Drop,
+                    Step::Later(later) => Outcome::Later { at: Resume::Query(at), later },
+                }
             }
         };
         if let Outcome::Drop = outcome {
@@ -134,7 +138,9 @@ impl Plan {
             exchange.at = at;
             match plugin.query(exchange) {
                 Step::Next => {}
-                step => return self.go_on(at, step, exchange),
+                Step::Answered => return self.replies(at + 1, exchange),
+                Step::Drop => return Outcome::Drop,
+                Step::Later(later) => return Outcome::Later { at: Resume::Query(at), later },
             }
         }
         match self.plugins.last() {
@@ -144,16 +150,6 @@ impl Plan {
             None => exchange.refuse(Rcode::REFUSED),
         };
         self.replies(self.plugins.len(), exchange)
-    }
-
-    /// Goes on behind what the `at`th plugin has made of the query.
-    fn go_on(&self, at: usize, step: Step, exchange: &mut Exchange<'_>) -> Outcome {
-        match step {
-            Step::Next => self.queries(at + 1, exchange),
-            Step::Answered => self.replies(at + 1, exchange),
-            Step::Drop => Outcome::Drop,
-            Step::Later(later) => Outcome::Later { at: Resume::Query(at), later },
-        }
     }
 
     /// Shows the reply to the plugins before `end` that the query concerns, last to first.

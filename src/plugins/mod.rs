@@ -4,6 +4,8 @@
 //! corefile::Directive ─ parse(..) ─► Config (typed, comparable) ─ the app builds ─► Plugin
 //! ```
 
+pub mod accepted;
+pub mod acl;
 pub mod any;
 pub mod bind;
 pub mod bufsize;
@@ -23,6 +25,7 @@ pub mod log;
 pub mod loops;
 pub mod metadata;
 pub mod minimal;
+pub mod multisocket;
 pub mod nsid;
 pub mod prometheus;
 pub mod ready;
@@ -32,6 +35,7 @@ pub mod root;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod timeouts;
 pub mod whoami;
 
 use std::path::Path;

@@ -1,10 +1,12 @@
 //! The table of directives, in the order of CoreDNS 1.15.0's plugin.cfg: the order in which plugins run.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::{
-    Context, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes, loadbalance, local,
-    log, loops, metadata, minimal, nsid, prometheus, ready, reload, root, whoami,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes,
+    loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload, root, timeouts,
+    whoami,
 };
 use crate::corefile::Directive;
 
@@ -28,6 +30,14 @@ pub enum Setting {
     Root(PathBuf),
     /// *metadata*.
     Metadata(metadata::Config),
+    /// *acl*.
+    Acl(acl::Config),
+    /// *timeouts*.
+    Timeouts(timeouts::Config),
+    /// *multisocket*.
+    Multisocket(Option<NonZeroUsize>),
+    /// *shed* or *pprof*, which change nothing.
+    Accepted,
     /// *nsid*.
     Nsid(nsid::Config),
     /// *bufsize*.
@@ -98,8 +108,8 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("grpc_server"),
     planned("https"),
     planned("https3"),
-    planned("timeouts"),
-    planned("multisocket"),
+    built("timeouts", |stanzas, context| timeouts::parse(stanzas, context).map(Setting::Timeouts)),
+    once("multisocket", |stanzas, context| multisocket::parse(stanzas, context).map(Setting::Multisocket)),
     built("reload", |stanzas, context| reload::parse(stanzas, context).map(Setting::Reload)),
     once("nsid", |stanzas, context| nsid::parse(stanzas, context).map(Setting::Nsid)),
     built("bufsize", |stanzas, context| bufsize::parse(stanzas, context).map(Setting::Bufsize)),
@@ -108,8 +118,8 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("trace"),
     once("ready", |stanzas, context| ready::parse(stanzas, context).map(Setting::Ready)),
     built("health", |stanzas, context| health::parse(stanzas, context).map(Setting::Health)),
-    planned("pprof"),
-    planned("shed"),
+    once("pprof", |stanzas, context| accepted::pprof(stanzas, context).map(|()| Setting::Accepted)),
+    once("shed", |stanzas, context| accepted::shed(stanzas, context).map(|()| Setting::Accepted)),
     once("prometheus", |stanzas, context| prometheus::parse(stanzas, context).map(Setting::Prometheus)),
     once("errors", |stanzas, context| errors::parse(stanzas, context).map(Setting::Errors)),
     built("log", |stanzas, context| log::parse(stanzas, context).map(Setting::Log)),
@@ -123,7 +133,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("tsig"),
     planned("rewrite"),
     planned("autopath"),
-    planned("acl"),
+    built("acl", |stanzas, context| acl::parse(stanzas, context).map(Setting::Acl)),
     once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),
     planned("header"),
     planned("dnssec"),

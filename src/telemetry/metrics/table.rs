@@ -283,6 +283,28 @@ pub const RELOAD_VERSION: Metric = gauge(
     &["hash", "value"],
 );
 
+/// Queries that *acl* let pass.
+pub const ACL_ALLOWED: Metric =
+    counter("coredns_acl_allowed_requests_total", "Counter of DNS requests being allowed.", &["server", "view"]);
+/// Queries that it refused.
+pub const ACL_BLOCKED: Metric = counter(
+    "coredns_acl_blocked_requests_total",
+    "Counter of DNS requests being blocked.",
+    &["server", "view", "zone"],
+);
+/// Queries that it answered without a record.
+pub const ACL_FILTERED: Metric = counter(
+    "coredns_acl_filtered_requests_total",
+    "Counter of DNS requests being filtered.",
+    &["server", "view", "zone"],
+);
+/// Queries that it dropped.
+pub const ACL_DROPPED: Metric = counter(
+    "coredns_acl_dropped_requests_total",
+    "Counter of DNS requests being dropped.",
+    &["server", "view", "zone"],
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +346,10 @@ mod tests {
         &FORWARD_DROPPED,
         &RELOAD_FAILED,
         &RELOAD_VERSION,
+        &ACL_ALLOWED,
+        &ACL_BLOCKED,
+        &ACL_FILTERED,
+        &ACL_DROPPED,
         &CACHE_ENTRIES,
         &CACHE_REQUESTS,
         &CACHE_HITS,

@@ -1,0 +1,114 @@
+//! *timeouts*: how long a TCP client may take, and how much it may ask (CoreDNS `plugin/timeouts`).
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::Context;
+use crate::corefile::{Arguments, Directive, parse_duration};
+
+/// The shortest and the longest time.
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the directive says; what it does not say stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// For the first query.
+    pub read: Option<Duration>,
+    /// To take an answer.
+    pub write: Option<Duration>,
+    /// Between an answer and the next query.
+    pub idle: Option<Duration>,
+    /// Queries of a connection: any number where it says so.
+    pub queries: Option<Option<NonZeroU32>>,
+}
+
+/// Reads the directive; later lines count more.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let errors = context.diagnostics.has_errors();
+    let mut config = Config::default();
+    for stanza in stanzas {
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        let Some(body) = line.required_body("timeouts") else {
+            line.finish();
+            continue;
+        };
+        if body.is_empty() {
+            line.error(&stanza.name, "timeouts block with no timeouts specified");
+        }
+        for property in body {
+            let mut inner = line.enter(property);
+            match inner.name() {
+                "read" => config.read = time(&mut inner),
+                "write" => config.write = time(&mut inner),
+                "idle" => config.idle = time(&mut inner),
+                "maxtcpqueries" => config.queries = queries(&mut inner),
+                _ => inner.unknown(["read", "write", "idle", "maxtcpqueries"]),
+            }
+            inner.finish();
+        }
+        line.finish();
+    }
+    (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+/// A duration; a bare number is seconds.
+fn time(line: &mut Arguments<'_, '_>) -> Option<Duration> {
+    let word = line.word("a time from 1s to 24h")?;
+    let text = if word.text.bytes().all(|octet| octet.is_ascii_digit()) {
+        format!("{}s", word.text)
+    } else {
+        word.text.clone()
+    };
+    match parse_duration(&text).ok().and_then(|time| u64::try_from(time).ok()).map(Duration::from_nanos) {
+        Some(time) if (LEAST..=MOST).contains(&time) => Some(time),
+        Some(_) => {
+            line.error(word, format!("timeout provided '{}' needs to be between 1 second and 24 hours", word.text));
+            None
+        }
+        None => {
+            line.error_expected(word, format!("invalid duration '{}'", word.text), "a time from 1s to 24h");
+            None
+        }
+    }
+}
+
+/// A positive number, or −1 for any.
+fn queries(line: &mut Arguments<'_, '_>) -> Option<Option<NonZeroU32>> {
+    let word = line.word("-1 or a positive number")?;
+    match word.text.parse::<i64>() {
+        Ok(-1) => Some(None),
+        Ok(number @ 1..) => Some(NonZeroU32::new(u32::try_from(number).unwrap_or(u32::MAX))),
+        _ => {
+            let message =
+                format!("maxtcpqueries provided '{}' needs to be -1 (unlimited) or a positive integer", word.text);
+            line.error(word, message);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::{config, read};
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        let made = config("timeouts {\n read 5\n write 1m\n idle 2h\n maxtcpqueries 128\n}", parse);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let expected =
+            Config { read: seconds(5), write: seconds(60), idle: seconds(7_200), queries: Some(NonZeroU32::new(128)) };
+        assert_eq!(made, expected);
+        assert_eq!(config("timeouts {\n maxtcpqueries -1\n}", parse).queries, Some(None));
+        for (lines, message) in [
+            ("read 500ms", "timeout provided '500ms' needs to be between 1 second and 24 hours"),
+            ("write 25h", "timeout provided '25h' needs to be between 1 second and 24 hours"),
+            ("idle soon", "invalid duration 'soon'"),
+            ("maxtcpqueries 0", "maxtcpqueries provided '0' needs to be -1 (unlimited) or a positive integer"),
+        ] {
+            assert_eq!(read(&format!("timeouts {{\n {lines}\n}}"), parse).1, [message]);
+        }
+        assert!(read("timeouts", parse).0.is_none());
+    }
+}
