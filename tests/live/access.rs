@@ -13,7 +13,7 @@ use super::shared::GUARDED;
 
 pub fn tests() -> Vec<Test> {
     [
-        ("deploy/rbac.yaml is what is needed", needed as fn()),
+        ("deploy/base/rbac.yaml is what is needed", needed as fn()),
         ("a right is missing from the start", missing_from_the_start),
         ("a right is taken away and given back", taken_away),
         ("a new token in the file", new_token),

@@ -14,7 +14,7 @@ use super::process::Process;
 use super::server::{Server, Software};
 use super::{parts, ports};
 
-/// The ServiceAccount of `deploy/rbac.yaml`, and its namespace.
+/// The ServiceAccount of `deploy/base/rbac.yaml`, and its namespace.
 pub const ACCOUNT: (&str, &str) = ("kube-system", "coredns");
 /// The administrator's token.
 const ADMIN: &str = "the-administrator";
@@ -46,7 +46,7 @@ pub struct Access {
 }
 
 impl Cluster {
-    /// Starts one that holds what every cluster has, and the ServiceAccount of `deploy/rbac.yaml`.
+    /// Starts one that holds what every cluster has, and the ServiceAccount of `deploy/base/rbac.yaml`.
     pub fn start(folder: PathBuf) -> Cluster {
         std::fs::create_dir_all(&folder).expect("a folder");
         let (authority, clients) = (Authority::new("serving"), Authority::new("clients"));
@@ -64,10 +64,10 @@ impl Cluster {
         cluster
     }
 
-    /// Applies `deploy/rbac.yaml`.
+    /// Applies `deploy/base/rbac.yaml`.
     pub fn apply_rbac(&self) {
-        let text = include_str!("../../deploy/rbac.yaml");
-        let objects: Vec<Value> = serde_saphyr::from_multiple(text).expect("deploy/rbac.yaml is YAML");
+        let text = include_str!("../../deploy/base/rbac.yaml");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(text).expect("deploy/base/rbac.yaml is YAML");
         for object in &objects {
             self.api.apply(object);
         }
