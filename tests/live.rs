@@ -25,6 +25,8 @@ mod cluster;
 mod compare;
 #[path = "live/corefiles.rs"]
 mod corefiles;
+#[path = "live/deploy.rs"]
+mod deploy;
 #[path = "live/following.rs"]
 mod following;
 #[path = "live/marker.rs"]
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(shared::THREADS);
     // By cluster, the long ones first.
     let groups = [
-        [changes::tests(), access::tests(), start::tests()].into_iter().flatten().collect(),
+        [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests()].into_iter().flatten().collect(),
         outside::tests(),
