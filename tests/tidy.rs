@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["cluster", "telemetry"]),
     ("upstream", &["wire", "telemetry"]),
     ("chain", &["wire", "upstream"]),
-    ("plugins", &["chain", "wire", "corefile", "cluster", "telemetry", "upstream"]),
+    ("plugins", &["chain", "wire", "corefile", "listen", "cluster", "telemetry", "upstream"]),
     ("serve", &["chain", "wire", "listen", "upstream"]),
     ("app", &["wire", "corefile", "listen", "telemetry", "cluster", "source", "upstream", "chain", "plugins", "serve"]),
 ];
@@ -22,14 +22,16 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Libraries that stand in one place.
 const HOMES: &[(&str, &[&str])] = &[
     ("hickory_proto", &["src/wire/hickory.rs"]),
-    ("hickory_net", &["src/upstream"]),
+    ("hickory_server", &["src/serve", "src/upstream"]),
     ("libc", &["src/serve"]),
     ("tokio", &["src/serve", "src/app", "src/source", "src/telemetry", "src/upstream"]),
-    ("hyper", &["src/source", "src/telemetry"]),
+    ("hyper", &["src/serve", "src/source", "src/telemetry"]),
+    ("quinn", &["src/serve"]),
+    ("h3", &["src/serve"]),
     ("kube", &["src/source"]),
     ("k8s_openapi", &["src/source"]),
     ("notify", &["src/source"]),
-    ("rustls", &["src/telemetry", "src/upstream"]),
+    ("rustls", &["src/listen", "src/serve", "src/telemetry", "src/upstream"]),
     ("serde_saphyr", &["src/source", "src/telemetry"]),
     ("dashmap", &["src/cluster", "src/serve"]),
     ("anyhow", &["src/app"]),

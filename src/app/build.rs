@@ -1,7 +1,7 @@
 //! From a configuration to what serves it: chains for each socket, and the indexes that their plugins answer from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -14,16 +14,18 @@ use super::operations::{self, Metrics, Operations};
 use crate::chain::{self, Chains, Fallthrough, Plan, Plugin, Surroundings};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
-use crate::corefile::{Diagnostic, Diagnostics, Listen, Span, Stage, check_keys};
+use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
+use crate::listen::{self, Credentials};
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::cache::{self, Memory};
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
-    Setting, acl, any, bufsize, chaos, errors, forward, hosts, loadbalance, local, log, loops, minimal, nsid, timeouts,
-    whoami,
+    Setting, acl, any, bufsize, chaos, encrypted, errors, forward, hosts, loadbalance, local, log, loops, minimal,
+    nsid, timeouts, whoami,
 };
+use crate::serve::Kind;
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
 use crate::upstream::{Carriers, Servers};
@@ -147,18 +149,63 @@ pub struct Built {
     pub workers: Option<NonZeroUsize>,
 }
 
-/// One socket, UDP and TCP.
+/// One socket, or one for UDP and one for TCP.
 pub struct Listener {
-    /// Its address; every address where `None`.
-    pub address: Option<Address>,
-    /// Its port.
-    pub port: u16,
+    /// Where it is.
+    pub place: Place,
     /// The zones, as start-up lines name them.
     pub zones: Vec<String>,
     /// Who answers.
     pub chains: Arc<Chains>,
     /// What *timeouts* says; of several blocks the last that has it.
     pub timeouts: timeouts::Config,
+    /// What the directive of its transport says; of several blocks the last that has it.
+    pub limits: encrypted::Limits,
+    /// What *tls* says.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// Where queries come in, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// How.
+    pub scheme: Scheme,
+    /// The address; every address where `None`.
+    pub address: Option<Address>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Place {
+    /// The transport.
+    pub fn kind(self) -> Kind {
+        match self.scheme {
+            // There are no listeners of gRPC.
+            Scheme::Dns | Scheme::Grpc => Kind::Dns,
+            Scheme::Tls => Kind::Tls,
+            Scheme::Https => Kind::Https,
+            Scheme::Quic => Kind::Quic,
+            Scheme::Https3 => Kind::Https3,
+        }
+    }
+
+    /// The socket's address.
+    pub fn socket_address(self) -> SocketAddr {
+        match self.address {
+            None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)),
+            Some(address) => match address.ip {
+                IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, address.scope).into(),
+                ip => SocketAddr::from((ip, self.port)),
+            },
+        }
+    }
+
+    /// A zone that is served here, as start-up lines have it.
+    pub fn line(self, zone: &str, port: u16) -> String {
+        let scheme = if self.scheme == Scheme::Dns { String::new() } else { format!("{}://", self.scheme.name()) };
+        let on = self.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
+        format!("{scheme}{zone}:{port}{on}")
+    }
 }
 
 /// An index, and which objects it is about.
@@ -195,7 +242,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let (mut chores, mut operations, mut enabled) = (Vec::new(), Operations::default(), Vec::new());
     let mut loops = Vec::new();
     let mut sockets: Vec<Socket> = Vec::new();
-    let mut socket_of: HashMap<(Option<Address>, u16), usize> = HashMap::new();
+    let mut socket_of: HashMap<Place, usize> = HashMap::new();
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
@@ -208,17 +255,31 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
             None => vec![None],
         };
         // One plan for all zones that the block serves on a socket.
-        let mut zones_of_port: BTreeMap<u16, Vec<NameBuf>> = BTreeMap::new();
+        let mut zones_of_port: BTreeMap<(Scheme, u16), Vec<NameBuf>> = BTreeMap::new();
         for key in &block.keys {
-            zones_of_port.entry(key.port).or_default().push(key.zone.clone());
+            zones_of_port.entry((key.scheme, key.port)).or_default().push(key.zone.clone());
         }
-        for (port, zones) in zones_of_port {
+        let files = block.settings.iter().find_map(|setting| match setting {
+            Setting::Tls(files) => Some(files),
+            _ => None,
+        });
+        for ((scheme, port), zones) in zones_of_port {
             for &address in &addresses {
-                let at = *socket_of.entry((address, port)).or_insert_with(|| {
-                    sockets.push(Socket { address, port, ..Socket::default() });
+                let place = Place { scheme, address, port };
+                let at = *socket_of.entry(place).or_insert_with(|| {
+                    sockets.push(Socket { place, files: files.cloned(), ..Socket::default() });
                     sockets.len() - 1
                 });
-                let server = operations::server_name(address, port);
+                if scheme != Scheme::Dns && sockets[at].files.as_ref() != files {
+                    let message =
+                        format!("conflicting TLS configuration for shared listener {}", operations::server_name(place));
+                    diagnostics.push(Diagnostic::error(
+                        Stage::Setup,
+                        tree.keys.first().map(|key| key.token.span),
+                        message,
+                    ));
+                }
+                let server = operations::server_name(place);
                 let mut plan = plan.clone();
                 // The last first, so that none moves those before it.
                 if let Some((cached_at, memory)) = &cached {
@@ -232,27 +293,27 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     enabled.extend(operations::enabled(&plan, &server, &zones));
                 }
                 // One socket is enough: what is forwarded comes back whoever has asked.
-                loops.extend(watch.take().map(|watch| (watch, at)));
+                if scheme == Scheme::Dns {
+                    loops.extend(watch.take().map(|watch| (watch, at)));
+                }
                 sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan });
                 sockets[at].other_classes |= other_classes;
-                for setting in &block.settings {
-                    if let Setting::Timeouts(config) = setting {
-                        sockets[at].timeouts = *config;
-                    }
-                }
+                sockets[at].listen_as(&block.settings);
             }
         }
     }
+    let credentials = credentials(configuration, &sockets, diagnostics);
     // Without *prometheus* nobody asks for the numbers.
     let is_counted = !enabled.is_empty();
-    let listeners = sockets.into_iter().map(|Socket { address, port, blocks, other_classes, timeouts }| {
+    let listeners = sockets.into_iter().zip(credentials).map(|(socket, credentials)| {
+        let Socket { place, blocks, other_classes, timeouts, limits, .. } = socket;
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
         let mut chains = Chains::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if is_counted {
-            let server = operations::server_name(address, port);
+            let server = operations::server_name(place);
             chains = chains.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));
         }
-        Listener { address, port, zones, chains: Arc::new(chains), timeouts }
+        Listener { place, zones, chains: Arc::new(chains), timeouts, limits, credentials }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     let (listeners, used) = (listeners.collect(), indexes.used());
@@ -265,11 +326,83 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
 /// A socket in the making.
 #[derive(Default)]
 struct Socket {
-    address: Option<Address>,
-    port: u16,
+    place: Place,
     blocks: Vec<chain::Block>,
     other_classes: bool,
     timeouts: timeouts::Config,
+    limits: encrypted::Limits,
+    /// What *tls* says of the first block.
+    files: Option<listen::Files>,
+}
+
+impl Socket {
+    /// Takes what a block's directives say of listening.
+    fn listen_as(&mut self, settings: &[Setting]) {
+        for setting in settings {
+            match (setting, self.place.scheme) {
+                (Setting::Timeouts(config), _) => self.timeouts = *config,
+                (Setting::Https(limits), Scheme::Https)
+                | (Setting::Https3(limits), Scheme::Https3)
+                | (Setting::Quic(limits), Scheme::Quic) => self.limits = *limits,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
+fn credentials(
+    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Arc<Credentials>>> {
+    let trees = &configuration.corefile.blocks;
+    for (block, tree) in configuration.blocks.iter().zip(trees) {
+        let files = block.settings.iter().find_map(|setting| match setting {
+            Setting::Tls(files) => Some(files.clone()),
+            _ => None,
+        });
+        let at_key = |scheme| tree.keys.iter().find(|key| key.scheme == scheme).map(|key| key.token.span);
+        let Some(files) = files else {
+            for scheme in [Scheme::Tls, Scheme::Https] {
+                if let Some(span) = at_key(scheme) {
+                    let message = format!("{}:// without 'tls' is not encrypted", scheme.name());
+                    diagnostics.push(Diagnostic::warning(Stage::Setup, Some(span), message));
+                }
+            }
+            for scheme in [Scheme::Quic, Scheme::Https3] {
+                if let Some(span) = at_key(scheme) {
+                    let message = format!("{}:// needs a certificate", scheme.name());
+                    let diagnostic = Diagnostic::error(Stage::Setup, Some(span), message);
+                    diagnostics.push(diagnostic.expected("the directive 'tls CERT KEY' in this block"));
+                }
+            }
+            continue;
+        };
+        if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
+            let span = tree.directives_named("tls").next().map(|found| found.span);
+            diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
+        }
+    }
+    for (number, socket) in sockets.iter().enumerate() {
+        let Place { address, port, .. } = socket.place;
+        let (udp, tcp) = socket.place.kind().takes();
+        let in_the_way = |other: &&Socket| {
+            let (other_udp, other_tcp) = other.place.kind().takes();
+            let is_same = other.place.address == address && other.place.port == port && port != 0;
+            is_same && (udp && other_udp || tcp && other_tcp)
+        };
+        if let Some(other) = sockets[..number].iter().find(in_the_way) {
+            let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));
+            let message = format!("cannot serve {one}: {other} has the same port");
+            diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
+        }
+    }
+    let load = |socket: &Socket| {
+        let files = socket.files.clone().filter(|_| socket.place.scheme != Scheme::Dns)?;
+        // What is wrong with them has been told above.
+        let credentials = Credentials::load(move || Ok(files.clone()), socket.place.kind().protocols(), "tls");
+        credentials.ok().map(Arc::new)
+    };
+    sockets.iter().map(load).collect()
 }
 
 /// The addresses of a block's *bind*, if it has one.
@@ -380,6 +513,7 @@ impl Maker<'_> {
             // These make no plugin.
             Setting::Root(_) | Setting::Bind(_) | Setting::Debug | Setting::Metadata(_) => return Ok(None),
             Setting::Reload(_) | Setting::Timeouts(_) | Setting::Multisocket(_) | Setting::Accepted => return Ok(None),
+            Setting::Tls(_) | Setting::Https(_) | Setting::Https3(_) | Setting::Quic(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
             Setting::Acl(_) | Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),

@@ -35,6 +35,8 @@ pub struct Key {
     pub zone: NameBuf,
     /// The port.
     pub port: u16,
+    /// How queries come to it.
+    pub scheme: Scheme,
 }
 
 /// Reads the Corefile that the command line names. Mistakes are in `diagnostics`; what could be read is given all the
@@ -76,15 +78,15 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
     for block in &corefile.blocks {
         let mut keys = Vec::new();
         for key in &block.keys {
-            if key.scheme != Scheme::Dns {
-                let message = format!("{}:// listeners are not built yet", key.scheme.name());
+            if key.scheme == Scheme::Grpc {
+                let message = "grpc:// listeners are not built";
                 let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
-                diagnostics.push(diagnostic.expected("a zone without a scheme, or with dns://"));
+                diagnostics.push(diagnostic.expected("dns://, tls://, https://, quic://, https3:// or no scheme"));
                 continue;
             }
             for zone in &key.zones {
                 match NameBuf::from_text(zone) {
-                    Ok(zone) => keys.push(Key { zone, port: key.port_or_default(port) }),
+                    Ok(zone) => keys.push(Key { zone, port: key.port_or_default(port), scheme: key.scheme }),
                     Err(error) => {
                         let message = format!("specified zone cannot be served: {error}");
                         let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);

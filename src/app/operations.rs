@@ -14,23 +14,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::VERSION;
+use super::build::Place;
 use super::configuration::Block;
 use crate::chain::Plan;
-use crate::listen;
+use crate::listen::{self, Credentials};
 use crate::plugins::Setting;
 use crate::plugins::acl::{self, Acl, AllCounts};
-use crate::plugins::bind::Address;
 use crate::plugins::cache::{Cache, Caches, Memory};
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
-use crate::telemetry::http::{self, Page, Said, Site, Tls, probe};
-use crate::telemetry::metrics::{self, Histogram, IntCounter, Observed, Registry, table};
+use crate::serve::{Kind, Service};
+use crate::telemetry::http::{self, Page, Said, Site, probe};
+use crate::telemetry::metrics::{self, Family, Histogram, IntCounter, Observed, Registry, table};
 use crate::upstream::Tallies;
 use crate::wire::NameBuf;
 
@@ -57,6 +59,8 @@ pub struct Metrics {
     pub tallies: Arc<Tallies>,
     /// Counts of caches.
     pub caches: Arc<Caches>,
+    /// Counts of what encrypted listeners said below DNS.
+    pub replies: Arc<Replies>,
     health_duration: Histogram,
     health_failures: IntCounter,
 }
@@ -73,6 +77,9 @@ impl Default for Metrics {
         let caches = Arc::new(Caches::default());
         let collected = caches.clone();
         metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
+        let replies = Arc::new(Replies::default());
+        let collected = replies.clone();
+        metrics::register(&registry, Observed::new(Replies::METRICS, move || collected.families()));
         let acls = Arc::new(AllCounts::default());
         let collected = acls.clone();
         metrics::register(&registry, Observed::new(AllCounts::METRICS, move || collected.families()));
@@ -81,6 +88,7 @@ impl Default for Metrics {
             acls,
             tallies,
             caches,
+            replies,
             health_duration: table::HEALTH_DURATION.histogram(&registry),
             health_failures: table::HEALTH_FAILURES.counter(&registry),
             registry,
@@ -107,6 +115,33 @@ impl Metrics {
     }
 }
 
+/// How requests of HTTP and streams of QUIC ended, at each listener of now.
+#[derive(Default)]
+pub struct Replies(Mutex<Vec<(Place, Arc<Service>)>>);
+
+impl Replies {
+    const METRICS: &[&metrics::Metric] = &[&table::HTTPS_RESPONSES, &table::HTTPS3_RESPONSES, &table::QUIC_RESPONSES];
+
+    /// Counts these from now on.
+    pub fn of(&self, services: impl Iterator<Item = (Place, Arc<Service>)>) {
+        *self.0.lock() = services.collect();
+    }
+
+    fn families(&self) -> Vec<metrics::MetricFamily> {
+        let kinds = [Kind::Https, Kind::Https3, Kind::Quic];
+        let services = self.0.lock();
+        let families = kinds.into_iter().zip(Self::METRICS).map(|(kind, metric)| {
+            let mut family = Family::new(metric);
+            for (place, service) in services.iter().filter(|(place, _)| place.kind() == kind) {
+                let server = server_name(*place);
+                service.replies().for_each(|(status, count)| family.value(&[&server, status], count as f64));
+            }
+            family.done()
+        });
+        families.collect()
+    }
+}
+
 /// The plugins of a plan, for `coredns_plugin_enabled`.
 pub fn enabled<'a>(plan: &'a Plan, server: &'a str, zones: &'a [NameBuf]) -> impl Iterator<Item = Enabled> + 'a {
     zones.iter().flat_map(move |zone| {
@@ -118,12 +153,14 @@ pub fn enabled<'a>(plan: &'a Plan, server: &'a str, zones: &'a [NameBuf]) -> imp
     })
 }
 
-/// A socket as metrics name it: `dns://:53`, `dns://[::1]:53`.
-pub fn server_name(address: Option<Address>, port: u16) -> String {
+/// A socket as metrics name it: `dns://:53`, `tls://[::1]:853`.
+pub fn server_name(place: Place) -> String {
+    let Place { scheme, address, port } = place;
+    let scheme = scheme.name();
     match address {
-        None => format!("dns://:{port}"),
-        Some(address) if address.ip.is_ipv6() => format!("dns://[{address}]:{port}"),
-        Some(address) => format!("dns://{address}:{port}"),
+        None => format!("{scheme}://:{port}"),
+        Some(address) if address.ip.is_ipv6() => format!("{scheme}://[{address}]:{port}"),
+        Some(address) => format!("{scheme}://{address}:{port}"),
     }
 }
 
@@ -217,7 +254,7 @@ impl Operations {
                 // Nobody could know.
                 tracing::info!(plugin = directive, "listening at {bound}");
             }
-            let tls = tls.as_ref().map(|path| Tls::load(path)).transpose();
+            let tls = tls.as_ref().map(|path| http::load_tls(path)).transpose();
             let tls = tls.with_context(|| format!("plugin/{directive}: tls"))?.flatten().map(Arc::new);
             site.opened = Some((listener, bound, tls));
         }
@@ -243,7 +280,7 @@ struct Prepared {
     /// *health* is there.
     probed: bool,
     /// The listener, where it is bound, and its TLS; nothing where one that is at work is to be taken over.
-    opened: Option<(TcpListener, SocketAddr, Option<Arc<Tls>>)>,
+    opened: Option<(TcpListener, SocketAddr, Option<Arc<Credentials>>)>,
 }
 
 impl Pages {

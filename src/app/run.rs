@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -267,17 +266,6 @@ impl Drop for Pidfile<'_> {
     }
 }
 
-/// Where a listener listens.
-pub fn socket_address(listener: &Listener) -> SocketAddr {
-    match listener.address {
-        None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, listener.port)),
-        Some(address) => match address.ip {
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, listener.port, 0, address.scope).into(),
-            ip => SocketAddr::from((ip, listener.port)),
-        },
-    }
-}
-
 /// Says what is served, a line for each zone as CoreDNS does, and who serves it.
 fn announce(args: &Args, logger: &Logger, listeners: &[Listener], serving: &Serving) {
     if args.quiet {
@@ -285,9 +273,8 @@ fn announce(args: &Args, logger: &Logger, listeners: &[Listener], serving: &Serv
     }
     let mut lines = Vec::new();
     for listener in listeners {
-        let Some(address) = serving.bound(listener.address, listener.port) else { continue };
-        let on = listener.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
-        lines.extend(listener.zones.iter().map(|zone| format!("{zone}:{}{on}", address.port())));
+        let Some(address) = serving.bound(listener.place) else { continue };
+        lines.extend(listener.zones.iter().map(|zone| listener.place.line(zone, address.port())));
     }
     lines.push(format!("{VERSION} ({COREDNS} compatible)"));
     lines.push(format!("{}, pid {}", platform(), std::process::id()));

@@ -18,15 +18,13 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::args::Args;
-use super::build::{Built, Chore, Listener, World, build};
+use super::build::{Built, Chore, Listener, Place, World, build};
 use super::configuration::Configuration;
 use super::follow::{Follow, Following};
 use super::operations::{Pages, Running};
 use super::probe::probe;
-use super::run::socket_address;
-use crate::corefile::{Diagnostics, headline, render_text};
-use crate::plugins::bind::Address;
-use crate::plugins::timeouts;
+use crate::corefile::{Diagnostics, Scheme, headline, render_text};
+use crate::plugins::{encrypted, timeouts};
 use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
@@ -58,10 +56,9 @@ pub struct Serving {
     loops: Vec<AbortHandle>,
 }
 
-/// A socket, UDP and TCP.
+/// A socket, or one for UDP and one for TCP.
 struct Open {
-    address: Option<Address>,
-    port: u16,
+    place: Place,
     service: Arc<Service>,
     /// Which of the server's listeners it is.
     listener: usize,
@@ -92,25 +89,28 @@ impl Program<'_> {
         let following = self.follow.start(self.args, indexes, sources, self.background.handle())?;
         // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
         following.wait();
-        let settings = |listener: &Listener| settings(listener.timeouts, !debug);
-        let is_open = |listener: &&Listener| serving.socket(listener.address, listener.port).is_some();
+        let settings = |listener: &Listener| settings(listener, !debug);
+        let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
-        let services: Vec<Arc<Service>> =
-            new.iter().map(|listener| Service::new(listener.chains.clone(), settings(listener))).collect();
+        let service = |listener: &&Listener| {
+            let Listener { place, chains, credentials, .. } = listener;
+            Service::of(place.kind(), chains.clone(), settings(listener), credentials.clone())
+        };
+        let services: Vec<Arc<Service>> = new.iter().map(service).collect();
         let first = self.open(&new, &services, workers, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
-            if let Some(open) = serving.socket(listener.address, listener.port) {
-                open.service.replace(listener.chains.clone(), settings(listener));
+            if let Some(open) = serving.socket(listener.place) {
+                open.service.replace(listener.chains.clone(), settings(listener), listener.credentials.clone());
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| Open {
-            address: listener.address,
-            port: listener.port,
+            place: listener.place,
             service,
             listener: first + number,
         }));
+        self.world.metrics.replies.of(serving.sockets.iter().map(|open| (open.place, open.service.clone())));
         self.world.debug.store(debug, Ordering::Relaxed);
         self.world.metrics.queries.enable(enabled);
         if let Some(pages) = pages {
@@ -123,8 +123,7 @@ impl Program<'_> {
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
         serving.loops.drain(..).for_each(|probe| probe.abort());
         for (watch, listener) in loops {
-            let Listener { address, port, .. } = &listeners[listener];
-            if let Some(address) = serving.bound(*address, *port) {
+            if let Some(address) = serving.bound(listeners[listener].place) {
                 serving.loops.push(self.runtime.spawn(probe(watch, address, self.logger.clone())).abort_handle());
             }
         }
@@ -138,10 +137,10 @@ impl Program<'_> {
     fn open(
         &self, new: &[&Listener], services: &[Arc<Service>], workers: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
-        let specs = new
-            .iter()
-            .zip(services)
-            .map(|(listener, service)| ListenSpec { address: socket_address(listener), service: service.clone() });
+        let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
+            address: listener.place.socket_address(),
+            service: service.clone(),
+        });
         let specs: Vec<ListenSpec> = specs.collect();
         if let Some(server) = server {
             return Ok(server.open(&specs)?);
@@ -179,14 +178,14 @@ impl Program<'_> {
 }
 
 impl Serving {
-    fn socket(&self, address: Option<Address>, port: u16) -> Option<&Open> {
+    fn socket(&self, place: Place) -> Option<&Open> {
         // Any port is another one each time.
-        self.sockets.iter().find(|open| port != 0 && open.address == address && open.port == port)
+        self.sockets.iter().find(|open| place.port != 0 && open.place == place)
     }
 
     /// Where a socket is bound, with its real port.
-    pub fn bound(&self, address: Option<Address>, port: u16) -> Option<std::net::SocketAddr> {
-        let open = self.sockets.iter().find(|open| open.address == address && open.port == port)?;
+    pub fn bound(&self, place: Place) -> Option<std::net::SocketAddr> {
+        let open = self.sockets.iter().find(|open| open.place == place)?;
         self.server.as_ref()?.local_addresses().get(open.listener).copied()
     }
 
@@ -194,8 +193,7 @@ impl Serving {
     fn close(&mut self, wanted: &[Listener]) {
         let Serving { sockets, server, .. } = self;
         sockets.retain(|open| {
-            let is_wanted =
-                wanted.iter().any(|listener| listener.address == open.address && listener.port == open.port);
+            let is_wanted = wanted.iter().any(|listener| listener.place == open.place);
             if let Some(server) = server.as_mut().filter(|_| !is_wanted) {
                 server.close(open.listener);
             }
@@ -233,16 +231,37 @@ impl Serving {
 }
 
 /// How a listener is served.
-fn settings(timeouts: timeouts::Config, recover: bool) -> Settings {
+fn settings(listener: &Listener, recover: bool) -> Settings {
     let usual = Settings::default();
-    let timeouts::Config { read, write, idle, queries } = timeouts;
+    let timeouts::Config { read, write, idle, queries } = listener.timeouts;
     let timeouts = Timeouts {
         read: read.unwrap_or(usual.timeouts.read),
         write: write.unwrap_or(usual.timeouts.write),
         idle: idle.unwrap_or(usual.timeouts.idle),
     };
-    Settings { timeouts, queries_per_connection: queries.unwrap_or(usual.queries_per_connection), recover }
+    let encrypted::Limits { connections, streams, at_once } = listener.limits;
+    // CoreDNS's defaults.
+    let (usual_streams, usual_at_once) = match listener.place.scheme {
+        Scheme::Https => (250, None),
+        Scheme::Quic => (256, Some(1_024)),
+        _ => (256, None),
+    };
+    Settings {
+        timeouts,
+        queries_per_connection: queries.unwrap_or(usual.queries_per_connection),
+        recover,
+        connections: match connections {
+            None => usual.connections,
+            Some(0) => MOST,
+            Some(connections) => connections as usize,
+        },
+        streams: Some(streams.unwrap_or(usual_streams)).filter(|&streams| streams > 0),
+        at_once: at_once.or(usual_at_once),
+    }
 }
+
+/// Connections of an encrypted listener where its directive has no bound.
+const MOST: usize = 10_000;
 
 /// Does a chore again and again, beside the threads that answer.
 async fn repeat(chore: Arc<Chore>) {

@@ -209,9 +209,9 @@ impl Exchange<'_> {
 
 /// Writes a reply within what its transport and client take.
 fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
-    let limit = match transport {
-        Transport::Udp => state.reply.udp_limit(query.edns.as_ref()),
-        Transport::Tcp => MAX_MESSAGE,
+    let limit = match transport.is_datagram() {
+        true => state.reply.udp_limit(query.edns.as_ref()),
+        false => MAX_MESSAGE,
     };
     encode(query, &mut state.reply, limit.min(out.len()), out)
 }

@@ -98,15 +98,28 @@ pub enum Transport {
     Udp,
     /// Plain TCP.
     Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
+    /// DNS over HTTP/3.
+    Https3,
 }
 
 impl Transport {
-    /// As logs and metrics name it.
+    /// As logs and metrics name it: by the protocol below, as CoreDNS does.
     pub const fn name(self) -> &'static str {
         match self {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
+            Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
+            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
         }
+    }
+
+    /// An answer must fit into a datagram, of the size that the client says. Other transports carry any message.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Transport::Udp)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cache;
 mod changing;
 pub mod chaos;
 pub mod debug;
+pub mod encrypted;
 pub mod endpoint;
 pub mod errors;
 pub mod forward;
@@ -36,6 +37,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 pub mod timeouts;
+pub mod tls;
 pub mod whoami;
 
 use std::path::Path;

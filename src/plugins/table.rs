@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, errors, forward, health, hosts, kubernetes,
-    loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload, root, timeouts,
-    whoami,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, encrypted, errors, forward, health, hosts,
+    kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload, root,
+    timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
+use crate::listen;
 
 /// A directive of CoreDNS.
 pub struct Entry {
@@ -32,6 +33,12 @@ pub enum Setting {
     Metadata(metadata::Config),
     /// *acl*.
     Acl(acl::Config),
+    /// *quic*.
+    Quic(encrypted::Limits),
+    /// *https*.
+    Https(encrypted::Limits),
+    /// *https3*.
+    Https3(encrypted::Limits),
     /// *timeouts*.
     Timeouts(timeouts::Config),
     /// *multisocket*.
@@ -68,6 +75,8 @@ pub enum Setting {
     Loadbalance(loadbalance::Config),
     /// *cache*.
     Cache(Box<cache::Config>),
+    /// *tls*.
+    Tls(listen::Files),
     /// *minimal*.
     Minimal,
     /// *hosts*.
@@ -104,10 +113,10 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("geoip"),
     planned("cancel"),
     planned("proxyproto"),
-    planned("quic"),
+    built("quic", |stanzas, context| encrypted::quic(stanzas, context).map(Setting::Quic)),
     planned("grpc_server"),
-    planned("https"),
-    planned("https3"),
+    built("https", |stanzas, context| encrypted::http(stanzas, context).map(Setting::Https)),
+    built("https3", |stanzas, context| encrypted::http(stanzas, context).map(Setting::Https3)),
     built("timeouts", |stanzas, context| timeouts::parse(stanzas, context).map(Setting::Timeouts)),
     once("multisocket", |stanzas, context| multisocket::parse(stanzas, context).map(Setting::Multisocket)),
     built("reload", |stanzas, context| reload::parse(stanzas, context).map(Setting::Reload)),
@@ -137,7 +146,7 @@ pub const DIRECTIVES: &[Entry] = &[
     once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),
     planned("header"),
     planned("dnssec"),
-    planned("tls"),
+    built("tls", |stanzas, context| tls::parse(stanzas, context).map(Setting::Tls)),
     built("minimal", |stanzas, context| minimal::parse(stanzas, context).map(|()| Setting::Minimal)),
     planned("template"),
     planned("transfer"),

@@ -38,10 +38,10 @@ pub enum ServeError {
 
 /// The sockets of one listener.
 pub(super) struct Bound {
-    /// One for each worker, all of one port.
+    /// As many as were wished for, all of one port.
     pub(super) udp: Vec<UdpSocket>,
-    /// The listening one.
-    pub(super) tcp: TcpListener,
+    /// The listening one, where it was wished for.
+    pub(super) tcp: Option<TcpListener>,
     /// Where they are bound, with the real port.
     pub(super) address: SocketAddr,
 }
@@ -52,6 +52,8 @@ pub(super) struct Wish {
     pub(super) address: SocketAddr,
     /// How many UDP sockets.
     pub(super) workers: usize,
+    /// Whether there is a TCP socket.
+    pub(super) tcp: bool,
     /// The octets that a UDP socket may hold unread.
     pub(super) receive_buffer: usize,
     /// Another listener of this server has the same port at an address that this one includes or that includes it, or
@@ -75,29 +77,41 @@ pub(super) fn bind(wish: &Wish) -> Result<Bound, ServeError> {
 
 /// Binds one listener, UDP first.
 fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
-    let port = wish.address.port();
-    let mut wanted = wish.address;
-    if wanted.ip().is_unspecified() {
+    let mut address = wish.address;
+    if address.ip().is_unspecified() {
         // As Go's `net.Listen`, which takes `0.0.0.0` and `::` for both families, too.
-        wanted = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
     }
-    let mut first = udp(wanted, wish);
-    if wanted.ip().is_unspecified() && first.as_ref().is_err_and(has_no_ipv6) {
-        wanted = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        first = udp(wanted, wish);
+    let bound = bind_at(address, wish);
+    let is_without_ipv6 =
+        |error: &ServeError| matches!(error, ServeError::Listen { source, .. } if has_no_ipv6(source));
+    if address.ip().is_unspecified() && bound.as_ref().is_err_and(is_without_ipv6) {
+        return bind_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), wish);
     }
-    let failed = |transport| move |source| ServeError::Listen { transport, address: wanted, source };
-    let first = first.map_err(failed("udp"))?;
-    let address = first.local_addr().map_err(failed("udp"))?;
-    // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with SO_REUSEPORT
-    // two servers of one user would share its queries in silence. From now on it may be shared.
-    setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp")(errno.into()))?;
-    let mut sockets = vec![first];
+    bound
+}
+
+fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
+    let failed = |transport, address| move |source| ServeError::Listen { transport, address, source };
+    let mut sockets = Vec::new();
+    if wish.workers > 0 {
+        let first = udp(address, wish).map_err(failed("udp", address))?;
+        address = first.local_addr().map_err(failed("udp", address))?;
+        // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with
+        // SO_REUSEPORT two servers of one user would share its queries in silence. From now on it may be shared.
+        setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp", address)(errno.into()))?;
+        sockets.push(first);
+    }
     while sockets.len() < wish.workers {
-        sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp"))?);
+        sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp", address))?);
     }
-    let tcp = tcp(address, wish).map_err(|source| ServeError::Listen { transport: "tcp", address, source })?;
-    Ok(Bound { udp: sockets, tcp, address })
+    let mut listener = None;
+    if wish.tcp {
+        let bound = tcp(address, wish).map_err(failed("tcp", address))?;
+        address = bound.local_addr().map_err(failed("tcp", address))?;
+        listener = Some(bound);
+    }
+    Ok(Bound { udp: sockets, tcp: listener, address })
 }
 
 /// A bound UDP socket.

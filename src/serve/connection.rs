@@ -11,19 +11,18 @@
 //! message or answers that the client does not take. While answers are unsent, nothing more is read.
 
 use std::cell::RefCell;
-use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::mmsg::MAX_QUESTION;
+use super::stream::Stream;
 use super::tcp::{Seat, TcpLimits};
 use super::waiting::{self, Place};
 use super::{Phase, Service, Settings, Shared};
@@ -75,7 +74,7 @@ enum Todo {
 
 /// A connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     client: Client,
     service: Arc<Service>,
     settings: Arc<Settings>,
@@ -105,11 +104,12 @@ pub(super) struct Connection {
 impl Connection {
     /// A connection that was accepted.
     pub(super) fn new(
-        stream: TcpStream, remote: SocketAddr, local: SocketAddr, service: Arc<Service>, seat: Seat,
+        stream: Stream, remote: SocketAddr, local: SocketAddr, service: Arc<Service>, seat: Seat,
     ) -> Connection {
+        let transport = if matches!(stream, Stream::Tls(_)) { Transport::Tls } else { Transport::Tcp };
         Connection {
             stream,
-            client: Client { remote, local, transport: Transport::Tcp },
+            client: Client { remote, local, transport },
             settings: service.settings.load_full(),
             service,
             seat,
@@ -149,7 +149,7 @@ impl Connection {
                     self.take_late(answer.ok().flatten())
                 }
                 _ = self.stream.readable(), if !self.reading_ended && !self.has_more && !self.is_stalled() => {
-                    self.read(TcpStream::try_read).map(|_| ())
+                    self.read(Stream::try_read).map(|_| ())
                 }
                 () = tokio::task::yield_now(), if self.has_more && !self.is_stalled() => self.resume(),
                 () = timer.as_mut() => {
@@ -179,7 +179,7 @@ impl Connection {
 
     /// Whether the client owes us reading.
     fn has_unsent(&self) -> bool {
-        !self.unsent.0.is_empty()
+        !self.unsent.0.is_empty() || self.stream.has_unwritten()
     }
 
     /// Whether nothing more may be answered now.
@@ -219,15 +219,15 @@ impl Connection {
     /// Ends the connection at once: what its client has not taken is not kept for it (a reset, not an orphan in
     /// FIN-WAIT-1 with a full send queue).
     fn cut(&self) {
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = self.stream.options().set_linger(Some(Duration::ZERO));
     }
 
     /// Reads what is there and answers it; says whether there was anything.
-    fn read(&mut self, read: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
+    fn read(&mut self, read: fn(&mut Stream, &mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
         with_scratch(|scratch| {
             let kept = self.unread.len();
             scratch.input[..kept].copy_from_slice(&self.unread);
-            match read(&self.stream, &mut scratch.input[kept..]) {
+            match read(&mut self.stream, &mut scratch.input[kept..]) {
                 Ok(0) => (self.client_ended, self.reading_ended) = (true, true),
                 Ok(more) => return self.answer_all(scratch, kept + more).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -243,7 +243,7 @@ impl Connection {
         while !self.reading_ended && !self.is_stalled() {
             if self.has_more {
                 self.resume()?;
-            } else if !self.read(|stream, out| (&*SockRef::from(stream)).read(out))? {
+            } else if !self.read(Stream::read_now)? {
                 break;
             }
         }
@@ -363,6 +363,8 @@ impl Connection {
         let written = or_none(self.stream.try_write(octets))?;
         if written < octets.len() {
             self.unsent = (octets[written..].to_vec(), 0);
+        }
+        if self.has_unsent() {
             self.since = Instant::now();
         }
         Ok(())
@@ -370,9 +372,12 @@ impl Connection {
 
     /// Writes what is unsent.
     fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()?;
         let (octets, sent) = &mut self.unsent;
-        *sent += or_none(self.stream.try_write(&octets[*sent..]))?;
-        if *sent < octets.len() {
+        if !octets.is_empty() {
+            *sent += or_none(self.stream.try_write(&octets[*sent..]))?;
+        }
+        if *sent < octets.len() || self.stream.has_unwritten() {
             return Ok(());
         }
         self.unsent = (Vec::new(), 0);
@@ -381,11 +386,13 @@ impl Connection {
     }
 
     /// Ends this side, and waits a little for the client's end.
-    async fn close(self) {
-        if self.client_ended || SockRef::from(&self.stream).shutdown(Shutdown::Write).is_err() {
+    async fn close(mut self) {
+        // Within TLS a client that has ended may still wait for our farewell.
+        let is_ended = self.stream.shut_down().is_err() || self.client_ended;
+        if is_ended {
             return;
         }
-        let Connection { stream, seat: _seat, .. } = self;
+        let Connection { mut stream, seat: _seat, .. } = self;
         let ended = async {
             let mut octets = [0; 512];
             while stream.readable().await.is_ok() {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  ListenSpec ─ bind ─┬─► UDP: one thread a core, each with its own socket of each listener ─┐
-//!                     └─► TCP: one accept loop a listener, one task a connection ────────────┼─► Chains::answer
+//!                     ├─► TCP, TLS: an accept loop a listener, a task a connection ──────────┼─► Chains::answer
+//!                     └─► HTTPS, QUIC, HTTP/3: likewise, and a task a request ───────────────┤
 //!                                                                     late answers on tokio ◄┘
 //! ```
 //!
@@ -11,10 +12,17 @@
 mod bind;
 mod connection;
 mod counts;
+mod doh;
 mod forward;
+mod https;
+mod https3;
 mod mailbox;
 mod mmsg;
+mod once;
 mod outlets;
+mod quic;
+mod replies;
+mod stream;
 mod tcp;
 mod udp;
 mod waiting;
@@ -30,16 +38,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::chain::Chains;
+use crate::listen::Credentials;
 use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
 use forward::Forwarding;
 use mailbox::{Job, Mailbox, Workers};
+use once::Room;
+use replies::Replies;
 use udp::UdpWorker;
 use waiting::Waiting;
 
@@ -47,24 +58,93 @@ pub use bind::ServeError;
 pub use counts::Counts;
 pub use tcp::TcpLimits;
 
+/// How queries come to a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Over UDP and TCP.
+    #[default]
+    Dns,
+    /// Over TLS (RFC 7858).
+    Tls,
+    /// Over HTTPS (RFC 8484).
+    Https,
+    /// Over QUIC (RFC 9250).
+    Quic,
+    /// Over HTTP/3.
+    Https3,
+}
+
+impl Kind {
+    /// The protocols of the socket layer that it takes a port of.
+    pub const fn takes(self) -> (bool, bool) {
+        let (mut udp, mut tcp) = (true, true);
+        match self {
+            Kind::Dns => {}
+            Kind::Tls | Kind::Https => udp = false,
+            Kind::Quic | Kind::Https3 => tcp = false,
+        }
+        (udp, tcp)
+    }
+
+    /// The names of its protocols in a handshake (RFC 7301); none where it takes any.
+    pub const fn protocols(self) -> &'static [&'static str] {
+        match self {
+            Kind::Dns | Kind::Tls => &[],
+            Kind::Https => &["h2", "http/1.1"],
+            Kind::Quic => &["doq"],
+            Kind::Https3 => &["h3"],
+        }
+    }
+}
+
 /// What is served at one listener.
 pub struct Service {
+    kind: Kind,
     /// Who answers. Written by a reload; read once for each batch and each read of a connection.
     chains: ArcSwap<Chains>,
     /// How. Written by a reload; read when a connection starts, or a plugin panics.
     settings: ArcSwap<Settings>,
+    /// Who we are to clients of an encrypted transport. Written by a reload, read when a connection starts.
+    credentials: ArcSwapOption<Credentials>,
+    /// How requests of HTTP and streams of QUIC ended.
+    replies: Replies,
 }
 
 impl Service {
-    /// A service with these chains.
+    /// A service of UDP and TCP with these chains.
     pub fn new(chains: Arc<Chains>, settings: Settings) -> Arc<Service> {
-        Arc::new(Service { chains: ArcSwap::new(chains), settings: ArcSwap::from_pointee(settings) })
+        Service::of(Kind::Dns, chains, settings, None)
     }
 
-    /// Answers by other chains from the next batch on. Queries that wait end by those that they came to.
-    pub fn replace(&self, chains: Arc<Chains>, settings: Settings) {
+    /// A service of a transport. QUIC cannot be without credentials; others are plain then.
+    pub fn of(
+        kind: Kind, chains: Arc<Chains>, settings: Settings, credentials: Option<Arc<Credentials>>,
+    ) -> Arc<Service> {
+        Arc::new(Service {
+            kind,
+            chains: ArcSwap::new(chains),
+            settings: ArcSwap::from_pointee(settings),
+            credentials: ArcSwapOption::new(credentials),
+            replies: Replies::of(kind),
+        })
+    }
+
+    /// Answers by other chains from the next batch on. Queries that wait end by those that they came to, and connections
+    /// go on as they began.
+    pub fn replace(&self, chains: Arc<Chains>, settings: Settings, credentials: Option<Arc<Credentials>>) {
+        self.credentials.store(credentials);
         self.settings.store(Arc::new(settings));
         self.chains.store(chains);
+    }
+
+    /// How often requests of HTTP ended with each status, streams of QUIC with each code; as CoreDNS writes those.
+    pub fn replies(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.replies.counts()
+    }
+
+    /// The credentials now.
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.credentials.load_full()
     }
 
     /// The chains now.
@@ -94,11 +174,29 @@ pub struct Settings {
     pub queries_per_connection: Option<NonZeroU32>,
     /// Answer SERVFAIL where a plugin panics. Where not (*debug*), the process ends.
     pub recover: bool,
+    /// Connections to a listener of HTTPS, QUIC or HTTP/3. 200.
+    pub connections: usize,
+    /// Requests that one of these may have open; as many as the library takes, without.
+    pub streams: Option<u32>,
+    /// Queries that a listener of QUIC answers at once; more wait.
+    pub at_once: Option<u32>,
+}
+
+impl Settings {
+    /// The defaults.
+    pub const DEFAULT: Settings = Settings {
+        timeouts: Timeouts::DEFAULT,
+        queries_per_connection: None,
+        recover: true,
+        connections: 200,
+        streams: Some(250),
+        at_once: None,
+    };
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { timeouts: Timeouts::default(), queries_per_connection: None, recover: true }
+        Settings::DEFAULT
     }
 }
 
@@ -113,10 +211,10 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) }
-    }
+impl Timeouts {
+    /// The defaults.
+    pub const DEFAULT: Timeouts =
+        Timeouts { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) };
 }
 
 /// One listener.
@@ -233,7 +331,14 @@ pub struct Server {
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
     tcp: Arc<tcp::Tcp>,
+    /// Connections of HTTPS, QUIC and HTTP/3, by listener.
+    others: Vec<Arc<tcp::Tcp>>,
+    /// What encrypted transports may hold of queries and answers.
+    room: Arc<Room>,
 }
+
+/// What encrypted transports may hold of queries and answers that are on their way, in octets.
+const ROOM: usize = 64 << 20;
 
 /// A listener.
 struct Listening {
@@ -249,7 +354,8 @@ struct Listening {
 struct Prepared {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
-    tcp: tokio::net::TcpListener,
+    tcp: Option<tokio::net::TcpListener>,
+    quic: Option<quinn::Endpoint>,
     service: Arc<Service>,
 }
 
@@ -273,9 +379,10 @@ impl Server {
             mailboxes,
             counters: Counters::default(),
         });
-        let tcp = Arc::new(tcp::Tcp::new(options.tcp, shared.clone()));
-        let (listeners, counters) = (Vec::new(), Vec::new());
-        let mut server = Server { options, listeners, shared, workers: Vec::new(), counters, tcp };
+        let room = Room::new(ROOM, None);
+        let tcp = Arc::new(tcp::Tcp::new(options.tcp, shared.clone(), room.clone()));
+        let (listeners, counters, others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut server = Server { options, listeners, shared, workers: Vec::new(), counters, tcp, others, room };
         let prepared = server.prepare(&specs, workers)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
@@ -312,40 +419,76 @@ impl Server {
     /// Binds sockets.
     fn prepare(&self, specs: &[ListenSpec], workers: usize) -> Result<Vec<Prepared>, ServeError> {
         let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
+        // Sockets of tokio and quinn are made within a runtime.
+        let _inside = runtime.enter();
         let mut prepared = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec.address, other.address));
-            let bound = bind::bind(&Wish { address: spec.address, workers, receive_buffer: *receive_buffer, shared })?;
-            if *spread == Spread::Random
-                && let Err(error) = bind::spread_at_random(&bound.udp)
-            {
-                tracing::warn!(address = %bound.address, %error, "UDP packets are spread over workers by flow, not at random");
-            }
-            let listener = {
-                let _inside = runtime.enter();
-                tokio::net::TcpListener::from_std(bound.tcp)
+            let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec, other));
+            let kind = spec.service.kind;
+            let (udp, tcp) = kind.takes();
+            let workers = match (kind, udp) {
+                (Kind::Dns, _) => workers,
+                (_, udp) => usize::from(udp),
             };
+            let wish = Wish { address: spec.address, workers, tcp, receive_buffer: *receive_buffer, shared };
+            let bound = bind::bind(&wish)?;
             let address = bound.address;
-            let tcp = listener.map_err(|source| ServeError::Listen { transport: "tcp", address, source })?;
-            let udp = bound.udp.into_iter().map(Arc::new).collect();
-            prepared.push(Prepared { address, udp, tcp, service: spec.service.clone() });
+            let mut prepare =
+                Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+            if let Some(listener) = bound.tcp {
+                let listener = tokio::net::TcpListener::from_std(listener);
+                let failed = |source| ServeError::Listen { transport: "tcp", address, source };
+                prepare.tcp = Some(listener.map_err(failed)?);
+            }
+            if kind == Kind::Dns {
+                if *spread == Spread::Random
+                    && let Err(error) = bind::spread_at_random(&bound.udp)
+                {
+                    tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
+                }
+                prepare.udp = bound.udp.into_iter().map(Arc::new).collect();
+            } else if let Some(socket) = bound.udp.into_iter().next() {
+                let failed = |source| ServeError::Listen { transport: "udp", address, source };
+                prepare.quic = Some(quic::endpoint(socket).map_err(failed)?);
+            }
+            prepared.push(prepare);
         }
         Ok(prepared)
     }
 
     /// Gives sockets to those who serve them.
     fn listen(&mut self, prepared: Vec<Prepared>) {
-        for Prepared { address, udp, tcp, service } in prepared {
+        for Prepared { address, udp, tcp, quic, service } in prepared {
             let number = self.listeners.len();
             for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
                 let (socket, service) = (socket.clone(), service.clone());
                 mailbox.send(Job::Open(number, udp::Listener { socket, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
-            self.tcp.serve(tcp, service, phase.subscribe());
+            let connections = self.connections_of(service.kind);
+            if let Some(listener) = tcp {
+                connections.serve(listener, service.clone(), phase.subscribe());
+            }
+            if let Some(endpoint) = quic {
+                connections.begun();
+                let serving = quic::serve(endpoint, address, service, connections, phase.subscribe());
+                self.shared.runtime.spawn(serving);
+            }
             self.listeners.push(Listening { address, sockets: udp, phase });
         }
+    }
+
+    /// The connections that a new listener's are among.
+    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::Tcp> {
+        if matches!(kind, Kind::Dns | Kind::Tls) {
+            return self.tcp.clone();
+        }
+        let connections = Arc::new(tcp::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
+        // Of listeners that are closed nothing is left.
+        self.others.retain(|other| other.busy());
+        self.others.push(connections.clone());
+        connections
     }
 
     /// Where it listens, or has listened, with real ports, in the order of the listeners.
@@ -369,9 +512,13 @@ impl Server {
         }
     }
 
-    /// How many TCP connections are open.
+    /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.tcp.open()
+        self.connections().map(|connections| connections.open()).sum()
+    }
+
+    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::Tcp>> {
+        std::iter::once(&self.tcp).chain(&self.others)
     }
 
     /// How many answers wait, those of other servers included.
@@ -386,7 +533,8 @@ impl Server {
         self.enter(Phase::Ending);
         self.end_reading();
         let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
-        while (!has_drained() || self.waiting() > 0 || self.tcp.busy()) && Instant::now() < deadline {
+        let is_busy = || self.connections().any(|connections| connections.busy());
+        while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.enter(Phase::Ended);
@@ -396,7 +544,7 @@ impl Server {
                 tracing::error!("a UDP worker had ended before");
             }
         }
-        tracing::debug!(waiting = self.waiting(), connections = self.tcp.open(), "stopped");
+        tracing::debug!(waiting = self.waiting(), connections = self.open_connections(), "stopped");
     }
 
     /// Tells TCP how far the end is.
@@ -436,9 +584,12 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Whether two listeners share addresses and port.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() != 0
-        && one.port() == other.port()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+/// Whether two listeners share addresses, port and protocol.
+fn overlap(one: &ListenSpec, other: &ListenSpec) -> bool {
+    let (a, b) = (one.address, other.address);
+    let ((udp, tcp), (other_udp, other_tcp)) = (one.service.kind.takes(), other.service.kind.takes());
+    a.port() != 0
+        && a.port() == b.port()
+        && (udp && other_udp || tcp && other_tcp)
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }

@@ -13,8 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use super::connection::Connection;
+use super::once::Room;
+use super::stream::Stream;
 use super::waiting::Seldom;
-use super::{Phase, Service, Shared};
+use super::{Kind, Phase, Service, Shared, https};
+use crate::chain::{Client, Transport};
 
 /// Bounds on TCP connections. A connection past a bound takes the place of the oldest one, of its own address if it can,
 /// that we owe no answer: clients that are silent, or that do not read, do not keep others out. Where every connection is at work, the new one is
@@ -36,11 +39,13 @@ impl Default for TcpLimits {
     }
 }
 
-/// All TCP connections of a server.
+/// All connections that share bounds: those of DNS over TCP and over TLS, or those of another encrypted listener.
 #[derive(Debug)]
 pub(super) struct Tcp {
     pub(super) limits: TcpLimits,
     pub(super) shared: Arc<Shared>,
+    /// For queries and answers on their way through encrypted transports.
+    pub(super) room: Arc<Room>,
     /// Accept loops at work.
     loops: AtomicUsize,
     /// How many connections each address has. Locked when a connection starts and when it ends.
@@ -95,8 +100,8 @@ static REFUSED_LOGGED: Seldom = Seldom::new();
 
 impl Tcp {
     /// None yet.
-    pub(super) fn new(limits: TcpLimits, shared: Arc<Shared>) -> Tcp {
-        Tcp { limits, shared, loops: AtomicUsize::new(0), open: Mutex::default() }
+    pub(super) fn new(limits: TcpLimits, shared: Arc<Shared>, room: Arc<Room>) -> Tcp {
+        Tcp { limits, shared, room, loops: AtomicUsize::new(0), open: Mutex::default() }
     }
 
     /// How many connections are open.
@@ -111,9 +116,18 @@ impl Tcp {
 
     /// Serves a listener on the server's runtime.
     pub(super) fn serve(self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<Phase>) {
-        // Counted here and not by the task, which may start later than the server stops.
-        self.loops.fetch_add(1, Ordering::AcqRel);
+        self.begun();
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
+    }
+
+    /// Somebody accepts connections. Said before the task starts, which may be later than the server stops.
+    pub(super) fn begun(&self) {
+        self.loops.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Somebody does so no more.
+    pub(super) fn ended(&self) {
+        self.loops.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Accepts connections until the server stops. No error ends it.
@@ -146,7 +160,7 @@ impl Tcp {
                 self.start(stream, remote, &service, &phase);
             }
         }
-        self.loops.fetch_sub(1, Ordering::AcqRel);
+        self.ended();
     }
 
     /// Starts to serve a connection, or closes it where there are too many.
@@ -155,7 +169,8 @@ impl Tcp {
     ) {
         let counters = &self.shared.counters;
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let Some(seat) = Seat::take(self, remote.ip()) else {
+        let most = if service.kind == Kind::Https { service.settings().connections } else { self.limits.connections };
+        let Some(seat) = Seat::take(self, remote.ip(), most) else {
             counters.connections_refused.add(1);
             if REFUSED_LOGGED.now() {
                 tracing::warn!(client = %remote.ip(), limits = ?self.limits, "too many TCP connections; this one is closed");
@@ -167,11 +182,23 @@ impl Tcp {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let connection = Connection::new(stream, remote, local, service.clone(), seat);
         let mut phase = phase.clone();
         // Whatever the phase is now is news to the connection.
         phase.mark_changed();
-        tokio::spawn(connection.run(phase));
+        let service = service.clone();
+        if service.kind == Kind::Https {
+            let client = Client { remote, local, transport: Transport::Https };
+            tokio::spawn(https::serve(stream, client, service, seat, phase));
+            return;
+        }
+        let stream = match service.credentials() {
+            None => Stream::Tcp(stream),
+            Some(credentials) => match Stream::tls(stream, credentials.now()) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::error!(%error, "no TLS for a connection"),
+            },
+        };
+        tokio::spawn(Connection::new(stream, remote, local, service, seat).run(phase));
     }
 
     /// Counts and logs a failure of `accept`.
@@ -201,13 +228,13 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// A place for one more connection of an address, if there is one or one can be had.
-    fn take(tcp: &Arc<Tcp>, address: IpAddr) -> Option<Seat> {
+    /// A place for one more connection of an address among so many, if there is one or one can be had.
+    pub(super) fn take(tcp: &Arc<Tcp>, address: IpAddr, most: usize) -> Option<Seat> {
         let open = &mut *tcp.open.lock();
         let of_address = open.by_address.get(&address).map_or(0, VecDeque::len);
         let evicted = if of_address >= tcp.limits.connections_per_address.max(1) {
             open.evict(address)
-        } else if open.all >= tcp.limits.connections {
+        } else if open.all >= most {
             open.evict(address) || open.busiest().is_some_and(|busiest| open.evict(busiest))
         } else {
             true

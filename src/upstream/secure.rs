@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_net::h2::HttpsClientStream;
-use hickory_net::proto::op::{DnsRequest, DnsRequestOptions, Message};
-use hickory_net::quic::QuicClientStream;
-use hickory_net::runtime::{RuntimeProvider, Spawn, TokioRuntimeProvider};
-use hickory_net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
-use hickory_net::{NetError, tls};
+use hickory_server::net::h2::HttpsClientStream;
+use hickory_server::net::proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_server::net::quic::QuicClientStream;
+use hickory_server::net::runtime::{RuntimeProvider, Spawn, TokioRuntimeProvider};
+use hickory_server::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
+use hickory_server::net::{NetError, tls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};

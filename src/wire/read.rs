@@ -149,6 +149,36 @@ impl Reply {
     }
 }
 
+/// The least time to live of a message that this server has written, its OPT aside, in seconds; nothing without records.
+pub fn least_ttl(message: &[u8]) -> Option<u32> {
+    let (mut at, mut least) = (header::LEN, None);
+    for _ in 0..u16_at(message, 4) {
+        at = name_end(message, at)? + 4;
+    }
+    let records: usize = [6, 8, 10].iter().map(|&at| usize::from(u16_at(message, at))).sum();
+    for _ in 0..records {
+        let end = name_end(message, at)?;
+        let fixed = message.get(end..end + 10)?;
+        if Type(u16_at(fixed, 0)) != Type::OPT {
+            let ttl = u32::from(u16_at(fixed, 4)) << 16 | u32::from(u16_at(fixed, 6));
+            least = Some(least.map_or(ttl, |least: u32| least.min(ttl)));
+        }
+        at = end + 10 + usize::from(u16_at(fixed, 8));
+    }
+    least
+}
+
+/// Where the name at `at` ends in a message: behind its root or its pointer.
+fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            192.. => return Some(at + 2),
+            label => at += 1 + usize::from(label),
+        }
+    }
+}
+
 /// A cursor over a message.
 struct Reader<'a> {
     octets: &'a [u8],

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::changing::ChangingFile;
-use crate::chain::{Ask, Exchange, Failure, Later, Plugin, Step, Transport as ClientTransport};
+use crate::chain::{Ask, Exchange, Failure, Later, Plugin, Step};
 use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
 
@@ -93,7 +93,7 @@ impl Plugin for Forward {
         if !self.takes(exchange.question()) {
             return Step::Next;
         }
-        let stream = exchange.client.transport == ClientTransport::Tcp;
+        let stream = !exchange.client.transport.is_datagram();
         let authentic = exchange.state.authentic;
         match self.group.begin(stream, exchange.now) {
             Ok(course) => Step::Later(Later::Ask(Ask { course, authentic })),

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::chain::{Client, Exchange, Plugin, Sent, Step, Transport};
+use crate::chain::{Exchange, Plugin, Sent, Step};
 use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
@@ -158,10 +158,9 @@ impl Line<'_, '_> {
 
     /// How long an answer the client takes (CoreDNS `request.Size`).
     fn bufsize(&self) -> usize {
-        let Client { transport, .. } = self.exchange.client;
-        match transport {
-            Transport::Tcp => MAX_MESSAGE,
-            Transport::Udp => self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size)).max(MIN_UDP),
+        match self.exchange.client.transport.name() {
+            "tcp" => MAX_MESSAGE,
+            _ => self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size)).max(MIN_UDP),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::chain::{Failure, Plan};
+use crate::chain::{Client, Failure, Plan, Transport};
 use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 

@@ -118,10 +118,7 @@ impl Counts {
 
     /// Counts a query.
     pub(super) fn add(&self, seen: &Seen<'_>) {
-        let proto = match seen.client.transport {
-            Transport::Udp => 0,
-            Transport::Tcp => 1,
-        };
+        let proto = usize::from(seen.client.transport.name() == PROTOS[1]);
         // A transport gives IPv4 clients as such, whatever its socket.
         let family = usize::from(seen.client.remote.is_ipv6());
         let rcode = usize::from(seen.rcode.0).min(RCODES.len() - 1);

@@ -90,7 +90,7 @@ fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
     let group = Group::new(servers, rules, options.expect("options"), Box::new(Noted(notes.clone())));
     let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan };
-    rig.service.replace(Arc::new(Chains::new(vec![block], false)), Settings::default());
+    rig.service.replace(Arc::new(Chains::new(vec![block], false)), Settings::default(), None);
     Relay { rig, upstream, notes }
 }
 

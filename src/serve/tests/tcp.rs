@@ -13,8 +13,7 @@ const SHORT: Settings = Settings {
         write: Duration::from_millis(60),
         idle: Duration::from_millis(120),
     },
-    queries_per_connection: None,
-    recover: true,
+    ..Settings::DEFAULT
 };
 
 /// A server and one connection to it.

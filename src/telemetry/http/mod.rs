@@ -24,9 +24,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::listen::Credentials;
 
 pub use listen::listen;
-pub use tls::{Tls, TlsError};
+pub use tls::load as load_tls;
 
 /// How many octets the head of a request may have.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -109,7 +112,7 @@ impl Site {
 }
 
 /// Serves a listener for ever, with TLS where it is given.
-pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Tls>>) {
+pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Credentials>>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -133,7 +136,7 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Tls>>
                 match tls {
                     None => drop(connection(stream, &site).await),
                     Some(tls) => {
-                        if let Ok(stream) = tls.acceptor().accept(stream).await {
+                        if let Ok(stream) = TlsAcceptor::from(tls.now()).accept(stream).await {
                             drop(connection(stream, &site).await);
                         }
                     }

@@ -5,68 +5,15 @@
 //! taken up without a restart.
 
 use std::fs;
-use std::io;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use serde::Deserialize;
-use tokio_rustls::TlsAcceptor;
 
-/// How old what was read of the files may be.
-const FRESH: Duration = Duration::from_secs(10);
-/// The longest file that is read, in octets.
+use crate::listen::{Clients, Credentials, CredentialsError, Files};
+
+/// The longest configuration that is read, in octets.
 const LIMIT: u64 = 1 << 20;
-
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The configuration is no such YAML, or has a setting that is not here.
-    #[error("{}: {reason}", path.display())]
-    Configuration {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, on one line.
-        reason: String,
-    },
-    /// A file holds no certificate or key.
-    #[error("{} holds no {what}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
-    /// Certificate and key do not belong together, or a like fault.
-    #[error("{}: {source}", path.display())]
-    Certificate {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The certificates for clients are of no use.
-    #[error("{}: {source}", path.display())]
-    Clients {
-        /// Their file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::server::VerifierBuilderError,
-    },
-}
 
 /// The toolkit's configuration, as far as it is here.
 #[derive(Debug, Default, Deserialize)]
@@ -88,74 +35,41 @@ struct Settings {
     prefer_server_cipher_suites: serde::de::IgnoredAny,
 }
 
-/// TLS by a configuration file.
-pub struct Tls {
-    path: PathBuf,
-    /// What was last read of it and its files, and when. Held while they are read, by a connection in ten seconds.
-    last: Mutex<(Instant, TlsAcceptor)>,
+/// TLS by a configuration file; nothing where it asks for none.
+pub fn load(path: &Path) -> Result<Option<Credentials>, CredentialsError> {
+    if files(path)?.is_none() {
+        return Ok(None);
+    }
+    let path = path.to_owned();
+    let find = move || {
+        let fault = || "'tls' cannot be switched off without a restart".to_owned();
+        files(&path)?.ok_or_else(|| CredentialsError::Configuration { path: path.clone(), reason: fault() })
+    };
+    Ok(Some(Credentials::load(find, &["http/1.1"], "prometheus")?))
 }
 
-impl Tls {
-    /// Reads the configuration; nothing where it asks for none.
-    pub fn load(path: &Path) -> Result<Option<Tls>, TlsError> {
-        let acceptor = read(path)?;
-        Ok(acceptor.map(|acceptor| Tls { path: path.to_owned(), last: Mutex::new((Instant::now(), acceptor)) }))
-    }
-
-    /// Who accepts a connection now. Files that have become bad leave the last good state standing.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let mut last = self.last.lock();
-        if last.0.elapsed() >= FRESH {
-            last.0 = Instant::now();
-            match read(&self.path) {
-                Ok(Some(acceptor)) => last.1 = acceptor,
-                Ok(None) => tracing::warn!(plugin = "prometheus", "'tls' cannot be switched off without a restart"),
-                Err(error) => tracing::warn!(plugin = "prometheus", %error, "the last good certificate is used on"),
-            }
-        }
-        last.1.clone()
-    }
-}
-
-/// Reads the configuration and its files.
-fn read(path: &Path) -> Result<Option<TlsAcceptor>, TlsError> {
-    let text = read_file(path)?;
-    let fault = |reason: String| TlsError::Configuration { path: path.to_owned(), reason };
+/// The files that a configuration names, if it asks for TLS.
+fn files(path: &Path) -> Result<Option<Files>, CredentialsError> {
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
+    read.map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
+    let fault = |reason: String| CredentialsError::Configuration { path: path.to_owned(), reason };
     let Some(settings) = settings(&text).map_err(fault)? else { return Ok(None) };
     // Relative to the configuration, as in the toolkit.
     let folder = path.parent().unwrap_or(Path::new(""));
-    let (certificate, key) = (folder.join(&settings.cert_file), folder.join(&settings.key_file));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions: &[&SupportedProtocolVersion] = match settings.min_version.as_str() {
-        "TLS13" => &[&version::TLS13],
-        // Older ones are not safe; Go's default.
-        _ => &[&version::TLS13, &version::TLS12],
+    let clients = match settings.client_auth_type.as_str() {
+        "VerifyClientCertIfGiven" => Clients::VerifyIfGiven,
+        "RequireAndVerifyClientCert" => Clients::Verify,
+        _ => Clients::Any,
     };
-    let certificate_fault = |source| TlsError::Certificate { path: certificate.clone(), source };
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(versions)
-        .map_err(certificate_fault)?;
-    let builder = match settings.client_auth_type.as_str() {
-        "" | "NoClientCert" => builder.with_no_client_auth(),
-        kind => {
-            let path = folder.join(&settings.client_ca_file);
-            let mut roots = RootCertStore::empty();
-            for root in certificates(&path)? {
-                roots.add(root).map_err(|source| TlsError::Certificate { path: path.clone(), source })?;
-            }
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            if kind == "VerifyClientCertIfGiven" {
-                verifier = verifier.allow_unauthenticated();
-            }
-            builder.with_client_cert_verifier(verifier.build().map_err(|source| TlsError::Clients { path, source })?)
-        }
-    };
-    let chain = certificates(&certificate)?;
-    let no_key = |_| TlsError::Pem { path: key.clone(), what: "private key" };
-    let key = PrivateKeyDer::from_pem_slice(read_file(&key)?.as_bytes()).map_err(no_key)?;
-    let mut config = builder.with_single_cert(chain, key).map_err(certificate_fault)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    Ok(Some(Files {
+        certificate: folder.join(&settings.cert_file),
+        key: folder.join(&settings.key_file),
+        authorities: (clients != Clients::Any).then(|| folder.join(&settings.client_ca_file)),
+        clients,
+        only_tls13: settings.min_version == "TLS13",
+        keylog: None,
+    }))
 }
 
 /// The settings of a configuration's text; nothing where it has none. What is wrong is told on one line.
@@ -195,25 +109,6 @@ fn settings(text: &str) -> Result<Option<Settings>, String> {
         return Err(format!("unknown TLS version: '{}'", settings.min_version));
     }
     Ok(Some(settings))
-}
-
-/// The certificates of a file, one at least.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read_file(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let found = found.unwrap_or_default();
-    if found.is_empty() {
-        return Err(TlsError::Pem { path: path.to_owned(), what: "certificate" });
-    }
-    Ok(found)
-}
-
-fn read_file(path: &Path) -> Result<String, TlsError> {
-    use io::Read as _;
-    let mut text = String::new();
-    let read = fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
-    read.map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    Ok(text)
 }
 
 #[cfg(test)]

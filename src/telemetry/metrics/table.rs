@@ -101,6 +101,24 @@ pub const RESPONSES: Metric = counter(
     "Counter of response status codes.",
     &["plugin", "rcode", "server", "view", "zone"],
 );
+/// Requests of DNS over HTTPS by the status that they got.
+pub const HTTPS_RESPONSES: Metric = counter(
+    "coredns_dns_https_responses_total",
+    "Counter of DoH responses per server and http status code.",
+    &["server", "status"],
+);
+/// The same of HTTP/3.
+pub const HTTPS3_RESPONSES: Metric = counter(
+    "coredns_dns_https3_responses_total",
+    "Counter of DoH3 responses per server and http status code.",
+    &["server", "status"],
+);
+/// Streams of DNS over QUIC by the code that they ended with.
+pub const QUIC_RESPONSES: Metric = counter(
+    "coredns_dns_quic_responses_total",
+    "Counter of DoQ responses per server and QUIC application code.",
+    &["server", "status"],
+);
 /// How long `/health` took when this server asked itself.
 pub const HEALTH_DURATION: Metric = histogram(
     "coredns_health_request_duration_seconds",
@@ -320,6 +338,9 @@ mod tests {
         &DO_REQUESTS,
         &RESPONSE_SIZE,
         &RESPONSES,
+        &HTTPS_RESPONSES,
+        &HTTPS3_RESPONSES,
+        &QUIC_RESPONSES,
         &HEALTH_DURATION,
         &HEALTH_FAILURES,
         &PROGRAMMING,

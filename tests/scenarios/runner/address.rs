@@ -13,7 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn ask(server: SocketAddr, packet: &[u8], transport: Transport) -> Result<Option<Vec<u8>>, String> {
     let answer = match transport {
         Transport::Udp => udp(server, packet),
-        Transport::Tcp => tcp(server, packet),
+        // Scenarios ask over these two.
+        _ => tcp(server, packet),
     };
     match answer {
         Ok(answer) => Ok(Some(answer)),

@@ -203,9 +203,9 @@ impl Inside {
         let wanted = |have: Option<IpAddr>| to.is_none() || have.is_none() || have == to;
         let mut listeners = self.built.listeners.iter();
         let listener = listeners
-            .find(|listener| listener.port == port && wanted(listener.address.map(|address| address.ip)))
+            .find(|listener| listener.place.port == port && wanted(listener.place.address.map(|address| address.ip)))
             .ok_or(format!("nothing listens on port {port}"))?;
-        let local = listener.address.map(|address| address.ip).or(to).unwrap_or(IpAddr::from([10, 244, 0, 2]));
+        let local = listener.place.address.map(|address| address.ip).or(to).unwrap_or(IpAddr::from([10, 244, 0, 2]));
         let from = from.unwrap_or(IpAddr::from([10, 244, 9, 9]));
         let client = Client { remote: SocketAddr::new(from, 40_000), local: SocketAddr::new(local, port), transport };
         let mut out = vec![0; if transport == Transport::Udp { MAX_UDP } else { MAX_MESSAGE }];
@@ -230,7 +230,7 @@ impl Inside {
 
     /// The first listener's port.
     pub fn any_port(&self) -> u16 {
-        self.built.listeners.first().map_or(PORT, |listener| listener.port)
+        self.built.listeners.first().map_or(PORT, |listener| listener.place.port)
     }
 
     /// The time of day.

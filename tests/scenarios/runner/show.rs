@@ -57,9 +57,9 @@ fn rules(
     if asked.edns.is_some() != message.edns.is_some() {
         return Err("OPT in just one of query and answer".to_owned());
     }
-    let limit = match transport {
-        Transport::Udp => asked.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload()).max(512)),
-        Transport::Tcp => 65_535,
+    let limit = match transport.is_datagram() {
+        true => asked.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload()).max(512)),
+        false => 65_535,
     };
     if answer.len() > limit {
         return Err(format!("{} octets, where {limit} are allowed", answer.len()));

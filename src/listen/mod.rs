@@ -1,4 +1,9 @@
-//! What listening sockets of every kind share: why there is none, in words that say what to do about it.
+//! What listening sockets of every kind share: why there is none, in words that say what to do about it, and the
+//! certificates of those that speak TLS.
+
+mod credentials;
+
+pub use credentials::{Clients, Credentials, CredentialsError, Files};
 
 use std::io;
 

@@ -1,0 +1,88 @@
+//! *tls*: certificate and key of a block's encrypted listeners (CoreDNS `plugin/tls`).
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use crate::corefile::{Arguments, Directive};
+use crate::listen::{Clients, Files};
+
+/// What may be asked of clients.
+const CLIENTS: &[(&str, Clients)] = &[
+    ("nocert", Clients::Any),
+    ("request", Clients::Request),
+    ("require", Clients::Require),
+    ("verify_if_given", Clients::VerifyIfGiven),
+    ("require_and_verify", Clients::Verify),
+];
+
+/// Reads the directive; the last of several counts.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Files> {
+    let errors = context.diagnostics.has_errors();
+    let root = context.root;
+    let mut files = Files::default();
+    for stanza in stanzas {
+        files = Files::default();
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        if !line.more() {
+            let message = "certificates by ACME are not built";
+            line.error_expected(&stanza.name, message, "CERT KEY [CA]");
+            line.ignore_rest();
+            continue;
+        }
+        let mut file = |what| line.word(what).map(|word| rooted(root, &word.text));
+        if let Some(certificate) = file("a certificate file and a key file") {
+            files.certificate = certificate;
+        }
+        if let Some(key) = file("a key file behind the certificate file") {
+            files.key = key;
+        }
+        if line.more() {
+            files.authorities = line.word("a file of authorities").map(|word| rooted(root, &word.text));
+        }
+        for property in line.body() {
+            let mut inner = line.enter(property);
+            match inner.name() {
+                "client_auth" => files.clients = inner.one_of(CLIENTS).unwrap_or_default(),
+                "keylog" => files.keylog = inner.word("a file").map(|word| rooted(root, &word.text)),
+                _ => inner.unknown(["client_auth", "keylog"]),
+            }
+            inner.finish();
+        }
+        if let Some(path) = &files.keylog {
+            line.warning(&stanza.name, format!("secrets of connections are written to {}", path.display()));
+        }
+        line.finish();
+    }
+    (errors == context.diagnostics.has_errors()).then_some(files)
+}
+
+fn rooted(root: Option<&Path>, file: &str) -> PathBuf {
+    root.map_or_else(|| PathBuf::from(file), |root| root.join(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::{config, read};
+
+    #[test]
+    fn files_and_what_is_asked_of_clients_are_read() {
+        let (made, said) = read("tls a.pem b.pem c.pem {\n client_auth require_and_verify\n keylog d\n}", parse);
+        assert_eq!(said, ["secrets of connections are written to d"]);
+        let (authorities, keylog) = (Some("c.pem".into()), Some("d".into()));
+        let (certificate, key, clients) = ("a.pem".into(), "b.pem".into(), Clients::Verify);
+        assert_eq!(made, Some(Files { certificate, key, authorities, clients, keylog, only_tls13: false }));
+        assert_eq!(config("tls a b", parse).clients, Clients::Any);
+        for (line, message) in [
+            ("tls", "certificates by ACME are not built"),
+            ("tls {\n acme example.org\n}", "certificates by ACME are not built"),
+            ("tls a", "Wrong argument count or unexpected line ending after 'a'"),
+            ("tls a b c d", "Wrong argument count or unexpected line ending after 'd'"),
+            ("tls a b {\n keylog\n}", "Wrong argument count or unexpected line ending after 'keylog'"),
+            ("tls a b {\n ciphers x\n}", "unknown property 'ciphers'"),
+        ] {
+            assert_eq!(read(line, parse).1, [message], "{line}");
+        }
+        assert!(read("tls a b {\n client_auth never\n}", parse).0.is_none());
+    }
+}

@@ -1,0 +1,500 @@
+//! DNS over TLS, HTTPS, QUIC and HTTP/3: the program with certificates of an authority of the test's own, and clients that
+//! are other people's (kdig, curl, openssl) or libraries.
+
+mod running;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clusterdns::wire::NameBuf;
+use clusterdns::wire::hickory::decode;
+use hyper::body::{Buf, Bytes};
+use quinn::crypto::rustls::QuicClientConfig;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use running::{PATIENCE, Running, file, folder, get, run, told};
+
+/// An authority, and a folder with what it has signed.
+struct Trust {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+}
+
+impl Trust {
+    fn new(name: &str) -> Trust {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than what it signs, which would else look as if it had signed itself.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("authority");
+        let folder = folder(&format!("encrypted-{name}"));
+        let trust = Trust { authority, folder };
+        file(&trust.folder, "ca.pem", &trust.authority.pem());
+        trust.sign("dns.example");
+        trust
+    }
+
+    /// Writes a certificate for a name, and for loopback, in the place of the one before.
+    fn sign(&self, name: &str) {
+        let names = [name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &self.authority);
+        file(&self.folder, "cert.pem", &certificate.expect("a certificate").pem());
+        file(&self.folder, "key.pem", &key.serialize_pem());
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    fn client(&self, protocols: &[&str]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
+    }
+
+    /// A block with every transport, and these lines more.
+    fn corefile(&self, keys: &str, lines: &str) -> String {
+        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
+        format!(
+            ".:0 {keys} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n    hosts {{\n        10.0.0.1 a.example\n        \
+             fallthrough\n    }}\n    {lines}\n}}\n"
+        )
+    }
+
+    fn start(&self, keys: &str, lines: &str) -> Running {
+        let conf = file(&self.folder, "Corefile", &self.corefile(keys, lines));
+        Running::start(&["-conf", &conf])
+    }
+
+    fn tls(&self, at: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from("dns.example").expect("a name");
+        let session = ClientConnection::new(Arc::new(self.client(&[])), name).expect("a session");
+        let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        StreamOwned::new(session, socket)
+    }
+
+    async fn quic(&self, at: SocketAddr, protocol: &str) -> (quinn::Endpoint, quinn::Connection) {
+        let crypto = QuicClientConfig::try_from(self.client(&[protocol])).expect("QUIC");
+        let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("an endpoint");
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let connection = endpoint.connect_with(config, at, "dns.example").expect("begun").await.expect("connected");
+        (endpoint, connection)
+    }
+}
+
+/// Where a transport's listener is, by the lines at start.
+fn port(server: &Running, scheme: &str) -> SocketAddr {
+    let start = format!("{scheme}://.:");
+    let port = server.lines.iter().find_map(|line| line.strip_prefix(&start)?.split_whitespace().next()?.parse().ok());
+    SocketAddr::from(([127, 0, 0, 1], port.expect("a line with the port")))
+}
+
+fn query(id: u16, name: &str) -> Vec<u8> {
+    let name = NameBuf::from_text(name).expect("a name");
+    [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat()
+}
+
+fn prefixed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// ID and first address of an answer.
+fn read(answer: &[u8]) -> (u16, String) {
+    let message = decode(answer).expect("a message");
+    let address = message.answers.first().map(|record| record.data.to_string());
+    (message.metadata.id, address.unwrap_or_else(|| message.metadata.response_code.to_string()))
+}
+
+fn read_prefixed(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut prefix = [0; 2];
+    stream.read_exact(&mut prefix)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(prefix))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// What another program says, or nothing where it is not installed.
+fn said(program: &str, words: &[&str]) -> Option<String> {
+    let output = match Command::new(program).args(words).stdin(Stdio::null()).output() {
+        Err(_) if std::env::var_os("CI").is_none() => return None,
+        output => output.unwrap_or_else(|error| panic!("{program}: {error}")),
+    };
+    Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn clients_of_other_people_get_answers() {
+    let trust = Trust::new("others");
+    let server = trust.start("tls://.:0 https://.:0 quic://.:0 https3://.:0", "whoami");
+    let authority = trust.path("ca.pem");
+    for (scheme, flag) in [("tls", "+tls"), ("https", "+https"), ("https", "+https-get")] {
+        let at = port(&server, scheme).port().to_string();
+        let authority = format!("+tls-ca={authority}");
+        let words = ["+short", "@127.0.0.1", "-p", &at, flag, &authority, "+tls-hostname=dns.example", "a.example"];
+        if let Some(text) = said("kdig", &words) {
+            assert_eq!(text, "10.0.0.1\n", "{flag}");
+        }
+    }
+    // kdig 3.2 dies of +tls-ca together with +quic.
+    let at = port(&server, "quic").port().to_string();
+    if let Some(text) = said("kdig", &["+short", "@127.0.0.1", "-p", &at, "+quic", "a.example"]) {
+        assert_eq!(text, "10.0.0.1\n");
+    }
+    let at = port(&server, "https");
+    let url = format!("https://dns.example:{}/dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB", at.port());
+    let resolve = format!("dns.example:{}:127.0.0.1", at.port());
+    let body = trust.path("body");
+    for version in ["--http2", "--http1.1"] {
+        let words = ["-sS", "-D", "-", version, "--cacert", &authority, "--resolve", &resolve, "-o", &body, &url];
+        if let Some(text) = said("curl", &words) {
+            let text = text.to_lowercase();
+            assert!(text.contains("content-type: application/dns-message"), "{text}");
+            assert!(text.contains("cache-control: max-age=3600"), "{text}");
+            assert_eq!(read(&std::fs::read(&body).expect("a body")), (0, "10.0.0.1".to_owned()));
+        }
+    }
+    let at = port(&server, "tls").to_string();
+    let words = ["s_client", "-connect", &at, "-CAfile", &authority, "-verify_hostname", "dns.example"];
+    if let Some(text) = said("openssl", &words) {
+        assert!(text.contains("Verify return code: 0 (ok)") && text.contains("TLSv1.3"), "{text}");
+    }
+    // Below TLS 1.2 there is nothing.
+    let words = ["s_client", "-connect", &at, "-tls1_1", "-cipher", "ALL@SECLEVEL=0"];
+    if let Some(text) = said("openssl", &words) {
+        assert!(text.contains("Cipher is (NONE)"), "{text}");
+    }
+}
+
+#[test]
+fn queries_over_tls_are_pipelined_and_may_come_in_pieces() {
+    let trust = Trust::new("tls");
+    let server = trust.start("tls://.:0", "whoami");
+    let at = port(&server, "tls");
+    let mut stream = trust.tls(at);
+    let many: Vec<u8> = (1..=300).flat_map(|id| prefixed(&query(id, "a.example"))).collect();
+    for piece in many.chunks(7) {
+        stream.write_all(piece).expect("written");
+    }
+    for id in 1..=300 {
+        let answer = read_prefixed(&mut stream).expect("an answer");
+        assert_eq!(read(&answer), (id, "10.0.0.1".to_owned()));
+    }
+    // What is no TLS, or half of it, keeps nobody else out.
+    for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[22, 3, 1, 0, 200, 1][..], &[0xff; 4096][..]] {
+        let mut socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
+        socket.write_all(junk).expect("written");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let _ = socket.read(&mut [0; 64]);
+    }
+    stream.write_all(&prefixed(&query(7, "a.example"))).expect("written");
+    assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")), (7, "10.0.0.1".to_owned()));
+}
+
+#[test]
+fn an_end_takes_leave_of_clients() {
+    let trust = Trust::new("end");
+    let mut server = trust.start("tls://.:0 quic://.:0", "whoami");
+    let mut stream = trust.tls(port(&server, "tls"));
+    stream.write_all(&prefixed(&query(1, "a.example"))).expect("written");
+    read_prefixed(&mut stream).expect("an answer");
+    let runtime = runtime();
+    let (_endpoint, quic) = runtime.block_on(trust.quic(port(&server, "quic"), "doq"));
+    // Answered although it comes with the order to end.
+    stream.write_all(&prefixed(&query(2, "a.example"))).expect("written");
+    server.signal("-TERM");
+    assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")), (2, "10.0.0.1".to_owned()));
+    // A farewell, not an end without one.
+    assert_eq!(stream.read(&mut [0; 16]).expect("close_notify"), 0);
+    let closed = runtime.block_on(quic.closed());
+    assert!(
+        matches!(&closed, quinn::ConnectionError::ApplicationClosed(close) if close.error_code == 0u32.into()),
+        "{closed}"
+    );
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// Asks over HTTP/1.1 within TLS; gives the status and the body.
+fn http(trust: &Trust, at: SocketAddr, request: &[u8]) -> (u16, Vec<u8>) {
+    let mut stream = trust.tls(at);
+    stream.write_all(request).expect("written");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, answer[end + 4..].to_vec())
+}
+
+#[test]
+fn requests_over_https_are_answered_or_refused_with_a_status() {
+    let trust = Trust::new("https");
+    let server =
+        trust.start("https://.:0", "acl {\n        drop type TXT\n    }\n    prometheus 127.0.0.1:0\n    whoami");
+    let at = port(&server, "https");
+    let post = |path: &str, body: &[u8]| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: dns.example\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        http(&trust, at, &[head.as_bytes(), body].concat())
+    };
+    let (status, body) = post("/dns-query", &query(9, "a.example"));
+    assert_eq!((status, read(&body)), (200, (9, "10.0.0.1".to_owned())));
+    assert_eq!(post("/", &query(9, "a.example")).0, 404);
+    // No query: too short, an answer, many questions that are only claimed.
+    for bad in [&[0; 11][..], &[0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0], &[0, 0, 1, 0, 255, 255, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(post("/dns-query", bad).0, 400);
+    }
+    assert_eq!(post("/dns-query", &[0; 5_000]).0, 413);
+    // Dropped.
+    let mut txt = query(9, "a.example");
+    let at_type = txt.len() - 3;
+    txt[at_type] = 16;
+    assert_eq!(post("/dns-query", &txt).0, 500);
+    assert_eq!(http(&trust, at, b"GET /dns-query HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0, 400);
+    assert_eq!(http(&trust, at, b"PUT /dns-query HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0, 400);
+    let metrics = get(server.page("prometheus"), "/metrics").1;
+    for (status, count) in [(200, 1), (400, 5), (404, 1), (413, 1), (500, 1)] {
+        let line = format!("https://127.0.0.1:0\",status=\"{status}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[test]
+fn queries_over_quic_have_streams_of_their_own() {
+    let trust = Trust::new("quic");
+    let server = trust.start("quic://.:0", "whoami");
+    let at = port(&server, "quic");
+    runtime().block_on(async {
+        let (_endpoint, connection) = trust.quic(at, "doq").await;
+        for _ in 0..50 {
+            let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+            send.write_all(&prefixed(&query(0, "a.example"))).await.expect("written");
+            send.finish().expect("finished");
+            let answer = receive.read_to_end(70_000).await.expect("an answer");
+            assert_eq!(read(&answer[2..]), (0, "10.0.0.1".to_owned()));
+        }
+        // RFC 9250 4.3.3: an ID, a message that ends early, one of no octets, an answer.
+        let mut answer = query(0, "a.example");
+        answer[2] |= 0x80;
+        for bad in [prefixed(&query(1, "a.example")), vec![0, 50, 1, 2, 3], vec![0, 0], prefixed(&answer)] {
+            let (_endpoint, connection) = trust.quic(at, "doq").await;
+            let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+            send.write_all(&bad).await.expect("written");
+            send.finish().expect("finished");
+            let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it closes");
+            let code = match &closed {
+                quinn::ConnectionError::ApplicationClosed(close) => close.error_code,
+                other => panic!("{other}"),
+            };
+            assert_eq!(code, 2u32.into(), "{bad:?}");
+        }
+        // A client that takes a query back has not broken anything.
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&[0]).await.expect("written");
+        send.reset(3u32.into()).expect("reset");
+        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&prefixed(&query(0, "a.example"))).await.expect("written");
+        send.finish().expect("finished");
+        receive.read_to_end(70_000).await.expect("an answer");
+    });
+}
+
+#[test]
+fn requests_over_http3_are_answered_or_refused_with_a_status() {
+    let trust = Trust::new("https3");
+    let server = trust.start("https3://.:0", "whoami");
+    let at = port(&server, "https3");
+    runtime().block_on(async {
+        let (_endpoint, quic) = trust.quic(at, "h3").await;
+        let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(quic)).await.expect("HTTP/3");
+        let ask = async {
+            let get = "/dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB";
+            let cases: [(&str, &str, Vec<u8>, u16); 5] = [
+                ("GET", get, vec![], 200),
+                ("POST", "/dns-query", query(0, "a.example"), 200),
+                ("POST", "/other", query(0, "a.example"), 404),
+                ("POST", "/dns-query", vec![1, 2, 3], 400),
+                ("POST", "/dns-query", vec![0; 5_000], 413),
+            ];
+            for (method, path, body, status) in cases {
+                let request = http::Request::builder().method(method).uri(format!("https://dns.example{path}"));
+                let mut stream = sender.send_request(request.body(()).expect("a request")).await.expect("sent");
+                // The server may have said its word before it has read this.
+                let _ = stream.send_data(Bytes::from(body)).await;
+                let _ = stream.finish().await;
+                let response = stream.recv_response().await.expect("a response");
+                assert_eq!(response.status().as_u16(), status, "{method} {path}");
+                let mut answer = Vec::new();
+                while let Ok(Some(mut piece)) = stream.recv_data().await {
+                    answer.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+                }
+                if status == 200 {
+                    assert_eq!(read(&answer), (0, "10.0.0.1".to_owned()));
+                }
+            }
+        };
+        tokio::select! {
+            () = ask => {}
+            error = std::future::poll_fn(|cx| driver.poll_close(cx)) => panic!("{error}"),
+            () = tokio::time::sleep(PATIENCE) => panic!("no answer"),
+        }
+    });
+}
+
+#[test]
+fn connections_past_the_bound_take_the_place_of_idle_ones() {
+    let trust = Trust::new("bounds");
+    let lines = "https {\n        max_connections 3\n    }\n    quic {\n        max_connections 2\n    }\n    whoami";
+    let server = trust.start("https://.:0 quic://.:0", lines);
+    let at = port(&server, "https");
+    let mut idle: Vec<_> = (0..20).map(|_| TcpStream::connect_timeout(&at, PATIENCE).expect("connected")).collect();
+    let get =
+        b"GET /dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(http(&trust, at, get).0, 200);
+    // The first has been closed.
+    idle[0].set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert!(matches!(idle[0].read(&mut [0; 1]), Ok(0) | Err(_)));
+    let at = port(&server, "quic");
+    runtime().block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..6 {
+            connections.push(trust.quic(at, "doq").await);
+        }
+        let (_, last) = connections.last().expect("one");
+        let (mut send, mut receive) = last.open_bi().await.expect("a stream");
+        send.write_all(&prefixed(&query(0, "a.example"))).await.expect("written");
+        send.finish().expect("finished");
+        receive.read_to_end(70_000).await.expect("an answer");
+        let closed = tokio::time::timeout(PATIENCE, connections[0].1.closed()).await.expect("it closes");
+        assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
+    });
+}
+
+/// The name in the certificate that a listener shows.
+fn shows(trust: &Trust, at: SocketAddr, name: &str) -> bool {
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let session = ClientConnection::new(Arc::new(trust.client(&[])), name).expect("a session");
+    let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut stream = StreamOwned::new(session, socket);
+    stream.write_all(&prefixed(&query(1, "a.example"))).is_ok() && read_prefixed(&mut stream).is_ok()
+}
+
+#[test]
+fn a_reload_takes_another_certificate_and_a_bad_one_changes_nothing() {
+    let trust = Trust::new("reload");
+    let server = trust.start("tls://.:0 https://.:0", "prometheus 127.0.0.1:0\n    whoami");
+    // Any port would be another one: what has been opened is named.
+    let tls = port(&server, "tls");
+    let conf = trust.path("Corefile");
+    drop(server);
+    let keys = format!("tls://.:{}", tls.port());
+    std::fs::write(&conf, trust.corefile(&keys, "prometheus 127.0.0.1:0\n    whoami")).expect("a file");
+    let server = Running::start(&["-conf", &conf]);
+    let metrics = server.page("prometheus");
+    assert!(shows(&trust, tls, "dns.example"));
+    let failed = || {
+        let text = get(metrics, "/metrics").1;
+        let line = text.lines().find_map(|line| line.strip_prefix("coredns_reload_failed_total "));
+        line.and_then(|count| count.parse::<u32>().ok()).expect("a count")
+    };
+    let eventually = |what: &str, holds: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < PATIENCE, "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    std::fs::write(trust.path("cert.pem"), "junk").expect("a file");
+    server.signal("-USR1");
+    eventually("it fails", &|| failed() == 1);
+    assert!(shows(&trust, tls, "dns.example"));
+    trust.sign("other.example");
+    server.signal("-USR1");
+    eventually("the other certificate is shown", &|| shows(&trust, tls, "other.example"));
+    // It comes without a reload, too.
+    trust.sign("third.example");
+    eventually("the third certificate is shown", &|| shows(&trust, tls, "third.example"));
+}
+
+#[test]
+fn certificates_of_clients_are_asked_for_as_the_corefile_says() {
+    let trust = Trust::new("clients");
+    let (authority, certificate, key) = (trust.path("ca.pem"), trust.path("cert.pem"), trust.path("key.pem"));
+    let conf = |auth: &str, authority: &str| {
+        format!(
+            "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {authority} {{\n        client_auth {auth}\n    }}\n    whoami\n}}\n"
+        )
+    };
+    for (auth, without, with) in [
+        ("nocert", true, true),
+        ("request", true, true),
+        ("require", false, true),
+        ("verify_if_given", true, true),
+        ("require_and_verify", false, true),
+    ] {
+        let conf = file(&trust.folder, "Clients", &conf(auth, &authority));
+        let server = Running::start(&["-conf", &conf]);
+        let at = port(&server, "tls").port().to_string();
+        let ca = format!("+tls-ca={authority}");
+        let ask = ["+short", "+tls", &ca, "+tls-hostname=dns.example", "@127.0.0.1", "-p", &at, "a.example"];
+        let is_answered = |more: &[&str]| {
+            let text = said("kdig", &[&ask[..], &["+noshort", "+noall", "+header"], more].concat())?;
+            Some(text.contains("NOERROR"))
+        };
+        let (cert, private) = (format!("+tls-certfile={certificate}"), format!("+tls-keyfile={key}"));
+        if let (Some(plain), Some(known)) = (is_answered(&[]), is_answered(&[&cert, &private])) {
+            assert_eq!((plain, known), (without, with), "{auth}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_told_at_start() {
+    let trust = Trust::new("wrong");
+    let write = |text: &str| file(&trust.folder, "Wrong", text);
+    let (certificate, key, none) = (trust.path("cert.pem"), trust.path("key.pem"), trust.path("none.pem"));
+    let empty = file(&trust.folder, "empty.pem", "");
+    let other = Trust::new("wrong-other");
+    let other_key = other.path("key.pem");
+    for (text, message) in [
+        (format!("tls://.:0 {{\n    tls {none} {key}\n}}\n"), format!("Wrong:2:5 - plugin/tls: cannot read {none}")),
+        (format!("tls://.:0 {{\n    tls {certificate} {none}\n}}\n"), format!("cannot read {none}")),
+        (format!("tls://.:0 {{\n    tls {empty} {key}\n}}\n"), format!("{empty} holds no certificate")),
+        (format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"), format!("{empty} holds no private key")),
+        (format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"), format!("{certificate}: ")),
+        ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
+        ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
+        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),
+        (
+            format!("tls://a:9 https://b:9 {{\n    tls {certificate} {key}\n}}\n"),
+            "cannot serve https://:9: tls://:9 has the same port".to_owned(),
+        ),
+        (
+            format!("tls://a:9 {{\n    tls {certificate} {key}\n}}\ntls://b:9 {{\n    whoami\n}}\n"),
+            "conflicting TLS configuration for shared listener tls://:9".to_owned(),
+        ),
+    ] {
+        let (status, _, error) = told(&run(&["-conf", &write(&text)]));
+        assert_eq!(status, Some(1), "{text}");
+        assert!(error.contains(&message) && !error.contains("panicked"), "{text}{error}");
+    }
+    assert!(Path::new(&certificate).exists());
+}
