@@ -528,12 +528,17 @@ impl Server {
     }
 
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
+    ///
+    /// UDP is answered until all else has ended: who asks does not know of the end, and nobody else would answer.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.enter(Phase::Ending);
+        let is_busy = || self.connections().any(|connections| connections.busy());
+        while is_busy() && Instant::now() < deadline - grace / 4 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.end_reading();
         let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
-        let is_busy = || self.connections().any(|connections| connections.busy());
         while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -557,9 +562,6 @@ impl Server {
     /// Tells the workers to read no more than has come.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        for socket in self.listeners.iter().flat_map(|listening| &listening.sockets) {
-            udp::wake(socket);
-        }
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 

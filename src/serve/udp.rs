@@ -4,7 +4,7 @@
 //! later is left to tokio, which sends it through the same socket.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const EVENTS: usize = 64;
 const REST: Duration = Duration::from_millis(10);
 /// How many batches are read from a socket at the end, so that what has already come is answered.
 const LAST_BATCHES: usize = 1_024;
+/// RFC 863; nobody sends from it.
+const DISCARD: u16 = 9;
 /// How often a late answer that finds the socket full is tried again, a millisecond apart.
 const LATE_TRIES: usize = 5;
 
@@ -96,8 +98,12 @@ impl UdpWorker {
         }
     }
 
-    /// Answers what has come to a socket, and is not woken for it any more.
+    /// Answers what has come to a socket, and is not woken for it any more. What comes later is refused by the kernel, so
+    /// that its sender tries elsewhere at once.
     fn drain(&mut self, listener: usize) {
+        if let Some(Some(listener)) = self.listeners.get(listener) {
+            listener.refuse();
+        }
         for _ in 0..LAST_BATCHES {
             if self.serve(listener) == 0 {
                 break;
@@ -288,10 +294,19 @@ async fn answer_later(
     drop(place);
 }
 
-/// Wakes a worker that waits for this socket. Linux says ENOTCONN of a socket without a peer and wakes its readers all
-/// the same (`inet_shutdown`); what comes in is still kept and can be read without waiting.
-pub(super) fn wake(socket: &UdpSocket) {
-    let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Read);
+impl Listener {
+    /// Has the kernel refuse packets from now on, but for those that it has taken already: to a socket with a peer comes
+    /// what this sends, and nobody else has an own address and the port of *discard*. Answers still leave it.
+    fn refuse(&self) {
+        let own = match self.address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        };
+        if let Err(error) = self.socket.connect(SocketAddr::new(own, DISCARD)) {
+            tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
+        }
+    }
 }
 
 /// Whether this can be a client's address: what is sent to port 0, to nobody or to everybody reaches no client, and

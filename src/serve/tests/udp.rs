@@ -215,6 +215,58 @@ fn a_server_stops_at_once_and_answers_what_has_come() {
     }
 }
 
+/// E01: whoever asks while a server ends is answered, or told at once that nobody is there. Silence costs a client
+/// seconds.
+#[test]
+fn no_query_meets_with_silence_while_a_server_ends() {
+    for listen in ["0.0.0.0:0", "127.0.0.1:0"] {
+        let mut rig = start(&[listen], Settings::default(), |_| ());
+        let mut ips = vec!["127.0.0.1"];
+        if listen.starts_with("0.0.0.0") {
+            ips.extend(["127.0.0.2", "127.0.0.3"]);
+            if UdpSocket::bind("[::1]:0").is_ok() {
+                ips.push("::1");
+            }
+        }
+        // A late answer each, which leaves by the socket that refuses already.
+        let late: Vec<UdpSocket> = ips.iter().map(|ip| udp_client(ip)).collect();
+        for (client, ip) in late.iter().zip(&ips) {
+            send(client, &query(7, "later."), rig.at(ip));
+        }
+        rig.wait_until("they wait", |server| server.waiting() == ips.len());
+        let askers: Vec<_> = ips.iter().cycle().take(12).map(|ip| (udp_client(ip), rig.at(ip))).collect();
+        let askers = askers.into_iter().map(|(client, at)| {
+            std::thread::spawn(move || {
+                client.connect(at).expect("connected");
+                for id in 0.. {
+                    let mut answer = [0; 512];
+                    let len = match client.send(&query(id, "a.")).and_then(|_| client.recv(&mut answer)) {
+                        Ok(len) => len,
+                        Err(error) => return (id, error.kind()),
+                    };
+                    assert_eq!(read(&answer[..len]).0, id);
+                }
+                unreachable!("a server ends before so many queries")
+            })
+        });
+        let askers: Vec<_> = askers.collect();
+        rig.wait_until("they ask", |server| server.counts().answered > 500);
+        let (gate, permits) = (rig.gate.clone(), ips.len());
+        rig.runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            gate.add_permits(permits);
+        });
+        rig.stop(PATIENCE);
+        for asker in askers {
+            let (asked, end) = asker.join().expect("answers to each");
+            assert_eq!(end, std::io::ErrorKind::ConnectionRefused, "after {asked} at {listen}");
+        }
+        for client in &late {
+            assert_eq!(read(&receive(client).0).0, 7);
+        }
+    }
+}
+
 #[test]
 fn a_late_answer_that_never_comes_does_not_hold_up_the_end() {
     let mut rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
