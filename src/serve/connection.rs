@@ -43,6 +43,10 @@ const TURN_OUTPUT: usize = 64 * 1024;
 /// connection, and a reset can overtake answers.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client's next query is waited for at the end. The farewell goes with its answer, when the client is least
+/// likely to be sending: what crosses a farewell is lost (E01). Tests run on machines that are busy.
+const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+
 thread_local! {
     /// The buffers of a thread; no connection holds them while it waits.
     static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
@@ -97,6 +101,8 @@ pub(super) struct Connection {
     had_enough: bool,
     /// The client has ended its side.
     client_ended: bool,
+    /// The server ends: until when a query is waited for.
+    ending: Option<Instant>,
     /// Since when the client has been given time: for its next message, for the rest of one, or to take answers.
     since: Instant,
 }
@@ -121,6 +127,7 @@ impl Connection {
             reading_ended: false,
             had_enough: false,
             client_ended: false,
+            ending: None,
             since: Instant::now(),
         }
     }
@@ -139,7 +146,7 @@ impl Connection {
             let result = tokio::select! {
                 biased;
                 changed = phase.changed() => match *phase.borrow_and_update() {
-                    Phase::Ending if changed.is_ok() => self.last_read(),
+                    Phase::Ending if changed.is_ok() => self.begin_end(),
                     Phase::Serving if changed.is_ok() => Ok(()),
                     _ => return,
                 },
@@ -149,15 +156,22 @@ impl Connection {
                     self.take_late(answer.ok().flatten())
                 }
                 _ = self.stream.readable(), if !self.reading_ended && !self.has_more && !self.is_stalled() => {
-                    self.read(Stream::try_read).map(|_| ())
+                    let before = self.messages;
+                    let read = self.read(Stream::try_read).map(|_| ());
+                    // The query that was waited for.
+                    let is_last = self.ending.is_some() && self.messages > before;
+                    read.and_then(|()| if is_last { self.last_read() } else { Ok(()) })
                 }
                 () = tokio::task::yield_now(), if self.has_more && !self.is_stalled() => self.resume(),
                 () = timer.as_mut() => {
-                    if deadline <= Instant::now() {
-                        return self.timed_out();
+                    match deadline <= Instant::now() {
+                        true if self.ending.take().is_some() => self.last_read(),
+                        true => return self.timed_out(),
+                        false => {
+                            timer.as_mut().reset(deadline.into());
+                            Ok(())
+                        }
                     }
-                    timer.as_mut().reset(deadline.into());
-                    Ok(())
                 }
             };
             if result.is_err() {
@@ -201,11 +215,13 @@ impl Connection {
             timeouts.read
         } else if !self.waiting.is_empty() {
             // It waits for us. What we wait for has bounds of its own; look again in a while.
-            return Instant::now() + timeouts.idle;
+            let deadline = Instant::now() + timeouts.idle;
+            return self.ending.map_or(deadline, |ending| deadline.min(ending));
         } else {
             timeouts.idle
         };
-        self.since + time
+        let deadline = self.since + time;
+        self.ending.map_or(deadline, |ending| deadline.min(ending))
     }
 
     /// Counts a client that took too long; one that was merely idle has done nothing wrong.
@@ -237,8 +253,25 @@ impl Connection {
         })
     }
 
+    /// The server ends: answers what is there, or else the next query, and reads no more.
+    fn begin_end(&mut self) -> io::Result<()> {
+        self.ending = Some(Instant::now() + FAREWELL);
+        let before = self.messages;
+        self.read_all()?;
+        if self.messages > before || self.is_stalled() {
+            self.reading_ended = true;
+        }
+        Ok(())
+    }
+
     /// Reads a last time: until nothing more is there, or until the client must take answers first.
     fn last_read(&mut self) -> io::Result<()> {
+        self.read_all()?;
+        self.reading_ended = true;
+        Ok(())
+    }
+
+    fn read_all(&mut self) -> io::Result<()> {
         // The kernel is asked, not the runtime, whose notice may be late.
         while !self.reading_ended && !self.is_stalled() {
             if self.has_more {
@@ -247,7 +280,6 @@ impl Connection {
                 break;
             }
         }
-        self.reading_ended = true;
         Ok(())
     }
 

@@ -236,3 +236,19 @@ fn a_server_that_stops_answers_what_it_has_read() {
     assert_eq!(clients.join().expect("clients"), (vec![1, 3], Some(4), None));
     assert!(TcpStream::connect(at).is_err());
 }
+
+/// E01: what a client sends while the server takes its leave is answered, and the farewell comes with the answer.
+#[test]
+fn a_server_that_stops_takes_its_leave_with_an_answer() {
+    let (mut rig, mut stream) = connected(Settings::default());
+    send(&mut stream, &framed(&[query(1, "a.")]));
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
+    let server = rig.server.take().expect("a server");
+    let stopping = std::thread::spawn(move || server.stop(PATIENCE));
+    std::thread::sleep(Duration::from_millis(50));
+    send(&mut stream, &framed(&[query(2, "a."), query(3, "a.")]));
+    let ids: Vec<_> = std::iter::from_fn(|| next(&mut stream)).map(|answer| read(&answer).0).collect();
+    assert_eq!(ids, [2, 3]);
+    drop(stream);
+    stopping.join().expect("it stops");
+}
