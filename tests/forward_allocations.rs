@@ -46,7 +46,7 @@ impl Plugin for Forward {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let course = self.0.begin(false, exchange.now).expect("no limit");
-        Step::Later(Later::Ask(Ask { course, authentic: false }))
+        Step::Later(Later::Ask(Ask { course, flags: Default::default() }))
     }
 }
 

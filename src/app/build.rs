@@ -22,8 +22,8 @@ use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
-    Setting, acl, any, bufsize, chaos, encrypted, errors, forward, hosts, loadbalance, local, log, loops, minimal,
-    nsid, timeouts, whoami,
+    Setting, acl, any, bufsize, chaos, encrypted, errors, forward, header, hosts, loadbalance, local, log, loops,
+    minimal, nsid, timeouts, whoami,
 };
 use crate::serve::Kind;
 use crate::source::Selection;
@@ -547,6 +547,7 @@ impl Maker<'_> {
                 }
                 Arc::new(plugin)
             }
+            Setting::Header(config) => Arc::new(header::Header { config: *config }),
             Setting::Minimal => Arc::new(minimal::Minimal),
             Setting::Hosts(config) => {
                 let plugin = hosts::Hosts::new(config);

@@ -12,7 +12,7 @@ use super::plan::{Outcome, Resume};
 use super::{Answer, Chains, Client, Exchange, MAX_DEPTH, Origin, State, Transport};
 use crate::upstream::{self, Course};
 use crate::wire::encode::encode_error;
-use crate::wire::header::flag;
+use crate::wire::header::{Change, flag};
 use crate::wire::{Name, Query, Rcode, Reply, Type};
 
 /// What a finished [`Work`] says to the plan.
@@ -38,8 +38,8 @@ pub enum Later {
 pub struct Ask {
     /// Where it goes.
     pub course: Course,
-    /// Set AD, so that the answer tells whether it is authentic, whatever the client wants to know (RFC 6840 5.7).
-    pub authentic: bool,
+    /// How its flags are changed.
+    pub flags: Change,
 }
 
 /// Work that ends later. It owns what it needs.
@@ -117,7 +117,7 @@ impl Pending {
                 }
                 Later::Ask(ask) => {
                     let carriers = ask.course.group().carriers.clone();
-                    let answer = carriers.carry(asked.packet().into(), ask.authentic, ask.course).await;
+                    let answer = carriers.carry(asked.packet().into(), ask.flags, ask.course).await;
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.plan.answered(at, outcome, exchange))
                 }
@@ -228,7 +228,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 
 /// Asks the plugins behind the one at work again. See [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
-    let mut state = State { authentic: exchange.state.authentic, ..State::default() };
+    let mut state = State { asked: exchange.state.asked, ..State::default() };
     let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
     let Exchange { query, now, at, chains, plan, block, .. } = *exchange;
     let depth = exchange.depth.max(1);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::upstream;
+use crate::wire::header::Change;
 use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 
 pub use chains::{Answer, Block, Chains, Observer, Surroundings};
@@ -162,9 +163,9 @@ pub struct State {
     pub bare: bool,
     /// Where the reply comes from, as far as a cache must know.
     pub origin: Origin,
-    /// Who asks another server asks whether the answer is authentic, too, whatever the client wants to know (RFC 6840
-    /// 5.7): a cache keeps it for others.
-    pub authentic: bool,
+    /// How flags of the query are changed where it goes to another server. Who keeps answers for others asks whether they
+    /// are authentic, whatever this client wants to know (RFC 6840 5.7).
+    pub asked: Change,
     /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
     pub scratch: Vec<u64>,
 }
@@ -193,7 +194,7 @@ impl State {
         self.failure = None;
         self.bare = false;
         self.origin = Origin::Made;
-        self.authentic = false;
+        self.asked = Change::default();
         // An unusual answer must not hold memory for ever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);

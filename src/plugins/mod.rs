@@ -17,6 +17,7 @@ pub mod encrypted;
 pub mod endpoint;
 pub mod errors;
 pub mod forward;
+pub mod header;
 pub mod health;
 pub mod hosts;
 pub mod kubernetes;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, encrypted, errors, forward, health, hosts,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, encrypted, errors, forward, header, health, hosts,
     kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload, root,
     timeouts, tls, whoami,
 };
@@ -75,6 +75,8 @@ pub enum Setting {
     Loadbalance(loadbalance::Config),
     /// *cache*.
     Cache(Box<cache::Config>),
+    /// *header*.
+    Header(header::Config),
     /// *tls*.
     Tls(listen::Files),
     /// *minimal*.
@@ -144,7 +146,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("autopath"),
     built("acl", |stanzas, context| acl::parse(stanzas, context).map(Setting::Acl)),
     once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),
-    planned("header"),
+    built("header", |stanzas, context| header::parse(stanzas, context).map(Setting::Header)),
     planned("dnssec"),
     built("tls", |stanzas, context| tls::parse(stanzas, context).map(Setting::Tls)),
     built("minimal", |stanzas, context| minimal::parse(stanzas, context).map(|()| Setting::Minimal)),

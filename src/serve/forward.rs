@@ -32,7 +32,6 @@ use crate::chain::{Answer, Ask, Asked, Resume, State};
 use crate::upstream::table::Begun;
 use crate::upstream::{Course, Dropped, Error, Judgement, Move, Shed, Table};
 use crate::wire::encode::MAX_UDP;
-use crate::wire::header::flag;
 use crate::wire::{Message, MessageError, Query, Reply};
 
 /// Marks events of sockets to other servers.
@@ -138,9 +137,9 @@ impl Forwarding {
     pub(super) fn ask(
         &mut self, asked: Asked, at: Resume, ask: Ask, from: (usize, super::mmsg::ReturnPath), around: &mut Around<'_>,
     ) {
-        let Ask { course, authentic } = ask;
+        let Ask { course, flags } = ask;
         let (listener, path) = from;
-        let waiting = Waiting::Client(Client { asked, at, authentic, listener, path });
+        let waiting = Waiting::Client(Client { asked, at, flags, listener, path });
         self.begin(waiting, course, around);
     }
 
@@ -204,7 +203,7 @@ impl Forwarding {
     fn key(&self, waiting: &Waiting, course: &Course) -> u64 {
         use crate::upstream::Waiter as _;
         let mut hasher = self.hasher.build_hasher();
-        (Arc::as_ptr(course.group()) as usize, course.is_stream(), waiting.authentic()).hash(&mut hasher);
+        (Arc::as_ptr(course.group()) as usize, course.is_stream(), waiting.flags()).hash(&mut hasher);
         let packet = waiting.packet();
         let mut folded = [0; 512];
         let head = packet.len().min(folded.len());
@@ -561,9 +560,8 @@ fn put(waiting: &Waiting, id: u16, packet: &mut Vec<u8>) {
     packet.clear();
     packet.extend_from_slice(waiting.packet());
     packet[..2].copy_from_slice(&id.to_be_bytes());
-    if waiting.authentic() {
-        packet[3] |= flag::AD as u8;
-    }
+    let bits = u16::from_be_bytes([packet[2], packet[3]]);
+    packet[2..4].copy_from_slice(&waiting.flags().of(bits).to_be_bytes());
 }
 
 /// Reads an answer for one of several who wait for it; its first reader has found it good.

@@ -13,6 +13,7 @@ use super::mmsg::ReturnPath;
 use super::udp::Listener;
 use crate::chain::{Asked, Resume};
 use crate::upstream::{BoxFuture, Carrier, Course, Error, Outcome, Waiter};
+use crate::wire::header::Change;
 
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 /// Who waits for an answer of another server.
@@ -20,7 +21,7 @@ pub(super) enum Waiting {
     /// A UDP client.
     Client(Client),
     /// Somebody on tokio's side.
-    Channel { packet: Box<[u8]>, authentic: bool, reply: oneshot::Sender<Outcome> },
+    Channel { packet: Box<[u8]>, flags: Change, reply: oneshot::Sender<Outcome> },
 }
 
 /// A UDP client that waits.
@@ -28,7 +29,7 @@ pub(super) struct Client {
     pub(super) asked: Asked,
     /// Where its plan goes on.
     pub(super) at: Resume,
-    pub(super) authentic: bool,
+    pub(super) flags: Change,
     /// Which of the worker's sockets it asked, and the way back. All workers have the same in the same order.
     pub(super) listener: usize,
     pub(super) path: ReturnPath,
@@ -42,10 +43,10 @@ impl Waiter for Waiting {
         }
     }
 
-    fn authentic(&self) -> bool {
+    fn flags(&self) -> Change {
         match self {
-            Waiting::Client(client) => client.authentic,
-            Waiting::Channel { authentic, .. } => *authentic,
+            Waiting::Client(client) => client.flags,
+            Waiting::Channel { flags, .. } => *flags,
         }
     }
 }
@@ -115,11 +116,11 @@ pub(super) struct Workers {
 }
 
 impl Carrier for Workers {
-    fn carry(&self, packet: Box<[u8]>, authentic: bool, course: Course) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, flags: Change, course: Course) -> BoxFuture<Outcome> {
         let (reply, answer) = oneshot::channel();
         let at = self.turn.fetch_add(1, Ordering::Relaxed);
         if let Some(mailbox) = self.mailboxes.get(at % self.mailboxes.len().max(1)) {
-            mailbox.send(Job::Ask(Waiting::Channel { packet, authentic, reply }, course));
+            mailbox.send(Job::Ask(Waiting::Channel { packet, flags, reply }, course));
         }
         Box::pin(async move { answer.await.unwrap_or(Err(Error::Ending)) })
     }

@@ -23,6 +23,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use crate::wire::Reply;
+use crate::wire::header::Change;
 
 pub use care::{Check, Server, Servers};
 pub use course::{Course, Judgement, Move};
@@ -75,8 +76,8 @@ pub type Outcome = Result<Box<Reply>, Error>;
 
 /// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
 pub trait Carrier: Send + Sync {
-    /// Sends a query, which is a whole packet that was parsed before, on its course; with AD where `authentic`.
-    fn carry(&self, packet: Box<[u8]>, authentic: bool, course: Course) -> BoxFuture<Outcome>;
+    /// Sends a query, which is a whole packet that was parsed before, on its course, with its flags changed so.
+    fn carry(&self, packet: Box<[u8]>, flags: Change, course: Course) -> BoxFuture<Outcome>;
 }
 
 /// The carrier of a process: there once the sockets are.
@@ -90,9 +91,9 @@ impl Carriers {
     }
 
     /// Sends a query on its course, see [`Carrier::carry`].
-    pub async fn carry(&self, packet: Box<[u8]>, authentic: bool, course: Course) -> Outcome {
+    pub async fn carry(&self, packet: Box<[u8]>, flags: Change, course: Course) -> Outcome {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, authentic, course).await,
+            Some(carrier) => carrier.carry(packet, flags, course).await,
             None => Err(Error::Ending),
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Course;
 use super::group::Shed;
 use super::wheel::Wheel;
+use crate::wire::header::Change;
 
 /// Answers to earlier attempts that are still welcome: a slow server's answer comes when another was asked already.
 const WELCOME: usize = 4;
@@ -22,8 +23,8 @@ pub trait Waiter {
     /// The query as it came: a whole packet.
     fn packet(&self) -> &[u8];
 
-    /// Whether it goes out with AD.
-    fn authentic(&self) -> bool;
+    /// How its flags are changed as it goes out.
+    fn flags(&self) -> Change;
 }
 
 /// A query in the table.
@@ -137,7 +138,7 @@ impl<W: Waiter> Table<W> {
             && let Some(slot) = &mut self.slots[slot as usize]
             && std::ptr::eq(&**slot.course.group(), &**course.group())
             && slot.course.is_stream() == course.is_stream()
-            && slot.first.authentic() == waiter.authentic()
+            && slot.first.flags() == waiter.flags()
             && are_alike(slot.first.packet(), waiter.packet())
         {
             // Its course counts towards `max_concurrent` as long as it waits.

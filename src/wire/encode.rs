@@ -68,6 +68,11 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
         | if reply.truncated || !complete { flag::TC } else { 0 }
         | if reply.recursion_available { flag::RA } else { 0 }
         | if reply.authentic_data { flag::AD } else { 0 };
+    let bits = match reply.recursion_desired {
+        None => bits,
+        Some(true) => bits | flag::RD,
+        Some(false) => bits & !flag::RD,
+    };
     put_header(out, query.id(), bits, [1, counts[0], counts[1], counts[2]]);
     len
 }

@@ -23,6 +23,30 @@ pub mod flag {
     pub const CD: u16 = 0x0010;
 }
 
+/// Bits of a header that are set and cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// Are set.
+    pub set: u16,
+    /// Are cleared.
+    pub clear: u16,
+}
+
+impl Change {
+    /// The bits as they become.
+    pub const fn of(self, bits: u16) -> u16 {
+        bits & !self.clear | self.set
+    }
+
+    /// Sets or clears these, too.
+    pub fn add(&mut self, bits: u16, state: bool) {
+        let Change { set, clear } = self;
+        let (to, from) = if state { (set, clear) } else { (clear, set) };
+        *to |= bits;
+        *from &= !bits;
+    }
+}
+
 /// What the header alone says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {

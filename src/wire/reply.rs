@@ -181,6 +181,8 @@ pub struct Reply {
     pub recursion_available: bool,
     /// Set AD.
     pub authentic_data: bool,
+    /// Set or clear RD, whatever the query has.
+    pub recursion_desired: Option<bool>,
     /// Set TC: something is missing already.
     pub truncated: bool,
     /// Why it was denied.
@@ -223,6 +225,7 @@ impl Reply {
             authoritative,
             recursion_available,
             authentic_data,
+            recursion_desired,
             truncated,
             extended_error,
             nsid,
@@ -233,7 +236,7 @@ impl Reply {
         } = self;
         *rcode = Rcode::NOERROR;
         (*authoritative, *recursion_available, *authentic_data, *truncated) = (false, false, false, false);
-        (*extended_error, *nsid, *max_udp) = (None, None, None);
+        (*extended_error, *nsid, *max_udp, *recursion_desired) = (None, None, None, None);
         *encoded = false;
     }
 

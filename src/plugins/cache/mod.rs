@@ -157,7 +157,7 @@ impl Cache {
     fn refresh_beside(&self, exchange: &mut Exchange<'_>, item: &Arc<Item>) {
         let Some(refreshing) = item.begin_refresh(exchange.now) else { return };
         self.counts.cells.mine().add(PREFETCHES, 1);
-        exchange.state.authentic = true;
+        exchange.state.asked.add(flag::AD, true);
         // Nobody waits for it, and over TCP it comes whole.
         let refresh = exchange.refresh(Transport::Tcp);
         exchange.spawn(Box::pin(async move {
@@ -240,7 +240,7 @@ impl Plugin for Cache {
         let found = if is_live { None } else { self.memory.find(self.asked(exchange.query), now) };
         let Some((item, place)) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
-            exchange.state.authentic = true;
+            exchange.state.asked.add(flag::AD, true);
             return Step::Next;
         };
         cells.add_all([(REQUESTS, 1), (counts::hits(place), 1)]);

@@ -12,6 +12,7 @@ use super::store::Place;
 use super::{Asked, Cache};
 use crate::chain::later::{BoxFuture, Continue};
 use crate::chain::{Exchange, Later, Origin, State, Step, Work};
+use crate::wire::header::flag;
 use crate::wire::{Rcode, Reply};
 
 impl Cache {
@@ -45,7 +46,7 @@ impl Cache {
 
     /// Waits for a newer answer than the stale one that the reply holds.
     fn verify(&self, exchange: &mut Exchange<'_>, refreshing: Refreshing, patience: Option<Duration>) -> Later {
-        exchange.state.authentic = true;
+        exchange.state.asked.add(flag::AD, true);
         let mut refresh = exchange.refresh(exchange.client.transport);
         let surroundings = exchange.surroundings().clone();
         let counts = self.counts.clone();

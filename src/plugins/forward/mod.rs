@@ -94,9 +94,9 @@ impl Plugin for Forward {
             return Step::Next;
         }
         let stream = !exchange.client.transport.is_datagram();
-        let authentic = exchange.state.authentic;
+        let flags = exchange.state.asked;
         match self.group.begin(stream, exchange.now) {
-            Ok(course) => Step::Later(Later::Ask(Ask { course, authentic })),
+            Ok(course) => Step::Later(Later::Ask(Ask { course, flags })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

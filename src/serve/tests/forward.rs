@@ -63,7 +63,7 @@ impl Plugin for Forward {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let stream = exchange.client.transport == crate::chain::Transport::Tcp;
         match self.0.begin(stream, exchange.now) {
-            Ok(course) => Step::Later(Later::Ask(Ask { course, authentic: false })),
+            Ok(course) => Step::Later(Later::Ask(Ask { course, flags: Default::default() })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

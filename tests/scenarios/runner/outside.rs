@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clusterdns::upstream::{BoxFuture, Carrier, Course, Error, Judgement, Move, Outcome};
+use clusterdns::wire::header::{Change, flag};
 use clusterdns::wire::{Message, NameBuf, Query, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -139,7 +140,7 @@ impl Outside {
 pub struct Paths(pub Arc<Outside>);
 
 impl Carrier for Paths {
-    fn carry(&self, packet: Box<[u8]>, _: bool, mut course: Course) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, flags: Change, mut course: Course) -> BoxFuture<Outcome> {
         let outside = self.0.clone();
         Box::pin(async move {
             let query = Query::parse(&packet).map_err(|_| Error::Malformed("query".into()))?;
@@ -151,7 +152,11 @@ impl Carrier for Paths {
                     Move::End(error) => return Err(error),
                 };
                 let server = course.upstream().label.to_string();
-                outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{server}{how}"));
+                // A bit that is not as the client sent it, AD aside, which a cache always sets.
+                let bits = query.flags();
+                let norec = if bits & !flags.of(bits) & flag::RD != 0 { " norec" } else { "" };
+                let asked = format!("{server}{how}{norec}");
+                outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
                 let Some(octets) = outside.answer(&server, &query) else {
                     now = until;
                     course.failed(Error::Timeout(course.upstream().label.clone()));

@@ -37,8 +37,8 @@ pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: b
 fn rules(
     packet: &[u8], answer: &[u8], message: &Message, asked: Option<&Message>, transport: Transport,
 ) -> Result<(), String> {
-    if packet[2] & 0x79 != answer[2] & 0x79 {
-        return Err("another operation code or RD than in the query".to_owned());
+    if packet[2] & 0x78 != answer[2] & 0x78 {
+        return Err("another operation code than in the query".to_owned());
     }
     if !message.queries.is_empty() {
         let len = packet[12..].iter().position(|octet| *octet == 0).unwrap_or(0) + 5;
