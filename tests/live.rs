@@ -31,6 +31,8 @@ mod deploy;
 mod following;
 #[path = "live/marker.rs"]
 mod marker;
+#[path = "live/metrics.rs"]
+mod metrics;
 #[path = "live/objects.rs"]
 mod objects;
 #[path = "live/outages.rs"]
@@ -83,7 +85,7 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests()].into_iter().flatten().collect(),
+        [following::tests(), alike::tests(), metrics::tests()].into_iter().flatten().collect(),
         outside::tests(),
     ];
     let tests = in_turn(groups);

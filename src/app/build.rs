@@ -532,7 +532,9 @@ impl Maker<'_> {
                 plugin
             }
             Setting::Log(config) => Arc::new(log::Log::new(config, world.logger.clone())),
-            Setting::Local(config) => Arc::new(local::Local { config: config.clone() }),
+            Setting::Local(config) => {
+                Arc::new(local::Local { config: config.clone(), counts: world.metrics.locals.clone() })
+            }
             Setting::Any => Arc::new(any::Any),
             Setting::Chaos(config) => Arc::new(chaos::Chaos {
                 version: config.version.clone().unwrap_or_else(|| super::VERSION.to_owned()),
@@ -550,10 +552,11 @@ impl Maker<'_> {
             Setting::Header(config) => Arc::new(header::Header { config: *config }),
             Setting::Minimal => Arc::new(minimal::Minimal),
             Setting::Hosts(config) => {
-                let plugin = hosts::Hosts::new(config);
+                let plugin = Arc::new(hosts::Hosts::new(config));
                 let file = plugin.file().clone();
                 chores.extend(reread(plugin.reload(), move || file.refresh()));
-                Arc::new(plugin)
+                world.metrics.hosts.add(&plugin);
+                plugin
             }
             Setting::Kubernetes(config) => {
                 let index = self.indexes.index_for(config);

@@ -28,6 +28,8 @@ use crate::plugins::Setting;
 use crate::plugins::acl::{self, Acl, AllCounts};
 use crate::plugins::cache::{Cache, Caches, Memory};
 use crate::plugins::endpoint::Endpoint;
+use crate::plugins::hosts::AllHosts;
+use crate::plugins::local;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
 use crate::serve::{Kind, Service};
@@ -59,6 +61,10 @@ pub struct Metrics {
     pub tallies: Arc<Tallies>,
     /// Counts of caches.
     pub caches: Arc<Caches>,
+    /// Counts of *local*.
+    pub locals: Arc<local::Counts>,
+    /// The *hosts* of the configuration.
+    pub hosts: Arc<AllHosts>,
     /// Counts of what encrypted listeners said below DNS.
     pub replies: Arc<Replies>,
     health_duration: Histogram,
@@ -77,6 +83,12 @@ impl Default for Metrics {
         let caches = Arc::new(Caches::default());
         let collected = caches.clone();
         metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
+        let locals = Arc::new(local::Counts::default());
+        let collected = locals.clone();
+        metrics::register(&registry, Observed::new(local::Counts::METRICS, move || collected.families()));
+        let hosts = Arc::new(AllHosts::default());
+        let collected = hosts.clone();
+        metrics::register(&registry, Observed::new(AllHosts::METRICS, move || collected.families()));
         let replies = Arc::new(Replies::default());
         let collected = replies.clone();
         metrics::register(&registry, Observed::new(Replies::METRICS, move || collected.families()));
@@ -88,6 +100,8 @@ impl Default for Metrics {
             acls,
             tallies,
             caches,
+            locals,
+            hosts,
             replies,
             health_duration: table::HEALTH_DURATION.histogram(&registry),
             health_failures: table::HEALTH_FAILURES.counter(&registry),

@@ -1,8 +1,11 @@
 //! *local*: answers `localhost` and its reverse zones itself (RFC 6303, RFC 6761 6.3), so that no such query leaves.
 
+use std::sync::Arc;
+
 use super::Context;
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
+use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -47,6 +50,24 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
 pub struct Local {
     /// How it answers.
     pub config: Config,
+    /// Counts what it answers that is more than `localhost` itself.
+    pub counts: Arc<Counts>,
+}
+
+/// How many queries were for more than `localhost` itself; one number for all blocks, as in CoreDNS.
+#[derive(Default)]
+pub struct Counts(Cells<1>);
+
+impl Counts {
+    /// The family that [`Counts::families`] makes.
+    pub const METRICS: &'static [&'static Metric] = &[&table::LOCALHOST_REQUESTS];
+
+    /// What has been counted, for the registry.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let mut family = Family::new(&table::LOCALHOST_REQUESTS);
+        family.value(&[], self.0.sums()[0] as f64);
+        vec![family.done()]
+    }
 }
 
 impl Plugin for Local {
@@ -64,6 +85,7 @@ impl Plugin for Local {
             && (question.label(labels - 1) == b"localhost"
                 || self.config.localhost_prefix && question.label(0) == b"localhost")
         {
+            self.counts.0.mine().add(0, 1);
             if !loopback(reply, question.qtype) {
                 soa(reply, Section::Authority, 0);
             }

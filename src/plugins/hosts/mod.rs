@@ -13,11 +13,15 @@ mod config;
 mod file;
 mod table;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Fallthrough, Plugin, Step};
 use crate::cluster::address::ReverseName;
+use crate::telemetry::metrics::{self, Family, Metric, MetricFamily};
 use crate::wire::{NameBuf, Question, Rcode, Rdata, Reply, Type};
 
 pub use config::{Config, parse};
@@ -33,6 +37,40 @@ pub struct Hosts {
     reload: Duration,
     file: Arc<HostsFile>,
     inline: Table,
+}
+
+/// All *hosts* of the configuration, for metrics.
+#[derive(Default)]
+pub struct AllHosts(Mutex<Vec<Weak<Hosts>>>);
+
+impl AllHosts {
+    /// The families that [`AllHosts::families`] makes.
+    pub const METRICS: &'static [&'static Metric] = &[&metrics::table::HOSTS_ENTRIES, &metrics::table::HOSTS_RELOAD];
+
+    /// Tells of one more, as long as it is there.
+    pub fn add(&self, hosts: &Arc<Hosts>) {
+        let mut all = self.0.lock();
+        all.retain(|hosts| hosts.strong_count() > 0);
+        all.push(Arc::downgrade(hosts));
+    }
+
+    /// What there is, for the registry. Of a file that several blocks have the last counts, as in CoreDNS.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let mut files: BTreeMap<String, usize> = BTreeMap::new();
+        let mut written = None;
+        for hosts in self.0.lock().iter().filter_map(Weak::upgrade) {
+            // Without its file CoreDNS tells of none.
+            let Some(modified) = hosts.file.modified() else { continue };
+            files.insert(hosts.file.path().display().to_string(), hosts.entries());
+            written = written.max(Some(modified));
+        }
+        let mut entries = Family::new(&metrics::table::HOSTS_ENTRIES);
+        files.iter().for_each(|(file, count)| entries.value(&[file], *count as f64));
+        let mut reload = Family::new(&metrics::table::HOSTS_RELOAD);
+        let since = written.and_then(|written: SystemTime| written.duration_since(UNIX_EPOCH).ok());
+        reload.value(&[], since.unwrap_or_default().as_secs_f64());
+        vec![entries.done(), reload.done()]
+    }
 }
 
 impl Hosts {

@@ -48,6 +48,24 @@ pub const SLIM_TIME_BOUNDS: &[f64; 5] = &[0.00025, 0.0025, 0.025, 0.25, 2.5];
 pub const SIZE_BOUNDS: &[f64; 14] =
     &[0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16_000.0, 32_000.0, 48_000.0, 64_000.0];
 
+/// How much address space the process may have.
+pub const PROCESS_VIRTUAL_MAX: Metric =
+    gauge("process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes.", &[]);
+/// What has come over the network, to every process of the Pod.
+pub const PROCESS_RECEIVED: Metric =
+    counter("process_network_receive_bytes_total", "Number of bytes received by the process over the network.", &[]);
+/// What has gone out, likewise.
+pub const PROCESS_SENT: Metric =
+    counter("process_network_transmit_bytes_total", "Number of bytes sent by the process over the network.", &[]);
+/// Entries of *hosts*, by file.
+pub const HOSTS_ENTRIES: Metric =
+    gauge("coredns_hosts_entries", "The combined number of entries in hosts and Corefile.", &["hostsfile"]);
+/// When the file of *hosts* that was read last was written.
+pub const HOSTS_RELOAD: Metric =
+    gauge("coredns_hosts_reload_timestamp_seconds", "The timestamp of the last reload of hosts file.", &[]);
+/// What *local* has answered below `localhost`, and above it.
+pub const LOCALHOST_REQUESTS: Metric =
+    counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -338,6 +356,9 @@ mod tests {
         &DO_REQUESTS,
         &RESPONSE_SIZE,
         &RESPONSES,
+        &HOSTS_ENTRIES,
+        &HOSTS_RELOAD,
+        &LOCALHOST_REQUESTS,
         &HTTPS_RESPONSES,
         &HTTPS3_RESPONSES,
         &QUIC_RESPONSES,
