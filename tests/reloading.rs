@@ -113,6 +113,15 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
         assert!(subject.has("10.0.0.2"), "{lines}");
         assert_eq!(subject.page("/ready").0, 200);
     }
+    // Each is told in a line of its own, with the place where there is one.
+    let count = || subject.server.log().lines().filter(|line| line.starts_with("[ERROR]")).count();
+    eventually("each is told", || count() >= bad.len());
+    let log = subject.server.log();
+    let faults: Vec<&str> = log.lines().filter(|line| line.starts_with("[ERROR]")).collect();
+    assert_eq!(faults.len(), bad.len(), "{log}");
+    let start = format!("[ERROR] plugin/reload: Corefile changed but reload failed: {}:", subject.conf);
+    assert!(faults[0].starts_with(&start) && faults[0].ends_with("Unknown directive 'nonsense'"), "{}", faults[0]);
+    assert!(faults[1].contains("cannot read /nowhere.pem") && faults[2].contains("address already in use"), "{log}");
     // And a good one after them.
     subject.write(&name("10.0.0.4"));
     subject.reload();

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
+use super::run::with_causes;
 use super::serving::{Program, Serving};
 use crate::corefile::{Diagnostics, RealFiles, Sources};
 use crate::plugins::{Setting, reload};
@@ -98,7 +99,7 @@ impl Reloads {
             Err(error) => {
                 self.failed.inc();
                 *self.shown.lock() = Some(digest);
-                let error = format!("{error:#}");
+                let error = with_causes(&error);
                 tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
             }
         }

@@ -23,7 +23,7 @@ use super::configuration::Configuration;
 use super::follow::{Follow, Following};
 use super::operations::{Pages, Running};
 use super::probe::probe;
-use crate::corefile::{Diagnostics, Scheme, headline, render_text};
+use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::plugins::{encrypted, timeouts};
 use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
@@ -71,8 +71,13 @@ impl Program<'_> {
     ) -> anyhow::Result<Vec<Listener>> {
         let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
         let sources = &configuration.corefile.sources;
-        if diagnostics.has_errors() {
+        if diagnostics.has_errors() && serving.pages.is_none() {
             bail!("{}", render_text(&diagnostics, sources).trim_end());
+        } else if diagnostics.has_errors() {
+            // For a log, whose lines are one line.
+            let errors = diagnostics.iter().filter(|found| found.severity == corefile::Severity::Error);
+            let lines: Vec<String> = errors.map(|error| headline(error, sources)).collect();
+            bail!("{}", lines.join("; "));
         }
         // Through the log, which nobody can hold up by not reading it.
         for warning in &diagnostics {

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clusterdns::wire::hickory::decode;
@@ -63,6 +64,8 @@ pub struct Running {
     pub at: SocketAddr,
     /// What it said at start.
     pub lines: Vec<String>,
+    /// What it has said since.
+    later: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -91,9 +94,15 @@ impl Running {
             }
         }
         // What it logs later is read, so that it is never in its way.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        let later = Arc::<Mutex<String>>::default();
+        let said_later = later.clone();
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                said_later.lock().expect("not poisoned").push_str(&format!("{line}\n"));
+            }
+        });
         let at = SocketAddr::from(([127, 0, 0, 1], port.expect("a line for the zone")));
-        Running { child, at, lines: said }
+        Running { child, at, lines: said, later }
     }
 
     /// Asks for addresses; gives the code and them.
@@ -109,6 +118,11 @@ impl Running {
         let mut addresses: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
         addresses.sort();
         (message.metadata.response_code.low(), addresses)
+    }
+
+    /// What it has logged since its start.
+    pub fn log(&self) -> String {
+        self.later.lock().expect("not poisoned").clone()
     }
 
     /// Where a directive's pages are that listens at any port.
