@@ -103,10 +103,15 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
         "    forward . 127.0.0.1 {\n        tls /nowhere.pem\n    }\n".to_owned(),
         format!("}}\nother.example:{port} {{\n    bind 127.0.0.1\n    whoami\n"),
         "    }}}\n".to_owned(),
+        // Nothing at all: an editor has emptied the file, and is about to write it.
+        String::new(),
         format!("}}\nx.example:{} {{\n    prometheus 127.0.0.1:1\n    whoami\n", subject.dns),
     ];
     for (count, lines) in bad.iter().enumerate() {
-        subject.write(&format!("{}{lines}", name("10.0.0.3")));
+        match lines.is_empty() {
+            true => std::fs::write(&subject.conf, "# Later.\n").expect("a file"),
+            false => subject.write(&format!("{}{lines}", name("10.0.0.3"))),
+        }
         subject.reload();
         let failed = (count + 1) as f64;
         eventually("a bad one is counted", || subject.metric("coredns_reload_failed_total") == failed);
@@ -181,7 +186,8 @@ fn is_served(at: SocketAddr) -> bool {
 
 #[test]
 fn nothing_is_lost_and_nothing_is_left_behind() {
-    let subject = Subject::start("load", &name("10.0.0.1"));
+    // Each round has another address than the one before, so that it is seen when it has been taken up.
+    let subject = Subject::start("load", &name("10.0.0.2"));
     let (ended, asked, unready) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0), AtomicUsize::new(0));
     let at = subject.server.at;
     let held = |path: &str| {

@@ -7,6 +7,8 @@ use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, St
 use crate::plugins::{self, Setting};
 use crate::wire::NameBuf;
 
+/// The name of [`DEFAULT_COREFILE`] as a source.
+const BUILT_IN: &str = "built-in";
 /// Served where there is no Corefile, or one without a server block, as CoreDNS does.
 const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 
@@ -17,6 +19,13 @@ pub struct Configuration {
     pub corefile: Corefile,
     /// The server blocks, one for each of the tree's.
     pub blocks: Vec<Block>,
+}
+
+impl Configuration {
+    /// Whether it is what is served without a Corefile, or with one that says nothing.
+    pub fn is_built_in(&self) -> bool {
+        self.corefile.sources.files().next().is_some_and(|file| self.corefile.sources.name(file) == BUILT_IN)
+    }
 }
 
 /// A server block, read.
@@ -72,7 +81,7 @@ pub fn read_text(name: &str, text: &str, port: u16, files: &dyn Files, diagnosti
 /// Reads the directives of every block.
 fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
     if corefile.blocks.is_empty() && !diagnostics.has_errors() {
-        corefile = corefile::parse_text("built-in", DEFAULT_COREFILE, files, &plugins::known, diagnostics);
+        corefile = corefile::parse_text(BUILT_IN, DEFAULT_COREFILE, files, &plugins::known, diagnostics);
     }
     let mut blocks = Vec::new();
     for block in &corefile.blocks {

@@ -12,7 +12,7 @@ use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
 use super::run::with_causes;
 use super::serving::{Program, Serving};
-use crate::corefile::{Diagnostics, RealFiles, Sources};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::{Setting, reload};
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
@@ -61,8 +61,8 @@ impl Reloads {
     /// Looks whether the file has changed.
     pub fn look(&mut self, program: &mut Program<'_>, serving: &mut Serving) {
         let (configuration, diagnostics) = read(program.args);
-        // A file that cannot be read may be about to be written.
-        if configuration.corefile.sources.files().next().is_none() {
+        // A file that cannot be read, or is empty, may be about to be written.
+        if configuration.corefile.sources.files().next().is_none() || configuration.is_built_in() {
             return;
         }
         let digest = digest(&configuration.corefile.sources);
@@ -111,6 +111,12 @@ fn read(args: &Args) -> (Configuration, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let nothing = || Err(std::io::ErrorKind::Unsupported.into());
     let configuration = configuration::read(args, &RealFiles, nothing, &mut diagnostics);
+    if configuration.is_built_in() && !diagnostics.has_errors() {
+        // At start it means whoami on port 53. To put that in the place of what serves is nobody's wish: such a file is
+        // about to be written.
+        let message = format!("{} has no server block", args.conf_name());
+        diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
+    }
     (configuration, diagnostics)
 }
 

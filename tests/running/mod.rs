@@ -151,6 +151,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Of a test that fails what the program says is of interest.
+        if std::thread::panicking() {
+            // If it is dying, it may take a moment.
+            std::thread::sleep(Duration::from_millis(200));
+            let status = self.child.try_wait();
+            let _ = self.child.kill();
+            let mut errors = String::new();
+            let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
+            eprintln!("the program, {status:?}, said:\n{}{}{errors}", self.lines.concat(), self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
