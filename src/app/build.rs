@@ -22,8 +22,8 @@ use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
-    Setting, acl, any, bufsize, chaos, encrypted, errors, forward, header, hosts, loadbalance, local, log, loops,
-    minimal, nsid, timeouts, whoami,
+    Setting, acl, any, bufsize, chaos, dns64, encrypted, errors, forward, header, hosts, loadbalance, local, log,
+    loops, minimal, nsid, timeouts, whoami,
 };
 use crate::serve::Kind;
 use crate::source::Selection;
@@ -246,7 +246,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let Planned { plan, counted_at, guarded, cached, mut watch } = maker.plan(&mut chores, diagnostics);
+        let Planned { plan, counted_at, translated, guarded, cached, mut watch } = maker.plan(&mut chores, diagnostics);
         operations.add(block, &plan, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
         let other_classes = block.settings.iter().any(wants_all);
@@ -287,6 +287,9 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                 }
                 if let Some((guarded_at, config)) = &guarded {
                     plan = world.metrics.guarded(&plan, *guarded_at, &server, config);
+                }
+                if let Some((translated_at, config)) = translated {
+                    plan = world.metrics.translated(&plan, translated_at, &server, config);
                 }
                 if let Some(counted_at) = counted_at {
                     plan = world.metrics.counted(&plan, counted_at, &server, &zones);
@@ -418,6 +421,8 @@ struct Planned {
     plan: Plan,
     /// Where *prometheus* does.
     counted_at: Option<usize>,
+    /// Where *dns64* does, and what it says.
+    translated: Option<(usize, dns64::Config)>,
     /// Where *acl* does, and its rules.
     guarded: Option<(usize, acl::Config)>,
     /// Where *cache* does, and what it keeps.
@@ -441,11 +446,12 @@ impl Maker<'_> {
     /// The plugins of the block.
     fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Planned {
         let (mut plugins, mut metadata) = (Vec::new(), None);
-        let (mut counted_at, mut guarded, mut cached, mut watch) = (None, None, None, None);
+        let (mut counted_at, mut translated, mut guarded, mut cached, mut watch) = (None, None, None, None, None);
         for setting in &self.block.settings {
             match setting {
                 Setting::Metadata(config) => metadata = Some(config.zones.clone()),
                 Setting::Prometheus(_) => counted_at = Some(plugins.len()),
+                Setting::Dns64(config) => translated = Some((plugins.len(), *config)),
                 Setting::Acl(config) => guarded = Some((plugins.len(), config.clone())),
                 Setting::Loop => {
                     let zone =
@@ -472,7 +478,7 @@ impl Maker<'_> {
         if let Some(zones) = metadata {
             plan = plan.with_metadata(zones);
         }
-        Planned { plan, counted_at, guarded, cached, watch }
+        Planned { plan, counted_at, translated, guarded, cached, watch }
     }
 
     /// The zones whose names are all answered from the cluster's state of the moment.
@@ -516,7 +522,9 @@ impl Maker<'_> {
             Setting::Tls(_) | Setting::Https(_) | Setting::Https3(_) | Setting::Quic(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
-            Setting::Acl(_) | Setting::Cache(_) | Setting::Forward(_) | Setting::Loop => return Ok(None),
+            Setting::Acl(_) | Setting::Cache(_) | Setting::Dns64(_) | Setting::Forward(_) | Setting::Loop => {
+                return Ok(None);
+            }
             Setting::Nsid(config) => {
                 let data = config.data.clone().unwrap_or_else(|| world.hostname.clone());
                 Arc::new(nsid::Nsid { data: data.into_bytes().into() })

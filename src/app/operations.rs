@@ -27,6 +27,7 @@ use crate::listen::{self, Credentials};
 use crate::plugins::Setting;
 use crate::plugins::acl::{self, Acl, AllCounts};
 use crate::plugins::cache::{Cache, Caches, Memory};
+use crate::plugins::dns64::{self, Dns64};
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::hosts::AllHosts;
 use crate::plugins::local;
@@ -61,6 +62,8 @@ pub struct Metrics {
     pub tallies: Arc<Tallies>,
     /// Counts of caches.
     pub caches: Arc<Caches>,
+    /// Counts of *dns64*.
+    pub translations: Arc<dns64::AllCounts>,
     /// Counts of *local*.
     pub locals: Arc<local::Counts>,
     /// The *hosts* of the configuration.
@@ -83,6 +86,9 @@ impl Default for Metrics {
         let caches = Arc::new(Caches::default());
         let collected = caches.clone();
         metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
+        let translations = Arc::new(dns64::AllCounts::default());
+        let collected = translations.clone();
+        metrics::register(&registry, Observed::new(dns64::AllCounts::METRICS, move || collected.families()));
         let locals = Arc::new(local::Counts::default());
         let collected = locals.clone();
         metrics::register(&registry, Observed::new(local::Counts::METRICS, move || collected.families()));
@@ -100,6 +106,7 @@ impl Default for Metrics {
             acls,
             tallies,
             caches,
+            translations,
             locals,
             hosts,
             replies,
@@ -115,6 +122,11 @@ impl Metrics {
     pub fn counted(&self, plan: &Plan, at: usize, server: &str, zones: &[NameBuf]) -> Plan {
         let behind = plan.plugins().get(at).map_or("", |plugin| plugin.name());
         plan.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
+    }
+
+    /// A block's plan on a socket with *dns64* in it, as its `at`th plugin.
+    pub fn translated(&self, plan: &Plan, at: usize, server: &str, config: dns64::Config) -> Plan {
+        plan.clone().with_plugin(at, Arc::new(Dns64::new(config, self.translations.counts(server))))
     }
 
     /// A block's plan on a socket with *acl* in it, as its `at`th plugin.

@@ -13,6 +13,7 @@ pub mod cache;
 mod changing;
 pub mod chaos;
 pub mod debug;
+pub mod dns64;
 pub mod encrypted;
 pub mod endpoint;
 pub mod errors;

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, encrypted, errors, forward, header, health, hosts,
-    kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload, root,
-    timeouts, tls, whoami,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, errors, forward, header, health,
+    hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload,
+    root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::listen;
@@ -67,6 +67,8 @@ pub enum Setting {
     Log(log::Config),
     /// *local*.
     Local(local::Config),
+    /// *dns64*.
+    Dns64(dns64::Config),
     /// *any*.
     Any,
     /// *chaos*.
@@ -136,7 +138,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("log", |stanzas, context| log::parse(stanzas, context).map(Setting::Log)),
     planned("dnstap"),
     built("local", |stanzas, context| local::parse(stanzas, context).map(Setting::Local)),
-    planned("dns64"),
+    built("dns64", |stanzas, context| dns64::parse(stanzas, context).map(Setting::Dns64)),
     planned("siit"),
     built("any", |stanzas, context| any::parse(stanzas, context).map(|()| Setting::Any)),
     built("chaos", |stanzas, context| chaos::parse(stanzas, context).map(Setting::Chaos)),

@@ -63,6 +63,9 @@ pub const HOSTS_ENTRIES: Metric =
 /// When the file of *hosts* that was read last was written.
 pub const HOSTS_RELOAD: Metric =
     gauge("coredns_hosts_reload_timestamp_seconds", "The timestamp of the last reload of hosts file.", &[]);
+/// Answers that *dns64* has made.
+pub const DNS64_TRANSLATED: Metric =
+    counter("coredns_dns64_requests_translated_total", "Counter of DNS requests translated by dns64.", &["server"]);
 /// What *local* has answered below `localhost`, and above it.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
@@ -359,6 +362,7 @@ mod tests {
         &HOSTS_ENTRIES,
         &HOSTS_RELOAD,
         &LOCALHOST_REQUESTS,
+        &DNS64_TRANSLATED,
         &HTTPS_RESPONSES,
         &HTTPS3_RESPONSES,
         &QUIC_RESPONSES,

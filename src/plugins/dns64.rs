@@ -1,0 +1,252 @@
+//! *dns64*: IPv6 addresses for names that have none, made of their IPv4 addresses and a prefix that a NAT64 takes care of
+//! (RFC 6147, RFC 6052; CoreDNS `plugin/dns64`).
+
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv6Net};
+use parking_lot::RwLock;
+
+use super::Context;
+use crate::chain::later::{BoxFuture, Continue};
+use crate::chain::{Exchange, Failure, Inner, Later, Plugin, State, Step, Work};
+use crate::corefile::{Arguments, Directive};
+use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::wire::reply::Kind;
+use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
+
+/// The well-known prefix (RFC 6052 2.1).
+const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+/// The lengths that a prefix may have (RFC 6052 2.2).
+const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+/// The octet that is always zero (RFC 6052 2.2).
+const ZERO: usize = 8;
+/// How long a made address may be kept where no SOA says how long its absence may, in seconds (RFC 6147 5.1.7).
+const TTL: u32 = 600;
+
+/// What the directive says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The prefix.
+    pub prefix: Ipv6Net,
+    /// Even where there are IPv6 addresses.
+    pub translate_all: bool,
+    /// For clients that ask over IPv4, too.
+    pub allow_ipv4: bool,
+}
+
+/// Reads the directive; later lines count more.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let errors = context.diagnostics.has_errors();
+    let mut config = Config { prefix: WELL_KNOWN, translate_all: false, allow_ipv4: false };
+    for stanza in stanzas {
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        if line.more() {
+            config.prefix = prefix(&mut line).unwrap_or(WELL_KNOWN);
+        }
+        for property in line.body() {
+            let mut inner = line.enter(property);
+            match inner.name() {
+                "prefix" => config.prefix = prefix(&mut inner).unwrap_or(WELL_KNOWN),
+                "translate_all" => config.translate_all = true,
+                "allow_ipv4" => config.allow_ipv4 = true,
+                _ => inner.unknown(["prefix", "translate_all", "allow_ipv4"]),
+            }
+            inner.finish();
+        }
+        line.finish();
+    }
+    (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+/// A prefix of IPv6 of a length that there is.
+fn prefix(line: &mut Arguments<'_, '_>) -> Option<Ipv6Net> {
+    const WHAT: &str = "an IPv6 network of 32, 40, 48, 56, 64 or 96 bits, such as 64:ff9b::/96";
+    let word = line.word(WHAT)?;
+    match word.text.parse::<IpNet>() {
+        Ok(IpNet::V6(network)) if LENGTHS.contains(&network.prefix_len()) => Some(network.trunc()),
+        Ok(_) => {
+            line.error_expected(word, format!("invalid prefix '{}'", word.text), WHAT);
+            None
+        }
+        Err(_) => {
+            line.error_expected(word, format!("invalid CIDR address: {}", word.text), WHAT);
+            None
+        }
+    }
+}
+
+impl Config {
+    /// The address that stands for an IPv4 address behind the prefix (RFC 6052 2.2).
+    fn address(&self, ipv4: [u8; 4]) -> [u8; 16] {
+        let mut address = self.prefix.network().octets();
+        let places = (usize::from(self.prefix.prefix_len() / 8)..16).filter(|&at| at != ZERO);
+        for (at, octet) in places.zip(ipv4) {
+            address[at] = octet;
+        }
+        address
+    }
+
+    /// Whether a query is one to make addresses for.
+    fn takes(&self, exchange: &Exchange<'_>) -> bool {
+        let question = exchange.question();
+        question.qtype == Type::AAAA
+            && question.qclass == Class::IN
+            && (self.allow_ipv4 || exchange.client.remote.ip().to_canonical().is_ipv6())
+    }
+
+    /// Whether a reply is one in whose place made addresses may stand (RFC 6147 5.1.1, 5.1.2).
+    fn replaces(&self, reply: &Reply) -> bool {
+        let has_addresses = || reply.section(Section::Answer).any(|record| record.rtype == Type::AAAA);
+        reply.kind() != Kind::NameError && (self.translate_all || !has_addresses())
+    }
+
+    /// The reply with the addresses of `inner` (RFC 6147 5.1.7, 5.3). Flags are those of a new answer, as in CoreDNS.
+    fn translate(&self, reply: &mut Reply, mut inner: Reply) {
+        let soa = reply.section(Section::Authority).filter(|record| record.rtype == Type::SOA).last();
+        let most = soa.map_or(TTL, |soa| soa.ttl);
+        for record in inner.records_mut().iter_mut().filter(|record| record.section == Section::Answer) {
+            if let Rdata::A(address) = record.rdata {
+                (record.rtype, record.rdata) = (Type::AAAA, Rdata::Aaaa(self.address(address)));
+                record.ttl = record.ttl.min(most);
+            }
+        }
+        (inner.authoritative, inner.recursion_available, inner.authentic_data) = (false, false, false);
+        *reply = inner;
+    }
+}
+
+/// How many answers have been made, on one socket.
+pub struct Counts {
+    server: String,
+    cells: Cells<1>,
+}
+
+/// The counts of all sockets. They outlive a reload.
+#[derive(Default)]
+pub struct AllCounts(RwLock<Vec<Arc<Counts>>>);
+
+impl AllCounts {
+    /// The family that [`AllCounts::families`] makes.
+    pub const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
+
+    /// The counts of a socket.
+    pub fn counts(&self, server: &str) -> Arc<Counts> {
+        let mut all = self.0.write();
+        if let Some(found) = all.iter().find(|counts| counts.server == server) {
+            return found.clone();
+        }
+        let counts = Arc::new(Counts { server: server.to_owned(), cells: Cells::default() });
+        all.push(counts.clone());
+        counts
+    }
+
+    /// What has been counted, for the registry.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let mut family = Family::new(&table::DNS64_TRANSLATED);
+        for counts in self.0.read().iter() {
+            let [count] = counts.cells.sums();
+            if count > 0 {
+                family.value(&[&counts.server], count as f64);
+            }
+        }
+        vec![family.done()]
+    }
+}
+
+/// The plugin, for a block on one socket.
+pub struct Dns64 {
+    config: Config,
+    counts: Arc<Counts>,
+}
+
+impl Dns64 {
+    /// The plugin of these settings.
+    pub fn new(config: Config, counts: Arc<Counts>) -> Dns64 {
+        Dns64 { config, counts }
+    }
+}
+
+impl Plugin for Dns64 {
+    fn name(&self) -> &'static str {
+        "dns64"
+    }
+
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
+    }
+
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+        // A bare code is no answer to make another of.
+        if exchange.state.bare || !self.config.takes(exchange) || !self.config.replaces(exchange.reply()) {
+            return None;
+        }
+        let (config, counts) = (self.config, self.counts.clone());
+        match exchange.resolve(exchange.question().name(), Type::A) {
+            Inner::Done(inner) => {
+                config.translate(exchange.reply(), *inner);
+                counts.cells.mine().add(0, 1);
+                None
+            }
+            Inner::None => {
+                exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("dns64"));
+                None
+            }
+            Inner::Later(inner) => {
+                let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
+                    Box::pin(async move {
+                        config.translate(&mut state.reply, *inner.await);
+                        counts.cells.mine().add(0, 1);
+                        (state, Continue::Answered)
+                    })
+                };
+                Some(Later::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "dns64" }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::{config, read};
+
+    #[test]
+    fn settings_are_read_as_coredns_reads_them() {
+        assert_eq!(config("dns64", parse), Config { prefix: WELL_KNOWN, translate_all: false, allow_ipv4: false });
+        let made = config("dns64 2001:db8::1/48 {\n translate_all\n allow_ipv4\n}", parse);
+        let expected =
+            Config { prefix: "2001:db8::/48".parse().expect("a network"), translate_all: true, allow_ipv4: true };
+        assert_eq!(made, expected);
+        assert_eq!(config("dns64 {\n prefix 64:ff9b:1::/64\n}", parse).prefix.prefix_len(), 64);
+        for (line, message) in [
+            ("dns64 1.2.3.0/24", "invalid prefix '1.2.3.0/24'"),
+            ("dns64 64:ff9b::/95", "invalid prefix '64:ff9b::/95'"),
+            ("dns64 64:ff9b::/72", "invalid prefix '64:ff9b::/72'"),
+            ("dns64 nothing", "invalid CIDR address: nothing"),
+            ("dns64 64:ff9b::/96 x", "Wrong argument count or unexpected line ending after 'x'"),
+            ("dns64 {\n prefix\n}", "Wrong argument count or unexpected line ending after 'prefix'"),
+            ("dns64 {\n mumble\n}", "unknown property 'mumble'"),
+        ] {
+            assert_eq!(read(line, parse).1, [message], "{line}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_rfc() {
+        // RFC 6052 2.4, 192.0.2.33.
+        for (prefix, address) in [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+            ("64:ff9b::/96", "64:ff9b::192.0.2.33"),
+        ] {
+            let prefix = prefix.parse().expect("a network");
+            let config = Config { prefix, translate_all: false, allow_ipv4: false };
+            let address: std::net::Ipv6Addr = address.parse().expect("an address");
+            assert_eq!(std::net::Ipv6Addr::from(config.address([192, 0, 2, 33])), address, "{prefix}");
+        }
+    }
+}
