@@ -42,6 +42,7 @@ fn an_interrupt_ends_it() {
     }
 }
 
+/// E08.
 #[test]
 fn a_check_tells_everything_and_its_status() {
     let folder = folder("check");

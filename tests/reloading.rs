@@ -87,6 +87,7 @@ fn name(address: &str) -> String {
     format!("    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n")
 }
 
+/// E04.
 #[test]
 fn good_ones_are_taken_up_and_bad_ones_are_not() {
     let subject = Subject::start("good", &name("10.0.0.1"));
@@ -184,6 +185,7 @@ fn is_served(at: SocketAddr) -> bool {
     socket.connect(at).is_ok() && socket.send(query).is_ok() && socket.recv(&mut [0; 512]).is_ok()
 }
 
+/// E02, E06.
 #[test]
 fn nothing_is_lost_and_nothing_is_left_behind() {
     // Each round has another address than the one before, so that it is seen when it has been taken up.

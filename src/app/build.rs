@@ -689,6 +689,7 @@ mod tests {
         Indexes::of(&configuration, &Kept::default()).into_followed().iter().map(kinds).collect()
     }
 
+    /// B11: without endpoints no slices are watched.
     #[test]
     fn stanzas_that_ask_for_the_same_share_one_watch() {
         let (basic, pods) = (vec!["Namespace", "Service", "EndpointSlice"], Kind::ALL.map(Kind::name).to_vec());

@@ -137,6 +137,7 @@ mod tests {
         send(plugins, &packet(&name.to_string(), qtype, None), client("10.0.0.1:99"), Instant::now());
     }
 
+    /// D21: an answer that comes twice, or a client that replays the name, is no loop.
     #[test]
     fn only_fresh_names_that_come_back_in_a_row_are_a_loop() {
         let (plugin, watch) = Loop::new(n("Example.org"));

@@ -16,8 +16,8 @@ pub fn tests() -> Vec<Test> {
         ("deploy/base/rbac.yaml is what is needed", needed as fn()),
         ("a right is missing from the start", missing_from_the_start),
         ("a right is taken away and given back", taken_away),
-        ("a new token in the file", new_token),
-        ("a new authority and certificate", new_authority),
+        ("B13 a new token in the file", new_token),
+        ("B13 a new authority and certificate", new_authority),
         ("endpoint and tls", client_certificate),
     ]
     .map(|(name, run)| {

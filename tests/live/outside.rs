@@ -12,7 +12,7 @@ use libtest_mimic::Failed;
 use super::Test;
 use super::ask::{Answer, Question, ask, ask_all};
 use super::certificates::Authority;
-use super::patience::SOON;
+use super::patience::{SOON, eventually};
 use super::resolvers::{Lossy, NAMES, Resolver, TYPES};
 use super::server::{Server, Software};
 use super::{ports, shared};
@@ -39,12 +39,13 @@ pub fn tests() -> Vec<Test> {
         .collect();
     tests.extend([
         Test::new("outside: over TLS, HTTPS and QUIC", encrypted),
-        Test::new("outside: an upstream is killed and comes back", killed),
-        Test::new("outside: an upstream is stopped without a word", stopped),
+        Test::new("outside: D01 an upstream is killed and comes back", killed),
+        Test::new("outside: D18 an upstream is stopped without a word", stopped),
         Test::new("outside: connections that are kept survive a restart", kept_connections),
         Test::new("outside: a path loses packets", lossy),
-        Test::new("outside: nobody is there", nobody),
-        Test::new("outside: a server that asks itself ends", looped),
+        Test::new("outside: D02 nobody is there", nobody),
+        Test::new("outside: D13 sockets to nobody are given back", leak),
+        Test::new("outside: D21 a server that asks itself ends", looped),
     ]);
     tests
 }
@@ -278,6 +279,37 @@ fn nobody() -> Result<(), Failed> {
 /// Asks and waits up to ten seconds.
 fn patient(at: SocketAddr, question: &Question) -> Option<Answer> {
     (0..5).find_map(|_| ask(at, question))
+}
+
+/// Fifty stanzas to servers that never answer, over both transports: sockets are bounded while queries wait, and given back.
+fn leak() -> Result<(), Failed> {
+    let mutes: Vec<std::net::UdpSocket> =
+        (0..50).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket")).collect();
+    let stanzas = mutes.iter().enumerate().map(|(number, mute)| {
+        let at = mute.local_addr().expect("an address");
+        format!("    forward z{number}.example {at} {{\n        read_timeout 200ms\n        max_connect_attempts 2\n    }}\n")
+    });
+    let server = serve(Software::Clusterdns, &stanzas.collect::<String>());
+    let before = server.descriptors();
+    let questions = |tcp: bool| -> Vec<Question> {
+        let names = (0..1_000).map(|number| format!("x{number}.z{}.example.", number % 50));
+        names.map(|name| Question { tcp, ..Question::new(&name, Type::A) }).collect()
+    };
+    let mut most = before;
+    for tcp in [false, true] {
+        let questions = questions(tcp);
+        let answers = ask_all(server.at, &questions);
+        most = most.max(server.descriptors());
+        let failed = answers.iter().flatten().filter(|answer| answer.brief() == "SERVFAIL").count();
+        assert_eq!(failed, questions.len(), "every query is told that nobody answers");
+    }
+    // A rotating pool for each upstream, and no socket for each query.
+    assert!(most < before + 600, "{most} descriptors, {before} before");
+    eventually("sockets are given back", Duration::from_secs(60), || match server.descriptors() {
+        now if now <= before + 16 => Ok(()),
+        now => Err(format!("{now} descriptors, {before} before, {most} at most")),
+    });
+    Ok(())
 }
 
 fn looped() -> Result<(), Failed> {

@@ -77,6 +77,11 @@ impl Server {
         });
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).map_or(0, Iterator::count)
+    }
+
     /// Its lines so far.
     pub fn log(&self) -> String {
         self.process.log()

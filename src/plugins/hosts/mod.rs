@@ -220,6 +220,7 @@ mod tests {
         assert_eq!(hosts.entries(), 3 + 1 + 1 + 4 + 3 + 3);
     }
 
+    /// F07.
     #[test]
     fn a_known_name_without_such_a_record_is_nodata_without_soa() {
         let (hosts, _folder) = hosts(TEXT, "fallthrough");
@@ -229,6 +230,7 @@ mod tests {
         check(&hosts, "x.w.example", Type::A, "NOERROR aa");
     }
 
+    /// F08.
     #[test]
     fn fallthrough_unsupported_passes_other_types_on() {
         let (hosts, _folder) = hosts(TEXT, "fallthrough_unsupported\nfallthrough example");

@@ -140,6 +140,7 @@ fn a_query_is_forwarded_under_another_id_and_comes_back_under_its_own() {
     relay.rig.wait_until("none waits", |server| server.waiting() == 0);
 }
 
+/// D17.
 #[test]
 fn alike_queries_are_forwarded_once() {
     let relay = relay(Rules::default(), |_| ());
@@ -285,6 +286,7 @@ fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
     assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 1));
 }
 
+/// D14, D15; benches/overload.py has them at their full size.
 #[test]
 fn a_full_table_sheds_new_queries_and_is_empty_afterwards() {
     let relay = relay(Rules::default(), |options| {

@@ -202,6 +202,7 @@ fn connections_at_work_keep_their_places() {
     }
 }
 
+/// E15.
 #[test]
 fn a_connection_ends_after_as_many_queries_as_it_may_bring() {
     let settings = Settings { queries_per_connection: NonZeroU32::new(3), ..Settings::default() };
