@@ -33,6 +33,8 @@ const CHUNK: usize = 4 * 1024;
 const ROOM: usize = 1 << 20;
 /// What of requests is taken before it has been looked at, for a connection, in octets.
 const WINDOW: u32 = 128 * 1024;
+/// How long a client is given to take its leave when the server ends.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// How long a client may have requests open without any progress, at least.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -82,19 +84,27 @@ async fn serve_on(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(tokio::time::sleep_until(guest.deadline().into()));
+    // When a client that has nothing open is left, once the server ends.
+    let mut farewell: Option<Instant> = None;
     loop {
         tokio::select! {
             // What goes wrong with a connection is its client's business.
             _ = connection.as_mut() => return,
             changed = phase.changed() => match *phase.borrow_and_update() {
                 Phase::Serving if changed.is_ok() => {}
-                Phase::Ending if changed.is_ok() => connection.as_mut().graceful_shutdown(),
+                Phase::Ending if changed.is_ok() => {
+                    connection.as_mut().graceful_shutdown();
+                    let end = Instant::now() + FAREWELL;
+                    farewell = Some(end);
+                    timer.as_mut().reset(end.into());
+                }
                 _ => return,
             },
             () = guest.seat.ticket.evicted.notified() => return,
             () = timer.as_mut() => {
-                let deadline = guest.deadline();
-                if deadline <= Instant::now() {
+                let is_left = farewell.is_some() && guest.life.lock().open == 0;
+                let deadline = if farewell.is_some() { Instant::now() + FAREWELL } else { guest.deadline() };
+                if is_left || guest.deadline() <= Instant::now() {
                     if guest.life.lock().open > 0 {
                         guest.seat.tcp.shared.counters.connections_timed_out.add(1);
                     }
