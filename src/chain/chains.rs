@@ -192,9 +192,23 @@ impl Chains {
 impl Exchange<'_> {
     /// Runs the query through its plan.
     fn respond(&mut self) -> Response {
-        match self.plan.run(self) {
+        let outcome = self.plan.run(self);
+        // Looked at where it lies: it is large, for the sake of what waits.
+        if matches!(outcome, Outcome::Answered) {
+            return Response::Ready;
+        }
+        self.unanswered(outcome)
+    }
+
+    /// What comes of an outcome that is no answer.
+    #[inline(never)]
+    fn unanswered(&mut self, outcome: Outcome) -> Response {
+        match outcome {
             Outcome::Answered => Response::Ready,
-            Outcome::Drop => Response::Silent,
+            Outcome::Drop => {
+                self.plan.dropped(self);
+                Response::Silent
+            }
             Outcome::Later { at, later } => Response::Later(self.pend(self.block, at, later)),
         }
     }

@@ -71,7 +71,8 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// What a plugin makes of a query.
+/// What a plugin makes of a query. Its tag is a number of its own, since it is looked at for each plugin.
+#[repr(u8)]
 pub enum Step {
     /// Not mine: ask the next plugin.
     Next,

@@ -15,7 +15,8 @@ pub struct Plan {
     metadata: Option<Vec<NameBuf>>,
 }
 
-/// How a run ended.
+/// How a run ended. Its tag is a number of its own, since it is looked at for each query.
+#[repr(u8)]
 pub enum Outcome {
     /// The reply is in the exchange.
     Answered,
@@ -66,13 +67,9 @@ impl Plan {
         &self.plugins
     }
 
-    /// Runs a query through the whole plan.
+    /// Runs a query through the whole plan. Who gets [`Outcome::Drop`] tells [`Plan::dropped`].
     pub(super) fn run(&self, exchange: &mut Exchange<'_>) -> Outcome {
-        let outcome = self.queries(0, exchange);
-        if let Outcome::Drop = outcome {
-            self.dropped(exchange);
-        }
-        outcome
+        self.queries(0, exchange)
     }
 
     /// Goes on where a plugin waited; `outcome` is what its future has made of it.
@@ -124,7 +121,7 @@ impl Plan {
     }
 
     /// Tells every plugin that nothing is said.
-    fn dropped(&self, exchange: &Exchange<'_>) {
+    pub(super) fn dropped(&self, exchange: &Exchange<'_>) {
         // An inner look-up is no query of a client's.
         if exchange.depth == 0 {
             self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));

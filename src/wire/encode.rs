@@ -41,9 +41,13 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: Targets::default() };
     writer.put(question);
 
-    let mut counts = [0u16; 3];
+    let (mut counts, mut left) = ([0u16; 3], records.len());
     let mut complete = true;
     for section in [Section::Answer, Section::Authority, Section::Additional] {
+        // Most answers have records in one section only.
+        if left == 0 {
+            break;
+        }
         for record in records.iter().filter(|record| record.section == section) {
             let start = writer.at;
             if writer.record(record, arena).is_none() {
@@ -52,6 +56,7 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
                 break;
             }
             counts[section as usize] += 1;
+            left -= 1;
         }
         if !complete {
             break;

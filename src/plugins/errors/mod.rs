@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::chain::{Exchange, Failure, Plugin, Sent, Step};
 use crate::telemetry::log::{Logger, Severity};
 
 pub use config::{Config, Consolidate, Pattern, parse};
@@ -122,6 +122,17 @@ impl Counter {
     }
 }
 
+impl Errors {
+    /// Tells of a failure, unless it is one of those that are summed up. Apart from the path of an answer.
+    #[inline(never)]
+    fn failed(&self, exchange: &Exchange<'_>, failure: &Failure) {
+        let text = failure.to_string();
+        let Some(severity) = self.count(&text, exchange.now) else { return };
+        let (question, rcode) = (exchange.question(), exchange.state.reply.rcode.0);
+        self.line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
+    }
+}
+
 impl Plugin for Errors {
     fn name(&self) -> &'static str {
         "errors"
@@ -132,11 +143,9 @@ impl Plugin for Errors {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, _: &Sent) {
-        let Some(failure) = &exchange.state.failure else { return };
-        let text = failure.to_string();
-        let Some(severity) = self.count(&text, exchange.now) else { return };
-        let (question, rcode) = (exchange.question(), exchange.state.reply.rcode.0);
-        self.line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
+        if let Some(failure) = &exchange.state.failure {
+            self.failed(exchange, failure);
+        }
     }
 }
 
