@@ -1,7 +1,7 @@
 //! From a configuration to what serves it: chains for each socket, and the indexes that their plugins answer from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 
 use super::configuration::{Block, Configuration, Key};
 use super::operations::{self, Metrics, Operations};
+use super::sockets::{Place, Socket, credentials};
 use crate::chain::{self, Chains, Fallthrough, Plan, Plugin, Surroundings};
 use crate::cluster::entry::Keep;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
-use crate::listen::{self, Credentials};
+use crate::listen::Credentials;
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::cache::{self, Memory};
 use crate::plugins::kubernetes::config::Api;
@@ -25,7 +26,6 @@ use crate::plugins::{
     Setting, acl, any, bufsize, chaos, dns64, encrypted, errors, forward, header, hosts, loadbalance, local, log,
     loops, minimal, nsid, timeouts, whoami,
 };
-use crate::serve::Kind;
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
 use crate::upstream::{Carriers, Servers};
@@ -165,49 +165,6 @@ pub struct Listener {
     pub credentials: Option<Arc<Credentials>>,
 }
 
-/// Where queries come in, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// How.
-    pub scheme: Scheme,
-    /// The address; every address where `None`.
-    pub address: Option<Address>,
-    /// The port.
-    pub port: u16,
-}
-
-impl Place {
-    /// The transport.
-    pub fn kind(self) -> Kind {
-        match self.scheme {
-            // There are no listeners of gRPC.
-            Scheme::Dns | Scheme::Grpc => Kind::Dns,
-            Scheme::Tls => Kind::Tls,
-            Scheme::Https => Kind::Https,
-            Scheme::Quic => Kind::Quic,
-            Scheme::Https3 => Kind::Https3,
-        }
-    }
-
-    /// The socket's address.
-    pub fn socket_address(self) -> SocketAddr {
-        match self.address {
-            None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)),
-            Some(address) => match address.ip {
-                IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, address.scope).into(),
-                ip => SocketAddr::from((ip, self.port)),
-            },
-        }
-    }
-
-    /// A zone that is served here, as start-up lines have it.
-    pub fn line(self, zone: &str, port: u16) -> String {
-        let scheme = if self.scheme == Scheme::Dns { String::new() } else { format!("{}://", self.scheme.name()) };
-        let on = self.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
-        format!("{scheme}{zone}:{port}{on}")
-    }
-}
-
 /// An index, and which objects it is about.
 pub struct Followed {
     /// How their API server is reached.
@@ -324,88 +281,6 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let workers =
         settings.filter_map(|setting| if let Setting::Multisocket(workers) = setting { *workers } else { None }).max();
     Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, workers }
-}
-
-/// A socket in the making.
-#[derive(Default)]
-struct Socket {
-    place: Place,
-    blocks: Vec<chain::Block>,
-    other_classes: bool,
-    timeouts: timeouts::Config,
-    limits: encrypted::Limits,
-    /// What *tls* says of the first block.
-    files: Option<listen::Files>,
-}
-
-impl Socket {
-    /// Takes what a block's directives say of listening.
-    fn listen_as(&mut self, settings: &[Setting]) {
-        for setting in settings {
-            match (setting, self.place.scheme) {
-                (Setting::Timeouts(config), _) => self.timeouts = *config,
-                (Setting::Https(limits), Scheme::Https)
-                | (Setting::Https3(limits), Scheme::Https3)
-                | (Setting::Quic(limits), Scheme::Quic) => self.limits = *limits,
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
-fn credentials(
-    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
-) -> Vec<Option<Arc<Credentials>>> {
-    let trees = &configuration.corefile.blocks;
-    for (block, tree) in configuration.blocks.iter().zip(trees) {
-        let files = block.settings.iter().find_map(|setting| match setting {
-            Setting::Tls(files) => Some(files.clone()),
-            _ => None,
-        });
-        let at_key = |scheme| tree.keys.iter().find(|key| key.scheme == scheme).map(|key| key.token.span);
-        let Some(files) = files else {
-            for scheme in [Scheme::Tls, Scheme::Https] {
-                if let Some(span) = at_key(scheme) {
-                    let message = format!("{}:// without 'tls' is not encrypted", scheme.name());
-                    diagnostics.push(Diagnostic::warning(Stage::Setup, Some(span), message));
-                }
-            }
-            for scheme in [Scheme::Quic, Scheme::Https3] {
-                if let Some(span) = at_key(scheme) {
-                    let message = format!("{}:// needs a certificate", scheme.name());
-                    let diagnostic = Diagnostic::error(Stage::Setup, Some(span), message);
-                    diagnostics.push(diagnostic.expected("the directive 'tls CERT KEY' in this block"));
-                }
-            }
-            continue;
-        };
-        if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
-            let span = tree.directives_named("tls").next().map(|found| found.span);
-            diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
-        }
-    }
-    for (number, socket) in sockets.iter().enumerate() {
-        let Place { address, port, .. } = socket.place;
-        let (udp, tcp) = socket.place.kind().takes();
-        let in_the_way = |other: &&Socket| {
-            let (other_udp, other_tcp) = other.place.kind().takes();
-            let is_same = other.place.address == address && other.place.port == port && port != 0;
-            is_same && (udp && other_udp || tcp && other_tcp)
-        };
-        if let Some(other) = sockets[..number].iter().find(in_the_way) {
-            let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));
-            let message = format!("cannot serve {one}: {other} has the same port");
-            diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
-        }
-    }
-    let load = |socket: &Socket| {
-        let files = socket.files.clone().filter(|_| socket.place.scheme != Scheme::Dns)?;
-        // What is wrong with them has been told above.
-        let credentials = Credentials::load(move || Ok(files.clone()), socket.place.kind().protocols(), "tls");
-        credentials.ok().map(Arc::new)
-    };
-    sockets.iter().map(load).collect()
 }
 
 /// The addresses of a block's *bind*, if it has one.

@@ -15,6 +15,7 @@ mod reload;
 mod run;
 mod serving;
 mod signals;
+pub mod sockets;
 
 pub use run::main;
 

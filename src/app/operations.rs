@@ -20,8 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::VERSION;
-use super::build::Place;
 use super::configuration::Block;
+use super::sockets::Place;
 use crate::chain::Plan;
 use crate::listen::{self, Credentials};
 use crate::plugins::Setting;

@@ -18,11 +18,12 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::args::Args;
-use super::build::{Built, Chore, Listener, Place, World, build};
+use super::build::{Built, Chore, Listener, World, build};
 use super::configuration::Configuration;
 use super::follow::{Follow, Following};
 use super::operations::{Pages, Running};
 use super::probe::probe;
+use super::sockets::Place;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::plugins::{encrypted, timeouts};
 use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};

@@ -1,0 +1,143 @@
+//! Where queries come in: the places of a configuration, and the certificates of those that are encrypted.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+
+use super::configuration::Configuration;
+use super::operations;
+use crate::chain;
+use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
+use crate::listen::{self, Credentials};
+use crate::plugins::bind::Address;
+use crate::plugins::{Setting, encrypted, timeouts};
+use crate::serve::Kind;
+
+/// Where queries come in, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// How.
+    pub scheme: Scheme,
+    /// The address; every address where `None`.
+    pub address: Option<Address>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Place {
+    /// The transport.
+    pub fn kind(self) -> Kind {
+        match self.scheme {
+            // There are no listeners of gRPC.
+            Scheme::Dns | Scheme::Grpc => Kind::Dns,
+            Scheme::Tls => Kind::Tls,
+            Scheme::Https => Kind::Https,
+            Scheme::Quic => Kind::Quic,
+            Scheme::Https3 => Kind::Https3,
+        }
+    }
+
+    /// The socket's address.
+    pub fn socket_address(self) -> SocketAddr {
+        match self.address {
+            None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)),
+            Some(address) => match address.ip {
+                IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, address.scope).into(),
+                ip => SocketAddr::from((ip, self.port)),
+            },
+        }
+    }
+
+    /// A zone that is served here, as start-up lines have it.
+    pub fn line(self, zone: &str, port: u16) -> String {
+        let scheme = if self.scheme == Scheme::Dns { String::new() } else { format!("{}://", self.scheme.name()) };
+        let on = self.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
+        format!("{scheme}{zone}:{port}{on}")
+    }
+}
+
+/// A socket in the making.
+#[derive(Default)]
+pub struct Socket {
+    /// Where it is.
+    pub place: Place,
+    /// The blocks that are served there.
+    pub blocks: Vec<chain::Block>,
+    /// Some plugin of them wants other classes than IN.
+    pub other_classes: bool,
+    /// What *timeouts* says.
+    pub timeouts: timeouts::Config,
+    /// What the directive of its transport says.
+    pub limits: encrypted::Limits,
+    /// What *tls* says of the first block.
+    pub files: Option<listen::Files>,
+}
+
+impl Socket {
+    /// Takes what a block's directives say of listening.
+    pub fn listen_as(&mut self, settings: &[Setting]) {
+        for setting in settings {
+            match (setting, self.place.scheme) {
+                (Setting::Timeouts(config), _) => self.timeouts = *config,
+                (Setting::Https(limits), Scheme::Https)
+                | (Setting::Https3(limits), Scheme::Https3)
+                | (Setting::Quic(limits), Scheme::Quic) => self.limits = *limits,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
+pub fn credentials(
+    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Arc<Credentials>>> {
+    let trees = &configuration.corefile.blocks;
+    for (block, tree) in configuration.blocks.iter().zip(trees) {
+        let files = block.settings.iter().find_map(|setting| match setting {
+            Setting::Tls(files) => Some(files.clone()),
+            _ => None,
+        });
+        let at_key = |scheme| tree.keys.iter().find(|key| key.scheme == scheme).map(|key| key.token.span);
+        let Some(files) = files else {
+            for scheme in [Scheme::Tls, Scheme::Https] {
+                if let Some(span) = at_key(scheme) {
+                    let message = format!("{}:// without 'tls' is not encrypted", scheme.name());
+                    diagnostics.push(Diagnostic::warning(Stage::Setup, Some(span), message));
+                }
+            }
+            for scheme in [Scheme::Quic, Scheme::Https3] {
+                if let Some(span) = at_key(scheme) {
+                    let message = format!("{}:// needs a certificate", scheme.name());
+                    let diagnostic = Diagnostic::error(Stage::Setup, Some(span), message);
+                    diagnostics.push(diagnostic.expected("the directive 'tls CERT KEY' in this block"));
+                }
+            }
+            continue;
+        };
+        if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
+            let span = tree.directives_named("tls").next().map(|found| found.span);
+            diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
+        }
+    }
+    for (number, socket) in sockets.iter().enumerate() {
+        let Place { address, port, .. } = socket.place;
+        let (udp, tcp) = socket.place.kind().takes();
+        let in_the_way = |other: &&Socket| {
+            let (other_udp, other_tcp) = other.place.kind().takes();
+            let is_same = other.place.address == address && other.place.port == port && port != 0;
+            is_same && (udp && other_udp || tcp && other_tcp)
+        };
+        if let Some(other) = sockets[..number].iter().find(in_the_way) {
+            let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));
+            let message = format!("cannot serve {one}: {other} has the same port");
+            diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
+        }
+    }
+    let load = |socket: &Socket| {
+        let files = socket.files.clone().filter(|_| socket.place.scheme != Scheme::Dns)?;
+        // What is wrong with them has been told above.
+        let credentials = Credentials::load(move || Ok(files.clone()), socket.place.kind().protocols(), "tls");
+        credentials.ok().map(Arc::new)
+    };
+    sockets.iter().map(load).collect()
+}
