@@ -117,12 +117,34 @@ fn a_server_without_its_cluster_lives_and_is_not_ready() {
 }
 
 #[test]
-fn an_interrupt_does_not_wait() {
-    let mut server = start("interrupt", &COREFILE.replace("lameduck 1s", "lameduck 1h"));
-    server.signal("-TERM");
-    while get(server.page("ready"), "/ready").0 != 503 {}
+fn signals_end_it_as_they_end_coredns() {
+    let long = COREFILE.replace("lameduck 1s", "lameduck 1h");
+    // One order to end waits for the time of lameduck, answering; a second interrupt does not.
+    for first in ["-TERM", "-INT"] {
+        let mut server = start("interrupt", &long);
+        server.signal(first);
+        while get(server.page("ready"), "/ready").0 != 503 {}
+        if first == "-TERM" {
+            server.signal("-INT");
+        }
+        assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0, "{first}");
+        // Two that come at once are one.
+        std::thread::sleep(Duration::from_millis(100));
+        server.signal("-INT");
+        assert_eq!(server.wait(), Some(2), "{first}");
+    }
+    let mut server = start("interrupt", COREFILE);
+    let begin = Instant::now();
     server.signal("-INT");
     assert_eq!(server.wait(), Some(0));
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    // SIGQUIT waits for nothing.
+    for first in [None, Some("-TERM")] {
+        let mut server = start("interrupt", &long);
+        first.iter().for_each(|signal| server.signal(signal));
+        server.signal("-QUIT");
+        assert_eq!(server.wait(), Some(0));
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::follow::Follow;
 use super::operations::{Metrics, Running};
 use super::reload::Reloads;
 use super::serving::{Program, Serving, apart};
-use super::signals::{End, Event, Signals};
+use super::signals::{Cut, End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
 use crate::chain::later::BoxFuture;
@@ -57,10 +57,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Task::Plugins => print_directives(),
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
-            if let Err(error) = serve(&args) {
+            return serve(&args).unwrap_or_else(|error| {
                 print_error(format_args!("{}\n", with_causes(&error)));
-                return ExitCode::from(1);
-            }
+                ExitCode::from(1)
+            });
         }
     }
     ExitCode::SUCCESS
@@ -135,8 +135,8 @@ fn read_stdin() -> std::io::Result<String> {
     read_source(std::io::stdin())
 }
 
-/// Serves until a signal ends it.
-fn serve(args: &Args) -> anyhow::Result<()> {
+/// Serves until a signal ends it; gives the exit status.
+fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let logger = Logger::start(args.log_format, std::io::stdout());
     let debug = Arc::new(AtomicBool::new(false));
     let layer = LogLayer::new(logger.clone(), debug.clone());
@@ -147,7 +147,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     result
 }
 
-fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<()> {
+fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -184,20 +184,21 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
             Event::End(end) => break end,
         }
     };
-    match end {
-        // SIGTERM: send clients away, answer what has come, then end.
-        End::Graceful => {
-            let lameduck = serving.pages().map_or(Duration::ZERO, Running::ending);
-            if linger(lameduck, &mut signals, &program.runtime) {
-                serving.drain(GRACE);
-            }
-        }
-        // SIGINT, SIGQUIT: end.
-        End::Now => {}
+    let lameduck = || serving.pages().map_or(Duration::ZERO, Running::ending);
+    let cut = match end {
+        // Clients are sent away first; SIGTERM answers what has come then, SIGINT ends.
+        End::Graceful | End::Interrupted => linger(lameduck(), &mut signals, &program.runtime),
+        End::Now => None,
+    };
+    if let (End::Graceful, None) = (&end, &cut) {
+        serving.drain(GRACE);
     }
     serving.end();
     program.end();
-    Ok(())
+    Ok(match cut {
+        Some(Cut::Interrupted) => ExitCode::from(2),
+        Some(Cut::Quit) | None => ExitCode::SUCCESS,
+    })
 }
 
 /// This process's clock, and a runtime for what no client waits for.
@@ -233,17 +234,17 @@ impl Drop for Place {
     }
 }
 
-/// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Says whether
-/// no signal has cut it short.
-fn linger(lameduck: Duration, signals: &mut Signals, runtime: &Runtime) -> bool {
+/// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Gives the
+/// signal that has cut it short.
+fn linger(lameduck: Duration, signals: &mut Signals, runtime: &Runtime) -> Option<Cut> {
     if lameduck.is_zero() {
-        return true;
+        return None;
     }
     tracing::info!(plugin = "health", "Going into lameduck mode for {lameduck:?}");
     runtime.block_on(async {
         tokio::select! {
-            () = tokio::time::sleep(lameduck) => true,
-            () = signals.wait_for_now() => false,
+            () = tokio::time::sleep(lameduck) => None,
+            cut = signals.wait_for_cut() => Some(cut),
         }
     })
 }

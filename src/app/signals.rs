@@ -8,10 +8,20 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How the program ends.
 pub enum End {
-    /// It answers what has come.
+    /// SIGTERM: after *lameduck* it answers what has come.
     Graceful,
-    /// At once.
+    /// SIGINT: after *lameduck*.
+    Interrupted,
+    /// SIGQUIT: at once.
     Now,
+}
+
+/// What cuts *lameduck* short.
+pub enum Cut {
+    /// A second SIGINT.
+    Interrupted,
+    /// SIGQUIT.
+    Quit,
 }
 
 /// What is to be done.
@@ -32,6 +42,8 @@ pub struct Signals {
     hangup: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
     upgrade: tokio::signal::unix::Signal,
+    /// SIGINT has come.
+    interrupted: bool,
 }
 
 impl Signals {
@@ -46,6 +58,7 @@ impl Signals {
             hangup: on(SignalKind::hangup())?,
             reload: on(SignalKind::user_defined1())?,
             upgrade: on(SignalKind::user_defined2())?,
+            interrupted: false,
         })
     }
 
@@ -67,7 +80,8 @@ impl Signals {
                 }
                 _ = self.interrupt.recv() => {
                     tracing::info!("SIGINT: Shutting down");
-                    return Event::End(End::Now);
+                    self.interrupted = true;
+                    return Event::End(End::Interrupted);
                 }
                 _ = self.quit.recv() => return Event::End(End::Now),
                 _ = self.hangup.recv() => {}
@@ -82,11 +96,19 @@ impl Signals {
         }
     }
 
-    /// Waits for one that ends the program at once.
-    pub async fn wait_for_now(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => tracing::info!("SIGINT: Shutting down"),
-            _ = self.quit.recv() => {}
+    /// Waits for one that ends the program at once: the second SIGINT, or SIGQUIT.
+    pub async fn wait_for_cut(&mut self) -> Cut {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {
+                    if std::mem::replace(&mut self.interrupted, true) {
+                        tracing::info!("SIGINT: Force quit");
+                        return Cut::Interrupted;
+                    }
+                    tracing::info!("SIGINT: Shutting down");
+                }
+                _ = self.quit.recv() => return Cut::Quit,
+            }
         }
     }
 }

@@ -7,10 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 
 use clusterdns::wire::Type;
 use libtest_mimic::Failed;
+use serde_json::json;
 
 use super::Test;
 use super::ask::{Question, ask};
 use super::cluster::Cluster;
+use super::objects::{namespace, service, slice};
 use super::patience::{SOON, eventually};
 use super::ports;
 use super::resolvers::Resolver;
@@ -232,6 +234,21 @@ fn as_coredns() -> Result<(), Failed> {
             }
         });
     }
+    // A change of endpoints, whose time both take.
+    let api = &cluster.api;
+    let port = [("http", 80, "TCP")];
+    api.apply(&namespace("metrics", &json!({})));
+    api.apply(&service("metrics", "late", &port, &json!({"clusterIP": "10.97.77.7"})));
+    for subject in subjects {
+        subject.server.comes_to("late.metrics.svc.cluster.local. A", "NOERROR 10.97.77.7");
+    }
+    let mut changed = slice("metrics", "late", "late-1", "IPv4", &json!([{"addresses": ["192.0.2.71"]}]), &port);
+    let annotation = "endpoints.kubernetes.io/last-change-trigger-time";
+    changed["metadata"]["annotations"] = json!({annotation: "2026-01-01T00:00:00Z"});
+    api.apply(&changed);
+    for subject in subjects {
+        subject.server.comes_to("192-0-2-71.late.metrics.svc.cluster.local. A", "NOERROR 192.0.2.71");
+    }
     // Both may have been asked more than once until then.
     let before = subjects.map(Subject::families);
     for question in questions() {
@@ -287,6 +304,10 @@ fn as_coredns() -> Result<(), Failed> {
             }
         }
     }
+    for (kind, name) in [("EndpointSlice", "late-1"), ("Service", "late")] {
+        api.delete(kind, "metrics", name).expect("deleted");
+    }
+    api.delete("Namespace", "", "metrics").expect("deleted");
     assert!(after[1].len() > 30, "CoreDNS shows {} families", after[1].len());
     match wrong.is_empty() {
         true => Ok(()),

@@ -68,7 +68,8 @@ impl AllHosts {
         files.iter().for_each(|(file, count)| entries.value(&[file], *count as f64));
         let mut reload = Family::new(&metrics::table::HOSTS_RELOAD);
         let since = written.and_then(|written: SystemTime| written.duration_since(UNIX_EPOCH).ok());
-        reload.value(&[], since.unwrap_or_default().as_secs_f64());
+        // Rounded as Go rounds it.
+        reload.value(&[], since.unwrap_or_default().as_nanos() as f64 / 1e9);
         vec![entries.done(), reload.done()]
     }
 }
