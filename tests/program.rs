@@ -61,7 +61,10 @@ fn a_check_tells_everything_and_its_status() {
     for part in ["did you mean 'whoami'?", "unknown property 'pod'", "it is already defined", "3 errors, 0 warnings"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let (status, json, _) = told(&run(&["-check=json", "-conf", &bad]));
+    // The file may stand behind the flags.
+    assert_eq!(told(&run(&["-check", &bad])), (status, text, String::new()));
+    assert_eq!(run(&["-check", &good]).status.code(), Some(0));
+    let (status, json, _) = told(&run(&["-check=json", &bad]));
     let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((status, found.as_array().map(Vec::len)), (Some(1), Some(3)));
     assert_eq!((&found[0]["line"], &found[0]["suggestion"]), (&2.into(), &"whoami".into()));

@@ -1,7 +1,7 @@
 //! The command line: CoreDNS's flags in Go's manner, and this server's own.
 //!
 //! A flag has one dash or two; its value follows as the next word or behind `=`. A switch takes its value only behind
-//! `=`. `--` ends the flags, and nothing may come after them.
+//! `=`. `--` ends the flags, and nothing may come after them but the file that `-check` is about.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -36,6 +36,12 @@ pub enum Conf {
     File(PathBuf),
     /// Standard input.
     Stdin,
+}
+
+impl Conf {
+    fn of(word: &str) -> Conf {
+        if word == "stdin" { Conf::Stdin } else { Conf::File(word.into()) }
+    }
 }
 
 /// What to do.
@@ -122,7 +128,7 @@ const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         help: "Corefile to load; \"stdin\" reads standard input (default \"Corefile\")",
         set: |args, value| {
-            args.conf = Some(if value == "stdin" { Conf::Stdin } else { Conf::File(value.into()) });
+            args.conf = Some(Conf::of(value));
             Ok(())
         },
     },
@@ -140,7 +146,8 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "check",
         value: None,
-        help: "read the Corefile, print everything that is wrong with it, open no socket; -check=json prints JSON",
+        help: "read the Corefile, or the FILE behind the flags, print everything that is wrong with it, open no socket; \
+               -check=json prints JSON",
         set: |args, value| {
             match (value, switch(value)) {
                 ("json", _) => args.task = Task::CheckJson,
@@ -224,11 +231,11 @@ impl Args {
         let mut words = words.map_err(ArgsError::NotUtf8)?.into_iter();
         while let Some(word) = words.next() {
             let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
-                return Err(extra(word, words));
+                return args.with_rest(word, words);
             };
             if name == "-" {
                 return match words.next() {
-                    Some(word) => Err(extra(word, words)),
+                    Some(word) => args.with_rest(word, words),
                     None => Ok(args),
                 };
             }
@@ -255,6 +262,18 @@ impl Args {
         Ok(args)
     }
 
+    /// What stands behind the flags: the file to check, or a mistake.
+    fn with_rest(mut self, word: String, mut rest: impl Iterator<Item = String>) -> Result<Args, ArgsError> {
+        let is_check = matches!(self.task, Task::Check | Task::CheckJson) && self.conf.is_none() && word != "-";
+        match rest.next() {
+            None if is_check => {
+                self.conf = Some(Conf::of(&word));
+                Ok(self)
+            }
+            next => Err(ArgsError::Extra([word].into_iter().chain(next).chain(rest).collect::<Vec<_>>().join(" "))),
+        }
+    }
+
     /// The Corefile, for messages.
     pub fn conf_name(&self) -> String {
         match &self.conf {
@@ -273,10 +292,6 @@ impl Args {
         }
         help
     }
-}
-
-fn extra(word: String, rest: impl Iterator<Item = String>) -> ArgsError {
-    ArgsError::Extra([word].into_iter().chain(rest).collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
@@ -300,6 +315,10 @@ mod tests {
         assert_eq!(parse("-conf stdin").expect("good").conf, Some(Conf::Stdin));
         assert_eq!(parse("-check").expect("good").task, Task::Check);
         assert_eq!(parse("-check=json").expect("good").task, Task::CheckJson);
+        let of_file = Args { conf: Some(Conf::File("a".into())), task: Task::Check, ..Args::default() };
+        assert_eq!(parse("-check a"), Ok(of_file.clone()));
+        assert_eq!(parse("--check -- a"), Ok(of_file));
+        assert_eq!(parse("-check=json stdin").expect("good").conf, Some(Conf::Stdin));
         assert_eq!(parse("-check=false -quiet").expect("good"), Args { quiet: true, ..Args::default() });
     }
 
@@ -314,6 +333,10 @@ mod tests {
             ("-quiet no", "extra command line arguments: [no]"),
             ("-- a b", "extra command line arguments: [a b]"),
             ("-", "extra command line arguments: [-]"),
+            ("-check a b", "extra command line arguments: [a b]"),
+            ("-check -conf a b", "extra command line arguments: [b]"),
+            ("-check -", "extra command line arguments: [-]"),
+            ("-check=false a", "extra command line arguments: [a]"),
         ] {
             assert_eq!(parse(line).expect_err(line).to_string(), message);
         }
