@@ -94,7 +94,8 @@ impl Config {
             && (self.allow_ipv4 || exchange.client.remote.ip().to_canonical().is_ipv6())
     }
 
-    /// Whether a reply is one in whose place made addresses may stand (RFC 6147 5.1.1, 5.1.2).
+    /// Whether a reply is one in whose place made addresses may stand (RFC 6147 5.1.1, 5.1.2). Of an alias that leads to
+    /// no name the IPv4 side is asked, as CoreDNS does.
     fn replaces(&self, reply: &Reply) -> bool {
         let has_addresses = || reply.section(Section::Answer).any(|record| record.rtype == Type::AAAA);
         reply.kind() != Kind::NameError && (self.translate_all || !has_addresses())

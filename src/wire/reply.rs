@@ -166,7 +166,7 @@ pub enum Kind {
     Delegation,
     /// The server failed, or does not do such a thing.
     ServerError,
-    /// Any other code.
+    /// Any other code, and an alias that leads to no name.
     OtherError,
 }
 
@@ -287,6 +287,8 @@ impl Reply {
             Rcode::NOERROR if has_authority(Type::SOA) => Kind::NoData,
             Rcode::NOERROR if has_authority(Type::NS) => Kind::Delegation,
             Rcode::NOERROR => Kind::NoError,
+            // An alias that leads to no name.
+            Rcode::NXDOMAIN if self.has_answer() => Kind::OtherError,
             Rcode::NXDOMAIN => Kind::NameError,
             Rcode::SERVFAIL | Rcode::NOTIMP => Kind::ServerError,
             _ => Kind::OtherError,

@@ -55,8 +55,6 @@ impl Class {
             Kind::NoError => (Class::Success, "NOERROR"),
             Kind::Delegation => (Class::Success, "DELEGATION"),
             Kind::NoData => (Class::Denial, "NODATA"),
-            // An alias that leads to no name.
-            Kind::NameError if state.reply.has_answer() => (Class::Error, "OTHERERROR"),
             Kind::NameError => (Class::Denial, "NXDOMAIN"),
             Kind::ServerError => (Class::Error, "SERVERERROR"),
             Kind::OtherError => (Class::Error, "OTHERERROR"),
