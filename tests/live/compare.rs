@@ -116,7 +116,7 @@ impl Block {
             let [ours, theirs] = [self.ours, self.theirs].map(|at| ask_all(at, &questions));
             differences = Vec::new();
             for ((question, ours), theirs) in questions.into_iter().zip(ours).zip(theirs) {
-                if ours.is_some() && ours == theirs {
+                if ours.is_some() && self.is_same(&ours, &theirs) {
                     found += usize::from(!ours.is_some_and(|answer| answer.sections[0].is_empty()));
                 } else if ours.as_ref().is_some_and(is_denial) && self.is_allowed(&question) {
                     allowed += 1;
@@ -135,6 +135,11 @@ impl Block {
         }
         // Two servers that know nothing are alike too.
         if found < total / 100 { Err(format!("{counts}, and only {found} have an answer")) } else { Ok(()) }
+    }
+
+    fn is_same(&self, ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
+        let lower = |answer: &Option<Answer>| answer.as_ref().map(|answer| answer.to_string().to_lowercase());
+        ours == theirs || self.corefile.lowers && lower(ours) == lower(theirs)
     }
 
     fn is_allowed(&self, question: &Question) -> bool {

@@ -23,6 +23,8 @@ pub struct Corefile {
     /// Differences that `docs/differences.allow` cannot hold, since they are none elsewhere: regular expressions like
     /// those there.
     pub differs: &'static [&'static str],
+    /// CoreDNS's owners are in lower case (`docs/differences.md`, 26).
+    pub lowers: bool,
 }
 
 /// What is followed.
@@ -51,11 +53,11 @@ const PODS: Sees = Sees { pods: true, ..ALL };
 
 /// One stanza in the usual zones.
 const fn one(name: &'static str, sees: Sees, text: &'static str) -> Corefile {
-    Corefile { name, text, zones: &["cluster.local"], sees, differs: &[] }
+    Corefile { name, text, zones: &["cluster.local"], sees, differs: &[], lowers: false }
 }
 
 /// All of them.
-pub const COREFILES: [Corefile; 15] = [
+pub const COREFILES: [Corefile; 16] = [
     one("pods disabled", ALL, stanza!()),
     one("pods insecure", ALL, stanza!("pods insecure")),
     one("pods verified", PODS, stanza!("pods verified")),
@@ -71,6 +73,15 @@ pub const COREFILES: [Corefile; 15] = [
     one("ignore empty_service", ALL, stanza!("ignore empty_service")),
     one("zonal", ALL, stanza!("zonal" "ttl 0")),
     one("ttl", ALL, stanza!("ttl 30")),
+    Corefile {
+        lowers: true,
+        ..one(
+            "dns64",
+            PODS,
+            ".:$PORT {\n    bind 127.0.0.1\n    errors\n    dns64 {\n        allow_ipv4\n    }\n    \
+             kubernetes cluster.local in-addr.arpa ip6.arpa {\n        $API\n        pods verified\n    }\n}\n",
+        )
+    },
     one("fallthrough of reverse zones", ALL, stanza!("pods insecure" "fallthrough in-addr.arpa ip6.arpa")),
     one("fallthrough of all zones", ALL, stanza!("fallthrough" "ttl 60")),
     Corefile {
