@@ -37,6 +37,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// Of no reply at all (CoreDNS `response.Typify`).
+    pub(super) const SILENCE: (Class, &'static str) = (Class::Error, "OTHERERROR");
+
     /// As the Corefile and `{/log/class}` have it.
     pub(super) const fn name(self) -> &'static str {
         match self {

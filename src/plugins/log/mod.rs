@@ -1,4 +1,4 @@
-//! *log*: a line for each query that was answered (CoreDNS `plugin/log`).
+//! *log*: a line for each query that was answered, or dropped (CoreDNS `plugin/log`).
 //!
 //! The line is written when the answer has been, so that there is one whatever the answer came from, and one that is
 //! nothing but a code too. `{rsize}` is what was sent: CoreDNS shows the length that the answer would have had without
@@ -52,7 +52,8 @@ pub struct Log {
 /// What a line is made of.
 struct Line<'a, 'e> {
     exchange: &'a Exchange<'e>,
-    sent: &'a Sent,
+    /// What went out; nothing where a plugin has dropped the query.
+    sent: Option<&'a Sent>,
     class: Class,
     /// The finer name of the class.
     kind: &'static str,
@@ -65,11 +66,14 @@ impl Log {
         Log { rules: config.rules.clone(), logger }
     }
 
-    /// Logs one answer that took so long.
-    fn log(&self, exchange: &Exchange<'_>, sent: &Sent, took: Duration) {
+    /// Logs one answer that took so long, or that there was none.
+    fn log(&self, exchange: &Exchange<'_>, sent: Option<&Sent>, took: Duration) {
         let question = exchange.question();
         let Some(rule) = self.rules.iter().find(|rule| question.name().is_within(rule.scope.as_name())) else { return };
-        let (class, kind) = Class::of(question, exchange.state);
+        let (class, kind) = match sent {
+            Some(_) => Class::of(question, exchange.state),
+            None => Class::SILENCE,
+        };
         if !rule.classes.has(class) {
             return;
         }
@@ -103,7 +107,11 @@ impl Plugin for Log {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
-        self.log(exchange, sent, exchange.started.elapsed());
+        self.log(exchange, Some(sent), exchange.started.elapsed());
+    }
+
+    fn dropped(&self, exchange: &Exchange<'_>) {
+        self.log(exchange, None, exchange.started.elapsed());
     }
 }
 
@@ -142,11 +150,12 @@ impl Line<'_, '_> {
             Value::Do => write!(out, "{}", query.edns.is_some_and(|edns| edns.dnssec_ok)),
             Value::Bufsize => write!(out, "{}", self.bufsize()),
             Value::Rcode => self.rcode(out),
-            Value::Rsize => write!(out, "{}", self.sent.len),
+            Value::Rsize => write!(out, "{}", self.size()),
             // Both Go's shortest form without an exponent and Rust's own.
             Value::Duration => write!(out, "{}s", self.took.as_secs_f64()),
             Value::Rflags => {
-                let set = FLAGS.iter().filter(|(bit, _)| self.sent.flags & bit != 0);
+                let Some(sent) = self.sent else { return out.write_str(EMPTY) };
+                let set = FLAGS.iter().filter(|(bit, _)| sent.flags & bit != 0);
                 for (index, (_, name)) in set.enumerate() {
                     out.push_str(if index > 0 { "," } else { "" });
                     out.push_str(name);
@@ -164,8 +173,16 @@ impl Line<'_, '_> {
         }
     }
 
+    /// How many octets went out.
+    fn size(&self) -> usize {
+        self.sent.map_or(0, |sent| sent.len)
+    }
+
     /// Writes the code's name, or its number where it has none (miekg/dns `RcodeToString`).
     fn rcode(&self, out: &mut String) -> std::fmt::Result {
+        if self.sent.is_none() {
+            return out.write_str(EMPTY);
+        }
         let Rcode(number) = self.exchange.state.reply.rcode;
         let more = ["BADSIG", "BADKEY", "BADTIME", "BADMODE", "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE"];
         match (number, Rcode(number).mnemonic()) {
@@ -190,9 +207,13 @@ impl Line<'_, '_> {
     fn fields(&self) -> [(&'static str, serde_json::Value); 14] {
         let query = self.exchange.query;
         let client = &self.exchange.client;
-        let mut rcode = String::new();
-        // Writing to a `String` does not fail.
-        let _ = self.rcode(&mut rcode);
+        // No code is not a code: null, as in CoreDNS.
+        let rcode = self.sent.map(|_| {
+            let mut rcode = String::new();
+            // Writing to a `String` does not fail.
+            let _ = self.rcode(&mut rcode);
+            rcode
+        });
         [
             ("client_ip", client.remote.ip().to_canonical().to_string().into()),
             ("client_port", client.remote.port().into()),
@@ -206,7 +227,7 @@ impl Line<'_, '_> {
             ("dnssec_ok", query.edns.is_some_and(|edns| edns.dnssec_ok).into()),
             ("bufsize", self.bufsize().into()),
             ("rcode", rcode.into()),
-            ("response_size", self.sent.len.into()),
+            ("response_size", self.size().into()),
             ("duration_seconds", self.took.as_secs_f64().into()),
         ]
     }

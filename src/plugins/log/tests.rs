@@ -89,6 +89,32 @@ fn a_bare_code_has_one_line() {
     }
 }
 
+/// Drops everything.
+struct Dropping;
+
+impl Plugin for Dropping {
+    fn name(&self) -> &'static str {
+        "dropping"
+    }
+
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Drop
+    }
+}
+
+#[test]
+fn a_query_that_is_dropped_has_a_line_too() {
+    let got = line("log", Arc::new(Dropping));
+    assert_eq!(without_duration(&got), r#"[INFO] 127.0.0.1:53342 - 1234 "A IN web. udp 21 false 512" - - 0"#);
+    let classes = "log . \"{/log/class} {/log/type}\" {\n class error\n}";
+    assert_eq!(line(classes, Arc::new(Dropping)), "[INFO] error OTHERERROR\n");
+    assert_eq!(line("log . {\n class success denial\n}", Arc::new(Dropping)), "");
+    let query = packet("web", Type::A, None);
+    let got = logged("log", Arc::new(Dropping), &query, client("127.0.0.1:53342"), LineFormat::Json);
+    let got: serde_json::Value = serde_json::from_str(&got).expect("an object");
+    assert_eq!((&got["rcode"], &got["response_size"]), (&serde_json::Value::Null, &0.into()));
+}
+
 #[test]
 fn every_placeholder_has_its_value() {
     let format = "log . \"{type}|{class}|{name}|{proto}|{size}|{remote}|{port}|{local}|{>id}|{>opcode}|{>do}|{>bufsize}|{rcode}|{>rflags}|{rsize}\"";
