@@ -22,7 +22,9 @@ use super::signals::{Cut, End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
 use crate::chain::later::BoxFuture;
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, read_source, render_json, render_text};
+use crate::corefile::{
+    Diagnostic, Diagnostics, GoDuration, RealFiles, Severity, read_source, render_json, render_text,
+};
 use crate::plugins::DIRECTIVES;
 use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::upstream::{Carriers, Servers};
@@ -240,7 +242,7 @@ fn linger(lameduck: Duration, signals: &mut Signals, runtime: &Runtime) -> Optio
     if lameduck.is_zero() {
         return None;
     }
-    tracing::info!(plugin = "health", "Going into lameduck mode for {lameduck:?}");
+    tracing::info!(plugin = "health", "Going into lameduck mode for {}", GoDuration(lameduck));
     runtime.block_on(async {
         tokio::select! {
             () = tokio::time::sleep(lameduck) => None,

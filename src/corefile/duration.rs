@@ -1,5 +1,8 @@
 //! Durations as Go writes them: `300ms`, `1.5h`, `2h45m`.
 
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
 /// Why a text is no duration. The words are those of Go's `time.ParseDuration`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
@@ -76,6 +79,41 @@ fn fraction_of(digits: &str, scale: i128) -> i128 {
     value * scale / divisor
 }
 
+/// A duration as Go writes it: `1h0m5s`, `1.5s`, `500ms`.
+pub struct GoDuration(pub Duration);
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanoseconds = self.0.as_nanos();
+        let (unit, name) = match nanoseconds {
+            0 => return f.write_str("0s"),
+            1..1_000 => (1, "ns"),
+            1_000..1_000_000 => (1_000, "µs"),
+            1_000_000..1_000_000_000 => (1_000_000, "ms"),
+            _ => (1_000_000_000, "s"),
+        };
+        let (mut whole, fraction) = (nanoseconds / unit, nanoseconds % unit);
+        if name == "s" {
+            let (hours, minutes) = (whole / 3_600, whole / 60 % 60);
+            if hours > 0 {
+                write!(f, "{hours}h")?;
+            }
+            if hours > 0 || minutes > 0 {
+                write!(f, "{minutes}m")?;
+            }
+            whole %= 60;
+        }
+        write!(f, "{whole}")?;
+        if fraction > 0 {
+            // As many digits as the unit has, without the zeros at the end.
+            let mut digits = String::new();
+            write!(digits, "{:0width$}", fraction, width = unit.ilog10() as usize)?;
+            write!(f, ".{}", digits.trim_end_matches('0'))?;
+        }
+        f.write_str(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +156,17 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        let show = |nanoseconds| GoDuration(Duration::from_nanos(nanoseconds)).to_string();
+        assert_eq!(show(0), "0s");
+        assert_eq!(show(1), "1ns");
+        assert_eq!(show(1_100), "1.1µs");
+        assert_eq!(show(500_000_000), "500ms");
+        assert_eq!(show(1_050_000_000), "1.05s");
+        assert_eq!(show(60_000_000_000), "1m0s");
+        assert_eq!(show(3_600_000_000_000 * 25 + 500_000_000), "25h0m0.5s");
     }
 }

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{0}: i/o timeout")]
     Timeout(Arc<str>),
     /// The connection was refused or broke.
-    #[error("{0}: {1}")]
+    #[error("{0}: {reason}", reason = reason(*.1))]
     Connection(Arc<str>, std::io::ErrorKind),
     /// What came is no message, or answers something else.
     #[error("{0}: malformed answer")]
@@ -69,6 +69,23 @@ pub enum Error {
     /// Nobody carries queries to upstreams, since the server ends.
     #[error("the server ends")]
     Ending,
+}
+
+/// What happened to a connection, in the words of Go, which patterns of *errors* and scripts look for.
+fn reason(kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
+        ErrorKind::ConnectionAborted => "software caused connection abort".to_owned(),
+        ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        ErrorKind::NetworkDown => "network is down".to_owned(),
+        ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        // "connection refused", "broken pipe" and others are the same.
+        other => other.to_string(),
+    }
 }
 
 /// An answer, or why there is none.
@@ -96,5 +113,25 @@ impl Carriers {
             Some(carrier) => carrier.carry(packet, flags, course).await,
             None => Err(Error::Ending),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_in_the_words_that_go_has_for_them() {
+        let told = |code| Error::Connection("192.0.2.1:53".into(), std::io::Error::from_raw_os_error(code).kind());
+        for (code, words) in [
+            (nix::libc::ECONNREFUSED, "connection refused"),
+            (nix::libc::ECONNRESET, "connection reset by peer"),
+            (nix::libc::EHOSTUNREACH, "no route to host"),
+            (nix::libc::ENETUNREACH, "network is unreachable"),
+            (nix::libc::EPIPE, "broken pipe"),
+        ] {
+            assert_eq!(told(code).to_string(), format!("192.0.2.1:53: {words}"));
+        }
+        assert_eq!(Error::Timeout("192.0.2.1:53".into()).to_string(), "192.0.2.1:53: i/o timeout");
     }
 }

@@ -5,14 +5,14 @@
 
 mod config;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Sent, Step};
+use crate::corefile::GoDuration;
 use crate::telemetry::log::{Logger, Severity};
 
 pub use config::{Config, Consolidate, Pattern, parse};
@@ -149,43 +149,10 @@ impl Plugin for Errors {
     }
 }
 
-/// A duration as Go writes it: `1h0m5s`, `1.5s`, `500ms`.
-struct GoDuration(Duration);
-
-impl std::fmt::Display for GoDuration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let nanoseconds = self.0.as_nanos();
-        let (unit, name) = match nanoseconds {
-            0 => return f.write_str("0s"),
-            1..1_000 => (1, "ns"),
-            1_000..1_000_000 => (1_000, "µs"),
-            1_000_000..1_000_000_000 => (1_000_000, "ms"),
-            _ => (1_000_000_000, "s"),
-        };
-        let (mut whole, fraction) = (nanoseconds / unit, nanoseconds % unit);
-        if name == "s" {
-            let (hours, minutes) = (whole / 3_600, whole / 60 % 60);
-            if hours > 0 {
-                write!(f, "{hours}h")?;
-            }
-            if hours > 0 || minutes > 0 {
-                write!(f, "{minutes}m")?;
-            }
-            whole %= 60;
-        }
-        write!(f, "{whole}")?;
-        if fraction > 0 {
-            // As many digits as the unit has, without the zeros at the end.
-            let mut digits = String::new();
-            write!(digits, "{:0width$}", fraction, width = unit.ilog10() as usize)?;
-            write!(f, ".{}", digits.trim_end_matches('0'))?;
-        }
-        f.write_str(name)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::chain::Failure;
     use crate::plugins::testing::{client, code, config, packet, send};
@@ -281,17 +248,5 @@ mod tests {
         bench.errors.debug.store(true, Ordering::Relaxed);
         bench.fail(1, OVERLOAD);
         assert_eq!(bench.flush(2), "[DEBUG] plugin/errors: 1 errors like '.*' occurred in last 1s\n");
-    }
-
-    #[test]
-    fn durations_are_written_as_go_writes_them() {
-        let show = |nanoseconds| GoDuration(Duration::from_nanos(nanoseconds)).to_string();
-        assert_eq!(show(0), "0s");
-        assert_eq!(show(1), "1ns");
-        assert_eq!(show(1_100), "1.1µs");
-        assert_eq!(show(500_000_000), "500ms");
-        assert_eq!(show(1_050_000_000), "1.05s");
-        assert_eq!(show(60_000_000_000), "1m0s");
-        assert_eq!(show(3_600_000_000_000 * 25 + 500_000_000), "25h0m0.5s");
     }
 }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::corefile::GoDuration;
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 pub use config::{Config, Policy, parse};
@@ -72,7 +73,7 @@ impl LoadBalance {
         match weights.read() {
             Err(error @ WeightError::Open(_)) if !reload.is_zero() => {
                 let path = file.display();
-                warn!(plugin = "loadbalance", "{error}: {path}: will try again in {reload:?}");
+                warn!(plugin = "loadbalance", "{error}: {path}: will try again in {}", GoDuration(*reload));
             }
             read => read?,
         }
