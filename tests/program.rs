@@ -109,6 +109,11 @@ fn mistakes_of_the_start_are_one_line() {
         assert!(errors.starts_with(&message), "{words:?}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
+    // As everything else is told where lines are objects.
+    let (status, _, errors) = told(&run(&["-log-format=json", "-conf", "/nowhere/Corefile"]));
+    let line: serde_json::Value = serde_json::from_str(&errors).expect("an object");
+    assert_eq!((status, &line["level"]), (Some(1), &"FATAL".into()));
+    assert!(line["msg"].as_str().is_some_and(|text| text.starts_with("cannot read the Corefile")), "{errors}");
     drop(socket);
 }
 

@@ -26,7 +26,7 @@ use crate::corefile::{
     Diagnostic, Diagnostics, GoDuration, RealFiles, Severity, read_source, render_json, render_text,
 };
 use crate::plugins::DIRECTIVES;
-use crate::telemetry::log::{Format, LogLayer, Logger, Severity as LogSeverity};
+use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::upstream::{Carriers, Servers};
 
 /// How long the end of listeners may take.
@@ -60,7 +60,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
             return serve(&args).unwrap_or_else(|error| {
-                print_error(format_args!("{}\n", with_causes(&error)));
+                let mut text = with_causes(&error);
+                if args.log_format == Format::Json {
+                    text = log::line(Format::Json, LogSeverity::Fatal, None, &text, &[]);
+                }
+                print_error(format_args!("{text}
+"));
                 ExitCode::from(1)
             });
         }
@@ -176,8 +181,11 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
     let mut reloads = Reloads::new(&configuration, &program.world.metrics.registry);
     let listeners = program.take_up(&configuration, diagnostics, &mut serving)?;
     let mut signals = Signals::new(&program.runtime)?;
-    announce(args, logger, &listeners, &serving);
+    // In CoreDNS's order.
+    announce(args, logger, &zones(&listeners, &serving));
     reloads.announce();
+    let program_line = format!("{VERSION} ({COREDNS} compatible)");
+    announce(args, logger, &[program_line, format!("{}, pid {}", platform(), std::process::id())]);
 
     let end = loop {
         match program.runtime.block_on(signals.wait(reloads.next())) {
@@ -269,22 +277,20 @@ impl Drop for Pidfile<'_> {
     }
 }
 
-/// Says what is served, a line for each zone as CoreDNS does, and who serves it.
-fn announce(args: &Args, logger: &Logger, listeners: &[Listener], serving: &Serving) {
-    if args.quiet {
-        return;
-    }
-    let mut lines = Vec::new();
-    for listener in listeners {
-        let Some(address) = serving.bound(listener.place) else { continue };
-        lines.extend(listener.zones.iter().map(|zone| listener.place.line(zone, address.port())));
-    }
-    lines.push(format!("{VERSION} ({COREDNS} compatible)"));
-    lines.push(format!("{}, pid {}", platform(), std::process::id()));
-    for line in lines {
-        match args.log_format {
-            Format::Text => logger.raw(&line),
-            Format::Json => logger.line(LogSeverity::Info, None, &line),
-        }
+/// What is served, a line for each zone as CoreDNS has it.
+fn zones(listeners: &[Listener], serving: &Serving) -> Vec<String> {
+    let lines = listeners.iter().filter_map(|listener| {
+        let port = serving.bound(listener.place)?.port();
+        Some(listener.zones.iter().map(move |zone| listener.place.line(zone, port)))
+    });
+    lines.flatten().collect()
+}
+
+/// Says at start what is served, and by whom: plain lines, or one JSON object with them (CoreDNS's onstartup.go).
+fn announce(args: &Args, logger: &Logger, lines: &[String]) {
+    match args.log_format {
+        _ if args.quiet || lines.is_empty() => {}
+        Format::Text => lines.iter().for_each(|line| logger.raw(line)),
+        Format::Json => logger.line(LogSeverity::Info, None, &lines.join("\n")),
     }
 }
