@@ -125,7 +125,7 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
     let log = subject.server.log();
     let faults: Vec<&str> = log.lines().filter(|line| line.starts_with("[ERROR]")).collect();
     assert_eq!(faults.len(), bad.len(), "{log}");
-    let start = format!("[ERROR] plugin/reload: Corefile changed but reload failed: {}:", subject.conf);
+    let start = format!("[ERROR] SIGUSR1: reload failed: {}:", subject.conf);
     assert!(faults[0].starts_with(&start) && faults[0].ends_with("Unknown directive 'nonsense'"), "{}", faults[0]);
     assert!(faults[1].contains("cannot read /nowhere.pem") && faults[2].contains("address already in use"), "{log}");
     // And a good one after them.

@@ -67,7 +67,9 @@ impl Reloads {
         }
         let digest = digest(&configuration.corefile.sources);
         if digest != self.tried {
-            self.take_up(&configuration, diagnostics, digest, program, serving);
+            if let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving) {
+                tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
+            }
         }
     }
 
@@ -79,13 +81,16 @@ impl Reloads {
         }
         let (configuration, diagnostics) = read(program.args);
         let digest = digest(&configuration.corefile.sources);
-        self.take_up(&configuration, diagnostics, digest, program, serving);
+        if let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving) {
+            tracing::error!("SIGUSR1: reload failed: {error}");
+        }
     }
 
+    /// Serves this configuration; gives what is wrong with it in one line.
     fn take_up(
         &mut self, configuration: &Configuration, diagnostics: Diagnostics, digest: String, program: &mut Program<'_>,
         serving: &mut Serving,
-    ) {
+    ) -> Result<(), String> {
         tracing::info!("Reloading");
         self.tried.clone_from(&digest);
         program.refresh();
@@ -95,12 +100,12 @@ impl Reloads {
                 self.announce();
                 *self.shown.lock() = Some(digest);
                 tracing::info!("Reloading complete");
+                Ok(())
             }
             Err(error) => {
                 self.failed.inc();
                 *self.shown.lock() = Some(digest);
-                let error = with_causes(&error);
-                tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
+                Err(with_causes(&error))
             }
         }
     }

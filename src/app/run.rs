@@ -64,8 +64,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
                 if args.log_format == Format::Json {
                     text = log::line(Format::Json, LogSeverity::Fatal, None, &text, &[]);
                 }
-                print_error(format_args!("{text}
-"));
+                print_error(format_args!(
+                    "{text}
+"
+                ));
                 ExitCode::from(1)
             });
         }

@@ -6,6 +6,9 @@ use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What is said of SIGQUIT.
+const QUIT: &str = "SIGQUIT: Quitting process immediately";
+
 /// How the program ends.
 pub enum End {
     /// SIGTERM: after *lameduck* it answers what has come.
@@ -83,7 +86,10 @@ impl Signals {
                     self.interrupted = true;
                     return Event::End(End::Interrupted);
                 }
-                _ = self.quit.recv() => return Event::End(End::Now),
+                _ = self.quit.recv() => {
+                    tracing::info!("{QUIT}");
+                    return Event::End(End::Now);
+                }
                 _ = self.hangup.recv() => {}
                 _ = self.upgrade.recv() => {
                     tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
@@ -107,7 +113,10 @@ impl Signals {
                     }
                     tracing::info!("SIGINT: Shutting down");
                 }
-                _ = self.quit.recv() => return Cut::Quit,
+                _ = self.quit.recv() => {
+                    tracing::info!("{QUIT}");
+                    return Cut::Quit;
+                }
             }
         }
     }
