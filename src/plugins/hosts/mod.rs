@@ -68,7 +68,7 @@ impl AllHosts {
         files.iter().for_each(|(file, count)| entries.value(&[file], *count as f64));
         let mut reload = Family::new(&metrics::table::HOSTS_RELOAD);
         let since = written.and_then(|written: SystemTime| written.duration_since(UNIX_EPOCH).ok());
-        // Rounded as Go rounds it.
+        // Rounded as CoreDNS rounds it, to the last bit.
         reload.value(&[], since.unwrap_or_default().as_nanos() as f64 / 1e9);
         vec![entries.done(), reload.done()]
     }
