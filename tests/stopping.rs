@@ -16,11 +16,14 @@ const CLIENTS: u16 = 16;
 /// Queries of each transport that are on their way to another server when the end comes.
 const SLOW: u16 = 100;
 
+/// Queries that have not been answered, and who asks.
+type Held = Vec<(Vec<u8>, SocketAddr)>;
+
 /// Another server: it answers each query, but for names that begin with "slow" only when it is told to.
 struct Upstream {
     socket: UdpSocket,
     /// What it has not answered; nothing once it has been told to.
-    held: Mutex<Option<Vec<(Vec<u8>, SocketAddr)>>>,
+    held: Mutex<Option<Held>>,
 }
 
 impl Upstream {

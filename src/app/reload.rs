@@ -66,10 +66,10 @@ impl Reloads {
             return;
         }
         let digest = digest(&configuration.corefile.sources);
-        if digest != self.tried {
-            if let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving) {
-                tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
-            }
+        if digest != self.tried
+            && let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving)
+        {
+            tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
         }
     }
 
