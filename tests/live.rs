@@ -49,6 +49,8 @@ mod ports;
 mod process;
 #[path = "live/questions.rs"]
 mod questions;
+#[path = "live/reloads.rs"]
+mod reloads;
 #[path = "live/resolvers.rs"]
 mod resolvers;
 #[path = "live/server.rs"]
@@ -85,7 +87,7 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests(), metrics::tests()].into_iter().flatten().collect(),
+        [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
         outside::tests(),
     ];
     let tests = in_turn(groups);

@@ -164,7 +164,7 @@ impl Family {
 }
 
 /// What a page says; nothing where it is not there.
-fn page(at: SocketAddr, path: &str) -> String {
+pub fn page(at: SocketAddr, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(at) else { return String::new() };
     let request = format!("GET {path} HTTP/1.0\r\nHost: {at}\r\n\r\n");
     let mut answer = String::new();

@@ -22,6 +22,7 @@ pub enum Software {
 /// A running server; dropping it kills it.
 pub struct Server {
     process: Process,
+    conf: PathBuf,
     /// Where it listens, for both transports.
     pub at: SocketAddr,
 }
@@ -54,7 +55,17 @@ impl Server {
         std::fs::write(&conf, corefile).expect("a file");
         let arguments = ["-conf".to_owned(), conf.display().to_string()];
         let process = Process::start(software.program(), &arguments, folder.join("log"));
-        Server { process, at: on_loopback(port) }
+        Server { process, conf, at: on_loopback(port) }
+    }
+
+    /// Writes another Corefile.
+    pub fn rewrite(&self, corefile: &str) {
+        std::fs::write(&self.conf, corefile).expect("a file");
+    }
+
+    /// Has it load its Corefile anew.
+    pub fn reload(&self) {
+        self.process.signal("USR1");
     }
 
     /// Asks `NAME TYPE` over UDP; `None` where nothing comes.

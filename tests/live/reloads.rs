@@ -1,0 +1,71 @@
+//! Reloads beside a real API server: what a stanza has of the cluster is kept, and nothing is asked for again (E06).
+
+use super::Test;
+use super::cluster::Access;
+use super::metrics::page;
+use super::patience::{SOON, eventually};
+use super::ports;
+use super::server::{Server, Software};
+use super::shared::CALM;
+
+pub fn tests() -> Vec<Test> {
+    vec![Test::new("reloads: no list and no watch more", || {
+        nothing_is_asked_for_again();
+        Ok(())
+    })]
+}
+
+/// A Corefile. `.` is reloaded with another TTL and answers for `name.example.`, by which it is known which one serves.
+fn corefile(access: &Access, port: u16, metrics: u16, round: usize, more: &str) -> String {
+    let api = access.kubeconfig.display();
+    format!(
+        ".:{port} {{\n    bind 127.0.0.1\n    errors\n    prometheus 127.0.0.1:{metrics}\n    ready 127.0.0.1:{metrics}\n    \
+         hosts {{\n        192.0.2.{round} name.example\n        fallthrough\n    }}\n    \
+         kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        kubeconfig {api}\n        ttl {}\n        {more}\n    \
+         }}\n    cache 30\n    forward . 127.0.0.1:9\n}}\n",
+        round % 2 + 5
+    )
+}
+
+fn nothing_is_asked_for_again() {
+    let cluster = CALM.lock();
+    let (port, metrics, access) = (ports::free(), ports::free(), cluster.access());
+    let text = |round, more| corefile(&access, port, metrics, round, more);
+    let mut server = Server::start(Software::Clusterdns, &text(1, ""), port, cluster.folder());
+    let at = ports::on_loopback(metrics);
+    // Of the metrics whose name this is.
+    let sum = |name: &str| -> f64 {
+        let page = page(at, "/metrics");
+        let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let requests = || sum("coredns_kubernetes_rest_client_requests_total");
+    let name = |round: usize| format!("NOERROR 192.0.2.{round}");
+    server.comes_to("name.example. A", &name(1));
+    server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
+    eventually("all is watched", SOON, || if requests() >= 3.0 { Ok(()) } else { Err(server.last_words()) });
+    let before = requests();
+    for round in 2..=30 {
+        server.rewrite(&text(round, "nonsense"));
+        let failed = sum("coredns_reload_failed_total");
+        server.reload();
+        eventually("the bad one is counted", SOON, || match sum("coredns_reload_failed_total") {
+            now if now == failed + 1.0 => Ok(()),
+            now => Err(format!("{now} have failed")),
+        });
+        server.rewrite(&text(round, ""));
+        server.reload();
+        server.comes_to("name.example. A", &name(round));
+        assert_eq!(server.ask("web.shop.svc.cluster.local. A").expect("an answer").brief(), "NOERROR 10.96.10.20");
+        assert_eq!(page(at, "/ready"), "OK", "after reload {round}");
+    }
+    assert_eq!(sum("coredns_reload_failed_total"), 29.0);
+    assert_eq!(requests(), before, "the API server was asked again: {}", server.last_words());
+    assert_eq!(sum("clusterdns_kubernetes_relists_total"), 0.0);
+    // That a reload can be seen by these numbers: who wants Pods asks for them.
+    server.rewrite(&text(31, "pods verified"));
+    server.reload();
+    server.comes_to("name.example. A", &name(31));
+    assert!(requests() > before);
+    assert!(server.is_running());
+}
