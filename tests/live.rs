@@ -29,6 +29,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/lines.rs"]
+mod lines;
 #[path = "live/marker.rs"]
 mod marker;
 #[path = "live/metrics.rs"]
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        outside::tests(),
+        [outside::tests(), lines::tests()].into_iter().flatten().collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

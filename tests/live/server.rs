@@ -22,9 +22,9 @@ pub enum Software {
 /// A running server; dropping it kills it.
 pub struct Server {
     process: Process,
-    conf: PathBuf,
     /// Where it listens, for both transports.
     pub at: SocketAddr,
+    conf: PathBuf,
 }
 
 impl Software {
@@ -51,11 +51,22 @@ impl Server {
 
     /// Starts it and waits for nothing.
     pub fn launch(software: Software, corefile: &str, port: u16, folder: PathBuf) -> Server {
+        Server::launch_with(software, corefile, port, folder, &[])
+    }
+
+    /// As [`Server::launch`], with more arguments.
+    pub fn launch_with(software: Software, corefile: &str, port: u16, folder: PathBuf, more: &[&str]) -> Server {
         let conf = folder.join("Corefile");
         std::fs::write(&conf, corefile).expect("a file");
-        let arguments = ["-conf".to_owned(), conf.display().to_string()];
+        let mut arguments = vec!["-conf".to_owned(), conf.display().to_string()];
+        arguments.extend(more.iter().map(|&word| word.to_owned()));
         let process = Process::start(software.program(), &arguments, folder.join("log"));
-        Server { process, conf, at: on_loopback(port) }
+        Server { process, at: on_loopback(port), conf }
+    }
+
+    /// Its Corefile.
+    pub fn conf(&self) -> &Path {
+        &self.conf
     }
 
     /// Writes another Corefile.
@@ -65,7 +76,12 @@ impl Server {
 
     /// Has it load its Corefile anew.
     pub fn reload(&self) {
-        self.process.signal("USR1");
+        self.signal("USR1");
+    }
+
+    /// Sends a signal, named as for kill(1).
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Asks `NAME TYPE` over UDP; `None` where nothing comes.

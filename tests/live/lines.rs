@@ -1,0 +1,289 @@
+//! Log lines beside CoreDNS's: the same Corefile, the same course of events, the same lines, in text and as JSON. What
+//! docs/differences.md tells of lines is taken out of both before they are compared.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use clusterdns::wire::Type;
+use libtest_mimic::Failed;
+use regex::Regex;
+use serde_json::Value;
+
+use super::Test;
+use super::ask::{Question, ask};
+use super::patience::{SOON, eventually};
+use super::server::{Server, Software};
+use super::{ports, shared};
+
+/// Nothing in it needs a cluster. Who is asked for `org` is nobody.
+const COREFILE: &str = ".:$PORT org:$PORT {
+    bind 127.0.0.1
+    errors
+    log
+    health 127.0.0.1:$HEALTH {
+        lameduck 100ms
+    }
+    any
+    chaos one
+    acl {
+        block type TXT
+        filter type MX
+        drop type NAPTR
+    }
+    cache 30
+    hosts {
+        192.0.2.7 inline.example
+        fallthrough inline.example org
+    }
+    forward org 127.0.0.1:$NOBODY {
+        max_fails 0
+        max_connect_attempts 1
+    }
+    reload 2s 0s
+}
+log.example:$PORT {
+    bind 127.0.0.1
+    metadata
+    errors
+    log other.example. \"{name}\"
+    log . \"{remote} {local} {type} {name} {class} {proto} {size} {rcode} {>rflags} {>opcode} {>do} {>bufsize} {/log/type}\" {
+        class success error
+    }
+    whoami
+}
+denials.example:$PORT {
+    bind 127.0.0.1
+    log . {combined} {
+        class denial
+    }
+    hosts {
+        192.0.2.8 denials.example
+    }
+}
+";
+
+/// An API server that is not there.
+const WITHOUT_API: &str = ".:$PORT {
+    bind 127.0.0.1
+    errors
+    ready 127.0.0.1:$HEALTH
+    kubernetes cluster.local {
+        endpoint http://127.0.0.1:$NOBODY
+        startup_timeout 2s
+    }
+}
+";
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("lines: as CoreDNS: text", || course("text")),
+        Test::new("lines: as CoreDNS: json", || course("json")),
+        Test::new("lines: as CoreDNS: without an API server", without_api),
+    ]
+}
+
+/// A server, its ports and its Corefile.
+struct Subject {
+    software: Software,
+    server: Server,
+    /// What its Corefile has for `$PORT`, `$HEALTH` and `$NOBODY`.
+    ports: [u16; 3],
+    text: String,
+}
+
+impl Subject {
+    fn start(software: Software, test: &str, corefile: &str, arguments: &[&str]) -> Subject {
+        let folder = shared::folder().join(format!("lines-{test}-{software:?}"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let ports = std::array::from_fn(|_| ports::free());
+        let mut text = corefile.to_owned();
+        for (name, port) in ["$PORT", "$HEALTH", "$NOBODY"].into_iter().zip(ports) {
+            text = text.replace(name, &port.to_string());
+        }
+        let server = Server::launch_with(software, &text, ports[0], folder, arguments);
+        Subject { software, server, ports, text }
+    }
+
+    /// Writes its Corefile anew, with this in the place of that.
+    fn change(&mut self, from: &str, to: &str) {
+        self.text = self.text.replace(from, to);
+        // Nobody may read half of it.
+        let (new, conf) = (self.server.conf().with_extension("new"), self.server.conf());
+        std::fs::write(&new, &self.text).expect("a file");
+        std::fs::rename(&new, conf).expect("a file");
+    }
+
+    /// Waits until it has written so many lines with this text.
+    fn writes(&self, count: usize, text: &str) {
+        eventually(&format!("{:?} writes '{text}'", self.software), SOON, || {
+            let log = self.server.log();
+            if log.lines().filter(|line| line.contains(text)).count() >= count { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// Its lines, without what is not to be compared.
+    fn lines(&self) -> Vec<String> {
+        let mut log = self.server.log().replace(&self.server.conf().display().to_string(), "Corefile");
+        for (port, name) in self.ports.into_iter().zip(["PORT", "HEALTH", "NOBODY"]) {
+            log = log.replace(&format!(":{port}"), &format!(":{name}"));
+        }
+        log.lines().filter_map(plain).collect()
+    }
+}
+
+/// A line as both should have it; nothing where it is only one's.
+fn plain(line: &str) -> Option<String> {
+    let mut fields = serde_json::from_str::<Value>(line).unwrap_or_default();
+    let Some(object) = fields.as_object_mut() else { return plain_text(line) };
+    // Which of all the same keys there are is compared, but not what differs each time.
+    for key in ["time", "client_port", "id", "duration_seconds", "response_size"] {
+        object.entry(key).and_modify(|value| *value = "_".into());
+    }
+    let text = object.get("msg")?.as_str()?.to_owned();
+    // 46: what is about the server itself has its level in the text, too.
+    let (level, text) = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((level, rest)) => (level.to_owned(), rest.to_owned()),
+        None => (object.get("level")?.as_str()?.to_owned(), text),
+    };
+    // Plain lines are one object, each with a line end behind.
+    let mut lines: Vec<String> = text.lines().filter_map(plain_text).collect();
+    // Zones, or the version and the platform.
+    lines.sort();
+    let text = lines.join(" / ");
+    if text.is_empty() {
+        return None;
+    }
+    object.insert("msg".to_owned(), text.into());
+    object.insert("level".to_owned(), level.into());
+    Some(fields.to_string())
+}
+
+fn plain_text(line: &str) -> Option<String> {
+    // 45: a reload that fails is one line here. What CoreDNS tells of Go and, now and then, of its HTTP servers. 33:
+    // warnings about a Corefile.
+    const NOT_COMPARED: &[&str] = &["Restart failed: ", "maxprocs: ", "Failed to stop ", "[WARNING] Corefile:"];
+    if NOT_COMPARED.iter().any(|text| line.contains(text)) {
+        return None;
+    }
+    static RULES: OnceLock<Vec<(Regex, &str)>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| {
+        let rules = [
+            (r"(127\.0\.0\.1):\d+ - \d+ ", "$1:_ - _ "),
+            // 40: {rsize}; and how long it took.
+            (r#"("[^"]*" \S+ \S+) \d+ [\d.]+s"#, "$1 _ _"),
+            // 42: the version.
+            ("^.*CoreDNS-1.15.0.*$", "VERSION"),
+            ("^linux/.*$", "PLATFORM"),
+            (r"SHA512 = [0-9a-f]{128}\s*$", "SHA512 = _"),
+            // 44: what happened at another server.
+            (r"read udp 127\.0\.0\.1:\d+->(\S+): read: ", "$1: "),
+            // 45: a place has its column here.
+            (r"Corefile:(\d+)(:\d+)? - ", "Corefile:$1 - "),
+            ("(starting with listener file descriptors|SIGUSR1: reload failed): ", "SIGUSR1: "),
+            ("SIGUSR1: SIGUSR1: ", "SIGUSR1: "),
+            ("reload failed: SIGUSR1: ", "reload failed: "),
+        ];
+        rules.into_iter().map(|(rule, to)| (Regex::new(rule).expect("a regular expression"), to)).collect()
+    });
+    let mut line = line.to_owned();
+    for (rule, to) in rules {
+        line = rule.replace(&line, *to).into_owned();
+    }
+    Some(line)
+}
+
+/// What both are asked.
+fn questions() -> Vec<Question> {
+    let mut questions = Vec::new();
+    for (name, rtype) in [
+        ("inline.example.", Type::A),
+        ("INLINE.Example.", Type::AAAA),
+        ("inline.example.", Type::MX),
+        ("inline.example.", Type::TXT),
+        ("inline.example.", Type::ANY),
+        ("inline.example.", Type(4711)),
+        ("refused.org.", Type::A),
+        ("refused.org.", Type::A),
+        ("nothing.test.", Type::A),
+        (".", Type::NS),
+        (r#"a\032b\"\\\.\228\010.c."#, Type::A),
+        ("a.log.example.", Type::A),
+        ("A.Log.Example.", Type::AXFR),
+        ("denials.example.", Type::A),
+        ("denials.example.", Type::AAAA),
+        ("no.denials.example.", Type::A),
+    ] {
+        for (tcp, edns) in [(false, None), (false, Some(1_232)), (true, Some(400))] {
+            questions.push(Question { tcp, edns, ..Question::new(name, rtype) });
+        }
+    }
+    // Nothing is said to it.
+    questions.push(Question::new("inline.example.", Type::NAPTR));
+    questions
+}
+
+/// Start, queries, reloads that succeed and fail, end.
+fn course(format: &'static str) -> Result<(), Failed> {
+    let flag = format!("-log-format={format}");
+    let all = [Software::Clusterdns, Software::CoreDns].map(|software| {
+        let mut subject = Subject::start(software, format, COREFILE, &[&flag]);
+        subject.writes(1, "linux/");
+        for question in questions() {
+            let answer = ask(subject.server.at, &question);
+            assert_eq!(answer.is_none(), question.rtype == Type::NAPTR, "{question}");
+        }
+        subject.writes(1, "NAPTR");
+        subject.change("chaos one", "chaos two");
+        subject.writes(1, "Reloading complete");
+        subject.change("chaos two", "nonsense");
+        subject.writes(1, "Corefile changed but reload failed");
+        subject.server.signal("USR1");
+        subject.writes(2, "SIGUSR1: ");
+        subject.server.signal("TERM");
+        eventually("it ends", SOON, || if subject.server.is_running() { Err("it runs".to_owned()) } else { Ok(()) });
+        subject.lines()
+    });
+    compare(&all)
+}
+
+/// What scripts wait for while there is no API server.
+fn without_api() -> Result<(), Failed> {
+    for software in [Software::Clusterdns, Software::CoreDns] {
+        let subject = Subject::start(software, "api", WITHOUT_API, &[]);
+        subject.writes(1, "[INFO] plugin/kubernetes: waiting for Kubernetes API before starting server");
+        subject.writes(1, "[WARNING] plugin/kubernetes: starting server with unsynced Kubernetes API");
+        subject.writes(1, "linux/");
+        eventually("it says what is not ready", SOON, || {
+            let text = super::metrics::page(ports::on_loopback(subject.ports[1]), "/ready");
+            if text.starts_with("kubernetes") { Ok(()) } else { Err(text) }
+        });
+        subject.writes(1, "[INFO] plugin/ready: Plugins not ready: \"kubernetes\"");
+    }
+    Ok(())
+}
+
+/// Tells of the lines that only one of them has, or has elsewhere.
+fn compare(all: &[Vec<String>; 2]) -> Result<(), Failed> {
+    let [ours, theirs] = all.each_ref().map(|lines| {
+        let mut lines = lines.clone();
+        let first = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or(0);
+        let (zones, queries) = (first("SHA512"), first("PLATFORM") + 1..first("Reloading"));
+        // Which of two zones comes first is nobody's concern; CoreDNS writes of a query when the next is there already.
+        lines[..zones].sort();
+        lines[queries].sort();
+        lines
+    });
+    assert!(theirs.len() > questions().len(), "CoreDNS has written {} lines", theirs.len());
+    let mut wrong = String::new();
+    for at in 0..ours.len().max(theirs.len()) {
+        let (here, there) = (ours.get(at), theirs.get(at));
+        if here != there {
+            let _ = writeln!(wrong, "here    {}\nCoreDNS {}", show(here), show(there));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
+}
+
+fn show(line: Option<&String>) -> &str {
+    line.map_or("-", String::as_str)
+}
