@@ -91,7 +91,7 @@ fn endpoints_before_their_service_are_kept() {
     assert_eq!(bench.look("10-0-0-1.db.a.svc", &View::default()), "missing: no ready endpoint has this name");
 }
 
-/// B10; benches/index.rs and benches/cluster.py measure what it takes.
+/// B10, I07; benches/index.rs and benches/cluster.py measure what it takes.
 #[test]
 fn a_relist_sweeps_what_it_did_not_name_and_nothing_before_its_end() {
     let mut bench = bench();

@@ -464,7 +464,7 @@ async fn one_bad_object_is_counted_and_the_others_are_there() {
     }
 }
 
-// B09
+// B09, I11
 #[tokio::test]
 async fn a_kind_that_is_forbidden_holds_up_no_other() {
     let forbidden = Arc::new(AtomicUsize::new(1));
@@ -552,7 +552,7 @@ async fn garbage_is_a_trouble_like_any_other() {
     }
 }
 
-// K12
+// K12, I09
 #[tokio::test]
 async fn what_is_asked_is_what_is_wanted() {
     let selection = Selection {
