@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use running::upstream::{Upstream, query};
 use running::{PATIENCE, Running, file, folder, get};
 
 /// A port that is free for both transports.
@@ -175,6 +176,46 @@ fn sockets_come_and_go() {
         eventually("it is closed", || UdpSocket::bind(at).is_ok() && TcpListener::bind(at).is_ok());
         assert_eq!(subject.server.ask("db.data.svc.cluster.local.").0, 0);
     }
+}
+
+/// A block that is taken out answers what has come, also what waits for another server, and its port is there for another
+/// at once.
+#[test]
+fn a_block_that_goes_answers_what_waits_for_another_server() {
+    const QUERIES: u16 = 50;
+    let (subject, upstream, other) = (Subject::start("goes", &name("10.0.0.1")), Upstream::start(), free_port());
+    let block = |directive: &str| format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    {directive}\n");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.connect(("127.0.0.1", other)).expect("an address");
+    subject.write(&format!("{}{}", name("10.0.0.2"), block(&format!("forward . {}", upstream.at()))));
+    subject.reload();
+    eventually("the block is there", || subject.has("10.0.0.2"));
+    for id in 0..QUERIES {
+        client.send(&query(id, &format!("slow-{id}.other.example."))).expect("sent");
+    }
+    eventually("they are on their way", || upstream.holds() == usize::from(QUERIES));
+    subject.write(&name("10.0.0.3"));
+    subject.reload();
+    eventually("it is gone", || subject.has("10.0.0.3"));
+    // The port is wanted while answers are still owed by it.
+    subject.write(&format!("{}{}", name("10.0.0.4"), block("whoami")));
+    subject.reload();
+    eventually("the reload has begun", || subject.server.log().matches("SIGUSR1: Reloading").count() == 3);
+    upstream.let_go();
+    let mut ids: Vec<u16> = (0..QUERIES)
+        .map(|_| {
+            let mut answer = [0; 512];
+            client.recv(&mut answer).expect("an answer");
+            assert_eq!(answer[3] & 15, 0, "no failure");
+            u16::from_be_bytes([answer[0], answer[1]])
+        })
+        .collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..QUERIES));
+    eventually("the port is taken up", || subject.has("10.0.0.4"));
+    assert!(is_served(SocketAddr::from(([127, 0, 0, 1], other))));
+    assert_eq!(subject.metric("coredns_reload_failed_total"), 0.0);
 }
 
 /// Whether anything answers there.

@@ -192,7 +192,7 @@ impl Serving {
     /// Where a socket is bound, with its real port.
     pub fn bound(&self, place: Place) -> Option<std::net::SocketAddr> {
         let open = self.sockets.iter().find(|open| open.place == place)?;
-        self.server.as_ref()?.local_addresses().get(open.listener).copied()
+        self.server.as_ref()?.local_address(open.listener)
     }
 
     /// Closes what no listener wants, once what has come is answered.

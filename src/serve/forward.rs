@@ -131,6 +131,11 @@ impl Forwarding {
         self.table.is_empty() && self.outlets.is_empty() && self.mailbox.waiting.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether a client of this socket waits.
+    pub(super) fn waits_for(&self, number: usize) -> bool {
+        self.table.waiters().any(|waiting| matches!(waiting, Waiting::Client(client) if client.listener == number))
+    }
+
     //--- In: clients and jobs
 
     /// Takes a client's query that waits for another server.

@@ -30,11 +30,13 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -325,8 +327,10 @@ enum Phase {
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
     options: Options,
-    /// Each listener that there has been, by number.
-    listeners: Vec<Listening>,
+    /// Listeners by number, those included that have been closed and are not at their end.
+    listeners: BTreeMap<usize, Listening>,
+    /// The next listener's number.
+    next: usize,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
@@ -344,10 +348,22 @@ const ROOM: usize = 64 << 20;
 struct Listening {
     /// With its real port.
     address: SocketAddr,
-    /// One for each worker; none once it is closed.
-    sockets: Vec<Arc<UdpSocket>>,
+    /// One for each worker, as long as they are there.
+    sockets: Vec<Weak<UdpSocket>>,
+    /// It is served no more.
+    closed: bool,
     /// How far its TCP side is.
     phase: watch::Sender<Phase>,
+}
+
+/// How long a listener that was closed may be in the way of another at its port: as long as other servers are waited for.
+const MOST_CLOSING: Duration = Duration::from_secs(7);
+
+impl Listening {
+    /// Whether it was closed and nothing is left of it: no socket, nobody who accepts connections, and none of those.
+    fn is_over(&self) -> bool {
+        self.closed && self.phase.receiver_count() == 0 && self.sockets.iter().all(|socket| socket.strong_count() == 0)
+    }
 }
 
 /// The sockets of a listener, and what is served there.
@@ -381,8 +397,9 @@ impl Server {
         });
         let room = Room::new(ROOM, None);
         let tcp = Arc::new(tcp::Tcp::new(options.tcp, shared.clone(), room.clone()));
-        let (listeners, counters, others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut server = Server { options, listeners, shared, workers: Vec::new(), counters, tcp, others, room };
+        let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut server =
+            Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
         let prepared = server.prepare(&specs, workers)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
@@ -401,17 +418,18 @@ impl Server {
 
     /// Binds more listeners and serves them, all or none; gives the number of the first.
     pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
+        self.listeners.retain(|_, listening| !listening.is_over());
         let prepared = self.prepare(specs, self.workers.len())?;
-        let first = self.listeners.len();
+        let first = self.next;
         self.listen(prepared);
         Ok(first)
     }
 
     /// Closes a listener, once what has come is answered. Its number is not given again.
     pub fn close(&mut self, listener: usize) {
-        let Some(listening) = self.listeners.get_mut(listener) else { return };
+        let Some(listening) = self.listeners.get_mut(&listener) else { return };
         listening.phase.send_replace(Phase::Ending);
-        if !std::mem::take(&mut listening.sockets).is_empty() {
+        if !std::mem::replace(&mut listening.closed, true) && !listening.sockets.is_empty() {
             self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
         }
     }
@@ -432,7 +450,7 @@ impl Server {
                 (_, udp) => usize::from(udp),
             };
             let wish = Wish { address: spec.address, workers, tcp, receive_buffer: *receive_buffer, shared };
-            let bound = bind::bind(&wish)?;
+            let bound = self.bind(&wish)?;
             let address = bound.address;
             let mut prepare =
                 Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
@@ -457,10 +475,33 @@ impl Server {
         Ok(prepared)
     }
 
+    /// Binds one listener. Where another of this server has just been closed at that port, its end is waited for: it may
+    /// owe answers of other servers.
+    fn bind(&self, wish: &Wish) -> Result<bind::Bound, ServeError> {
+        let deadline = Instant::now() + MOST_CLOSING;
+        loop {
+            let is_closing = |listening: &Listening| {
+                listening.closed && listening.address.port() == wish.address.port() && !listening.is_over()
+            };
+            // Looked at before: what ends in between may be in the way of the attempt.
+            let may_end = self.listeners.values().any(is_closing);
+            match bind::bind(wish) {
+                Err(ServeError::Listen { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse && may_end && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                bound => return bound,
+            }
+        }
+    }
+
     /// Gives sockets to those who serve them.
     fn listen(&mut self, prepared: Vec<Prepared>) {
         for Prepared { address, udp, tcp, quic, service } in prepared {
-            let number = self.listeners.len();
+            let number = self.next;
+            self.next += 1;
+            let sockets = udp.iter().map(Arc::downgrade).collect();
             for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
                 let (socket, service) = (socket.clone(), service.clone());
                 mailbox.send(Job::Open(number, udp::Listener { socket, address, service }));
@@ -475,7 +516,7 @@ impl Server {
                 let serving = quic::serve(endpoint, address, service, connections, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
-            self.listeners.push(Listening { address, sockets: udp, phase });
+            self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
         }
     }
 
@@ -491,9 +532,15 @@ impl Server {
         connections
     }
 
-    /// Where it listens, or has listened, with real ports, in the order of the listeners.
+    /// Where it listens, with real ports, in the order of the listeners.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listening| listening.address).collect()
+        let open = self.listeners.values().filter(|listening| !listening.closed);
+        open.map(|listening| listening.address).collect()
+    }
+
+    /// Where a listener is, with its real port.
+    pub fn local_address(&self, listener: usize) -> Option<SocketAddr> {
+        self.listeners.get(&listener).map(|listening| listening.address)
     }
 
     /// What has been counted so far.
@@ -554,7 +601,7 @@ impl Server {
 
     /// Tells TCP how far the end is.
     fn enter(&self, phase: Phase) {
-        for listening in &self.listeners {
+        for listening in self.listeners.values() {
             listening.phase.send_replace(phase);
         }
     }

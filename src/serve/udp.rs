@@ -34,6 +34,9 @@ const REST: Duration = Duration::from_millis(10);
 const LAST_BATCHES: usize = 1_024;
 /// RFC 863; nobody sends from it.
 const DISCARD: u16 = 9;
+/// How long a socket that is served no more stays at least, so that a query that another worker hands over finds it, and how
+/// often it is looked whether it has any left.
+const CLOSING: Duration = Duration::from_millis(20);
 /// How often a late answer that finds the socket full is tried again, a millisecond apart.
 const LATE_TRIES: usize = 5;
 
@@ -51,6 +54,10 @@ pub(super) struct Listener {
 pub(super) struct UdpWorker {
     /// By number; those that were closed are gone.
     listeners: Vec<Option<Listener>>,
+    /// Those that are served no more, whose clients may wait for other servers.
+    closing: Vec<usize>,
+    /// When it is looked whether they do.
+    look: Instant,
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     epoll: Epoll,
@@ -68,10 +75,11 @@ static LOGGED: Seldom = Seldom::new();
 impl UdpWorker {
     /// A worker without sockets; they come by mail.
     pub(super) fn new(shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding) -> io::Result<UdpWorker> {
-        let (epoll, listeners) = (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, Vec::new());
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(forwarding.mailbox.event(), EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
         let (batch, inbox, state) = (Batch::new(), None, State::default());
-        Ok(UdpWorker { listeners, shared, counters, epoll, batch, inbox, forwarding, state })
+        let (listeners, closing, look) = (Vec::new(), Vec::new(), Instant::now());
+        Ok(UdpWorker { listeners, closing, look, shared, counters, epoll, batch, inbox, forwarding, state })
     }
 
     /// Serves until the server stops, then answers what has already come, and what it waits for until the end.
@@ -131,17 +139,37 @@ impl UdpWorker {
             }
             Job::Close(number) => {
                 self.drain(number);
-                if let Some(listener) = self.listeners.get_mut(number) {
-                    *listener = None;
-                }
+                self.closing.push(number);
+                self.look = Instant::now() + CLOSING;
             }
             _ => {}
         }
     }
 
+    /// Lets go of sockets that are served no more, once nobody waits for an answer by them. Other servers take no longer
+    /// than their clients wait.
+    fn let_go(&mut self) {
+        let UdpWorker { listeners, closing, forwarding, look, .. } = self;
+        if closing.is_empty() || Instant::now() < *look {
+            return;
+        }
+        *look = Instant::now() + CLOSING;
+        closing.retain(|&number| {
+            let is_waited_for = forwarding.waits_for(number);
+            if !is_waited_for && let Some(listener) = listeners.get_mut(number) {
+                *listener = None;
+            }
+            is_waited_for
+        });
+    }
+
     /// Waits until there is something, and does it.
     fn serve_ready(&mut self, events: &mut [EpollEvent]) {
-        let wait = self.forwarding.wait(Instant::now());
+        self.let_go();
+        let mut wait = self.forwarding.wait(Instant::now());
+        if !self.closing.is_empty() {
+            wait = Some(wait.map_or(CLOSING, |wait| wait.min(CLOSING)));
+        }
         // Rounded up: what is due within the millisecond is not asked for again and again.
         let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
             EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)

@@ -126,6 +126,12 @@ impl<W: Waiter> Table<W> {
         self.len() == 0
     }
 
+    /// Everybody who waits. It looks at each slot.
+    pub fn waiters(&self) -> impl Iterator<Item = &W> {
+        let slots = self.slots.iter().flatten();
+        slots.flat_map(|slot| std::iter::once(&slot.first).chain(slot.others.iter().map(|(waiter, _)| waiter)))
+    }
+
     /// The query that began first, and how long ago.
     pub fn oldest(&self, now: Instant) -> Option<(u32, Duration)> {
         let slot = self.slots.get(self.oldest as usize)?.as_ref()?;

@@ -3,6 +3,8 @@
 // Each test uses its part of this module.
 #![allow(dead_code)]
 
+pub mod upstream;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
