@@ -47,7 +47,8 @@ fn corefiles_of_kubeadm_kube_up_k3s_kops_helm_and_eks_run_whole() {
             let line = format!("coredns_plugin_enabled{{name=\"{plugin}\",");
             assert!(text.contains(&line), "{name}: {plugin}\n{text}");
         }
-        server.signal("-INT");
+        // Without the time of lameduck.
+        server.signal("-QUIT");
         assert_eq!(server.wait(), Some(0), "{name}");
     }
 }
