@@ -1,5 +1,5 @@
-//! The Corefiles that distributions write, `tests/corefile/good`: those of kubeadm, kube-up, k3s, kops, Helm and EKS run
-//! whole; of those of others it is told which directives are missing. Only ports are other ones than in a cluster, since a
+//! The Corefiles that distributions write, `tests/corefile/good`: those of kubeadm, kube-up, k3s, kops, Helm, EKS, OpenShift and
+//! NodeLocal DNSCache run whole; of those of others it is told which directives are missing. Only ports are other ones than in a cluster, since a
 //! test may not have them, and the cluster is that of `deploy/sample`.
 
 mod running;
@@ -12,9 +12,7 @@ use running::{Running, file, folder, get, run, told};
 fn moved(name: &str) -> (String, [u16; 3]) {
     let path = format!("{}/tests/corefile/good/{name}.corefile", env!("CARGO_MANIFEST_DIR"));
     let mut text = std::fs::read_to_string(path).expect("a Corefile");
-    let pages: [u16; 3] = std::array::from_fn(|_| {
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port").port()
-    });
+    let pages = ports();
     for (of, to) in [
         (".:53 {", ".:0 {".to_owned()),
         ("    health", format!("    health 127.0.0.1:{}", pages[0])),
@@ -27,6 +25,12 @@ fn moved(name: &str) -> (String, [u16; 3]) {
         text = text.replace(of, &to);
     }
     (text, pages)
+}
+
+/// Ports that are free.
+fn ports<const COUNT: usize>() -> [u16; COUNT] {
+    let sockets = [(); COUNT].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a socket"));
+    sockets.map(|socket| socket.local_addr().expect("an address").port())
 }
 
 #[test]
@@ -53,6 +57,54 @@ fn corefiles_of_kubeadm_kube_up_k3s_kops_helm_and_eks_run_whole() {
     }
 }
 
+/// Several blocks, on ports or addresses of their own.
+#[test]
+fn corefiles_of_openshift_and_nodelocal_run_whole() {
+    let folder = folder("defaults");
+    let resolvers = file(&folder, "resolv.conf", "nameserver 192.0.2.53\n");
+    for name in ["openshift", "nodelocal"] {
+        let text = std::fs::read_to_string(format!("tests/corefile/good/{name}.corefile")).expect("a Corefile");
+        let [dns, health, ready, metrics] = ports();
+        let mut text = text.replace("/etc/resolv.conf", &resolvers);
+        for (of, to) in [
+            (":5353 {", format!(":{dns} {{")),
+            (":53 {", format!(":{dns} {{")),
+            ("bind 169.254.20.10 10.96.0.10", "bind 127.0.0.1 127.0.0.2".to_owned()),
+            ("    health {", format!("    health 127.0.0.1:{health} {{")),
+            ("health 169.254.20.10:8080", format!("health 127.0.0.1:{health}")),
+            ("    ready", format!("    ready 127.0.0.1:{ready}")),
+            ("127.0.0.1:9153", format!("127.0.0.1:{metrics}")),
+            ("prometheus :9253", format!("prometheus 127.0.0.1:{metrics}")),
+        ] {
+            text = text.replace(of, &to);
+        }
+        let mut server = Running::start(&["-conf", &file(&folder, name, &text), "-manifests", "deploy/sample"]);
+        let page = |port: u16, path| get(SocketAddr::from(([127, 0, 0, 1], port)), path);
+        assert_eq!(page(health, "/health").0, 200, "{name}");
+        if name == "openshift" {
+            assert_eq!(server.ask("db.data.svc.cluster.local.").0, 0);
+            assert_eq!(page(ready, "/ready").0, 200);
+        }
+        let text = page(metrics, "/metrics").1;
+        let zones = if name == "openshift" {
+            &["corp.example.com.", "."][..]
+        } else {
+            &["cluster.local.", "in-addr.arpa.", "."]
+        };
+        for zone in zones {
+            for plugin in ["errors", "forward", "cache"] {
+                let line = |line: &&str| {
+                    line.contains(&format!("name=\"{plugin}\"")) && line.contains(&format!("zone=\"{zone}\""))
+                };
+                assert!(text.lines().find(line).is_some(), "{name}: {plugin} of {zone}\n{text}");
+            }
+        }
+        // Without the time of lameduck.
+        server.signal("-QUIT");
+        assert_eq!(server.wait(), Some(0), "{name}");
+    }
+}
+
 #[test]
 fn of_other_corefiles_it_is_told_what_is_missing() {
     for (name, missing) in [
@@ -63,6 +115,12 @@ fn of_other_corefiles_it_is_told_what_is_missing() {
     ] {
         let conf = format!("tests/corefile/good/{name}.corefile");
         let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+        if !missing.is_empty() {
+            // The start says the same, and opens nothing.
+            let (status, _, errors) = told(&run(&["-conf", &conf]));
+            assert_eq!(status, Some(1), "{name}");
+            missing.iter().for_each(|missing| assert!(errors.contains(&format!("{conf}:{missing}")), "{errors}"));
+        }
         assert_eq!(status, Some(i32::from(!missing.is_empty())), "{text}");
         let errors: Vec<&str> = text.lines().filter(|line| line.contains(" - Error")).collect();
         assert_eq!(errors.len(), missing.len(), "{text}");
