@@ -25,7 +25,7 @@ use super::mmsg::MAX_QUESTION;
 use super::stream::Stream;
 use super::tcp::{Seat, TcpLimits};
 use super::waiting::{self, Place};
-use super::{Phase, Service, Settings, Shared};
+use super::{FAREWELL, Phase, Service, Settings, Shared};
 use crate::chain::{Answer, Client, Pending, State, Transport};
 use crate::wire::{MAX_MESSAGE, header};
 
@@ -42,10 +42,6 @@ const TURN_OUTPUT: usize = 64 * 1024;
 /// How long the client's end is waited for once this side has ended. Closing with octets unread makes TCP reset the
 /// connection, and a reset can overtake answers.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How long a client's next query is waited for at the end. The farewell goes with its answer, when the client is least
-/// likely to be sending: what crosses a farewell is lost (E01). Tests run on machines that are busy.
-const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
 
 thread_local! {
     /// The buffers of a thread; no connection holds them while it waits.

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::mmsg::MAX_QUESTION;
 use super::once::{self, Held, Room};
 use super::tcp::Seat;
-use super::{Phase, Service, doh};
+use super::{FAREWELL, Phase, Service, doh};
 use crate::chain::Client;
 
 /// The octets of a request's head.
@@ -33,8 +33,6 @@ const CHUNK: usize = 4 * 1024;
 const ROOM: usize = 1 << 20;
 /// What of requests is taken before it has been looked at, for a connection, in octets.
 const WINDOW: u32 = 128 * 1024;
-/// How long a client is given to take its leave when the server ends.
-const FAREWELL: Duration = Duration::from_millis(250);
 /// How long a client may have requests open without any progress, at least.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,13 +43,9 @@ pub(super) async fn serve(
     let Some(credentials) = service.credentials() else {
         return serve_on(socket, client, service, seat, phase).await;
     };
-    let read = service.settings().timeouts.read;
-    let accepted = tokio::time::timeout(read, TlsAcceptor::from(credentials.now()).accept(socket)).await;
-    match accepted {
-        Ok(Ok(stream)) => serve_on(stream, client, service, seat, phase).await,
-        // Whoever does not get through the handshake has been told why by it.
-        Ok(Err(_)) => {}
-        Err(_) => seat.tcp.shared.counters.connections_timed_out.add(1),
+    let (accepting, time) = (TlsAcceptor::from(credentials.now()).accept(socket), service.settings().timeouts.read);
+    if let Some(stream) = seat.handshake(accepting, time, &phase).await {
+        serve_on(stream, client, service, seat, phase).await;
     }
 }
 

@@ -36,8 +36,8 @@ pub(super) async fn serve(host: Arc<Host>, quic: quinn::Connection, seat: Seat, 
     let mut builder = h3::server::builder();
     builder.max_field_section_size(HEAD);
     let time = host.service.settings().timeouts.read;
-    let built = timeout(time, builder.build(h3_quinn::Connection::new(quic.clone()))).await;
-    let Ok(Ok(mut connection)) = built else { return };
+    let building = builder.build(h3_quinn::Connection::new(quic.clone()));
+    let Some(mut connection) = seat.handshake(building, time, &phase).await else { return };
     let connection: &mut Connection<h3_quinn::Connection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
     // Whatever the phase is now is news.

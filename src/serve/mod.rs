@@ -324,6 +324,11 @@ enum Phase {
     Ended,
 }
 
+/// How long a client is given to take its leave when the server ends, and its next query is waited for: the farewell
+/// goes with its answer, when the client is least likely to be sending. What crosses a farewell is lost (E01). Tests run
+/// on machines that are busy.
+const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
     options: Options,

@@ -147,11 +147,7 @@ impl Host {
 
     async fn connection(self: Arc<Self>, connecting: quinn::Connecting, seat: Seat, phase: watch::Receiver<Phase>) {
         let time = self.service.settings().timeouts.read;
-        let connection = match timeout(time, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => return,
-            Err(_) => return self.tcp.shared.counters.connections_timed_out.add(1),
-        };
+        let Some(connection) = seat.handshake(connecting, time, &phase).await else { return };
         match self.transport {
             Transport::Https3 => https3::serve(self, connection, seat, phase).await,
             _ => self.streams(connection, seat, phase).await,

@@ -16,12 +16,12 @@ use super::connection::Connection;
 use super::once::Room;
 use super::stream::Stream;
 use super::waiting::Seldom;
-use super::{Kind, Phase, Service, Shared, https};
+use super::{FAREWELL, Kind, Phase, Service, Shared, https};
 use crate::chain::{Client, Transport};
 
 /// Bounds on TCP connections. A connection past a bound takes the place of the oldest one, of its own address if it can,
-/// that we owe no answer: clients that are silent, or that do not read, do not keep others out. Where every connection is at work, the new one is
-/// closed at once.
+/// that we owe no answer: clients that are silent, or that do not read, do not keep others out. Where every connection is
+/// at work, the new one is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpLimits {
     /// Connections in all. 10,000: some 20 MB when all of them idle.
@@ -246,6 +246,27 @@ impl Seat {
         open.by_address.entry(address).or_default().push_back(ticket.clone());
         open.all += 1;
         Some(Seat { tcp: tcp.clone(), ticket, address })
+    }
+
+    /// Waits for a client's handshake, for as long as it may take and has its place; when the server ends, no longer
+    /// than for a farewell. Nothing comes of one that fails: whoever does not get through has been told why by it.
+    pub(super) async fn handshake<T, E>(
+        &self, handshake: impl Future<Output = Result<T, E>>, time: Duration, phase: &watch::Receiver<Phase>,
+    ) -> Option<T> {
+        let mut phase = phase.clone();
+        let end = async {
+            let _ = phase.wait_for(|&phase| phase > Phase::Serving).await;
+            let _ = tokio::time::timeout(FAREWELL, phase.wait_for(|&phase| phase == Phase::Ended)).await;
+        };
+        tokio::select! {
+            done = handshake => done.ok(),
+            () = self.ticket.evicted.notified() => None,
+            () = end => None,
+            () = tokio::time::sleep(time) => {
+                self.tcp.shared.counters.connections_timed_out.add(1);
+                None
+            }
+        }
     }
 }
 
