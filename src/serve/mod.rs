@@ -235,9 +235,12 @@ pub enum Spread {
 pub struct Options {
     /// Where TCP and late answers run. It needs its I/O and time drivers.
     pub runtime: Handle,
-    /// How many UDP workers; by default as many as there are cores to run on.
+    /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
     pub workers: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
+    /// How many UDP sockets each listener has, at least one for each worker, which is the default. A worker serves
+    /// several when there are more.
+    pub sockets: Option<NonZeroUsize>,
     pub spread: Spread,
     /// Set to what carries queries to other servers for those who are no UDP clients.
     pub carriers: Carriers,
@@ -262,6 +265,7 @@ impl Options {
             runtime,
             workers: None,
             spread: Spread::Flow,
+            sockets: None,
             carriers: Carriers::default(),
             forwarded: 8_192,
             waiting: 4_096,
@@ -273,6 +277,23 @@ impl Options {
 }
 
 /// What workers and connections have in common.
+impl Options {
+    /// How many workers to start.
+    fn workers(&self) -> usize {
+        let workers = self.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        match (self.workers, self.sockets) {
+            (None, Some(sockets)) => workers.min(sockets.get()),
+            _ => workers,
+        }
+    }
+
+    /// How many UDP sockets each listener has. Every worker has one of each listener, so that it can answer the queries
+    /// that other workers hand over.
+    fn sockets(&self) -> usize {
+        self.workers().max(self.sockets.map_or(0, NonZeroUsize::get))
+    }
+}
+
 struct Shared {
     /// Where late answers run.
     runtime: Handle,
@@ -345,7 +366,7 @@ const ROOM: usize = 64 << 20;
 struct Listening {
     /// With its real port.
     address: SocketAddr,
-    /// One for each worker, as long as they are there.
+    /// At least one for each worker, as long as they are open.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is served no more.
     closed: bool,
@@ -375,10 +396,7 @@ struct Prepared {
 impl Server {
     /// Binds every listener and starts to serve; all or nothing.
     pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
-        let workers = match specs.is_empty() {
-            true => 0,
-            false => options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
-        };
+        let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
         options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
@@ -397,7 +415,7 @@ impl Server {
         let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut server =
             Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
-        let prepared = server.prepare(&specs, workers)?;
+        let prepared = server.prepare(&specs)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
             let counters = Arc::new(Counters::default());
@@ -416,7 +434,7 @@ impl Server {
     /// Binds more listeners and serves them, all or none; gives the number of the first.
     pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
         self.listeners.retain(|_, listening| !listening.is_over());
-        let prepared = self.prepare(specs, self.workers.len())?;
+        let prepared = self.prepare(specs)?;
         let first = self.next;
         self.listen(prepared);
         Ok(first)
@@ -432,7 +450,7 @@ impl Server {
     }
 
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec], workers: usize) -> Result<Vec<Prepared>, ServeError> {
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
         let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
         // Sockets of tokio and quinn are made within a runtime.
         let _inside = runtime.enter();
@@ -442,11 +460,11 @@ impl Server {
             let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec, other));
             let kind = spec.service.kind;
             let (udp, tcp) = kind.takes();
-            let workers = match (kind, udp) {
-                (Kind::Dns, _) => workers,
+            let sockets = match (kind, udp) {
+                (Kind::Dns, _) => self.options.sockets(),
                 (_, udp) => usize::from(udp),
             };
-            let wish = Wish { address: spec.address, workers, tcp, receive_buffer: *receive_buffer, shared };
+            let wish = Wish { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
             let bound = self.bind(&wish)?;
             let address = bound.address;
             let mut prepare =

@@ -101,6 +101,31 @@ fn late_answers_are_bounded() {
     assert_eq!((counts.later, counts.overloads, counts.answered), (3, 7, 17));
 }
 
+/// More sockets than workers, as *multisocket* has them.
+#[test]
+fn a_worker_serves_several_sockets() {
+    for spread in [Spread::Flow, Spread::Random] {
+        let mut rig = start(&["127.0.0.1:0", "127.0.0.2:0"], Settings::default(), |options| {
+            (options.sockets, options.spread) = (NonZeroUsize::new(7), spread);
+        });
+        let clients: Vec<_> = (0..100).map(|_| udp_client("127.0.0.1")).collect();
+        let addresses = rig.server().local_addresses();
+        let ask = |id| {
+            for (index, client) in clients.iter().enumerate() {
+                let name = if index % 10 == 9 { "later." } else { "a." };
+                send(client, &query(id, name), addresses[index % 2]);
+            }
+        };
+        ask(1);
+        rig.gate.add_permits(20);
+        clients.iter().for_each(|client| assert_eq!(read(&receive(client).0), (1, Rcode::NOERROR, 1)));
+        // What has come to any of them is answered when the server stops.
+        ask(2);
+        rig.stop(PATIENCE);
+        clients.iter().for_each(|client| assert_eq!(read(&receive(client).0), (2, Rcode::NOERROR, 1)));
+    }
+}
+
 #[test]
 fn a_panic_is_a_servfail_and_no_more() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());

@@ -26,6 +26,9 @@ use crate::wire::header;
 
 /// Marks events of the mailbox.
 const MAILBOX: u64 = u64::MAX;
+/// In the event of a client socket the listener's number stands below [`UPSTREAM`], which is not set, and which of its
+/// sockets it is above.
+const SOCKET_SHIFT: u32 = UPSTREAM.trailing_zeros() + 1;
 /// How many events are taken at once.
 const EVENTS: usize = 64;
 /// How long a worker rests after a read that failed for a reason that may last.
@@ -40,17 +43,19 @@ const CLOSING: Duration = Duration::from_millis(20);
 /// How often a late answer that finds the socket full is tried again, a millisecond apart.
 const LATE_TRIES: usize = 5;
 
-/// One UDP socket of a worker and what is served there.
+/// The UDP sockets of a listener that a worker owns, and what is served there.
 pub(in crate::serve) struct Listener {
-    /// The socket. Late answers hold on to it.
+    /// The socket. Late answers leave by it, and keep it open until then.
     pub(in crate::serve) socket: Arc<UdpSocket>,
+    /// More sockets of the same port, where there are more sockets than workers (*multisocket*).
+    pub(in crate::serve) more: Vec<Arc<UdpSocket>>,
     /// Where it is bound.
     pub(in crate::serve) address: SocketAddr,
     /// Who answers.
     pub(in crate::serve) service: Arc<Service>,
 }
 
-/// A worker: it owns one socket of each listener.
+/// A worker: it owns one socket of each listener, or more.
 pub(in crate::serve) struct UdpWorker {
     /// By number; those that were closed are gone.
     listeners: Vec<Option<Listener>>,
@@ -111,17 +116,20 @@ impl UdpWorker {
     /// Answers what has come to a socket, and is not woken for it any more. What comes later is refused by the kernel, so
     /// that its sender tries elsewhere at once.
     fn drain(&mut self, listener: usize) {
-        if let Some(Some(listener)) = self.listeners.get(listener) {
-            listener.refuse();
-        }
-        for _ in 0..LAST_BATCHES {
-            if self.serve(listener) == 0 {
-                break;
+        let Some(Some(open)) = self.listeners.get(listener) else { return };
+        open.refuse();
+        for socket in 0..1 + open.more.len() {
+            for _ in 0..LAST_BATCHES {
+                if self.serve(listener, socket) == 0 {
+                    break;
+                }
             }
         }
         if let Some(Some(listener)) = self.listeners.get(listener) {
-            // It may be readable for ever, now that it was woken.
-            let _ = self.epoll.delete(&listener.socket);
+            // They may be readable for ever, now that they were woken.
+            for socket in listener.sockets() {
+                let _ = self.epoll.delete(socket);
+            }
         }
     }
 
@@ -129,10 +137,12 @@ impl UdpWorker {
     fn control(&mut self, job: Job) {
         match job {
             Job::Open(number, listener) => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-                if let Err(error) = self.epoll.add(&listener.socket, event) {
-                    tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
-                    return;
+                for (index, socket) in listener.sockets().enumerate() {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64 | (index as u64) << SOCKET_SHIFT);
+                    if let Err(error) = self.epoll.add(socket, event) {
+                        tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
+                        return;
+                    }
                 }
                 while self.listeners.len() <= number {
                     self.listeners.push(None);
@@ -193,8 +203,8 @@ impl UdpWorker {
                     let inbox = inbox.get_or_insert_with(Batch::new);
                     forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
                 }
-                listener => {
-                    self.serve(listener as usize);
+                socket => {
+                    self.serve((socket & (UPSTREAM - 1)) as usize, (socket >> SOCKET_SHIFT) as usize);
                 }
             }
         }
@@ -213,11 +223,12 @@ impl UdpWorker {
         controls.into_iter().for_each(|job| self.control(job));
     }
 
-    /// Reads a batch from one socket and answers it; gives how many packets it had.
-    fn serve(&mut self, at: usize) -> usize {
+    /// Reads a batch from one socket of a listener and answers it. Returns how many packets it had.
+    fn serve(&mut self, at: usize, socket: usize) -> usize {
         let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
         let Some(Some(listener)) = listeners.get(at) else { return 0 };
-        let received = match batch.receive(listener.socket.as_fd(), false) {
+        let Some(socket) = listener.socket(socket) else { return 0 };
+        let received = match batch.receive(socket.as_fd(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
@@ -266,7 +277,7 @@ impl UdpWorker {
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(listener.socket.as_fd());
+        let Outcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
         counters.silent.add(silent);
@@ -333,8 +344,10 @@ impl Listener {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
         };
-        if let Err(error) = self.socket.connect(SocketAddr::new(own, DISCARD)) {
-            tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
+        for socket in self.sockets() {
+            if let Err(error) = socket.connect(SocketAddr::new(own, DISCARD)) {
+                tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
+            }
         }
     }
 }
