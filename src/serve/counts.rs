@@ -41,7 +41,7 @@ counts! {
     panics,
     /// Queries whose answer came later.
     later,
-    /// Queries that were answered at once because too many waited.
+    /// Pending queries that were answered at once because another took their permit.
     overloads,
     /// TCP connections accepted.
     connections,

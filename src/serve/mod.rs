@@ -15,6 +15,7 @@ mod http;
 mod pending;
 mod quic;
 mod request;
+mod shares;
 mod statuses;
 mod tcp;
 mod udp;
@@ -36,12 +37,12 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chain::Router;
+use crate::chain::{Client, Router};
 use crate::net::Credentials;
 use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
-use pending::Waiting;
+use pending::{PendingLimit, PendingPermit};
 use request::Room;
 use statuses::Replies;
 use udp::forward::Forwarding;
@@ -237,17 +238,17 @@ pub struct Options {
     pub runtime: Handle,
     /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
     pub workers: Option<NonZeroUsize>,
-    /// How UDP packets find a worker.
     /// How many UDP sockets each listener has, at least one for each worker, which is the default. A worker serves
     /// several when there are more.
     pub sockets: Option<NonZeroUsize>,
+    /// How UDP packets find a worker.
     pub spread: Spread,
     /// Set to what carries queries to other servers for those who are no UDP clients.
     pub carriers: Carriers,
     /// How many queries of each UDP worker may wait for other servers; some 700 octets each, when they do. 8,192.
     pub forwarded: usize,
-    /// How many other answers may wait over all listeners and transports. A query past it is answered at once, as its
-    /// directive says. 4,096.
+    /// How many other queries may be pending over all listeners and transports. For a query over the limit the client
+    /// with the most of them loses its oldest one, which is answered at once, as its directive says. 4,096.
     pub waiting: usize,
     /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
     pub receive_buffer: usize,
@@ -264,8 +265,8 @@ impl Options {
         Options {
             runtime,
             workers: None,
-            spread: Spread::Flow,
             sockets: None,
+            spread: Spread::Flow,
             carriers: Carriers::default(),
             forwarded: 8_192,
             waiting: 4_096,
@@ -276,7 +277,6 @@ impl Options {
     }
 }
 
-/// What workers and connections have in common.
 impl Options {
     /// How many workers to start.
     fn workers(&self) -> usize {
@@ -294,11 +294,12 @@ impl Options {
     }
 }
 
+/// What workers and connections have in common.
 struct Shared {
     /// Where late answers run.
     runtime: Handle,
-    /// How many answers wait.
-    waiting: Arc<Waiting>,
+    /// The limit on pending queries that are in no worker's in-flight table.
+    pending: Arc<PendingLimit>,
     /// Workers read no new queries. Written once, by [`Server::stop`].
     stopping: AtomicBool,
     /// How many workers have read all that had come when they were told to stop.
@@ -314,6 +315,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// Takes a permit for a pending query of a client. Another query may lose its own for it, which `counters` count.
+    fn permit(&self, client: Client, counters: &Counters) -> PendingPermit {
+        let (permit, has_revoked) = self.pending.acquire(client.remote.ip());
+        counters.overloads.add(has_revoked.into());
+        permit
+    }
+
     /// The workers' mailboxes, in their order.
     fn mailboxes(&self) -> &[Arc<Mailbox>] {
         &self.mailboxes
@@ -322,7 +330,7 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Shared").field("pending", &self.pending.held()).finish_non_exhaustive()
     }
 }
 
@@ -402,7 +410,7 @@ impl Server {
         options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
-            waiting: Waiting::new(options.waiting),
+            pending: PendingLimit::new(options.waiting),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
@@ -517,9 +525,13 @@ impl Server {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
-            for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
-                let (socket, service) = (socket.clone(), service.clone());
-                mailbox.send(Job::Open(number, udp::worker::Listener { socket, address, service }));
+            let workers = self.shared.mailboxes.len();
+            for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
+                let mut own = udp.iter().skip(worker).step_by(workers).cloned();
+                // A listener of QUIC has none.
+                let Some(socket) = own.next() else { break };
+                let (more, service) = (own.collect(), service.clone());
+                mailbox.send(Job::Open(number, udp::worker::Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
             let connections = self.connections_of(service.kind);
@@ -586,7 +598,7 @@ impl Server {
     /// How many answers wait, those of other servers included.
     pub fn waiting(&self) -> usize {
         let forwarded = self.shared.mailboxes.iter().map(|mailbox| mailbox.waiting.load(Ordering::Relaxed));
-        self.shared.waiting.open() + forwarded.sum::<usize>()
+        self.shared.pending.held() + forwarded.sum::<usize>()
     }
 
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.

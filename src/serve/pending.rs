@@ -1,55 +1,67 @@
-//! Answers that come later: how many may wait, and what happens when one panics.
+//! Pending queries: how many there may be, whose give way, and what happens when a plugin panics.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::Service;
 use super::counts::Counters;
+use super::shares::{Shares, Ticket};
 use crate::chain::Pending;
 use crate::wire::encode::encode_error;
 use crate::wire::{MAX_MESSAGE, Rcode};
 
-/// A bound on how many answers may wait, over all transports.
+/// The limit on pending queries, over all transports. Where all its permits are taken, the client that holds the most
+/// loses its oldest one.
 #[derive(Debug)]
-pub(in crate::serve) struct Waiting {
-    /// How many wait. Every worker and connection writes it, but only for a query that waits.
-    open: AtomicUsize,
-    /// How many may.
+pub(crate) struct PendingLimit {
+    /// The permits that are taken. Locked when a query becomes pending and when it is answered, by workers and by
+    /// tokio's threads, for a moment; a queue of our own in each thread could not compare clients.
+    held: Mutex<Shares<oneshot::Sender<()>>>,
     limit: usize,
 }
 
-impl Waiting {
-    /// Room for `limit`.
-    pub(in crate::serve) fn new(limit: usize) -> Arc<Waiting> {
-        Arc::new(Waiting { open: AtomicUsize::new(0), limit })
+impl PendingLimit {
+    /// A limit of so many, of one at least.
+    pub(crate) fn new(limit: usize) -> Arc<PendingLimit> {
+        Arc::new(PendingLimit { held: Mutex::default(), limit: limit.max(1) })
     }
 
-    /// A place for one more, if there is one; it is free again when dropped.
-    pub(in crate::serve) fn enter(self: &Arc<Self>) -> Option<Place> {
-        let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.clone());
-        (open < self.limit).then_some(place)
+    /// Takes a permit for a query of this client. Says whether another had to be revoked for it.
+    pub(crate) fn acquire(self: &Arc<Self>, client: IpAddr) -> (PendingPermit, bool) {
+        let client = client.to_canonical();
+        let (sender, revoked) = oneshot::channel();
+        let held = &mut *self.held.lock();
+        let evicted = (held.len() >= self.limit).then(|| held.gives_way_to(client)).flatten();
+        // Dropping the sender tells the other.
+        let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
+        (PendingPermit { limit: self.clone(), ticket: held.add(client, sender), revoked }, has_revoked)
     }
 
-    /// How many wait.
-    pub(in crate::serve) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// How many permits are taken.
+    pub(crate) fn held(&self) -> usize {
+        self.held.lock().len()
     }
 }
 
-/// A taken place.
-pub(in crate::serve) struct Place(Arc<Waiting>);
+/// Lets a query be pending; given back when dropped.
+pub(crate) struct PendingPermit {
+    limit: Arc<PendingLimit>,
+    ticket: Ticket,
+    /// Ends when the permit is revoked.
+    revoked: oneshot::Receiver<()>,
+}
 
-impl Drop for Place {
+impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.limit.held.lock().remove(self.ticket);
     }
 }
 
@@ -58,12 +70,14 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Waits for an answer and writes it, `limit` octets at most; nothing where nothing is to be said. `packet` is the
-/// query, for the case that a plugin panics.
+/// Waits for an answer, or until the permit is revoked, and writes it, `limit` bytes at most. Returns `None` where the
+/// client gets nothing. `packet` is the query, for the case that a plugin panics.
 pub(in crate::serve) async fn answer(
-    pending: Pending, packet: Box<[u8]>, limit: usize, service: Arc<Service>, counters: &Counters,
+    pending: Pending, permit: &mut PendingPermit, packet: Box<[u8]>, limit: usize, service: Arc<Service>,
+    counters: &Counters,
 ) -> Option<Box<[u8]>> {
-    let mut future = std::pin::pin!(pending.finish());
+    let revoked = async { drop((&mut permit.revoked).await) };
+    let mut future = std::pin::pin!(pending.finish_unless(revoked));
     // What a panic leaves half done is dropped with the future, so that nobody sees it.
     let finished = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),

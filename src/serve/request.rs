@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Service, Shared};
 use crate::chain::{Answer, Client, Pending, State};
-use crate::serve::pending::{self, Place};
+use crate::serve::pending::{self, PendingPermit};
 use crate::wire::MAX_MESSAGE;
 
 thread_local! {
@@ -26,7 +26,7 @@ struct Scratch {
 enum Todo {
     Send(Box<[u8]>),
     Silent,
-    Pending(Pending, Place),
+    Pending(Pending, PendingPermit),
 }
 
 /// Answers a message; nothing where nothing is to be said.
@@ -41,11 +41,10 @@ pub(in crate::serve) async fn answer(
     let answer = match todo {
         Todo::Send(answer) => Some(answer),
         Todo::Silent => None,
-        Todo::Pending(pending, place) => {
+        Todo::Pending(pending, mut permit) => {
             shared.counters.later.add(1);
-            let answer = pending::answer(pending, packet.into(), MAX_MESSAGE, service.clone(), &shared.counters).await;
-            drop(place);
-            answer
+            let (packet, service) = (packet.into(), service.clone());
+            pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
         }
     };
     let counter = if answer.is_some() { &shared.counters.answered } else { &shared.counters.silent };
@@ -61,14 +60,7 @@ fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
         catch_unwind(AssertUnwindSafe(|| match router.answer(packet, client, Instant::now(), state, &mut out[..]) {
             Answer::Send(len) => Todo::Send(out[..len].into()),
             Answer::Silent => Todo::Silent,
-            Answer::Pending(pending) => match shared.waiting.enter() {
-                Some(place) => Todo::Pending(pending, place),
-                None => {
-                    shared.counters.overloads.add(1);
-                    let len = pending.overload().encode(&mut out[..]);
-                    Todo::Send(out[..len].into())
-                }
-            },
+            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(client, &shared.counters)),
         }));
     todo.unwrap_or_else(|panic| {
         *state = State::default();

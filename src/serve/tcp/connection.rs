@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};
-use crate::serve::pending::{self, Place};
+use crate::serve::pending::{self, PendingPermit};
 use crate::serve::tcp::accept::{Seat, TcpLimits};
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{FAREWELL, Phase, Service, Settings, Shared};
@@ -69,7 +69,7 @@ enum Todo {
     /// Nothing.
     Silent,
     /// Wait.
-    Pending(Pending, Place),
+    Pending(Pending, PendingPermit),
 }
 
 /// A connection.
@@ -338,24 +338,16 @@ impl Connection {
         let todo = catch_unwind(AssertUnwindSafe(|| match router.answer(message, self.client, now, state, out) {
             Answer::Send(len) => Todo::Send(len),
             Answer::Silent => Todo::Silent,
-            Answer::Pending(pending) => match shared.waiting.enter() {
-                Some(place) => Todo::Pending(pending, place),
-                None => {
-                    shared.counters.overloads.add(1);
-                    Todo::Send(pending.overload().encode(out))
-                }
-            },
+            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(self.client, &shared.counters)),
         }));
         match todo {
             Ok(Todo::Send(len)) => output.push(len),
             Ok(Todo::Silent) => return false,
-            Ok(Todo::Pending(pending, place)) => {
+            Ok(Todo::Pending(pending, mut permit)) => {
                 shared.counters.later.add(1);
                 let (packet, service, shared) = (Box::from(message), self.service.clone(), shared.clone());
                 self.waiting.spawn(async move {
-                    let answer = pending::answer(pending, packet, MAX_MESSAGE, service, &shared.counters).await;
-                    drop(place);
-                    answer
+                    pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
                 });
             }
             Err(panic) => {

@@ -152,7 +152,7 @@ fn a_client_that_never_reads_is_cut() {
 }
 
 /// A connection from another address of this machine.
-fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(super) fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
     socket.connect(&to.into()).expect("a connection");

@@ -17,7 +17,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::mailbox::Job;
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
-use crate::serve::pending::{self, Place, Seldom};
+use crate::serve::pending::{self, PendingPermit, Seldom};
 use crate::serve::udp::forward::{Around, Forwarding, UPSTREAM};
 use crate::serve::udp::mmsg::{Batch, Outcome, ReturnPath, is_full};
 use crate::serve::{Service, Shared};
@@ -286,36 +286,32 @@ impl UdpWorker {
     }
 }
 
-/// Takes a client's query that waits. Gives the length of the answer in `out` where too many wait already.
+/// Takes a client's query that is pending. Returns the length of the answer in `out` where there is one at once.
 pub(in crate::serve) fn wait_for(
-    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), out: &mut [u8], around: &mut Around<'_>,
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), _out: &mut [u8], around: &mut Around<'_>,
 ) -> Option<usize> {
     let (at, path) = from;
+    around.counters.later.add(1);
     let pending = match pending {
         Pending { asked, at, wait: Wait::Upstream(ask) } => {
-            around.counters.later.add(1);
             forwarding.ask(asked, at, ask, from, around);
             return None;
         }
         pending => pending,
     };
     let (listener, shared) = (around.listener(at)?, around.shared);
-    let Some(place) = shared.waiting.enter() else {
-        around.counters.overloads.add(1);
-        return Some(pending.overload().encode(out));
-    };
-    around.counters.later.add(1);
+    let permit = shared.permit(pending.asked.client(), around.counters);
     let (packet, socket, service) = (pending.asked.packet().into(), listener.socket.clone(), listener.service.clone());
-    shared.runtime.spawn(answer_later(pending, place, packet, path, socket, service, shared.clone()));
+    shared.runtime.spawn(answer_later(pending, permit, packet, path, socket, service, shared.clone()));
     None
 }
 
 /// Waits for an answer and sends it the way its query came.
 async fn answer_later(
-    pending: Pending, place: Place, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
-    shared: Arc<Shared>,
+    pending: Pending, mut permit: PendingPermit, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>,
+    service: Arc<Service>, shared: Arc<Shared>,
 ) {
-    let answer = pending::answer(pending, packet, MAX_UDP, service, &shared.counters).await;
+    let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {
         let mut result = path.send(socket.as_fd(), &answer);
         for _ in 0..LATE_TRIES {
@@ -332,10 +328,24 @@ async fn answer_later(
     } else {
         shared.counters.silent.add(1);
     }
-    drop(place);
+    // The server waits for permits when it stops, so that this one is held until the answer is sent.
+    drop(permit);
 }
 
 impl Listener {
+    /// All its sockets.
+    fn sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+        std::iter::once(&self.socket).chain(&self.more)
+    }
+
+    /// Returns one of its sockets by its place among them.
+    fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        match index.checked_sub(1) {
+            None => Some(&self.socket),
+            Some(index) => self.more.get(index).map(|socket| &**socket),
+        }
+    }
+
     /// Has the kernel refuse packets from now on, but for those that it has taken already: to a socket with a peer comes
     /// what this sends, and nobody else has an own address and the port of *discard*. Answers still leave it.
     fn refuse(&self) {
