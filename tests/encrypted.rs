@@ -20,6 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use running::{PATIENCE, Running, file, folder, get, run, told};
 
+use running::upstream::Upstream;
 /// An authority, and a folder with what it has signed.
 struct Trust {
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -208,6 +209,31 @@ fn queries_over_tls_are_pipelined_and_may_come_in_pieces() {
 
 #[test]
 fn an_end_takes_leave_of_clients() {
+/// N12: in one segment, and with the length in two.
+#[test]
+fn a_slow_query_over_tls_delays_no_other() {
+    let trust = Trust::new("slow");
+    let upstream = Upstream::start();
+    let server = trust.start("tls://.:0", &format!("forward . {} {{\n        prefer_udp\n    }}", upstream.at()));
+    let mut stream = trust.tls(port(&server, "tls"));
+    let slow = prefixed(&query(1, "slow.example"));
+    for (id, split) in [(2, 0), (3, 1), (4, slow.len() + 1)] {
+        let octets = [slow.clone(), prefixed(&query(id, "a.example"))].concat();
+        let (first, second) = octets.split_at(split);
+        // Each is a record of its own.
+        for piece in [first, second] {
+            stream.write_all(piece).expect("written");
+            stream.flush().expect("sent");
+        }
+        let answer = read_prefixed(&mut stream).expect("an answer");
+        assert_eq!(read(&answer), (id, "10.0.0.1".to_owned()));
+    }
+    upstream.let_go();
+    for _ in 0..3 {
+        assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")).0, 1);
+    }
+}
+
     let trust = Trust::new("end");
     let mut server = trust.start("tls://.:0 quic://.:0", "whoami");
     let mut stream = trust.tls(port(&server, "tls"));
@@ -381,9 +407,14 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
     }
     let at = port(&server, "quic");
     runtime().block_on(async {
-        let mut connections = Vec::new();
+        let (mut connections, mut streams) = (Vec::new(), Vec::new());
         for _ in 0..6 {
-            connections.push(trust.quic(at, "doq").await);
+            let connection = trust.quic(at, "doq").await;
+            // The start of a query is no reason to stay.
+            let (mut send, receive) = connection.1.open_bi().await.expect("a stream");
+            send.write_all(&[0]).await.expect("written");
+            connections.push(connection);
+            streams.push((send, receive));
         }
         let (_, last) = connections.last().expect("one");
         let (mut send, mut receive) = last.open_bi().await.expect("a stream");
@@ -411,6 +442,13 @@ fn shows(trust: &Trust, at: SocketAddr, name: &str) -> bool {
 #[test]
 fn a_reload_takes_another_certificate_and_a_bad_one_changes_nothing() {
     let trust = Trust::new("reload");
+    // Nor do connections whose requests have begun, and never end.
+    let head = b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n";
+    let mut begun: Vec<_> = (0..3).map(|_| trust.tls(at)).collect();
+    for stream in &mut begun {
+        stream.write_all(head).expect("written");
+    }
+    assert_eq!(http(&trust, at, get).0, 200);
     let server = trust.start("tls://.:0 https://.:0", "prometheus 127.0.0.1:0\n    whoami");
     // Any port would be another one: what has been opened is named.
     let tls = port(&server, "tls");

@@ -45,13 +45,15 @@ use counts::Counters;
 use pending::{PendingLimit, PendingPermit};
 use request::Room;
 use statuses::Replies;
+use tcp::accept::Acceptor;
+use tcp::limits::{Connections, descriptor_limit};
 use udp::forward::Forwarding;
 use udp::mailbox::{Job, Mailbox, Workers};
 use udp::worker::UdpWorker;
 
 pub use bind::ServeError;
 pub use counts::Counts;
-pub use tcp::accept::TcpLimits;
+pub use tcp::limits::TcpLimits;
 
 /// How queries come to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -252,8 +254,11 @@ pub struct Options {
     pub waiting: usize,
     /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
     pub receive_buffer: usize,
-    /// Bounds on TCP connections.
+    /// Limits on TCP connections.
     pub tcp: TcpLimits,
+    /// How many descriptors the process may have open, from which the limits on connections are derived; by default its
+    /// soft limit.
+    pub descriptors: Option<usize>,
     /// Another process of this user may have the same port, and the kernel spreads queries over both. Otherwise a port
     /// in use is an error.
     pub share_port: bool,
@@ -272,6 +277,7 @@ impl Options {
             waiting: 4_096,
             receive_buffer: 4 << 20,
             tcp: TcpLimits::default(),
+            descriptors: None,
             share_port: false,
         }
     }
@@ -315,10 +321,11 @@ struct Shared {
 }
 
 impl Shared {
-    /// Takes a permit for a pending query of a client. Another query may lose its own for it, which `counters` count.
-    fn permit(&self, client: Client, counters: &Counters) -> PendingPermit {
-        let (permit, has_revoked) = self.pending.acquire(client.remote.ip());
-        counters.overloads.add(has_revoked.into());
+    /// Takes a permit for a pending query of a client, within a limit of the listener's own, too, if there is one.
+    /// Another query may lose its permit for it, which `counters` count.
+    fn permit(&self, client: Client, own: Option<&Arc<PendingLimit>>, counters: &Counters) -> PendingPermit {
+        let (permit, revoked) = PendingPermit::acquire(client.remote.ip(), [Some(&self.pending), own]);
+        counters.overloads.add(revoked);
         permit
     }
 
@@ -345,10 +352,10 @@ enum Phase {
     Ended,
 }
 
-/// How long a client is given to take its leave when the server ends, and its next query is waited for: the farewell
-/// goes with its answer, when the client is least likely to be sending. What crosses a farewell is lost (E01). Tests run
+/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to it,
+/// when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests run
 /// on machines that are busy.
-const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+const LEAVE_TIME: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
 
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
@@ -360,9 +367,12 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
-    tcp: Arc<tcp::accept::Tcp>,
-    /// Connections of HTTPS, QUIC and HTTP/3, by listener.
-    others: Vec<Arc<tcp::accept::Tcp>>,
+    /// All client connections.
+    connections: Arc<Connections>,
+    /// Who accepts those of DNS over TCP and TLS.
+    tcp: Arc<Acceptor>,
+    /// Who accepts those of HTTPS, QUIC and HTTP/3, by listener.
+    others: Vec<Arc<Acceptor>>,
     /// What encrypted transports may hold of queries and answers.
     room: Arc<Room>,
 }
@@ -419,10 +429,20 @@ impl Server {
             counters: Counters::default(),
         });
         let room = Room::new(ROOM, None);
-        let tcp = Arc::new(tcp::accept::Tcp::new(options.tcp, shared.clone(), room.clone()));
-        let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut server =
-            Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
+        let connections = Connections::new(options.tcp);
+        let tcp = Arc::new(Acceptor::new(connections.clone(), shared.clone(), room.clone()));
+        let mut server = Server {
+            options,
+            listeners: BTreeMap::new(),
+            next: 0,
+            shared,
+            workers: Vec::new(),
+            counters: Vec::new(),
+            connections,
+            tcp,
+            others: Vec::new(),
+            room,
+        };
         let prepared = server.prepare(&specs)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
@@ -521,6 +541,8 @@ impl Server {
 
     /// Gives sockets to those who serve them.
     fn listen(&mut self, prepared: Vec<Prepared>) {
+        // Now that the descriptors of all listeners are open.
+        self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
         for Prepared { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
@@ -534,29 +556,29 @@ impl Server {
                 mailbox.send(Job::Open(number, udp::worker::Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
-            let connections = self.connections_of(service.kind);
+            let acceptor = self.acceptor_of(service.kind);
             if let Some(listener) = tcp {
-                connections.serve(listener, service.clone(), phase.subscribe());
+                acceptor.serve(listener, service.clone(), phase.subscribe());
             }
             if let Some(endpoint) = quic {
-                connections.begun();
-                let serving = quic::endpoint::serve(endpoint, address, service, connections, phase.subscribe());
+                acceptor.begun();
+                let serving = quic::endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
             self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
         }
     }
 
-    /// The connections that a new listener's are among.
-    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::accept::Tcp> {
+    /// Who accepts the connections of a new listener.
+    fn acceptor_of(&mut self, kind: Kind) -> Arc<Acceptor> {
         if matches!(kind, Kind::Dns | Kind::Tls) {
             return self.tcp.clone();
         }
-        let connections = Arc::new(tcp::accept::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
-        // Of listeners that are closed nothing is left.
+        let acceptor = Arc::new(Acceptor::new(self.connections.clone(), self.shared.clone(), self.room.clone()));
+        // Those of closed listeners are gone with their last connection.
         self.others.retain(|other| other.busy());
-        self.others.push(connections.clone());
-        connections
+        self.others.push(acceptor.clone());
+        acceptor
     }
 
     /// Where it listens, with real ports, in the order of the listeners.
@@ -588,10 +610,10 @@ impl Server {
 
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.connections().map(|connections| connections.open()).sum()
+        self.acceptors().map(|acceptor| acceptor.open()).sum()
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::accept::Tcp>> {
+    fn acceptors(&self) -> impl Iterator<Item = &Arc<Acceptor>> {
         std::iter::once(&self.tcp).chain(&self.others)
     }
 
@@ -607,7 +629,7 @@ impl Server {
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.enter(Phase::Ending);
-        let is_busy = || self.connections().any(|connections| connections.busy());
+        let is_busy = || self.acceptors().any(|acceptor| acceptor.busy());
         while is_busy() && Instant::now() < deadline - grace / 4 {
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -5,10 +5,13 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Service;
@@ -34,34 +37,61 @@ impl PendingLimit {
         Arc::new(PendingLimit { held: Mutex::default(), limit: limit.max(1) })
     }
 
-    /// Takes a permit for a query of this client. Says whether another had to be revoked for it.
-    pub(crate) fn acquire(self: &Arc<Self>, client: IpAddr) -> (PendingPermit, bool) {
-        let client = client.to_canonical();
-        let (sender, revoked) = oneshot::channel();
+    /// How many permits are taken.
+    pub(crate) fn held(&self) -> usize {
+        self.held.lock().len()
+    }
+
+    /// Takes a permit for a query of this client. Says whether another query has lost its permit for it.
+    fn acquire(&self, client: IpAddr, revoke: oneshot::Sender<()>) -> (Ticket, bool) {
         let held = &mut *self.held.lock();
         let evicted = (held.len() >= self.limit).then(|| held.gives_way_to(client)).flatten();
         // Dropping the sender tells the other.
         let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
-        (PendingPermit { limit: self.clone(), ticket: held.add(client, sender), revoked }, has_revoked)
-    }
-
-    /// How many permits are taken.
-    pub(crate) fn held(&self) -> usize {
-        self.held.lock().len()
+        (held.add(client, revoke), has_revoked)
     }
 }
 
 /// Lets a query be pending; given back when dropped.
 pub(crate) struct PendingPermit {
-    limit: Arc<PendingLimit>,
-    ticket: Ticket,
-    /// Ends when the permit is revoked.
-    revoked: oneshot::Receiver<()>,
+    /// A permit of each limit that applies, which ends when it is revoked.
+    permits: SmallVec<[(Arc<PendingLimit>, Ticket, oneshot::Receiver<()>); 1]>,
+}
+
+impl PendingPermit {
+    /// Takes permits of these limits for a query of a client. Returns also how many other queries have lost theirs.
+    pub(crate) fn acquire<'a>(
+        client: IpAddr, limits: impl IntoIterator<Item = Option<&'a Arc<PendingLimit>>>,
+    ) -> (PendingPermit, u64) {
+        let (client, mut revoked) = (client.to_canonical(), 0);
+        let permits = limits.into_iter().flatten().map(|limit| {
+            let (sender, receiver) = oneshot::channel();
+            let (ticket, has_revoked) = limit.acquire(client, sender);
+            revoked += u64::from(has_revoked);
+            (limit.clone(), ticket, receiver)
+        });
+        let permits = permits.collect();
+        (PendingPermit { permits }, revoked)
+    }
+
+    /// Waits until the permit is revoked.
+    async fn revoked(&mut self) {
+        std::future::poll_fn(|cx| {
+            let is_revoked = |receiver: &mut oneshot::Receiver<()>| Pin::new(receiver).poll(cx).is_ready();
+            match self.permits.iter_mut().map(|(_, _, receiver)| receiver).any(is_revoked) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
 }
 
 impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.limit.held.lock().remove(self.ticket);
+        for (limit, ticket, _) in &self.permits {
+            limit.held.lock().remove(*ticket);
+        }
     }
 }
 
@@ -72,16 +102,15 @@ thread_local! {
 
 /// Waits for an answer, or until the permit is revoked, and writes it, `limit` bytes at most. Returns `None` where the
 /// client gets nothing. `packet` is the query, for the case that a plugin panics.
-pub(in crate::serve) async fn answer(
+pub(crate) async fn answer(
     pending: Pending, permit: &mut PendingPermit, packet: Box<[u8]>, limit: usize, service: Arc<Service>,
     counters: &Counters,
 ) -> Option<Box<[u8]>> {
-    let revoked = async { drop((&mut permit.revoked).await) };
-    let mut future = std::pin::pin!(pending.finish_unless(revoked));
+    let mut future = std::pin::pin!(pending.finish_unless(permit.revoked()));
     // What a panic leaves half done is dropped with the future, so that nobody sees it.
     let finished = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => std::task::Poll::Ready(Err(panic)),
+        Err(panic) => Poll::Ready(Err(panic)),
     });
     let finished = finished.await;
     SCRATCH.with_borrow_mut(|out| {
@@ -103,7 +132,7 @@ static LOGGED: Seldom = Seldom::new();
 /// What a plugin's panic comes to: SERVFAIL, as CoreDNS `Server.ServeDNS` recovers; gives the answer's length.
 ///
 /// Where the configuration wants no recovery (*debug*) this ends the process, as an unrecovered panic does in Go.
-pub(in crate::serve) fn panicked(
+pub(crate) fn panicked(
     panic: &(dyn Any + Send), service: &Service, counters: &Counters, packet: &[u8], out: &mut [u8],
 ) -> usize {
     counters.panics.add(1);
@@ -120,16 +149,16 @@ pub(in crate::serve) fn panicked(
 }
 
 /// A brake on log lines about a problem that may recur for each packet: one in ten seconds.
-pub(in crate::serve) struct Seldom(Mutex<Option<Instant>>);
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     /// None logged yet.
-    pub(in crate::serve) const fn new() -> Seldom {
+    pub(crate) const fn new() -> Seldom {
         Seldom(Mutex::new(None))
     }
 
     /// Whether to log now.
-    pub(in crate::serve) fn now(&self) -> bool {
+    pub(crate) fn now(&self) -> bool {
         let (mut last, now) = (self.0.lock(), Instant::now());
         let due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(10));
         if due {

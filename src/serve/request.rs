@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Service, Shared};
 use crate::chain::{Answer, Client, Pending, State};
-use crate::serve::pending::{self, PendingPermit};
+use crate::serve::pending::{self, PendingLimit, PendingPermit};
 use crate::wire::MAX_MESSAGE;
 
 thread_local! {
@@ -30,13 +30,20 @@ enum Todo {
 }
 
 /// Answers a message; nothing where nothing is to be said.
-pub(in crate::serve) async fn answer(
+pub(crate) async fn answer(
     packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
+) -> Option<Box<[u8]>> {
+    answer_within(packet, client, service, shared, None).await
+}
+
+/// As [`answer`], within a limit on pending queries of the listener's own besides the one for all.
+pub(crate) async fn answer_within(
+    packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
 ) -> Option<Box<[u8]>> {
     let todo = SCRATCH.with_borrow_mut(|scratch| {
         let scratch =
             scratch.get_or_insert_with(|| Box::new(Scratch { state: State::default(), out: [0; MAX_MESSAGE] }));
-        begin(packet, client, service, shared, scratch)
+        begin(packet, client, service, shared, limit, scratch)
     });
     let answer = match todo {
         Todo::Send(answer) => Some(answer),
@@ -52,7 +59,10 @@ pub(in crate::serve) async fn answer(
     answer
 }
 
-fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, scratch: &mut Scratch) -> Todo {
+fn begin(
+    packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
+    scratch: &mut Scratch,
+) -> Todo {
     let router = service.router();
     let Scratch { state, out } = scratch;
     // A panic leaves nothing behind that is used again: `state` is replaced, and `out` is written anew.
@@ -60,7 +70,7 @@ fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
         catch_unwind(AssertUnwindSafe(|| match router.answer(packet, client, Instant::now(), state, &mut out[..]) {
             Answer::Send(len) => Todo::Send(out[..len].into()),
             Answer::Silent => Todo::Silent,
-            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(client, &shared.counters)),
+            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(client, limit, &shared.counters)),
         }));
     todo.unwrap_or_else(|panic| {
         *state = State::default();
@@ -72,7 +82,7 @@ fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
 /// Octets of queries and answers that encrypted transports hold for their clients: of one connection and of all. They
 /// bound what clients cost that ask much and read little.
 #[derive(Debug)]
-pub(in crate::serve) struct Room {
+pub(crate) struct Room {
     held: AtomicUsize,
     limit: usize,
     /// That of all connections.
@@ -80,12 +90,12 @@ pub(in crate::serve) struct Room {
 }
 
 impl Room {
-    pub(in crate::serve) fn new(limit: usize, within: Option<Arc<Room>>) -> Arc<Room> {
+    pub(crate) fn new(limit: usize, within: Option<Arc<Room>>) -> Arc<Room> {
         Arc::new(Room { held: AtomicUsize::new(0), limit, within })
     }
 
     /// Room for so many octets, if there is.
-    pub(in crate::serve) fn take(self: &Arc<Self>, octets: usize) -> Option<Held> {
+    pub(crate) fn take(self: &Arc<Self>, octets: usize) -> Option<Held> {
         let mut held = Held { room: self.clone(), octets: 0 };
         held.resize(octets).then_some(held)
     }
@@ -112,14 +122,14 @@ impl Room {
 
 /// Room that is taken; free again when dropped.
 #[derive(Debug)]
-pub(in crate::serve) struct Held {
+pub(crate) struct Held {
     room: Arc<Room>,
     octets: usize,
 }
 
 impl Held {
     /// Takes another amount instead; says whether there is room.
-    pub(in crate::serve) fn resize(&mut self, octets: usize) -> bool {
+    pub(crate) fn resize(&mut self, octets: usize) -> bool {
         if octets > self.octets && !self.room.add(octets - self.octets) {
             return false;
         }

@@ -33,8 +33,8 @@ const SOCKET_SHIFT: u32 = UPSTREAM.trailing_zeros() + 1;
 const EVENTS: usize = 64;
 /// How long a worker rests after a read that failed for a reason that may last.
 const REST: Duration = Duration::from_millis(10);
-/// How many batches are read from a socket at the end, so that what has already come is answered.
-const LAST_BATCHES: usize = 1_024;
+/// For how long sockets are read at the end, so that what has already come is answered, and no longer.
+const LAST_READS: Duration = Duration::from_millis(500);
 /// RFC 863; nobody sends from it.
 const DISCARD: u16 = 9;
 /// How long a socket that is served no more stays at least, so that a query that another worker hands over finds it, and how
@@ -118,12 +118,9 @@ impl UdpWorker {
     fn drain(&mut self, listener: usize) {
         let Some(Some(open)) = self.listeners.get(listener) else { return };
         open.refuse();
+        let end = Instant::now() + LAST_READS;
         for socket in 0..1 + open.more.len() {
-            for _ in 0..LAST_BATCHES {
-                if self.serve(listener, socket) == 0 {
-                    break;
-                }
-            }
+            while self.serve(listener, socket) > 0 && Instant::now() < end {}
         }
         if let Some(Some(listener)) = self.listeners.get(listener) {
             // They may be readable for ever, now that they were woken.
@@ -300,7 +297,7 @@ pub(in crate::serve) fn wait_for(
         pending => pending,
     };
     let (listener, shared) = (around.listener(at)?, around.shared);
-    let permit = shared.permit(pending.asked.client(), around.counters);
+    let permit = shared.permit(pending.asked.client(), None, around.counters);
     let (packet, socket, service) = (pending.asked.packet().into(), listener.socket.clone(), listener.service.clone());
     shared.runtime.spawn(answer_later(pending, permit, packet, path, socket, service, shared.clone()));
     None
