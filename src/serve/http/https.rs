@@ -26,8 +26,6 @@ use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{LEAVE_TIME, Phase, Service};
 
-/// The octets of a request's head.
-const HEAD: usize = 16 * 1024;
 /// What is handed to HTTP at once of an answer: so much may lie there that the client does not take.
 const CHUNK: usize = 4 * 1024;
 /// What one connection may have on its way in and out, in octets.
@@ -57,12 +55,12 @@ async fn serve_on(
 ) {
     let settings = *service.settings().as_ref();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(doh::HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
-        .max_header_list_size(HEAD as u32)
+        .max_header_list_size(doh::HEAD as u32)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);

@@ -18,8 +18,6 @@ use crate::serve::request::{self, Held, Room};
 use crate::serve::tcp::limits::{Activity, ConnectionPermit};
 use crate::serve::udp::mmsg::MAX_QUESTION;
 
-/// The octets of a request's head.
-const HEAD: u64 = 16 * 1024;
 /// RFC 9114 8.1.
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
@@ -33,7 +31,7 @@ pub(crate) async fn serve(
     let client = host.client(&quic);
     let room = Room::new(ROOM, Some(host.acceptor.room.clone()));
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(HEAD);
+    builder.max_field_section_size(doh::HEAD as u64);
     let time = host.service.settings().timeouts.read;
     let building = builder.build(h3_quinn::Connection::new(quic.clone()));
     let Some(mut connection) = host.acceptor.handshake(&permit, building, time, &phase).await else { return };
