@@ -26,7 +26,7 @@ use super::probe::probe;
 use super::sockets::Place;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::plugins::{encrypted, timeouts};
-use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
@@ -154,9 +154,17 @@ impl Program<'_> {
         let carriers = self.world.carriers.clone();
         let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let counts = started.counter();
-        let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
-        metrics::register(&self.world.metrics.registry, panics);
+        let numbers: [(_, fn(Counts) -> u64); 4] = [
+            (&table::PANICS, |counts| counts.panics),
+            (&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted),
+            (&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused),
+            (&table::PENDING_SHED, |counts| counts.overloads),
+        ];
+        for (metric, number) in numbers {
+            let counts = started.counter();
+            let collector = metrics::number(metric, move || number(counts()) as f64);
+            metrics::register(&self.world.metrics.registry, collector);
+        }
         *server = Some(started);
         Ok(0)
     }

@@ -45,7 +45,9 @@ counts! {
     overloads,
     /// TCP connections accepted.
     connections,
-    /// TCP connections closed at once because there were too many.
+    /// Connections closed at a limit to make room for another.
+    connections_evicted,
+    /// Connections closed at once, at a limit.
     connections_refused,
     /// TCP connections cut by a timeout.
     connections_timed_out,

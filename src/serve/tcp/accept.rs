@@ -52,8 +52,9 @@ impl Acceptor {
 
     /// Takes a permit for one more connection of an address, among so many at most. See [`Connections::acquire`].
     pub(crate) fn acquire(&self, most: usize, address: IpAddr, has_socket: bool) -> Option<ConnectionPermit> {
-        let permit = self.connections.acquire(self.group, most, address, has_socket);
+        let (permit, evicted) = self.connections.acquire(self.group, most, address, has_socket);
         let counters = &self.shared.counters;
+        counters.connections_evicted.add(evicted);
         match &permit {
             Some(_) => counters.connections.add(1),
             None => {
@@ -171,6 +172,7 @@ impl Acceptor {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 // The connection that is evicted takes a moment to close.
                 let has_freed = self.connections.free_descriptor();
+                self.shared.counters.connections_evicted.add(has_freed.into());
                 Some(Duration::from_millis(if has_freed { 2 } else { 50 }))
             }
             _ if failures > 16 => Some(Duration::from_millis(50)),

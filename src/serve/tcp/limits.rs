@@ -178,9 +178,17 @@ impl Connections {
     }
 
     /// Takes a permit for one more connection of an address, in a group of at most so many. `None` where no other can
-    /// make room for it. `has_socket`: it holds a descriptor of its own.
+    /// make room for it. Returns also how many had to. `has_socket`: it holds a descriptor of its own.
     pub(crate) fn acquire(
         self: &Arc<Self>, group: usize, most: usize, address: IpAddr, has_socket: bool,
+    ) -> (Option<ConnectionPermit>, u64) {
+        let mut evicted = 0;
+        let permit = self.acquire_counted(group, most, address, has_socket, &mut evicted);
+        (permit, evicted)
+    }
+
+    fn acquire_counted(
+        self: &Arc<Self>, group: usize, most: usize, address: IpAddr, has_socket: bool, count: &mut u64,
     ) -> Option<ConnectionPermit> {
         let books = &mut *self.books.lock();
         while let Some(limit) = books.reached(group, most, address, has_socket) {
@@ -192,6 +200,7 @@ impl Connections {
             };
             let evicted = evicted?;
             books.evict(&evicted);
+            *count += 1;
         }
         let activity = Arc::new(Activity {
             opened: Instant::now(),
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn the_idlest_connection_of_the_heaviest_address_gives_way() {
         let (connections, group) = connections(TcpLimits::default());
-        let acquire = |number| connections.acquire(group, 4, address(number), true).expect("a permit");
+        let acquire = |number| connections.acquire(group, 4, address(number), true).0.expect("a permit");
         let heavy: Vec<_> = (0..3).map(|_| acquire(1)).collect();
         let later = Instant::now() + Duration::from_secs(1);
         heavy[0].activity.set(false, later);
@@ -348,7 +357,7 @@ mod tests {
     #[test]
     fn busy_connections_give_way_to_an_address_with_fewer() {
         let (connections, group) = connections(TcpLimits::default());
-        let acquire = |number| connections.acquire(group, 3, address(number), false);
+        let acquire = |number| connections.acquire(group, 3, address(number), false).0;
         let heavy: Vec<_> = (0..3).map(|_| acquire(1).expect("a permit")).collect();
         let busy: Vec<_> = heavy.iter().map(|permit| permit.activity.query()).collect();
         assert!(acquire(1).is_none());
@@ -365,12 +374,15 @@ mod tests {
     fn sockets_of_all_groups_share_the_descriptors() {
         let (connections, first) = connections(TcpLimits { connections: 2, ..TcpLimits::default() });
         let second = connections.add_group();
-        let permits = [first, second].map(|group| connections.acquire(group, 10, address(1), true).expect("a permit"));
-        let _third = connections.acquire(second, 10, address(2), true).expect("a permit");
+        let acquire = |group, number, has_socket| connections.acquire(group, 10, address(number), has_socket);
+        let permits = [first, second].map(|group| acquire(group, 1, true).0.expect("a permit"));
+        let (third, evicted) = acquire(second, 2, true);
+        assert_eq!((third.is_some(), evicted), (true, 1));
         assert_eq!((connections.open(first), connections.open(second)), (0, 2));
-        assert!(connections.acquire(second, 10, address(2), false).is_some());
+        let (fourth, evicted) = acquire(second, 2, false);
+        assert_eq!((fourth.is_some(), evicted), (true, 0));
         assert!(connections.free_descriptor() && connections.free_descriptor() && !connections.free_descriptor());
-        drop(permits);
+        drop((permits, fourth));
         assert_eq!((connections.open(first), connections.open(second)), (0, 0));
     }
 }

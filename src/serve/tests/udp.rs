@@ -103,6 +103,23 @@ fn pending_queries_are_limited_and_the_oldest_gives_way() {
     assert_eq!((counts.later, counts.overloads, counts.answered), (10, 7, 17));
 }
 
+/// A plugin may panic when it is told what was sent, also where a query is shed.
+#[test]
+fn a_panic_while_a_query_is_shed_is_a_servfail() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.waiting = 1);
+    let client = udp_client("127.0.0.1");
+    for id in 0..3 {
+        send(&client, &query(id, "latesent."), rig.at("127.0.0.1"));
+        rig.wait_until("it is pending", |server| server.counts().later == u64::from(id) + 1);
+        if id > 0 {
+            assert_eq!(read(&receive(&client).0), (id - 1, Rcode::SERVFAIL, 0));
+        }
+    }
+    rig.gate.add_permits(1);
+    assert_eq!(read(&receive(&client).0), (2, Rcode::SERVFAIL, 0));
+    assert_eq!(rig.server().counts().panics, 3);
+}
+
 /// One client with slow names does not keep out others, over any transport.
 #[test]
 fn the_client_with_the_most_pending_queries_gives_way() {
