@@ -411,7 +411,9 @@ fn parts_of(rtype: Type, data: &[u8]) -> Option<Option<smallvec::SmallVec<[Part;
         // A6 (RFC 2874): the length of the prefix, the rest of the address, and whose address has the prefix.
         38 => match *data.first()? {
             0 => &[Rest],
-            prefix @ 1..=128 => return Some(Some([Octets(1 + (128 - usize::from(prefix)).div_ceil(8)), Name].into_iter().collect())),
+            prefix @ 1..=128 => {
+                return Some(Some([Octets(1 + (128 - usize::from(prefix)).div_ceil(8)), Name].into_iter().collect()));
+            }
             _ => return None,
         },
         // IPSECKEY: precedence, gateway type, algorithm. AMTRELAY: precedence, discovery bit and relay type.

@@ -161,9 +161,7 @@ pub fn protocol(field: impl FnOnce() -> String, text: &str) -> Result<Protocol, 
 }
 
 /// One of a few words.
-pub fn one_of<T: Copy>(
-    field: impl FnOnce() -> String, text: &str, words: &[(&'static str, T)],
-) -> Result<T, Invalid> {
+pub fn one_of<T: Copy>(field: impl FnOnce() -> String, text: &str, words: &[(&'static str, T)]) -> Result<T, Invalid> {
     let known = words.iter().find(|(word, _)| *word == text);
     known.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -221,7 +219,20 @@ mod tests {
         ] {
             assert_eq!(read(text).as_deref(), Some(want), "{text}");
         }
-        for text in ["", "0", "10.0.0", "10.0.0.0256", "10.0.0.0x1", "10.0.0.+1", "10..0.1", "fe80::1%eth0", "10.0.0.1/24", "None", ":::1", "fd00::00g"] {
+        for text in [
+            "",
+            "0",
+            "10.0.0",
+            "10.0.0.0256",
+            "10.0.0.0x1",
+            "10.0.0.+1",
+            "10..0.1",
+            "fe80::1%eth0",
+            "10.0.0.1/24",
+            "None",
+            ":::1",
+            "fd00::00g",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -42,7 +42,11 @@ impl Labels {
     /// Reports the values that were passed over; `path` is that of the labels.
     pub fn check(&self, path: &str, ignored: &mut Ignored) {
         for (key, found) in &self.odd {
-            ignored.push(|| Invalid::Type { field: format!("{path}[{key}]"), expected: "a label value", found: *found });
+            ignored.push(|| Invalid::Type {
+                field: format!("{path}[{key}]"),
+                expected: "a label value",
+                found: *found,
+            });
         }
     }
 

@@ -282,9 +282,8 @@ impl ServiceSpec {
         const TYPES: [(&str, bool); 5] =
             [("ExternalName", true), ("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("", false)];
         let field = || "spec.type".to_owned();
-        let is_external = self.kind.read(field, ignored).and_then(|text| {
-            valid(invalid::one_of(field, text, &TYPES), ignored)
-        });
+        let is_external =
+            self.kind.read(field, ignored).and_then(|text| valid(invalid::one_of(field, text, &TYPES), ignored));
         if is_external == Some(true) {
             return self.external_name().map(|name| ServiceKind::ExternalName(name.into()));
         }
@@ -399,9 +398,10 @@ impl EndpointSlice<'_> {
         let Some(service) = service.filter(|service| is_valid(invalid::label(field, service), ignored)) else {
             return Ok(None);
         };
-        let of_names = self.address_type.read(|| "addressType".to_owned(), ignored).and_then(|text| {
-            valid(invalid::one_of(|| "addressType".to_owned(), text, &TYPES), ignored)
-        });
+        let of_names = self
+            .address_type
+            .read(|| "addressType".to_owned(), ignored)
+            .and_then(|text| valid(invalid::one_of(|| "addressType".to_owned(), text, &TYPES), ignored));
         if of_names == Some(true) {
             return Ok(None);
         }
@@ -422,9 +422,8 @@ impl Endpoint<'_> {
     /// Whether the endpoint at index `at` is ready, which it is unless it says that it is not.
     fn is_ready(&self, at: usize, ignored: &mut Ignored) -> bool {
         let conditions = self.conditions.read(|| format!("endpoints[{at}].conditions"), ignored);
-        let ready = conditions.and_then(|conditions| {
-            conditions.ready.read(|| format!("endpoints[{at}].conditions.ready"), ignored)
-        });
+        let ready = conditions
+            .and_then(|conditions| conditions.ready.read(|| format!("endpoints[{at}].conditions.ready"), ignored));
         ready.copied().unwrap_or(true)
     }
 

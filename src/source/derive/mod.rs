@@ -367,10 +367,10 @@ impl PodSpec {
     /// counts, and is 0 where it has no number.
     fn named_ports(&self, ignored: &mut Ignored) -> HashMap<(String, Protocol), u16> {
         let mut named = HashMap::new();
-        let containers = elements(&self.containers, "spec.containers", ignored).map(|(at, container)| {
-            (format!("spec.containers[{at}]"), container)
-        });
-        let is_sidecar = |container: &Container| container.restart_policy.get().is_some_and(|policy| policy == "Always");
+        let containers = elements(&self.containers, "spec.containers", ignored)
+            .map(|(at, container)| (format!("spec.containers[{at}]"), container));
+        let is_sidecar =
+            |container: &Container| container.restart_policy.get().is_some_and(|policy| policy == "Always");
         let sidecars = elements(&self.init_containers, "spec.initContainers", ignored);
         let sidecars = sidecars.filter(|(_, container)| is_sidecar(container));
         let sidecars = sidecars.map(|(at, container)| (format!("spec.initContainers[{at}]"), container));
@@ -387,8 +387,8 @@ impl PodSpec {
                     text => valid(invalid::protocol(|| field("protocol"), text), ignored),
                 };
                 let number = port.container_port.read(|| field("containerPort"), ignored);
-                let number = number
-                    .and_then(|&number| valid(invalid::port_number(|| field("containerPort"), number), ignored));
+                let number =
+                    number.and_then(|&number| valid(invalid::port_number(|| field("containerPort"), number), ignored));
                 named.entry((name.clone(), protocol.unwrap_or(Protocol::Tcp))).or_insert(number.unwrap_or(0));
             }
         }

@@ -393,13 +393,53 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_there_without_its_bad_values() {
+        let object = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":"http"},{"port":80}]}}"#;
+        let Said::Change { change: Change::Upsert { object, ignored, .. }, version } =
+            said(Kind::Service, &format!(r#"{{"type":"ADDED","object":{object}}}"#))
+        else {
+            panic!()
+        };
+        assert_eq!((object.key(), &*version), (&Key::new("a", "s"), "9"));
+        assert_eq!(ignored.count(), 2, "{ignored:?}");
+        assert!(matches!(object, Object::Service(service) if service.ports.len() == 1));
+    }
+
+    #[test]
     fn a_bad_object_is_named_with_its_field_and_version() {
-        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"ports":[{"port":"http"}]}}}"#;
+        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"type":"ExternalName"}}}"#;
         let Said::Change { change: Change::Bad { key, invalid }, version } = said(Kind::Service, line) else {
             panic!()
         };
         assert_eq!((key, &*version), (Some(Key::new("a", "s")), "9"));
-        assert!(invalid.to_string().starts_with("spec.ports[0].port: "), "{invalid}");
+        assert_eq!(invalid.to_string(), "spec.externalName is missing");
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_place_is_read_again_or_named() {
+        // Of a key that stands twice, the last one counts, as in Go.
+        let twice = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","clusterIP":"10.0.0.2"}}"#;
+        let alone =
+            r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.2"}}"#;
+        let event = |what: &str, object: &str| {
+            let Said::Change { change, version } =
+                said(Kind::Service, &format!(r#"{{"type":"{what}","object":{object}}}"#))
+            else {
+                panic!()
+            };
+            format!("{change:?} {version}")
+        };
+        for what in ["ADDED", "DELETED"] {
+            assert_eq!(event(what, twice), event(what, alone));
+        }
+        // Half a surrogate is no text. What was known of the object stays.
+        let half = alone.replace("10.0.0.2", r"\ud800");
+        assert!(event("ADDED", &half).starts_with(r#"Bad { key: Some(Key { ns: "a", name: "s" })"#));
+        assert!(event("ADDED", &half).ends_with(" 9"));
+        let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{half},{twice}]}}"#);
+        let mut changes = Vec::new();
+        page(Kind::Service, ALL, list.as_bytes(), |change| changes.push(format!("{change:?}"))).unwrap();
+        assert!(changes[0].starts_with("Bad") && format!("{} 9", changes[1]) == event("ADDED", alone), "{changes:?}");
     }
 
     #[test]
