@@ -194,6 +194,12 @@ pub fn is_label(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
+/// The name of a container's port (RFC 6335 5.1 as Kubernetes has it): at most 15 lower-case letters, digits and '-', one
+/// letter at least, a letter or digit first and last, and no two '-' in a row.
+pub fn is_port_name(text: &str) -> bool {
+    text.len() <= 15 && is_label(text) && !text.contains("--") && text.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
 /// A host name that fits into a DNS message; underscores are allowed, as in the targets of CNAME records.
 pub fn is_target(text: &str) -> bool {
     let fits = |label: &str| (1..=63).contains(&label.len());

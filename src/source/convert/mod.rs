@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::cluster::entry::Keep;
 use crate::cluster::model::{self, Key, Protocol, ServiceKind};
+use crate::cluster::selector::is_label_value;
 
 mod annotations;
 pub mod field;
@@ -446,6 +447,14 @@ impl Endpoint<'_> {
         let pod = pod.and_then(|target| target.name.read(|| path("targetRef.name"), ignored));
         let pod = lower(pod.map_or("", |text| text));
         let zone = self.zone.read(|| path("zone"), ignored).map_or("", |text| text);
+        // Zones are labels of Nodes.
+        let zone = match is_label_value(zone) {
+            true => zone,
+            false => {
+                ignored.push(|| invalid::name(path("zone"), zone));
+                ""
+            }
+        };
         model::Endpoint {
             addresses,
             hostname: named.then(|| hostname.into()),

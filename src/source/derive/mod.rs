@@ -55,7 +55,7 @@ enum TargetPort {
 impl Value<'_> for TargetPort {
     const EXPECTED: &'static str = "a port number or the name of a container's port";
     fn from_text(text: Cow<'_, str>) -> Option<TargetPort> {
-        Some(TargetPort::Name(text.into_owned()))
+        (text.is_empty() || invalid::is_port_name(&text)).then(|| TargetPort::Name(text.into_owned()))
     }
     fn from_number(number: i64) -> Option<TargetPort> {
         u16::try_from(number).ok().map(TargetPort::Number)
