@@ -261,10 +261,14 @@ impl Service {
         let kind = spec.convert(ignored)?;
         let mut ports = Vec::new();
         for (at, port) in elements(&spec.ports, "spec.ports", ignored) {
-            let port = port.convert(|field| format!("spec.ports[{at}].{field}"), ignored);
-            match port.number {
-                Some(_) => ports.push(port),
-                None => ignored.push(|| Invalid::MissingAt(format!("spec.ports[{at}].port"))),
+            let converted = port.convert(|field| format!("spec.ports[{at}].{field}"), ignored);
+            match converted.number {
+                Some(_) => ports.push(converted),
+                None if port.port == Field::Absent => {
+                    ignored.push(|| Invalid::MissingAt(format!("spec.ports[{at}].port")));
+                }
+                // What stands there has been reported.
+                None => {}
             }
         }
         Ok(model::Service { key, kind, ports })
