@@ -22,6 +22,7 @@ use support::cluster::{headless, sample, view};
 use support::history::{STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
 use support::objects::check_bad_value;
+use support::rdata::check_records;
 use support::upstream::check_upstream_answer;
 use support::{Choices, names};
 
@@ -125,6 +126,16 @@ proptest! {
         }
         check_upstream_answer(&[&[first & !1][..], &counts, &records].concat());
         check_upstream_answer(&[&[first | 1][..], &counts, &records].concat());
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    // N02
+    #[test]
+    fn records_of_every_type_are_passed_on_as_they_were_meant(octets in vec(any::<u8>(), 0..200)) {
+        check_records(&octets);
     }
 }
 

@@ -7,6 +7,7 @@ pub mod history;
 pub mod messages;
 pub mod names;
 pub mod objects;
+pub mod rdata;
 pub mod told;
 pub mod upstream;
 
