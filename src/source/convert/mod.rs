@@ -162,6 +162,9 @@ struct PodIp {
 
 maps!(Metadata, ServiceSpec, Port, Endpoint<'a>, Conditions, TargetRef<'a>, PodStatus, PodIp);
 
+/// How the name of an object is checked: given its path and itself.
+type NameCheck = fn(fn() -> String, &str) -> Result<(), Invalid>;
+
 impl Metadata {
     /// `metadata.name`, as far as there is one.
     pub fn name(&self) -> &str {
@@ -214,7 +217,7 @@ impl Metadata {
     }
 
     /// `metadata.name`, checked by `check`. An object whose name cannot be used is none.
-    fn valid_name(&self, check: fn(fn() -> String, &str) -> Result<(), Invalid>) -> Result<&str, Invalid> {
+    fn valid_name(&self, check: NameCheck) -> Result<&str, Invalid> {
         let field: fn() -> String = || "metadata.name".to_owned();
         if let Some(invalid) = self.name.odd(field) {
             return Err(invalid);
@@ -228,7 +231,7 @@ impl Metadata {
 
     /// The key of an object that is in a namespace, its name checked by `check`. Nor is an object whose namespace cannot
     /// be used one of the namespace that objects without one are in.
-    fn key(&self, check: fn(fn() -> String, &str) -> Result<(), Invalid>) -> Result<Key, Invalid> {
+    fn key(&self, check: NameCheck) -> Result<Key, Invalid> {
         let name = self.valid_name(check)?;
         let field = || "metadata.namespace".to_owned();
         if let Some(invalid) = self.namespace.odd(field) {
