@@ -212,6 +212,12 @@ pub const API_ERRORS: Metric = counter(
 /// Objects that are of no use.
 pub const BAD_OBJECTS: Metric =
     counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
+/// Values that are of no use, in objects that are.
+pub const BAD_VALUES: Metric = counter(
+    "clusterdns_kubernetes_bad_values_total",
+    "Values that were passed over in objects that are served without them.",
+    &["kind"],
+);
 /// Items of caches.
 pub const CACHE_ENTRIES: Metric =
     gauge("coredns_cache_entries", "The number of elements in the cache.", &["server", "type", "view", "zones"]);
@@ -378,6 +384,7 @@ mod tests {
         &RELISTS,
         &API_ERRORS,
         &BAD_OBJECTS,
+        &BAD_VALUES,
         &PROXY_DURATION,
         &PROXY_CHECKS_FAILED,
         &PROXY_KEPT,
