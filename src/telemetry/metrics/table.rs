@@ -77,6 +77,21 @@ pub const BUILD_INFO: Metric = gauge(
 );
 /// Plugins that panicked.
 pub const PANICS: Metric = counter("coredns_panics_total", "A metrics that counts the number of panics.", &[]);
+/// Connections that gave way to others at a limit.
+pub const CONNECTIONS_EVICTED: Metric = counter(
+    "clusterdns_connections_evicted_total",
+    "Client connections that were closed at a limit to make room for another.",
+    &[],
+);
+/// Connections that no other gave way to.
+pub const CONNECTIONS_REFUSED: Metric =
+    counter("clusterdns_connections_refused_total", "Client connections that were closed at once, at a limit.", &[]);
+/// Pending queries that lost their permits.
+pub const PENDING_SHED: Metric = counter(
+    "clusterdns_pending_shed_total",
+    "Pending queries that were answered at once, at the limit, to make room for another.",
+    &[],
+);
 /// Which plugins a server block has.
 pub const PLUGIN_ENABLED: Metric = gauge(
     "coredns_plugin_enabled",
@@ -358,6 +373,9 @@ mod tests {
     const ALL: &[&Metric] = &[
         &BUILD_INFO,
         &PANICS,
+        &CONNECTIONS_EVICTED,
+        &CONNECTIONS_REFUSED,
+        &PENDING_SHED,
         &PLUGIN_ENABLED,
         &REQUESTS,
         &REQUEST_DURATION,
