@@ -11,10 +11,10 @@
 mod backoff;
 mod connection;
 mod course;
-mod decode;
+pub mod decode;
 mod follow;
 mod limits;
-mod lines;
+pub mod lines;
 mod metrics;
 mod status;
 #[cfg(test)]
@@ -32,6 +32,7 @@ pub use connection::{ConnectionError, Server};
 pub use course::Timing;
 pub use limits::Limits;
 pub use metrics::Metrics;
+pub use trouble::Refusal;
 
 use super::Selection;
 use crate::cluster::IndexWriter;

@@ -3,9 +3,12 @@
 
 pub mod answers;
 pub mod cluster;
+pub mod files;
 pub mod history;
+pub mod log_lines;
 pub mod messages;
 pub mod names;
+pub mod sources;
 pub mod told;
 pub mod upstream;
 
