@@ -4,9 +4,11 @@ pub mod wire;
 
 pub mod corefile;
 
-pub mod listen;
+pub mod net;
 
 pub mod telemetry;
+
+pub mod admin;
 
 pub mod cluster;
 

@@ -148,6 +148,11 @@ proptest! {
     #![proptest_config(cases(768))]
 
     #[test]
+    fn any_history_ends_in_the_state_of_one_full_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
+        check_history(&steps, &settings, Depth::State);
+    }
+
+    #[test]
     fn a_reply_is_what_hickory_decodes(settings in vec(any::<u8>(), 24), records in vec(any::<[u8; RECORD]>(), 0..60)) {
         check_reply(&settings, &records.concat());
     }

@@ -21,7 +21,7 @@ use super::serving::{Program, Serving, apart};
 use super::signals::{Cut, End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
-use crate::chain::later::BoxFuture;
+use crate::chain::pending::BoxFuture;
 use crate::corefile::{
     Diagnostic, Diagnostics, GoDuration, RealFiles, Severity, read_source, render_json, render_text,
 };
@@ -167,7 +167,7 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         hostname: machine::hostname(),
         interfaces: machine::interfaces(),
         debug: debug.clone(),
-        servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone())),
+        servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone())),
         metrics,
         carriers: Carriers::default(),
         surroundings: surroundings(runtime.handle()),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Configuration ─ build ─► Built ─┬ indexes ─ follow, wait ─┐
-//!                                 ├ pages ────── listen ────┼─► taken up at once: chains between two queries, pages, chores
+//!                                 ├ pages ────── listen ────┼─► taken up at once: router between two queries, pages, chores
 //!                                 └ sockets ──── bind ──────┘   then what is not wanted any more ends
 //! ```
 //!
@@ -99,8 +99,8 @@ impl Program<'_> {
         let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let service = |listener: &&Listener| {
-            let Listener { place, chains, credentials, .. } = listener;
-            Service::of(place.kind(), chains.clone(), settings(listener), credentials.clone())
+            let Listener { place, router, credentials, .. } = listener;
+            Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
         let first = self.open(&new, &services, workers, &mut serving.server)?;
@@ -108,7 +108,7 @@ impl Program<'_> {
         // Nothing fails from here on.
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.place) {
-                open.service.replace(listener.chains.clone(), settings(listener), listener.credentials.clone());
+                open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| Open {

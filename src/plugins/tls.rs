@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use crate::corefile::{Arguments, Directive};
-use crate::listen::{Clients, Files};
+use crate::net::{Clients, Files};
 
 /// What may be asked of clients.
 const CLIENTS: &[(&str, Clients)] = &[

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use clusterdns::chain::{Answer, Block, Chains, Client, Plan, State, Transport};
+use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
 use clusterdns::plugins::log::{Classes, Config, Format, Log, Rule};
@@ -122,8 +122,8 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     let logger = Logger::unwritten(form);
     let rule = Rule { scope: n("."), format: Format::new(format), classes: Classes::ALL };
     let log = Log::new(&Config { rules: vec![rule] }, logger.clone());
-    let plan = Plan::new(vec![Arc::new(log), KUBERNETES.clone()]).with_metadata(vec![n(".")]);
-    let chains = Arc::new(Chains::new(vec![Block { zones: zones(), plan }], true));
+    let chain = Chain::new(vec![Arc::new(log), KUBERNETES.clone()]).with_metadata(vec![n(".")]);
+    let router = Arc::new(Router::new(vec![Block { zones: zones(), chain }], true));
     let client = Client {
         remote: SocketAddr::from(([10, 0, 0, 1], 53_000)),
         local: SocketAddr::from(([10, 0, 0, 9], 53)),
@@ -132,10 +132,10 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     // A query of the future has taken no time.
     let now = Instant::now() + Duration::from_secs(3_600);
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
-    let sent = match chains.answer(packet, client, now, &mut state, &mut out) {
+    let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
         Answer::Silent => 0,
-        Answer::Later(_) => panic!("nothing in this server waits"),
+        Answer::Pending(_) => panic!("nothing in this server waits"),
     };
     (Some(logger.take()).filter(|line| !line.is_empty()), sent)
 }

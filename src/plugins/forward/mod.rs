@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::changing::ChangingFile;
-use crate::chain::{Ask, Exchange, Failure, Later, Plugin, Step};
+use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
 use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
 
@@ -53,7 +53,7 @@ impl Forward {
             // CoreDNS starts, too: the file may name some later.
             tracing::warn!(plugin = "forward", zone = %config.from, "no file names a server; queries fail until one does");
         }
-        let counts = Box::new(servers.tallies().clone());
+        let counts = Box::new(servers.metrics().clone());
         let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
         let following = has_files.then(|| {
             let files = config.to.iter().filter_map(|to| match to {
@@ -96,7 +96,7 @@ impl Plugin for Forward {
         let stream = !exchange.client.transport.is_datagram();
         let flags = exchange.state.asked;
         match self.group.begin(stream, exchange.now) {
-            Ok(course) => Step::Later(Later::Ask(Ask { course, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

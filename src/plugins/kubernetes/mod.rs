@@ -17,7 +17,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::chain::{Exchange, Fallthrough, Later, Origin, Plugin, Step};
+use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
 use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
@@ -79,7 +79,7 @@ enum Said {
     /// The code in the reply, with the zone's SOA.
     Code(Rcode),
     /// It depends on a look-up that waits.
-    Later(Later),
+    Pending(Wait),
 }
 
 impl Kubernetes {
@@ -218,7 +218,7 @@ impl Stanza {
                 reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster's state is not in step yet" });
                 self.soa_of_denial(reply, tail);
             }
-            Said::Later(later) => return Step::Later(later),
+            Said::Pending(later) => return Step::Pending(later),
         }
         reply.authoritative = true;
         Step::Answered

@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use tokio::time::Instant;
 
-use super::trouble::{Awaited, Trouble, causes};
+use crate::source::watch::error::{Awaited, WatchError, causes};
 
 /// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
 pub const MAX_EVENT: usize = 8 << 20;
@@ -83,7 +83,7 @@ impl Lines {
 
     /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
     /// an event. It may take as long as `limit`, however its bytes drip.
-    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, Trouble> {
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, WatchError> {
         let deadline = Instant::now() + limit;
         // A line that is returned borrows the buffer, so that the loop only looks whether there is one.
         while !self.buffer.has_line() {
@@ -95,22 +95,22 @@ impl Lines {
     }
 
     /// The whole body, which may take as long as `limit`.
-    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, Trouble> {
+    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, WatchError> {
         let deadline = Instant::now() + limit;
         while self.fill(deadline, limit, Awaited::PageEnd).await? {}
         Ok(self.buffer.bytes)
     }
 
     /// Reads some more; whether there was more.
-    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, Trouble> {
+    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, WatchError> {
         loop {
             let frame = tokio::time::timeout_at(deadline, self.body.frame()).await;
-            match frame.map_err(|_| Trouble::Silence { what, limit })? {
+            match frame.map_err(|_| WatchError::Silence { what, limit })? {
                 None => return Ok(false),
-                Some(Err(error)) => return Err(Trouble::Connection(causes(&error))),
+                Some(Err(error)) => return Err(WatchError::Connection(causes(&error))),
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
-                    self.buffer.push(data).map_err(|TooLong| Trouble::TooLong(self.buffer.most))?;
+                    self.buffer.push(data).map_err(|TooLong| WatchError::TooLong(self.buffer.most))?;
                     return Ok(true);
                 }
             }
@@ -124,14 +124,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(1);
 
-    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<Trouble>) {
+    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<WatchError>) {
         let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), most);
         let mut lines = Vec::new();
         loop {
             match reader.next(SOON).await {
                 Ok(Some(line)) => lines.push(String::from_utf8(line.to_vec()).unwrap()),
                 Ok(None) => return (lines, None),
-                Err(trouble) => return (lines, Some(trouble)),
+                Err(error) => return (lines, Some(error)),
             }
         }
     }
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_never_ends_is_refused() {
-        let (lines, trouble) = lines(&"x".repeat(100), 99).await;
-        assert!(lines.is_empty() && matches!(trouble, Some(Trouble::TooLong(99))));
+        let (lines, error) = lines(&"x".repeat(100), 99).await;
+        assert!(lines.is_empty() && matches!(error, Some(WatchError::TooLong(99))));
     }
 }
