@@ -22,7 +22,7 @@ use support::cluster::{headless, sample, view};
 use support::history::{Depth, STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
 use support::upstream::check_upstream_answer;
-use support::{Choices, files, log_lines, names, sources};
+use support::{Choices, files, log_lines, names, requests, sources};
 
 /// So many cases, or as many as `PROPTEST_CASES` says. Failures are printed with their input, not kept in a file.
 fn cases(count: u32) -> ProptestConfig {
@@ -335,5 +335,74 @@ proptest! {
     #[test]
     fn a_manifest_is_read_alike_in_either_form(data in manifest()) {
         sources::check_manifest(&data);
+    }
+}
+
+/// Messages of a stream, each behind its length or a lie about it.
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let message = prop_oneof![mutated_query(), vec(any::<u8>(), 0..40), Just(vec![0; 12])];
+    let message = (message, any::<bool>(), 0..20_u8).prop_map(|(mut message, is_zero, lie)| {
+        if is_zero {
+            message.iter_mut().take(2).for_each(|byte| *byte = 0);
+        }
+        let len = if lie == 0 { 0xfff0 } else { message.len() as u16 + u16::from(lie == 1) };
+        [&len.to_be_bytes()[..], &message].concat()
+    });
+    vec(message, 0..12).prop_map(|messages| messages.concat())
+}
+
+/// A request for DNS over HTTPS.
+fn doh_request() -> impl Strategy<Value = Vec<u8>> {
+    let method = proptest::sample::select(&["GET", "POST", "HEAD", "get"][..]);
+    let path = proptest::sample::select(&["/dns-query", "/dns-query/", "/", "https://h/dns-query", "*"][..]);
+    let parameter = proptest::sample::select(&["dns", "dns", "dns", "x", "dn", "DNS"][..]);
+    let value = prop_oneof!["[A-Za-z0-9_-]{0,24}={0,2}", "[A-Z+/=%&-]{0,8}", Just("A".repeat(5_500))];
+    let parameters = vec((parameter, value), 0..3);
+    let length = proptest::option::of(prop_oneof!["[0-9+-]{1,6}", Just("4096".to_owned()), Just("4097".to_owned())]);
+    (method, path, parameters, length).prop_map(|(method, path, parameters, length)| {
+        let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let length = length.map_or(String::new(), |length| format!("\nContent-Length:{length}"));
+        format!("{method} {path}?{}{length}", parameters.join("&")).into_bytes()
+    })
+}
+
+/// What a client sends to a listener with pages.
+fn admin_request() -> impl Strategy<Value = Vec<u8>> {
+    words(&[
+        "GET /health HTTP/1.1\r\n",
+        "GET /ready HTTP/1.0\r\n",
+        "POST /metrics HTTP/1.1\r\n",
+        "HEAD /health HTTP/1.1\r\n",
+        "Host: x\r\n",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "\r\n",
+        "3\r\nabc\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "Connection: keep-alive\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\n",
+    ])
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    #[test]
+    fn a_stream_is_cut_into_its_messages(id in any::<[u8; 2]>(), stream in stream()) {
+        requests::check_stream(&stream);
+        let id = stream.get(2..4).map_or(id, |first| if id[0] & 1 == 0 { [first[0], first[1]] } else { id });
+        requests::check_stream(&[&id[..], &stream].concat());
+    }
+
+    #[test]
+    fn a_query_over_https_is_found_where_it_is(request in doh_request(), packet in mutated_query()) {
+        requests::check_doh(&request);
+        requests::check_doh(&packet);
+    }
+
+    #[test]
+    fn whatever_comes_over_http_gets_at_most_one_page(request in admin_request()) {
+        requests::check_admin(&request);
     }
 }

@@ -8,6 +8,7 @@ pub mod history;
 pub mod log_lines;
 pub mod messages;
 pub mod names;
+pub mod requests;
 pub mod sources;
 pub mod told;
 pub mod upstream;
