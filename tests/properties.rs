@@ -7,6 +7,7 @@
 mod support;
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use clusterdns::chain::Transport;
 use clusterdns::cluster::View;
@@ -21,6 +22,7 @@ use support::answers::Subject;
 use support::cluster::{headless, sample, view};
 use support::history::{Depth, STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
+use support::targets::{TARGETS, run};
 use support::upstream::check_upstream_answer;
 use support::{Choices, files, log_lines, names, requests, sources};
 
@@ -109,6 +111,30 @@ fn upstream_record() -> impl Strategy<Value = Vec<u8>> {
         let class = if rtype == 41 { 1_232_u16 } else { 1 };
         [&owner[..], &rtype.to_be_bytes(), &class.to_be_bytes(), &ttl.to_be_bytes(), &len.to_be_bytes(), &data].concat()
     })
+}
+
+/// Every seed of every fuzz target, among them the inputs that have found a fault.
+#[test]
+fn seeds_of_the_fuzz_targets_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let expected: Vec<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let files: Vec<String> = expected.iter().map(|name| format!("{name}.rs")).collect();
+    assert_eq!(names(&folder.join("fuzz_targets")), files);
+    assert_eq!(names(&folder.join("seeds")), expected);
+    for target in &expected {
+        let folder = folder.join("seeds").join(target);
+        for seed in names(&folder) {
+            eprintln!("{target}/{seed}");
+            run(target, &std::fs::read(folder.join(seed)).expect("a seed"));
+        }
+    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
-//! The body of a watch or of a list. The first four bytes choose the kind and the pieces in which the body arrives.
+//! The body of a watch or of a list. The first four bytes choose the kind, the buffer and the pieces.
 #![no_main]
 
-use clusterdns_fuzz::support::sources::check_watch;
+use clusterdns_fuzz::support::targets::run;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| check_watch(data));
+fuzz_target!(|data: &[u8]| run("watch", data));

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod cluster;
+pub mod corefiles;
 pub mod files;
 pub mod history;
 pub mod log_lines;
@@ -10,6 +11,7 @@ pub mod messages;
 pub mod names;
 pub mod requests;
 pub mod sources;
+pub mod targets;
 pub mod told;
 pub mod upstream;
 
