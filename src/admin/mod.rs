@@ -148,8 +148,8 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
     }
 }
 
-/// Answers the one request of a connection.
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
+/// Answers the one request of a connection, which may have come over anything. The caller limits how long it takes.
+pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = site.respond(request.uri().path());
         async move { Ok::<_, Infallible>(response) }
