@@ -188,30 +188,30 @@ pub const API_REQUESTS: Metric = counter(
 );
 /// Kinds that are in step.
 pub const SYNCED: Metric =
-    gauge("clusterdns_kubernetes_synced", "1 once every watch of the kind has had a full list.", &["kind"]);
+    gauge("clusterdns_kubernetes_synced", "1 once every watch of the kind has received a complete list.", &["kind"]);
 /// How old the state of a kind may be.
 pub const LAST_SEEN: Metric = gauge(
     "clusterdns_kubernetes_last_seen_age_seconds",
-    "Seconds since the API server was last heard of, by event, bookmark or list.",
+    "Seconds since the API server last sent an event, a bookmark or a list of the kind.",
     &["kind"],
 );
 /// Objects by kind.
-pub const OBJECTS: Metric = gauge("clusterdns_kubernetes_objects", "Objects that answers are made of.", &["kind"]);
+pub const OBJECTS: Metric = gauge("clusterdns_kubernetes_objects", "Objects of the kind in the index.", &["kind"]);
 /// Full lists.
 pub const RELISTS: Metric = counter(
     "clusterdns_kubernetes_relists_total",
-    "Full lists of a kind after the first, by what made them necessary.",
+    "Complete lists of the kind after the first, by reason.",
     &["kind", "reason"],
 );
 /// Lists and watches that failed.
 pub const API_ERRORS: Metric = counter(
     "clusterdns_kubernetes_errors_total",
-    "Lists and watches of a kind that failed, by cause.",
+    "Failed lists and watches of the kind, by reason.",
     &["kind", "reason"],
 );
 /// Objects that are of no use.
 pub const BAD_OBJECTS: Metric =
-    counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
+    counter("clusterdns_kubernetes_bad_objects_total", "Objects of the kind that could not be decoded.", &["kind"]);
 /// Items of caches.
 pub const CACHE_ENTRIES: Metric =
     gauge("coredns_cache_entries", "The number of elements in the cache.", &["server", "type", "view", "zones"]);
@@ -303,12 +303,15 @@ pub const FORWARD_REJECTS: Metric = counter(
     &[],
 );
 /// Queries that found no place.
-pub const FORWARD_SHED: Metric =
-    counter("clusterdns_forward_shed_total", "Queries that were not forwarded since too many waited.", &["reason"]);
+pub const FORWARD_SHED: Metric = counter(
+    "clusterdns_forward_shed_total",
+    "Queries that got SERVFAIL because too many forwarded queries were in flight, by reason.",
+    &["reason"],
+);
 /// Datagrams that were nobody's answer.
 pub const FORWARD_DROPPED: Metric = counter(
     "clusterdns_forward_dropped_answers_total",
-    "Datagrams from upstreams that answered nothing that was asked: late or forged.",
+    "Datagrams from upstreams that answered no query in flight, by reason.",
     &["reason", "to"],
 );
 
@@ -344,73 +347,89 @@ pub const ACL_DROPPED: Metric = counter(
     &["server", "view", "zone"],
 );
 
+/// Every metric of this table, in its order. `process_*` has more, from the library.
+pub const ALL: &[&Metric] = &[
+    &PROCESS_VIRTUAL_MAX,
+    &PROCESS_RECEIVED,
+    &PROCESS_SENT,
+    &HOSTS_ENTRIES,
+    &HOSTS_RELOAD,
+    &DNS64_TRANSLATED,
+    &LOCALHOST_REQUESTS,
+    &BUILD_INFO,
+    &PANICS,
+    &PLUGIN_ENABLED,
+    &REQUESTS,
+    &REQUEST_DURATION,
+    &REQUEST_SIZE,
+    &DO_REQUESTS,
+    &RESPONSE_SIZE,
+    &RESPONSES,
+    &HTTPS_RESPONSES,
+    &HTTPS3_RESPONSES,
+    &QUIC_RESPONSES,
+    &HEALTH_DURATION,
+    &HEALTH_FAILURES,
+    &PROGRAMMING,
+    &API_DURATION,
+    &API_WAIT,
+    &API_REQUESTS,
+    &SYNCED,
+    &LAST_SEEN,
+    &OBJECTS,
+    &RELISTS,
+    &API_ERRORS,
+    &BAD_OBJECTS,
+    &CACHE_ENTRIES,
+    &CACHE_REQUESTS,
+    &CACHE_HITS,
+    &CACHE_MISSES,
+    &CACHE_PREFETCHES,
+    &CACHE_DROPS,
+    &CACHE_SERVED_STALE,
+    &CACHE_EVICTIONS,
+    &PROXY_DURATION,
+    &PROXY_CHECKS_FAILED,
+    &PROXY_KEPT,
+    &PROXY_OPENED,
+    &FORWARD_REQUESTS,
+    &FORWARD_RESPONSES,
+    &FORWARD_DURATION,
+    &FORWARD_CHECKS_FAILED,
+    &FORWARD_BROKEN,
+    &FORWARD_REJECTS,
+    &FORWARD_SHED,
+    &FORWARD_DROPPED,
+    &RELOAD_FAILED,
+    &RELOAD_VERSION,
+    &ACL_ALLOWED,
+    &ACL_BLOCKED,
+    &ACL_FILTERED,
+    &ACL_DROPPED,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each of the table.
-    const ALL: &[&Metric] = &[
-        &BUILD_INFO,
-        &PANICS,
-        &PLUGIN_ENABLED,
-        &REQUESTS,
-        &REQUEST_DURATION,
-        &REQUEST_SIZE,
-        &DO_REQUESTS,
-        &RESPONSE_SIZE,
-        &RESPONSES,
-        &HOSTS_ENTRIES,
-        &HOSTS_RELOAD,
-        &LOCALHOST_REQUESTS,
-        &DNS64_TRANSLATED,
-        &HTTPS_RESPONSES,
-        &HTTPS3_RESPONSES,
-        &QUIC_RESPONSES,
-        &HEALTH_DURATION,
-        &HEALTH_FAILURES,
-        &PROGRAMMING,
-        &API_DURATION,
-        &API_WAIT,
-        &API_REQUESTS,
-        &SYNCED,
-        &LAST_SEEN,
-        &OBJECTS,
-        &RELISTS,
-        &API_ERRORS,
-        &BAD_OBJECTS,
-        &PROXY_DURATION,
-        &PROXY_CHECKS_FAILED,
-        &PROXY_KEPT,
-        &PROXY_OPENED,
-        &FORWARD_REQUESTS,
-        &FORWARD_RESPONSES,
-        &FORWARD_DURATION,
-        &FORWARD_CHECKS_FAILED,
-        &FORWARD_BROKEN,
-        &FORWARD_REJECTS,
-        &FORWARD_SHED,
-        &FORWARD_DROPPED,
-        &RELOAD_FAILED,
-        &RELOAD_VERSION,
-        &ACL_ALLOWED,
-        &ACL_BLOCKED,
-        &ACL_FILTERED,
-        &ACL_DROPPED,
-        &CACHE_ENTRIES,
-        &CACHE_REQUESTS,
-        &CACHE_HITS,
-        &CACHE_MISSES,
-        &CACHE_PREFETCHES,
-        &CACHE_DROPS,
-        &CACHE_SERVED_STALE,
-        &CACHE_EVICTIONS,
-    ];
+    /// What is defined above but not listed in [`ALL`] would not be checked, nor documented.
+    #[test]
+    fn every_metric_is_listed() {
+        let defined = include_str!("table.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": Metric ="));
+        let mut names: Vec<&str> = ALL.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((names.len(), ALL.len()), (defined.count(), names.len()));
+    }
 
     #[test]
     fn names_and_labels_are_as_prometheus_wants_them() {
         for metric in ALL {
-            // What CoreDNS has not is told from what it has.
-            assert!(metric.name.starts_with("coredns_") || metric.name.starts_with("clusterdns_"), "{metric:?}");
+            // The prefix shows whether CoreDNS has the metric as well.
+            let prefixes = ["coredns_", "clusterdns_", "process_"];
+            assert!(prefixes.iter().any(|prefix| metric.name.starts_with(prefix)), "{metric:?}");
             assert_eq!(metric.name.ends_with("_total"), matches!(metric.kind, Kind::Counter), "{metric:?}");
             assert!(metric.labels.is_sorted() && !metric.help.is_empty(), "{metric:?}");
             if let Kind::Histogram(bounds) = metric.kind {
