@@ -320,7 +320,7 @@ async fn a_silent_watch_is_dropped_and_taken_up_at_its_version() {
     bench.fake.put("services", "three", service("three", 3));
     bench.until("three", known("three")).await;
     assert_eq!(bench.fake.texts("services")[..3], ["stream", "watch 13", "watch 13"]);
-    let series = "clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"silence\"}";
+    let series = "clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"timeout\"}";
     bench.shows(series, 1.0).await;
 }
 
@@ -433,7 +433,7 @@ async fn a_list_without_an_end_is_given_up() {
         });
     })
     .await;
-    for reason in ["nonsense", "silence"] {
+    for reason in ["protocol", "timeout"] {
         let series = format!("clusterdns_kubernetes_errors_total{{kind=\"Service\",reason=\"{reason}\"}}");
         bench.until(reason, |_| bench.metric(&series).is_some_and(|count| count >= 1.0)).await;
     }
@@ -562,7 +562,7 @@ async fn garbage_is_a_trouble_like_any_other() {
                 .await;
         bench.fake.put("services", "three", service("three", 3));
         bench.until("three", known("three")).await;
-        assert!(bench.metric("clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"nonsense\"}").is_some());
+        assert!(bench.metric("clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"protocol\"}").is_some());
     }
 }
 
