@@ -61,17 +61,14 @@ pub trait Plugin: Send + Sync {
     /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
 
-<<<<<<< HEAD
-    /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
-=======
-    /// Whether it answers this question itself, from a state that changes while answers are cached: no cached answer of
-    /// another plugin may then be given. A cache in front of it asks before it answers.
+    /// Returns whether the plugin answers this question itself, from a state that changes while answers are cached, so
+    /// that a cached answer of another plugin must not be used. A cache in front of the plugin calls this before it
+    /// answers.
     fn claims(&self, _question: &Question) -> bool {
         false
     }
 
-    /// What is missing until it can answer, for *ready*; nothing where it can.
->>>>>>> main
+    /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
     fn unready(&self) -> Option<String> {
         None
     }
@@ -288,16 +285,12 @@ impl<'a> Exchange<'a> {
         self.refresher == Some(self.at)
     }
 
-<<<<<<< HEAD
-    /// Runs a future in the background. It is dropped if too many are running.
-=======
-    /// Whether a plugin behind the one at work answers the question itself ([`Plugin::claims`]).
+    /// Returns whether a plugin after the current one answers the question itself ([`Plugin::claims`]).
     pub fn is_claimed(&self) -> bool {
         self.chain.plugins()[self.at + 1..].iter().any(|plugin| plugin.claims(self.question()))
     }
 
-    /// Lets a future run beside the answers. Where too many run already it is dropped.
->>>>>>> main
+    /// Runs a future in the background. It is dropped if too many are running.
     pub fn spawn(&self, future: pending::BoxFuture<()>) {
         self.surroundings().spawn(future);
     }

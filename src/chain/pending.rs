@@ -110,7 +110,8 @@ impl Pending {
         self.finish_unless(std::future::pending()).await
     }
 
-    /// As [`Pending::finish`], until `revoked` ends: then it waits no longer and has the answer of [`Pending::overload`].
+    /// As [`Pending::finish`], until `revoked` ends: then it waits no longer and has the answer of
+    /// [`Pending::overload`].
     pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
         let mut revoked = std::pin::pin!(revoked);
         let Pending { mut asked, mut at, mut wait } = self;
@@ -177,10 +178,7 @@ async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl F
 }
 
 impl OwnedQuery {
-<<<<<<< HEAD
-    /// Returns the packet of the query.
-=======
-    /// Makes the reply nothing but a code, and notes why.
+    /// Replaces the reply by a bare code, and records the reason.
     fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
         self.state.reply.clear();
         self.state.reply.rcode = rcode;
@@ -188,22 +186,17 @@ impl OwnedQuery {
         self.state.failure = Some(failure);
     }
 
-    /// The query as it came: a whole packet.
->>>>>>> main
+    /// Returns the packet of the query.
     pub fn packet(&self) -> &[u8] {
         &self.packet
     }
 
-<<<<<<< HEAD
-    /// Parses the query. This cannot fail, since an [`OwnedQuery`] is created from a parsed query.
-=======
-    /// The client that sent it.
+    /// Returns the client.
     pub fn client(&self) -> Client {
         self.client
     }
 
-    /// The query. An [`OwnedQuery`] is made of one that was read, so that reading it again does not fail.
->>>>>>> main
+    /// Parses the query. This cannot fail, since an [`OwnedQuery`] is created from a parsed query.
     pub fn query(&self) -> Option<Query<'_>> {
         Query::parse(&self.packet).ok()
     }
