@@ -565,8 +565,11 @@ fn what_is_wrong_with_certificates_is_told_at_start() {
     for (text, message) in [
         (format!("tls://.:0 {{\n    tls {none} {key}\n}}\n"), format!("Wrong:2:5 - plugin/tls: cannot read {none}")),
         (format!("tls://.:0 {{\n    tls {certificate} {none}\n}}\n"), format!("cannot read {none}")),
-        (format!("tls://.:0 {{\n    tls {empty} {key}\n}}\n"), format!("{empty} holds no certificate")),
-        (format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"), format!("{empty} holds no private key")),
+        (format!("tls://.:0 {{\n    tls {empty} {key}\n}}\n"), format!("{empty} does not contain a certificate")),
+        (
+            format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"),
+            format!("{empty} does not contain a private key"),
+        ),
         (format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"), format!("{certificate}: ")),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),

@@ -69,7 +69,7 @@ pub struct Socket {
     /// What the directive of its transport says.
     pub limits: encrypted::Limits,
     /// What *tls* says of the first block.
-    pub files: Option<net::Files>,
+    pub files: Option<net::TlsFiles>,
 }
 
 impl Socket {

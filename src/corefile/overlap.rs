@@ -1,4 +1,4 @@
-//! Whether the blocks of a Corefile get in each other's way: the same zone on the same socket twice.
+//! Detects server blocks that conflict: the same zone twice on the same socket.
 
 use std::collections::HashMap;
 
@@ -7,25 +7,26 @@ use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::key::Scheme;
 use super::source::Span;
 
-/// Where a block listens and when; known only once its *bind* and *view* have been read.
+/// Where a block listens, and for which queries; known once its *bind* and *view* have been parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
-    /// The addresses of *bind*; empty for all addresses.
+    /// The addresses of *bind*; empty for every address.
     pub addresses: Vec<String>,
-    /// A *view* chooses the queries, so other blocks may have the same zone.
+    /// A *view* selects the queries, so that other blocks may have the same zone.
     pub filtered: bool,
 }
 
-/// A zone on a socket. An empty address is every address.
-type Place = (Scheme, String, u16, String);
+/// Scheme, zone, port and address. An empty address is every address.
+type ZoneSocket = (Scheme, String, u16, String);
 
-/// Reports what `core/dnsserver/address.go` refuses: a zone and port defined twice, and a block that listens on every
-/// address beside one that listens on some. `dns_port` is `-dns.port`; `listens` has one for each block, in their order.
+/// Reports what `core/dnsserver/address.go` rejects: a zone and port that are defined twice, and a block on every
+/// address beside a block on specific addresses. `dns_port` is the value of `-dns.port`; `listens` has an entry for
+/// each block, in order.
 pub fn check_keys(
     corefile: &Corefile, dns_port: u16, listens: impl IntoIterator<Item = Listen>, diagnostics: &mut Diagnostics,
 ) {
-    let mut defined: HashMap<Place, Span> = HashMap::new();
-    // The last bound address seen for a zone and port, to find an unbound one beside it.
+    let mut defined: HashMap<ZoneSocket, Span> = HashMap::new();
+    // The last address for a zone and port, to detect a block on every address beside it.
     let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
     for (block, listen) in corefile.blocks.iter().zip(listens) {
         let Listen { mut addresses, filtered } = listen;
@@ -35,12 +36,12 @@ pub fn check_keys(
         for key in &block.keys {
             let port = key.port_or_default(dns_port);
             for (zone, address) in key.zones.iter().flat_map(|zone| addresses.iter().map(move |at| (zone, at))) {
-                let place = (key.scheme, zone.clone(), port, address.clone());
+                let socket = (key.scheme, zone.clone(), port, address.clone());
                 let unbound = (key.scheme, zone.clone(), port);
                 let error = |message| Diagnostic::error(Stage::Setup, Some(key.token.span), message);
-                if let Some(first) = defined.get(&place) {
+                if let Some(first) = defined.get(&socket) {
                     if !filtered {
-                        let message = format!("cannot serve {} - it is already defined", display(&place));
+                        let message = format!("cannot serve {} - it is already defined", display(&socket));
                         diagnostics.push(error(message).expected(first_at(corefile, *first)));
                     }
                     continue;
@@ -54,27 +55,27 @@ pub fn check_keys(
                     None => None,
                 };
                 if let Some((other, span)) = overlap {
-                    let (place, other) = (display(&place), display(&other));
-                    let message = format!("cannot serve {place} - zone overlap listener capacity with {other}");
+                    let (socket, other) = (display(&socket), display(&other));
+                    let message = format!("cannot serve {socket} - zone overlap listener capacity with {other}");
                     diagnostics.push(error(message).expected(first_at(corefile, span)));
                 } else if !filtered {
                     seen.insert(unbound, (address.clone(), key.token.span));
-                    defined.insert(place, key.token.span);
+                    defined.insert(socket, key.token.span);
                 }
             }
         }
     }
 }
 
-/// Says where the other definition is.
+/// Describes where the first definition is.
 fn first_at(corefile: &Corefile, span: Span) -> String {
     let position = corefile.sources.position(span);
     let name = corefile.sources.name(span.file);
-    format!("a zone, port and address that is not the one at {name}:{}:{}", position.line, position.column)
+    format!("a zone, port and address other than those at {name}:{}:{}", position.line, position.column)
 }
 
-/// A place as CoreDNS prints it.
-fn display((scheme, zone, port, address): &Place) -> String {
+/// Formats a zone and socket as CoreDNS does.
+fn display((scheme, zone, port, address): &ZoneSocket) -> String {
     let on = if address.is_empty() { String::new() } else { format!(" on {address}") };
     format!("{}://{zone}:{port}{on}", scheme.name())
 }

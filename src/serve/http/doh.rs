@@ -29,7 +29,7 @@ const LONG: u32 = 3_600;
 
 /// The query of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Query {
+pub enum Query {
     /// In its URI.
     Here(Vec<u8>),
     /// In its body.
@@ -37,7 +37,7 @@ pub(crate) enum Query {
 }
 
 /// Finds the query of a request, or the status of the refusal.
-pub(crate) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -63,6 +63,11 @@ pub(crate) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Q
         }
         _ => Err(StatusCode::BAD_REQUEST),
     }
+}
+
+/// Whether a message is a query: twelve bytes decide, before anything else is read.
+pub fn is_query(packet: &[u8]) -> bool {
+    header::accept(packet) == header::Accept::Parse
 }
 
 /// The query of a request while it is read, and the memory that it holds.
@@ -94,8 +99,8 @@ impl Message {
     pub(crate) async fn answer(
         mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<Activity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
-        // What is no query at all gets no message in answer: twelve bytes decide.
-        if header::accept(&self.bytes) != header::Accept::Parse {
+        // What is no query at all gets no message in answer.
+        if !is_query(&self.bytes) {
             return Err(StatusCode::BAD_REQUEST);
         }
         let busy = activity.query();
@@ -110,7 +115,7 @@ impl Message {
 }
 
 /// The head of an answer.
-pub(crate) fn answer(message: &[u8]) -> Response<()> {
+pub fn answer(message: &[u8]) -> Response<()> {
     let mut response = Response::new(());
     let age = age(message);
     let headers = response.headers_mut();
@@ -123,7 +128,7 @@ pub(crate) fn answer(message: &[u8]) -> Response<()> {
 }
 
 /// The head of a refusal.
-pub(crate) fn refusal(status: StatusCode) -> Response<()> {
+pub fn refusal(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_LENGTH, 0.into());

@@ -11,15 +11,9 @@ use tokio::time::timeout;
 use super::endpoint::{QuicListener, Stopping};
 use crate::chain::Client;
 use crate::serve::Phase;
+use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::limits::{Activity, ConnectionPermit};
-use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::wire::{Query, header};
-
-/// The bytes in front of a message, its length.
-const PREFIX: usize = 2;
-/// EDNS's TCP keepalive (RFC 7828), which is not for QUIC.
-const KEEPALIVE: u16 = 11;
 
 /// Answers the queries of a connection, each on its stream.
 pub(crate) async fn serve(
@@ -90,7 +84,7 @@ impl Stream {
             Ok(Err(ReadError::Malformed)) => return Err(ProtocolError),
         };
         // RFC 9250 4.3.3.
-        if packet[..2] != [0, 0] || header::accept(&packet) != header::Accept::Parse || wants_keepalive(&packet) {
+        if !is_quic_query(&packet) {
             return Err(ProtocolError);
         }
         let busy = self.activity.query();
@@ -141,10 +135,7 @@ async fn read(receive: &mut RecvStream, held: &mut MemoryPermit) -> Result<Vec<u
         quinn::ReadExactError::FinishedEarly(_) => ReadError::Malformed,
         quinn::ReadExactError::ReadError(_) => ReadError::Reset,
     })?;
-    let len = usize::from(u16::from_be_bytes(prefix));
-    if !(header::LEN..=MAX_QUESTION).contains(&len) {
-        return Err(ReadError::Malformed);
-    }
+    let len = quic_query_len(prefix).ok_or(ReadError::Malformed)?;
     let mut packet = Vec::new();
     while packet.len() < len {
         let piece = receive.read_chunk(len - packet.len(), true).await.map_err(|_| ReadError::Reset)?;
@@ -154,10 +145,4 @@ async fn read(receive: &mut RecvStream, held: &mut MemoryPermit) -> Result<Vec<u
         }
     }
     Ok(packet)
-}
-
-/// Whether a query has an option that must not be there.
-fn wants_keepalive(packet: &[u8]) -> bool {
-    let query = Query::parse(packet);
-    query.is_ok_and(|query| query.edns.is_some_and(|edns| edns.option(KEEPALIVE).is_some()))
 }

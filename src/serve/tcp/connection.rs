@@ -23,14 +23,12 @@ use super::accept::Acceptor;
 use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};
+use crate::serve::framing::{PREFIX, first_message};
 use crate::serve::pending;
 use crate::serve::service::Packet;
-use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{LEAVE_TIME, Phase, Service, Settings, Shared};
-use crate::wire::{MAX_MESSAGE, header};
+use crate::wire::MAX_MESSAGE;
 
-/// The bytes in front of a message, its length (RFC 1035 4.2.2).
-const PREFIX: usize = 2;
 /// The most bytes that are read at once, with what was left over before.
 const INPUT: usize = 16 * 1024;
 /// Answers are written when they come to so many bytes, or when there is nothing more to answer.
@@ -318,7 +316,7 @@ impl Connection {
         let had_partial = !self.unread.is_empty();
         self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
-            let Some((message, end)) = message(&input[at..len]) else { break };
+            let Some((message, end)) = first_message(&input[at..len]) else { break };
             if turn.next().is_none() || written >= TURN_OUTPUT {
                 self.has_more = true;
                 break;
@@ -468,15 +466,6 @@ fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
         scratch.output.len = 0;
         run(scratch)
     })
-}
-
-/// Returns the first message, if it is whole, and its end; of one that is too long the header, without an end.
-fn message(bytes: &[u8]) -> Option<(&[u8], Option<usize>)> {
-    let len = usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]));
-    if len > MAX_QUESTION {
-        return Some((bytes.get(PREFIX..PREFIX + header::LEN)?, None));
-    }
-    Some((bytes.get(PREFIX..PREFIX + len)?, Some(PREFIX + len)))
 }
 
 /// Counts the answers in these bytes.
