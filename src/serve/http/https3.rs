@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::doh::{self, Message};
+use super::limited::{Limited, LimitedConnection};
 use crate::chain::Client;
 use crate::serve::Phase;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
@@ -21,7 +22,7 @@ use crate::serve::tcp::limits::{Activity, ConnectionPermit};
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
 
-type Stream = RequestStream<BidiStream<Bytes>, Bytes>;
+type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
@@ -32,9 +33,9 @@ pub(crate) async fn serve(
     let mut builder = h3::server::builder();
     builder.max_field_section_size(doh::HEAD as u64);
     let time = listener.service.settings().timeouts.read;
-    let building = builder.build(h3_quinn::Connection::new(quic.clone()));
+    let building = builder.build(LimitedConnection::new(quic.clone()));
     let Some(mut connection) = listener.acceptor.handshake(&permit, building, time, &phase).await else { return };
-    let connection: &mut Connection<h3_quinn::Connection, Bytes> = &mut connection;
+    let connection: &mut Connection<LimitedConnection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
     // The loop looks at the phase once at its start.
     phase.mark_changed();
@@ -72,7 +73,7 @@ struct Request {
 
 impl Request {
     /// Answers it.
-    async fn answer(self, resolver: RequestResolver<h3_quinn::Connection, Bytes>) {
+    async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
         let timeouts = self.listener.service.settings().timeouts;
         let Ok(Ok((request, mut stream))) = timeout(timeouts.read, resolver.resolve_request()).await else { return };
         let found = match doh::query(request.method(), request.uri(), request.headers()) {

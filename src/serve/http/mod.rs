@@ -3,3 +3,4 @@
 pub mod doh;
 pub(crate) mod https;
 pub(crate) mod https3;
+pub(crate) mod limited;
