@@ -423,6 +423,34 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
     });
 }
 
+/// A frame of HTTP/3 may claim any length; it is not held until it is whole.
+#[test]
+fn a_frame_that_claims_much_is_not_read_over_http3() {
+    let trust = Trust::new("frames");
+    let server = trust.start("https3://.:0", "whoami");
+    let at = port(&server, "https3");
+    // A frame of 2^30 - 1 bytes: a request's head, and settings on the control stream.
+    let len = [0xbf, 0xff, 0xff, 0xff];
+    for (is_request, start) in [(true, [&[0x01][..], &len].concat()), (false, [&[0x00, 0x04][..], &len].concat())] {
+        runtime().block_on(async {
+            let (_endpoint, connection) = trust.quic(at, "h3").await;
+            let mut send = match is_request {
+                true => connection.open_bi().await.expect("a stream").0,
+                false => connection.open_uni().await.expect("a stream"),
+            };
+            send.write_all(&start).await.expect("written");
+            let mut taken = 0;
+            let writing = async {
+                while taken < 8 << 20 && send.write_all(&[0; 16_384]).await.is_ok() {
+                    taken += 16_384;
+                }
+            };
+            tokio::time::timeout(PATIENCE, writing).await.expect("in time");
+            assert!(taken < 1 << 20, "{taken} bytes of {start:?}");
+        });
+    }
+}
+
 #[test]
 fn connections_past_the_bound_take_the_place_of_idle_ones() {
     let trust = Trust::new("bounds");

@@ -12,7 +12,6 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,12 +20,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use nix::sys::epoll::Epoll;
 
+use super::listener::Listener;
 use super::upstream_sockets::UpstreamSockets;
-use super::worker::Listener;
+use super::worker::wait_for;
 use crate::chain::{Answer, OwnedQuery, Resume, State, UpstreamQuery};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
-use crate::serve::pending;
 use crate::serve::udp::mailbox::{Client, Job, Mailbox, Waiting};
 use crate::serve::udp::mmsg::{BATCH, Batch, Outbox};
 use crate::upstream::inflight::Begun;
@@ -535,28 +534,17 @@ impl Forwarding {
         if read.is_err() {
             around.state.clear();
         }
-        let state = &mut *around.state;
-        state.forget_all_but_reply();
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            let query = asked.query()?;
-            Some(asked.answered(&query, *at, read, around.now, state, out))
-        }));
+        around.state.forget_all_but_reply();
+        let now = around.now;
+        let answer = service.recover(asked.packet(), around.counters, around.state, out, |state, out| {
+            asked.query().map_or(Answer::Silent, |query| asked.answered(&query, *at, read, now, state, out))
+        });
         match answer {
-            Ok(Some(Answer::Send(len))) => Some((client, len)),
-            Ok(None | Some(Answer::Silent)) => {
-                around.counters.silent.add(1);
-                None
-            }
-            Ok(Some(Answer::Pending(pending))) => {
-                let from = (client.listener, client.path);
-                super::worker::wait_for(self, pending, from, out, around).map(|len| (client, len))
-            }
-            Err(panic) => {
-                *around.state = State::default();
-                let len = pending::panicked(&*panic, &service, around.counters, client.asked.packet(), out);
-                Some((client, len))
-            }
+            Answer::Send(len) => return Some((client, len)),
+            Answer::Silent => around.counters.silent.add(1),
+            Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), around),
         }
+        None
     }
 }
 

@@ -9,8 +9,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::listener::Listener;
 use super::mmsg::ReturnPath;
-use super::worker::Listener;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::{Attempts, BoxFuture, Carrier, Error, Outcome, Waiter};
 use crate::wire::header::Change;
