@@ -61,6 +61,13 @@ pub trait Plugin: Send + Sync {
     /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
 
+    /// Returns whether the plugin answers this question itself, from a state that changes while answers are cached, so
+    /// that a cached answer of another plugin must not be used. A cache in front of the plugin calls this before it
+    /// answers.
+    fn claims(&self, _question: &Question) -> bool {
+        false
+    }
+
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
     fn unready(&self) -> Option<String> {
         None
@@ -276,6 +283,11 @@ impl<'a> Exchange<'a> {
     /// Returns whether this is a refresh that the current plugin requested, so that no client waits for the reply.
     pub fn is_refresh(&self) -> bool {
         self.refresher == Some(self.at)
+    }
+
+    /// Returns whether a plugin after the current one answers the question itself ([`Plugin::claims`]).
+    pub fn is_claimed(&self) -> bool {
+        self.chain.plugins()[self.at + 1..].iter().any(|plugin| plugin.claims(self.question()))
     }
 
     /// Runs a future in the background. It is dropped if too many are running.

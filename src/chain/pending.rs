@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -106,17 +107,38 @@ impl Pending {
     /// Waits, resumes the chain, and repeats this while plugins wait. Returns the query with its reply, or `None` if
     /// there is no response.
     pub async fn finish(self) -> Option<OwnedQuery> {
+        self.finish_unless(std::future::pending()).await
+    }
+
+    /// Like [`Pending::finish`], but when `revoked` ends first, the query ends as with [`Pending::overload`].
+    pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
+        let mut revoked = std::pin::pin!(revoked);
         let Pending { mut asked, mut at, mut wait } = self;
         loop {
             let next = match wait {
-                Wait::Work(work) => {
-                    let (state, outcome) = (work.future)(asked.state).await;
+                Wait::Work(Work { future, overload, plugin }) => {
+                    // The work owns the state, which is lost if the work is dropped.
+                    let cached = (asked.state.origin == Origin::Kept).then(|| asked.state.reply.clone());
+                    let work = future(std::mem::take(&mut asked.state));
+                    let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
+                        if let Some(reply) = cached {
+                            asked.state.reply = reply;
+                            asked.state.origin = Origin::Kept;
+                            return Some(asked);
+                        }
+                        asked.fail(overload, super::Failure::Overload(plugin));
+                        return Some(asked);
+                    };
                     asked.state = state;
                     asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let answer = carriers.carry(asked.packet().into(), ask.flags, ask.attempts).await;
+                    let carried = carriers.carry(asked.packet().into(), ask.flags, ask.attempts);
+                    let Some(answer) = unless(carried, revoked.as_mut()).await else {
+                        asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        return Some(asked);
+                    };
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
@@ -139,18 +161,38 @@ impl Pending {
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
-        asked.state.reply.clear();
-        asked.state.reply.rcode = rcode;
-        asked.state.bare = true;
-        asked.state.failure = Some(failure);
+        asked.fail(rcode, failure);
         asked
     }
 }
 
+/// Waits for a future; returns `None` if `revoked` ends first.
+async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl Future<Output = ()>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => revoked.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 impl OwnedQuery {
+    /// Replaces the reply by a bare code, and records the reason.
+    fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
+        self.state.reply.clear();
+        self.state.reply.rcode = rcode;
+        self.state.bare = true;
+        self.state.failure = Some(failure);
+    }
+
     /// Returns the packet of the query.
     pub fn packet(&self) -> &[u8] {
         &self.packet
+    }
+
+    /// Returns the client.
+    pub fn client(&self) -> Client {
+        self.client
     }
 
     /// Parses the query. This cannot fail, since an [`OwnedQuery`] is created from a parsed query.

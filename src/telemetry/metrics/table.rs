@@ -77,6 +77,24 @@ pub const BUILD_INFO: Metric = gauge(
 );
 /// Panics in plugins.
 pub const PANICS: Metric = counter("coredns_panics_total", "A metrics that counts the number of panics.", &[]);
+/// Connections that were closed at a limit, in favour of another.
+pub const CONNECTIONS_EVICTED: Metric = counter(
+    "clusterdns_connections_evicted_total",
+    "Client connections that were closed because a limit was reached, in favour of a new one.",
+    &[],
+);
+/// Connections that were refused at a limit.
+pub const CONNECTIONS_REFUSED: Metric = counter(
+    "clusterdns_connections_refused_total",
+    "Client connections that were closed as soon as they were accepted, because a limit was reached.",
+    &[],
+);
+/// Pending queries that lost their permits.
+pub const PENDING_SHED: Metric = counter(
+    "clusterdns_pending_shed_total",
+    "Pending queries that were answered at once because a limit was reached, in favour of a new one.",
+    &[],
+);
 /// The plugins of each server block.
 pub const PLUGIN_ENABLED: Metric = gauge(
     "coredns_plugin_enabled",
@@ -212,6 +230,12 @@ pub const API_ERRORS: Metric = counter(
 /// Objects that could not be decoded.
 pub const BAD_OBJECTS: Metric =
     counter("clusterdns_kubernetes_bad_objects_total", "Objects of the kind that could not be decoded.", &["kind"]);
+/// Invalid values in objects that are served without them.
+pub const BAD_VALUES: Metric = counter(
+    "clusterdns_kubernetes_bad_values_total",
+    "Invalid values that were ignored in objects of the kind.",
+    &["kind"],
+);
 /// Cache entries.
 pub const CACHE_ENTRIES: Metric =
     gauge("coredns_cache_entries", "The number of elements in the cache.", &["server", "type", "view", "zones"]);
@@ -358,6 +382,9 @@ pub const ALL: &[&Metric] = &[
     &LOCALHOST_REQUESTS,
     &BUILD_INFO,
     &PANICS,
+    &CONNECTIONS_EVICTED,
+    &CONNECTIONS_REFUSED,
+    &PENDING_SHED,
     &PLUGIN_ENABLED,
     &REQUESTS,
     &REQUEST_DURATION,
@@ -380,6 +407,7 @@ pub const ALL: &[&Metric] = &[
     &RELISTS,
     &API_ERRORS,
     &BAD_OBJECTS,
+    &BAD_VALUES,
     &CACHE_ENTRIES,
     &CACHE_REQUESTS,
     &CACHE_HITS,
@@ -412,7 +440,7 @@ pub const ALL: &[&Metric] = &[
 mod tests {
     use super::*;
 
-    /// What is defined above but not listed in [`ALL`] would not be checked, nor documented.
+    /// A metric that is defined but not listed in [`ALL`] would be neither checked nor documented.
     #[test]
     fn every_metric_is_listed() {
         let defined = include_str!("table.rs")
