@@ -153,8 +153,8 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
     }
 }
 
-/// Serves the request of a connection.
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
+/// Serves the one request of a connection, whatever it runs over. The caller limits how long it takes.
+pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = site.respond(request.uri().path());
         async move { Ok::<_, Infallible>(response) }

@@ -11,7 +11,8 @@
 
 mod bind;
 mod counts;
-mod http;
+pub mod framing;
+pub mod http;
 mod pending;
 mod quic;
 mod request;

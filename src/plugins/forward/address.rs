@@ -1,5 +1,6 @@
 //! Where queries go: what stands behind FROM in the first line (CoreDNS plugin/pkg/parse and plugin/forward/resolve.go).
 
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -131,11 +132,17 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
     }
 }
 
-/// The servers of a resolv.conf.
+/// Reads the servers of a resolv.conf.
 pub fn name_servers(path: &Path) -> std::io::Result<Vec<Target>> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(parse_name_servers(&bytes))
+}
+
+/// Returns the servers that the text of a resolv.conf names. Only their lines must be readable: a comment may be in any
+/// encoding, and the end of a file that is too long may be half a character.
+pub fn parse_name_servers(bytes: &[u8]) -> Vec<Target> {
+    let text = String::from_utf8_lossy(bytes);
     let addresses = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let address = words.next().filter(|&word| word == "nameserver").and(words.next())?;
@@ -148,7 +155,7 @@ pub fn name_servers(path: &Path) -> std::io::Result<Vec<Target>> {
             (ip, _) => Some(SocketAddr::new(ip, 53)),
         }
     });
-    Ok(addresses.map(Target::plain).collect())
+    addresses.map(Target::plain).collect()
 }
 
 #[cfg(test)]
@@ -207,6 +214,10 @@ mod tests {
         let servers = name_servers(&path).expect("a file");
         let addresses: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "[::1]:53"]);
+        let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
+        comment.resize(MAX_FILE as usize + 1, b'\xc3');
+        std::fs::write(&path, comment).expect("a file");
+        assert_eq!(name_servers(&path).expect("a file"), [Target::plain(([10, 0, 0, 2], 53).into())]);
         let text = parse("resolv.conf", |name| folder.path().join(name)).expect("a file");
         assert_eq!(text, To::File(path));
     }

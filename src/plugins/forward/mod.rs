@@ -15,7 +15,7 @@ use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
 use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
 
-pub use address::{Target, To};
+pub use address::{Target, To, parse_name_servers};
 pub use config::{Config, parse};
 
 /// The plugin of one stanza.

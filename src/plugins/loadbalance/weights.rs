@@ -83,11 +83,11 @@ pub enum WeightError {
 /// The weights of addresses, by name in lower-case wire form. CoreDNS compares letter case too, so that a client which
 /// mixes it gets no weights.
 #[derive(Debug, Default)]
-pub(super) struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
+pub struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
 
 impl Weights {
     /// Reads a file's text.
-    pub(super) fn read(text: &str) -> Result<Weights, WeightError> {
+    pub fn read(text: &str) -> Result<Weights, WeightError> {
         let mut weights = Weights::default();
         // A name that no question can have is passed over, with its addresses.
         let mut name: Option<Option<NameBuf>> = None;
@@ -125,7 +125,7 @@ impl Weights {
     }
 
     /// The weights of a name in lower case, in the order of the file; the first of an address counts.
-    pub(super) fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
+    pub fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
         self.0.get(name.as_wire()).map_or(&[], Vec::as_slice)
     }
 }

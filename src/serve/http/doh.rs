@@ -23,7 +23,7 @@ const LONG: u32 = 3_600;
 
 /// Where a request's query is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Query {
+pub enum Query {
     /// Here.
     Here(Vec<u8>),
     /// In its body.
@@ -31,7 +31,7 @@ pub(crate) enum Query {
 }
 
 /// Finds the query of a request; else the status that says what is wrong with it.
-pub(crate) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -60,12 +60,12 @@ pub(crate) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Q
 }
 
 /// Whether a message is worth an answer: twelve octets decide, before anything is read or reserved.
-pub(crate) fn is_query(packet: &[u8]) -> bool {
+pub fn is_query(packet: &[u8]) -> bool {
     header::accept(packet) == header::Accept::Parse
 }
 
 /// The head of an answer.
-pub(crate) fn answer(message: &[u8]) -> Response<()> {
+pub fn answer(message: &[u8]) -> Response<()> {
     let mut response = Response::new(());
     let age = age(message);
     let headers = response.headers_mut();
@@ -78,7 +78,7 @@ pub(crate) fn answer(message: &[u8]) -> Response<()> {
 }
 
 /// The head of an answer that is no message.
-pub(crate) fn refusal(status: StatusCode) -> Response<()> {
+pub fn refusal(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_LENGTH, 0.into());

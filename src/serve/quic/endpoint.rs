@@ -14,17 +14,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::chain::{Client, Transport};
+use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::http::https3;
 use crate::serve::pending::PendingLimit;
 use crate::serve::request::{self, Held, Room};
 use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::{Activity, ConnectionPermit};
-use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Kind, LEAVE_TIME, Phase, Service, Settings};
-use crate::wire::{Query, header};
 
-/// The octets in front of a message, its length.
-const PREFIX: usize = 2;
 /// What one connection may have on its way in and out, in octets.
 pub(crate) const ROOM: usize = 1 << 20;
 /// What a stream, and a connection, may bring before it has been looked at, in octets.
@@ -38,8 +35,6 @@ const LAST: Duration = Duration::from_millis(50);
 const MAX_INCOMING: usize = 1_000;
 /// Streams of HTTP/3 that are no requests: control and compression, and some that mean nothing.
 const UNIDIRECTIONAL: u32 = 8;
-/// EDNS's TCP keepalive (RFC 7828), which is not for QUIC.
-const KEEPALIVE: u16 = 11;
 
 /// An endpoint on a socket. It accepts nobody before [`serve`].
 pub(crate) fn endpoint(socket: UdpSocket) -> io::Result<Endpoint> {
@@ -235,7 +230,7 @@ impl Host {
             Ok(Err(Reading::Fault)) => return Err(Fault),
         };
         // RFC 9250 4.3.3.
-        if packet[..2] != [0, 0] || header::accept(&packet) != header::Accept::Parse || wants_keepalive(&packet) {
+        if !is_quic_query(&packet) {
             return Err(Fault);
         }
         let busy = activity.query();
@@ -281,10 +276,7 @@ enum Reading {
 async fn read(receive: &mut RecvStream, held: &mut Held) -> Result<Vec<u8>, Reading> {
     let mut prefix = [0; PREFIX];
     receive.read_exact(&mut prefix).await.map_err(reading)?;
-    let len = usize::from(u16::from_be_bytes(prefix));
-    if !(header::LEN..=MAX_QUESTION).contains(&len) {
-        return Err(Reading::Fault);
-    }
+    let len = quic_query_len(prefix).ok_or(Reading::Fault)?;
     let mut packet = Vec::new();
     while packet.len() < len {
         let piece = receive.read_chunk(len - packet.len(), true).await.map_err(|_| Reading::Reset)?;
@@ -340,12 +332,6 @@ fn reading(error: quinn::ReadExactError) -> Reading {
         quinn::ReadExactError::FinishedEarly(_) => Reading::Fault,
         quinn::ReadExactError::ReadError(_) => Reading::Reset,
     }
-}
-
-/// Whether a query has an option that must not be there.
-fn wants_keepalive(packet: &[u8]) -> bool {
-    let query = Query::parse(packet);
-    query.is_ok_and(|query| query.edns.is_some_and(|edns| edns.option(KEEPALIVE).is_some()))
 }
 
 /// A code of HTTP/3.

@@ -24,13 +24,11 @@ use super::accept::Acceptor;
 use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};
+use crate::serve::framing::{PREFIX, first_message};
 use crate::serve::pending::{self, PendingPermit};
-use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{LEAVE_TIME, Phase, Service, Settings, Shared};
-use crate::wire::{MAX_MESSAGE, header};
+use crate::wire::MAX_MESSAGE;
 
-/// The octets in front of a message, its length (RFC 1035 4.2.2).
-const PREFIX: usize = 2;
 /// What is read at once, with what was left over before.
 const INPUT: usize = 16 * 1024;
 /// Answers are written when they come to this, or when there is nothing more to answer.
@@ -329,7 +327,7 @@ impl Connection {
         let had_partial = !self.unread.is_empty();
         self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
-            let Some((message, end)) = message(&input[at..len]) else { break };
+            let Some((message, end)) = first_message(&input[at..len]) else { break };
             if turn.next().is_none() || written >= TURN_OUTPUT {
                 self.has_more = true;
                 break;
@@ -495,15 +493,6 @@ fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
         scratch.output.len = 0;
         run(scratch)
     })
-}
-
-/// The first message, if it is whole, and where it ends; of one that is too long the header, without an end.
-fn message(octets: &[u8]) -> Option<(&[u8], Option<usize>)> {
-    let len = usize::from(u16::from_be_bytes([*octets.first()?, *octets.get(1)?]));
-    if len > MAX_QUESTION {
-        return Some((octets.get(PREFIX..PREFIX + header::LEN)?, None));
-    }
-    Some((octets.get(PREFIX..PREFIX + len)?, Some(PREFIX + len)))
 }
 
 /// How many answers there are in these octets.
