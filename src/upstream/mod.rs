@@ -10,6 +10,7 @@
 //! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
 
 mod attempts;
+pub mod client_shares;
 mod encrypted;
 mod group;
 mod health;
@@ -26,6 +27,7 @@ use crate::wire::Reply;
 use crate::wire::header::Change;
 
 pub use attempts::{Attempts, Judgement, NextStep};
+pub use client_shares::ClientShares;
 pub use encrypted::Trust;
 pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
 pub use health::{Check, Server, Servers};
