@@ -46,7 +46,7 @@ impl Plugin for Forward {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let attempts = self.0.begin(false, exchange.now).expect("no limit");
-        Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() }))
+        Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() }))
     }
 }
 

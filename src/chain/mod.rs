@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
-use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
+use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
@@ -168,6 +168,8 @@ pub struct State {
     /// How flags of the query are changed where it goes to another server. Who keeps answers for others asks whether they
     /// are authentic, whatever this client wants to know (RFC 6840 5.7).
     pub asked: Change,
+    /// The largest UDP payload size that is offered to upstreams, in bytes.
+    pub max_udp: Option<u16>,
     /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
     pub scratch: Vec<u64>,
 }
@@ -185,6 +187,16 @@ pub enum Origin {
 }
 
 impl State {
+    /// How the query is changed where it goes to an upstream.
+    pub fn query_change(&self) -> QueryChange {
+        QueryChange { flags: self.asked, max_udp: self.max_udp }
+    }
+
+    /// A new state with such a change.
+    pub fn with_query_change(change: QueryChange) -> State {
+        State { asked: change.flags, max_udp: change.max_udp, ..State::default() }
+    }
+
     /// Makes it as new.
     pub fn clear(&mut self) {
         self.reply.clear();
@@ -196,7 +208,7 @@ impl State {
         self.failure = None;
         self.bare = false;
         self.origin = Origin::Made;
-        self.asked = Change::default();
+        (self.asked, self.max_udp) = (Change::default(), None);
         // An unusual answer must not hold memory for ever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);

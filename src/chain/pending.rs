@@ -12,8 +12,8 @@ use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transpor
 use crate::chain::chain::{Outcome, Resume};
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
-use crate::wire::header::{Change, flag};
-use crate::wire::{Name, Query, Rcode, Reply, Type};
+use crate::wire::header::flag;
+use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
 
 /// What a finished [`Work`] says to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub enum Wait {
 pub struct UpstreamQuery {
     /// Where it goes.
     pub attempts: Attempts,
-    /// How its flags are changed.
-    pub flags: Change,
+    /// How it is changed.
+    pub change: QueryChange,
 }
 
 /// Work that ends wait. It owns what it needs.
@@ -83,10 +83,11 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
-    /// All that a waiting query needs. An [`UpstreamQuery`] leaves the worker its state.
+    /// All that a waiting query needs. An [`UpstreamQuery`] leaves the worker its state, but for the change that a
+    /// plugin behind may want once more.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
-            Wait::Upstream(_) => State::default(),
+            Wait::Upstream(query) => State::with_query_change(query.change),
             Wait::Work(_) => std::mem::take(self.state),
         };
         let asked = OwnedQuery {
@@ -117,7 +118,7 @@ impl Pending {
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let answer = carriers.carry(asked.packet().into(), ask.flags, ask.attempts).await;
+                    let answer = carriers.carry(asked.packet().into(), ask.change, ask.attempts).await;
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
@@ -164,6 +165,7 @@ impl OwnedQuery {
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
+        (state.asked, state.max_udp) = (self.state.asked, self.state.max_udp);
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
@@ -228,7 +230,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 
 /// Asks the plugins behind the one at work again. See [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
-    let mut state = State { asked: exchange.state.asked, ..State::default() };
+    let mut state = State::with_query_change(exchange.state.query_change());
     let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
     let Exchange { query, now, at, router, chain, block, .. } = *exchange;
     let depth = exchange.depth.max(1);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Attempts;
 use super::group::Shed;
 use super::timer_wheel::TimerWheel;
-use crate::wire::header::Change;
+use crate::wire::QueryChange;
 
 /// Answers to earlier attempts that are still welcome: a slow server's answer comes when another was asked already.
 const WELCOME: usize = 4;
@@ -23,8 +23,8 @@ pub trait Waiter {
     /// The query as it came: a whole packet.
     fn packet(&self) -> &[u8];
 
-    /// How its flags are changed as it goes out.
-    fn flags(&self) -> Change;
+    /// How it is changed as it goes out.
+    fn change(&self) -> QueryChange;
 }
 
 /// A query in the table.
@@ -144,7 +144,7 @@ impl<W: Waiter> InFlight<W> {
             && let Some(slot) = &mut self.slots[slot as usize]
             && std::ptr::eq(&**slot.attempts.group(), &**attempts.group())
             && slot.attempts.is_stream() == attempts.is_stream()
-            && slot.first.flags() == waiter.flags()
+            && slot.first.change() == waiter.change()
             && are_alike(slot.first.packet(), waiter.packet())
         {
             // Its attempts counts towards `max_concurrent` as long as it waits.

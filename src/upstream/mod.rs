@@ -23,8 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use crate::wire::Reply;
-use crate::wire::header::Change;
+use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Attempts, Judgement, NextStep};
 pub use client_shares::ClientShares;
@@ -95,8 +94,8 @@ pub type Outcome = Result<Box<Reply>, Error>;
 
 /// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
 pub trait Carrier: Send + Sync {
-    /// Sends a query, which is a whole packet that was parsed before, on its attempts, with its flags changed so.
-    fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> BoxFuture<Outcome>;
+    /// Sends a query, which is a whole packet that was parsed before, on its attempts, with this change.
+    fn carry(&self, packet: Box<[u8]>, change: QueryChange, attempts: Attempts) -> BoxFuture<Outcome>;
 }
 
 /// The carrier of a process: there once the sockets are.
@@ -110,9 +109,9 @@ impl Carriers {
     }
 
     /// Sends a query on its attempts, see [`Carrier::carry`].
-    pub async fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> Outcome {
+    pub async fn carry(&self, packet: Box<[u8]>, change: QueryChange, attempts: Attempts) -> Outcome {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, flags, attempts).await,
+            Some(carrier) => carrier.carry(packet, change, attempts).await,
             None => Err(Error::Ending),
         }
     }

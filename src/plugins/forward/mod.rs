@@ -94,9 +94,9 @@ impl Plugin for Forward {
             return Step::Next;
         }
         let stream = !exchange.client.transport.is_datagram();
-        let flags = exchange.state.asked;
+        let change = exchange.state.query_change();
         match self.group.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

@@ -63,7 +63,7 @@ impl Plugin for Forward {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let stream = exchange.client.transport == crate::chain::Transport::Tcp;
         match self.0.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

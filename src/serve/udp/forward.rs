@@ -143,9 +143,9 @@ impl Forwarding {
         &mut self, asked: OwnedQuery, at: Resume, ask: UpstreamQuery, from: (usize, super::mmsg::ReturnPath),
         around: &mut Around<'_>,
     ) {
-        let UpstreamQuery { attempts, flags } = ask;
+        let UpstreamQuery { attempts, change } = ask;
         let (listener, path) = from;
-        let waiting = Waiting::Client(Client { asked, at, flags, listener, path });
+        let waiting = Waiting::Client(Client { asked, at, change, listener, path });
         self.begin(waiting, attempts, around);
     }
 
@@ -209,7 +209,7 @@ impl Forwarding {
     fn key(&self, waiting: &Waiting, attempts: &Attempts) -> u64 {
         use crate::upstream::Waiter as _;
         let mut hasher = self.hasher.build_hasher();
-        (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiting.flags()).hash(&mut hasher);
+        (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiting.change()).hash(&mut hasher);
         let packet = waiting.packet();
         let mut folded = [0; 512];
         let head = packet.len().min(folded.len());
@@ -566,8 +566,7 @@ fn put(waiting: &Waiting, id: u16, packet: &mut Vec<u8>) {
     packet.clear();
     packet.extend_from_slice(waiting.packet());
     packet[..2].copy_from_slice(&id.to_be_bytes());
-    let bits = u16::from_be_bytes([packet[2], packet[3]]);
-    packet[2..4].copy_from_slice(&waiting.flags().of(bits).to_be_bytes());
+    waiting.change().apply(packet);
 }
 
 /// Reads an answer for one of several who wait for it; its first reader has found it good.

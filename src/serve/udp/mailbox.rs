@@ -13,7 +13,7 @@ use super::mmsg::ReturnPath;
 use super::worker::Listener;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::{Attempts, BoxFuture, Carrier, Error, Outcome, Waiter};
-use crate::wire::header::Change;
+use crate::wire::QueryChange;
 
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 /// Who waits for an answer of another server.
@@ -21,7 +21,7 @@ pub(in crate::serve) enum Waiting {
     /// A UDP client.
     Client(Client),
     /// Somebody on tokio's side.
-    Channel { packet: Box<[u8]>, flags: Change, reply: oneshot::Sender<Outcome> },
+    Channel { packet: Box<[u8]>, change: QueryChange, reply: oneshot::Sender<Outcome> },
 }
 
 /// A UDP client that waits.
@@ -29,7 +29,7 @@ pub(in crate::serve) struct Client {
     pub(in crate::serve) asked: OwnedQuery,
     /// Where its chain goes on.
     pub(in crate::serve) at: Resume,
-    pub(in crate::serve) flags: Change,
+    pub(in crate::serve) change: QueryChange,
     /// Which of the worker's sockets it asked, and the way back. All workers have the same in the same order.
     pub(in crate::serve) listener: usize,
     pub(in crate::serve) path: ReturnPath,
@@ -43,10 +43,10 @@ impl Waiter for Waiting {
         }
     }
 
-    fn flags(&self) -> Change {
+    fn change(&self) -> QueryChange {
         match self {
-            Waiting::Client(client) => client.flags,
-            Waiting::Channel { flags, .. } => *flags,
+            Waiting::Client(client) => client.change,
+            Waiting::Channel { change, .. } => *change,
         }
     }
 }
@@ -116,11 +116,11 @@ pub(in crate::serve) struct Workers {
 }
 
 impl Carrier for Workers {
-    fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, change: QueryChange, attempts: Attempts) -> BoxFuture<Outcome> {
         let (reply, answer) = oneshot::channel();
         let at = self.turn.fetch_add(1, Ordering::Relaxed);
         if let Some(mailbox) = self.mailboxes.get(at % self.mailboxes.len().max(1)) {
-            mailbox.send(Job::UpstreamQuery(Waiting::Channel { packet, flags, reply }, attempts));
+            mailbox.send(Job::UpstreamQuery(Waiting::Channel { packet, change, reply }, attempts));
         }
         Box::pin(async move { answer.await.unwrap_or(Err(Error::Ending)) })
     }
