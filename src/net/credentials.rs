@@ -16,6 +16,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, KeyLog, RootCertStore, ServerConfig, SignatureScheme};
 use rustls::{SupportedProtocolVersion, version};
 
+use super::tls_error::tls_reason;
+
 /// How old what was read of the files may be.
 const FRESH: Duration = Duration::from_secs(10);
 /// The longest file that is read, in octets.
@@ -57,7 +59,7 @@ pub enum CredentialsError {
         what: &'static str,
     },
     /// Certificate and key do not belong together, or a like fault.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), tls_reason(source))]
     Certificate {
         /// The certificate's file.
         path: PathBuf,

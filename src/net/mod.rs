@@ -2,8 +2,10 @@
 //! certificates of those that speak TLS.
 
 mod credentials;
+mod tls_error;
 
 pub use credentials::{Clients, Credentials, CredentialsError, Files};
+pub use tls_error::{CA_AS_END_ENTITY, find_tls_error, tls_reason};
 
 use std::io;
 
