@@ -7,7 +7,7 @@ mod counting;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
 use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
@@ -22,7 +22,7 @@ static ALLOCATOR: Counting = Counting;
 struct Nobody;
 
 impl Care for Nobody {
-    fn exchange(&self, _: Vec<u8>, _: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
+    fn exchange(&self, _: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         Box::pin(std::future::ready(Err(Error::Full)))
     }
     fn answered(&self, _: Rcode, _: Duration) {}

@@ -118,7 +118,8 @@ impl Pending {
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let answer = carriers.carry(asked.packet().into(), ask.change, ask.attempts).await;
+                    let answer =
+                        carriers.carry(asked.packet().into(), ask.change, asked.client.remote.ip(), ask.attempts).await;
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
@@ -152,6 +153,11 @@ impl OwnedQuery {
     /// The query as it came: a whole packet.
     pub fn packet(&self) -> &[u8] {
         &self.packet
+    }
+
+    /// Who asks.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The query. An [`OwnedQuery`] is made of one that was read, so that reading it again does not fail.
