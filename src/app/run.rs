@@ -157,6 +157,7 @@ fn serve(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
+    machine::raise_descriptor_limit();
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;

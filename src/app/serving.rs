@@ -26,7 +26,7 @@ use super::probe::probe;
 use super::sockets::Place;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::plugins::{encrypted, timeouts};
-use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
@@ -84,7 +84,7 @@ impl Program<'_> {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, workers } = built;
+        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, sockets } = built;
         let pages = operations.listen(&self.pages, serving.pages.as_ref())?;
         let is_first = serving.pages.is_none();
         // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
@@ -103,7 +103,7 @@ impl Program<'_> {
             Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
-        let first = self.open(&new, &services, workers, &mut serving.server)?;
+        let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
@@ -141,7 +141,7 @@ impl Program<'_> {
 
     /// Opens sockets, all or none; gives the number of the first.
     fn open(
-        &self, new: &[&Listener], services: &[Arc<Service>], workers: Option<NonZeroUsize>, server: &mut Option<Server>,
+        &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
         let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
             address: listener.place.socket_address(),
@@ -152,11 +152,19 @@ impl Program<'_> {
             return Ok(server.open(&specs)?);
         }
         let carriers = self.world.carriers.clone();
-        let options = Options { carriers, workers, ..Options::new(self.runtime.handle().clone()) };
+        let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let counts = started.counter();
-        let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
-        metrics::register(&self.world.metrics.registry, panics);
+        let numbers: [(_, fn(Counts) -> u64); 4] = [
+            (&table::PANICS, |counts| counts.panics),
+            (&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted),
+            (&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused),
+            (&table::PENDING_SHED, |counts| counts.overloads),
+        ];
+        for (metric, number) in numbers {
+            let counts = started.counter();
+            let collector = metrics::number(metric, move || number(counts()) as f64);
+            metrics::register(&self.world.metrics.registry, collector);
+        }
         *server = Some(started);
         Ok(0)
     }

@@ -61,6 +61,12 @@ pub trait Plugin: Send + Sync {
     /// Is told of a query from outside that nothing is said to, since a plugin dropped it.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
 
+    /// Whether it answers this question itself, from a state that changes while answers are cached: no cached answer of
+    /// another plugin may then be given. A cache in front of it asks before it answers.
+    fn claims(&self, _question: &Question) -> bool {
+        false
+    }
+
     /// What is missing until it can answer, for *ready*; nothing where it can.
     fn unready(&self) -> Option<String> {
         None
@@ -286,6 +292,11 @@ impl<'a> Exchange<'a> {
     /// Whether this is a refresh that the plugin at work has asked for, and no client waits for the reply.
     pub fn is_refresh(&self) -> bool {
         self.refresher == Some(self.at)
+    }
+
+    /// Whether a plugin behind the one at work answers the question itself ([`Plugin::claims`]).
+    pub fn is_claimed(&self) -> bool {
+        self.chain.plugins()[self.at + 1..].iter().any(|plugin| plugin.claims(self.question()))
     }
 
     /// Lets a future run beside the answers. Where too many run already it is dropped.

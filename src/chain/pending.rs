@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -108,18 +109,39 @@ impl Pending {
     /// Waits, takes the chain up again, and waits again where another plugin needs it. Gives the query with its reply, or
     /// nothing where nothing is to be said.
     pub async fn finish(self) -> Option<OwnedQuery> {
+        self.finish_unless(std::future::pending()).await
+    }
+
+    /// As [`Pending::finish`], until `revoked` ends: then it waits no longer and has the answer of [`Pending::overload`].
+    pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
+        let mut revoked = std::pin::pin!(revoked);
         let Pending { mut asked, mut at, mut wait } = self;
         loop {
             let next = match wait {
-                Wait::Work(work) => {
-                    let (state, outcome) = (work.future)(asked.state).await;
+                Wait::Work(Work { future, overload, plugin }) => {
+                    // The work has the state, and may be dropped with it.
+                    let cached = (asked.state.origin == Origin::Kept).then(|| asked.state.reply.clone());
+                    let work = future(std::mem::take(&mut asked.state));
+                    let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
+                        if let Some(reply) = cached {
+                            asked.state.reply = reply;
+                            asked.state.origin = Origin::Kept;
+                            return Some(asked);
+                        }
+                        asked.fail(overload, super::Failure::Overload(plugin));
+                        return Some(asked);
+                    };
                     asked.state = state;
                     asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let answer =
-                        carriers.carry(asked.packet().into(), ask.change, asked.client.remote.ip(), ask.attempts).await;
+                    let client = asked.client.remote.ip();
+                    let carried = carriers.carry(asked.packet().into(), ask.change, client, ask.attempts);
+                    let Some(answer) = unless(carried, revoked.as_mut()).await else {
+                        asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        return Some(asked);
+                    };
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
@@ -141,23 +163,38 @@ impl Pending {
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
-        asked.state.reply.clear();
-        asked.state.reply.rcode = rcode;
-        asked.state.bare = true;
-        asked.state.failure = Some(failure);
+        asked.fail(rcode, failure);
         asked
     }
 }
 
+/// Waits for a future until `revoked` ends first.
+async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl Future<Output = ()>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => revoked.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 impl OwnedQuery {
+    /// Makes the reply nothing but a code, and notes why.
+    fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
+        self.state.reply.clear();
+        self.state.reply.rcode = rcode;
+        self.state.bare = true;
+        self.state.failure = Some(failure);
+    }
+
     /// The query as it came: a whole packet.
     pub fn packet(&self) -> &[u8] {
         &self.packet
     }
 
-    /// Who asks.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// The client that sent it.
+    pub fn client(&self) -> Client {
+        self.client
     }
 
     /// The query. An [`OwnedQuery`] is made of one that was read, so that reading it again does not fail.

@@ -2,9 +2,11 @@
 //! certificates of those that speak TLS.
 
 mod credentials;
+mod shares;
 mod tls_error;
 
 pub use credentials::{Clients, Credentials, CredentialsError, Files};
+pub(crate) use shares::{Shares, Ticket};
 pub use tls_error::{CA_AS_END_ENTITY, find_tls_error, tls_reason};
 
 use std::io;

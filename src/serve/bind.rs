@@ -11,7 +11,7 @@ use crate::net::{has_no_ipv6, reason};
 /// How many ports are tried until one is free for UDP and TCP, where any port will do.
 const PORT_TRIES: usize = 16;
 /// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
+pub(super) const BACKLOG: i32 = 4_096;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub(super) struct Wish {
     /// The address, where unspecified means every address of both families, and the port, where 0 means any.
     pub(super) address: SocketAddr,
     /// How many UDP sockets.
-    pub(super) workers: usize,
+    pub(super) sockets: usize,
     /// Whether there is a TCP socket.
     pub(super) tcp: bool,
     /// The octets that a UDP socket may hold unread.
@@ -94,7 +94,7 @@ fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
 fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
     let failed = |transport, address| move |source| ServeError::Listen { transport, address, source };
     let mut sockets = Vec::new();
-    if wish.workers > 0 {
+    if wish.sockets > 0 {
         let first = udp(address, wish).map_err(failed("udp", address))?;
         address = first.local_addr().map_err(failed("udp", address))?;
         // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with
@@ -102,7 +102,7 @@ fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
         setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp", address)(errno.into()))?;
         sockets.push(first);
     }
-    while sockets.len() < wish.workers {
+    while sockets.len() < wish.sockets {
         sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp", address))?);
     }
     let mut listener = None;

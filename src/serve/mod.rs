@@ -36,21 +36,23 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chain::Router;
+use crate::chain::{Client, Router};
 use crate::net::Credentials;
 use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
-use pending::Waiting;
+use pending::{PendingLimit, PendingPermit};
 use request::Room;
 use statuses::Replies;
+use tcp::accept::Acceptor;
+use tcp::limits::{Connections, descriptor_limit};
 use udp::forward::Forwarding;
 use udp::mailbox::{Job, Mailbox, Workers};
 use udp::worker::UdpWorker;
 
 pub use bind::ServeError;
 pub use counts::Counts;
-pub use tcp::accept::TcpLimits;
+pub use tcp::limits::TcpLimits;
 
 /// How queries come to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -235,21 +237,27 @@ pub enum Spread {
 pub struct Options {
     /// Where TCP and late answers run. It needs its I/O and time drivers.
     pub runtime: Handle,
-    /// How many UDP workers; by default as many as there are cores to run on.
+    /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
     pub workers: Option<NonZeroUsize>,
+    /// How many UDP sockets each listener has, at least one for each worker, which is the default. A worker serves
+    /// several when there are more.
+    pub sockets: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
     /// Set to what carries queries to other servers for those who are no UDP clients.
     pub carriers: Carriers,
-    /// How many queries of each UDP worker may wait for other servers; some 700 octets each, when they do. 8,192.
+    /// How many queries of each UDP worker may wait for other servers; some 700 bytes each. 8,192.
     pub forwarded: usize,
-    /// How many other answers may wait over all listeners and transports. A query past it is answered at once, as its
-    /// directive says. 4,096.
+    /// How many other queries may be pending over all listeners and transports. For a query over the limit the client
+    /// with the most of them loses its oldest one, which is answered at once, as its directive says. 4,096.
     pub waiting: usize,
     /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
     pub receive_buffer: usize,
-    /// Bounds on TCP connections.
+    /// Limits on TCP connections.
     pub tcp: TcpLimits,
+    /// How many descriptors the process may have open, from which the limits on connections are derived; by default its
+    /// soft limit.
+    pub descriptors: Option<usize>,
     /// Another process of this user may have the same port, and the kernel spreads queries over both. Otherwise a port
     /// in use is an error.
     pub share_port: bool,
@@ -261,14 +269,33 @@ impl Options {
         Options {
             runtime,
             workers: None,
+            sockets: None,
             spread: Spread::Flow,
             carriers: Carriers::default(),
             forwarded: 8_192,
             waiting: 4_096,
             receive_buffer: 4 << 20,
             tcp: TcpLimits::default(),
+            descriptors: None,
             share_port: false,
         }
+    }
+}
+
+impl Options {
+    /// How many workers to start.
+    fn workers(&self) -> usize {
+        let workers = self.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        match (self.workers, self.sockets) {
+            (None, Some(sockets)) => workers.min(sockets.get()),
+            _ => workers,
+        }
+    }
+
+    /// How many UDP sockets each listener has. Every worker has one of each listener, so that it can answer the queries
+    /// that other workers hand over.
+    fn sockets(&self) -> usize {
+        self.workers().max(self.sockets.map_or(0, NonZeroUsize::get))
     }
 }
 
@@ -276,8 +303,8 @@ impl Options {
 struct Shared {
     /// Where late answers run.
     runtime: Handle,
-    /// How many answers wait.
-    waiting: Arc<Waiting>,
+    /// The limit on pending queries that are in no worker's in-flight table.
+    pending: Arc<PendingLimit>,
     /// Workers read no new queries. Written once, by [`Server::stop`].
     stopping: AtomicBool,
     /// How many workers have read all that had come when they were told to stop.
@@ -293,6 +320,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Takes a permit for a pending query of a client, within a limit of the listener's own, too, if there is one.
+    /// Another query may lose its permit for it, which `counters` count.
+    fn permit(&self, client: Client, own: Option<&Arc<PendingLimit>>, counters: &Counters) -> PendingPermit {
+        let (permit, revoked) = PendingPermit::acquire(client.remote.ip(), [Some(&self.pending), own]);
+        counters.overloads.add(revoked);
+        permit
+    }
+
     /// The workers' mailboxes, in their order.
     fn mailboxes(&self) -> &[Arc<Mailbox>] {
         &self.mailboxes
@@ -301,7 +336,7 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Shared").field("pending", &self.pending.held()).finish_non_exhaustive()
     }
 }
 
@@ -316,10 +351,10 @@ enum Phase {
     Ended,
 }
 
-/// How long a client is given to take its leave when the server ends, and its next query is waited for: the farewell
-/// goes with its answer, when the client is least likely to be sending. What crosses a farewell is lost (E01). Tests run
+/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to it,
+/// when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests run
 /// on machines that are busy.
-const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+const LEAVE_TIME: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
 
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
@@ -331,9 +366,12 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
-    tcp: Arc<tcp::accept::Tcp>,
-    /// Connections of HTTPS, QUIC and HTTP/3, by listener.
-    others: Vec<Arc<tcp::accept::Tcp>>,
+    /// All client connections.
+    connections: Arc<Connections>,
+    /// Who accepts those of DNS over TCP and TLS.
+    tcp: Arc<Acceptor>,
+    /// Who accepts those of HTTPS, QUIC and HTTP/3, by listener.
+    others: Vec<Arc<Acceptor>>,
     /// What encrypted transports may hold of queries and answers.
     room: Arc<Room>,
 }
@@ -345,7 +383,7 @@ const ROOM: usize = 64 << 20;
 struct Listening {
     /// With its real port.
     address: SocketAddr,
-    /// One for each worker, as long as they are there.
+    /// At least one for each worker, as long as they are open.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is served no more.
     closed: bool,
@@ -375,16 +413,13 @@ struct Prepared {
 impl Server {
     /// Binds every listener and starts to serve; all or nothing.
     pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
-        let workers = match specs.is_empty() {
-            true => 0,
-            false => options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
-        };
+        let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
         options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
-            waiting: Waiting::new(options.waiting),
+            pending: PendingLimit::new(options.waiting),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
@@ -393,11 +428,21 @@ impl Server {
             counters: Counters::default(),
         });
         let room = Room::new(ROOM, None);
-        let tcp = Arc::new(tcp::accept::Tcp::new(options.tcp, shared.clone(), room.clone()));
-        let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut server =
-            Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
-        let prepared = server.prepare(&specs, workers)?;
+        let connections = Connections::new(options.tcp);
+        let tcp = Arc::new(Acceptor::new(connections.clone(), shared.clone(), room.clone()));
+        let mut server = Server {
+            options,
+            listeners: BTreeMap::new(),
+            next: 0,
+            shared,
+            workers: Vec::new(),
+            counters: Vec::new(),
+            connections,
+            tcp,
+            others: Vec::new(),
+            room,
+        };
+        let prepared = server.prepare(&specs)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
             let counters = Arc::new(Counters::default());
@@ -416,7 +461,7 @@ impl Server {
     /// Binds more listeners and serves them, all or none; gives the number of the first.
     pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
         self.listeners.retain(|_, listening| !listening.is_over());
-        let prepared = self.prepare(specs, self.workers.len())?;
+        let prepared = self.prepare(specs)?;
         let first = self.next;
         self.listen(prepared);
         Ok(first)
@@ -432,7 +477,7 @@ impl Server {
     }
 
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec], workers: usize) -> Result<Vec<Prepared>, ServeError> {
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
         let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
         // Sockets of tokio and quinn are made within a runtime.
         let _inside = runtime.enter();
@@ -442,11 +487,11 @@ impl Server {
             let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec, other));
             let kind = spec.service.kind;
             let (udp, tcp) = kind.takes();
-            let workers = match (kind, udp) {
-                (Kind::Dns, _) => workers,
+            let sockets = match (kind, udp) {
+                (Kind::Dns, _) => self.options.sockets(),
                 (_, udp) => usize::from(udp),
             };
-            let wish = Wish { address: spec.address, workers, tcp, receive_buffer: *receive_buffer, shared };
+            let wish = Wish { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
             let bound = self.bind(&wish)?;
             let address = bound.address;
             let mut prepare =
@@ -495,38 +540,44 @@ impl Server {
 
     /// Gives sockets to those who serve them.
     fn listen(&mut self, prepared: Vec<Prepared>) {
+        // Now that the descriptors of all listeners are open.
+        self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
         for Prepared { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
-            for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
-                let (socket, service) = (socket.clone(), service.clone());
-                mailbox.send(Job::Open(number, udp::worker::Listener { socket, address, service }));
+            let workers = self.shared.mailboxes.len();
+            for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
+                let mut own = udp.iter().skip(worker).step_by(workers).cloned();
+                // A listener of QUIC has none.
+                let Some(socket) = own.next() else { break };
+                let (more, service) = (own.collect(), service.clone());
+                mailbox.send(Job::Open(number, udp::worker::Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
-            let connections = self.connections_of(service.kind);
+            let acceptor = self.acceptor_of(service.kind);
             if let Some(listener) = tcp {
-                connections.serve(listener, service.clone(), phase.subscribe());
+                acceptor.serve(listener, service.clone(), phase.subscribe());
             }
             if let Some(endpoint) = quic {
-                connections.begun();
-                let serving = quic::endpoint::serve(endpoint, address, service, connections, phase.subscribe());
+                acceptor.begun();
+                let serving = quic::endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
             self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
         }
     }
 
-    /// The connections that a new listener's are among.
-    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::accept::Tcp> {
+    /// Who accepts the connections of a new listener.
+    fn acceptor_of(&mut self, kind: Kind) -> Arc<Acceptor> {
         if matches!(kind, Kind::Dns | Kind::Tls) {
             return self.tcp.clone();
         }
-        let connections = Arc::new(tcp::accept::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
-        // Of listeners that are closed nothing is left.
+        let acceptor = Arc::new(Acceptor::new(self.connections.clone(), self.shared.clone(), self.room.clone()));
+        // Those of closed listeners are gone with their last connection.
         self.others.retain(|other| other.busy());
-        self.others.push(connections.clone());
-        connections
+        self.others.push(acceptor.clone());
+        acceptor
     }
 
     /// Where it listens, with real ports, in the order of the listeners.
@@ -558,17 +609,17 @@ impl Server {
 
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.connections().map(|connections| connections.open()).sum()
+        self.acceptors().map(|acceptor| acceptor.open()).sum()
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::accept::Tcp>> {
+    fn acceptors(&self) -> impl Iterator<Item = &Arc<Acceptor>> {
         std::iter::once(&self.tcp).chain(&self.others)
     }
 
     /// How many answers wait, those of other servers included.
     pub fn waiting(&self) -> usize {
         let forwarded = self.shared.mailboxes.iter().map(|mailbox| mailbox.waiting.load(Ordering::Relaxed));
-        self.shared.waiting.open() + forwarded.sum::<usize>()
+        self.shared.pending.held() + forwarded.sum::<usize>()
     }
 
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
@@ -577,7 +628,7 @@ impl Server {
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.enter(Phase::Ending);
-        let is_busy = || self.connections().any(|connections| connections.busy());
+        let is_busy = || self.acceptors().any(|acceptor| acceptor.busy());
         while is_busy() && Instant::now() < deadline - grace / 4 {
             std::thread::sleep(Duration::from_millis(2));
         }

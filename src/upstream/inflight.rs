@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::client_shares::ClientShares;
 use super::timer_wheel::TimerWheel;
 use super::{Attempts, Group};
+use crate::net::{Shares, Ticket};
 use crate::wire::QueryChange;
 
 /// Attempts over UDP of one query whose answers are still taken: a slow upstream's answer may come when another was asked
@@ -52,8 +52,8 @@ pub trait Waiter {
 pub struct InFlight<W, O> {
     queries: Slots<InFlightQuery<O>>,
     waiters: Slots<Entry<W>>,
-    /// The waiters by client.
-    shares: ClientShares,
+    /// The places of the waiters, by client.
+    shares: Shares<u32>,
     /// The most waiters.
     limit: usize,
     /// Queries by what makes queries identical.
@@ -104,6 +104,8 @@ struct Entry<W> {
     /// What it has begun at its group. `None` for the waiter whose attempts are those of the query.
     attempts: Option<Attempts>,
     query: u32,
+    /// Where it counts for its client.
+    ticket: Ticket,
     previous: u32,
     next: u32,
 }
@@ -184,7 +186,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         InFlight {
             queries: Slots::with_capacity(limit + 1),
             waiters: Slots::with_capacity(limit + 1),
-            shares: ClientShares::default(),
+            shares: Shares::default(),
             limit,
             by_key: HashMap::default(),
             by_id: HashMap::default(),
@@ -250,9 +252,9 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Admission::Started(AttemptId { query, serial })
     }
 
-    /// Removes the waiter that gives way: the oldest one of the client that has the most.
-    pub fn evict(&mut self) -> Option<Evicted<W, O>> {
-        let at = self.shares.heaviest()?;
+    /// Removes the waiter that gives way to one of this client: the oldest one of the client that has the most.
+    pub fn evict(&mut self, client: IpAddr) -> Option<Evicted<W, O>> {
+        let &at = self.shares.get(self.shares.gives_way_to(client.to_canonical())?)?;
         let number = self.waiters.get(at)?.query;
         let query = self.queries.get(number)?;
         let (group, outcome) = (query.attempts.group().clone(), query.outcome.clone());
@@ -287,20 +289,21 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     fn add_waiter(&mut self, number: u32, waiter: W, attempts: Option<Attempts>) {
         let Some(query) = self.queries.get_mut(number) else { return };
-        let (client, previous) = (waiter.client(), query.last);
-        let at = self.waiters.insert(Entry { waiter, attempts, query: number, previous, next: NONE });
+        let previous = query.last;
+        // The entry will have the next free place.
+        let ticket = self.shares.add(waiter.client().to_canonical(), self.waiters.next_place());
+        let at = self.waiters.insert(Entry { waiter, attempts, query: number, ticket, previous, next: NONE });
         query.last = at;
         match self.waiters.get_mut(previous) {
             Some(entry) => entry.next = at,
             None => query.first = at,
         }
-        self.shares.insert(at, client);
     }
 
     /// Removes a waiter. Where it was the one whose attempts are the query's, the next one takes its place.
     fn remove_waiter(&mut self, at: u32) -> Option<W> {
-        let Entry { waiter, attempts, query, previous, next } = self.waiters.remove(at)?;
-        self.shares.remove(at);
+        let Entry { waiter, attempts, query, ticket, previous, next } = self.waiters.remove(at)?;
+        self.shares.remove(ticket);
         let query = self.queries.get_mut(query)?;
         match self.waiters.get_mut(previous) {
             Some(entry) => entry.next = next,
@@ -531,6 +534,11 @@ impl<T> Slots<T> {
         self.all.get_mut(at as usize)?.as_mut()
     }
 
+    /// The place that the next value gets.
+    fn next_place(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.all.len() as u32)
+    }
+
     fn insert(&mut self, value: T) -> u32 {
         match self.free.pop() {
             Some(at) => {
@@ -611,6 +619,10 @@ mod tests {
         now: Instant,
     }
 
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
     impl Bench {
         fn new(limit: usize) -> Bench {
             let (group, _) = group(&[([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()], Rules::default());
@@ -622,7 +634,7 @@ mod tests {
         fn ask(&mut self, client: u8, id: u16, name: u8) -> Admission {
             let mut packet = id.to_be_bytes().to_vec();
             packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, name, 0, 0, 1, 0, 1]);
-            let waiter = Asker { packet, client: SocketAddr::from(([10, 0, 0, client], 1_000)) };
+            let waiter = Asker { packet, client: SocketAddr::new(self::client(client), 1_000) };
             let attempts = self.group.begin(false, self.now).expect("no limit");
             self.table.begin(u64::from(name.to_ascii_lowercase()), attempts, waiter, self.now)
         }
@@ -672,12 +684,12 @@ mod tests {
         assert!(!bench.table.is_over_limit());
         bench.start(3, 5, b'd');
         assert!(bench.table.is_over_limit());
-        let evicted = bench.table.evict().expect("one");
+        let evicted = bench.table.evict(client(3)).expect("one");
         assert_eq!((evicted.waiter.id(), evicted.outcome), (1, None));
         assert!(evicted.abandoned.is_none(), "the other client still waits");
-        bench.start(3, 6, b'e');
-        // Clients 1 and 3 have two each; client 1 has had them longer.
-        let evicted = bench.table.evict().expect("one");
+        bench.start(4, 6, b'e');
+        // Client 1 has still the most.
+        let evicted = bench.table.evict(client(4)).expect("one");
         assert_eq!((evicted.waiter.id(), evicted.abandoned.map(|ended| ended.key)), (2, Some(u64::from(b'b'))));
         assert_eq!(bench.table.end(slow.query, "late").map(|ended| ended.key), Some(u64::from(b'a')));
         assert_eq!(bench.answered(), [(3, "late")]);
@@ -691,17 +703,16 @@ mod tests {
         assert_eq!(bench.ask(1, 2, b'a'), Admission::Merged);
         bench.table.end(query.query, "answer");
         bench.start(2, 3, b'b');
-        let evicted = bench.table.evict().expect("one");
+        let evicted = bench.table.evict(client(2)).expect("one");
         assert_eq!((evicted.waiter.id(), evicted.outcome, evicted.abandoned.is_none()), (1, Some("answer"), true));
-        // The last one of a query that has ended; its place is taken by another query.
+        // The last one of a query that has ended, whose place another query takes.
         bench.start(2, 4, b'c');
-        bench.ask(1, 5, b'c');
-        let evicted = bench.table.evict().expect("one");
-        let ids: Vec<u16> = bench.table.waiters().map(Asker::id).collect();
-        assert_eq!(bench.table.len(), ids.len());
-        assert!(!ids.contains(&evicted.waiter.id()));
-        let expected: Vec<_> = ids.iter().filter(|&&id| id == 2).map(|&id| (id, "answer")).collect();
-        assert_eq!(bench.answered(), expected);
+        let evicted = bench.table.evict(client(1)).expect("client 2 has more");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (3, None));
+        let evicted = bench.table.evict(client(1)).expect("as much as client 2");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (2, Some("answer")));
+        assert_eq!(bench.start(3, 5, b'd').query, query.query);
+        assert_eq!((bench.answered(), bench.table.len()), (vec![], 2));
     }
 
     #[test]
@@ -778,10 +789,10 @@ mod tests {
                         bench.table.start_udp(attempt.query, u32::from(id % 3), bench.now, bench.now);
                     }
                     while bench.table.is_over_limit() {
-                        bench.table.evict().expect("somebody");
+                        bench.table.evict(client(9)).expect("somebody");
                     }
                 }
-                4 => drop(bench.table.evict()),
+                4 => drop(bench.table.evict(client(random.u8(..6)))),
                 5 if !queries.is_empty() => {
                     let query = queries.swap_remove(random.usize(..queries.len())).query;
                     if bench.table.get_mut(query).is_some() {
@@ -797,7 +808,7 @@ mod tests {
             assert_eq!(bench.table.len(), bench.table.waiters().count());
             assert_eq!(bench.table.len(), bench.table.shares.len());
         }
-        while bench.table.evict().is_some() {}
+        while bench.table.evict(client(9)).is_some() {}
         assert_eq!(bench.table.pop_answered().map(|(waiter, _)| waiter.id()), None);
         let table = &bench.table;
         assert_eq!((table.len(), table.queries.len(), table.by_id.len(), table.by_key.len()), (0, 0, 0, 0));

@@ -10,7 +10,6 @@
 //! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
 
 mod attempts;
-pub mod client_shares;
 mod encrypted;
 mod group;
 mod health;
@@ -31,7 +30,6 @@ use std::time::Duration;
 use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
-pub use client_shares::ClientShares;
 pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
 pub use health::{Check, Server, Servers};
 pub use inflight::{InFlight, Waiter};

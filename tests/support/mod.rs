@@ -6,6 +6,8 @@ pub mod cluster;
 pub mod history;
 pub mod messages;
 pub mod names;
+pub mod objects;
+pub mod rdata;
 pub mod told;
 pub mod upstream;
 

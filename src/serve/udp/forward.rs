@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -240,11 +241,11 @@ impl Forwarding {
                         Admission::Repeated => around.counters.silent.add(1),
                     }
                 }
+                Job::Wake => {}
                 job => self.jobs.push_back(job),
             }
         }
         self.mail = mail;
-        self.wake_for_jobs();
     }
 
     /// Has the worker call [`Forwarding::work`] again while jobs are left.
@@ -274,20 +275,21 @@ impl Forwarding {
                 Entry::Vacant(vacant) => drop(vacant.insert(self.me)),
             }
         }
+        let client = waiter.client();
         match self.table.begin(key, attempts, waiter, around.now) {
             Admission::Started(attempt) => {
-                self.make_room(around.shared);
+                self.make_room(client, around.shared);
                 self.advance(attempt, around);
             }
-            Admission::Merged => self.make_room(around.shared),
+            Admission::Merged => self.make_room(client, around.shared),
             Admission::Repeated => around.counters.silent.add(1),
         }
     }
 
-    /// Has waiters give way while there are too many.
-    fn make_room(&mut self, shared: &Shared) {
+    /// Has waiters give way to those of this client while there are too many.
+    fn make_room(&mut self, client: IpAddr, shared: &Shared) {
         while self.table.is_over_limit()
-            && let Some(evicted) = self.table.evict()
+            && let Some(evicted) = self.table.evict(client)
         {
             if let Some(ended) = evicted.abandoned {
                 self.settle(&ended, shared);
@@ -412,7 +414,8 @@ impl Forwarding {
     /// Moves queries on whose attempts have timed out or failed, answers waiters, and sends what is to be sent. To be
     /// called after each batch.
     pub(in crate::serve) fn turn(&mut self, around: &mut Around<'_>) {
-        self.make_room(around.shared);
+        // Those that were added while another query ended.
+        self.make_room(Ipv4Addr::UNSPECIFIED.into(), around.shared);
         for attempt in std::mem::take(&mut self.started) {
             self.advance(attempt, around);
         }
@@ -592,6 +595,7 @@ impl Forwarding {
         {
             self.release(key, around.shared);
             self.sort_mail(around);
+            self.wake_for_jobs();
         }
     }
 

@@ -10,7 +10,7 @@
 
 mod backoff;
 mod connection;
-mod decode;
+pub mod decode;
 mod error;
 mod follow;
 mod limits;

@@ -77,6 +77,21 @@ pub const BUILD_INFO: Metric = gauge(
 );
 /// Plugins that panicked.
 pub const PANICS: Metric = counter("coredns_panics_total", "A metrics that counts the number of panics.", &[]);
+/// Connections that gave way to others at a limit.
+pub const CONNECTIONS_EVICTED: Metric = counter(
+    "clusterdns_connections_evicted_total",
+    "Client connections that were closed at a limit to make room for another.",
+    &[],
+);
+/// Connections that no other gave way to.
+pub const CONNECTIONS_REFUSED: Metric =
+    counter("clusterdns_connections_refused_total", "Client connections that were closed at once, at a limit.", &[]);
+/// Pending queries that lost their permits.
+pub const PENDING_SHED: Metric = counter(
+    "clusterdns_pending_shed_total",
+    "Pending queries that were answered at once, at the limit, to make room for another.",
+    &[],
+);
 /// Which plugins a server block has.
 pub const PLUGIN_ENABLED: Metric = gauge(
     "coredns_plugin_enabled",
@@ -212,6 +227,12 @@ pub const API_ERRORS: Metric = counter(
 /// Objects that are of no use.
 pub const BAD_OBJECTS: Metric =
     counter("clusterdns_kubernetes_bad_objects_total", "Objects that could not be read.", &["kind"]);
+/// Values that are of no use, in objects that are.
+pub const BAD_VALUES: Metric = counter(
+    "clusterdns_kubernetes_bad_values_total",
+    "Values that were passed over in objects that are served without them.",
+    &["kind"],
+);
 /// Items of caches.
 pub const CACHE_ENTRIES: Metric =
     gauge("coredns_cache_entries", "The number of elements in the cache.", &["server", "type", "view", "zones"]);
@@ -302,9 +323,12 @@ pub const FORWARD_REJECTS: Metric = counter(
     "Counter of the number of queries rejected because the concurrent queries were at maximum.",
     &[],
 );
-/// Queries that found no place.
-pub const FORWARD_SHED: Metric =
-    counter("clusterdns_forward_shed_total", "Queries that were not forwarded since too many waited.", &["reason"]);
+/// Queries over a limit of *forward*.
+pub const FORWARD_SHED: Metric = counter(
+    "clusterdns_forward_shed_total",
+    "Queries that were not sent to an upstream, or given up, because a limit was reached.",
+    &["reason"],
+);
 /// Datagrams that were nobody's answer.
 pub const FORWARD_DROPPED: Metric = counter(
     "clusterdns_forward_dropped_answers_total",
@@ -352,6 +376,9 @@ mod tests {
     const ALL: &[&Metric] = &[
         &BUILD_INFO,
         &PANICS,
+        &CONNECTIONS_EVICTED,
+        &CONNECTIONS_REFUSED,
+        &PENDING_SHED,
         &PLUGIN_ENABLED,
         &REQUESTS,
         &REQUEST_DURATION,
@@ -378,6 +405,7 @@ mod tests {
         &RELISTS,
         &API_ERRORS,
         &BAD_OBJECTS,
+        &BAD_VALUES,
         &PROXY_DURATION,
         &PROXY_CHECKS_FAILED,
         &PROXY_KEPT,

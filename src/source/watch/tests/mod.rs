@@ -444,7 +444,7 @@ async fn a_list_without_an_end_is_given_up() {
 // K9
 #[tokio::test]
 async fn one_bad_object_is_counted_and_the_others_are_there() {
-    let bad = |name: &str| json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"ports": "none"}});
+    let bad = |name: &str| json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"type": "ExternalName"}});
     for streaming in [true, false] {
         let bench = Bench::start(timing(), all(), |fake| {
             fake.put("services", "bad", bad("bad"));
@@ -462,6 +462,20 @@ async fn one_bad_object_is_counted_and_the_others_are_there() {
         assert!(known("one")(&bench.index));
         bench.shows("clusterdns_kubernetes_bad_objects_total{kind=\"Service\"}", 2.0).await;
     }
+}
+
+// K9
+#[tokio::test]
+async fn bad_values_are_counted_and_their_object_is_there() {
+    let bench = Bench::start(timing(), all(), |fake| {
+        let spec = json!({"clusterIPs": ["10.96.0.300", "fe80::1%eth0", "10.96.000.042"], "ports": [{"port": 80}, 7]});
+        fake.put("services", "odd", json!({"metadata": {"name": "odd", "namespace": "a"}, "spec": spec}));
+    })
+    .await;
+    bench.until("in step", |index| index.synced()).await;
+    assert!(known("one")(&bench.index) && known("odd")(&bench.index));
+    bench.shows("clusterdns_kubernetes_bad_values_total{kind=\"Service\"}", 3.0).await;
+    assert_eq!(bench.metric("clusterdns_kubernetes_bad_objects_total{kind=\"Service\"}"), None);
 }
 
 // B09, I11
