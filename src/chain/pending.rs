@@ -110,15 +110,14 @@ impl Pending {
         self.finish_unless(std::future::pending()).await
     }
 
-    /// As [`Pending::finish`], until `revoked` ends: then it waits no longer and has the answer of
-    /// [`Pending::overload`].
+    /// Like [`Pending::finish`], but when `revoked` ends first, the query ends as with [`Pending::overload`].
     pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
         let mut revoked = std::pin::pin!(revoked);
         let Pending { mut asked, mut at, mut wait } = self;
         loop {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
-                    // The work has the state, and may be dropped with it.
+                    // The work owns the state, which is lost if the work is dropped.
                     let cached = (asked.state.origin == Origin::Kept).then(|| asked.state.reply.clone());
                     let work = future(std::mem::take(&mut asked.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
@@ -167,7 +166,7 @@ impl Pending {
     }
 }
 
-/// Waits for a future until `revoked` ends first.
+/// Waits for a future; returns `None` if `revoked` ends first.
 async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl Future<Output = ()>>) -> Option<T> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {

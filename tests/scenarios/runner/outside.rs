@@ -1,4 +1,4 @@
-//! The other name servers of a scenario: what they say, and which of them were asked.
+//! The upstreams of a scenario: their answers, and the queries that they got.
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,34 +10,35 @@ use clusterdns::wire::{Message, NameBuf, Query, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// What the servers say of a name.
+/// The answer of upstreams for a name.
 #[derive(Clone, Debug)]
-pub struct Says {
-    /// The server that says so; any without.
+pub struct UpstreamAnswer {
+    /// The server; every one if `None`.
     server: Option<String>,
     name: String,
-    /// Of which type; of all without.
+    /// The query type; every one if `None`.
     qtype: Option<Type>,
-    /// The answer without ID and question; nothing where there is none.
+    /// The response without ID and question; `None` for no response.
     answer: Option<Typed>,
 }
 
-impl Says {
-    /// `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, or `silence` in the place of the code.
-    pub fn parse(line: &str) -> Result<Says, String> {
+impl UpstreamAnswer {
+    /// Parses `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, with `silence` in place of the code for no
+    /// response.
+    pub fn parse(line: &str) -> Result<UpstreamAnswer, String> {
         let mut parts = line.split(" ; ");
         let mut words = parts.next().unwrap_or_default().split_whitespace().peekable();
         let server = words.next_if(|word| word.starts_with('@')).map(|word| word[1..].to_owned());
         let (Some(name), Some(qtype), Some(code)) = (words.next(), words.next(), words.next()) else {
-            return Err("a name, a type and a code are expected".to_owned());
+            return Err("expected a name, a type and a code".to_owned());
         };
         let qtype = match qtype {
             "*" => None,
-            text => Some(Type::from_mnemonic(text).ok_or(format!("'{text}' is no type"))?),
+            text => Some(Type::from_mnemonic(text).ok_or(format!("'{text}' is not a type"))?),
         };
         let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?.to_string();
         if code == "silence" {
-            return Ok(Says { server, name, qtype, answer: None });
+            return Ok(UpstreamAnswer { server, name, qtype, answer: None });
         }
         let mut answer = Typed::new(0, MessageType::Response, OpCode::Query);
         answer.metadata.response_code = match code {
@@ -46,7 +47,7 @@ impl Says {
             "SERVFAIL" => ResponseCode::ServFail,
             "REFUSED" => ResponseCode::Refused,
             "NOTIMP" => ResponseCode::NotImp,
-            _ => return Err(format!("'{code}' is no code")),
+            _ => return Err(format!("'{code}' is not a code")),
         };
         for flag in words {
             match flag {
@@ -54,7 +55,7 @@ impl Says {
                 "tc" => answer.metadata.truncation = true,
                 "ra" => answer.metadata.recursion_available = true,
                 "ad" => answer.metadata.authentic_data = true,
-                _ => return Err(format!("'{flag}' is no flag")),
+                _ => return Err(format!("'{flag}' is not a flag")),
             }
         }
         for part in parts {
@@ -62,10 +63,10 @@ impl Says {
             let (Some(section), Some(owner), Some(ttl), Some(rtype)) =
                 (words.next(), words.next(), words.next(), words.next())
             else {
-                return Err(format!("'{part}': a section, a name, a TTL, a type and data are expected"));
+                return Err(format!("'{part}': expected a section, a name, a TTL, a type and data"));
             };
             let owner = Name::from_ascii(owner).map_err(|error| error.to_string())?;
-            let ttl = ttl.parse().map_err(|_| format!("'{ttl}' is no TTL"))?;
+            let ttl = ttl.parse().map_err(|_| format!("'{ttl}' is not a TTL"))?;
             let rtype = RecordType::from_str(rtype).map_err(|error| error.to_string())?;
             let data =
                 RData::try_from_str(rtype, words.next().unwrap_or_default()).map_err(|error| error.to_string())?;
@@ -74,21 +75,21 @@ impl Says {
                 "answer" => answer.answers.push(record),
                 "authority" => answer.authorities.push(record),
                 "additional" => answer.additionals.push(record),
-                _ => return Err(format!("'{section}' is no section")),
+                _ => return Err(format!("'{section}' is not a section")),
             };
         }
-        Ok(Says { server, name, qtype, answer: Some(answer) })
+        Ok(UpstreamAnswer { server, name, qtype, answer: Some(answer) })
     }
 }
 
-/// All other servers. They say NXDOMAIN of a name of which nothing is said.
+/// All upstreams. A name without an answer is NXDOMAIN.
 #[derive(Default)]
 pub struct Outside {
-    /// What they say; the first line that fits counts. Changed by steps.
-    pub says: Mutex<Vec<Says>>,
-    /// Which were asked, since somebody last looked.
+    /// The answers; the first one that matches counts. Steps change them.
+    pub says: Mutex<Vec<UpstreamAnswer>>,
+    /// The queries since the last call of [`Outside::asked`].
     asked: Mutex<Vec<String>>,
-    /// The scenario's time.
+    /// The time of the scenario.
     now: Mutex<Option<Instant>>,
 }
 
@@ -98,26 +99,26 @@ impl Outside {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> Instant {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now)
     }
 
-    /// Says something else from now on.
-    pub fn say(&self, says: Vec<Says>) {
+    /// Replaces the answers.
+    pub fn say(&self, says: Vec<UpstreamAnswer>) {
         *self.says.lock().unwrap_or_else(PoisonError::into_inner) = says;
     }
 
-    /// The servers that were asked since the last time.
+    /// Returns the queries since the last call: the server of each, and how it was sent.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The answer of a server to a query, as octets.
+    /// Returns the response of a server to a query, encoded.
     fn answer(&self, server: &str, query: &Query<'_>) -> Option<Vec<u8>> {
         let says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
         let name = query.question.name().to_string();
-        let fits = |says: &&Says| {
+        let fits = |says: &&UpstreamAnswer| {
             says.server.as_deref().is_none_or(|of| server.starts_with(of))
                 && says.name == name
                 && says.qtype.is_none_or(|qtype| qtype == query.question.qtype)
@@ -126,7 +127,7 @@ impl Outside {
             Some(says) => says.answer.clone()?,
             None => {
                 let line = format!("{name} * NXDOMAIN ra ; authority . 60 SOA a. b. 1 2 3 4 60");
-                Says::parse(&line).ok()?.answer?
+                UpstreamAnswer::parse(&line).ok()?.answer?
             }
         };
         let asked = Typed::from_vec(query.packet()).ok()?;
@@ -136,7 +137,7 @@ impl Outside {
     }
 }
 
-/// Carries queries to them.
+/// Sends queries to the upstreams.
 pub struct Paths(pub Arc<Outside>);
 
 impl Carrier for Paths {
