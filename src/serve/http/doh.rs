@@ -6,7 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::wire::read::least_ttl;
+use crate::wire::read::lowest_ttl;
 use crate::wire::{Rcode, header};
 
 /// Where queries go.
@@ -91,7 +91,7 @@ fn age(message: &[u8]) -> u32 {
     if rcode != Rcode::NOERROR.0 && rcode != Rcode::NXDOMAIN.0 {
         return SHORT;
     }
-    least_ttl(message).map_or(SHORT, |least| least.min(LONG))
+    lowest_ttl(message).map_or(SHORT, |least| least.min(LONG))
 }
 
 #[cfg(test)]

@@ -585,7 +585,7 @@ fn reread(waiting: &Waiting, octets: &[u8], reply: &mut Reply) -> Result<(), Err
 
 /// What is cut off has no records and gets TC, as in CoreDNS `truncateResponse`: the client asks again over TCP.
 fn cut(reply: &mut Reply, read: Result<(), MessageError>) {
-    reply.truncated |= read == Err(MessageError::Cut);
+    reply.truncated |= read == Err(MessageError::Short);
 }
 
 /// Sends the answers that are queued, through the socket of this number if it is still there.
