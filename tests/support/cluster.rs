@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::model::{
     Endpoint, EndpointSlice, Key, Kind, Object, Pod, Port, Protocol, Service, ServiceKind,
 };
@@ -129,8 +129,8 @@ pub fn view(choices: &mut Choices<'_>) -> View {
 }
 
 /// Creates an index from events.
-pub(super) fn new_index(keep: Keep, events: impl IntoIterator<Item = Event>) -> IndexWriter {
-    let (_, mut writer) = Index::new(&Options { kinds: Kind::ALL.to_vec(), keep });
+pub(super) fn new_index(keep: EndpointFields, events: impl IntoIterator<Item = Event>) -> IndexWriter {
+    let (_, mut writer) = Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: keep });
     for event in events {
         writer.apply(event, NOW);
     }
@@ -189,5 +189,5 @@ pub fn headless(count: u16) -> Arc<Index> {
 fn indexed(objects: Vec<Object>) -> Arc<Index> {
     let all = |event: fn(Kind) -> Event| Kind::ALL.into_iter().map(event);
     let events = all(Event::Begin).chain(objects.into_iter().map(Event::Upsert)).chain(all(Event::End));
-    new_index(Keep { pods: true, zones: true }, events).index().clone()
+    new_index(EndpointFields { pods: true, zones: true }, events).index().clone()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::index::service_key;
 use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::cluster::{Event, Index, IndexWriter};
@@ -38,7 +38,7 @@ impl Step {
         ]);
         match act {
             0..=7 => Step::Event(Event::Upsert(object(&mut choices, kind))),
-            8 => Step::Event(Event::Keep(kind, key(&mut choices, kind))),
+            8 => Step::Event(Event::Retain(kind, key(&mut choices, kind))),
             9..=11 => Step::Event(Event::Remove(kind, key(&mut choices, kind))),
             12 => Step::Event(Event::Begin(kind)),
             13 => Step::Event(Event::End(kind)),
@@ -66,7 +66,7 @@ impl Model {
                 }
                 self.objects.insert((kind, key), object.clone());
             }
-            Event::Keep(kind, key) => {
+            Event::Retain(kind, key) => {
                 if let Some(named) = self.named.get_mut(kind) {
                     named.insert(key.clone());
                 }
@@ -106,7 +106,7 @@ pub enum Depth {
 /// removed. `settings` choose the views and the order of removal.
 pub fn check_history(steps: &[Step], settings: &[u8], depth: Depth) {
     let mut choices = Choices::new(settings);
-    let keep = Keep { pods: !choices.flag(), zones: !choices.flag() };
+    let keep = EndpointFields { pods: !choices.flag(), zones: !choices.flag() };
     let mut model = Model::default();
     // Both are synced from the start, so that no name is SERVFAIL because a list is missing.
     let mut writer = new_index(keep, full_lists(&model));

@@ -74,15 +74,15 @@ fn any_name(choices: &mut Choices<'_>, reply: &mut Reply, question: &Question, m
             let (first, second) = (some_labels(choices, 1), some_labels(choices, 1));
             // Labels have up to 64 bytes, and the question up to three of them.
             let tail = if question.labels() > 1 { question.suffix_at(1) } else { tail };
-            reply.name(&[&first, &second], Some(tail))
+            reply.store_labels(&[&first, &second], Some(tail))
         }
         5 => {
             let labels = some_labels(choices, 3);
-            reply.name(&[&labels], None)
+            reply.store_labels(&[&labels], None)
         }
         _ => {
             let wire = [some_labels(choices, 3), vec![0]].concat();
-            reply.whole_name(wire::Name::from_wire(&wire).expect("a name"))
+            reply.store_name(wire::Name::from_wire(&wire).expect("a name"))
         }
     };
     made.push(name);
@@ -111,7 +111,7 @@ fn any_record(bytes: &[u8], reply: &mut Reply, question: &Question, made: &mut V
             let (mname, rname) = (name(&mut choices), name(&mut choices));
             let serial = u32::from(choices.number()) << 16;
             let numbers = SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum: 5 };
-            (Type::SOA, Rdata::Soa { mname, rname, numbers: reply.soa_numbers(numbers) })
+            (Type::SOA, Rdata::Soa { mname, rname, numbers: reply.store_soa_numbers(numbers) })
         }
         5 => {
             let text = vec![b'x'; choices.below(256)];

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::model::Kind;
 use clusterdns::cluster::{Event, View};
 use clusterdns::source::Selection;
@@ -16,7 +16,7 @@ use super::answers::{Subject, check_same_answers};
 use super::cluster::{HOSTNAMES, NAMESPACES, POD_NAMES, SERVICES, new_index, view};
 
 /// Everything that an index can keep of an endpoint.
-const ALL: Keep = Keep { pods: true, zones: true };
+const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 /// Addresses as an object may spell them.
 const ADDRESSES: [&str; 8] =
     ["10.0.0.1", "10.0.0.2", "010.000.0.03", "10.0.0.4", "fd00::", "fd00::1", "::ffff:10.0.0.1", "::ffff:10.0.00.02"];
@@ -69,9 +69,9 @@ fn from_watch(objects: &[Value]) -> Vec<Event> {
         };
         events.extend(match change {
             Change::Upsert { object, .. } => Some(Event::Upsert(object)),
-            Change::Keep(key, _) => Some(Event::Keep(kind, key)),
+            Change::Retain(key, _) => Some(Event::Retain(kind, key)),
             Change::Remove(key, _) => Some(Event::Remove(kind, key)),
-            Change::Bad { key, .. } => key.map(|key| Event::Keep(kind, key)),
+            Change::Bad { key, .. } => key.map(|key| Event::Retain(kind, key)),
         });
     }
     events.extend(Kind::ALL.into_iter().map(Event::End));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::model::Kind;
 use clusterdns::cluster::{Event, Index, IndexWriter, Options};
 use clusterdns::source::Selection;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::Choices;
 use super::cluster::NOW;
 
-const KEEP: Keep = Keep { pods: true, zones: true };
+const FIELDS: EndpointFields = EndpointFields { pods: true, zones: true };
 /// The maximum length of an API server's message in bytes, including the sign of truncation.
 const MAX_WORDS: usize = 600 + 3;
 
@@ -40,11 +40,11 @@ pub fn check_watch(data: &[u8]) {
         }
     };
     check_lines(&body, most, piece);
-    let (_, mut writer) = Index::new(&Options { kinds: vec![kind], keep: KEEP });
+    let (_, mut writer) = Index::new(&Options { kinds: vec![kind], endpoint_fields: FIELDS });
     for line in body.split_inclusive(|&byte| byte == b'\n') {
         let refusal = Refusal::parse(line, (500, "words"));
         assert!(!refusal.message.is_empty() && refusal.message.len() <= MAX_WORDS);
-        let decoded = event(kind, KEEP, line);
+        let decoded = event(kind, FIELDS, line);
         let whole = check_page(kind, line);
         match decoded {
             Ok(Said::Change { change, .. }) => {
@@ -94,7 +94,7 @@ fn parts(line: &[u8]) -> Option<(String, &RawValue)> {
 /// Reads a body as a page of a list, whose objects are those that the JSON has.
 fn check_page(kind: Kind, body: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
-    if page(kind, KEEP, body, |change| changes.push(change)).is_ok() {
+    if page(kind, FIELDS, body, |change| changes.push(change)).is_ok() {
         let value: serde_json::Value = serde_json::from_slice(body).expect("a page is JSON");
         assert_eq!(changes.len(), value["items"].as_array().map_or(0, Vec::len));
     }
@@ -106,7 +106,7 @@ fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
     for beside in ["", ",7"] {
         let body = format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{object}{beside}]}}"#);
         let mut listed = Vec::new();
-        let read = page(kind, KEEP, body.as_bytes(), |change| listed.push(change));
+        let read = page(kind, FIELDS, body.as_bytes(), |change| listed.push(change));
         let read = read.unwrap_or_else(|error| panic!("{}: {body}", error.0));
         assert_eq!(read.version, "1");
         assert_eq!(format!("{:?}", listed.first()), format!("{:?}", Some(watched)), "in {body}");
@@ -121,9 +121,9 @@ fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
             assert_eq!(object.kind(), kind);
             Event::Upsert(object)
         }
-        Change::Keep(key, ..) => Event::Keep(kind, key),
+        Change::Retain(key, ..) => Event::Retain(kind, key),
         Change::Remove(key, ..) => Event::Remove(kind, key),
-        Change::Bad { key: Some(key), .. } => Event::Keep(kind, key),
+        Change::Bad { key: Some(key), .. } => Event::Retain(kind, key),
         Change::Bad { key: None, .. } => return,
     };
     writer.apply(event, NOW);
@@ -154,7 +154,7 @@ pub fn check_manifest(data: &[u8]) {
 /// Checks that an index applies a snapshot, and its removal.
 fn check_snapshot(snapshot: &Snapshot, selection: &Selection) {
     let kinds: Vec<Kind> = selection.kinds().collect();
-    let (index, mut writer) = Index::new(&Options { kinds, keep: KEEP });
+    let (index, mut writer) = Index::new(&Options { kinds, endpoint_fields: FIELDS });
     let mut upserts = 0;
     for event in snapshot.events(selection) {
         upserts += usize::from(matches!(event, Event::Upsert(_)));

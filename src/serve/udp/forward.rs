@@ -681,7 +681,7 @@ fn read_again(waiter: &UpstreamWaiter, bytes: &[u8], reply: &mut Reply) -> Resul
 /// Sets TC on a reply to a message that was cut off, which has no records, as CoreDNS `truncateResponse` does: the client
 /// asks again over TCP.
 fn mark_cut(reply: &mut Reply, read: Result<(), MessageError>) {
-    reply.truncated |= read == Err(MessageError::Cut);
+    reply.truncated |= read == Err(MessageError::Short);
 }
 
 /// Sends the answers that are queued, through the socket of this listener if it is still there.
