@@ -360,7 +360,7 @@ impl Forwarding {
         send(inbox, around, listener);
     }
 
-    /// All queries whose last attempt went through a socket fail with it: an ICMP message says that nobody listens there.
+    /// All queries whose last attempt went through a socket fail with it: an ICMP message says that the port is closed.
     fn broke(&mut self, number: u32, kind: io::ErrorKind) {
         let mut slots = Vec::new();
         self.table.through(number, &mut slots);
