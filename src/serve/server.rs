@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::bind::{self, Wanted};
+use super::bind::{self, WantedSockets};
 use super::counts::{Counters, Counts};
 use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
@@ -24,14 +24,14 @@ use super::udp::forward::{Flights, Forwarding};
 use super::udp::listener::Listener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
-use super::{ListenerKind, Phase, Ports, ServeError, Service, Shared};
+use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
 use crate::upstream::Carriers;
 
 /// One listener.
 #[derive(Clone, Debug)]
 pub struct ListenSpec {
-    /// Its address. An unspecified one of either family means every address of both families, as in Go, or of IPv4 alone
-    /// where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
+    /// Its address. An unspecified one of either family means every address of both families, as in Go, or of IPv4
+    /// alone where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
     pub address: SocketAddr,
     /// What is served there.
     pub service: Arc<Service>,
@@ -58,7 +58,7 @@ pub struct Options {
     pub sockets: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
-    /// Set to what carries queries to upstreams for those who are no UDP clients.
+    /// Set to what sends queries to upstreams for all that are no UDP clients.
     pub carriers: Carriers,
     /// How many queries each UDP worker may have in flight to upstreams; some 700 bytes each, when it has. 8,192.
     pub forwarded: usize,
@@ -141,7 +141,7 @@ struct Listening {
     /// It is no longer served.
     closed: bool,
     /// How far its connections are on their way to the end.
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ListenerPhase>,
 }
 
 /// How long a closed listener may be in the way of another at its port: as long as an upstream's response may take.
@@ -225,7 +225,7 @@ impl Server {
     /// Closes a listener, once what has come is answered. Its number is not given again.
     pub fn close(&mut self, listener: usize) {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
-        listening.phase.send_replace(Phase::Ending);
+        listening.phase.send_replace(ListenerPhase::Ending);
         if !std::mem::replace(&mut listening.closed, true) && !listening.sockets.is_empty() {
             self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
         }
@@ -246,7 +246,7 @@ impl Server {
                 (ListenerKind::Dns, _) => self.options.sockets(),
                 (_, udp) => usize::from(udp),
             };
-            let wanted = Wanted { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
+            let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
             let bound = self.bind(&wanted)?;
             let address = bound.address;
             let mut prepare =
@@ -272,9 +272,9 @@ impl Server {
         Ok(prepared)
     }
 
-    /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may have
-    /// pending queries.
-    fn bind(&self, wanted: &Wanted) -> Result<bind::Bound, ServeError> {
+    /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may
+    /// have pending queries.
+    fn bind(&self, wanted: &WantedSockets) -> Result<bind::Bound, ServeError> {
         let deadline = Instant::now() + CLOSING_TIMEOUT;
         loop {
             let is_closing = |listening: &Listening| {
@@ -309,7 +309,7 @@ impl Server {
                 let (more, service) = (own.collect(), service.clone());
                 mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
             }
-            let phase = watch::Sender::new(Phase::Serving);
+            let phase = watch::Sender::new(ListenerPhase::Serving);
             let acceptor = self.acceptor_of(service.kind());
             if let Some(listener) = tcp {
                 acceptor.serve(listener, service.clone(), phase.subscribe());
@@ -379,10 +379,11 @@ impl Server {
 
     /// Accepts nothing new, answers what has come, and stops; what has not ended after `grace` is cut off. It blocks.
     ///
-    /// UDP is answered until all else has ended: clients do not know that the server stops, and nobody else would answer.
+    /// UDP is answered until all else has ended: clients do not know that the server stops, and their queries would be
+    /// lost.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.enter(Phase::Ending);
+        self.enter(ListenerPhase::Ending);
         let is_busy = || self.acceptors().any(|acceptor| acceptor.is_busy());
         while is_busy() && Instant::now() < deadline - grace / 4 {
             std::thread::sleep(POLL);
@@ -392,7 +393,7 @@ impl Server {
         while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
-        self.enter(Phase::Ended);
+        self.enter(ListenerPhase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
@@ -402,20 +403,20 @@ impl Server {
         tracing::debug!(pending = self.waiting(), connections = self.open_connections(), "stopped");
     }
 
-    /// Tells connections how far the end is.
-    fn enter(&self, phase: Phase) {
+    /// Sets the phase of all listeners.
+    fn enter(&self, phase: ListenerPhase) {
         for listening in self.listeners.values() {
             listening.phase.send_replace(phase);
         }
     }
 
-    /// Tells the workers to read no more than has come.
+    /// Has the workers read no more than has come.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 
-    /// Tells the workers to exit.
+    /// Has the workers exit.
     fn end_workers(&self) {
         self.end_reading();
         self.shared.ended.store(true, Ordering::Release);
@@ -426,7 +427,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end_workers();
-        self.enter(Phase::Ended);
+        self.enter(ListenerPhase::Ended);
     }
 }
 
