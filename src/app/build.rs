@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -121,8 +121,8 @@ impl Kept {
 pub struct Chore {
     /// How often.
     pub every: Duration,
-    /// What. It may block.
-    pub run: Box<dyn Fn() + Send + Sync>,
+    /// What, at this time of day. It may block. Returns whether it is to be done again soon.
+    pub run: Box<dyn Fn(SystemTime) -> bool + Send + Sync>,
     /// What is done once at the end.
     pub stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -378,7 +378,7 @@ impl Maker<'_> {
             let made = forward::Forward::new(config, &self.world.servers, self.world.carriers.clone(), has_next);
             let (plugin, following) = made.map_err(|error| ("forward", error))?;
             if let Some(following) = following {
-                chores.push(Chore { every: FILES, run: Box::new(move || following.refresh()), stop: None });
+                chores.push(Chore { every: FILES, run: Box::new(move |now| following.refresh(now)), stop: None });
             }
             plugins.push(Arc::new(plugin));
         }
@@ -409,7 +409,10 @@ impl Maker<'_> {
                 let plugin = Arc::new(errors::Errors::new(config, world.logger.clone(), world.debug.clone()));
                 if plugin.consolidates() {
                     let (flushed, stopped) = (plugin.clone(), plugin.clone());
-                    let run = Box::new(move || flushed.flush(Instant::now()));
+                    let run = Box::new(move |_| {
+                        flushed.flush(Instant::now());
+                        false
+                    });
                     chores.push(Chore { every: FLUSH, run, stop: Some(Box::new(move || stopped.stop())) });
                 }
                 plugin
@@ -428,7 +431,7 @@ impl Maker<'_> {
                 let plugin =
                     loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
                 if let Some(file) = plugin.file().cloned() {
-                    chores.extend(reread(plugin.reload(), move || file.refresh()));
+                    chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 }
                 Arc::new(plugin)
             }
@@ -437,7 +440,7 @@ impl Maker<'_> {
             Setting::Hosts(config) => {
                 let plugin = Arc::new(hosts::Hosts::new(config));
                 let file = plugin.file().clone();
-                chores.extend(reread(plugin.reload(), move || file.refresh()));
+                chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 world.metrics.hosts.add(&plugin);
                 plugin
             }
@@ -453,7 +456,7 @@ impl Maker<'_> {
 }
 
 /// A file that is looked at again and again; never where `every` is zero.
-fn reread(every: Duration, run: impl Fn() + Send + Sync + 'static) -> Option<Chore> {
+fn reread(every: Duration, run: impl Fn(SystemTime) -> bool + Send + Sync + 'static) -> Option<Chore> {
     (!every.is_zero()).then(|| Chore { every: every.max(SOONEST), run: Box::new(run), stop: None })
 }
 

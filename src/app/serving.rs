@@ -11,7 +11,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use tokio::runtime::Runtime;
@@ -25,6 +25,7 @@ use super::operations::{Pages, Running};
 use super::probe::probe;
 use super::sockets::Place;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
+use crate::files;
 use crate::plugins::{encrypted, timeouts};
 use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
@@ -271,11 +272,13 @@ const MOST: usize = 10_000;
 
 /// Does a chore again and again, beside the threads that answer.
 async fn repeat(chore: Arc<Chore>) {
+    let mut pause = chore.every;
     loop {
-        tokio::time::sleep(chore.every).await;
-        let chore = chore.clone();
-        // A chore that panics has been told of; the next round may go well.
-        let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
+        tokio::time::sleep(pause).await;
+        let round = chore.clone();
+        // A chore that panics has been reported; the next round may go well.
+        let again = tokio::task::spawn_blocking(move || (round.run)(SystemTime::now())).await.unwrap_or(false);
+        pause = if again { chore.every.min(files::SOON) } else { chore.every };
     }
 }
 

@@ -21,7 +21,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         Arguments::of(again, context.diagnostics).error(&again.name, "metadata can only be used once per Server Block");
     }
     let mut line = Arguments::of(first, context.diagnostics);
-    let zones = line.zones();
+    let zones = zones_or_block(&mut line, context.zones);
     line.finish();
-    Some(Config { zones: zones_or_block(zones, context) })
+    Some(Config { zones })
 }

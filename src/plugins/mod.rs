@@ -10,7 +10,6 @@ pub mod any;
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
-mod changing;
 pub mod chaos;
 pub mod debug;
 pub mod dns64;
@@ -30,6 +29,7 @@ pub mod metadata;
 pub mod minimal;
 pub mod multisocket;
 pub mod nsid;
+mod path;
 pub mod prometheus;
 pub mod ready;
 mod regexp;
@@ -44,13 +44,16 @@ pub mod whoami;
 
 use std::path::Path;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Known};
+use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known};
+use crate::wire::NameBuf;
 
 pub use table::{DIRECTIVES, Setting};
 
 /// What a directive's reader may look at besides its own lines.
 pub struct Context<'a> {
-    /// The zones of the server block, in lower case with their final dot.
+    /// The keys of the server block.
+    pub keys: &'a [Key],
+    /// Their zones, in lower case with their final dot.
     pub zones: &'a [String],
     /// *root*'s folder, to which relative file names are joined.
     pub root: Option<&'a Path>,
@@ -72,7 +75,7 @@ pub fn settings(block: &Block, diagnostics: &mut Diagnostics) -> Vec<Setting> {
                 Arguments::of(again, diagnostics).error(&again.name, message);
             }
         }
-        let mut context = Context { zones: &zones, root: root.as_deref(), diagnostics };
+        let mut context = Context { keys: &block.keys, zones: &zones, root: root.as_deref(), diagnostics };
         let Some(setting) = read(&stanzas, &mut context) else { continue };
         if let Setting::Root(path) = &setting {
             root = Some(path.clone());
@@ -103,13 +106,23 @@ fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
     }
 }
 
-/// Zones given as arguments, or those of the server block.
-fn zones_or_block(mut zones: Vec<String>, context: &Context<'_>) -> Vec<crate::wire::NameBuf> {
-    if zones.is_empty() {
-        zones = context.zones.to_vec();
+/// The zones that follow in the line, or those of the server block where none follow. Words of which none is a zone leave
+/// none: the directive is about no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
+fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
+    if !line.more() {
+        return names(block);
     }
-    // What the Corefile's reader took for a zone is a name.
-    zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect()
+    let zones = names(&line.zones());
+    if zones.is_empty() {
+        let message = format!("'{0}' has no zone left, so that no name is its business", line.name());
+        line.warning(line.name_token(), message);
+    }
+    zones
+}
+
+/// Zones as names. What the Corefile's reader took for a zone is a name.
+fn names(zones: &[String]) -> Vec<NameBuf> {
+    zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
 }
 
 /// The arguments of `fallthrough`.
@@ -117,8 +130,7 @@ fn fallthrough(line: &mut Arguments<'_, '_>) -> crate::chain::Fallthrough {
     if !line.more() {
         return crate::chain::Fallthrough::Always;
     }
-    let zones = line.zones();
-    let zones: Vec<_> = zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect();
+    let zones = names(&line.zones());
     match zones.is_empty() {
         true => crate::chain::Fallthrough::Never,
         false => crate::chain::Fallthrough::Within(zones),

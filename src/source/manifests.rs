@@ -23,14 +23,13 @@ mod snapshot;
 #[cfg(test)]
 pub mod tests;
 mod warning;
-mod writing;
 
 pub use follow::{Following, Subscriber};
 pub use snapshot::Snapshot;
 pub use warning::{MAX_FILE_MIB, Problem, Warning};
 
+use crate::files::OpenFiles;
 use files::Manifest;
-use writing::Writing;
 
 /// Manifests on disk, and what was last read of them.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub struct Manifests {
     /// What all of them say together.
     snapshot: Arc<Snapshot>,
     /// Which files somebody is writing now.
-    writing: Writing,
+    open: OpenFiles,
 }
 
 /// One of the paths.
@@ -69,7 +68,7 @@ impl Manifests {
     /// is an error, because it is most likely mistyped.
     pub fn load(paths: &[PathBuf]) -> Result<Manifests, LoadError> {
         let roots = paths.iter().map(|path| Root { path: path.clone(), files: Vec::new(), fault: None }).collect();
-        let mut manifests = Manifests { roots, snapshot: Arc::default(), writing: Writing::default() };
+        let mut manifests = Manifests { roots, snapshot: Arc::default(), open: OpenFiles::default() };
         manifests.refresh();
         for root in &mut manifests.roots {
             let given = root.files.first_mut().filter(|file| file.path == root.path);
@@ -95,8 +94,8 @@ impl Manifests {
     pub fn refresh(&mut self) -> bool {
         let now = SystemTime::now();
         // Not `any`: every path has its turn.
-        let writing = &self.writing;
-        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, writing) | changed);
+        let open = &self.open;
+        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, open) | changed);
         if changed {
             self.snapshot = Arc::new(self.merge());
         }
@@ -125,7 +124,7 @@ impl Manifests {
 
 impl Root {
     /// Reads what changed since; whether anything is different now.
-    fn refresh(&mut self, now: SystemTime, writing: &Writing) -> bool {
+    fn refresh(&mut self, now: SystemTime, open: &OpenFiles) -> bool {
         let paths = match files::list(&self.path) {
             Ok(paths) => paths,
             Err(problem) => {
@@ -139,8 +138,8 @@ impl Root {
         let mut known: BTreeMap<PathBuf, Manifest> =
             self.files.drain(..).map(|file| (file.path.clone(), file)).collect();
         for path in paths {
-            let mut file = known.remove(&path).unwrap_or_else(|| Manifest::new(path));
-            changed |= file.refresh(now, writing);
+            let mut file = known.remove(&path).unwrap_or_else(|| Manifest::new(path, open.clone()));
+            changed |= file.refresh(now);
             self.files.push(file);
         }
         changed | !known.is_empty()

@@ -36,8 +36,8 @@ pub use tcp::Keeping;
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The most servers that a group may have (CoreDNS plugin/forward `max`).
-pub const MAX_UPSTREAMS: usize = 15;
+/// The most servers that a group may have. A resolv.conf names three, and some that machines write sixteen.
+pub const MAX_UPSTREAMS: usize = 32;
 
 /// Why there is no answer. The words are those that CoreDNS's users look for in its log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -107,9 +107,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     {
         (success.max, denial.max) = (max, max);
     }
-    let zones = line.zones();
     let mut config = Config {
-        zones: Vec::new(),
+        zones: zones_or_block(&mut line, context.zones),
         success,
         denial,
         servfail: Duration::from_secs(u64::from(MIN_TTL)),
@@ -158,7 +157,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         line.error_expected(policy, "serve_stale_policy requires serve_stale", "serve_stale beside it");
     }
     line.finish();
-    config.zones = zones_or_block(zones, context);
     config.prefetch = (prefetch.amount > 0).then_some(prefetch);
     config.stale = config.stale.map(|stale| Stale { prefer_positive, ..stale });
     (errors == context.diagnostics.has_errors()).then_some(config)

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{self, To};
-use crate::corefile::{Arguments, Directive, normalize_zones};
+use super::address::{self, ResolvConf, To};
+use crate::corefile::{Arguments, Directive, Token, normalize_zones};
 use crate::plugins::Context;
-use crate::plugins::changing::rooted;
-use crate::upstream::{Check, Keeping, MAX_UPSTREAMS, Policy, Rules, Trust};
+use crate::plugins::path::rooted;
+use crate::upstream::{Check, Keeping, Policy, Rules, Trust};
 use crate::wire::{NameBuf, Rcode};
 
 /// The properties.
@@ -35,6 +35,9 @@ const PROPERTIES: [&str; 21] = [
     "source_address",
     "resolver",
 ];
+
+/// The most words that may name servers (CoreDNS plugin/forward `max`). Files and hosts stand for any number of them.
+const MAX_TO: usize = 15;
 
 /// What a stanza says.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +114,11 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         resolvers: Vec::new(),
     };
     for word in words {
-        match address::parse(&word.text, |name| rooted(root, name)) {
+        if rooted(&mut line, root, word).is_none() {
+            continue;
+        }
+        let in_root = |name: &str| root.map_or_else(|| PathBuf::from(name), |root| root.join(name));
+        match address::parse(&word.text, in_root) {
             Ok(to) => {
                 let named = matches!(&to, To::Server(target) if target.server_name.is_some())
                     || matches!(&to, To::Host { server_name: Some(_), .. });
@@ -129,9 +136,10 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
             }
         }
     }
-    if let Some(word) = words.get(MAX_UPSTREAMS) {
-        line.error(word, format!("more than {MAX_UPSTREAMS} TOs configured: {}", words.len()));
+    if let Some(word) = words.get(MAX_TO) {
+        line.error(word, format!("more than {MAX_TO} TOs configured: {}", words.len()));
     }
+    check_files(&config.to, &words[0], &mut line);
     for property in line.body() {
         let mut inner = line.enter(property);
         let _ = config.property(&mut inner, root);
@@ -144,6 +152,23 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     line.finish();
     config.check.tcp = config.rules.force_tcp;
     Some(config)
+}
+
+/// Reports files that cannot be read, and that nothing names a server.
+fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
+    let mut empty = Vec::new();
+    for to in to {
+        let To::File(path) = to else { continue };
+        match ResolvConf::read(path) {
+            Ok(conf) if conf.servers.is_empty() => empty.push(path),
+            Ok(_) => {}
+            Err(error) => line.error(word, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    if !empty.is_empty() && empty.len() == to.len() {
+        let message = format!("no valid upstream addresses found: {} names no server", empty[0].display());
+        line.error_expected(word, message, "a file with a line 'nameserver ADDRESS', or an address");
+    }
 }
 
 impl Config {
@@ -178,7 +203,8 @@ impl Config {
                 }
             }
             "tls" => {
-                let files: Vec<PathBuf> = line.rest().iter().map(|word| rooted(root, &word.text)).collect();
+                let words = line.rest();
+                let files: Vec<PathBuf> = words.iter().filter_map(|word| rooted(line, root, word)).collect();
                 self.trust.identity = None;
                 match &files[..] {
                     [] => {}

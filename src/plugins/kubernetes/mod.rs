@@ -30,8 +30,6 @@ use crate::wire::{NameBuf, Question, Rcode, Type};
 pub struct Answers {
     /// The zones, in the order of the stanza; not empty.
     pub zones: Vec<NameBuf>,
-    /// Those of them whose Services are the ServiceImports of several clusters, of which none is known yet.
-    pub multicluster: Vec<NameBuf>,
     /// What of the cluster is shown.
     pub view: View,
     /// Seconds that an answer may be kept: 0–3600.
@@ -65,7 +63,6 @@ struct Zone {
     reverse: bool,
     /// Which of its names that do not exist go on.
     fallthrough: Fallthrough,
-    multicluster: bool,
 }
 
 /// What is said of a name.
@@ -100,14 +97,13 @@ impl Kubernetes {
 
 impl Zone {
     fn new(name: &NameBuf, answers: &Answers) -> Zone {
-        let multicluster = answers.multicluster.contains(name);
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"]
             .into_iter()
             .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
         let fallthrough = answers.fallthrough.for_zone(&name);
-        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough, multicluster }
+        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough }
     }
 }
 
@@ -185,9 +181,6 @@ impl Stanza {
         // but they do not leave the cluster then either.
         if !self.index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Said::Code(Rcode::SERVFAIL);
-        }
-        if zone.multicluster && records::service_name(&name).is_some() {
-            return Said::NameError(Reason::NoSuchService);
         }
         match self.index.lookup(&name, &self.answers.view) {
             Lookup::Missing(reason) => Said::NameError(reason),
