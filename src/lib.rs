@@ -6,9 +6,11 @@ pub mod corefile;
 
 pub mod files;
 
-pub mod listen;
+pub mod net;
 
 pub mod telemetry;
+
+pub mod admin;
 
 pub mod cluster;
 

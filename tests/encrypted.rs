@@ -3,7 +3,7 @@
 
 mod running;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -361,16 +361,24 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
 #[test]
 fn connections_past_the_bound_take_the_place_of_idle_ones() {
     let trust = Trust::new("bounds");
-    let lines = "https {\n        max_connections 3\n    }\n    quic {\n        max_connections 2\n    }\n    whoami";
-    let server = trust.start("https://.:0 quic://.:0", lines);
+    // Silence is not what ends them.
+    let lines = "https {\n        max_connections 3\n    }\n    quic {\n        max_connections 2\n    }\n    \
+                 timeouts {\n        read 1h\n    }\n    whoami";
+    let mut server = trust.start("https://.:0 quic://.:0", lines);
     let at = port(&server, "https");
     let mut idle: Vec<_> = (0..20).map(|_| TcpStream::connect_timeout(&at, PATIENCE).expect("connected")).collect();
+    // Half of them begin a handshake and stop.
+    idle.iter_mut().step_by(2).for_each(|client| client.write_all(&[22, 3, 1, 2, 0, 1]).expect("written"));
     let get =
         b"GET /dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     assert_eq!(http(&trust, at, get).0, 200);
-    // The first has been closed.
-    idle[0].set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    assert!(matches!(idle[0].read(&mut [0; 1]), Ok(0) | Err(_)));
+    // All but the last have been closed.
+    for client in &mut idle[..17] {
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let closed = client.read(&mut [0; 1]);
+        let is_closed = closed.as_ref().map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |&len| len == 0);
+        assert!(is_closed, "{closed:?}");
+    }
     let at = port(&server, "quic");
     runtime().block_on(async {
         let mut connections = Vec::new();
@@ -385,6 +393,9 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
         let closed = tokio::time::timeout(PATIENCE, connections[0].1.closed()).await.expect("it closes");
         assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
     });
+    // Nor do they hold up the end.
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(0));
 }
 
 /// The name in the certificate that a listener shows.

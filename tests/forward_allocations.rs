@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clusterdns::chain::{Ask, Block, Chains, Exchange, Later, Plan, Plugin, Step};
+use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
 use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
 use clusterdns::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
 use clusterdns::wire::{NameBuf, Rcode};
@@ -45,8 +45,8 @@ impl Plugin for Forward {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let course = self.0.begin(false, exchange.now).expect("no limit");
-        Step::Later(Later::Ask(Ask { course, flags: Default::default() }))
+        let attempts = self.0.begin(false, exchange.now).expect("no limit");
+        Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() }))
     }
 }
 
@@ -70,11 +70,11 @@ fn a_forwarded_query_allocates_nothing() {
     options.workers = NonZeroUsize::new(1);
     let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Nobody)))];
     let group = Group::new(servers, Rules::default(), options.carriers.clone(), Box::new(Nobody));
-    let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
-    let chains = Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false);
+    let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
+    let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);
     let spec = ListenSpec {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        service: Service::new(Arc::new(chains), Settings::default()),
+        service: Service::new(Arc::new(router), Settings::default()),
     };
     let server = Server::start(vec![spec], options).expect("a server");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");

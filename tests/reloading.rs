@@ -111,7 +111,7 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
     ];
     for (count, lines) in bad.iter().enumerate() {
         match lines.is_empty() {
-            true => std::fs::write(&subject.conf, "# Later.\n").expect("a file"),
+            true => std::fs::write(&subject.conf, "# Wait.\n").expect("a file"),
             false => subject.write(&format!("{}{lines}", name("10.0.0.3"))),
         }
         subject.reload();

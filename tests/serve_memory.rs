@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clusterdns::chain::{Block, Chains, Exchange, Plan, Plugin, Step};
+use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step};
 use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings, TcpLimits};
 use clusterdns::wire::{NameBuf, Rdata, Type};
 
@@ -62,11 +62,11 @@ fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
 fn slow_clients_are_cheap() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let plan = Plan::new(vec![Arc::new(Big)]);
-    let chains = Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false);
+    let chain = Chain::new(vec![Arc::new(Big)]);
+    let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);
     let mut settings = Settings::default();
     settings.timeouts.read = Duration::from_secs(60);
-    let service = Service::new(Arc::new(chains), settings);
+    let service = Service::new(Arc::new(router), settings);
     let mut options = Options::new(runtime.handle().clone());
     options.tcp = TcpLimits { connections_per_address: 10_000, ..TcpLimits::default() };
     let spec = ListenSpec { address: SocketAddr::from(([127, 0, 0, 1], 0)), service };

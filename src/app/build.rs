@@ -1,4 +1,4 @@
-//! From a configuration to what serves it: chains for each socket, and the indexes that their plugins answer from.
+//! From a configuration to what serves it: router for each socket, and the indexes that their plugins answer from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use super::configuration::{Block, Configuration, Key};
 use super::operations::{self, Metrics, Operations};
 use super::sockets::{Place, Socket, credentials};
-use crate::chain::{self, Chains, Fallthrough, Plan, Plugin, Surroundings};
+use crate::chain::{self, Chain, Fallthrough, Plugin, Router, Surroundings};
 use crate::cluster::entry::Keep;
-use crate::cluster::{Index, IndexWriter, Options};
+use crate::cluster::{CurrentIndex, Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
-use crate::listen::Credentials;
+use crate::net::Credentials;
 use crate::plugins::bind::{Address, Interface};
 use crate::plugins::cache::{self, Memory};
 use crate::plugins::kubernetes::config::Api;
@@ -97,6 +97,22 @@ impl Kept {
         indexes.iter().find(|kept| kept.wanted == *wanted).and_then(|kept| kept.index.upgrade())
     }
 
+    /// The index that answers until the first lists of a new one are complete. It is of the same API server, and best of
+    /// the same objects; else one that `all` of the new configuration have no use for.
+    fn previous_index(&self, wanted: &WantedIndex, all: &[WantedIndex]) -> Option<Arc<Index>> {
+        let indexes = self.indexes.lock();
+        let objects = |selection: &Selection| (selection.labels.clone(), selection.namespace_labels.clone());
+        let candidates = indexes.iter().filter(|kept| kept.wanted.api.server == wanted.api.server);
+        let candidates =
+            candidates.filter_map(|kept| Some((kept, kept.index.upgrade().filter(|index| index.synced())?)));
+        let ranked = candidates.map(|(kept, index)| {
+            let is_same = objects(&kept.wanted.selection) == objects(&wanted.selection);
+            ((is_same, !all.contains(&kept.wanted)), index)
+        });
+        // The newest of the best.
+        ranked.max_by_key(|(rank, _)| *rank).map(|(_, index)| index)
+    }
+
     /// Notes an index.
     fn note_index(&self, wanted: WantedIndex, index: &Arc<Index>) {
         self.indexes.lock().push(KeptIndex { wanted, index: Arc::downgrade(index) });
@@ -134,7 +150,7 @@ pub struct Built {
     /// An index for each selection of the cluster's objects that nobody follows yet.
     pub indexes: Vec<Followed>,
     /// All indexes that are answered from.
-    pub used: Vec<Arc<Index>>,
+    pub used: Vec<CurrentIndex>,
     /// *debug* stands in some block.
     pub debug: bool,
     /// What is done beside the answers.
@@ -156,7 +172,7 @@ pub struct Listener {
     /// The zones, as start-up lines name them.
     pub zones: Vec<String>,
     /// Who answers.
-    pub chains: Arc<Chains>,
+    pub router: Arc<Router>,
     /// What *timeouts* says; of several blocks the last that has it.
     pub timeouts: timeouts::Config,
     /// What the directive of its transport says; of several blocks the last that has it.
@@ -203,15 +219,16 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let Planned { plan, counted_at, translated, guarded, cached, mut watch } = maker.plan(&mut chores, diagnostics);
-        operations.add(block, &plan, &world.metrics);
+        let BuiltChain { chain, counted_at, translated, guarded, cached, mut watch } =
+            maker.chain(&mut chores, diagnostics);
+        operations.add(block, &chain, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
         let other_classes = block.settings.iter().any(wants_all);
         let addresses: Vec<Option<Address>> = match bound {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
             None => vec![None],
         };
-        // One plan for all zones that the block serves on a socket.
+        // One chain for all zones that the block serves on a socket.
         let mut zones_of_port: BTreeMap<(Scheme, u16), Vec<NameBuf>> = BTreeMap::new();
         for key in &block.keys {
             zones_of_port.entry((key.scheme, key.port)).or_default().push(key.zone.clone());
@@ -237,26 +254,26 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     ));
                 }
                 let server = operations::server_name(place);
-                let mut plan = plan.clone();
+                let mut chain = chain.clone();
                 // The last first, so that none moves those before it.
                 if let Some((cached_at, memory)) = &cached {
-                    plan = world.metrics.cached(&plan, *cached_at, &server, memory);
+                    chain = world.metrics.cached(&chain, *cached_at, &server, memory);
                 }
                 if let Some((guarded_at, config)) = &guarded {
-                    plan = world.metrics.guarded(&plan, *guarded_at, &server, config);
+                    chain = world.metrics.guarded(&chain, *guarded_at, &server, config);
                 }
                 if let Some((translated_at, config)) = translated {
-                    plan = world.metrics.translated(&plan, translated_at, &server, config);
+                    chain = world.metrics.translated(&chain, translated_at, &server, config);
                 }
                 if let Some(counted_at) = counted_at {
-                    plan = world.metrics.counted(&plan, counted_at, &server, &zones);
-                    enabled.extend(operations::enabled(&plan, &server, &zones));
+                    chain = world.metrics.counted(&chain, counted_at, &server, &zones);
+                    enabled.extend(operations::enabled(&chain, &server, &zones));
                 }
                 // One socket is enough: what is forwarded comes back whoever has asked.
                 if scheme == Scheme::Dns {
                     loops.extend(watch.take().map(|watch| (watch, at)));
                 }
-                sockets[at].blocks.push(chain::Block { zones: zones.clone(), plan });
+                sockets[at].blocks.push(chain::Block { zones: zones.clone(), chain });
                 sockets[at].other_classes |= other_classes;
                 sockets[at].listen_as(&block.settings);
             }
@@ -268,12 +285,12 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let listeners = sockets.into_iter().zip(credentials).map(|(socket, credentials)| {
         let Socket { place, blocks, other_classes, timeouts, limits, .. } = socket;
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
-        let mut chains = Chains::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
+        let mut router = Router::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if is_counted {
             let server = operations::server_name(place);
-            chains = chains.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));
+            router = router.observed_by(Arc::new(Refused::new(&world.metrics.queries, &server)));
         }
-        Listener { place, zones, chains: Arc::new(chains), timeouts, limits, credentials }
+        Listener { place, zones, router: Arc::new(router), timeouts, limits, credentials }
     });
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     let (listeners, used) = (listeners.collect(), indexes.used());
@@ -292,8 +309,8 @@ fn bound(block: &Block, interfaces: &[Interface], diagnostics: &mut Diagnostics)
 }
 
 /// The plugins of a block, but for those that are another one on each socket, and where they belong.
-struct Planned {
-    plan: Plan,
+struct BuiltChain {
+    chain: Chain,
     /// Where *prometheus* does.
     counted_at: Option<usize>,
     /// Where *dns64* does, and what it says.
@@ -319,7 +336,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// The plugins of the block.
-    fn plan(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> Planned {
+    fn chain(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> BuiltChain {
         let (mut plugins, mut metadata) = (Vec::new(), None);
         let (mut counted_at, mut translated, mut guarded, mut cached, mut watch) = (None, None, None, None, None);
         for setting in &self.block.settings {
@@ -349,11 +366,11 @@ impl Maker<'_> {
                 }
             }
         }
-        let mut plan = Plan::new(plugins);
+        let mut chain = Chain::new(plugins);
         if let Some(zones) = metadata {
-            plan = plan.with_metadata(zones);
+            chain = chain.with_metadata(zones);
         }
-        Planned { plan, counted_at, translated, guarded, cached, watch }
+        BuiltChain { chain, counted_at, translated, guarded, cached, watch }
     }
 
     /// The zones whose names are all answered from the cluster's state of the moment.
@@ -477,7 +494,7 @@ struct Indexes {
 
 /// An index that stanzas share.
 struct Shared {
-    index: Arc<Index>,
+    index: CurrentIndex,
     wanted: WantedIndex,
     /// What is to be followed, where nobody follows it yet.
     followed: Option<Followed>,
@@ -521,26 +538,33 @@ impl Indexes {
             keep.pods |= view.endpoint_pod_names;
             keep.zones |= view.zonal;
         }
-        let all = wanted.into_iter().map(|(api, selection, keep, place)| {
-            let wanted = WantedIndex { api: api.clone(), selection: selection.clone(), keep };
-            if let Some(index) = kept.index(&wanted) {
-                return Shared { index, wanted, followed: None };
+        let places: Vec<Option<Span>> = wanted.iter().map(|(.., place)| *place).collect();
+        let wanted: Vec<WantedIndex> =
+            wanted.into_iter().map(|(api, selection, keep, _)| WantedIndex { api, selection, keep }).collect();
+        let all = wanted.iter().zip(places).map(|(one, place)| {
+            if let Some(index) = kept.index(one) {
+                let previous = kept.previous_index(one, &wanted).filter(|_| !index.synced());
+                let index = CurrentIndex::instead_of(index, previous);
+                return Shared { index, wanted: one.clone(), followed: None };
             }
+            let previous = kept.previous_index(one, &wanted);
+            let WantedIndex { api, selection, keep } = one.clone();
             let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
-            kept.note_index(wanted.clone(), &index);
-            Shared { index, wanted, followed: Some(Followed { api, selection, writer, place }) }
+            kept.note_index(one.clone(), &index);
+            let followed = Some(Followed { api, selection, writer, place });
+            Shared { index: CurrentIndex::instead_of(index, previous), wanted: one.clone(), followed }
         });
         Indexes { all: all.collect() }
     }
 
     /// The index that a stanza answers from.
-    fn index_for(&self, config: &kubernetes::Config) -> Arc<Index> {
+    fn index_for(&self, config: &kubernetes::Config) -> CurrentIndex {
         let found = self.all.iter().find(|shared| same((&shared.wanted.api, &shared.wanted.selection), config));
         found.expect("`of` made one for each stanza").index.clone()
     }
 
     /// All of them.
-    fn used(&self) -> Vec<Arc<Index>> {
+    fn used(&self) -> Vec<CurrentIndex> {
         self.all.iter().map(|shared| shared.index.clone()).collect()
     }
 

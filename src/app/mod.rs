@@ -1,7 +1,7 @@
 //! The program: command line, configuration, start and stop. The only place that knows every module.
 //!
 //! ```text
-//! args ─► configuration (read, check) ─► build (chains, indexes) ─► run (pages, sources, sockets, signals)
+//! args ─► configuration (read, check) ─► build (router, indexes) ─► run (pages, sources, sockets, signals)
 //! ```
 
 pub mod args;

@@ -22,8 +22,9 @@ use tokio::task::AbortHandle;
 use super::VERSION;
 use super::configuration::Block;
 use super::sockets::Place;
-use crate::chain::Plan;
-use crate::listen::{self, Credentials};
+use crate::admin::{self, Page, Said, Site, probe};
+use crate::chain::Chain;
+use crate::net::{self, Credentials};
 use crate::plugins::Setting;
 use crate::plugins::acl::{self, Acl, AllCounts};
 use crate::plugins::cache::{Cache, Caches, Memory};
@@ -34,9 +35,8 @@ use crate::plugins::local;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
 use crate::serve::{Kind, Service};
-use crate::telemetry::http::{self, Page, Said, Site, probe};
 use crate::telemetry::metrics::{self, Family, Histogram, IntCounter, Observed, Registry, table};
-use crate::upstream::Tallies;
+use crate::upstream;
 use crate::wire::NameBuf;
 
 /// How often the server asks itself for `/health`; CoreDNS's.
@@ -59,7 +59,7 @@ pub struct Metrics {
     /// Counts of *acl*.
     pub acls: Arc<AllCounts>,
     /// Counts of exchanges with other servers.
-    pub tallies: Arc<Tallies>,
+    pub upstreams: Arc<upstream::Metrics>,
     /// Counts of caches.
     pub caches: Arc<Caches>,
     /// Counts of *dns64*.
@@ -80,9 +80,9 @@ impl Default for Metrics {
         let queries = Arc::new(Queries::default());
         let collected = queries.clone();
         metrics::register(&registry, Observed::new(Queries::METRICS, move || collected.families()));
-        let tallies = Arc::new(Tallies::default());
-        let told = tallies.clone();
-        metrics::register(&registry, Observed::new(Tallies::METRICS, move || told.families()));
+        let upstreams = Arc::new(upstream::Metrics::default());
+        let told = upstreams.clone();
+        metrics::register(&registry, Observed::new(upstream::Metrics::METRICS, move || told.families()));
         let caches = Arc::new(Caches::default());
         let collected = caches.clone();
         metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
@@ -104,7 +104,7 @@ impl Default for Metrics {
         Metrics {
             queries,
             acls,
-            tallies,
+            upstreams,
             caches,
             translations,
             locals,
@@ -118,26 +118,26 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A block's plan on a socket with *prometheus* in it, as its `at`th plugin.
-    pub fn counted(&self, plan: &Plan, at: usize, server: &str, zones: &[NameBuf]) -> Plan {
-        let behind = plan.plugins().get(at).map_or("", |plugin| plugin.name());
-        plan.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
+    /// A block's chain on a socket with *prometheus* in it, as its `at`th plugin.
+    pub fn counted(&self, chain: &Chain, at: usize, server: &str, zones: &[NameBuf]) -> Chain {
+        let behind = chain.plugins().get(at).map_or("", |plugin| plugin.name());
+        chain.clone().with_plugin(at, Arc::new(Prometheus::new(&self.queries, server, zones, behind)))
     }
 
-    /// A block's plan on a socket with *dns64* in it, as its `at`th plugin.
-    pub fn translated(&self, plan: &Plan, at: usize, server: &str, config: dns64::Config) -> Plan {
-        plan.clone().with_plugin(at, Arc::new(Dns64::new(config, self.translations.counts(server))))
+    /// A block's chain on a socket with *dns64* in it, as its `at`th plugin.
+    pub fn translated(&self, chain: &Chain, at: usize, server: &str, config: dns64::Config) -> Chain {
+        chain.clone().with_plugin(at, Arc::new(Dns64::new(config, self.translations.counts(server))))
     }
 
-    /// A block's plan on a socket with *acl* in it, as its `at`th plugin.
-    pub fn guarded(&self, plan: &Plan, at: usize, server: &str, config: &acl::Config) -> Plan {
-        plan.clone().with_plugin(at, Arc::new(Acl::new(config.clone(), self.acls.counts(config, server))))
+    /// A block's chain on a socket with *acl* in it, as its `at`th plugin.
+    pub fn guarded(&self, chain: &Chain, at: usize, server: &str, config: &acl::Config) -> Chain {
+        chain.clone().with_plugin(at, Arc::new(Acl::new(config.clone(), self.acls.counts(config, server))))
     }
 
-    /// A block's plan on a socket with *cache* in it, as its `at`th plugin.
-    pub fn cached(&self, plan: &Plan, at: usize, server: &str, memory: &Arc<Memory>) -> Plan {
+    /// A block's chain on a socket with *cache* in it, as its `at`th plugin.
+    pub fn cached(&self, chain: &Chain, at: usize, server: &str, memory: &Arc<Memory>) -> Chain {
         let counts = memory.counts(&self.caches, server);
-        plan.clone().with_plugin(at, Arc::new(Cache::new(memory.clone(), counts)))
+        chain.clone().with_plugin(at, Arc::new(Cache::new(memory.clone(), counts)))
     }
 }
 
@@ -168,10 +168,10 @@ impl Replies {
     }
 }
 
-/// The plugins of a plan, for `coredns_plugin_enabled`.
-pub fn enabled<'a>(plan: &'a Plan, server: &'a str, zones: &'a [NameBuf]) -> impl Iterator<Item = Enabled> + 'a {
+/// The plugins of a chain, for `coredns_plugin_enabled`.
+pub fn enabled<'a>(chain: &'a Chain, server: &'a str, zones: &'a [NameBuf]) -> impl Iterator<Item = Enabled> + 'a {
     zones.iter().flat_map(move |zone| {
-        plan.plugins().iter().map(move |plugin| Enabled {
+        chain.plugins().iter().map(move |plugin| Enabled {
             name: plugin.name(),
             server: server.to_owned(),
             zone: zone.to_string(),
@@ -209,8 +209,8 @@ struct Wanted {
 }
 
 impl Operations {
-    /// Adds what a block wants; `plan` has its plugins.
-    pub fn add(&mut self, block: &Block, plan: &Plan, metrics: &Metrics) {
+    /// Adds what a block wants; `chain` has its plugins.
+    pub fn add(&mut self, block: &Block, chain: &Chain, metrics: &Metrics) {
         for setting in &block.settings {
             let wanted = match setting {
                 Setting::Health(config) => {
@@ -220,7 +220,7 @@ impl Operations {
                     Wanted { directive: "health", address: config.address.clone(), path: "/health", page, tls: None }
                 }
                 Setting::Ready(config) => {
-                    self.readiness.add(config, plan.plugins());
+                    self.readiness.add(config, chain.plugins());
                     let readiness = self.readiness.clone();
                     let page = Arc::new(move || readiness.unready().map_or_else(Said::ok, Said::unavailable));
                     Wanted { directive: "ready", address: config.address.clone(), path: "/ready", page, tls: None }
@@ -241,8 +241,8 @@ impl Operations {
         }
     }
 
-    /// Opens the listeners that `before` has not, all or none.
-    pub fn listen(self, runtime: &Runtime, before: Option<&Running>) -> anyhow::Result<Pages> {
+    /// Opens the listeners that are not among those `before`, all or none.
+    pub fn listen(self, runtime: &Runtime, before: &[ListenerKey]) -> anyhow::Result<Pages> {
         let Operations { wanted, readiness, lameduck } = self;
         let mut sites: Vec<Prepared> = Vec::new();
         for Wanted { directive, address: text, path, page, tls } in wanted {
@@ -268,25 +268,27 @@ impl Operations {
         let ports: Vec<u16> = sites.iter().map(|site| site.address.port()).collect();
         for site in &mut sites {
             let Prepared { directive, text, address, tls, .. } = &*site;
-            if before.is_some_and(|before| before.has(*address, tls.as_ref())) {
+            if before.iter().any(|(at, with)| address.port() != 0 && at == address && with == tls) {
                 continue;
             }
             let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
-            let failed =
-                |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", listen::reason(&error));
-            let listener = http::listen(*address, several).map_err(failed)?;
+            let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", net::reason(&error));
+            let listener = admin::listen(*address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
             if address.port() == 0 {
                 // Nobody could know.
                 tracing::info!(plugin = directive, "listening at {bound}");
             }
-            let tls = tls.as_ref().map(|path| http::load_tls(path)).transpose();
+            let tls = tls.as_ref().map(|path| admin::load_tls(path)).transpose();
             let tls = tls.with_context(|| format!("plugin/{directive}: tls"))?.flatten().map(Arc::new);
             site.opened = Some((listener, bound, tls));
         }
         Ok(Pages { sites, readiness, lameduck })
     }
 }
+
+/// Where a listener of pages is, and its TLS configuration.
+pub type ListenerKey = (SocketAddr, Option<PathBuf>);
 
 /// Pages whose listeners are open.
 pub struct Pages {
@@ -323,7 +325,7 @@ impl Pages {
             let mut open = match (opened, at_work) {
                 (Some((listener, bound, secured)), _) => {
                     let site = Arc::new(site);
-                    let task = runtime.spawn(http::serve(listener, site.clone(), secured)).abort_handle();
+                    let task = runtime.spawn(admin::serve(listener, site.clone(), secured)).abort_handle();
                     OpenSite { address, bound, tls, site, task: Ending(task), probe: None }
                 }
                 (None, Some(at)) => {
@@ -335,7 +337,7 @@ impl Pages {
                 (None, None) => return None,
             };
             open.probe = probed.then(|| {
-                let at = http::reachable(open.bound);
+                let at = admin::reachable(open.bound);
                 Ending(runtime.spawn(ask_itself(at, text, metrics.clone())).abort_handle())
             });
             Some(open)
@@ -397,9 +399,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether a listener is at work.
-    fn has(&self, address: SocketAddr, tls: Option<&PathBuf>) -> bool {
-        self.sites.iter().any(|open| open.is(address, tls))
+    /// The listeners at work.
+    pub fn listeners(&self) -> Vec<ListenerKey> {
+        self.sites.iter().map(|open| (open.address, open.tls.clone())).collect()
     }
 
     /// The DNS sockets are open.

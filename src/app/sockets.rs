@@ -7,7 +7,7 @@ use super::configuration::Configuration;
 use super::operations;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::listen::{self, Credentials};
+use crate::net::{self, Credentials};
 use crate::plugins::bind::Address;
 use crate::plugins::{Setting, encrypted, timeouts};
 use crate::serve::Kind;
@@ -69,7 +69,7 @@ pub struct Socket {
     /// What the directive of its transport says.
     pub limits: encrypted::Limits,
     /// What *tls* says of the first block.
-    pub files: Option<listen::Files>,
+    pub files: Option<net::Files>,
 }
 
 impl Socket {

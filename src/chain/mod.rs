@@ -1,16 +1,17 @@
 //! What a plugin is, and how a list of them answers a query.
 //!
 //! ```text
-//! Query ─► Chains::respond ─ Zones::find ─► Plan::run ─┬ query() of each plugin, first to last
+//! Query ─► Router::respond ─ Zones::find ─► Chain::run ─┬ query() of each plugin, first to last
 //!                                                      └ reply() of those, last to first, once one has answered
 //! ```
 //!
-//! A plugin is synchronous. What must wait is a [`Later`]: the worker goes on with the next packet, and the plan is
+//! A plugin is synchronous. What must wait is a [`Wait`]: the worker goes on with the next packet, and the chain is
 //! taken up again where it stopped when the future has ended.
 
-mod chains;
-pub mod later;
-mod plan;
+#[expect(clippy::module_inception, reason = "the chain is what the module is about")]
+mod chain;
+pub mod pending;
+mod router;
 mod zones;
 
 #[cfg(test)]
@@ -24,9 +25,9 @@ use crate::upstream;
 use crate::wire::header::Change;
 use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
 
-pub use chains::{Answer, Block, Chains, Observer, Surroundings};
-pub use later::{Ask, Asked, Inner, Later, Pending, Work};
-pub use plan::{Plan, Resume};
+pub use chain::{Chain, Resume};
+pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use router::{Answer, Block, Observer, Router, Surroundings};
 pub use zones::{Fallthrough, Zones};
 
 /// How many inner look-ups may stand in each other: an ExternalName that leads to one that leads to one.
@@ -40,7 +41,7 @@ pub trait Plugin: Send + Sync {
     /// Looks at a query on its way in.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
 
-    /// Is told what came of its [`Later::Ask`]: the answer is in the exchange, or there is none.
+    /// Is told what came of its [`Wait::Upstream`]: the answer is in the exchange, or there is none.
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
         match outcome {
             Ok(()) => Step::Answered,
@@ -50,11 +51,11 @@ pub trait Plugin: Send + Sync {
 
     /// Looks at the reply on its way out; called in reverse order, only where `query` said [`Step::Next`] or
     /// [`Step::Answered`].
-    fn reply(&self, _exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, _exchange: &mut Exchange<'_>) -> Option<Wait> {
         None
     }
 
-    /// Is told what was sent, once for each query from outside that its plan has answered.
+    /// Is told what was sent, once for each query from outside that its chain has answered.
     fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
 
     /// Is told of a query from outside that nothing is said to, since a plugin dropped it.
@@ -81,7 +82,7 @@ pub enum Step {
     /// Say nothing at all.
     Drop,
     /// The answer comes later.
-    Later(Later),
+    Pending(Wait),
 }
 
 /// What went out.
@@ -202,7 +203,7 @@ impl State {
     }
 }
 
-/// One query on its way through a plan.
+/// One query on its way through a chain.
 pub struct Exchange<'a> {
     /// The query as sent.
     pub query: &'a Query<'a>,
@@ -220,11 +221,11 @@ pub struct Exchange<'a> {
     pub(crate) refresher: Option<usize>,
     /// The plugin at work.
     pub(crate) at: usize,
-    /// The chains of this listener, for inner look-ups.
-    pub(crate) chains: &'a Arc<Chains>,
-    /// The plan that it runs through.
-    pub(crate) plan: &'a Plan,
-    /// Which of the chains' plans that is.
+    /// The router of this listener, for inner look-ups.
+    pub(crate) router: &'a Arc<Router>,
+    /// The chain that it runs through.
+    pub(crate) chain: &'a Chain,
+    /// Which of the router' chains that is.
     pub(crate) block: usize,
 }
 
@@ -260,14 +261,14 @@ impl<'a> Exchange<'a> {
 
     /// Asks this server itself, through zone selection and every plugin, with the EDNS of the query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
-        later::resolve(self, name, qtype)
+        pending::resolve(self, name, qtype)
     }
 
     /// Asks the plugins behind the one at work once more, for this one alone, whose `reply` is shown what comes. No client
     /// gets it, nor is it logged or counted. To be awaited, or given to [`Exchange::spawn`]. They are told that the query
     /// came over this transport.
-    pub fn refresh(&self, transport: Transport) -> later::BoxFuture<State> {
-        later::refresh(self, transport)
+    pub fn refresh(&self, transport: Transport) -> pending::BoxFuture<State> {
+        pending::refresh(self, transport)
     }
 
     /// Whether this is a refresh that the plugin at work has asked for, and no client waits for the reply.
@@ -276,26 +277,26 @@ impl<'a> Exchange<'a> {
     }
 
     /// Lets a future run beside the answers. Where too many run already it is dropped.
-    pub fn spawn(&self, future: later::BoxFuture<()>) {
+    pub fn spawn(&self, future: pending::BoxFuture<()>) {
         self.surroundings().spawn(future);
     }
 
-    /// What there is around the chains, for a future of a plugin.
+    /// What there is around the router, for a future of a plugin.
     pub fn surroundings(&self) -> &Surroundings {
-        self.chains.surroundings()
+        self.router.surroundings()
     }
 
-    /// Whether *metadata* is on in this plan.
+    /// Whether *metadata* is on in this chain.
     pub fn has_metadata(&self) -> bool {
-        self.plan.metadata().is_some()
+        self.chain.metadata().is_some()
     }
 
-    /// The value of a metadata label, if *metadata* covers the name asked for and a plugin of this plan knows it.
+    /// The value of a metadata label, if *metadata* covers the name asked for and a plugin of this chain knows it.
     pub fn metadata(&self, label: &str) -> Option<String> {
         let name = self.question().name();
-        if !self.plan.metadata()?.iter().any(|zone| name.is_within(zone.as_name())) {
+        if !self.chain.metadata()?.iter().any(|zone| name.is_within(zone.as_name())) {
             return None;
         }
-        self.plan.plugins().iter().find_map(|plugin| plugin.metadata(self, label))
+        self.chain.plugins().iter().find_map(|plugin| plugin.metadata(self, label))
     }
 }

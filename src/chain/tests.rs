@@ -1,9 +1,9 @@
-//! Plans, what waits, and look-ups that the server makes of itself.
+//! Chains, what waits, and look-ups that the server makes of itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::later::{BoxFuture, Continue};
 use super::*;
+use crate::chain::pending::{BoxFuture, Continue};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::hickory::decode;
 use crate::wire::{NameBuf, Rdata, Section};
@@ -38,7 +38,7 @@ impl Noted {
 }
 
 /// A future that ends at once, but on another turn.
-fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Later {
+fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Wait {
     let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -46,7 +46,7 @@ fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Later {
             (state, outcome)
         })
     };
-    Later::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "noted" })
+    Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "noted" })
 }
 
 impl Plugin for Noted {
@@ -59,13 +59,13 @@ impl Plugin for Noted {
         match self.does {
             Do::Pass => Step::Next,
             Do::Drop => Step::Drop,
-            Do::DropLater => Step::Later(later(|_| Continue::Drop)),
-            Do::PassLater => Step::Later(later(|_| Continue::Next)),
+            Do::DropLater => Step::Pending(later(|_| Continue::Drop)),
+            Do::PassLater => Step::Pending(later(|_| Continue::Next)),
             Do::Address(address) => {
                 exchange.reply().answer(Type::A, 5, Rdata::A(address));
                 Step::Answered
             }
-            Do::AddressLater(address) => Step::Later(later(move |state| {
+            Do::AddressLater(address) => Step::Pending(later(move |state| {
                 state.reply.answer(Type::A, 5, Rdata::A(address));
                 Continue::Answered
             })),
@@ -78,7 +78,7 @@ impl Plugin for Noted {
                         exchange.reply().append(&inner, &question, Section::Answer, Section::Answer);
                         Step::Answered
                     }
-                    Inner::Later(inner) => {
+                    Inner::Pending(inner) => {
                         let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                             Box::pin(async move {
                                 let inner = inner.await;
@@ -86,7 +86,7 @@ impl Plugin for Noted {
                                 (state, Continue::Answered)
                             })
                         };
-                        Step::Later(Later::Work(Work {
+                        Step::Pending(Wait::Work(Work {
                             future: Box::new(future),
                             overload: Rcode::SERVFAIL,
                             plugin: "noted",
@@ -98,7 +98,7 @@ impl Plugin for Noted {
         }
     }
 
-    fn reply(&self, _: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, _: &mut Exchange<'_>) -> Option<Wait> {
         self.note("reply");
         let waits = self.reply_waits.load(Ordering::Relaxed);
         self.reply_waits.store(waits.saturating_sub(1), Ordering::Relaxed);
@@ -111,12 +111,12 @@ impl Plugin for Noted {
 }
 
 /// A listener with these blocks, and what its plugins noted.
-fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Chains>, Arc<parking_lot::Mutex<Vec<String>>>) {
+fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Router>, Arc<parking_lot::Mutex<Vec<String>>>) {
     let notes = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let names = ["a", "b", "c", "d"];
     let blocks = blocks.into_iter().map(|(zone, plugins)| Block {
         zones: vec![NameBuf::from_text(zone).expect("a zone")],
-        plan: Plan::new(
+        chain: Chain::new(
             plugins
                 .into_iter()
                 .zip(names)
@@ -127,7 +127,7 @@ fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Chains>, Arc<parking_lot::Mute
                 .collect(),
         ),
     });
-    (Arc::new(Chains::new(blocks.collect(), false)), notes)
+    (Arc::new(Router::new(blocks.collect(), false)), notes)
 }
 
 fn packet(name: &str) -> Vec<u8> {
@@ -141,12 +141,12 @@ fn client() -> Client {
 }
 
 /// What a client is told: its rcode and addresses, or `silence`.
-fn ask(chains: &Arc<Chains>, name: &str) -> String {
+fn ask(router: &Arc<Router>, name: &str) -> String {
     let mut out = [0; MAX_UDP];
-    let len = match chains.answer(&packet(name), client(), Instant::now(), &mut State::default(), &mut out) {
+    let len = match router.answer(&packet(name), client(), Instant::now(), &mut State::default(), &mut out) {
         Answer::Send(len) => len,
         Answer::Silent => return "silence".to_owned(),
-        Answer::Later(pending) => {
+        Answer::Pending(pending) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             match runtime.block_on(pending.finish()) {
                 Some(finished) => finished.encode(&mut out),
@@ -165,16 +165,16 @@ fn tell(answer: &[u8]) -> String {
 
 #[test]
 fn plugins_run_in_order_and_see_the_reply_in_reverse() {
-    let (chains, notes) = listener(vec![(".", vec![Do::Pass, Do::Pass, Do::Address([1, 2, 3, 4]), Do::Pass])]);
-    assert_eq!(ask(&chains, "x."), "0 1.2.3.4");
+    let (router, notes) = listener(vec![(".", vec![Do::Pass, Do::Pass, Do::Address([1, 2, 3, 4]), Do::Pass])]);
+    assert_eq!(ask(&router, "x."), "0 1.2.3.4");
     let expected = "a.query b.query c.query c.reply b.reply a.reply d.sent c.sent b.sent a.sent";
     assert_eq!(notes.lock().join(" "), expected);
 }
 
 #[test]
 fn a_plan_is_taken_up_where_it_waited() {
-    let (chains, notes) = listener(vec![(".", vec![Do::PassLater, Do::AddressLater([1, 2, 3, 4]), Do::Pass])]);
-    assert_eq!(ask(&chains, "x."), "0 1.2.3.4");
+    let (router, notes) = listener(vec![(".", vec![Do::PassLater, Do::AddressLater([1, 2, 3, 4]), Do::Pass])]);
+    assert_eq!(ask(&router, "x."), "0 1.2.3.4");
     assert_eq!(notes.lock().join(" "), "a.query b.query b.reply a.reply c.sent b.sent a.sent");
 }
 
@@ -184,11 +184,11 @@ fn a_reply_may_wait_too() {
     let plugin = |name, does, waits| -> Arc<dyn Plugin> {
         Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(waits) })
     };
-    let plan =
-        Plan::new(vec![plugin("a", Do::Pass, 0), plugin("b", Do::Pass, 1), plugin("c", Do::Address([1, 1, 1, 1]), 0)]);
+    let chain =
+        Chain::new(vec![plugin("a", Do::Pass, 0), plugin("b", Do::Pass, 1), plugin("c", Do::Address([1, 1, 1, 1]), 0)]);
     let zones = vec![NameBuf::from_text(".").expect("a zone")];
-    let chains = Arc::new(Chains::new(vec![Block { zones, plan }], false));
-    assert_eq!(ask(&chains, "x."), "0 1.1.1.1");
+    let router = Arc::new(Router::new(vec![Block { zones, chain }], false));
+    assert_eq!(ask(&router, "x."), "0 1.1.1.1");
     assert_eq!(notes.lock().join(" "), "a.query b.query c.query c.reply b.reply a.reply c.sent b.sent a.sent");
 }
 
@@ -207,10 +207,10 @@ fn the_end_of_a_plan_is_servfail_and_an_empty_one_refuses() {
 
 #[test]
 fn too_many_that_wait_are_answered_at_once() {
-    let (chains, _) = listener(vec![(".", vec![Do::AddressLater([1, 2, 3, 4])])]);
+    let (router, _) = listener(vec![(".", vec![Do::AddressLater([1, 2, 3, 4])])]);
     let mut out = [0; MAX_UDP];
-    let answer = chains.answer(&packet("x."), client(), Instant::now(), &mut State::default(), &mut out);
-    let Answer::Later(pending) = answer else { panic!("it waits") };
+    let answer = router.answer(&packet("x."), client(), Instant::now(), &mut State::default(), &mut out);
+    let Answer::Pending(pending) = answer else { panic!("it waits") };
     let len = pending.overload().encode(&mut out);
     assert_eq!(tell(&out[..len]), "5");
 }
@@ -220,15 +220,15 @@ fn inner_look_ups_choose_their_own_block_and_may_wait() {
     let blocks = || vec![("in.", vec![Do::Alias("x.out.")]), ("out.", vec![Do::AddressLater([9, 9, 9, 9])])];
     assert_eq!(ask(&listener(blocks()).0, "a.in."), "0 9.9.9.9");
     let blocks = vec![("in.", vec![Do::Alias("x.out.")]), ("out.", vec![Do::Address([9, 9, 9, 8])])];
-    let (chains, notes) = listener(blocks);
-    assert_eq!(ask(&chains, "a.in."), "0 9.9.9.8");
+    let (router, notes) = listener(blocks);
+    assert_eq!(ask(&router, "a.in."), "0 9.9.9.8");
     // The inner answer was not sent to anybody.
     assert_eq!(notes.lock().iter().filter(|note| note.ends_with("sent")).count(), 1);
 }
 
 #[test]
 fn inner_look_ups_have_a_depth_limit() {
-    let (chains, notes) = listener(vec![(".", vec![Do::Alias("x.")])]);
-    assert_eq!(ask(&chains, "x."), "0");
+    let (router, notes) = listener(vec![(".", vec![Do::Alias("x.")])]);
+    assert_eq!(ask(&router, "x."), "0");
     assert_eq!(notes.lock().iter().filter(|note| *note == "a.query").count(), usize::from(MAX_DEPTH) + 1);
 }

@@ -1,7 +1,7 @@
 //! *bufsize*: lowers the UDP size that a client offers, so that answers need not be fragmented.
 
 use super::Context;
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
 /// The size without an argument, of DNS flag day 2020.
@@ -40,7 +40,7 @@ impl Plugin for Bufsize {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         exchange.reply().max_udp = Some(self.config.size);
         None
     }

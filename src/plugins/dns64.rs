@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv6Net};
 use parking_lot::RwLock;
 
 use super::Context;
-use crate::chain::later::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Later, Plugin, State, Step, Work};
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
 use crate::wire::reply::Kind;
@@ -176,7 +176,7 @@ impl Plugin for Dns64 {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // A bare code is no answer to make another of.
         if exchange.state.bare || !self.config.takes(exchange) || !self.config.replaces(exchange.reply()) {
             return None;
@@ -192,7 +192,7 @@ impl Plugin for Dns64 {
                 exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("dns64"));
                 None
             }
-            Inner::Later(inner) => {
+            Inner::Pending(inner) => {
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
                         config.translate(&mut state.reply, *inner.await);
@@ -200,7 +200,7 @@ impl Plugin for Dns64 {
                         (state, Continue::Answered)
                     })
                 };
-                Some(Later::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "dns64" }))
+                Some(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "dns64" }))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! *header*: sets and clears flags of queries, for those behind it, and of answers (CoreDNS `plugin/header`).
 
 use super::Context;
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::header::{Change, flag};
 
@@ -99,7 +99,7 @@ impl Plugin for Header {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let Config { query, response } = self.config;
         // Whoever answers echoes RD as it came to them.
         let asked = query.of(exchange.query.flags());

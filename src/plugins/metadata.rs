@@ -1,7 +1,7 @@
 //! *metadata*: lets other plugins show what is known of a query, as `{/kubernetes/namespace}` in a log line.
 //!
 //! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
-//! It makes no plugin but is a property of its plan.
+//! It makes no plugin but is a property of its chain.
 
 use super::{Context, zones_or_block};
 use crate::corefile::{Arguments, Directive};

@@ -1,7 +1,7 @@
 //! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
 
 use super::{Context, no_arguments};
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::Kind;
@@ -24,7 +24,7 @@ impl Plugin for Minimal {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // A denial needs its SOA and a delegation its servers.
         if exchange.reply().kind() == Kind::NoError {
             exchange.reply().records_mut().retain(|record| record.section == Section::Answer);

@@ -1,7 +1,7 @@
 //! *nsid*: names this server to whom asks for it (RFC 5001).
 
 use super::Context;
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
 /// The option's code.
@@ -51,7 +51,7 @@ impl Plugin for Nsid {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         if exchange.query.edns.is_some_and(|edns| edns.option(NSID).is_some()) {
             let data = exchange.reply().store(&self.data);
             exchange.reply().nsid = Some(data);

@@ -143,9 +143,9 @@ mod tests {
     }
 
     /// A plugin that is ready on demand.
-    struct Asked(&'static str, Arc<AtomicBool>);
+    struct OwnedQuery(&'static str, Arc<AtomicBool>);
 
-    impl Plugin for Asked {
+    impl Plugin for OwnedQuery {
         fn name(&self) -> &'static str {
             self.0
         }
@@ -163,7 +163,7 @@ mod tests {
     fn until_ready_asks_no_more_and_continuously_does() {
         let (one, other) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let readiness = Readiness::default();
-        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(Asked(name, ready.clone())) };
+        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(OwnedQuery(name, ready.clone())) };
         readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
         readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
         readiness.serving();

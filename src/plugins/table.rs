@@ -9,7 +9,7 @@ use super::{
     root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
-use crate::listen;
+use crate::net;
 
 /// A directive of CoreDNS.
 pub struct Entry {
@@ -80,7 +80,7 @@ pub enum Setting {
     /// *header*.
     Header(header::Config),
     /// *tls*.
-    Tls(listen::Files),
+    Tls(net::Files),
     /// *minimal*.
     Minimal,
     /// *hosts*.

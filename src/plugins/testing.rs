@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::Context;
-use crate::chain::{Block, Chains, Client, Exchange, Failure, Plan, Plugin, State, Step, Transport};
+use crate::chain::{Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
 use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
 
@@ -71,17 +71,17 @@ pub fn client(remote: &str) -> Client {
 
 /// Sends a packet through these plugins, and `sent` hooks too.
 pub fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
-    send_through(Plan::new(plugins), packet, client, now)
+    send_through(Chain::new(plugins), packet, client, now)
 }
 
-/// Sends a packet through a plan.
-pub fn send_through(plan: Plan, packet: &[u8], client: Client, now: Instant) -> State {
-    let block = Block { zones: vec![n(".")], plan };
-    let chains = Arc::new(Chains::new(vec![block], false));
+/// Sends a packet through a chain.
+pub fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -> State {
+    let block = Block { zones: vec![n(".")], chain };
+    let router = Arc::new(Router::new(vec![block], false));
     let mut state = State::default();
     let mut out = [0; 4096];
     // No plugin of a test waits, so that the state holds the reply.
-    let _ = chains.answer(packet, client, now, &mut state, &mut out);
+    let _ = router.answer(packet, client, now, &mut state, &mut out);
     state
 }
 

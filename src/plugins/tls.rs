@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
-use crate::listen::{Clients, Files};
+use crate::net::{Clients, Files};
 
 /// What may be asked of clients.
 const CLIENTS: &[(&str, Clients)] = &[

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::listen::{has_no_ipv6, reason};
+use crate::net::{has_no_ipv6, reason};
 
 /// How many ports are tried until one is free for UDP and TCP, where any port will do.
 const PORT_TRIES: usize = 16;

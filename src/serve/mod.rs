@@ -2,30 +2,22 @@
 //!
 //! ```text
 //!  ListenSpec ─ bind ─┬─► UDP: one thread a core, each with its own socket of each listener ─┐
-//!                     ├─► TCP, TLS: an accept loop a listener, a task a connection ──────────┼─► Chains::answer
+//!                     ├─► TCP, TLS: an accept loop a listener, a task a connection ──────────┼─► Router::answer
 //!                     └─► HTTPS, QUIC, HTTP/3: likewise, and a task a request ───────────────┤
 //!                                                                     late answers on tokio ◄┘
 //! ```
 //!
-//! What is served at a listener is a [`Service`], whose chains can be replaced between two queries.
+//! What is served at a listener is a [`Service`], whose router can be replaced between two queries.
 
 mod bind;
-mod connection;
 mod counts;
-mod doh;
-mod forward;
-mod https;
-mod https3;
-mod mailbox;
-mod mmsg;
-mod once;
-mod outlets;
+mod http;
+mod pending;
 mod quic;
-mod replies;
-mod stream;
+mod request;
+mod statuses;
 mod tcp;
 mod udp;
-mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -44,21 +36,21 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chain::Chains;
-use crate::listen::Credentials;
+use crate::chain::Router;
+use crate::net::Credentials;
 use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
-use forward::Forwarding;
-use mailbox::{Job, Mailbox, Workers};
-use once::Room;
-use replies::Replies;
-use udp::UdpWorker;
-use waiting::Waiting;
+use pending::Waiting;
+use request::Room;
+use statuses::Replies;
+use udp::forward::Forwarding;
+use udp::mailbox::{Job, Mailbox, Workers};
+use udp::worker::UdpWorker;
 
 pub use bind::ServeError;
 pub use counts::Counts;
-pub use tcp::TcpLimits;
+pub use tcp::accept::TcpLimits;
 
 /// How queries come to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -103,7 +95,7 @@ impl Kind {
 pub struct Service {
     kind: Kind,
     /// Who answers. Written by a reload; read once for each batch and each read of a connection.
-    chains: ArcSwap<Chains>,
+    router: ArcSwap<Router>,
     /// How. Written by a reload; read when a connection starts, or a plugin panics.
     settings: ArcSwap<Settings>,
     /// Who we are to clients of an encrypted transport. Written by a reload, read when a connection starts.
@@ -113,30 +105,30 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service of UDP and TCP with these chains.
-    pub fn new(chains: Arc<Chains>, settings: Settings) -> Arc<Service> {
-        Service::of(Kind::Dns, chains, settings, None)
+    /// A service of UDP and TCP with these router.
+    pub fn new(router: Arc<Router>, settings: Settings) -> Arc<Service> {
+        Service::of(Kind::Dns, router, settings, None)
     }
 
     /// A service of a transport. QUIC cannot be without credentials; others are plain then.
     pub fn of(
-        kind: Kind, chains: Arc<Chains>, settings: Settings, credentials: Option<Arc<Credentials>>,
+        kind: Kind, router: Arc<Router>, settings: Settings, credentials: Option<Arc<Credentials>>,
     ) -> Arc<Service> {
         Arc::new(Service {
             kind,
-            chains: ArcSwap::new(chains),
+            router: ArcSwap::new(router),
             settings: ArcSwap::from_pointee(settings),
             credentials: ArcSwapOption::new(credentials),
             replies: Replies::of(kind),
         })
     }
 
-    /// Answers by other chains from the next batch on. Queries that wait end by those that they came to, and connections
+    /// Answers by other router from the next batch on. Queries that wait end by those that they came to, and connections
     /// go on as they began.
-    pub fn replace(&self, chains: Arc<Chains>, settings: Settings, credentials: Option<Arc<Credentials>>) {
+    pub fn replace(&self, router: Arc<Router>, settings: Settings, credentials: Option<Arc<Credentials>>) {
         self.credentials.store(credentials);
         self.settings.store(Arc::new(settings));
-        self.chains.store(chains);
+        self.router.store(router);
     }
 
     /// How often requests of HTTP ended with each status, streams of QUIC with each code; as CoreDNS writes those.
@@ -149,9 +141,9 @@ impl Service {
         self.credentials.load_full()
     }
 
-    /// The chains now.
-    fn chains(&self) -> Guard<Arc<Chains>> {
-        self.chains.load()
+    /// The router now.
+    fn router(&self) -> Guard<Arc<Router>> {
+        self.router.load()
     }
 
     /// The settings now.
@@ -293,7 +285,7 @@ struct Shared {
     /// Workers end. Written once, likewise.
     ended: AtomicBool,
     /// Which worker has a query on its way to another server.
-    flights: forward::Flights,
+    flights: udp::forward::Flights,
     /// What others have for a worker.
     mailboxes: Vec<Arc<Mailbox>>,
     /// What tokio's side has counted, TCP and late answers.
@@ -324,6 +316,11 @@ enum Phase {
     Ended,
 }
 
+/// How long a client is given to take its leave when the server ends, and its next query is waited for: the farewell
+/// goes with its answer, when the client is least likely to be sending. What crosses a farewell is lost (E01). Tests run
+/// on machines that are busy.
+const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
     options: Options,
@@ -334,9 +331,9 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
-    tcp: Arc<tcp::Tcp>,
+    tcp: Arc<tcp::accept::Tcp>,
     /// Connections of HTTPS, QUIC and HTTP/3, by listener.
-    others: Vec<Arc<tcp::Tcp>>,
+    others: Vec<Arc<tcp::accept::Tcp>>,
     /// What encrypted transports may hold of queries and answers.
     room: Arc<Room>,
 }
@@ -391,12 +388,12 @@ impl Server {
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            flights: forward::Flights::default(),
+            flights: udp::forward::Flights::default(),
             mailboxes,
             counters: Counters::default(),
         });
         let room = Room::new(ROOM, None);
-        let tcp = Arc::new(tcp::Tcp::new(options.tcp, shared.clone(), room.clone()));
+        let tcp = Arc::new(tcp::accept::Tcp::new(options.tcp, shared.clone(), room.clone()));
         let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut server =
             Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
@@ -468,7 +465,7 @@ impl Server {
                 prepare.udp = bound.udp.into_iter().map(Arc::new).collect();
             } else if let Some(socket) = bound.udp.into_iter().next() {
                 let failed = |source| ServeError::Listen { transport: "udp", address, source };
-                prepare.quic = Some(quic::endpoint(socket).map_err(failed)?);
+                prepare.quic = Some(quic::endpoint::endpoint(socket).map_err(failed)?);
             }
             prepared.push(prepare);
         }
@@ -504,7 +501,7 @@ impl Server {
             let sockets = udp.iter().map(Arc::downgrade).collect();
             for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
                 let (socket, service) = (socket.clone(), service.clone());
-                mailbox.send(Job::Open(number, udp::Listener { socket, address, service }));
+                mailbox.send(Job::Open(number, udp::worker::Listener { socket, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
             let connections = self.connections_of(service.kind);
@@ -513,7 +510,7 @@ impl Server {
             }
             if let Some(endpoint) = quic {
                 connections.begun();
-                let serving = quic::serve(endpoint, address, service, connections, phase.subscribe());
+                let serving = quic::endpoint::serve(endpoint, address, service, connections, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
             self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
@@ -521,11 +518,11 @@ impl Server {
     }
 
     /// The connections that a new listener's are among.
-    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::Tcp> {
+    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::accept::Tcp> {
         if matches!(kind, Kind::Dns | Kind::Tls) {
             return self.tcp.clone();
         }
-        let connections = Arc::new(tcp::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
+        let connections = Arc::new(tcp::accept::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
         // Of listeners that are closed nothing is left.
         self.others.retain(|other| other.busy());
         self.others.push(connections.clone());
@@ -564,7 +561,7 @@ impl Server {
         self.connections().map(|connections| connections.open()).sum()
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::Tcp>> {
+    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::accept::Tcp>> {
         std::iter::once(&self.tcp).chain(&self.others)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::course::Course;
+use super::attempts::Attempts;
 use super::{BoxFuture, Carriers, Error};
 use crate::wire::Rcode;
 
@@ -192,7 +192,7 @@ impl Group {
     }
 
     /// Starts a query. `stream`: its client uses a stream, and so do we unless the rules say otherwise.
-    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Course, Error> {
+    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
         let limit = self.rules.max_concurrent;
         if limit > 0 && self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -201,7 +201,7 @@ impl Group {
         }
         let upstreams = self.upstreams();
         let order = self.order(upstreams.len());
-        Ok(Course::new(self.clone(), upstreams, order, stream, now))
+        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
     }
 
     /// Ends a query that was begun.

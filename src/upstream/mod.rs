@@ -1,22 +1,22 @@
 //! Other name servers: which of them is asked next, and what belongs together of what they say.
 //!
 //! ```text
-//! forward ─► Group::begin ─► Course ─ next ─► Move: over UDP, over a stream, or the end
+//! forward ─► Group::begin ─► Attempts ─ next ─► NextStep: over UDP, over a stream, or the end
 //!                              ▲ failed, judge    │
-//!                              └──────────────────┘  by whoever carries it: a UDP worker, with a Table of its own
+//!                              └──────────────────┘  by whoever carries it: a UDP worker, with a InFlight of its own
 //! ```
 //!
-//! A [`Course`] and a [`Table`] do no I/O and know no clock: they are told octets and times. Who has sockets carries them
+//! A [`Attempts`] and a [`InFlight`] do no I/O and know no clock: they are told octets and times. Who has sockets carries them
 //! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
 
-mod care;
-mod course;
+mod attempts;
+mod encrypted;
 mod group;
-mod secure;
-pub mod table;
-mod tally;
-mod tcp;
-mod wheel;
+mod health;
+pub mod inflight;
+mod metrics;
+mod tcp_pool;
+mod timer_wheel;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,13 +25,13 @@ use std::sync::{Arc, OnceLock};
 use crate::wire::Reply;
 use crate::wire::header::Change;
 
-pub use care::{Check, Server, Servers};
-pub use course::{Course, Judgement, Move};
+pub use attempts::{Attempts, Judgement, NextStep};
+pub use encrypted::Trust;
 pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
-pub use secure::Trust;
-pub use table::{Table, Waiter};
-pub use tally::{Tallies, Tally};
-pub use tcp::Keeping;
+pub use health::{Check, Server, Servers};
+pub use inflight::{InFlight, Waiter};
+pub use metrics::{Metrics, UpstreamMetrics};
+pub use tcp_pool::Keeping;
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -93,8 +93,8 @@ pub type Outcome = Result<Box<Reply>, Error>;
 
 /// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
 pub trait Carrier: Send + Sync {
-    /// Sends a query, which is a whole packet that was parsed before, on its course, with its flags changed so.
-    fn carry(&self, packet: Box<[u8]>, flags: Change, course: Course) -> BoxFuture<Outcome>;
+    /// Sends a query, which is a whole packet that was parsed before, on its attempts, with its flags changed so.
+    fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> BoxFuture<Outcome>;
 }
 
 /// The carrier of a process: there once the sockets are.
@@ -107,10 +107,10 @@ impl Carriers {
         let _ = self.0.set(carrier);
     }
 
-    /// Sends a query on its course, see [`Carrier::carry`].
-    pub async fn carry(&self, packet: Box<[u8]>, flags: Change, course: Course) -> Outcome {
+    /// Sends a query on its attempts, see [`Carrier::carry`].
+    pub async fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> Outcome {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, flags, course).await,
+            Some(carrier) => carrier.carry(packet, flags, attempts).await,
             None => Err(Error::Ending),
         }
     }

@@ -1,4 +1,4 @@
-//! Log lines beside CoreDNS's: the same Corefile, the same course of events, the same lines, in text and as JSON. What
+//! Log lines beside CoreDNS's: the same Corefile, the same attempts of events, the same lines, in text and as JSON. What
 //! docs/differences.md tells of lines is taken out of both before they are compared.
 
 use std::fmt::Write as _;
@@ -76,8 +76,8 @@ const WITHOUT_API: &str = ".:$PORT {
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("lines: as CoreDNS: text", || course("text")),
-        Test::new("lines: as CoreDNS: json", || course("json")),
+        Test::new("lines: as CoreDNS: text", || attempts("text")),
+        Test::new("lines: as CoreDNS: json", || attempts("json")),
         Test::new("lines: as CoreDNS: without an API server", without_api),
     ]
 }
@@ -223,7 +223,7 @@ fn questions() -> Vec<Question> {
 }
 
 /// Start, queries, reloads that succeed and fail, end.
-fn course(format: &'static str) -> Result<(), Failed> {
+fn attempts(format: &'static str) -> Result<(), Failed> {
     let flag = format!("-log-format={format}");
     let all = [Software::Clusterdns, Software::CoreDns].map(|software| {
         let mut subject = Subject::start(software, format, COREFILE, &[&flag]);

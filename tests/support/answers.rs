@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use clusterdns::chain::{Answer, Block, Chains, Client, Plan, State, Transport};
+use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::address::Dashed;
 use clusterdns::cluster::{Index, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
@@ -18,7 +18,7 @@ use super::told::{self, Told};
 const ZONES: [&str; 3] = ["cluster.local", "in-addr.arpa", "ip6.arpa"];
 /// A server with one stanza, to be asked.
 pub struct Subject {
-    chains: Arc<Chains>,
+    router: Arc<Router>,
     pub(super) view: View,
 }
 
@@ -33,8 +33,8 @@ impl Subject {
         let zones: Vec<NameBuf> = ZONES.iter().map(|zone| n(zone)).collect();
         let answers = Answers { zones: zones.clone(), view: view.clone(), ttl: 5, fallthrough: Default::default() };
         let plugin = Kubernetes::new(answers, index.clone(), vec![v4(1), v4(9)]);
-        let block = Block { zones, plan: Plan::new(vec![Arc::new(plugin)]) };
-        Subject { chains: Arc::new(Chains::new(vec![block], other_classes)), view }
+        let block = Block { zones, chain: Chain::new(vec![Arc::new(plugin)]) };
+        Subject { router: Arc::new(Router::new(vec![block], other_classes)), view }
     }
 
     /// The answer to a packet; empty where there is none.
@@ -45,10 +45,10 @@ impl Subject {
             local: SocketAddr::from(([10, 0, 0, 9], 53)),
             transport,
         };
-        match self.chains.answer(packet, client, *NOW, state, out) {
+        match self.router.answer(packet, client, *NOW, state, out) {
             Answer::Send(len) => len,
             Answer::Silent => 0,
-            Answer::Later(_) => panic!("nothing in this server waits"),
+            Answer::Pending(_) => panic!("nothing in this server waits"),
         }
     }
 }

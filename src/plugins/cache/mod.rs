@@ -10,10 +10,10 @@
 //! An item is a message in wire form; its question, DO and CD are the key, and are compared whole. What is said of the
 //! cluster ([`Origin::Live`]) is never kept, only its TTLs are those that a kept answer would have.
 
+mod classify;
 mod config;
 mod counts;
 mod item;
-mod judge;
 mod stale;
 mod store;
 #[cfg(test)]
@@ -22,13 +22,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::chain::{Exchange, Failure, Later, Origin, Plugin, Step, Transport, Zones};
+use crate::chain::{Exchange, Failure, Origin, Plugin, Step, Transport, Wait, Zones};
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::{NameBuf, Query, Question, Rcode};
+use classify::Sort;
 use counts::{DROPS, MISSES, PREFETCHES, REQUESTS};
 use item::{Bits, Item};
-use judge::Sort;
 use store::{Place, Store};
 
 pub use config::{Config, Limits, Prefetch, Stale, Verify, parse};
@@ -178,7 +178,7 @@ impl Cache {
         if ttl == 0 || !sort.may_be_kept(exchange.reply(), question) || except.longest(question).is_some() {
             return;
         }
-        let answers = judge::answers(exchange.reply(), question);
+        let answers = classify::answers(exchange.reply(), question);
         let now = exchange.now;
         let Some(mut item) = Item::new(exchange.query, exchange.reply(), ttl, answers, now) else {
             return self.counts.cells.mine().add(DROPS, 1);
@@ -256,12 +256,12 @@ impl Plugin for Cache {
         Step::Answered
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let (question, is_refresh) = (exchange.question(), exchange.is_refresh());
         let is_done = match exchange.state.origin {
             Origin::Made => false,
             // Nearly every answer of the cluster may go as it is.
-            Origin::Live => !is_refresh && judge::has_good_ttl(exchange.reply(), &self.memory.config),
+            Origin::Live => !is_refresh && classify::has_good_ttl(exchange.reply(), &self.memory.config),
             Origin::Kept => true,
         };
         if is_done || !self.covers(question) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::config::Verify;
 use super::counts::SERVED_STALE;
 use super::item::{Item, Refreshing};
-use super::judge::{self, Sort};
 use super::store::Place;
 use super::{Asked, Cache};
-use crate::chain::later::{BoxFuture, Continue};
-use crate::chain::{Exchange, Later, Origin, State, Step, Work};
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Exchange, Origin, State, Step, Wait, Work};
+use crate::plugins::cache::classify::{self, Sort};
 use crate::wire::header::flag;
 use crate::wire::{Rcode, Reply};
 
@@ -35,7 +35,7 @@ impl Cache {
         };
         self.fill(exchange, item, ttl);
         match (stale.verify, refreshing) {
-            (Verify::Wait(patience), Some(refreshing)) => Step::Later(self.verify(exchange, refreshing, patience)),
+            (Verify::Wait(patience), Some(refreshing)) => Step::Pending(self.verify(exchange, refreshing, patience)),
             // Somebody waits already, or has in vain.
             _ => {
                 self.counts.cells.mine().add(SERVED_STALE, 1);
@@ -45,7 +45,7 @@ impl Cache {
     }
 
     /// Waits for a newer answer than the stale one that the reply holds.
-    fn verify(&self, exchange: &mut Exchange<'_>, refreshing: Refreshing, patience: Option<Duration>) -> Later {
+    fn verify(&self, exchange: &mut Exchange<'_>, refreshing: Refreshing, patience: Option<Duration>) -> Wait {
         exchange.state.asked.add(flag::AD, true);
         let mut refresh = exchange.refresh(exchange.client.transport);
         let surroundings = exchange.surroundings().clone();
@@ -73,7 +73,7 @@ impl Cache {
             })
         };
         // Where too much waits already the stale answer, which is there, is given.
-        Later::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "cache" })
+        Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "cache" })
     }
 
     /// Is shown what a refresh has brought: keeps it, and makes it [`Origin::Kept`] if it is good enough to be answered
@@ -116,7 +116,7 @@ impl Cache {
 fn is_newer(reply: &Reply, asked: Asked<'_>, sort: Sort, prefers_positive: bool) -> bool {
     !reply.truncated
         && match sort {
-            Sort::Answer => !prefers_positive || judge::answers(reply, asked.question),
+            Sort::Answer => !prefers_positive || classify::answers(reply, asked.question),
             Sort::Delegation | Sort::NameError | Sort::NoData => !prefers_positive,
             Sort::Failure | Sort::Other => false,
         }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use crate::chain::{Ask, Exchange, Failure, Later, Plugin, Step};
+use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
 use crate::files::{FollowedFile, Look};
 use crate::upstream::{Carriers, Error, Group, MAX_UPSTREAMS, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
@@ -60,7 +60,7 @@ impl Forward {
         }
         let destinations = config.to.iter().map(|to| Destination::new(to, config)).collect::<Result<Vec<_>, _>>()?;
         let upstreams = upstreams(config, servers, &destinations)?;
-        let counts = Box::new(servers.tallies().clone());
+        let counts = Box::new(servers.metrics().clone());
         let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
         let has_files = destinations.iter().any(|destination| destination.file.is_some());
         let following = has_files.then(|| Following {
@@ -97,7 +97,7 @@ impl Plugin for Forward {
         let stream = !exchange.client.transport.is_datagram();
         let flags = exchange.state.asked;
         match self.group.begin(stream, exchange.now) {
-            Ok(course) => Step::Later(Later::Ask(Ask { course, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }

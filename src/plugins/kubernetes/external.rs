@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{Said, Stanza, Zone};
-use crate::chain::later::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Later, State, Work};
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
 use crate::cluster::entry::Entry;
 use crate::cluster::{ClusterName, Lookup};
 use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
@@ -56,7 +56,7 @@ impl Stanza {
             }
             let inner = Question::new(target, qtype, Class::IN);
             let name = ClusterName::parse(&inner, zone.labels);
-            match self.index.lookup(&name, &self.answers.view) {
+            match self.index.get().lookup(&name, &self.answers.view) {
                 Lookup::ExternalName(next) => entry = next,
                 Lookup::Missing(_) => {
                     // RFC 6604 3: the code is that of the last name of the chain.
@@ -90,7 +90,7 @@ impl Stanza {
             Inner::None => {
                 exchange.state.failure = Some(Failure::TooDeep("kubernetes"));
             }
-            Inner::Later(inner) => {
+            Inner::Pending(inner) => {
                 let target = target.to_owned();
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
@@ -100,7 +100,7 @@ impl Stanza {
                         (state, Continue::Answered)
                     })
                 };
-                return Said::Later(Later::Work(Work {
+                return Said::Pending(Wait::Work(Work {
                     future: Box::new(future),
                     overload: Rcode::SERVFAIL,
                     plugin: "kubernetes",

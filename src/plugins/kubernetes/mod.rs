@@ -17,9 +17,10 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::chain::{Exchange, Fallthrough, Later, Origin, Plugin, Step};
+use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
-use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::cluster::model::Kind;
+use crate::cluster::{ClusterName, CurrentIndex, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
 
 use crate::wire::reply::ExtendedError;
@@ -51,7 +52,7 @@ struct Stanza {
     zones: Vec<Zone>,
     /// Labels of the zone that PTR records point into: the first that is no reverse zone.
     primary: NameBuf,
-    index: Arc<Index>,
+    index: CurrentIndex,
     /// This server's own addresses, which are those of the name server.
     own: Vec<IpAddr>,
 }
@@ -76,22 +77,17 @@ enum Said {
     /// The code in the reply, with the zone's SOA.
     Code(Rcode),
     /// It depends on a look-up that waits.
-    Later(Later),
+    Pending(Wait),
 }
 
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
-    pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
+    pub fn new(answers: Answers, index: impl Into<CurrentIndex>, own: Vec<IpAddr>) -> Kubernetes {
         let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers)).collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
-    }
-
-    /// The index that it answers from.
-    pub fn index(&self) -> &Arc<Index> {
-        &self.stanza.index
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
     }
 }
 
@@ -125,7 +121,7 @@ impl Plugin for Kubernetes {
     }
 
     fn unready(&self) -> Option<String> {
-        let missing: Vec<&str> = self.stanza.index.unsynced().map(crate::cluster::model::Kind::name).collect();
+        let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
     }
 
@@ -162,10 +158,11 @@ impl Stanza {
         }
         if zone.reverse {
             let Some(reverse) = ReverseName::parse(question) else { return Said::NameError(Reason::NotReverse) };
-            if !self.index.synced() {
+            let index = self.index.get();
+            if !index.synced() {
                 return Said::Code(Rcode::SERVFAIL);
             }
-            return match self.index.lookup_reverse(reverse, &self.answers.view) {
+            return match index.lookup_reverse(reverse, &self.answers.view) {
                 ReverseLookup::Missing(reason) => Said::NameError(reason),
                 ReverseLookup::Service(key) if qtype == Type::PTR => self.service_pointer(exchange.reply(), &key),
                 ReverseLookup::Endpoints(keys) if qtype == Type::PTR => {
@@ -179,10 +176,16 @@ impl Stanza {
         }
         // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
         // but they do not leave the cluster then either.
-        if !self.index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
+        let index = self.index.get();
+        if !index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Said::Code(Rcode::SERVFAIL);
         }
-        match self.index.lookup(&name, &self.answers.view) {
+        // The index before this one may not know Pods, which is no reason to deny them.
+        let is_pod = matches!(name, ClusterName::Pod { .. });
+        if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
+            return Said::Code(Rcode::SERVFAIL);
+        }
+        match index.lookup(&name, &self.answers.view) {
             Lookup::Missing(reason) => Said::NameError(reason),
             Lookup::ExternalName(entry) => self.external_name(exchange, question, zone, &entry),
             found => self.records(exchange.state, question, &name, tail, &found),
@@ -211,7 +214,7 @@ impl Stanza {
                 reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster's state is not in step yet" });
                 self.soa_of_denial(reply, tail);
             }
-            Said::Later(later) => return Step::Later(later),
+            Said::Pending(later) => return Step::Pending(later),
         }
         reply.authoritative = true;
         Step::Answered

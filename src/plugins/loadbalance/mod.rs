@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tracing::warn;
 
-use crate::chain::{Exchange, Later, Plugin, Step};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::GoDuration;
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -100,7 +100,7 @@ impl Plugin for LoadBalance {
         Step::Next
     }
 
-    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Later> {
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let question = exchange.question();
         let reply = exchange.reply();
         if reply.records().len() < 2

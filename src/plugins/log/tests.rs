@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::chain::{Client, Failure, Plan, Transport};
+use crate::chain::{Chain, Client, Failure, Transport};
 use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 
@@ -33,8 +33,8 @@ impl Plugin for Known {
 fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: LineFormat) -> String {
     let logger = Logger::unwritten(format);
     let log = Log::new(&config(lines, parse), logger.clone());
-    let plan = Plan::new(vec![Arc::new(log), Arc::new(Known), answer]).with_metadata(vec![n("web.")]);
-    send_through(plan, packet, client, Instant::now());
+    let chain = Chain::new(vec![Arc::new(log), Arc::new(Known), answer]).with_metadata(vec![n("web.")]);
+    send_through(chain, packet, client, Instant::now());
     logger.take()
 }
 

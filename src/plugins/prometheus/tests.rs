@@ -1,10 +1,10 @@
-//! Queries through chains, and the text that becomes of them.
+//! Queries through router, and the text that becomes of them.
 
 use std::net::SocketAddr;
 
 use super::super::testing::{Answers, client, config, n, packet, read};
 use super::*;
-use crate::chain::{Answer, Block, Chains, Failure, Plan, State, Transport};
+use crate::chain::{Answer, Block, Chain, Failure, Router, State, Transport};
 use crate::telemetry::metrics::{Observed, Registry, register, text};
 use crate::wire::Type;
 
@@ -35,7 +35,7 @@ fn it_is_read() {
 /// A block for two zones whose plugin answers, fails or drops, by the name asked for.
 struct Bench {
     queries: Arc<Queries>,
-    chains: Arc<Chains>,
+    router: Arc<Router>,
 }
 
 impl Bench {
@@ -48,15 +48,15 @@ impl Bench {
                 exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin("answers"));
             }
         });
-        let plan = Plan::new(vec![Arc::new(counting), Arc::new(Dropping), Arc::new(answers)]);
-        let chains = Chains::new(vec![Block { zones, plan }], false);
-        let chains = Arc::new(chains.observed_by(Arc::new(Refused::new(&queries, "dns://:53"))));
-        Bench { queries, chains }
+        let chain = Chain::new(vec![Arc::new(counting), Arc::new(Dropping), Arc::new(answers)]);
+        let router = Router::new(vec![Block { zones, chain }], false);
+        let router = Arc::new(router.observed_by(Arc::new(Refused::new(&queries, "dns://:53"))));
+        Bench { queries, router }
     }
 
     fn ask(&self, packet: &[u8], remote: &str, transport: Transport) {
         let client = Client { transport, ..client(remote) };
-        let _ = self.chains.answer(packet, client, Instant::now(), &mut State::default(), &mut [0; 4096]);
+        let _ = self.router.answer(packet, client, Instant::now(), &mut State::default(), &mut [0; 4096]);
     }
 
     /// The lines of the text but comments, buckets and sums.
@@ -150,14 +150,14 @@ fn labels_are_bounded_whatever_is_asked() {
     let answers = Answers(|exchange: &mut Exchange<'_>| {
         exchange.reply().rcode = Rcode(exchange.question().qtype.0 & 0xfff);
     });
-    let plan = Plan::new(vec![Arc::new(counting), Arc::new(answers)]);
-    let chains = Arc::new(Chains::new(vec![Block { zones: vec![n(".")], plan }], false));
+    let chain = Chain::new(vec![Arc::new(counting), Arc::new(answers)]);
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
     let (mut state, mut out) = (State::default(), [0; 4096]);
     for number in 0..100_000_u32 {
         let name = format!("x{number}.example.");
         let client = Client { remote: SocketAddr::from((number.to_be_bytes(), 9)), ..client("1.1.1.1:1") };
         let packet = packet(&name, Type(number as u16), Some(512));
-        let answer = chains.answer(&packet, client, Instant::now(), &mut state, &mut out);
+        let answer = router.answer(&packet, client, Instant::now(), &mut state, &mut out);
         assert!(matches!(answer, Answer::Send(_)));
     }
     let samples: usize = queries.families().iter().map(|family| family.get_metric().len()).sum();

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use super::*;
-use crate::chain::{Ask, Failure};
+use crate::chain::{Failure, UpstreamQuery};
 use crate::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
 
 /// Notes what it is told.
@@ -63,7 +63,7 @@ impl Plugin for Forward {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let stream = exchange.client.transport == crate::chain::Transport::Tcp;
         match self.0.begin(stream, exchange.now) {
-            Ok(course) => Step::Later(Later::Ask(Ask { course, flags: Default::default() })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }
@@ -88,9 +88,9 @@ fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
     let servers =
         vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Noted(notes.clone()))))];
     let group = Group::new(servers, rules, options.expect("options"), Box::new(Noted(notes.clone())));
-    let plan = Plan::new(vec![Arc::new(Forward(Arc::new(group)))]);
-    let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan };
-    rig.service.replace(Arc::new(Chains::new(vec![block], false)), Settings::default(), None);
+    let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
+    let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain };
+    rig.service.replace(Arc::new(Router::new(vec![block], false)), Settings::default(), None);
     Relay { rig, upstream, notes }
 }
 

@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use super::{ListenSpec, Options, ServeError, Server, Service, Settings};
-use crate::chain::later::Continue;
-use crate::chain::{Block, Chains, Exchange, Later, Plan, Plugin, Step, Work};
+use crate::chain::pending::Continue;
+use crate::chain::{Block, Chain, Exchange, Plugin, Router, Step, Wait, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
 
 /// How long a test waits for what should come at once.
@@ -39,18 +39,19 @@ impl Plugin for Puppet {
         match exchange.question().label(0) {
             b"later" => {
                 let gate = self.gate.clone();
-                let future = Box::new(move |mut state: crate::chain::State| -> crate::chain::later::BoxFuture<_> {
+                let future = Box::new(move |mut state: crate::chain::State| -> crate::chain::pending::BoxFuture<_> {
                     Box::pin(async move {
                         gate.acquire().await.expect("an open gate").forget();
                         state.reply.answer(Type::A, 5, address);
                         (state, Continue::Answered)
                     })
                 });
-                return Step::Later(Later::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
+                return Step::Pending(Wait::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"latepanic" => {
-                let future = Box::new(|_| -> crate::chain::later::BoxFuture<_> { Box::pin(async { panic!("late") }) });
-                return Step::Later(Later::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
+                let future =
+                    Box::new(|_| -> crate::chain::pending::BoxFuture<_> { Box::pin(async { panic!("late") }) });
+                return Step::Pending(Wait::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"panic" => panic!("on purpose"),
             b"silent" => return Step::Drop,
@@ -69,10 +70,10 @@ struct Rig {
     runtime: Runtime,
 }
 
-/// Chains of one puppet.
-fn chains(gate: &Arc<Semaphore>, mark: u8) -> Arc<Chains> {
-    let plan = Plan::new(vec![Arc::new(Puppet { gate: gate.clone(), mark })]);
-    Arc::new(Chains::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], plan }], false))
+/// Router of one puppet.
+fn router(gate: &Arc<Semaphore>, mark: u8) -> Arc<Router> {
+    let chain = Chain::new(vec![Arc::new(Puppet { gate: gate.clone(), mark })]);
+    Arc::new(Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false))
 }
 
 /// A server at these addresses.
@@ -85,7 +86,7 @@ fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Op
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let gate = Arc::new(Semaphore::new(0));
-    let service = Service::new(chains(&gate, 1), settings);
+    let service = Service::new(router(&gate, 1), settings);
     let mut options = Options::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(2);
     change(&mut options);

@@ -163,7 +163,7 @@ fn chains_are_replaced_between_two_queries() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
     let client = udp_client("127.0.0.1");
     for mark in 1..50 {
-        rig.service.replace(chains(&rig.gate, mark), Settings::default(), None);
+        rig.service.replace(router(&rig.gate, mark), Settings::default(), None);
         send(&client, &query(1, "a."), rig.at("127.0.0.1"));
         assert_eq!(receive(&client).0.last(), Some(&mark));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The shape of waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Before the first attempt after a trouble.
+    /// Before the first attempt after a error.
     pub first: Duration,
     /// At most.
     pub most: Duration,

@@ -23,7 +23,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::limits::{Limiter, Limits};
 use super::metrics::Metrics;
-use super::trouble::{Awaited, Refusal, Trouble, causes};
+use crate::source::watch::error::{Awaited, Refusal, WatchError, causes};
 
 /// How long a client is used before its files are looked at again.
 const FRESH: Duration = Duration::from_secs(60);
@@ -310,8 +310,8 @@ impl Connection {
         }
     }
 
-    /// Asks for a resource; the body of a good answer. What is no good answer is a trouble.
-    pub async fn get(&self, request: Request<Vec<u8>>, admitted: Option<Duration>) -> Result<Body, Trouble> {
+    /// Asks for a resource; the body of a good answer. What is no good answer is a error.
+    pub async fn get(&self, request: Request<Vec<u8>>, admitted: Option<Duration>) -> Result<Body, WatchError> {
         let Current { client, host, .. } = self.current().await?;
         if let Some(waited) = admitted {
             self.metrics.waited(&host, waited);
@@ -324,12 +324,12 @@ impl Connection {
                 self.metrics.failed(&host);
                 // What was made of a file that has changed since may be the reason.
                 self.doubt();
-                return Err(Trouble::Connection(causes(&error)));
+                return Err(WatchError::Connection(causes(&error)));
             }
             Err(_) => {
                 self.metrics.failed(&host);
                 self.away.store(true, Ordering::Relaxed);
-                return Err(Trouble::Silence { what: Awaited::Answer, limit: CONNECT + HEAD });
+                return Err(WatchError::Silence { what: Awaited::Answer, limit: CONNECT + HEAD });
             }
         };
         // Watches have no duration that would mean anything, as in client-go.
@@ -343,7 +343,7 @@ impl Connection {
         if answer.status() == http::StatusCode::UNAUTHORIZED {
             self.doubt();
         }
-        Err(Trouble::Refused(refusal(answer).await))
+        Err(WatchError::Refused(refusal(answer).await))
     }
 }
 

@@ -6,10 +6,10 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::trouble::{Refusal, bounded};
 use crate::cluster::entry::Keep;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::source::convert::{self, Invalid, Metadata, check};
+use crate::source::watch::error::{Refusal, bounded};
 
 /// One event of a watch.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A list is applied object by object into the live index, and what it did not name is gone at its end; nothing is held
-//! twice, and nothing is missing for a moment. [`Course`] decides what comes next.
+//! twice, and nothing is missing for a moment. [`Schedule`] decides what comes next.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,15 +19,15 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::course::{Course, Ended, How, Next, Style, Timing, Why};
 use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
-use super::trouble::{Awaited, Trouble};
 use crate::cluster::entry::{Keep, Shape};
 use crate::cluster::index::service_key;
 use crate::cluster::model::{Kind, Object};
 use crate::cluster::{Event, Index, IndexWriter};
+use crate::source::watch::error::{Awaited, WatchError};
+use crate::source::watch::schedule::{Ended, How, Next, Schedule, Style, Timing, Why};
 use crate::source::{Selection, unix_seconds};
 
 /// Pods that have run to their end have no names (CoreDNS sends the same selector).
@@ -67,12 +67,12 @@ struct Progress {
 impl Progress {
     /// The watch has come to this version. Within a watch they only grow; a store that was restored counts from an older
     /// one, and then what is known of the time after that one is not true any more.
-    fn reach(&mut self, version: String) -> Result<(), Trouble> {
+    fn reach(&mut self, version: String) -> Result<(), WatchError> {
         let number = |version: &str| version.parse::<u64>().ok();
         if let (Some(old), Some(new)) = (self.version.as_deref().and_then(number), number(&version))
             && new < old
         {
-            return Err(Trouble::Backwards { old, new });
+            return Err(WatchError::Backwards { old, new });
         }
         self.version = Some(version);
         Ok(())
@@ -82,11 +82,11 @@ impl Progress {
 impl Follower {
     /// Follows it until the task is ended.
     pub async fn run(self: Arc<Follower>) {
-        let mut course = Course::new(self.timing);
+        let mut schedule = Schedule::new(self.timing);
         let mut next = Next::List(Why::Start);
         let mut due = Instant::now() + self.routine();
         loop {
-            let style = matches!(next, Next::List(_)).then(|| course.style());
+            let style = matches!(next, Next::List(_)).then(|| schedule.style());
             if style.is_some() {
                 due = Instant::now() + self.routine();
             }
@@ -97,18 +97,18 @@ impl Follower {
             let mut progress = Progress { version, why, answered: false, since: Instant::now(), events: false };
             let how = match self.session(style, due, &mut progress).await {
                 Ok(how) => how,
-                Err(trouble) => {
-                    self.status.failed(&trouble, self.connection.host());
-                    How::Trouble(trouble)
+                Err(error) => {
+                    self.status.failed(&error, self.connection.host());
+                    How::WatchError(error)
                 }
             };
             let Progress { version, answered, since, events, .. } = progress;
             let ended = Ended { version, listed: style, answered, lived: since.elapsed(), events, how };
-            let lost = matches!(&ended.how, How::Trouble(trouble) if matches!(trouble.code(), None | Some(401)));
+            let lost = matches!(&ended.how, How::WatchError(error) if matches!(error.code(), None | Some(401)));
             let wait;
-            (next, wait) = course.after(&next, &ended);
+            (next, wait) = schedule.after(&next, &ended);
             match lost {
-                true => self.connection.pause(wait, course.moment()).await,
+                true => self.connection.pause(wait, schedule.moment()).await,
                 false => tokio::time::sleep(wait).await,
             }
         }
@@ -120,7 +120,7 @@ impl Follower {
     }
 
     /// A list, if a style is given, and a watch.
-    async fn session(&self, style: Option<Style>, due: Instant, progress: &mut Progress) -> Result<How, Trouble> {
+    async fn session(&self, style: Option<Style>, due: Instant, progress: &mut Progress) -> Result<How, WatchError> {
         match style {
             Some(Style::Streaming) => return self.watch(true, due, progress).await,
             Some(style) => {
@@ -133,13 +133,13 @@ impl Follower {
     }
 
     /// A list by pages, or whole; the version that it is of.
-    async fn pages(&self, style: Style, why: Why) -> Result<String, Trouble> {
+    async fn pages(&self, style: Style, why: Why) -> Result<String, WatchError> {
         self.tell(Event::Begin(self.kind));
         let (mut first, mut token) = (None, None);
         let begun = Instant::now();
         loop {
             if begun.elapsed() > self.timing.pages {
-                return Err(Trouble::Silence { what: Awaited::LastPage, limit: self.timing.pages });
+                return Err(WatchError::Silence { what: Awaited::LastPage, limit: self.timing.pages });
             }
             let limit = (style == Style::Pages).then(|| page_size(self.kind));
             let whole = (style == Style::Whole).then(|| "0".to_owned());
@@ -151,7 +151,7 @@ impl Follower {
                 resource_version: whole,
                 ..ListParams::default()
             };
-            let request = self.resource().list(&params).map_err(|error| Trouble::Nonsense(error.to_string()))?;
+            let request = self.resource().list(&params).map_err(|error| WatchError::Nonsense(error.to_string()))?;
             let (permit, waited) = self.connection.limiter.admit().await;
             let body = self.connection.get(request, Some(waited)).await?;
             let most = if limit.is_some() { MAX_PAGE } else { MAX_LIST };
@@ -160,11 +160,11 @@ impl Follower {
             drop(permit);
             // A body that was cut is no JSON; so is half a page.
             let page = decode::page(self.kind, self.keep, &body, |change| self.change(change, None));
-            let page = page.map_err(|NotJson(error)| Trouble::Nonsense(error))?;
+            let page = page.map_err(|NotJson(error)| WatchError::Nonsense(error))?;
             let version = first.get_or_insert(page.version);
             match page.next {
                 Some(next) if token.as_ref() == Some(&next) => {
-                    return Err(Trouble::Nonsense("a page that leads to itself".to_owned()));
+                    return Err(WatchError::Nonsense("a page that leads to itself".to_owned()));
                 }
                 Some(next) => token = Some(next),
                 None => {
@@ -178,7 +178,7 @@ impl Follower {
     }
 
     /// A watch from the version of `progress` on, or with initial events, which are a full list.
-    async fn watch(&self, mut initial: bool, due: Instant, progress: &mut Progress) -> Result<How, Trouble> {
+    async fn watch(&self, mut initial: bool, due: Instant, progress: &mut Progress) -> Result<How, WatchError> {
         let (least, most) = self.timing.watch;
         let lasts = least + (most - least).mul_f64(fastrand::f64());
         let params = WatchParams {
@@ -189,7 +189,8 @@ impl Follower {
             send_initial_events: initial,
         };
         let version = progress.version.clone().unwrap_or_default();
-        let request = self.resource().watch(&params, &version).map_err(|error| Trouble::Nonsense(error.to_string()))?;
+        let request =
+            self.resource().watch(&params, &version).map_err(|error| WatchError::Nonsense(error.to_string()))?;
         // A streaming list is under way until its end.
         let (mut permit, mut waited) = (None, None);
         if initial {
@@ -212,7 +213,7 @@ impl Follower {
             let limit = match initial {
                 true if since.elapsed() > self.timing.initial_all => {
                     let limit = self.timing.initial_all;
-                    return Err(Trouble::Silence { what: Awaited::InitialEventsEnd, limit });
+                    return Err(WatchError::Silence { what: Awaited::InitialEventsEnd, limit });
                 }
                 true => self.timing.initial,
                 false => lasts + self.timing.grace,
@@ -222,13 +223,13 @@ impl Follower {
                 () = tokio::time::sleep_until(due), if !initial => return Ok(How::Due),
             };
             let Some(line) = line else {
-                return if initial { Err(Trouble::Cut) } else { Ok(How::Closed) };
+                return if initial { Err(WatchError::Cut) } else { Ok(How::Closed) };
             };
             self.status.seen();
             if line.is_empty() {
                 continue;
             }
-            match decode::event(self.kind, self.keep, line).map_err(|NotJson(error)| Trouble::Nonsense(error))? {
+            match decode::event(self.kind, self.keep, line).map_err(|NotJson(error)| WatchError::Nonsense(error))? {
                 Said::Change { change, version } => {
                     self.change(change, (!initial).then(SystemTime::now));
                     progress.events = true;
@@ -248,7 +249,7 @@ impl Follower {
                         self.listed(progress.why);
                     }
                 }
-                Said::Refused(refusal) => return Err(Trouble::Refused(refusal)),
+                Said::Refused(refusal) => return Err(WatchError::Refused(refusal)),
             }
         }
     }

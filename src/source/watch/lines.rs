@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use tokio::time::Instant;
 
-use super::trouble::{Awaited, Trouble, causes};
+use crate::source::watch::error::{Awaited, WatchError, causes};
 
 /// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
 pub const MAX_EVENT: usize = 8 << 20;
@@ -35,7 +35,7 @@ impl Lines {
 
     /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
     /// an event. It may take as long as `limit`, however its octets drip.
-    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, Trouble> {
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, WatchError> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
@@ -57,23 +57,23 @@ impl Lines {
     }
 
     /// The whole body, which may take as long as `limit`.
-    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, Trouble> {
+    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, WatchError> {
         let deadline = Instant::now() + limit;
         while self.fill(deadline, limit, Awaited::PageEnd).await? {}
         Ok(self.buffer)
     }
 
     /// Reads some more; whether there was more.
-    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, Trouble> {
+    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, WatchError> {
         loop {
             let frame = tokio::time::timeout_at(deadline, self.body.frame()).await;
-            match frame.map_err(|_| Trouble::Silence { what, limit })? {
+            match frame.map_err(|_| WatchError::Silence { what, limit })? {
                 None => return Ok(false),
-                Some(Err(error)) => return Err(Trouble::Connection(causes(&error))),
+                Some(Err(error)) => return Err(WatchError::Connection(causes(&error))),
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
                     if self.buffer.len() + data.len() > self.most {
-                        return Err(Trouble::TooLong(self.most));
+                        return Err(WatchError::TooLong(self.most));
                     }
                     self.buffer.extend_from_slice(data);
                     return Ok(true);
@@ -89,14 +89,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(1);
 
-    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<Trouble>) {
+    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<WatchError>) {
         let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), most);
         let mut lines = Vec::new();
         loop {
             match reader.next(SOON).await {
                 Ok(Some(line)) => lines.push(String::from_utf8(line.to_vec()).unwrap()),
                 Ok(None) => return (lines, None),
-                Err(trouble) => return (lines, Some(trouble)),
+                Err(error) => return (lines, Some(error)),
             }
         }
     }
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_never_ends_is_refused() {
-        let (lines, trouble) = lines(&"x".repeat(100), 99).await;
-        assert!(lines.is_empty() && matches!(trouble, Some(Trouble::TooLong(99))));
+        let (lines, error) = lines(&"x".repeat(100), 99).await;
+        assert!(lines.is_empty() && matches!(error, Some(WatchError::TooLong(99))));
     }
 }

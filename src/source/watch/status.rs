@@ -7,15 +7,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::error::WatchError;
 use super::metrics::Metrics;
-use super::trouble::Trouble;
 use crate::cluster::model::Kind;
 
 /// The cause that all kinds share.
 const CONNECTION: &str = "connection";
 /// The cause of a complaint that no list ends.
 const BAD_OBJECT: &str = "bad object";
-/// A lasting trouble is told of this often.
+/// A lasting error is told of this often.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Where one kind of one selection stands.
@@ -77,10 +77,10 @@ impl Status {
     }
 
     /// A list or watch has failed.
-    pub fn failed(&self, trouble: &Trouble, host: Option<String>) {
-        self.metrics.errors.with_label_values(&[self.kind.name(), trouble.reason()]).inc();
+    pub fn failed(&self, error: &WatchError, host: Option<String>) {
+        self.metrics.errors.with_label_values(&[self.kind.name(), error.reason()]).inc();
         let age = self.shared.seen.lock().unwrap_or(self.born).elapsed();
-        self.log.trouble(self.kind, trouble, host, self.is_synced().then_some(age));
+        self.log.error(self.kind, error, host, self.is_synced().then_some(age));
     }
 
     /// An object could not be read.
@@ -100,7 +100,7 @@ impl Status {
     }
 }
 
-/// What has been told of, so that a lasting trouble is one line a minute. Shared by all that one API server is asked for.
+/// What has been told of, so that a lasting error is one line a minute. Shared by all that one API server is asked for.
 #[derive(Debug, Default)]
 pub struct Complaints {
     /// Short: kinds times causes.
@@ -114,21 +114,21 @@ struct Told {
     reason: &'static str,
     /// When it was told of last.
     at: Instant,
-    /// The kinds that have this trouble now.
+    /// The kinds that have this error now.
     kinds: Vec<Kind>,
     /// Since when there have been such.
     since: Instant,
 }
 
 impl Complaints {
-    /// Tells of a trouble, if it has not been told of within the last minute. `age`: of the state that is served on.
-    fn trouble(&self, kind: Kind, trouble: &Trouble, host: Option<String>, age: Option<Duration>) {
+    /// Tells of a error, if it has not been told of within the last minute. `age`: of the state that is served on.
+    fn error(&self, kind: Kind, error: &WatchError, host: Option<String>, age: Option<Duration>) {
         // A refusal is about a resource; a broken connection, or a client that is not known, is the same for all of them.
-        let (of, reason) = match trouble.code() {
+        let (of, reason) = match error.code() {
             // That a list has become necessary is nobody's fault.
             Some(410 | 504) => return,
             Some(401) | None => (None, CONNECTION),
-            Some(_) => (Some(kind), trouble.reason()),
+            Some(_) => (Some(kind), error.reason()),
         };
         if !self.due(of, reason, kind) {
             return;
@@ -139,18 +139,18 @@ impl Complaints {
             None => "cluster names are SERVFAIL until a list is complete".to_owned(),
         };
         let host = host.as_deref().unwrap_or("the API server");
-        match trouble {
-            Trouble::Configuration(error) => {
+        match error {
+            WatchError::Configuration(error) => {
                 tracing::error!(plugin = "kubernetes", "{error}; {meanwhile}; trying again");
             }
-            Trouble::Refused(refusal) if of.is_some() => {
+            WatchError::Refused(refusal) if of.is_some() => {
                 tracing::error!(plugin = "kubernetes", "{host}: {resource}: {refusal}; {meanwhile}; trying again");
             }
-            Trouble::Refused(refusal) => {
+            WatchError::Refused(refusal) => {
                 let text = format!("{host}: {refusal}: it does not know this client's token or certificate");
                 tracing::error!(plugin = "kubernetes", "{text}; {meanwhile}; trying again");
             }
-            _ => tracing::warn!(plugin = "kubernetes", "{host}: {trouble}; {meanwhile}; trying again"),
+            _ => tracing::warn!(plugin = "kubernetes", "{host}: {error}; {meanwhile}; trying again"),
         }
     }
 
@@ -192,7 +192,7 @@ impl Complaints {
             if told.kinds.is_empty() && told.at >= told.since && told.reason != BAD_OBJECT {
                 let what = told.kind.map_or("all resources", super::resource);
                 let seconds = told.since.elapsed().as_secs();
-                tracing::info!(plugin = "kubernetes", "{what} in step again, {seconds} s after the first trouble");
+                tracing::info!(plugin = "kubernetes", "{what} in step again, {seconds} s after the first error");
             }
         }
     }
@@ -224,7 +224,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         assert_eq!(told, 1);
-        assert!(log.due(Some(Kind::Service), "410", Kind::Service), "another resource is another trouble");
+        assert!(log.due(Some(Kind::Service), "410", Kind::Service), "another resource is another error");
         assert_eq!(log.told.lock().len(), 2);
     }
 }

@@ -82,7 +82,7 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     /// Asks.
-    Query(Ask),
+    Query(UpstreamQuery),
     /// Sends octets.
     Raw(Vec<u8>, Transport),
     /// Objects are made or changed.
@@ -114,7 +114,7 @@ impl Act {
 
 /// A question.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct UpstreamQuery {
     /// The name, as sent.
     pub name: NameBuf,
     /// Type and class.
@@ -147,7 +147,7 @@ pub struct Ask {
     pub to: Option<IpAddr>,
 }
 
-impl Ask {
+impl UpstreamQuery {
     /// The query packet.
     pub fn packet(&self) -> Vec<u8> {
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
@@ -322,12 +322,12 @@ fn says(block: &str) -> Result<Vec<Says>, String> {
 }
 
 /// `NAME TYPE FLAG…`.
-fn query(rest: &str) -> Result<Ask, String> {
+fn query(rest: &str) -> Result<UpstreamQuery, String> {
     let mut words = rest.split_whitespace();
     let (Some(name), Some(qtype)) = (words.next(), words.next()) else {
         return Err("a name and a type are expected".to_owned());
     };
-    let mut ask = Ask {
+    let mut ask = UpstreamQuery {
         name: NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?,
         qtype: Type::from_mnemonic(qtype).ok_or(format!("'{qtype}' is no type"))?,
         class: Class::IN,

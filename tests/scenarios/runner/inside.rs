@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clusterdns::app::build::{Built, Followed, World, build};
 use clusterdns::app::configuration;
 use clusterdns::app::operations::Metrics;
-use clusterdns::chain::later::BoxFuture;
+use clusterdns::chain::pending::BoxFuture;
 use clusterdns::chain::{Answer, Client, State, Surroundings, Transport};
 use clusterdns::cluster::Event;
 use clusterdns::cluster::model::{Key, Kind, Object};
@@ -87,7 +87,7 @@ impl Inside {
         let (logger_of_world, debug) = (logger.clone(), debug_of_world);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let servers = Arc::new(Servers::new(runtime.handle().clone(), metrics.tallies.clone()));
+        let servers = Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone()));
         let world = World {
             logger: logger_of_world,
             hostname,
@@ -215,10 +215,10 @@ impl Inside {
         let now = self.started + self.passed;
         self.outside.set_now(now);
         let runtime = &self.runtime;
-        let len = match listener.chains.answer(packet, client, now, &mut self.state, &mut out) {
+        let len = match listener.router.answer(packet, client, now, &mut self.state, &mut out) {
             Answer::Send(len) => len,
             Answer::Silent => return Ok(None),
-            Answer::Later(pending) => match runtime.block_on(pending.finish()) {
+            Answer::Pending(pending) => match runtime.block_on(pending.finish()) {
                 Some(finished) => finished.encode(&mut out),
                 None => return Ok(None),
             },

@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clusterdns::upstream::{BoxFuture, Carrier, Course, Error, Judgement, Move, Outcome};
+use clusterdns::upstream::{Attempts, BoxFuture, Carrier, Error, Judgement, NextStep, Outcome};
 use clusterdns::wire::header::{Change, flag};
 use clusterdns::wire::{Message, NameBuf, Query, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
@@ -140,18 +140,18 @@ impl Outside {
 pub struct Paths(pub Arc<Outside>);
 
 impl Carrier for Paths {
-    fn carry(&self, packet: Box<[u8]>, flags: Change, mut course: Course) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, flags: Change, mut attempts: Attempts) -> BoxFuture<Outcome> {
         let outside = self.0.clone();
         Box::pin(async move {
             let query = Query::parse(&packet).map_err(|_| Error::Malformed("query".into()))?;
             let mut now = outside.now();
             loop {
-                let (until, how) = match course.next(now) {
-                    Move::Udp(until) => (until, ""),
-                    Move::Stream(until) => (until, " stream"),
-                    Move::End(error) => return Err(error),
+                let (until, how) = match attempts.next(now) {
+                    NextStep::Udp(until) => (until, ""),
+                    NextStep::Stream(until) => (until, " stream"),
+                    NextStep::End(error) => return Err(error),
                 };
-                let server = course.upstream().label.to_string();
+                let server = attempts.upstream().label.to_string();
                 // A bit that is not as the client sent it, AD aside, which a cache always sets.
                 let bits = query.flags();
                 let norec = if bits & !flags.of(bits) & flag::RD != 0 { " norec" } else { "" };
@@ -159,13 +159,13 @@ impl Carrier for Paths {
                 outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
                 let Some(octets) = outside.answer(&server, &query) else {
                     now = until;
-                    course.failed(Error::Timeout(course.upstream().label.clone()));
+                    attempts.failed(Error::Timeout(attempts.upstream().label.clone()));
                     continue;
                 };
                 let message = Message::parse(&octets, &query.question).expect("an answer to the question");
-                if course.judge(&message, Duration::ZERO) == Judgement::Deliver {
+                if attempts.judge(&message, Duration::ZERO) == Judgement::Deliver {
                     let mut reply = Box::new(Reply::new());
-                    reply.read(&message).map_err(|_| Error::Malformed(course.upstream().label.clone()))?;
+                    reply.read(&message).map_err(|_| Error::Malformed(attempts.upstream().label.clone()))?;
                     return Ok(reply);
                 }
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use clusterdns::chain::Transport;
 
 use super::address;
-use super::format::{Act, Ask, Section, Step};
+use super::format::{Act, Section, Step, UpstreamQuery};
 use super::inside::Inside;
 use super::show::{Shown, show};
 
@@ -178,8 +178,8 @@ fn outcome(step: &Step, actual: Vec<String>) -> Outcome {
 }
 
 /// Asks a question, and what goes with it: other letter cases where they are wanted, and the other transport.
-fn query(question: &Ask, other_transport: bool, send: &mut Send<'_>) -> Result<Vec<String>, String> {
-    let mut ask = |question: &Ask| -> Result<Shown, String> {
+fn query(question: &UpstreamQuery, other_transport: bool, send: &mut Send<'_>) -> Result<Vec<String>, String> {
+    let mut ask = |question: &UpstreamQuery| -> Result<Shown, String> {
         let packet = question.packet();
         let answer = send(&packet, question.transport)?;
         show(&packet, answer.as_deref(), question.transport, question.brief)
@@ -208,7 +208,7 @@ fn query(question: &Ask, other_transport: bool, send: &mut Send<'_>) -> Result<V
         }
     }
     if other_transport && !shown.truncated && question.transport == Transport::Udp {
-        let other = Ask { transport: Transport::Tcp, ..question.clone() };
+        let other = UpstreamQuery { transport: Transport::Tcp, ..question.clone() };
         let answer = ask(&other)?;
         if !alike(&answer) {
             return Err(format!("TCP is answered in another way:\n      {}", answer.lines.join("\n      ")));

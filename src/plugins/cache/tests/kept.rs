@@ -82,7 +82,7 @@ fn letters_come_back_as_they_were_sent() {
     let (query, mut out) = (packet("wEb.EXample.", Type::A, Class::IN, &["+do"]), [0; 512]);
     bench.send(&packet("web.example.", Type::A, Class::IN, &["+do"]));
     let now = *bench.now.lock();
-    let answer = bench.chains.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
+    let answer = bench.router.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
     let Answer::Send(len) = answer else { panic!("an answer at once") };
     assert_eq!(out[12..query.len() - 11], query[12..query.len() - 11]);
     // The owner points there, and there is one OPT, this client's.
@@ -116,7 +116,7 @@ fn what_comes_back_is_what_came() {
         let octets = || {
             let (mut state, mut out) = (State::default(), vec![0; 4096]);
             let Answer::Send(len) =
-                bench.chains.answer(&query, client("127.0.0.1:9"), bench.start, &mut state, &mut out)
+                bench.router.answer(&query, client("127.0.0.1:9"), bench.start, &mut state, &mut out)
             else {
                 panic!("an answer at once");
             };

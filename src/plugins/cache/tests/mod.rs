@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::super::testing::{client, config, n};
 use super::*;
-use crate::chain::later::{BoxFuture, Continue};
-use crate::chain::{Answer, Block, Chains, Client, Plan, State, Surroundings, Work};
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Answer, Block, Chain, Client, Router, State, Surroundings, Work};
 use crate::telemetry::metrics::{Observed, Registry, register, text};
 use crate::upstream::Error;
 use crate::wire::reply::SoaNumbers;
@@ -26,7 +26,7 @@ type Beside = Arc<Mutex<Vec<BoxFuture<()>>>>;
 
 /// A cache with a plugin behind it, and the world around.
 struct Bench {
-    chains: Arc<Chains>,
+    router: Arc<Router>,
     memory: Arc<Memory>,
     caches: Arc<Caches>,
     says: Arc<Mutex<Says>>,
@@ -66,7 +66,7 @@ impl Bench {
         let (says, asked): (Arc<Mutex<Says>>, _) = (Arc::new(Mutex::new(address(60, 1))), Arc::default());
         let behind = Behind { says: says.clone(), asked: Arc::clone(&asked) };
         let cache = Cache::new(memory.clone(), counts);
-        let plan = Plan::new(vec![Arc::new(cache), Arc::new(behind)]);
+        let chain = Chain::new(vec![Arc::new(cache), Arc::new(behind)]);
         let start = Instant::now();
         let now = Arc::new(Mutex::new(start));
         let (beside, impatient): (Beside, Arc<Mutex<bool>>) = Default::default();
@@ -79,8 +79,8 @@ impl Bench {
                 false => Box::pin(std::future::pending()),
             }),
         };
-        let chains = Chains::new(vec![Block { zones: vec![n(".")], plan }], true).surrounded_by(surroundings);
-        Bench { chains: Arc::new(chains), memory, caches, says, asked, start, now, beside, impatient }
+        let router = Router::new(vec![Block { zones: vec![n(".")], chain }], true).surrounded_by(surroundings);
+        Bench { router: Arc::new(router), memory, caches, says, asked, start, now, beside, impatient }
     }
 
     /// From now on the plugin behind says this.
@@ -113,10 +113,10 @@ impl Bench {
     fn state(&self, packet: &[u8]) -> State {
         let (mut state, mut out) = (State::default(), [0; 4096]);
         let now = *self.now.lock();
-        match self.chains.answer(packet, client("127.0.0.1:9"), now, &mut state, &mut out) {
+        match self.router.answer(packet, client("127.0.0.1:9"), now, &mut state, &mut out) {
             Answer::Send(_) => state,
             Answer::Silent => panic!("an answer"),
-            Answer::Later(pending) => block_on(pending.finish()).expect("an answer").state,
+            Answer::Pending(pending) => block_on(pending.finish()).expect("an answer").state,
         }
     }
 
@@ -235,6 +235,6 @@ fn later(gate: &Arc<tokio::sync::Semaphore>, reply: Rdata) -> Says {
                 (state, Continue::Answered)
             })
         };
-        Step::Later(Later::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "behind" }))
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "behind" }))
     })
 }

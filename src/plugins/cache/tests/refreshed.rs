@@ -141,8 +141,8 @@ fn the_stale_answer_is_what_there_is_where_too_much_waits() {
     bench.say(address(60, 2));
     let (query, mut out) = (packet("a.", Type::A, Class::IN, &[]), [0; 512]);
     let now = bench.start + Duration::from_secs(61);
-    let answer = bench.chains.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
-    let Answer::Later(pending) = answer else { panic!("it waits") };
+    let answer = bench.router.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
+    let Answer::Pending(pending) = answer else { panic!("it waits") };
     assert_eq!(show(&pending.overload().state), "NOERROR 0:1");
     // The item may be refreshed by the next one.
     assert_eq!(bench.at(61).ask("a."), "NOERROR 60:2");

@@ -1,0 +1,140 @@
+//! What DNS over HTTPS makes of a request and of an answer, for either version of HTTP (RFC 8484).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
+
+use crate::serve::udp::mmsg::MAX_QUESTION;
+use crate::wire::read::least_ttl;
+use crate::wire::{Rcode, header};
+
+/// Where queries go.
+const PATH: &str = "/dns-query";
+/// The type of a message.
+const MESSAGE: &str = "application/dns-message";
+/// How long an answer without records may be kept, and one that is an error, in seconds; CoreDNS's.
+const SHORT: u32 = 5;
+/// How long any may, in seconds; CoreDNS's.
+const LONG: u32 = 3_600;
+
+/// Where a request's query is.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::serve) enum Query {
+    /// Here.
+    Here(Vec<u8>),
+    /// In its body.
+    Body,
+}
+
+/// Finds the query of a request; else the status that says what is wrong with it.
+pub(in crate::serve) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+    if uri.path() != PATH {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    match *method {
+        Method::POST => {
+            let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+            match length.is_some_and(|length| length > MAX_QUESTION as u64) {
+                true => Err(StatusCode::PAYLOAD_TOO_LARGE),
+                false => Ok(Query::Body),
+            }
+        }
+        Method::GET => {
+            let values = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("dns="));
+            let mut values = values.fuse();
+            let (Some(value), None) = (values.next(), values.next()) else { return Err(StatusCode::BAD_REQUEST) };
+            // Padding is not to be there, and some write it.
+            let query = URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
+            let query = query.map_err(|_| StatusCode::BAD_REQUEST)?;
+            match query.len() > MAX_QUESTION {
+                true => Err(StatusCode::PAYLOAD_TOO_LARGE),
+                false => Ok(Query::Here(query)),
+            }
+        }
+        _ => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// Whether a message is worth an answer: twelve octets decide, before anything is read or reserved.
+pub(in crate::serve) fn is_query(packet: &[u8]) -> bool {
+    header::accept(packet) == header::Accept::Parse
+}
+
+/// The head of an answer.
+pub(in crate::serve) fn answer(message: &[u8]) -> Response<()> {
+    let mut response = Response::new(());
+    let age = age(message);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE));
+    headers.insert(CONTENT_LENGTH, message.len().into());
+    if let Ok(value) = HeaderValue::from_str(&format!("max-age={age}")) {
+        headers.insert(CACHE_CONTROL, value);
+    }
+    response
+}
+
+/// The head of an answer that is no message.
+pub(in crate::serve) fn refusal(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_LENGTH, 0.into());
+    response
+}
+
+/// How many seconds an answer may be kept (RFC 8484 5.1).
+fn age(message: &[u8]) -> u32 {
+    let rcode = message.get(3).map_or(0, |octet| u16::from(octet & 0x0f));
+    if rcode != Rcode::NOERROR.0 && rcode != Rcode::NXDOMAIN.0 {
+        return SHORT;
+    }
+    least_ttl(message).map_or(SHORT, |least| least.min(LONG))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: Method, uri: &str) -> Result<Query, u16> {
+        let uri: Uri = uri.parse().expect("a URI");
+        query(&method, &uri, &HeaderMap::new()).map_err(|status| status.as_u16())
+    }
+
+    #[test]
+    fn a_query_is_found_in_either_kind_of_request() {
+        assert_eq!(found(Method::POST, "https://h/dns-query"), Ok(Query::Body));
+        for value in ["AAEBAA", "AAEBAA=="] {
+            let here = found(Method::GET, &format!("/dns-query?x=1&dns={value}"));
+            assert_eq!(here, Ok(Query::Here(vec![0, 1, 1, 0])), "{value}");
+        }
+        for (method, uri, status) in [
+            (Method::POST, "/", 404),
+            (Method::GET, "/dns-query/?dns=AAEBAA", 404),
+            (Method::GET, "/dns-query", 400),
+            (Method::GET, "/dns-query?dns=AAEBAA&dns=AAEBAA", 400),
+            (Method::GET, "/dns-query?dns=AA+/AA", 400),
+            (Method::PUT, "/dns-query", 400),
+        ] {
+            assert_eq!(found(method.clone(), uri), Err(status), "{method} {uri}");
+        }
+        let long = format!("/dns-query?dns={}", "A".repeat(MAX_QUESTION / 3 * 4 + 8));
+        assert_eq!(found(Method::GET, &long), Err(413));
+        let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(MAX_QUESTION + 1))]);
+        let refused = query(&Method::POST, &Uri::from_static("/dns-query"), &headers);
+        assert_eq!(refused, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    #[test]
+    fn an_answer_may_be_kept_as_long_as_its_records() {
+        let message = |rcode: u8, ttl: u32| {
+            let head = [0, 0, 0x81, rcode, 0, 1, 0, 1, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1, 0xc0, 12, 0, 1, 0, 1];
+            [&head[..], &ttl.to_be_bytes(), &[0, 4, 1, 2, 3, 4]].concat()
+        };
+        for (rcode, ttl, age) in [(0, 30, 30), (3, 7, 7), (0, 100_000, 3_600), (2, 30, 5)] {
+            let response = answer(&message(rcode, ttl));
+            assert_eq!(response.headers()[CACHE_CONTROL], format!("max-age={age}").as_str());
+        }
+        let empty = answer(&[0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(empty.headers()[CACHE_CONTROL], "max-age=5");
+    }
+}

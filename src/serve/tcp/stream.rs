@@ -1,0 +1,181 @@
+//! What a connection reads from and writes to: TCP, or TLS on it.
+//!
+//! TLS is rustls's state machine between the socket and the connection, without a task and without buffers of its own
+//! beyond a record or two, so that DNS over TLS has every bound and every courtesy that DNS over TCP has.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+/// The octets that TLS may hold of answers that the socket does not take; what does not fit is not taken.
+const UNWRITTEN: usize = 64 * 1024;
+
+/// A stream of octets with a client.
+pub(in crate::serve) enum Stream {
+    /// Plain.
+    Tcp(TcpStream),
+    /// Within TLS.
+    Tls(Box<Tls>),
+}
+
+/// TLS on a socket.
+pub(in crate::serve) struct Tls {
+    socket: TcpStream,
+    session: ServerConnection,
+    /// Octets that were read stand in the session and have not been taken out.
+    has_more: bool,
+}
+
+impl Stream {
+    /// A stream that begins with a handshake.
+    pub(in crate::serve) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
+        let mut session = ServerConnection::new(config)?;
+        session.set_buffer_limit(Some(UNWRITTEN));
+        Ok(Stream::Tls(Box::new(Tls { socket, session, has_more: false })))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Tcp(socket) => socket,
+            Stream::Tls(tls) => &tls.socket,
+        }
+    }
+
+    /// The socket, for its options.
+    pub(in crate::serve) fn options(&self) -> SockRef<'_> {
+        SockRef::from(self.socket())
+    }
+
+    /// Waits until there may be something to read.
+    pub(in crate::serve) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tls(tls) if tls.has_more => Ok(()),
+            _ => self.socket().readable().await,
+        }
+    }
+
+    /// Waits until the socket may take something.
+    pub(in crate::serve) async fn writable(&self) -> io::Result<()> {
+        self.socket().writable().await
+    }
+
+    /// Whether octets that were taken wait for the socket.
+    pub(in crate::serve) fn has_unwritten(&self) -> bool {
+        matches!(self, Stream::Tls(tls) if tls.session.wants_write())
+    }
+
+    /// Reads what the runtime knows to be there.
+    pub(in crate::serve) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.try_read(out),
+            Stream::Tls(tls) => tls.read(out, TcpStream::try_read),
+        }
+    }
+
+    /// Reads what the kernel has, whether or not the runtime knows of it.
+    pub(in crate::serve) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = |socket: &TcpStream, out: &mut [u8]| (&*SockRef::from(socket)).read(out);
+        match self {
+            Stream::Tcp(socket) => read(socket, out),
+            Stream::Tls(tls) => tls.read(out, read),
+        }
+    }
+
+    /// Writes what fits.
+    pub(in crate::serve) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(socket) => socket.try_write(octets),
+            Stream::Tls(tls) => {
+                let taken = tls.session.writer().write(octets)?;
+                tls.flush()?;
+                Ok(taken)
+            }
+        }
+    }
+
+    /// Writes what waits for the socket.
+    pub(in crate::serve) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(_) => Ok(()),
+            Stream::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// Ends this side.
+    pub(in crate::serve) fn shut_down(&mut self) -> io::Result<()> {
+        if let Stream::Tls(tls) = self {
+            tls.session.send_close_notify();
+            // A socket that takes nothing has no client that listens.
+            tls.flush()?;
+        }
+        self.options().shutdown(Shutdown::Write)
+    }
+}
+
+impl Tls {
+    /// Reads from the socket until there is something for the connection, the client has ended, or the socket is empty.
+    fn read(&mut self, out: &mut [u8], from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            let taken = self.session.reader().read(out);
+            match taken {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Whoever goes without a farewell has still gone.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                other => {
+                    // A record may hold more than there was room for.
+                    self.has_more = other.as_ref().is_ok_and(|taken| *taken == out.len());
+                    return other;
+                }
+            }
+            self.has_more = false;
+            let source = &mut Source { socket: &self.socket, from };
+            let read = self.session.read_tls(source)?;
+            let state = self.session.process_new_packets();
+            // Answers of the handshake, and what went wrong with it.
+            self.flush()?;
+            state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if read == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Sink(&self.socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A socket as rustls reads it.
+struct Source<'a> {
+    socket: &'a TcpStream,
+    from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        (self.from)(self.socket, out)
+    }
+}
+
+/// A socket as rustls writes it.
+struct Sink<'a>(&'a TcpStream);
+
+impl Write for Sink<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

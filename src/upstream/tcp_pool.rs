@@ -1,0 +1,317 @@
+//! Plain TCP to another server: one query a connection at a time, and connections that are kept.
+//!
+//! A connection that was kept may be dead without our knowing: closed, reset, or silent for good when the server was
+//! restarted without a FIN. Its query is then sent once more, through a fresh one.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
+
+use super::Error;
+use super::metrics::UpstreamMetrics;
+
+/// Exchanges that one server may have at once; past it a query fails.
+const MOST: usize = 1_000;
+/// Connections that are kept where the configuration names no number.
+const KEPT: usize = 100;
+/// How often connections are looked through that nobody uses.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Messages with another ID that are passed over; a connection that has more is out of step.
+const STRANGERS: usize = 8;
+
+/// How connections are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// How long an idle one is.
+    pub expire: Duration,
+    /// How long any one is; zero is for ever.
+    pub max_age: Duration,
+    /// How many idle ones; 0 is [`KEPT`], for nothing here is without a bound.
+    pub max_idle: usize,
+}
+
+impl Default for Keeping {
+    fn default() -> Keeping {
+        Keeping { expire: Duration::from_secs(10), max_age: Duration::ZERO, max_idle: 0 }
+    }
+}
+
+/// The connections to one server.
+pub(super) struct Pool {
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    label: Arc<str>,
+    keeping: Keeping,
+    runtime: Handle,
+    metrics: Arc<UpstreamMetrics>,
+    places: Semaphore,
+    /// Those that nobody uses, the last used one last. Held for a push or a pop.
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// A task looks through them.
+    swept: bool,
+}
+
+/// A connection.
+struct Connection {
+    stream: TcpStream,
+    opened: Instant,
+    used: Instant,
+}
+
+impl Pool {
+    pub(super) fn new(
+        address: SocketAddr, source: Option<IpAddr>, keeping: Keeping, runtime: Handle, metrics: Arc<UpstreamMetrics>,
+    ) -> Pool {
+        let label = address.to_string().into();
+        let (places, idle) = (Semaphore::new(MOST), Mutex::default());
+        Pool { address, source, label, keeping, runtime, metrics, places, idle }
+    }
+
+    /// Sends a query and gives the answer, with an ID of our own.
+    pub(super) async fn exchange(self: &Arc<Self>, mut packet: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+        let Ok(_place) = self.places.try_acquire() else { return Err(Error::Full) };
+        getrandom::fill(&mut packet[..2]).map_err(|_| self.connection(&io::ErrorKind::Other.into()))?;
+        let mut framed = Vec::with_capacity(packet.len() + 2);
+        framed.extend((packet.len() as u16).to_be_bytes());
+        framed.extend_from_slice(&packet);
+        if let Some(kept) = self.take() {
+            self.metrics.stream(true);
+            // A live one answers in half the time, or the rest is for a fresh one.
+            let now = Instant::now();
+            let half = now + deadline.saturating_duration_since(now) / 2;
+            if let Ok(Ok(answer)) = timeout_at(half.into(), self.exchange_over(kept, &framed)).await {
+                return Ok(answer);
+            }
+        }
+        self.metrics.stream(false);
+        let fresh = async {
+            let stream = self.connect().await?;
+            let now = Instant::now();
+            self.exchange_over(Connection { stream, opened: now, used: now }, &framed).await
+        };
+        match timeout_at(deadline.into(), fresh).await {
+            Err(_) => Err(Error::Timeout(self.label.clone())),
+            Ok(result) => result.map_err(|error| self.connection(&error)),
+        }
+    }
+
+    fn connection(&self, error: &io::Error) -> Error {
+        Error::Connection(self.label.clone(), error.kind())
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = socket.connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        // A peer that vanished is noticed while nothing is said.
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(stream)
+    }
+
+    /// Sends a message and waits for the one with its ID; keeps the connection afterwards.
+    async fn exchange_over(self: &Arc<Self>, mut connection: Connection, framed: &[u8]) -> io::Result<Vec<u8>> {
+        let stream = &mut connection.stream;
+        stream.write_all(framed).await?;
+        for _ in 0..STRANGERS {
+            let len = usize::from(stream.read_u16().await?);
+            // Grows as octets come, not by what the length claims.
+            let mut answer = Vec::new();
+            if (&mut *stream).take(len as u64).read_to_end(&mut answer).await? < len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if answer.get(..2) == framed.get(2..4) {
+                connection.used = Instant::now();
+                self.keep(connection);
+                return Ok(answer);
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// The connection that was used last, if it is still good for something.
+    fn take(&self) -> Option<Connection> {
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        while let Some(connection) = idle.connections.pop() {
+            if self.is_good(&connection, now) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn is_good(&self, connection: &Connection, now: Instant) -> bool {
+        let Keeping { expire, max_age, .. } = self.keeping;
+        now.saturating_duration_since(connection.used) < expire
+            && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
+    }
+
+    /// Keeps a connection for later.
+    fn keep(self: &Arc<Self>, connection: Connection) {
+        let most = if self.keeping.max_idle == 0 { KEPT } else { self.keeping.max_idle };
+        let mut idle = self.idle.lock();
+        if idle.connections.len() >= most || !self.is_good(&connection, connection.used) {
+            return;
+        }
+        idle.connections.push(connection);
+        if !std::mem::replace(&mut idle.swept, true) {
+            // It does not keep the pool.
+            let pool = Arc::downgrade(self);
+            self.runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    let Some(pool) = pool.upgrade() else { return };
+                    if !pool.sweep() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Closes what is too old; says whether any is left.
+    fn sweep(&self) -> bool {
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        idle.connections.retain(|connection| self.is_good(connection, now));
+        idle.swept = !idle.connections.is_empty();
+        idle.swept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream as Blocking};
+
+    use super::*;
+    use crate::upstream::metrics::Metrics;
+
+    /// Reads a message and gives it as its answer.
+    fn read(stream: &mut Blocking) -> Option<Vec<u8>> {
+        let mut prefix = [0; 2];
+        stream.read_exact(&mut prefix).ok()?;
+        let mut message = vec![0; usize::from(u16::from_be_bytes(prefix))];
+        stream.read_exact(&mut message).ok()?;
+        message[2] |= 0x80;
+        Some([&prefix[..], &message].concat())
+    }
+
+    /// A pool to a server that does this with each connection; they are numbered.
+    fn pool(
+        keeping: Keeping, serve: impl Fn(usize, Blocking) + Send + 'static,
+    ) -> (tokio::runtime::Runtime, Arc<Pool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                serve(number, stream.expect("a connection"));
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let metrics = Metrics::default().upstream("x");
+        let pool = Arc::new(Pool::new(address, None, keeping, runtime.handle().clone(), metrics));
+        (runtime, pool)
+    }
+
+    fn ask(runtime: &tokio::runtime::Runtime, pool: &Arc<Pool>, time: Duration) -> Result<Vec<u8>, Error> {
+        let packet = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        runtime.block_on(pool.exchange(packet, Instant::now() + time))
+    }
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_connection_is_kept_and_used_again() {
+        let (runtime, pool) = pool(Keeping::default(), |number, mut stream| {
+            assert_eq!(number, 0);
+            std::thread::spawn(move || {
+                while let Some(answer) = read(&mut stream) {
+                    // What is not asked for is passed over.
+                    let stray = [0, 3, answer[2] ^ 1, answer[3], 9];
+                    if stream.write_all(&[&stray[..], &answer].concat()).is_err() {
+                        break;
+                    }
+                }
+            });
+        });
+        for _ in 0..5 {
+            assert_eq!(ask(&runtime, &pool, SOON).expect("an answer")[2..], [0x81, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn a_kept_connection_that_is_dead_costs_no_answer() {
+        // The first is closed behind its first answer, the second is silent from then on, the third lives.
+        let (runtime, pool) = pool(Keeping::default(), |number, mut stream| {
+            std::thread::spawn(move || {
+                while let Some(answer) = read(&mut stream) {
+                    if stream.write_all(&answer).is_err() || number == 0 {
+                        break;
+                    }
+                    if number == 1 {
+                        std::thread::sleep(Duration::from_secs(60));
+                    }
+                }
+            });
+        });
+        for _ in 0..4 {
+            ask(&runtime, &pool, Duration::from_secs(1)).expect("an answer");
+        }
+    }
+
+    #[test]
+    fn what_fails_says_how() {
+        let (runtime, pool) = pool(Keeping::default(), |_, mut stream| {
+            // Too long a length, and the end.
+            let _ = read(&mut stream);
+            let _ = stream.write_all(&[0xff, 0xff, 1]);
+        });
+        assert!(matches!(ask(&runtime, &pool, SOON), Err(Error::Connection(_, io::ErrorKind::UnexpectedEof))));
+        let (runtime, silent) = self::pool(Keeping::default(), |_, stream| std::mem::forget(stream));
+        assert!(matches!(ask(&runtime, &silent, Duration::from_millis(50)), Err(Error::Timeout(_))));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let metrics = Metrics::default().upstream("x");
+        let closed = Arc::new(Pool::new(address, None, Keeping::default(), runtime.handle().clone(), metrics));
+        let refused = ask(&runtime, &closed, SOON).expect_err("a closed port");
+        assert_eq!(refused.to_string(), format!("{address}: connection refused"));
+    }
+
+    #[test]
+    fn old_connections_are_closed() {
+        let keeping = Keeping { expire: Duration::from_millis(20), ..Keeping::default() };
+        let (runtime, pool) = pool(keeping, |_, mut stream| {
+            std::thread::spawn(move || {
+                while let Some(answer) = read(&mut stream) {
+                    if stream.write_all(&answer).is_err() {
+                        break;
+                    }
+                }
+            });
+        });
+        ask(&runtime, &pool, SOON).expect("an answer");
+        assert_eq!(pool.idle.lock().connections.len(), 1);
+        runtime.block_on(async { tokio::time::sleep(SWEEP + Duration::from_millis(200)).await });
+        assert_eq!(pool.idle.lock().connections.len(), 0);
+    }
+}
