@@ -161,8 +161,8 @@ pub struct Built {
     pub loops: Vec<(Arc<loops::Watch>, usize)>,
     /// The plugins, for metrics.
     pub enabled: Vec<Enabled>,
-    /// How many workers *multisocket* wants, where it says so.
-    pub workers: Option<NonZeroUsize>,
+    /// How many sockets *multisocket* wants, where it says so.
+    pub sockets: Option<NonZeroUsize>,
 }
 
 /// One socket, or one for UDP and one for TCP.
@@ -295,9 +295,9 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     let (listeners, used) = (listeners.collect(), indexes.used());
     let settings = configuration.blocks.iter().flat_map(|block| &block.settings);
-    let workers =
-        settings.filter_map(|setting| if let Setting::Multisocket(workers) = setting { *workers } else { None }).max();
-    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, workers }
+    let sockets =
+        settings.filter_map(|setting| if let Setting::Multisocket(sockets) = setting { *sockets } else { None }).max();
+    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, sockets }
 }
 
 /// The addresses of a block's *bind*, if it has one.

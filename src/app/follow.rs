@@ -49,6 +49,15 @@ impl Follow {
         Follow { registry: registry.clone(), metrics: OnceLock::new() }
     }
 
+    /// Reports manifests that are of no use: that nobody can serve them, or that no stanza asks for them.
+    pub fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
+        if !args.manifests.is_empty() && used.is_empty() {
+            Manifests::load(&args.manifests)?;
+            tracing::warn!("no block has 'kubernetes': the manifests are not served");
+        }
+        Ok(())
+    }
+
     /// Starts to fill these indexes.
     pub fn start(
         &self, args: &Args, indexes: Vec<Followed>, sources: &Sources, runtime: &Handle,

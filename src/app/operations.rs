@@ -271,7 +271,9 @@ impl Operations {
             if before.iter().any(|(at, with)| address.port() != 0 && at == address && with == tls) {
                 continue;
             }
-            let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
+            let is_at = |port: u16| port != 0 && port == address.port();
+            let several =
+                ports.iter().filter(|&&port| is_at(port)).count() > 1 || before.iter().any(|(at, _)| is_at(at.port()));
             let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", net::reason(&error));
             let listener = admin::listen(*address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;

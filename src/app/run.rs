@@ -16,7 +16,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{self, Kept, Listener, World};
+use super::build::{Kept, Listener, World};
+use super::check::check;
 use super::follow::Follow;
 use super::operations::Metrics;
 use super::reload::Reloads;
@@ -25,9 +26,7 @@ use super::signals::{Cut, End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
-use crate::corefile::{
-    Diagnostic, Diagnostics, GoDuration, RealFiles, Severity, read_source, render_json, render_text,
-};
+use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
 use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::upstream::{Carriers, Servers};
@@ -101,7 +100,7 @@ pub fn with_causes(error: &anyhow::Error) -> String {
 }
 
 /// Writes to standard output. Whoever has closed it does not want to know.
-fn print(text: std::fmt::Arguments<'_>) {
+pub fn print(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stdout().write_fmt(text);
 }
 
@@ -123,35 +122,8 @@ fn print_directives() {
     }
 }
 
-/// `-check`: everything that is wrong with the Corefile, exit status 0 or 1.
-fn check(args: &Args) -> ExitCode {
-    let mut diagnostics = Diagnostics::default();
-    let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    // What is not on this machine may be on the one that will serve; blocks in each other's way are so everywhere.
-    let mut here = Diagnostics::default();
-    build::listen_addresses(&configuration, args.port, &machine::interfaces(), &mut here);
-    for found in &here {
-        let of_machine = found.plugin.as_deref() == Some("bind");
-        let severity = if of_machine { Severity::Warning } else { found.severity };
-        diagnostics.push(Diagnostic { severity, ..found.clone() });
-    }
-    diagnostics.sort();
-    let sources = &configuration.corefile.sources;
-    if args.task == Task::CheckJson {
-        print(format_args!("{}\n", render_json(&diagnostics, sources)));
-    } else {
-        print(format_args!("{}", render_text(&diagnostics, sources)));
-        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
-        let warnings = diagnostics.iter().count() - errors;
-        let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
-        print(format_args!("{}: {errors}, {warnings}\n", args.conf_name()));
-    }
-    if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
-}
-
 /// The Corefile on standard input.
-fn read_stdin() -> std::io::Result<String> {
+pub fn read_stdin() -> std::io::Result<String> {
     read_source(std::io::stdin())
 }
 
@@ -304,6 +276,9 @@ impl Loader {
             std::fs::write(path, format!("{}\n", std::process::id()))
                 .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
             *self.pidfile.lock() = Some(path.to_owned());
+        }
+        if let Some(text) = configuration.built_in_for_manifests() {
+            tracing::info!("no server block is configured: the manifests are served by the built-in Corefile {text:?}");
         }
         let reloads = Reloads::new(&configuration, &program.world.metrics.registry);
         let Some(listeners) = program.take_up(&configuration, diagnostics)? else { return Ok(None) };

@@ -96,12 +96,15 @@ impl Program {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, workers } = built;
+        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, sockets } = built;
         let pages = operations.listen(&self.pages, &pages_before.unwrap_or_default())?;
         // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
         let mut pages = Some(pages);
         if is_first {
             self.serving.lock().pages = pages.take().map(|pages| self.start_pages(pages, None));
+        }
+        if is_first {
+            Follow::check_manifests(&self.args, &used)?;
         }
         let following = self.follow.start(&self.args, indexes, sources, self.background.handle())?;
         // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
@@ -120,7 +123,7 @@ impl Program {
             Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
-        let first = self.open(&new, &services, workers, &mut serving.server)?;
+        let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
@@ -159,7 +162,7 @@ impl Program {
 
     /// Opens sockets, all or none; gives the number of the first.
     fn open(
-        &self, new: &[&Listener], services: &[Arc<Service>], workers: Option<NonZeroUsize>, server: &mut Option<Server>,
+        &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
         let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
             address: listener.place.socket_address(),
@@ -170,7 +173,7 @@ impl Program {
             return Ok(server.open(&specs)?);
         }
         let carriers = self.world.carriers.clone();
-        let options = Options { carriers, workers, ..Options::new(self.runtime.handle().clone()) };
+        let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
         let counts = started.counter();
         let panics = metrics::number(&table::PANICS, move || counts().panics as f64);

@@ -87,10 +87,9 @@ impl Socket {
     }
 }
 
-/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
-pub fn credentials(
-    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
-) -> Vec<Option<Arc<Credentials>>> {
+/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is made
+/// where it `opens_keylog`.
+pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
         let files = block.settings.iter().find_map(|setting| match setting {
@@ -114,11 +113,20 @@ pub fn credentials(
             }
             continue;
         };
+        let keylog = files.keylog.clone().filter(|_| opens_keylog);
+        let files = net::Files { keylog, ..files };
         if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
             let span = tree.directives_named("tls").next().map(|found| found.span);
             diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
         }
     }
+}
+
+/// The credentials of each socket that is to have some.
+pub fn credentials(
+    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Arc<Credentials>>> {
+    check_certificates(configuration, true, diagnostics);
     for (number, socket) in sockets.iter().enumerate() {
         let Place { address, port, .. } = socket.place;
         let (udp, tcp) = socket.place.kind().takes();

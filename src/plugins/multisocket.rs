@@ -1,12 +1,12 @@
-//! *multisocket*: how many sockets each address has, and so how many workers (CoreDNS `plugin/multisocket`). Without it
-//! there is one for each core.
+//! *multisocket*: how many UDP sockets each address has (CoreDNS `plugin/multisocket`). Without it there is one for each
+//! core. Threads are not more than cores: each serves its share of the sockets.
 
 use std::num::NonZeroUsize;
 
 use super::Context;
 use crate::corefile::{Arguments, Directive};
 
-/// The most.
+/// The most sockets of an address, as in CoreDNS.
 const MOST: usize = 1_024;
 
 /// Reads the directive: how many, where it says so.

@@ -51,7 +51,7 @@ pub(super) struct Wish {
     /// The address, where unspecified means every address of both families, and the port, where 0 means any.
     pub(super) address: SocketAddr,
     /// How many UDP sockets.
-    pub(super) workers: usize,
+    pub(super) sockets: usize,
     /// Whether there is a TCP socket.
     pub(super) tcp: bool,
     /// The octets that a UDP socket may hold unread.
@@ -94,7 +94,7 @@ fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
 fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
     let failed = |transport, address| move |source| ServeError::Listen { transport, address, source };
     let mut sockets = Vec::new();
-    if wish.workers > 0 {
+    if wish.sockets > 0 {
         let first = udp(address, wish).map_err(failed("udp", address))?;
         address = first.local_addr().map_err(failed("udp", address))?;
         // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with
@@ -102,7 +102,7 @@ fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
         setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp", address)(errno.into()))?;
         sockets.push(first);
     }
-    while sockets.len() < wish.workers {
+    while sockets.len() < wish.sockets {
         sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp", address))?);
     }
     let mut listener = None;
@@ -138,6 +138,8 @@ fn tcp(address: SocketAddr, wish: &Wish) -> io::Result<TcpListener> {
     // Connections have it from their listener: a client that never reads holds so much of the kernel's memory, no more.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
+    // As with UDP: from now on another listener of this server may take an address that overlaps.
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

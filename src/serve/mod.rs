@@ -235,8 +235,11 @@ pub enum Spread {
 pub struct Options {
     /// Where TCP and late answers run. It needs its I/O and time drivers.
     pub runtime: Handle,
-    /// How many UDP workers; by default as many as there are cores to run on.
+    /// How many UDP workers; by default as many as there are cores to run on, and no more than sockets.
     pub workers: Option<NonZeroUsize>,
+    /// How many UDP sockets each listener has; by default one for each worker. Each worker has as many, so that the number
+    /// is rounded up.
+    pub sockets: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
     /// Set to what carries queries to other servers for those who are no UDP clients.
@@ -261,6 +264,7 @@ impl Options {
         Options {
             runtime,
             workers: None,
+            sockets: None,
             spread: Spread::Flow,
             carriers: Carriers::default(),
             forwarded: 8_192,
@@ -341,10 +345,23 @@ pub struct Server {
 /// What encrypted transports may hold of queries and answers that are on their way, in octets.
 const ROOM: usize = 64 << 20;
 
+/// What is in the way of a new listener, in the order in which they are bound.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// Nothing.
+    Free,
+    /// A listener whose end has to be waited for.
+    Waiting,
+    /// A listener with an address that overlaps. Both may be there at once, as during a reload that goes from one address
+    /// to all of them.
+    Overlapping,
+}
+
 /// A listener.
 struct Listening {
     /// With its real port.
     address: SocketAddr,
+    kind: Kind,
     /// One for each worker, as long as they are there.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is served no more.
@@ -377,7 +394,11 @@ impl Server {
     pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
         let workers = match specs.is_empty() {
             true => 0,
-            false => options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+            false => {
+                let cores = std::thread::available_parallelism().ok();
+                let most = cores.into_iter().chain(options.sockets).min();
+                options.workers.or(most.filter(|_| cores.is_some())).map_or(1, NonZeroUsize::get)
+            }
         };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
@@ -397,7 +418,7 @@ impl Server {
         let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut server =
             Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
-        let prepared = server.prepare(&specs, workers)?;
+        let prepared = server.prepare(&specs)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
             let counters = Arc::new(Counters::default());
@@ -416,7 +437,7 @@ impl Server {
     /// Binds more listeners and serves them, all or none; gives the number of the first.
     pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
         self.listeners.retain(|_, listening| !listening.is_over());
-        let prepared = self.prepare(specs, self.workers.len())?;
+        let prepared = self.prepare(specs)?;
         let first = self.next;
         self.listen(prepared);
         Ok(first)
@@ -427,53 +448,94 @@ impl Server {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
         listening.phase.send_replace(Phase::Ending);
         if !std::mem::replace(&mut listening.closed, true) && !listening.sockets.is_empty() {
-            self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
+            for mailbox in &self.shared.mailboxes {
+                self.places(listener).for_each(|place| mailbox.send(Job::Close(place)));
+            }
         }
     }
 
+    /// How many UDP sockets each worker has of a listener.
+    fn sockets_each(&self) -> usize {
+        let workers = self.shared.mailboxes.len().max(1);
+        self.options.sockets.map_or(1, |sockets| sockets.get().div_ceil(workers))
+    }
+
+    /// The numbers by which a worker knows its sockets of a listener.
+    fn places(&self, listener: usize) -> std::ops::Range<usize> {
+        let each = self.sockets_each();
+        listener * each..(listener + 1) * each
+    }
+
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec], workers: usize) -> Result<Vec<Prepared>, ServeError> {
-        let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
         // Sockets of tokio and quinn are made within a runtime.
-        let _inside = runtime.enter();
-        let mut prepared = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            let others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared = *share_port || others.into_iter().any(|(_, other)| overlap(spec, other));
-            let kind = spec.service.kind;
-            let (udp, tcp) = kind.takes();
-            let workers = match (kind, udp) {
-                (Kind::Dns, _) => workers,
-                (_, udp) => usize::from(udp),
-            };
-            let wish = Wish { address: spec.address, workers, tcp, receive_buffer: *receive_buffer, shared };
-            let bound = self.bind(&wish)?;
-            let address = bound.address;
-            let mut prepare =
-                Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
-            if let Some(listener) = bound.tcp {
-                let listener = tokio::net::TcpListener::from_std(listener);
-                let failed = |source| ServeError::Listen { transport: "tcp", address, source };
-                prepare.tcp = Some(listener.map_err(failed)?);
+        let _inside = self.options.runtime.enter();
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        // Those last that take queries from a listener at work: if another cannot be bound, they have not.
+        order.sort_by_key(|&index| self.way(&specs[index]));
+        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        for index in order {
+            let spec = &specs[index];
+            let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
+            let at = |spec: &ListenSpec| (spec.address, spec.service.kind);
+            let shared = others.any(|(_, other)| overlap(at(spec), at(other)));
+            prepared.push((index, self.prepare_one(spec, shared)?));
+        }
+        prepared.sort_by_key(|(index, _)| *index);
+        Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
+    }
+
+    /// Binds the sockets of one listener. `shared`: another one that is bound with it has an address that overlaps.
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
+        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+        let kind = spec.service.kind;
+        let (udp, tcp) = kind.takes();
+        let sockets = match (kind, udp) {
+            (Kind::Dns, _) => self.shared.mailboxes.len() * self.sockets_each(),
+            (_, udp) => usize::from(udp),
+        };
+        let shared = shared || *share_port || self.way(spec) == Way::Overlapping;
+        let wish = Wish { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
+        let bound = self.bind(&wish)?;
+        let address = bound.address;
+        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        if let Some(listener) = bound.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener);
+            let failed = |source| ServeError::Listen { transport: "tcp", address, source };
+            prepared.tcp = Some(listener.map_err(failed)?);
+        }
+        if kind == Kind::Dns {
+            if *spread == Spread::Random
+                && let Err(error) = bind::spread_at_random(&bound.udp)
+            {
+                tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
             }
-            if kind == Kind::Dns {
-                if *spread == Spread::Random
-                    && let Err(error) = bind::spread_at_random(&bound.udp)
-                {
-                    tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
-                }
-                prepare.udp = bound.udp.into_iter().map(Arc::new).collect();
-            } else if let Some(socket) = bound.udp.into_iter().next() {
-                let failed = |source| ServeError::Listen { transport: "udp", address, source };
-                prepare.quic = Some(quic::endpoint::endpoint(socket).map_err(failed)?);
-            }
-            prepared.push(prepare);
+            prepared.udp = bound.udp.into_iter().map(Arc::new).collect();
+        } else if let Some(socket) = bound.udp.into_iter().next() {
+            let failed = |source| ServeError::Listen { transport: "udp", address, source };
+            prepared.quic = Some(quic::endpoint::endpoint(socket).map_err(failed)?);
         }
         Ok(prepared)
     }
 
-    /// Binds one listener. Where another of this server has just been closed at that port, its end is waited for: it may
-    /// owe answers of other servers.
+    /// What listeners of this server are in the way of another one.
+    fn way(&self, spec: &ListenSpec) -> Way {
+        let at = (spec.address, spec.service.kind);
+        let others = self.listeners.values();
+        let others = others.filter(|other| !other.is_over() && overlap(at, (other.address, other.kind)));
+        // The kernel gives packets to all sockets of an address in turn. Those of UDP workers refuse them once they are
+        // closed; an endpoint of QUIC has to be waited for.
+        let is_waited_for = |listening: &Listening| {
+            let is_quic = matches!(listening.kind, Kind::Quic | Kind::Https3);
+            listening.closed && is_quic && listening.address.ip() == spec.address.ip()
+        };
+        others
+            .map(|listening| if is_waited_for(listening) { Way::Waiting } else { Way::Overlapping })
+            .min()
+            .unwrap_or(Way::Free)
+    }
+
+    /// Binds one listener. Where another of this server has just been closed at that port, its end is waited for.
     fn bind(&self, wish: &Wish) -> Result<bind::Bound, ServeError> {
         let deadline = Instant::now() + MOST_CLOSING;
         loop {
@@ -499,11 +561,15 @@ impl Server {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
-            for (mailbox, socket) in self.shared.mailboxes.iter().zip(&udp) {
-                let (socket, service) = (socket.clone(), service.clone());
-                mailbox.send(Job::Open(number, udp::worker::Listener { socket, address, service }));
+            let places = self.places(number);
+            for (mailbox, sockets) in self.shared.mailboxes.iter().zip(udp.chunks(places.len().max(1))) {
+                for (place, socket) in places.clone().zip(sockets) {
+                    let (socket, service) = (socket.clone(), service.clone());
+                    mailbox.send(Job::Open(place, udp::worker::Listener { socket, address, service }));
+                }
             }
             let phase = watch::Sender::new(Phase::Serving);
+            let kind = service.kind;
             let connections = self.connections_of(service.kind);
             if let Some(listener) = tcp {
                 connections.serve(listener, service.clone(), phase.subscribe());
@@ -513,7 +579,7 @@ impl Server {
                 let serving = quic::endpoint::serve(endpoint, address, service, connections, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
-            self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
+            self.listeners.insert(number, Listening { address, kind, sockets, closed: false, phase });
         }
     }
 
@@ -631,9 +697,8 @@ impl fmt::Debug for Server {
 }
 
 /// Whether two listeners share addresses, port and protocol.
-fn overlap(one: &ListenSpec, other: &ListenSpec) -> bool {
-    let (a, b) = (one.address, other.address);
-    let ((udp, tcp), (other_udp, other_tcp)) = (one.service.kind.takes(), other.service.kind.takes());
+fn overlap((a, kind): (SocketAddr, Kind), (b, other): (SocketAddr, Kind)) -> bool {
+    let ((udp, tcp), (other_udp, other_tcp)) = (kind.takes(), other.takes());
     a.port() != 0
         && a.port() == b.port()
         && (udp && other_udp || tcp && other_tcp)

@@ -3,6 +3,7 @@
 // Each test uses its part of this module.
 #![allow(dead_code)]
 
+pub mod api;
 pub mod upstream;
 
 use std::ffi::OsStr;

@@ -172,6 +172,14 @@ fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
 }
 
 impl Config {
+    /// Reports certificates that cannot be used. CoreDNS does, though only encrypted upstreams need them.
+    pub fn check_trust(&self) -> Result<(), String> {
+        match self.trust.authorities.is_some() || self.trust.identity.is_some() {
+            true => self.trust.check(),
+            false => Ok(()),
+        }
+    }
+
     /// Reads one line in the braces; `None` after an error.
     fn property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
         match line.name() {

@@ -16,8 +16,7 @@ use crate::files::{FollowedFile, Look};
 use crate::upstream::{Carriers, Error, Group, MAX_UPSTREAMS, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
 
-use address::ResolvConf;
-pub use address::{Target, To};
+pub use address::{ResolvConf, Target, To};
 pub use config::{Config, parse};
 
 /// The plugin of one stanza.
@@ -54,10 +53,7 @@ impl Forward {
     pub fn new(
         config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
-        if config.trust.authorities.is_some() || config.trust.identity.is_some() {
-            // As CoreDNS does, though only encrypted servers need them.
-            config.trust.check()?;
-        }
+        config.check_trust()?;
         let destinations = config.to.iter().map(|to| Destination::new(to, config)).collect::<Result<Vec<_>, _>>()?;
         let upstreams = upstreams(config, servers, &destinations)?;
         let counts = Box::new(servers.metrics().clone());
