@@ -101,6 +101,8 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
     // Faults of every stage: a word that is none, a file that is not there, a port that is taken.
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let port = taken.local_addr().expect("an address").port();
+    let taken_page = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let page = taken_page.local_addr().expect("an address");
     let bad = [
         "    nonsense\n".to_owned(),
         "    forward . 127.0.0.1 {\n        tls /nowhere.pem\n    }\n".to_owned(),
@@ -108,7 +110,7 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
         "    }}}\n".to_owned(),
         // Nothing at all: an editor has emptied the file, and is about to write it.
         String::new(),
-        format!("}}\nx.example:{} {{\n    prometheus 127.0.0.1:1\n    whoami\n", subject.dns),
+        format!("}}\nx.example:{} {{\n    bind 127.0.0.1\n    prometheus {page}\n    whoami\n", subject.dns),
     ];
     for (count, lines) in bad.iter().enumerate() {
         match lines.is_empty() {
@@ -382,7 +384,7 @@ fn a_cluster_that_was_known_stays_known() {
     let web = || server.ask("web.default.svc.cluster.local.");
     let pod = || server.ask("10-1-2-3.default.pod.cluster.local.").0;
     let known = (0, vec!["10.96.0.5".to_owned()]);
-    assert_eq!((web(), pod()), (known.clone(), 0));
+    eventually("the cluster is known", || (web(), pod()) == (known.clone(), 0));
     api.set_away(true);
     // Other kinds, other objects, and the same once more while nothing is known of them.
     for (round, property) in ["pods verified", "labels a=b", "labels a=b\n        ttl 7"].iter().enumerate() {
@@ -402,6 +404,25 @@ fn a_cluster_that_was_known_stays_known() {
     let settled = "synced with the Kubernetes API after the reload";
     eventually("the new state takes over", || server.log().contains(settled));
     assert_eq!(web(), known);
+}
+
+/// The order to end comes while a reload waits for an API server.
+#[test]
+fn a_slow_reload_does_not_delay_the_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let dns = free_port();
+    let corefile = |more: &str| format!(".:{dns} {{\n    bind 127.0.0.1\n{}{more}}}\n", name("10.0.0.1"));
+    let conf = file(&folder("reloading-slow"), "Corefile", &corefile(""));
+    let mut server = Running::start(&["-conf", &conf]);
+    let endpoint = silent.local_addr().expect("an address");
+    let stanza =
+        format!("    kubernetes {{\n        endpoint http://{endpoint}\n        startup_timeout 10m\n    }}\n");
+    std::fs::write(&conf, corefile(&stanza)).expect("a file");
+    server.signal("-USR1");
+    eventually("the reload waits", || server.log().contains("waiting for Kubernetes API"));
+    assert_eq!(server.ask("name.example.").1, ["10.0.0.1"]);
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(0));
 }
 
 /// N40: what an import brings is a part of the Corefile.

@@ -136,7 +136,7 @@ fn configure(
                 }
             }
         }
-        let settings = plugins::settings(block, diagnostics);
+        let settings = plugins::settings(block, &corefile.sources, diagnostics);
         blocks.push(Block { keys, settings });
     }
     diagnostics.sort();

@@ -44,7 +44,7 @@ pub mod whoami;
 
 use std::path::Path;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known};
+use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
 use crate::wire::NameBuf;
 
 pub use table::{DIRECTIVES, Setting};
@@ -62,7 +62,7 @@ pub struct Context<'a> {
 }
 
 /// Reads the directives of a server block: its settings in the order in which plugins run, whatever the file's.
-pub fn settings(block: &Block, diagnostics: &mut Diagnostics) -> Vec<Setting> {
+pub fn settings(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<Setting> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let mut settings: Vec<Setting> = Vec::new();
     let mut root = None;
@@ -70,9 +70,11 @@ pub fn settings(block: &Block, diagnostics: &mut Diagnostics) -> Vec<Setting> {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();
         let Some(read) = entry.read.filter(|_| !stanzas.is_empty()) else { continue };
         if entry.once {
+            let first = sources.place(stanzas[0].span);
             for again in stanzas.drain(1..) {
                 let message = "this plugin can only be used once per Server Block";
-                Arguments::of(again, diagnostics).error(&again.name, message);
+                let expected = format!("no '{}' beside the one at {first}", entry.name);
+                Arguments::of(again, diagnostics).error_expected(&again.name, message, &expected);
             }
         }
         let mut context = Context { keys: &block.keys, zones: &zones, root: root.as_deref(), diagnostics };
@@ -112,10 +114,14 @@ fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf
     if !line.more() {
         return names(block);
     }
-    let zones = names(&line.zones());
+    names(&line.zones())
+}
+
+/// The same, with a warning where no zone is left.
+fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
+    let zones = zones_or_block(line, block);
     if zones.is_empty() {
-        let message = format!("'{0}' has no zone left, so that no name is its business", line.name());
-        line.warning(line.name_token(), message);
+        line.warning(line.name_token(), format!("no zone is left: '{}' applies to no name", line.name()));
     }
     zones
 }
@@ -125,12 +131,22 @@ fn names(zones: &[String]) -> Vec<NameBuf> {
     zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
 }
 
-/// The arguments of `fallthrough`.
-fn fallthrough(line: &mut Arguments<'_, '_>) -> crate::chain::Fallthrough {
-    if !line.more() {
-        return crate::chain::Fallthrough::Always;
-    }
+/// The arguments of `fallthrough`,
+/// of a stanza that answers for these zones.
+fn fallthrough(line: &mut Arguments<'_, '_>, of: &[NameBuf]) -> crate::chain::Fallthrough {
+    let Some(first) = line.peek() else { return crate::chain::Fallthrough::Always };
     let zones = names(&line.zones());
+    let overlap = |one: &NameBuf, other: &NameBuf| {
+        one.as_name().is_within(other.as_name()) || other.as_name().is_within(one.as_name())
+    };
+    // The reverse trees are copied from one Corefile to the next, and do no harm.
+    let is_tree = |zone: &NameBuf| matches!(zone.to_string().as_str(), "in-addr.arpa." | "ip6.arpa.");
+    for zone in zones.iter().filter(|zone| !is_tree(zone) && !of.iter().any(|of| overlap(of, zone))) {
+        line.warning(
+            first,
+            format!("no zone of this stanza overlaps '{zone}': 'fallthrough' passes nothing on for it"),
+        );
+    }
     match zones.is_empty() {
         true => crate::chain::Fallthrough::Never,
         false => crate::chain::Fallthrough::Within(zones),

@@ -74,8 +74,12 @@ pub struct Running {
 impl Running {
     /// Starts it on a free port and waits for its last line at start.
     pub fn start(words: &[&str]) -> Running {
-        let child =
-            program().args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running::start_as(program(), words)
+    }
+
+    /// The same with another environment.
+    pub fn start_as(mut program: Command, words: &[&str]) -> Running {
+        let child = program.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the program runs");
         let (mut port, mut said) = (None, Vec::new());
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, ResolvConf, To};
-use crate::corefile::{Arguments, Directive, Token, normalize_zones};
+use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
 use crate::upstream::{Check, Keeping, Policy, Rules, Trust};
@@ -72,6 +72,9 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Vec<Config>> {
     let errors = context.diagnostics.has_errors();
     let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| one(stanza, context)).collect();
+    if configs.len() == stanzas.len() {
+        check_reach(stanzas, &configs, context);
+    }
     (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(configs)
 }
 
@@ -154,7 +157,26 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     Some(config)
 }
 
-/// Reports files that cannot be read, and that nothing names a server.
+/// Warns of stanzas that no query reaches: the first whose zone fits takes a name, whatever zone is longer.
+fn check_reach(stanzas: &[&Directive], configs: &[Config], context: &mut Context<'_>) {
+    for (at, config) in configs.iter().enumerate() {
+        let takes_all = |before: &&Config| {
+            let passes_on = !before.next.is_empty() || before.next_on_nodata;
+            config.from.as_name().is_within(before.from.as_name()) && before.except.is_empty() && !passes_on
+        };
+        if let Some(before) = configs[..at].iter().find(takes_all) {
+            let message = format!(
+                "no query gets here: the 'forward {}' before it takes every name of '{}'",
+                before.from, config.from
+            );
+            let mut line = Arguments::of(stanzas[at], context.diagnostics);
+            line.warning(&stanzas[at].name, message);
+        }
+    }
+}
+
+/// Reports files that cannot be read, and that nothing names a server. CoreDNS refuses the second; here the file is
+/// followed, and an empty one is about to be written.
 fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
     let mut empty = Vec::new();
     for to in to {
@@ -166,8 +188,9 @@ fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
         }
     }
     if !empty.is_empty() && empty.len() == to.len() {
-        let message = format!("no valid upstream addresses found: {} names no server", empty[0].display());
-        line.error_expected(word, message, "a file with a line 'nameserver ADDRESS', or an address");
+        let message = format!("{} names no server: queries fail until it does", empty[0].display());
+        let warning = Diagnostic::warning(Stage::Setup, Some(word.span), message);
+        line.push(warning.expected("a line 'nameserver ADDRESS' in the file"));
     }
 }
 

@@ -281,16 +281,15 @@ mod tests {
         assert_eq!(servers(Some(b"nameserver 10.0.0.4")), (true, "10.0.0.4:53".into()));
     }
 
-    /// CoreDNS plugin/forward `parseStanza`.
     #[test]
-    fn files_that_name_no_server_are_an_error_unless_others_do() {
+    fn files_that_name_no_server_are_reported_unless_others_do() {
         let folder = Folder::new("forward");
         let path = folder.write("empty", "# none\n");
         let read = |more: &str| crate::plugins::testing::read(&format!("forward . {}{more}", path.display()), parse);
         let (config, said) = read("");
-        assert!(config.is_none());
-        assert_eq!(said, [format!("no valid upstream addresses found: {} names no server", path.display())]);
-        assert!(read(" 10.0.0.1").0.is_some());
+        assert!(config.is_some());
+        assert_eq!(said, [format!("{} names no server: queries fail until it does", path.display())]);
+        assert_eq!(read(" 10.0.0.1").1, [""; 0]);
     }
 
     /// CoreDNS limits the words, not the servers of a file.

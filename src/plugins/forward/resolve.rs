@@ -9,6 +9,8 @@ use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type
 
 /// How long one server may take for one answer (CoreDNS plugin/forward `dnsLookup`).
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long all of them may take: a start or a reload waits.
+const MOST: Duration = Duration::from_secs(10);
 /// Where the servers of this machine stand.
 const SYSTEM: &str = "/etc/resolv.conf";
 
@@ -22,7 +24,12 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
     }
     let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?;
     let mut last = "no server is known".to_owned();
+    let deadline = Instant::now() + MOST;
     for server in servers {
+        if Instant::now() >= deadline {
+            last.push_str(", and the time was up");
+            break;
+        }
         let mut found = Vec::new();
         for qtype in [Type::A, Type::AAAA] {
             match ask(server, &name, qtype) {

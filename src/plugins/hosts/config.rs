@@ -8,7 +8,7 @@ use super::table::parse_address;
 use crate::chain::Fallthrough;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
 use crate::plugins::path::rooted;
-use crate::plugins::{Context, zones_or_block};
+use crate::plugins::{Context, zones_or_block_or_none};
 use crate::wire::NameBuf;
 
 /// The properties.
@@ -63,7 +63,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             }
         }
     }
-    config.zones = zones_or_block(&mut line, block_zones);
+    config.zones = zones_or_block_or_none(&mut line, block_zones);
     let mut unsupported_at = None;
     for property in line.body() {
         let mut line = line.enter(property);
@@ -85,7 +85,7 @@ impl Config {
     /// Reads one line in the braces; `None` after an error.
     fn property(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
         match line.name() {
-            "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line),
+            "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line, &self.zones),
             "fallthrough_unsupported" => self.fallthrough_unsupported = true,
             "no_reverse" => {
                 self.reverse = false;
@@ -165,7 +165,7 @@ mod tests {
                 no_reverse
                 reload 0
                 fallthrough_unsupported
-                fallthrough b.example
+                fallthrough a.example
                 fallthrough
             }",
             parse,

@@ -179,7 +179,7 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
         }
         "noendpoints" => view.endpoints = false,
         "zonal" => view.zonal = true,
-        "fallthrough" => config.answers.fallthrough = fallthrough(line),
+        "fallthrough" => config.answers.fallthrough = fallthrough(line, &config.answers.zones),
         "ignore" => match line.peek() {
             Some(_) => {
                 if line.one_of(&[("empty_service", true)]).is_some() {
