@@ -11,6 +11,8 @@
 mod access;
 #[path = "live/alike.rs"]
 mod alike;
+#[path = "live/allowed.rs"]
+mod allowed;
 #[path = "live/api.rs"]
 mod api;
 #[path = "live/ask.rs"]
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), lines::tests()].into_iter().flatten().collect(),
+        [outside::tests(), lines::tests(), allowed::tests()].into_iter().flatten().collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

@@ -136,8 +136,8 @@ fn manifests_are_served_without_a_corefile() {
     assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
 }
 
-/// What a start would refuse, a check tells with its place: what is wrong everywhere as an error, and what another machine
-/// may have as a warning.
+/// What a start would refuse, a check tells with its place: what is wrong everywhere as an error, and what another
+/// machine may have as a warning.
 #[test]
 fn a_check_tells_what_the_start_would_refuse() {
     let folder = folder("check-start");
@@ -266,8 +266,8 @@ fn a_bound_address_hides_the_blocks_of_all_addresses() {
     }
 }
 
-/// N35: a name is looked up at start. Where that fails, it is an error, soon; and a look-up that leads back to this server
-/// finds nobody.
+/// N35: a name is looked up at start. Where that fails, it is an error, soon; and a look-up that leads back to this
+/// server finds nobody.
 #[test]
 fn an_upstream_whose_name_is_unknown_is_an_error_at_start() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a socket");

@@ -7,6 +7,7 @@
 mod support;
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use clusterdns::chain::Transport;
 use clusterdns::cluster::View;
@@ -19,10 +20,13 @@ use proptest::prelude::*;
 
 use support::answers::Subject;
 use support::cluster::{headless, sample, view};
-use support::history::{STEP, Step, check_history};
+use support::history::{Depth, STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
+use support::objects::check_bad_value;
+use support::rdata::check_records;
+use support::targets::{TARGETS, run};
 use support::upstream::check_upstream_answer;
-use support::{Choices, names};
+use support::{Choices, files, log_lines, names, requests, sources};
 
 /// So many cases, or as many as `PROPTEST_CASES` says. Failures are printed with their input, not kept in a file.
 fn cases(count: u32) -> ProptestConfig {
@@ -111,6 +115,30 @@ fn upstream_record() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Every seed of every fuzz target, among them the inputs that have found a fault.
+#[test]
+fn seeds_of_the_fuzz_targets_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let expected: Vec<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let files: Vec<String> = expected.iter().map(|name| format!("{name}.rs")).collect();
+    assert_eq!(names(&folder.join("fuzz_targets")), files);
+    assert_eq!(names(&folder.join("seeds")), expected);
+    for target in &expected {
+        let folder = folder.join("seeds").join(target);
+        for seed in names(&folder) {
+            eprintln!("{target}/{seed}");
+            run(target, &std::fs::read(folder.join(seed)).expect("a seed"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(cases(4_000))]
 
@@ -128,11 +156,21 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(cases(2_000))]
+
+    // N02
+    #[test]
+    fn records_of_every_type_are_passed_on_as_they_were_meant(octets in vec(any::<u8>(), 0..200)) {
+        check_records(&octets);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
     fn any_history_ends_in_the_answers_of_one_full_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
-        check_history(&steps, &settings);
+        check_history(&steps, &settings, Depth::Answers);
     }
 
     #[test]
@@ -145,7 +183,21 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(cases(1_500))]
+
+    #[test]
+    fn one_bad_value_costs_nothing_but_itself(objects in vec(any::<u8>(), 16..400), settings in vec(any::<u8>(), 8)) {
+        check_bad_value(&objects, &settings);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(768))]
+
+    #[test]
+    fn any_history_ends_in_the_state_of_one_full_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
+        check_history(&steps, &settings, Depth::State);
+    }
 
     #[test]
     fn a_reply_is_what_hickory_decodes(settings in vec(any::<u8>(), 24), records in vec(any::<[u8; RECORD]>(), 0..60)) {
@@ -188,5 +240,216 @@ proptest! {
             segments.iter_mut().zip(groups).for_each(|(segment, keep)| if !keep { *segment = 0 });
             names::check_dashed(segments.into());
         }
+    }
+}
+
+/// The pieces of a file that is read line by line.
+fn words(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let word = prop_oneof![
+        6 => proptest::sample::select(words).prop_map(|word| word.as_bytes().to_vec()),
+        2 => proptest::sample::select(&[" ", "\t", "\n", "\n", "\r\n", "#"][..]).prop_map(|word| word.as_bytes().to_vec()),
+        1 => vec(any::<u8>(), 1..3),
+    ];
+    vec(word, 0..40).prop_map(|words| words.concat())
+}
+
+/// A format of *log*, a zero byte and a packet.
+fn log_line() -> impl Strategy<Value = Vec<u8>> {
+    let format = words(&[
+        "{type}",
+        "{name}",
+        "{class}",
+        "{proto}",
+        "{size}",
+        "{remote}",
+        "{port}",
+        "{local}",
+        "{>id}",
+        "{>opcode}",
+        "{>do}",
+        "{>bufsize}",
+        "{rcode}",
+        "{rsize}",
+        "{duration}",
+        "{>rflags}",
+        "{common}",
+        "{combined}",
+        "{",
+        "}",
+        "{/kubernetes/kind}",
+        "{/kubernetes/namespace}",
+        "{/kubernetes/client-label/app}",
+        "{/log/class}",
+        "{/x}",
+        "{foo}",
+    ]);
+    let packet = prop_oneof![mutated_query(), vec(any::<u8>(), 0..80)];
+    let format = format.prop_map(|format| format.into_iter().filter(|&byte| byte != 0).collect::<Vec<u8>>());
+    (format, packet).prop_map(|(format, packet)| [&format[..], &[0], &packet].concat())
+}
+
+/// Events of a watch, or pages of a list, with some bytes changed.
+fn watch_body() -> impl Strategy<Value = Vec<u8>> {
+    let object = proptest::sample::select(OBJECTS);
+    let line = (object, 0..6_usize).prop_map(|(object, form)| match form {
+        0 => format!("{object}\n"),
+        1 => format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n"),
+        2 => format!("{{\"type\":\"ERROR\",\"object\":{object}}}\n"),
+        3 => {
+            format!("{{\"metadata\":{{\"resourceVersion\":\"7\",\"continue\":\"x\"}},\"items\":[{object},{object}]}}\n")
+        }
+        _ => format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n"),
+    });
+    let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (vec(line, 1..4), any::<[u8; 4]>(), changes).prop_map(|(lines, settings, changes)| {
+        let mut body = lines.concat().into_bytes();
+        for (at, byte) in changes {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        [&settings[..], &body].concat()
+    })
+}
+
+/// An object of each kind with the fields that are read, and some that are none.
+const OBJECTS: &[&str] = &[
+    r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7","labels":{"x":"y"}}}"#,
+    r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"a","resourceVersion":"7"},"spec":{"type":"ClusterIP","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1","fd00::1"],"selector":{"app":"x"},"ports":[{"name":"http","port":80,"protocol":"TCP","targetPort":"web"}],"externalName":null}}"#,
+    r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"out","namespace":"a"},"spec":{"type":"ExternalName","externalName":"Example.org."}}"#,
+    r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"a"},"spec":{"clusterIP":"None","selector":{"app":"x"},"publishNotReadyAddresses":true}}"#,
+    r#"{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"web-1","namespace":"a","labels":{"kubernetes.io/service-name":"web"},"annotations":{"endpoints.kubernetes.io/last-change-trigger-time":"2026-01-01T00:00:00Z"}},"addressType":"IPv4","endpoints":[{"addresses":["10.1.0.1"],"conditions":{"ready":true},"hostname":"h","targetRef":{"kind":"Pod","name":"p"},"zone":"z"},{"addresses":["10.1.0.2"],"conditions":{"ready":false}}],"ports":[{"name":"","port":null}]}"#,
+    r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p","namespace":"a","labels":{"app":"x"},"deletionTimestamp":null},"spec":{"hostname":"h","subdomain":"web","containers":[{"ports":[{"name":"web","containerPort":8080}]}]},"status":{"phase":"Running","podIP":"10.1.0.1","podIPs":[{"ip":"10.1.0.1"}],"conditions":[{"type":"Ready","status":"True"}]}}"#,
+    r#"{"kind":"Status","status":"Failure","message":"gone","code":410,"details":{"retryAfterSeconds":3}}"#,
+    r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"ServiceList","items":[{"metadata":{"name":"x","namespace":"a"},"spec":{"clusterIP":"10.0.0.2"}}]}]}"#,
+    "{}",
+    "[1,null]",
+];
+
+/// Documents of a manifest, as JSON, with some bytes changed.
+fn manifest() -> impl Strategy<Value = Vec<u8>> {
+    let changes =
+        vec((any::<prop::sample::Index>(), proptest::sample::select(&b" \n\t:-[]{},\"&*!#%@?|>0a.~\\"[..])), 0..4);
+    let joint = proptest::sample::select(&["\n", "\n---\n", " "][..]);
+    (any::<u8>(), vec(proptest::sample::select(OBJECTS), 0..4), joint, changes).prop_map(
+        |(first, objects, joint, changes)| {
+            let mut text = objects.join(joint).into_bytes();
+            for (at, byte) in changes {
+                if !text.is_empty() {
+                    let at = at.index(text.len());
+                    text[at] = byte;
+                }
+            }
+            [&[first][..], &text].concat()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    #[test]
+    fn a_hosts_file_leads_to_addresses_and_back(
+        first in any::<u8>(),
+        text in words(&["10.0.0.1", "10.0.0.2", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.3", "a", "B.a", "*.a", "*", "a..b", "."]),
+    ) {
+        files::check_hosts(&[&[first][..], &text].concat());
+    }
+
+    #[test]
+    fn weights_are_refused_or_kept(
+        text in words(&["a\n", "B.a\n", "10.0.0.1 3\n", "10.0.0.1 255\n", "fd00::1 1\n", "::ffff:10.0.0.3 7\n", "10.0.0.1 0\n", "a..b\n"]),
+    ) {
+        files::check_weights(&text);
+    }
+
+    #[test]
+    fn servers_are_those_of_a_resolv_conf(
+        text in words(&["nameserver ", "nameserver 10.0.0.1\n", "fd00::1", "fe80::1%eth0", "search a.b\n", "options ndots:5\n", "; "]),
+    ) {
+        files::check_resolv_conf(&text);
+    }
+
+    #[test]
+    fn a_log_line_shows_its_format_and_nothing_forges_one(data in log_line()) {
+        log_lines::check_log_line(&data);
+    }
+
+    #[test]
+    fn what_an_api_server_sends_is_read_alike_and_forgotten(data in watch_body()) {
+        sources::check_watch(&data);
+    }
+
+    #[test]
+    fn a_manifest_is_read_alike_in_either_form(data in manifest()) {
+        sources::check_manifest(&data);
+    }
+}
+
+/// Messages of a stream, each behind its length or a lie about it.
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let message = prop_oneof![mutated_query(), vec(any::<u8>(), 0..40), Just(vec![0; 12])];
+    let message = (message, any::<bool>(), 0..20_u8).prop_map(|(mut message, is_zero, lie)| {
+        if is_zero {
+            message.iter_mut().take(2).for_each(|byte| *byte = 0);
+        }
+        let len = if lie == 0 { 0xfff0 } else { message.len() as u16 + u16::from(lie == 1) };
+        [&len.to_be_bytes()[..], &message].concat()
+    });
+    vec(message, 0..12).prop_map(|messages| messages.concat())
+}
+
+/// A request for DNS over HTTPS.
+fn doh_request() -> impl Strategy<Value = Vec<u8>> {
+    let method = proptest::sample::select(&["GET", "POST", "HEAD", "get"][..]);
+    let path = proptest::sample::select(&["/dns-query", "/dns-query/", "/", "https://h/dns-query", "*"][..]);
+    let parameter = proptest::sample::select(&["dns", "dns", "dns", "x", "dn", "DNS"][..]);
+    let value = prop_oneof!["[A-Za-z0-9_-]{0,24}={0,2}", "[A-Z+/=%&-]{0,8}", Just("A".repeat(5_500))];
+    let parameters = vec((parameter, value), 0..3);
+    let length = proptest::option::of(prop_oneof!["[0-9+-]{1,6}", Just("4096".to_owned()), Just("4097".to_owned())]);
+    (method, path, parameters, length).prop_map(|(method, path, parameters, length)| {
+        let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let length = length.map_or(String::new(), |length| format!("\nContent-Length:{length}"));
+        format!("{method} {path}?{}{length}", parameters.join("&")).into_bytes()
+    })
+}
+
+/// What a client sends to a listener with pages.
+fn admin_request() -> impl Strategy<Value = Vec<u8>> {
+    words(&[
+        "GET /health HTTP/1.1\r\n",
+        "GET /ready HTTP/1.0\r\n",
+        "POST /metrics HTTP/1.1\r\n",
+        "HEAD /health HTTP/1.1\r\n",
+        "Host: x\r\n",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "\r\n",
+        "3\r\nabc\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "Connection: keep-alive\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\n",
+    ])
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    #[test]
+    fn a_stream_is_cut_into_its_messages(id in any::<[u8; 2]>(), stream in stream()) {
+        requests::check_stream(&stream);
+        let id = stream.get(2..4).map_or(id, |first| if id[0] & 1 == 0 { [first[0], first[1]] } else { id });
+        requests::check_stream(&[&id[..], &stream].concat());
+    }
+
+    #[test]
+    fn a_query_over_https_is_found_where_it_is(request in doh_request(), packet in mutated_query()) {
+        requests::check_doh(&request);
+        requests::check_doh(&packet);
+    }
+
+    #[test]
+    fn whatever_comes_over_http_gets_at_most_one_page(request in admin_request()) {
+        requests::check_admin(&request);
     }
 }

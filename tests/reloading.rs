@@ -1,5 +1,5 @@
-//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as it
-//! was, and nothing is left behind.
+//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as
+//! it was, and nothing is left behind.
 
 mod running;
 
@@ -181,8 +181,8 @@ fn sockets_come_and_go() {
     }
 }
 
-/// A block that is taken out answers what has come, also what waits for another server, and its port is there for another
-/// at once.
+/// A block that is taken out answers what has come, also what waits for another server, and its port is there for
+/// another at once.
 #[test]
 fn a_block_that_goes_answers_what_waits_for_another_server() {
     const QUERIES: u16 = 50;
@@ -471,6 +471,7 @@ fn an_import_that_repeats_a_directive_changes_nothing() {
     eventually("it is refused", || subject.metric("coredns_reload_failed_total") == 1.0);
     assert!(subject.has("10.0.0.1"));
     let line = format!("{}:1:5 - ", folder.join("again.override").display());
-    let log = subject.server.log();
-    assert!(log.contains(&line) && log.contains("this plugin can only be used once per Server Block"), "{log}");
+    let said = || subject.server.log().contains(&line);
+    eventually("the place is reported", said);
+    assert!(subject.server.log().contains("this plugin can only be used once per Server Block"));
 }

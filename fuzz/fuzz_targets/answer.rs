@@ -1,7 +1,7 @@
-//! Anything that another server may send. The first octet chooses the question, and whether the rest is a whole message.
+//! Anything that an upstream may send. The first byte chooses the question, and whether the rest is a whole message.
 #![no_main]
 
-use clusterdns_fuzz::support::upstream::check_upstream_answer;
+use clusterdns_fuzz::support::targets::run;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| check_upstream_answer(data));
+fuzz_target!(|data: &[u8]| run("answer", data));

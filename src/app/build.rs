@@ -97,8 +97,8 @@ impl Kept {
         indexes.iter().find(|kept| kept.wanted == *wanted).and_then(|kept| kept.index.upgrade())
     }
 
-    /// The index that answers until the first lists of a new one are complete. It is of the same API server, and best of
-    /// the same objects; else one that `all` of the new configuration have no use for.
+    /// The index that answers until the first lists of a new one are complete. It is of the same API server, and best
+    /// of the same objects; else one that `all` of the new configuration have no use for.
     fn previous_index(&self, wanted: &WantedIndex, all: &[WantedIndex]) -> Option<Arc<Index>> {
         let indexes = self.indexes.lock();
         let objects = |selection: &Selection| (selection.labels.clone(), selection.namespace_labels.clone());
@@ -119,14 +119,14 @@ impl Kept {
     }
 
     /// What a cache of the same block keeps: with other plugins behind it, what they have said is of no use.
-    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf]) -> Arc<Memory> {
+    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf], shared: &[NameBuf]) -> Arc<Memory> {
         let mut memories = self.memories.lock();
         memories.retain(|kept| kept.memory.strong_count() > 0);
         let same = |kept: &&KeptMemory| kept.keys == block.keys && kept.settings == block.settings;
         if let Some(memory) = memories.iter().find(same).and_then(|kept| kept.memory.upgrade()) {
             return memory;
         }
-        let memory = Arc::new(Memory::new(config.clone(), live));
+        let memory = Arc::new(Memory::new(config.clone(), live, shared));
         let (keys, settings) = (block.keys.clone(), block.settings.clone());
         memories.push(KeptMemory { keys, settings, memory: Arc::downgrade(&memory) });
         memory
@@ -161,7 +161,7 @@ pub struct Built {
     pub loops: Vec<(Arc<loops::Watch>, usize)>,
     /// The plugins, for metrics.
     pub enabled: Vec<Enabled>,
-    /// How many sockets *multisocket* wants, where it says so.
+    /// How many UDP sockets of each address *multisocket* asks for, if it says.
     pub sockets: Option<NonZeroUsize>,
 }
 
@@ -193,8 +193,8 @@ pub struct Followed {
     pub place: Option<Span>,
 }
 
-/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine, and
-/// blocks that get in each other's way, are mistakes.
+/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine,
+/// and blocks that get in each other's way, are mistakes.
 pub fn listen_addresses(
     configuration: &Configuration, port: u16, interfaces: &[Interface], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Vec<Address>>> {
@@ -353,7 +353,8 @@ impl Maker<'_> {
                     watch = Some(watches);
                 }
                 Setting::Cache(config) => {
-                    let memory = self.world.kept.memory(self.block, config, &self.live_zones());
+                    let (live, shared) = self.live_zones();
+                    let memory = self.world.kept.memory(self.block, config, &live, &shared);
                     cached = Some((plugins.len(), memory));
                 }
                 _ => {}
@@ -373,15 +374,18 @@ impl Maker<'_> {
         BuiltChain { chain, counted_at, translated, guarded, cached, watch }
     }
 
-    /// The zones whose names are all answered from the cluster's state of the moment.
-    fn live_zones(&self) -> Vec<NameBuf> {
+    /// The zones whose names are all answered from the cluster's state of the moment, and those of which only the names
+    /// that exist there are.
+    fn live_zones(&self) -> (Vec<NameBuf>, Vec<NameBuf>) {
         let stanza = self.block.settings.iter().find_map(|setting| match setting {
             Setting::Kubernetes(config) => Some(&config.answers),
             _ => None,
         });
         let zones = stanza.iter().flat_map(|answers| answers.zones.iter().map(|zone| (zone, &answers.fallthrough)));
-        let live = zones.filter(|(zone, fallthrough)| fallthrough.for_zone(zone) == Fallthrough::Never);
-        live.map(|(zone, _)| zone.clone()).collect()
+        let zones = zones.map(|(zone, fallthrough)| (zone.clone(), fallthrough.for_zone(zone) == Fallthrough::Never));
+        let (live, shared): (Vec<_>, Vec<_>) = zones.partition(|(_, is_live)| *is_live);
+        let names = |zones: Vec<(NameBuf, bool)>| zones.into_iter().map(|(zone, _)| zone).collect();
+        (names(live), names(shared))
     }
 
     /// The plugins of a directive; else why not: the directive and the mistake.

@@ -82,8 +82,8 @@ fn check_here(configuration: &Configuration, args: &Args, diagnostics: &mut Diag
     }
 }
 
-/// Whether this machine can listen on an address: any port shows it. A list of interfaces does not, since routes may make
-/// whole networks local.
+/// Whether this machine can listen on an address: any port shows it. A list of interfaces does not, since routes may
+/// make whole networks local.
 fn bind(address: Address) -> std::io::Result<()> {
     let place = Place { address: Some(address), ..Place::default() };
     UdpSocket::bind(place.socket_address()).map(drop)

@@ -16,8 +16,9 @@ const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 /// Where this machine's resolvers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// What is served in its place where the command line names manifests: the cluster that they describe, and external names
-/// where this machine knows resolvers. It opens no pages, whose ports somebody else may have who tries things out.
+/// What is served in its place where the command line names manifests: the cluster that they describe, and external
+/// names where this machine knows resolvers. It opens no pages, whose ports somebody else may have who tries things
+/// out.
 fn manifests_corefile(resolvers: &Path) -> String {
     let (mut fallthrough, mut forward) = (String::new(), String::new());
     if ResolvConf::read(resolvers).is_ok_and(|conf| !conf.servers.is_empty()) {

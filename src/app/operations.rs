@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use super::VERSION;
 use super::configuration::Block;
 use super::sockets::Place;
-use crate::admin::{self, Page, Said, Site, probe};
+use crate::admin::{self, Page, PageContent, Site, probe};
 use crate::chain::Chain;
 use crate::net::{self, Credentials};
 use crate::plugins::Setting;
@@ -216,18 +216,19 @@ impl Operations {
                 Setting::Health(config) => {
                     self.lameduck = self.lameduck.max(config.lameduck);
                     // A process that can say so lives.
-                    let page = Arc::new(Said::ok);
+                    let page = Arc::new(PageContent::ok);
                     Wanted { directive: "health", address: config.address.clone(), path: "/health", page, tls: None }
                 }
                 Setting::Ready(config) => {
                     self.readiness.add(config, chain.plugins());
                     let readiness = self.readiness.clone();
-                    let page = Arc::new(move || readiness.unready().map_or_else(Said::ok, Said::unavailable));
+                    let page =
+                        Arc::new(move || readiness.unready().map_or_else(PageContent::ok, PageContent::unavailable));
                     Wanted { directive: "ready", address: config.address.clone(), path: "/ready", page, tls: None }
                 }
                 Setting::Prometheus(config) => {
                     let registry = metrics.registry.clone();
-                    let page = Arc::new(move || Said {
+                    let page = Arc::new(move || PageContent {
                         status: 200,
                         content_type: metrics::CONTENT_TYPE,
                         body: metrics::text(&registry),

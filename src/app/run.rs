@@ -42,8 +42,8 @@ const BACKGROUND_THREADS: usize = 1;
 const SETTLING: Duration = Duration::from_secs(1);
 /// How long whoever ends the program at once waits for a configuration that is being taken up.
 const LOCKED: Duration = Duration::from_millis(100);
-/// The stack of the thread that loads configurations: the parser of manifests needs a good part of the usual 2 MiB at its
-/// deepest.
+/// The stack of the thread that loads configurations: the parser of manifests needs a good part of the usual 2 MiB at
+/// its deepest.
 const STACK: usize = 8 << 20;
 /// How long lines may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -142,6 +142,7 @@ fn serve(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Loads configurations on a thread of its own, and does what signals say.
 fn serve_with(args: Args, logger: &Logger, debug: Arc<AtomicBool>, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    machine::raise_descriptor_limit();
     let (serving, pidfile) = (Arc::default(), Arc::default());
     // One reload that waits is enough: it reads what is there when its turn comes.
     let (reload, reloads) = mpsc::sync_channel(1);
@@ -215,8 +216,8 @@ struct Loader {
 }
 
 impl Loader {
-    /// Loads the first configuration and others after it; gives why the first cannot be served. It ends with the program:
-    /// its runtimes answer until then.
+    /// Loads the first configuration and others after it; gives why the first cannot be served. It ends with the
+    /// program: its runtimes answer until then.
     fn run(self) -> anyhow::Error {
         let (mut program, mut reloads) = match self.start() {
             Ok(Some(started)) => started,
@@ -268,7 +269,8 @@ impl Loader {
             surroundings: surroundings(runtime.handle()),
             kept: Kept::default(),
         };
-        // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an answer.
+        // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an
+        // answer.
         let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
         let (args, logger, serving) = (args.clone(), logger.clone(), self.serving.clone());
         let program = Program { args, logger, serving, world, runtime, background, pages, follow };

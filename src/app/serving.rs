@@ -29,7 +29,7 @@ use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
 use crate::plugins::{encrypted, timeouts};
-use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
@@ -175,9 +175,17 @@ impl Program {
         let carriers = self.world.carriers.clone();
         let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let counts = started.counter();
-        let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
-        metrics::register(&self.world.metrics.registry, panics);
+        let numbers: [(_, fn(Counts) -> u64); 4] = [
+            (&table::PANICS, |counts| counts.panics),
+            (&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted),
+            (&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused),
+            (&table::PENDING_SHED, |counts| counts.overloads),
+        ];
+        for (metric, number) in numbers {
+            let counts = started.counter();
+            let collector = metrics::number(metric, move || number(counts()) as f64);
+            metrics::register(&self.world.metrics.registry, collector);
+        }
         *server = Some(started);
         Ok(0)
     }
@@ -246,8 +254,8 @@ impl Serving {
         following.retain(|following| following.is_used(used));
     }
 
-    /// The order to end has come: `/ready` says no, and no configuration is taken up any more. Returns how long everything
-    /// else goes on, for clients to find other servers; where no socket was open yet, there are none.
+    /// The order to end has come: `/ready` says no, and no configuration is taken up any more. Returns how long
+    /// everything else goes on, for clients to find other servers; where no socket was open yet, there are none.
     pub fn begin_end(&mut self) -> Duration {
         self.is_ending = true;
         let lameduck = self.pages.as_ref().map_or(Duration::ZERO, Running::ending);

@@ -1,8 +1,8 @@
 //! The signals that mean something (CoreDNS's sigtrap_posix.go and sigtrap.go).
 //!
-//! They are taken from the first moment on: the kernel keeps from process 1 every signal that it has no handler for, and
-//! ends any other process by it at once. The thread that waits for them does nothing else, so that neither a slow start
-//! nor a slow reload delays the end.
+//! They are taken from the first moment on: the kernel keeps from process 1 every signal that it has no handler for,
+//! and ends any other process by it at once. The thread that waits for them does nothing else, so that neither a slow
+//! start nor a slow reload delays the end.
 
 use std::time::Duration;
 
@@ -46,10 +46,10 @@ pub enum Event<T> {
 /// Waits for signals.
 pub struct Signals {
     runtime: Runtime,
-    streams: Streams,
+    streams: SignalStreams,
 }
 
-struct Streams {
+struct SignalStreams {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
@@ -67,7 +67,7 @@ impl Signals {
         let runtime = runtime.context("cannot handle signals")?;
         let on = |kind| signal(kind).context("cannot handle signals");
         let inside = runtime.enter();
-        let streams = Streams {
+        let streams = SignalStreams {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             quit: on(SignalKind::quit())?,
@@ -141,7 +141,7 @@ impl Signals {
     }
 }
 
-impl Streams {
+impl SignalStreams {
     async fn cut(&mut self) -> Cut {
         loop {
             tokio::select! {

@@ -7,7 +7,7 @@ use super::configuration::Configuration;
 use super::operations;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::net::{self, Credentials};
+use crate::net::{Credentials, TlsFiles};
 use crate::plugins::bind::Address;
 use crate::plugins::{Setting, encrypted, timeouts};
 use crate::serve::Kind;
@@ -69,7 +69,7 @@ pub struct Socket {
     /// What the directive of its transport says.
     pub limits: encrypted::Limits,
     /// What *tls* says of the first block.
-    pub files: Option<net::Files>,
+    pub files: Option<TlsFiles>,
 }
 
 impl Socket {
@@ -87,8 +87,8 @@ impl Socket {
     }
 }
 
-/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is made
-/// where it `opens_keylog`.
+/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is
+/// made where it `opens_keylog`.
 pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
@@ -114,7 +114,7 @@ pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, dia
             continue;
         };
         let keylog = files.keylog.clone().filter(|_| opens_keylog);
-        let files = net::Files { keylog, ..files };
+        let files = TlsFiles { keylog, ..files };
         if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
             let span = tree.directives_named("tls").next().map(|found| found.span);
             diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));

@@ -31,10 +31,10 @@ impl CurrentIndex {
     /// The index to answer from.
     pub fn get(&self) -> impl Deref<Target = Index> {
         if self.index.synced() {
-            return Held::Own(&self.index);
+            return IndexGuard::Own(&self.index);
         }
         let previous = self.previous.load();
-        if previous.is_some() { Held::Previous(previous) } else { Held::Own(&self.index) }
+        if previous.is_some() { IndexGuard::Previous(previous) } else { IndexGuard::Own(&self.index) }
     }
 
     /// Whether this is the index, or the one before it as long as that answers.
@@ -55,18 +55,18 @@ impl CurrentIndex {
 }
 
 /// A reference to an index.
-enum Held<'a> {
+enum IndexGuard<'a> {
     Own(&'a Index),
     Previous(Guard<Option<Arc<Index>>>),
 }
 
-impl Deref for Held<'_> {
+impl Deref for IndexGuard<'_> {
     type Target = Index;
 
     fn deref(&self) -> &Index {
         match self {
-            Held::Own(index) => index,
-            Held::Previous(previous) => previous.as_deref().expect("it is made of one that is there"),
+            IndexGuard::Own(index) => index,
+            IndexGuard::Previous(previous) => previous.as_deref().expect("it is made of one that is there"),
         }
     }
 }

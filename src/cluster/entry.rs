@@ -12,8 +12,8 @@ use super::address::{Dashed, parse_dashed};
 use super::model::{self, Port};
 use crate::wire::{Name, NameBuf};
 
-/// Everything that is known under one `(namespace, Service)` key.
-#[derive(Clone, Debug, Default)]
+/// Everything that is known under one `(namespace, Service)` key. Equal where every answer from it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The Service; `None` while only its slices are known.
     pub service: Option<Arc<Service>>,

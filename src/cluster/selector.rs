@@ -287,6 +287,11 @@ fn is_key(text: &str) -> bool {
     }
 }
 
+/// The value of a label: empty, or as its name.
+pub fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_qualified_part(text)
+}
+
 /// The name of a label, and a value that is not empty: at most 63 of `[A-Za-z0-9._-]`, a letter or digit first and last.
 fn is_qualified_part(text: &str) -> bool {
     let bytes = text.as_bytes();

@@ -6,8 +6,8 @@
 //!      ─► read, and the stamp is the same afterwards ──► Changed, with the bytes
 //! ```
 //!
-//! A file that is written in place is half written for a moment, and half of it may parse. So a change is taken once the
-//! file has been quiet. What the last good state was, and what a bad one means, is the business of the caller.
+//! A file that is written in place is half written for a moment, and half of it may parse. So a change is taken once
+//! the file has been quiet. What the last good state was, and what a bad one means, is the business of the caller.
 
 mod stamp;
 mod writers;
@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use stamp::Stamp;
 pub use writers::OpenFiles;
-use writers::Watched;
+use writers::WatchedFolder;
 
 /// How long nobody must have written to a file that is looked at by a timer. Scripts pause between the pieces that they
 /// write; nobody waits for a change that closely.
@@ -86,7 +86,7 @@ pub struct FollowedFile {
     /// Which files somebody is writing now.
     open: OpenFiles,
     /// Holds the folder of the file watched, where nobody else does that.
-    watched: Option<Watched>,
+    watched: Option<WatchedFolder>,
     /// What the file looked like when it was last taken; `None` to read it again in any case.
     stamp: Option<Stamp>,
     /// The hash of what was last taken.
@@ -103,9 +103,9 @@ impl FollowedFile {
     /// A file that is looked at by a timer.
     pub fn polled(path: PathBuf, limit: u64) -> FollowedFile {
         FollowedFile {
-            watched: Some(Watched::default()),
+            watched: Some(WatchedFolder::default()),
             quiet: QUIET,
-            ..FollowedFile::noticed(path, limit, Watched::open())
+            ..FollowedFile::noticed(path, limit, WatchedFolder::open())
         }
     }
 
@@ -136,8 +136,8 @@ impl FollowedFile {
         self.modified
     }
 
-    /// Reads the file if it has changed and nobody is writing it. `now` is the time of day. The first look takes what is
-    /// there: whoever starts needs something.
+    /// Reads the file if it has changed and nobody is writing it. `now` is the time of day. The first look takes what
+    /// is there: whoever starts needs something.
     ///
     /// Blocks on the file system.
     pub fn look(&mut self, now: SystemTime) -> Result<Look, FileError> {
@@ -326,7 +326,7 @@ mod tests {
         let mut writer = File::create(&path).expect("a file");
         let until = |is_open: bool| {
             let start = std::time::Instant::now();
-            while Watched::open().is_open(&real) != is_open {
+            while WatchedFolder::open().is_open(&real) != is_open {
                 assert!(start.elapsed() < Duration::from_secs(10), "the kernel tells of writers");
                 std::thread::sleep(Duration::from_millis(1));
             }

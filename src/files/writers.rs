@@ -1,7 +1,7 @@
 //! Which files somebody is writing now, as far as the kernel tells.
 //!
-//! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and every beginning of a dump may well be
-//! a good text. So a file that has changed is left alone until its writer closes it.
+//! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and every beginning of a dump may well
+//! be a good text. So a file that has changed is left alone until its writer closes it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -74,8 +74,8 @@ impl OpenFiles {
 /// The kernel's notices about the folders of all files that are looked at by a timer.
 struct Notices {
     open: OpenFiles,
-    /// `None` where the kernel has no such service; then a file counts as written once it has been quiet. Locked for the
-    /// time of a system call, by whoever looks at a file.
+    /// `None` where the kernel has no such service; then a file counts as written once it has been quiet. Locked for
+    /// the time of a system call, by whoever looks at a file.
     watcher: Mutex<Option<RecommendedWatcher>>,
     /// How many files are followed in each folder.
     folders: Mutex<HashMap<PathBuf, usize>>,
@@ -100,11 +100,11 @@ fn notices() -> &'static Notices {
 
 /// Holds the folder watched that a file is in.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(super) struct WatchedFolder {
     folder: Option<PathBuf>,
 }
 
-impl Watched {
+impl WatchedFolder {
     /// The files of watched folders that are being written.
     pub(super) fn open() -> OpenFiles {
         notices().open.clone()
@@ -153,7 +153,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedFolder {
     fn drop(&mut self) {
         self.leave();
     }

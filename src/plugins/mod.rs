@@ -108,8 +108,8 @@ fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
     }
 }
 
-/// The zones that follow in the line, or those of the server block where none follow. Words of which none is a zone leave
-/// none: the directive is about no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
+/// The zones that follow in the line, or those of the server block where none follow. Words of which none is a zone
+/// leave none: the directive is about no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
 fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
     if !line.more() {
         return names(block);

@@ -1,12 +1,12 @@
 //! *multisocket*: how many UDP sockets each address has (CoreDNS `plugin/multisocket`). Without it there is one for each
-//! core. Threads are not more than cores: each serves its share of the sockets.
+//! core. It never starts more workers than there are cores: a worker serves several sockets.
 
 use std::num::NonZeroUsize;
 
 use super::Context;
 use crate::corefile::{Arguments, Directive};
 
-/// The most sockets of an address, as in CoreDNS.
+/// The most.
 const MOST: usize = 1_024;
 
 /// Reads the directive: how many, where it says so.

@@ -10,8 +10,8 @@ pub(super) fn path(line: &mut Arguments<'_, '_>, root: Option<&Path>, what: &str
     rooted(line, root, word)
 }
 
-/// A word as a file name: relative ones are in *root*'s folder, if there is one. What no file can be called is an error:
-/// CoreDNS learns it from the kernel when it opens the file.
+/// A word as a file name: relative ones are in *root*'s folder, if there is one. What no file can be called is an
+/// error: CoreDNS learns it from the kernel when it opens the file.
 pub(super) fn rooted(line: &mut Arguments<'_, '_>, root: Option<&Path>, word: &Token) -> Option<PathBuf> {
     if word.text.contains('\0') {
         line.error_expected(word, format!("invalid file name {:?}", word.text), "a file name without the byte 0");

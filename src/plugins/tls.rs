@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
-use crate::net::{Clients, Files};
+use crate::net::{Clients, TlsFiles};
 
 /// What may be asked of clients.
 const CLIENTS: &[(&str, Clients)] = &[
@@ -17,12 +17,12 @@ const CLIENTS: &[(&str, Clients)] = &[
 ];
 
 /// Reads the directive; the last of several counts.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Files> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFiles> {
     let errors = context.diagnostics.has_errors();
     let root = context.root;
-    let mut files = Files::default();
+    let mut files = TlsFiles::default();
     for stanza in stanzas {
-        files = Files::default();
+        files = TlsFiles::default();
         let mut line = Arguments::of(stanza, context.diagnostics);
         if !line.more() {
             let message = "certificates by ACME are not built";
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(said, ["secrets of connections are written to d"]);
         let (authorities, keylog) = (Some("c.pem".into()), Some("d".into()));
         let (certificate, key, clients) = ("a.pem".into(), "b.pem".into(), Clients::Verify);
-        assert_eq!(made, Some(Files { certificate, key, authorities, clients, keylog, only_tls13: false }));
+        assert_eq!(made, Some(TlsFiles { certificate, key, authorities, clients, keylog, only_tls13: false }));
         assert_eq!(config("tls a b", parse).clients, Clients::Any);
         for (line, message) in [
             ("tls", "certificates by ACME are not built"),

@@ -11,7 +11,7 @@ use crate::net::{has_no_ipv6, reason};
 /// How many ports are tried until one is free for UDP and TCP, where any port will do.
 const PORT_TRIES: usize = 16;
 /// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
+pub(super) const BACKLOG: i32 = 4_096;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]

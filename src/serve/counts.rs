@@ -41,11 +41,13 @@ counts! {
     panics,
     /// Queries whose answer came later.
     later,
-    /// Queries that were answered at once because too many waited.
+    /// Pending queries that were answered at once because another took their permit.
     overloads,
     /// TCP connections accepted.
     connections,
-    /// TCP connections closed at once because there were too many.
+    /// Connections closed at a limit to make room for another.
+    connections_evicted,
+    /// Connections closed at once, at a limit.
     connections_refused,
     /// TCP connections cut by a timeout.
     connections_timed_out,

@@ -11,10 +11,12 @@
 
 mod bind;
 mod counts;
-mod http;
+pub mod framing;
+pub mod http;
 mod pending;
 mod quic;
 mod request;
+mod shares;
 mod statuses;
 mod tcp;
 mod udp;
@@ -36,21 +38,23 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::chain::Router;
+use crate::chain::{Client, Router};
 use crate::net::Credentials;
 use crate::upstream::Carriers;
 use bind::Wish;
 use counts::Counters;
-use pending::Waiting;
+use pending::{PendingLimit, PendingPermit};
 use request::Room;
 use statuses::Replies;
+use tcp::accept::Acceptor;
+use tcp::limits::{Connections, descriptor_limit};
 use udp::forward::Forwarding;
 use udp::mailbox::{Job, Mailbox, Workers};
 use udp::worker::UdpWorker;
 
 pub use bind::ServeError;
 pub use counts::Counts;
-pub use tcp::accept::TcpLimits;
+pub use tcp::limits::TcpLimits;
 
 /// How queries come to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,8 +127,8 @@ impl Service {
         })
     }
 
-    /// Answers by other router from the next batch on. Queries that wait end by those that they came to, and connections
-    /// go on as they began.
+    /// Answers by other router from the next batch on. Queries that wait end by those that they came to, and
+    /// connections go on as they began.
     pub fn replace(&self, router: Arc<Router>, settings: Settings, credentials: Option<Arc<Credentials>>) {
         self.credentials.store(credentials);
         self.settings.store(Arc::new(settings));
@@ -235,10 +239,10 @@ pub enum Spread {
 pub struct Options {
     /// Where TCP and late answers run. It needs its I/O and time drivers.
     pub runtime: Handle,
-    /// How many UDP workers; by default as many as there are cores to run on, and no more than sockets.
+    /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
     pub workers: Option<NonZeroUsize>,
-    /// How many UDP sockets each listener has; by default one for each worker. Each worker has as many, so that the number
-    /// is rounded up.
+    /// How many UDP sockets each listener has, at least one for each worker, which is the default. A worker serves
+    /// several when there are more.
     pub sockets: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
@@ -246,13 +250,16 @@ pub struct Options {
     pub carriers: Carriers,
     /// How many queries of each UDP worker may wait for other servers; some 700 octets each, when they do. 8,192.
     pub forwarded: usize,
-    /// How many other answers may wait over all listeners and transports. A query past it is answered at once, as its
-    /// directive says. 4,096.
+    /// How many other queries may be pending over all listeners and transports. For a query over the limit the client
+    /// with the most of them loses its oldest one, which is answered at once, as its directive says. 4,096.
     pub waiting: usize,
     /// The octets that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
     pub receive_buffer: usize,
-    /// Bounds on TCP connections.
+    /// Limits on TCP connections.
     pub tcp: TcpLimits,
+    /// How many descriptors the process may have open, from which the limits on connections are derived; by default its
+    /// soft limit.
+    pub descriptors: Option<usize>,
     /// Another process of this user may have the same port, and the kernel spreads queries over both. Otherwise a port
     /// in use is an error.
     pub share_port: bool,
@@ -271,8 +278,26 @@ impl Options {
             waiting: 4_096,
             receive_buffer: 4 << 20,
             tcp: TcpLimits::default(),
+            descriptors: None,
             share_port: false,
         }
+    }
+}
+
+impl Options {
+    /// How many workers to start.
+    fn workers(&self) -> usize {
+        let workers = self.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        match (self.workers, self.sockets) {
+            (None, Some(sockets)) => workers.min(sockets.get()),
+            _ => workers,
+        }
+    }
+
+    /// How many UDP sockets each listener has. Every worker has one of each listener, so that it can answer the queries
+    /// that other workers hand over.
+    fn sockets(&self) -> usize {
+        self.workers().max(self.sockets.map_or(0, NonZeroUsize::get))
     }
 }
 
@@ -280,8 +305,8 @@ impl Options {
 struct Shared {
     /// Where late answers run.
     runtime: Handle,
-    /// How many answers wait.
-    waiting: Arc<Waiting>,
+    /// The limit on pending queries that are in no worker's in-flight table.
+    pending: Arc<PendingLimit>,
     /// Workers read no new queries. Written once, by [`Server::stop`].
     stopping: AtomicBool,
     /// How many workers have read all that had come when they were told to stop.
@@ -297,6 +322,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Takes a permit for a pending query of a client, within a limit of the listener's own, too, if there is one.
+    /// Another query may lose its permit for it, which `counters` count.
+    fn permit(&self, client: Client, own: Option<&Arc<PendingLimit>>, counters: &Counters) -> PendingPermit {
+        let (permit, revoked) = PendingPermit::acquire(client.remote.ip(), [Some(&self.pending), own]);
+        counters.overloads.add(revoked);
+        permit
+    }
+
     /// The workers' mailboxes, in their order.
     fn mailboxes(&self) -> &[Arc<Mailbox>] {
         &self.mailboxes
@@ -305,7 +338,7 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Shared").field("pending", &self.pending.held()).finish_non_exhaustive()
     }
 }
 
@@ -320,10 +353,10 @@ enum Phase {
     Ended,
 }
 
-/// How long a client is given to take its leave when the server ends, and its next query is waited for: the farewell
-/// goes with its answer, when the client is least likely to be sending. What crosses a farewell is lost (E01). Tests run
-/// on machines that are busy.
-const FAREWELL: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
+/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to
+/// it, when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests
+/// run on machines that are busy.
+const LEAVE_TIME: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });
 
 /// A server at work. Dropping it stops it without waiting.
 pub struct Server {
@@ -335,9 +368,12 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
-    tcp: Arc<tcp::accept::Tcp>,
-    /// Connections of HTTPS, QUIC and HTTP/3, by listener.
-    others: Vec<Arc<tcp::accept::Tcp>>,
+    /// All client connections.
+    connections: Arc<Connections>,
+    /// Who accepts those of DNS over TCP and TLS.
+    tcp: Arc<Acceptor>,
+    /// Who accepts those of HTTPS, QUIC and HTTP/3, by listener.
+    others: Vec<Arc<Acceptor>>,
     /// What encrypted transports may hold of queries and answers.
     room: Arc<Room>,
 }
@@ -345,15 +381,15 @@ pub struct Server {
 /// What encrypted transports may hold of queries and answers that are on their way, in octets.
 const ROOM: usize = 64 << 20;
 
-/// What is in the way of a new listener, in the order in which they are bound.
+/// What a new listener finds at its address, in the order in which listeners are bound.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
+enum Obstacle {
     /// Nothing.
-    Free,
+    Nothing,
     /// A listener whose end has to be waited for.
-    Waiting,
-    /// A listener with an address that overlaps. Both may be there at once, as during a reload that goes from one address
-    /// to all of them.
+    Closing,
+    /// A listener with an address that overlaps. Both may be open at once, as during a reload that goes from one
+    /// address to every address.
     Overlapping,
 }
 
@@ -362,7 +398,7 @@ struct Listening {
     /// With its real port.
     address: SocketAddr,
     kind: Kind,
-    /// One for each worker, as long as they are there.
+    /// At least one for each worker, as long as they are open.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is served no more.
     closed: bool,
@@ -370,7 +406,8 @@ struct Listening {
     phase: watch::Sender<Phase>,
 }
 
-/// How long a listener that was closed may be in the way of another at its port: as long as other servers are waited for.
+/// How long a listener that was closed may be in the way of another at its port: as long as other servers are waited
+/// for.
 const MOST_CLOSING: Duration = Duration::from_secs(7);
 
 impl Listening {
@@ -392,20 +429,13 @@ struct Prepared {
 impl Server {
     /// Binds every listener and starts to serve; all or nothing.
     pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
-        let workers = match specs.is_empty() {
-            true => 0,
-            false => {
-                let cores = std::thread::available_parallelism().ok();
-                let most = cores.into_iter().chain(options.sockets).min();
-                options.workers.or(most.filter(|_| cores.is_some())).map_or(1, NonZeroUsize::get)
-            }
-        };
+        let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
         options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
-            waiting: Waiting::new(options.waiting),
+            pending: PendingLimit::new(options.waiting),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
@@ -414,10 +444,20 @@ impl Server {
             counters: Counters::default(),
         });
         let room = Room::new(ROOM, None);
-        let tcp = Arc::new(tcp::accept::Tcp::new(options.tcp, shared.clone(), room.clone()));
-        let (listeners, counters, others) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut server =
-            Server { options, listeners, next: 0, shared, workers: Vec::new(), counters, tcp, others, room };
+        let connections = Connections::new(options.tcp);
+        let tcp = Arc::new(Acceptor::new(connections.clone(), shared.clone(), room.clone()));
+        let mut server = Server {
+            options,
+            listeners: BTreeMap::new(),
+            next: 0,
+            shared,
+            workers: Vec::new(),
+            counters: Vec::new(),
+            connections,
+            tcp,
+            others: Vec::new(),
+            room,
+        };
         let prepared = server.prepare(&specs)?;
         let hasher = foldhash::fast::RandomState::default();
         for worker in 0..workers {
@@ -448,22 +488,8 @@ impl Server {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
         listening.phase.send_replace(Phase::Ending);
         if !std::mem::replace(&mut listening.closed, true) && !listening.sockets.is_empty() {
-            for mailbox in &self.shared.mailboxes {
-                self.places(listener).for_each(|place| mailbox.send(Job::Close(place)));
-            }
+            self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
         }
-    }
-
-    /// How many UDP sockets each worker has of a listener.
-    fn sockets_each(&self) -> usize {
-        let workers = self.shared.mailboxes.len().max(1);
-        self.options.sockets.map_or(1, |sockets| sockets.get().div_ceil(workers))
-    }
-
-    /// The numbers by which a worker knows its sockets of a listener.
-    fn places(&self, listener: usize) -> std::ops::Range<usize> {
-        let each = self.sockets_each();
-        listener * each..(listener + 1) * each
     }
 
     /// Binds sockets.
@@ -472,7 +498,7 @@ impl Server {
         let _inside = self.options.runtime.enter();
         let mut order: Vec<usize> = (0..specs.len()).collect();
         // Those last that take queries from a listener at work: if another cannot be bound, they have not.
-        order.sort_by_key(|&index| self.way(&specs[index]));
+        order.sort_by_key(|&index| self.obstacle(&specs[index]));
         let mut prepared: Vec<(usize, Prepared)> = Vec::new();
         for index in order {
             let spec = &specs[index];
@@ -491,10 +517,10 @@ impl Server {
         let kind = spec.service.kind;
         let (udp, tcp) = kind.takes();
         let sockets = match (kind, udp) {
-            (Kind::Dns, _) => self.shared.mailboxes.len() * self.sockets_each(),
+            (Kind::Dns, _) => self.options.sockets(),
             (_, udp) => usize::from(udp),
         };
-        let shared = shared || *share_port || self.way(spec) == Way::Overlapping;
+        let shared = shared || *share_port || self.obstacle(spec) == Obstacle::Overlapping;
         let wish = Wish { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
         let bound = self.bind(&wish)?;
         let address = bound.address;
@@ -518,21 +544,22 @@ impl Server {
         Ok(prepared)
     }
 
-    /// What listeners of this server are in the way of another one.
-    fn way(&self, spec: &ListenSpec) -> Way {
+    /// What of this server a new listener finds at its address.
+    fn obstacle(&self, spec: &ListenSpec) -> Obstacle {
         let at = (spec.address, spec.service.kind);
         let others = self.listeners.values();
         let others = others.filter(|other| !other.is_over() && overlap(at, (other.address, other.kind)));
         // The kernel gives packets to all sockets of an address in turn. Those of UDP workers refuse them once they are
-        // closed; an endpoint of QUIC has to be waited for.
+        // closed; the end of a QUIC endpoint has to be waited for.
         let is_waited_for = |listening: &Listening| {
             let is_quic = matches!(listening.kind, Kind::Quic | Kind::Https3);
             listening.closed && is_quic && listening.address.ip() == spec.address.ip()
         };
-        others
-            .map(|listening| if is_waited_for(listening) { Way::Waiting } else { Way::Overlapping })
-            .min()
-            .unwrap_or(Way::Free)
+        let obstacles = others.map(|listening| match is_waited_for(listening) {
+            true => Obstacle::Closing,
+            false => Obstacle::Overlapping,
+        });
+        obstacles.min().unwrap_or(Obstacle::Nothing)
     }
 
     /// Binds one listener. Where another of this server has just been closed at that port, its end is waited for.
@@ -557,42 +584,45 @@ impl Server {
 
     /// Gives sockets to those who serve them.
     fn listen(&mut self, prepared: Vec<Prepared>) {
+        // Now that the descriptors of all listeners are open.
+        self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
         for Prepared { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
-            let places = self.places(number);
-            for (mailbox, sockets) in self.shared.mailboxes.iter().zip(udp.chunks(places.len().max(1))) {
-                for (place, socket) in places.clone().zip(sockets) {
-                    let (socket, service) = (socket.clone(), service.clone());
-                    mailbox.send(Job::Open(place, udp::worker::Listener { socket, address, service }));
-                }
+            let workers = self.shared.mailboxes.len();
+            for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
+                let mut own = udp.iter().skip(worker).step_by(workers).cloned();
+                // A listener of QUIC has none.
+                let Some(socket) = own.next() else { break };
+                let (more, service) = (own.collect(), service.clone());
+                mailbox.send(Job::Open(number, udp::worker::Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(Phase::Serving);
             let kind = service.kind;
-            let connections = self.connections_of(service.kind);
+            let acceptor = self.acceptor_of(kind);
             if let Some(listener) = tcp {
-                connections.serve(listener, service.clone(), phase.subscribe());
+                acceptor.serve(listener, service.clone(), phase.subscribe());
             }
             if let Some(endpoint) = quic {
-                connections.begun();
-                let serving = quic::endpoint::serve(endpoint, address, service, connections, phase.subscribe());
+                acceptor.begun();
+                let serving = quic::endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
             self.listeners.insert(number, Listening { address, kind, sockets, closed: false, phase });
         }
     }
 
-    /// The connections that a new listener's are among.
-    fn connections_of(&mut self, kind: Kind) -> Arc<tcp::accept::Tcp> {
+    /// Who accepts the connections of a new listener.
+    fn acceptor_of(&mut self, kind: Kind) -> Arc<Acceptor> {
         if matches!(kind, Kind::Dns | Kind::Tls) {
             return self.tcp.clone();
         }
-        let connections = Arc::new(tcp::accept::Tcp::new(self.options.tcp, self.shared.clone(), self.room.clone()));
-        // Of listeners that are closed nothing is left.
+        let acceptor = Arc::new(Acceptor::new(self.connections.clone(), self.shared.clone(), self.room.clone()));
+        // Those of closed listeners are gone with their last connection.
         self.others.retain(|other| other.busy());
-        self.others.push(connections.clone());
-        connections
+        self.others.push(acceptor.clone());
+        acceptor
     }
 
     /// Where it listens, with real ports, in the order of the listeners.
@@ -624,17 +654,17 @@ impl Server {
 
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.connections().map(|connections| connections.open()).sum()
+        self.acceptors().map(|acceptor| acceptor.open()).sum()
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Arc<tcp::accept::Tcp>> {
+    fn acceptors(&self) -> impl Iterator<Item = &Arc<Acceptor>> {
         std::iter::once(&self.tcp).chain(&self.others)
     }
 
     /// How many answers wait, those of other servers included.
     pub fn waiting(&self) -> usize {
         let forwarded = self.shared.mailboxes.iter().map(|mailbox| mailbox.waiting.load(Ordering::Relaxed));
-        self.shared.waiting.open() + forwarded.sum::<usize>()
+        self.shared.pending.held() + forwarded.sum::<usize>()
     }
 
     /// Takes nothing new, answers what has come, and ends; what has not ended after `grace` is cut off. It blocks.
@@ -643,7 +673,7 @@ impl Server {
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.enter(Phase::Ending);
-        let is_busy = || self.connections().any(|connections| connections.busy());
+        let is_busy = || self.acceptors().any(|acceptor| acceptor.busy());
         while is_busy() && Instant::now() < deadline - grace / 4 {
             std::thread::sleep(Duration::from_millis(2));
         }

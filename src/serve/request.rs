@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Service, Shared};
 use crate::chain::{Answer, Client, Pending, State};
-use crate::serve::pending::{self, Place};
+use crate::serve::pending::{self, PendingLimit, PendingPermit};
 use crate::wire::MAX_MESSAGE;
 
 thread_local! {
@@ -26,26 +26,32 @@ struct Scratch {
 enum Todo {
     Send(Box<[u8]>),
     Silent,
-    Pending(Pending, Place),
+    Pending(Pending, PendingPermit),
 }
 
 /// Answers a message; nothing where nothing is to be said.
-pub(in crate::serve) async fn answer(
+pub(crate) async fn answer(
     packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
+) -> Option<Box<[u8]>> {
+    answer_within(packet, client, service, shared, None).await
+}
+
+/// As [`answer`], within a limit on pending queries of the listener's own besides the one for all.
+pub(crate) async fn answer_within(
+    packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
 ) -> Option<Box<[u8]>> {
     let todo = SCRATCH.with_borrow_mut(|scratch| {
         let scratch =
             scratch.get_or_insert_with(|| Box::new(Scratch { state: State::default(), out: [0; MAX_MESSAGE] }));
-        begin(packet, client, service, shared, scratch)
+        begin(packet, client, service, shared, limit, scratch)
     });
     let answer = match todo {
         Todo::Send(answer) => Some(answer),
         Todo::Silent => None,
-        Todo::Pending(pending, place) => {
+        Todo::Pending(pending, mut permit) => {
             shared.counters.later.add(1);
-            let answer = pending::answer(pending, packet.into(), MAX_MESSAGE, service.clone(), &shared.counters).await;
-            drop(place);
-            answer
+            let (packet, service) = (packet.into(), service.clone());
+            pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
         }
     };
     let counter = if answer.is_some() { &shared.counters.answered } else { &shared.counters.silent };
@@ -53,7 +59,10 @@ pub(in crate::serve) async fn answer(
     answer
 }
 
-fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, scratch: &mut Scratch) -> Todo {
+fn begin(
+    packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
+    scratch: &mut Scratch,
+) -> Todo {
     let router = service.router();
     let Scratch { state, out } = scratch;
     // A panic leaves nothing behind that is used again: `state` is replaced, and `out` is written anew.
@@ -61,14 +70,7 @@ fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
         catch_unwind(AssertUnwindSafe(|| match router.answer(packet, client, Instant::now(), state, &mut out[..]) {
             Answer::Send(len) => Todo::Send(out[..len].into()),
             Answer::Silent => Todo::Silent,
-            Answer::Pending(pending) => match shared.waiting.enter() {
-                Some(place) => Todo::Pending(pending, place),
-                None => {
-                    shared.counters.overloads.add(1);
-                    let len = pending.overload().encode(&mut out[..]);
-                    Todo::Send(out[..len].into())
-                }
-            },
+            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(client, limit, &shared.counters)),
         }));
     todo.unwrap_or_else(|panic| {
         *state = State::default();
@@ -80,7 +82,7 @@ fn begin(packet: &[u8], client: Client, service: &Arc<Service>, shared: &Shared,
 /// Octets of queries and answers that encrypted transports hold for their clients: of one connection and of all. They
 /// bound what clients cost that ask much and read little.
 #[derive(Debug)]
-pub(in crate::serve) struct Room {
+pub(crate) struct Room {
     held: AtomicUsize,
     limit: usize,
     /// That of all connections.
@@ -88,12 +90,12 @@ pub(in crate::serve) struct Room {
 }
 
 impl Room {
-    pub(in crate::serve) fn new(limit: usize, within: Option<Arc<Room>>) -> Arc<Room> {
+    pub(crate) fn new(limit: usize, within: Option<Arc<Room>>) -> Arc<Room> {
         Arc::new(Room { held: AtomicUsize::new(0), limit, within })
     }
 
     /// Room for so many octets, if there is.
-    pub(in crate::serve) fn take(self: &Arc<Self>, octets: usize) -> Option<Held> {
+    pub(crate) fn take(self: &Arc<Self>, octets: usize) -> Option<Held> {
         let mut held = Held { room: self.clone(), octets: 0 };
         held.resize(octets).then_some(held)
     }
@@ -120,14 +122,14 @@ impl Room {
 
 /// Room that is taken; free again when dropped.
 #[derive(Debug)]
-pub(in crate::serve) struct Held {
+pub(crate) struct Held {
     room: Arc<Room>,
     octets: usize,
 }
 
 impl Held {
     /// Takes another amount instead; says whether there is room.
-    pub(in crate::serve) fn resize(&mut self, octets: usize) -> bool {
+    pub(crate) fn resize(&mut self, octets: usize) -> bool {
         if octets > self.octets && !self.room.add(octets - self.octets) {
             return false;
         }

@@ -109,7 +109,7 @@ impl Counts for Arc<Metrics> {
 }
 
 /// Reasons as the label names them.
-const SHED: [&str; 3] = ["full", "share", "old"];
+const SHED: [&str; 3] = ["full", "share", "evicted"];
 
 /// The label that CoreDNS gives proxies of *forward*.
 const PROXY: &str = "forward";

@@ -31,7 +31,7 @@ pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Up
 pub use health::{Check, Server, Servers};
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
-pub use tcp_pool::Keeping;
+pub use tcp_pool::{Keeping, read_answer};
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

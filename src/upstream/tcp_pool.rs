@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -128,22 +128,11 @@ impl Pool {
 
     /// Sends a message and waits for the one with its ID; keeps the connection afterwards.
     async fn exchange_over(self: &Arc<Self>, mut connection: Connection, framed: &[u8]) -> io::Result<Vec<u8>> {
-        let stream = &mut connection.stream;
-        stream.write_all(framed).await?;
-        for _ in 0..STRANGERS {
-            let len = usize::from(stream.read_u16().await?);
-            // Grows as octets come, not by what the length claims.
-            let mut answer = Vec::new();
-            if (&mut *stream).take(len as u64).read_to_end(&mut answer).await? < len {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            if answer.get(..2) == framed.get(2..4) {
-                connection.used = Instant::now();
-                self.keep(connection);
-                return Ok(answer);
-            }
-        }
-        Err(io::ErrorKind::InvalidData.into())
+        connection.stream.write_all(framed).await?;
+        let answer = read_answer(&mut connection.stream, [framed[2], framed[3]]).await?;
+        connection.used = Instant::now();
+        self.keep(connection);
+        Ok(answer)
     }
 
     /// The connection that was used last, if it is still good for something.
@@ -195,6 +184,22 @@ impl Pool {
         idle.swept = !idle.connections.is_empty();
         idle.swept
     }
+}
+
+/// Reads messages until one has this ID. A connection that has brought [`STRANGERS`] others is out of step.
+pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin), id: [u8; 2]) -> io::Result<Vec<u8>> {
+    for _ in 0..STRANGERS {
+        let len = usize::from(stream.read_u16().await?);
+        // Grows as bytes come, not by what the length claims.
+        let mut answer = Vec::new();
+        if (&mut *stream).take(len as u64).read_to_end(&mut answer).await? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if answer.starts_with(&id) {
+            return Ok(answer);
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]

@@ -204,11 +204,11 @@ impl<'a> Query<'a> {
         let mut rest = &packet[question_end..];
         for index in 0..answers + authorities + additionals {
             let record = RawRecord::read(&mut rest)?;
-            if record.rtype != Type::OPT || index < answers + authorities {
+            if record.rtype != Type::OPT {
                 continue;
             }
-            // RFC 6891 6.1.1: more than one OPT is FORMERR, and its name is the root.
-            if self.edns.is_some() || !record.at_root {
+            // RFC 6891 6.1.1: an OPT stands in ADDITIONAL, and there once, and its name is the root.
+            if index < answers + authorities || self.edns.is_some() || !record.at_root {
                 return Err(QueryError);
             }
             self.edns = Some(record.edns()?);
@@ -348,6 +348,13 @@ mod tests {
         let many = [1, b'a'].repeat(128);
         assert!(Query::parse(&packet(&many, &[])).is_err());
         assert!(Query::parse(&packet(b"\0", &[OPT, OPT])).is_err());
+        // An OPT in ANSWER or AUTHORITY, alone or beside one in ADDITIONAL.
+        for counts in [[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1]] {
+            let count = counts.iter().sum::<u8>();
+            let mut packet = packet(b"\0", &vec![OPT; usize::from(count)]);
+            (packet[7], packet[9], packet[11]) = (counts[0], counts[1], counts[2]);
+            assert!(Query::parse(&packet).is_err(), "{counts:?}");
+        }
         assert!(Query::parse(&packet(b"\0", &[&OPT[..10]])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&[1, b'a', 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]])).is_err());
         assert!(Query::parse(&packet(b"\0", &[&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4, 0, 3, 0, 9]])).is_err());

@@ -4,9 +4,9 @@
 //!   answers what was asked.
 //! * Names are followed backwards only, and a bounded number of times; nothing is reserved for a count that the message
 //!   merely claims.
-//! * Names in data are expanded where they may be compressed (RFC 3597 4), so that a record can stand anywhere in an
-//!   answer of ours.
+//! * Names in data are expanded, whatever their type, so that a record can stand anywhere in an answer of ours.
 
+use super::MAX_MESSAGE;
 use super::header::{self, flag, u16_at};
 use super::name::{MAX_LABEL, MAX_LEN};
 use super::query::Question;
@@ -227,7 +227,8 @@ impl Reader<'_> {
                 }
                 Rdata::Soa { mname, rname, numbers: reply.store(&self.octets[at..end]) }
             }
-            (Type::SRV, 7..) => {
+            (Type::SRV, ..7) => return Err(MessageError::Malformed),
+            (Type::SRV, _) => {
                 let [priority, weight, port] = [0, 2, 4].map(|at| u16_at(data, at));
                 Rdata::Srv { priority, weight, port, target: self.data_name(start + 6, end, reply)? }
             }
@@ -238,54 +239,50 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Data that is kept as octets, with its names expanded.
+    /// Stores data as octets, with its names expanded.
     fn other(&self, rtype: Type, start: usize, end: usize, reply: &mut Reply) -> Result<Rdata, MessageError> {
-        let Some((mut at, names)) = self.names_of(rtype, start, end)? else {
+        let Some(parts) = parts_of(rtype, &self.octets[start..end]).ok_or(MessageError::Malformed)? else {
             return Ok(Rdata::Bytes(reply.store(&self.octets[start..end])));
         };
-        let mut data = smallvec::SmallVec::<[u8; 512]>::from_slice(&self.octets[start..at]);
-        for _ in 0..names {
-            let mut name = [0; MAX_LEN];
-            let expanded = self.expand(at, &mut name)?;
-            data.extend_from_slice(&name[..expanded.len]);
-            // The question's end is in the message, too.
-            if let Some(tail) = expanded.tail {
-                let rest = &self.octets[header::LEN + usize::from(tail)..self.question_end];
-                data.extend_from_slice(rest);
-            } else {
-                data.push(0);
-            }
-            at = expanded.end;
+        let mut data = smallvec::SmallVec::<[u8; 512]>::new();
+        let mut at = start;
+        for part in parts {
+            let len = match part {
+                Part::Name => {
+                    at = self.append_name(at, &mut data)?;
+                    0
+                }
+                Part::Names => {
+                    while at < end && data.len() <= MAX_MESSAGE {
+                        at = self.append_name(at, &mut data)?;
+                    }
+                    0
+                }
+                Part::Octets(len) => len,
+                Part::Text => 1 + usize::from(*self.octets[..end].get(at).ok_or(MessageError::Malformed)?),
+                Part::Rest => end.saturating_sub(at),
+            };
+            data.extend_from_slice(self.octets[..end].get(at..at + len).ok_or(MessageError::Malformed)?);
+            at += len;
         }
-        if at != end {
+        // Expanded names may be longer than any record holds.
+        if at != end || data.len() > MAX_MESSAGE {
             return Err(MessageError::Malformed);
         }
         Ok(Rdata::Bytes(reply.store(&data)))
     }
 
-    /// Where names start in the data of a type, and how many there are; nothing for a type whose names are never
-    /// compressed (RFC 3597 4).
-    fn names_of(&self, rtype: Type, start: usize, end: usize) -> Result<Option<(usize, usize)>, MessageError> {
-        let (skip, names) = match rtype.0 {
-            // MD, MF, MB, MG, MR, DNAME.
-            3 | 4 | 7..=9 | 39 => (0, 1),
-            // MINFO, RP.
-            14 | 17 => (0, 2),
-            // MX, AFSDB, RT.
-            15 | 18 | 21 => (2, 1),
-            // PX.
-            26 => (2, 2),
-            // NAPTR: two numbers and three strings, then the replacement.
-            35 => {
-                let mut at = start + 4;
-                for _ in 0..3 {
-                    at += 1 + usize::from(*self.octets[..end].get(at).ok_or(MessageError::Malformed)?);
-                }
-                (at - start, 1)
-            }
-            _ => return Ok(None),
-        };
-        if start + skip >= end { Err(MessageError::Malformed) } else { Ok(Some((start + skip, names))) }
+    /// Appends the name at `at`, expanded, and returns where it ends.
+    fn append_name(&self, at: usize, data: &mut smallvec::SmallVec<[u8; 512]>) -> Result<usize, MessageError> {
+        let mut labels = [0; MAX_LEN];
+        let expanded = self.expand(at, &mut labels)?;
+        data.extend_from_slice(&labels[..expanded.len]);
+        match expanded.tail {
+            // The rest of the question's name is in this message, with its root.
+            Some(tail) => data.extend_from_slice(&self.octets[header::LEN + usize::from(tail)..self.question_end]),
+            None => data.push(0),
+        }
+        Ok(expanded.end)
     }
 
     /// Stores a name that ends where its data ends.
@@ -372,6 +369,68 @@ impl Reader<'_> {
         }
         at == tail
     }
+}
+
+/// A part of a record's data.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// So many bytes.
+    Octets(usize),
+    /// A character string: its length, then its bytes.
+    Text,
+    /// A name.
+    Name,
+    /// Names up to the end.
+    Names,
+    /// All that is left.
+    Rest,
+}
+
+/// The parts of data that may hold names; the inner `None` for data that holds none, or whose type is unknown (RFC 3597 3:
+/// it is opaque). The outer `None` means that the data is malformed.
+///
+/// Only a few types may be compressed (RFC 3597 4), but a sender may do so with any type that it knows, and a pointer
+/// into another message is another name: the names of every type are expanded, as in miekg/dns.
+fn parts_of(rtype: Type, data: &[u8]) -> Option<Option<smallvec::SmallVec<[Part; 5]>>> {
+    use Part::{Name, Names, Octets, Rest, Text};
+    let parts: &[Part] = match rtype.0 {
+        // MD, MF, MB, MG, MR, NSAP-PTR, DNAME.
+        3 | 4 | 7..=9 | 23 | 39 => &[Name],
+        // MINFO, RP, TALINK.
+        14 | 17 | 58 => &[Name, Name],
+        // MX, AFSDB, RT, KX, LP: a preference or subtype.
+        15 | 18 | 21 | 36 | 107 => &[Octets(2), Name],
+        // PX: a preference.
+        26 => &[Octets(2), Name, Name],
+        // SIG, RRSIG: seven numbers, the signer, the signature.
+        24 | 46 => &[Octets(18), Name, Rest],
+        // NXT, NSEC: a bitmap of types. TKEY, TSIG: the algorithm is a name.
+        30 | 47 | 249 | 250 => &[Name, Rest],
+        // NAPTR: order, preference, flags, services, regular expression.
+        35 => &[Octets(4), Text, Text, Text, Name],
+        // A6 (RFC 2874): the length of the prefix, the rest of the address, and whose address has the prefix.
+        38 => match *data.first()? {
+            0 => &[Rest],
+            prefix @ 1..=128 => {
+                return Some(Some([Octets(1 + (128 - usize::from(prefix)).div_ceil(8)), Name].into_iter().collect()));
+            }
+            _ => return None,
+        },
+        // IPSECKEY: precedence, gateway type, algorithm. AMTRELAY: precedence, discovery bit and relay type.
+        45 if *data.get(1)? == 3 => &[Octets(3), Name, Rest],
+        260 if *data.get(1)? & 0x7f == 3 => &[Octets(2), Name],
+        // HIP: the lengths of the tag and the key, which follow, and rendezvous servers.
+        55 => {
+            let key = usize::from(u16_at(data.get(..4)?, 2));
+            return Some(Some([Octets(4 + usize::from(data[0]) + key), Names].into_iter().collect()));
+        }
+        // SVCB, HTTPS: a priority, the target, parameters.
+        64 | 65 => &[Octets(2), Name, Rest],
+        // DSYNC (RFC 9859): a type, a scheme and a port.
+        66 => &[Octets(5), Name],
+        _ => return Some(None),
+    };
+    Some(Some(parts.iter().copied().collect()))
 }
 
 /// A name that was followed.
@@ -480,6 +539,97 @@ mod tests {
             b"\x80\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
         ] {
             assert_eq!(read(&message(0, [1, 0, 0], &[bad])), Err(MessageError::Malformed), "{bad:?}");
+        }
+    }
+
+    /// Data of each type that may hold names; an empty part stands for a name.
+    const WITH_NAMES: &[(u16, &[&[u8]])] = &[
+        (3, &[b""]),
+        (4, &[b""]),
+        (7, &[b""]),
+        (8, &[b""]),
+        (9, &[b""]),
+        (14, &[b"", b""]),
+        (15, &[b"\0\x0a", b""]),
+        (17, &[b"", b""]),
+        (18, &[b"\0\x01", b""]),
+        (21, &[b"\0\x01", b""]),
+        (23, &[b""]),
+        (24, &[&[1; 18], b"", b"\xc0\x0c signature"]),
+        (26, &[b"\0\x01", b"", b""]),
+        (30, &[b"", b"\xc0\x0c"]),
+        (35, &[b"\0\x01\0\x02\x01u\x07E2U+sip\x02\xc0\x0c", b""]),
+        (36, &[b"\0\x01", b""]),
+        (38, &[b"\x00", &[9; 16]]),
+        (38, &[b"\x41", &[9; 8], b""]),
+        (38, &[b"\x80", b""]),
+        (39, &[b""]),
+        (45, &[b"\x0a\x03\x02", b"", b"\xc0\x0c key"]),
+        (45, &[b"\x0a\x01\x02\xc0\x0c\xc0\x0c key"]),
+        (46, &[&[1; 18], b"", b"\xc0\x0c signature"]),
+        (47, &[b"", b"\0\x06\x40\x01\0\0\0\x03"]),
+        (55, &[b"\x02\x02\0\x02\xc0\x0c\xc0\x0c"]),
+        (55, &[b"\x02\x02\0\x02\xc0\x0c\xc0\x0c", b"", b"", b""]),
+        (58, &[b"", b""]),
+        (64, &[b"\0\x01", b"", b"\0\x01\0\x03\x02h2"]),
+        (65, &[b"\0\x00", b""]),
+        (65, &[b"\0\x01", b"", b"\0\x04\0\x04\xc0\x0c\xc0\x0c"]),
+        (66, &[b"\0\x3b\x01\0\x35", b""]),
+        (107, &[b"\0\x01", b""]),
+        (249, &[b"", b"\xc0\x0c"]),
+        (260, &[b"\x01\x83", b""]),
+        (260, &[b"\x01\x02", &[0xc0; 16]]),
+        // Opaque: what looks like a pointer is none.
+        (16, &[b"\x02\xc0\x0c"]),
+        (43, &[b"\xc0\x0c\xc0\x0c"]),
+        (65_280, &[b"\xc0\x0c"]),
+    ];
+
+    /// A record of the question's name with this data.
+    fn record(rtype: u16, data: &[u8]) -> Vec<u8> {
+        let head = [b"\xc0\x0c", &rtype.to_be_bytes()[..], b"\0\x01\0\0\0\x1e"].concat();
+        [&head[..], &(data.len() as u16).to_be_bytes(), data].concat()
+    }
+
+    #[test]
+    fn n02_names_in_data_are_expanded_whatever_the_type() {
+        let asked = question("web.example.", Type::A);
+        let fill = |parts: &[&[u8]], name: &[u8]| -> Vec<u8> {
+            parts.iter().flat_map(|part| if part.is_empty() { name } else { part }).copied().collect()
+        };
+        for &(rtype, parts) in WITH_NAMES {
+            let octets = message(0, [1, 0, 0], &[&record(rtype, &fill(parts, b"\x01t\xc0\x10"))]);
+            let mut reply = Reply::new();
+            reply.read(&Message::parse(&octets, &asked).expect("an answer")).expect("readable");
+            let Rdata::Bytes(data) = reply.records()[0].rdata else { panic!("TYPE{rtype}") };
+            assert_eq!(reply.bytes(data), fill(parts, b"\x01t\x07eXample\0"), "TYPE{rtype}");
+        }
+    }
+
+    #[test]
+    fn data_that_does_not_end_with_its_parts_is_malformed() {
+        let asked = question("web.example.", Type::A);
+        let read = |rtype, data: &[u8]| {
+            let octets = message(0, [1, 0, 0], &[&record(rtype, data), &[0; 300]]);
+            Reply::new().read(&Message::parse(&octets, &asked).expect("an answer"))
+        };
+        for (rtype, data) in [
+            (47, &b"\x01"[..]),
+            (47, b"\xc0\x50"),
+            (39, b"\xc0\x0c\0"),
+            (46, &[1; 18]),
+            (46, &[1; 4]),
+            (65, b"\0\x01"),
+            (65, b"\0\x01\x05a"),
+            (35, b"\0\x01\0\x02\x09u"),
+            (55, b"\x02\x02\0"),
+            (55, b"\x02\x02\0\x09\xc0\x0c"),
+            (38, b"\x81\0"),
+            (33, b"\0\x01\0\x02\0\x03"),
+            // More than a record holds, once expanded.
+            (55, &[&[0; 4][..], &b"\xc0\x0c".repeat(6_000)].concat()),
+        ] {
+            assert_eq!(read(rtype, data), Err(MessageError::Malformed), "TYPE{rtype} {data:02x?}");
         }
     }
 

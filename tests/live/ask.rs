@@ -32,10 +32,38 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub rcode: u16,
-    /// The rcode, what else the header says and whether there is EDNS.
-    pub head: String,
+    /// AA, TC and RA, as far as they are set.
+    pub flags: String,
+    /// The size that its OPT offers, if it has one.
+    pub edns: Option<u16>,
     /// The records of each section, sorted; empty where the answer was cut.
     pub sections: [Vec<String>; 3],
+}
+
+/// A part of an answer, as `docs/differences.allow` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Rcode,
+    Flags,
+    Edns,
+    Answer,
+    Authority,
+    Additional,
+}
+
+impl Part {
+    /// The part of this name.
+    pub fn of(name: &str) -> Option<Part> {
+        Some(match name {
+            "rcode" => Part::Rcode,
+            "flags" => Part::Flags,
+            "edns" => Part::Edns,
+            "answer" => Part::Answer,
+            "authority" => Part::Authority,
+            "additional" => Part::Additional,
+            _ => return None,
+        })
+    }
 }
 
 impl Question {
@@ -79,14 +107,9 @@ impl Answer {
         let message = decode(octets).unwrap_or_else(|| panic!("hickory cannot read {octets:02x?}"));
         let head = &message.metadata;
         let rcode = u16::from(head.response_code);
-        let mut line = format!("{}", clusterdns::wire::Rcode(rcode));
         let flags = [("aa", head.authoritative), ("tc", head.truncation), ("ra", head.recursion_available)].into_iter();
-        for (name, _) in flags.filter(|(_, set)| *set) {
-            line = format!("{line} {name}");
-        }
-        if let Some(edns) = &message.edns {
-            line = format!("{line} edns={}", edns.max_payload());
-        }
+        let flags: Vec<&str> = flags.filter(|(_, set)| *set).map(|(name, _)| name).collect();
+        let edns = message.edns.as_ref().map(|edns| edns.max_payload());
         // What is left out of a message that does not hold all is the server's choice.
         let is_cut = head.truncation || octets.len() > 50_000;
         let sections = [&message.answers, &message.authorities, &message.additionals].map(|records| {
@@ -94,7 +117,37 @@ impl Answer {
             lines.sort();
             lines
         });
-        Answer { rcode, head: line, sections }
+        Answer { rcode, flags: flags.join(" "), edns, sections }
+    }
+
+    /// The same with every owner and target in lower case.
+    pub fn in_lower_case(&self) -> Answer {
+        let sections = self.sections.clone().map(|lines| {
+            let mut lines: Vec<String> = lines.iter().map(|line| line.to_lowercase()).collect();
+            lines.sort();
+            lines
+        });
+        Answer { sections, ..self.clone() }
+    }
+
+    /// The rcode, the flags and the EDNS size in one line.
+    pub fn head(&self) -> String {
+        let edns = self.edns.map_or(String::new(), |size| format!(" edns={size}"));
+        format!("{} {}{edns}", clusterdns::wire::Rcode(self.rcode), self.flags)
+    }
+
+    /// The parts in which another answer is not the same.
+    pub fn differing(&self, other: &Answer) -> Vec<Part> {
+        let [answer, authority, additional] = [0, 1, 2].map(|at| self.sections[at] != other.sections[at]);
+        let parts = [
+            (Part::Rcode, self.rcode != other.rcode),
+            (Part::Flags, self.flags != other.flags),
+            (Part::Edns, self.edns != other.edns),
+            (Part::Answer, answer),
+            (Part::Authority, authority),
+            (Part::Additional, additional),
+        ];
+        parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }
 
     /// The rcode and the data of the answer section, in few words: `NOERROR 10.96.0.1`.
@@ -108,7 +161,7 @@ impl Answer {
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.head)?;
+        write!(f, "{}", self.head())?;
         for (name, lines) in ["answer", "authority", "additional"].into_iter().zip(&self.sections) {
             lines.iter().try_for_each(|line| write!(f, "\n        {name} {line}"))?;
         }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use clusterdns::wire::Rcode;
 use libtest_mimic::Failed;
-use regex::Regex;
 
+use super::allowed::{Allowed, everywhere, is_allowed};
 use super::ask::{Answer, Question, ask_all};
 use super::cluster::{Access, Cluster};
 use super::corefiles::Corefile;
@@ -33,7 +33,7 @@ struct Block {
     corefile: Corefile,
     ours: SocketAddr,
     theirs: SocketAddr,
-    allowed: Vec<Regex>,
+    allowed: Vec<Allowed>,
 }
 
 /// How many questions are asked.
@@ -58,8 +58,8 @@ impl Pair {
         let both = [Software::Clusterdns, Software::CoreDns].map(start);
         let [(ours, our_ports), (theirs, their_ports)] = both.map(|server| server.join().expect("it starts"));
         let blocks = corefiles.iter().zip(our_ports.into_iter().zip(their_ports)).map(|(corefile, ports)| {
-            let own = corefile.differs.iter().map(|line| Regex::new(line).expect("a regular expression"));
-            let allowed = allowed().iter().cloned().chain(own).collect();
+            let own = corefile.differs.iter().map(|line| Allowed::parse(line).expect("a line of this form"));
+            let allowed = everywhere().iter().cloned().chain(own).collect();
             Block { corefile: *corefile, ours: on_loopback(ports.0), theirs: on_loopback(ports.1), allowed }
         });
         let blocks = blocks.collect();
@@ -119,7 +119,7 @@ impl Block {
             for ((question, ours), theirs) in questions.into_iter().zip(ours).zip(theirs) {
                 if ours.is_some() && self.is_same(&ours, &theirs) {
                     found += usize::from(!ours.is_some_and(|answer| answer.sections[0].is_empty()));
-                } else if ours.as_ref().is_some_and(is_denial) && self.is_allowed(&question) {
+                } else if self.is_allowed(&question, &ours, &theirs) {
                     allowed += 1;
                 } else {
                     differences.push((question, ours, theirs));
@@ -139,11 +139,12 @@ impl Block {
     }
 
     fn is_same(&self, ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
-        let lower = |answer: &Option<Answer>| answer.as_ref().map(|answer| answer.to_string().to_lowercase());
+        let lower = |answer: &Option<Answer>| answer.as_ref().map(Answer::in_lower_case);
         ours == theirs || self.corefile.lowers && lower(ours) == lower(theirs)
     }
 
-    fn is_allowed(&self, question: &Question) -> bool {
+    fn is_allowed(&self, question: &Question, ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
         // The expressions are about the usual zone.
         let mut name = question.name.to_lowercase();
         for zone in self.corefile.zones {
@@ -153,13 +154,26 @@ impl Block {
             }
         }
         let text = format!("{name} {}", question.rtype);
-        self.allowed.iter().any(|allowed| allowed.is_match(&text))
+        let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
+        if self.corefile.lowers {
+            (ours, theirs) = (ours.in_lower_case(), theirs.in_lower_case());
+        }
+        if self.corefile.falls_through {
+            (ours, theirs) = (denied_by_nobody(&ours, &theirs), denied_by_nobody(&theirs, &ours));
+        }
+        is_allowed(&self.allowed, &text, &theirs, &ours)
     }
 }
 
-/// Whether there are no records but aliases. All differences that are allowed are ways to say no.
-fn is_denial(answer: &Answer) -> bool {
-    answer.sections[0].iter().all(|line| line.contains(" CNAME "))
+/// The answer to a name that was left to the next plugin, where there is none, as if it had been denied like `other`.
+fn denied_by_nobody(answer: &Answer, other: &Answer) -> Answer {
+    let is_nobodys =
+        answer.rcode == Rcode::SERVFAIL.0 && answer.flags.is_empty() && answer.sections.concat().is_empty();
+    if !is_nobodys {
+        return answer.clone();
+    }
+    let sections = [Vec::new(), other.sections[1].clone(), Vec::new()];
+    Answer { rcode: Rcode::NXDOMAIN.0, flags: other.flags.clone(), sections, ..answer.clone() }
 }
 
 /// The Corefiles as one, and their ports.
@@ -170,20 +184,10 @@ fn together(corefiles: &[Corefile], access: &Access) -> (String, Vec<u16>) {
     (texts.collect(), ports)
 }
 
-/// The differences that are known and meant, from `docs/differences.allow`.
-fn allowed() -> &'static [Regex] {
-    static ALLOWED: OnceLock<Vec<Regex>> = OnceLock::new();
-    ALLOWED.get_or_init(|| {
-        let lines = include_str!("../../docs/differences.allow").lines();
-        let lines = lines.map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty());
-        lines.map(|line| Regex::new(line).expect("a regular expression")).collect()
-    })
-}
-
 /// A few of the differences, and what all of them are about.
 fn shown(differences: &[(Question, Option<Answer>, Option<Answer>)]) -> String {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    let head = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), |answer| answer.head.clone());
+    let head = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::head);
     for (question, ours, theirs) in differences {
         *kinds.entry(format!("{}: {} | {}", question.rtype, head(ours), head(theirs))).or_default() += 1;
     }

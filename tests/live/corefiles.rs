@@ -20,11 +20,12 @@ pub struct Corefile {
     pub zones: &'static [&'static str],
     /// Whether slices, Pods and all namespaces are seen.
     pub sees: Sees,
-    /// Differences that `docs/differences.allow` cannot hold, since they are none elsewhere: regular expressions like
-    /// those there.
+    /// Differences that `docs/differences.allow` cannot hold, since they are none elsewhere: lines like those there.
     pub differs: &'static [&'static str],
     /// CoreDNS's owners are in lower case (`docs/differences.md`, 26).
     pub lowers: bool,
+    /// What does not exist is left to the next plugin, and there is none.
+    pub falls_through: bool,
 }
 
 /// What is followed.
@@ -53,7 +54,7 @@ const PODS: Sees = Sees { pods: true, ..ALL };
 
 /// One stanza in the usual zones.
 const fn one(name: &'static str, sees: Sees, text: &'static str) -> Corefile {
-    Corefile { name, text, zones: &["cluster.local"], sees, differs: &[], lowers: false }
+    Corefile { name, text, zones: &["cluster.local"], sees, differs: &[], lowers: false, falls_through: false }
 }
 
 /// All of them.
@@ -65,7 +66,10 @@ pub const COREFILES: [Corefile; 16] = [
     one("namespaces", Sees { namespaces: false, ..ALL }, stanza!("namespaces shop data" "pods insecure")),
     Corefile {
         // 4. A hidden namespace has no reverse names.
-        differs: &[r"^(\d+\.){4}in-addr\.arpa PTR$", r"^([0-9a-f]\.){32}ip6\.arpa PTR$"],
+        differs: &[
+            r"^(\d+\.){4}in-addr\.arpa PTR$ => rcode,answer,authority",
+            r"^([0-9a-f]\.){32}ip6\.arpa PTR$ => rcode,answer,authority",
+        ],
         ..one("namespace_labels", ALL, stanza!("namespace_labels team in (store)" "pods insecure"))
     },
     one("labels", PODS, stanza!("labels tier=front" "pods verified")),
@@ -75,6 +79,13 @@ pub const COREFILES: [Corefile; 16] = [
     one("ttl", ALL, stanza!("ttl 30")),
     Corefile {
         lowers: true,
+        // 1, 7. The NODATA of a name that exists loses AA, with CoreDNS's *dns64* too.
+        differs: &[
+            r"^_(tcp|udp|sctp)?\.[^._]+\.[^._]+\.svc\.cluster\.local AAAA$ => rcode,flags",
+            r"^(dns|ns\.dns)\.cluster\.local AAAA$ => rcode,flags",
+            r"^(\d+\.){1,4}in-addr\.arpa AAAA$ => rcode,flags",
+            r"^([0-9a-f]\.){1,32}ip6\.arpa AAAA$ => rcode,flags",
+        ],
         ..one(
             "dns64",
             PODS,
@@ -82,8 +93,11 @@ pub const COREFILES: [Corefile; 16] = [
              kubernetes cluster.local in-addr.arpa ip6.arpa {\n        $API\n        pods verified\n    }\n}\n",
         )
     },
-    one("fallthrough of reverse zones", ALL, stanza!("pods insecure" "fallthrough in-addr.arpa ip6.arpa")),
-    one("fallthrough of all zones", ALL, stanza!("fallthrough" "ttl 60")),
+    Corefile {
+        falls_through: true,
+        ..one("fallthrough of reverse zones", ALL, stanza!("pods insecure" "fallthrough in-addr.arpa ip6.arpa"))
+    },
+    Corefile { falls_through: true, ..one("fallthrough of all zones", ALL, stanza!("fallthrough" "ttl 60")) },
     Corefile {
         zones: &["cluster.local", "other.example"],
         ..one(

@@ -108,7 +108,7 @@ fn alike(body: &str) -> Result<(), Failed> {
 /// Whether two answers are the same but for so many seconds of TTLs that run down.
 fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
-    ours.head == theirs.head
+    ours.head() == theirs.head()
         && ours.sections.iter().zip(&theirs.sections).all(|(ours, theirs)| {
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same_line(ours, theirs, age))
         })

@@ -77,9 +77,17 @@ impl Running {
         Running::start_as(program(), words)
     }
 
-    /// The same with another environment.
-    pub fn start_as(mut program: Command, words: &[&str]) -> Running {
-        let child = program.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    /// As [`Running::start`], with these limits of the shell's `ulimit`.
+    pub fn start_within(limits: &str, words: &[&str]) -> Running {
+        let mut command = Command::new("sh");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_clusterdns")]);
+        Running::start_as(command, words)
+    }
+
+    /// The same of another command.
+    pub fn start_as(mut command: Command, words: &[&str]) -> Running {
+        let child = command.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the program runs");
         let (mut port, mut said) = (None, Vec::new());
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));

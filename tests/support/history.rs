@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::index::service_key;
 use clusterdns::cluster::model::{Key, Kind, Object};
-use clusterdns::cluster::{Event, IndexWriter};
+use clusterdns::cluster::{Event, Index, IndexWriter};
 
 use super::Choices;
 use super::answers::{Subject, check_same_answers, check_sense};
-use super::cluster::{NOW, key, new_index, object, view};
+use super::cluster::{NAMESPACES, NOW, SERVICES, addresses, key, new_index, object, view};
 
 /// How many octets a step of a history is made of.
 pub const STEP: usize = 24;
@@ -92,13 +93,22 @@ fn full_lists(model: &Model) -> impl Iterator<Item = Event> {
     Kind::ALL.into_iter().flat_map(|kind| model.list(kind))
 }
 
-/// However a state was reached, the answers are those of one full list of it; and nothing is left of what is gone.
-/// `settings` choose the views and the order in which all is removed at the end.
-pub fn check_history(steps: &[Step], settings: &[u8]) {
+/// How closely the answers of a history are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The state of the index, from which every answer is made.
+    State,
+    /// Every answer, too. Thousands of answers take a hundred times as long as the history itself.
+    Answers,
+}
+
+/// Checks that the state after `steps` is that of one full list, however it was reached, and that nothing is left when
+/// everything is removed. `settings` choose the views and the order of removal.
+pub fn check_history(steps: &[Step], settings: &[u8], depth: Depth) {
     let mut choices = Choices::new(settings);
     let keep = Keep { pods: !choices.flag(), zones: !choices.flag() };
     let mut model = Model::default();
-    // Both are in step from the start, so that names are not refused for want of a list.
+    // Both are synced from the start, so that no name is refused for want of a list.
     let mut writer = new_index(keep, full_lists(&model));
     for step in steps {
         let events = match step {
@@ -111,12 +121,17 @@ pub fn check_history(steps: &[Step], settings: &[u8]) {
         }
     }
     let fresh = new_index(keep, full_lists(&model));
-    let kept = Subject::new(writer.index(), view(&mut choices));
-    let fresh_subject = Subject::new(fresh.index(), kept.view.clone());
-    check_same_answers(&kept, &fresh_subject);
-    // Reading every answer takes long, so that not each case does it.
-    if choices.below(4) == 0 {
-        check_sense(&fresh_subject);
+    check_same_state(writer.index(), fresh.index());
+    let view = view(&mut choices);
+    let reads_every_answer = choices.below(4) == 0;
+    if depth == Depth::Answers {
+        let kept = Subject::new(writer.index(), view.clone());
+        let fresh = Subject::new(fresh.index(), view);
+        check_same_answers(&kept, &fresh);
+        // Reading every answer takes long, so that not each case does it.
+        if reads_every_answer {
+            check_sense(&fresh);
+        }
     }
     check_removal(writer, model, choices);
     let mut all_at_once = fresh;
@@ -124,6 +139,30 @@ pub fn check_history(steps: &[Step], settings: &[u8]) {
         all_at_once.apply(event, NOW);
     }
     assert!(all_at_once.index().is_empty(), "left after empty lists: {:?}", all_at_once.index());
+}
+
+/// Checks that two indexes hold the same: every entry, namespace, Pod and owner of an address.
+fn check_same_state(kept: &Index, fresh: &Index) {
+    for ns in NAMESPACES {
+        assert_eq!(kept.has_namespace(ns.as_bytes()), fresh.has_namespace(ns.as_bytes()), "namespace {ns}");
+        for service in SERVICES {
+            let key = service_key(ns, service).expect("two labels");
+            assert_eq!(kept.entry(&key), fresh.entry(&key), "kept and fresh entry of {service}.{ns}");
+        }
+    }
+    for address in addresses() {
+        let pods = |index: &Index| {
+            let mut pods = Vec::new();
+            index.pods_at(address, |pod| pods.push(pod.clone()));
+            pods
+        };
+        assert_eq!(pods(kept), pods(fresh), "Pods at {address}");
+        let owner = |index: &Index| index.cluster_owner(address, |_| true);
+        assert_eq!(owner(kept), owner(fresh), "Service of {address}");
+        assert_eq!(kept.endpoint_owners(address), fresh.endpoint_owners(address), "endpoints at {address}");
+        let is_known = |index: &Index| index.has_address_within(address, address);
+        assert_eq!(is_known(kept), is_known(fresh), "{address}");
+    }
 }
 
 /// Takes away one object after the other.

@@ -3,9 +3,17 @@
 
 pub mod answers;
 pub mod cluster;
+pub mod corefiles;
+pub mod files;
 pub mod history;
+pub mod log_lines;
 pub mod messages;
 pub mod names;
+pub mod objects;
+pub mod rdata;
+pub mod requests;
+pub mod sources;
+pub mod targets;
 pub mod told;
 pub mod upstream;
 

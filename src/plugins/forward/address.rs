@@ -1,5 +1,7 @@
-//! Where queries go: what stands behind FROM in the first line (CoreDNS plugin/pkg/parse and plugin/forward/resolve.go).
+//! Where queries go: what stands behind FROM in the first line (CoreDNS plugin/pkg/parse and
+//! plugin/forward/resolve.go).
 
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -143,14 +145,14 @@ pub struct ResolvConf {
 impl ResolvConf {
     /// Reads a file.
     pub fn read(path: &Path) -> std::io::Result<ResolvConf> {
-        use std::io::Read as _;
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
         Ok(ResolvConf::parse(&bytes))
     }
 
-    /// Reads the bytes of a file, of which some may be no UTF-8: comments have any language. Comments begin a line (miekg/dns
-    /// `ClientConfigFromReader`): the second word of a line whose first is `nameserver` counts, whatever follows it.
+    /// Reads the bytes of a file, of which some may be no UTF-8: comments have any language. Comments begin a line
+    /// (miekg/dns `ClientConfigFromReader`): the second word of a line whose first is `nameserver` counts, whatever
+    /// follows it.
     pub fn parse(bytes: &[u8]) -> ResolvConf {
         let mut conf = ResolvConf::default();
         for line in String::from_utf8_lossy(bytes).lines() {
@@ -236,6 +238,11 @@ mod tests {
         let addresses: Vec<String> = conf.servers.iter().map(|server| server.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53", "[::1]:53", "[fe80::1%2]:53"]);
         assert_eq!(conf.ignored, ["10.0.0.4;x", "nonsense"]);
+        // A comment may have any encoding, and a file that is too long may end within a character.
+        let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
+        comment.resize(MAX_FILE as usize + 1, b'\xc3');
+        std::fs::write(&path, comment).expect("a file");
+        assert_eq!(ResolvConf::read(&path).expect("a file").servers, [Target::plain(([10, 0, 0, 2], 53).into())]);
         let text = parse("resolv.conf", |name| folder.path().join(name)).expect("a file");
         assert_eq!(text, To::File(path));
     }

@@ -49,7 +49,8 @@ struct Destination {
 }
 
 impl Forward {
-    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a while.
+    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a
+    /// while.
     pub fn new(
         config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
@@ -116,8 +117,8 @@ impl Plugin for Forward {
 }
 
 impl Following {
-    /// Looks whether a file has changed, and asks the servers that it names now. Returns whether somebody is writing one,
-    /// so that it is to be looked at again soon. `now` is the time of day.
+    /// Looks whether a file has changed, and asks the servers that it names now. Returns whether somebody is writing
+    /// one, so that it is to be looked at again soon. `now` is the time of day.
     pub fn refresh(&self, now: SystemTime) -> bool {
         let mut destinations = self.destinations.lock();
         // Not `any`: each is looked at, so that none is news the next time.
@@ -171,8 +172,8 @@ impl Destination {
         Ok(destination)
     }
 
-    /// Takes the servers that a file names; whether they are others. A file that names none is about to be written, or a
-    /// mistake: the last that it named go on to be asked.
+    /// Takes the servers that a file names; whether they are others. A file that names none is about to be written, or
+    /// a mistake: the last that it named go on to be asked.
     fn take(&mut self, bytes: &[u8], path: &str) -> bool {
         let ResolvConf { servers, ignored } = ResolvConf::parse(bytes);
         if !ignored.is_empty() {

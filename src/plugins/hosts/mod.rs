@@ -26,7 +26,7 @@ use crate::wire::{NameBuf, Question, Rcode, Rdata, Reply, Type};
 
 pub use config::{Config, parse};
 pub use file::HostsFile;
-use table::Table;
+pub use table::{Addresses, Skipped, Table};
 
 /// The plugin.
 pub struct Hosts {

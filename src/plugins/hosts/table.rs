@@ -17,9 +17,11 @@ const MAX_FILE: usize = 64 * 1024 * 1024;
 
 /// The addresses of one name, in the order of the file. One that stands there twice is answered twice, as CoreDNS does.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Addresses {
-    pub(super) ipv4: SmallVec<[[u8; 4]; 2]>,
-    pub(super) ipv6: SmallVec<[[u8; 16]; 1]>,
+pub struct Addresses {
+    /// IPv4.
+    pub ipv4: SmallVec<[[u8; 4]; 2]>,
+    /// IPv6.
+    pub ipv6: SmallVec<[[u8; 16]; 1]>,
 }
 
 impl Addresses {
@@ -41,7 +43,7 @@ type Names = HashMap<Box<[u8]>, Addresses, foldhash::fast::RandomState>;
 
 /// What a file, or the lines in the Corefile, say.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub struct Table {
     /// Names that are written out.
     names: Names,
     /// What stands behind the `*.` of a wildcard. It covers one label.
@@ -54,16 +56,16 @@ pub(super) struct Table {
 
 /// What was left away, for one line of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Skipped {
+pub struct Skipped {
     /// Fields that are no name, or too long for one.
-    pub(super) names: usize,
+    pub names: usize,
     /// The file or the table was too large: the rest of the file is not in the table.
-    pub(super) rest: bool,
+    pub rest: bool,
 }
 
 impl Table {
     /// Reads a table of the names that are in `zones`; addresses lead back to them if `reverse`.
-    pub(super) fn read(source: impl BufRead, zones: &[NameBuf], reverse: bool) -> io::Result<(Table, Skipped)> {
+    pub fn read(source: impl BufRead, zones: &[NameBuf], reverse: bool) -> io::Result<(Table, Skipped)> {
         let mut reader =
             Reader { zones, reverse, table: Table::default(), skipped: Skipped::default(), line: Line::default() };
         reader.read(source)?;
@@ -71,12 +73,12 @@ impl Table {
     }
 
     /// How many entries it has, counted as CoreDNS counts them for its metric.
-    pub(super) fn entries(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.entries
     }
 
     /// The addresses of a name for A or AAAA: its own, or where it has none of that family those of the wildcard.
-    pub(super) fn addresses(&self, question: &Question, rtype: Type) -> Option<&Addresses> {
+    pub fn addresses(&self, question: &Question, rtype: Type) -> Option<&Addresses> {
         let own = self.names.get(question.name().as_wire()).filter(|addresses| addresses.has(rtype));
         if own.is_some() || self.wildcards.is_empty() || question.labels() < 2 {
             return own;
@@ -86,7 +88,7 @@ impl Table {
     }
 
     /// The names of an address.
-    pub(super) fn names(&self, address: IpAddr) -> &[NameBuf] {
+    pub fn names(&self, address: IpAddr) -> &[NameBuf] {
         self.reverse.get(&address).map_or(&[], SmallVec::as_slice)
     }
 

@@ -15,7 +15,7 @@ const MAX_TTL: u32 = 3_600;
 /// The longest zone: its `hostmaster` must be a name.
 const MAX_ZONE: usize = 242;
 /// Every property, for suggestions.
-const PROPERTIES: [&str; 18] = [
+const PROPERTIES: [&str; 17] = [
     "endpoint",
     "tls",
     "kubeconfig",
@@ -31,7 +31,6 @@ const PROPERTIES: [&str; 18] = [
     "noendpoints",
     "fallthrough",
     "ignore",
-    "multicluster",
     "zonal",
     "startup_timeout",
 ];

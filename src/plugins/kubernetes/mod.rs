@@ -66,6 +66,26 @@ struct Zone {
     fallthrough: Fallthrough,
 }
 
+/// What a name stands for.
+enum Finding<'q> {
+    /// The zone itself.
+    Apex,
+    /// `ns.dns`.
+    NameServer,
+    /// `dns-version`, asked for TXT.
+    SchemaVersion,
+    /// A name that exists and has no record.
+    Node,
+    /// A reverse name.
+    Reverse(ReverseName, ReverseLookup),
+    /// Any other name that exists.
+    Forward(Lookup<'q>),
+    /// The name does not exist.
+    Missing(Reason),
+    /// There is nothing to say but this code.
+    Code(Rcode),
+}
+
 /// What is said of a name.
 enum Said {
     /// The answer section has been filled.
@@ -120,6 +140,13 @@ impl Plugin for Kubernetes {
         step
     }
 
+    fn claims(&self, question: &Question) -> bool {
+        let Some(zone) = self.stanza.zone_of(question) else { return false };
+        let name = ClusterName::parse(question, zone.labels);
+        let is_missing = matches!(self.stanza.find(question, &name, zone), Finding::Missing(_));
+        !is_missing || !zone.fallthrough.covers(question)
+    }
+
     fn unready(&self) -> Option<String> {
         let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
@@ -142,53 +169,70 @@ impl Stanza {
     /// Finds what there is to say and puts the records into the reply.
     fn say(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> Said {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
-        if matches!(qtype, Type::AXFR | Type::IXFR) {
-            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
-            return Said::Code(Rcode::REFUSED);
-        }
         let name = ClusterName::parse(question, zone.labels);
+        match self.find(question, &name, zone) {
+            Finding::Apex => self.apex(exchange.reply(), qtype, tail, zone),
+            Finding::NameServer => self.name_server(exchange.reply(), qtype),
+            Finding::SchemaVersion => records::schema_version(exchange.reply()),
+            Finding::Node => Said::NoData,
+            Finding::Missing(reason) => Said::NameError(reason),
+            Finding::Code(rcode) => Said::Code(rcode),
+            Finding::Reverse(_, ReverseLookup::Service(key)) if qtype == Type::PTR => {
+                self.service_pointer(exchange.reply(), &key)
+            }
+            Finding::Reverse(reverse, ReverseLookup::Endpoints(keys)) if qtype == Type::PTR => {
+                self.endpoint_pointers(exchange.reply(), reverse, &keys)
+            }
+            Finding::Reverse(..) => Said::NoData,
+            Finding::Forward(Lookup::ExternalName(entry)) => self.external_name(exchange, question, zone, &entry),
+            Finding::Forward(found) => self.records(exchange.state, question, &name, tail, &found),
+        }
+    }
+
+    /// What a name of the zone stands for. The one place that decides whether it exists.
+    #[inline(always)]
+    fn find<'q>(&self, question: &Question, name: &ClusterName<'q>, zone: &Zone) -> Finding<'q> {
+        if matches!(question.qtype, Type::AXFR | Type::IXFR) {
+            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
+            return Finding::Code(Rcode::REFUSED);
+        }
         match name {
-            ClusterName::Apex => return self.apex(exchange.reply(), qtype, tail, zone),
-            ClusterName::Dns => return Said::NoData,
-            ClusterName::NameServer => return self.name_server(exchange.reply(), qtype),
-            ClusterName::SchemaVersion if qtype == Type::TXT => return records::schema_version(exchange.reply()),
+            ClusterName::Apex => return Finding::Apex,
+            ClusterName::Dns => return Finding::Node,
+            ClusterName::NameServer => return Finding::NameServer,
+            ClusterName::SchemaVersion if question.qtype == Type::TXT => return Finding::SchemaVersion,
             // CoreDNS knows the name for no other type.
-            ClusterName::SchemaVersion => return Said::NameError(Reason::NoSuchForm),
+            ClusterName::SchemaVersion => return Finding::Missing(Reason::NoSuchForm),
             _ => {}
         }
         if zone.reverse {
-            let Some(reverse) = ReverseName::parse(question) else { return Said::NameError(Reason::NotReverse) };
+            let Some(reverse) = ReverseName::parse(question) else { return Finding::Missing(Reason::NotReverse) };
             let index = self.index.get();
             if !index.synced() {
-                return Said::Code(Rcode::SERVFAIL);
+                return Finding::Code(Rcode::SERVFAIL);
             }
             return match index.lookup_reverse(reverse, &self.answers.view) {
-                ReverseLookup::Missing(reason) => Said::NameError(reason),
-                ReverseLookup::Service(key) if qtype == Type::PTR => self.service_pointer(exchange.reply(), &key),
-                ReverseLookup::Endpoints(keys) if qtype == Type::PTR => {
-                    self.endpoint_pointers(exchange.reply(), reverse, &keys)
-                }
-                ReverseLookup::Service(_) | ReverseLookup::Endpoints(_) | ReverseLookup::Node => Said::NoData,
+                ReverseLookup::Missing(reason) => Finding::Missing(reason),
+                found => Finding::Reverse(reverse, found),
             };
         }
         if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
-            return Said::NoData;
+            return Finding::Node;
         }
-        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
-        // but they do not leave the cluster then either.
+        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes
+        // on; but they do not leave the cluster then either.
         let index = self.index.get();
-        if !index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
-            return Said::Code(Rcode::SERVFAIL);
+        if !index.synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
+            return Finding::Code(Rcode::SERVFAIL);
         }
         // The index before this one may not know Pods, which is no reason to deny them.
         let is_pod = matches!(name, ClusterName::Pod { .. });
         if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
-            return Said::Code(Rcode::SERVFAIL);
+            return Finding::Code(Rcode::SERVFAIL);
         }
-        match index.lookup(&name, &self.answers.view) {
-            Lookup::Missing(reason) => Said::NameError(reason),
-            Lookup::ExternalName(entry) => self.external_name(exchange, question, zone, &entry),
-            found => self.records(exchange.state, question, &name, tail, &found),
+        match index.lookup(name, &self.answers.view) {
+            Lookup::Missing(reason) => Finding::Missing(reason),
+            found => Finding::Forward(found),
         }
     }
 

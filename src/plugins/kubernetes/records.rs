@@ -1,6 +1,9 @@
 //! What was found, as records.
 
 use std::net::IpAddr;
+use std::ops::Range;
+
+use smallvec::{SmallVec, smallvec};
 
 use super::{Said, Stanza, Zone};
 use crate::chain::State;
@@ -135,25 +138,19 @@ impl Stanza {
         let Shape::ClusterIp { v4, v6 } = &service.shape else { return };
         let addresses = v4.len() + v6.len();
         let weight = weight(found.count_ports(&service.ports) * addresses);
-        if addresses == 0 || !has_number(&service.ports, found) {
+        // A port that stands once for TCP and once for UDP makes one record.
+        let mut numbers = Numbers::new();
+        append_numbers(&mut numbers, &service.ports, found);
+        keep_first(&mut numbers, 0);
+        if addresses == 0 || numbers.is_empty() {
             return;
         }
         let target = reply.name(&[name.key, SVC], Some(tail));
-        let mut earlier = None;
-        for port in service.ports.iter().filter(|port| found.wants_port(port)) {
+        for number in numbers {
             if reply.is_full() {
                 return;
             }
-            // A port that stands once for TCP and once for UDP makes one record.
-            if let Some(number) = port.number
-                && earlier != Some(number)
-            {
-                let again = reply.section(Section::Answer).any(|record| srv_port(record) == Some(number));
-                if !again {
-                    self.service(reply, weight, number, target);
-                }
-                earlier = Some(number);
-            }
+            self.service(reply, weight, number, target);
         }
         for &address in v4 {
             self.target_address(reply, target, IpAddr::V4(address));
@@ -170,16 +167,25 @@ impl Stanza {
     ) {
         collect_rows(found, scratch);
         // They stand slice by slice as yet, and a slice's rows have the same ports.
-        let slices = scratch.chunk_by(|a, b| a >> 32 == b >> 32);
-        let candidates = slices.map(|rows| rows.len() * found.count_ports(&row(found, rows[0]).slice().ports));
-        let weight = weight(candidates.sum());
+        let (mut candidates, mut numbers) = (0, Numbers::new());
+        let mut of_slice: SmallVec<[Range<usize>; 16]> = smallvec![0..0; found.entry.slices.len()];
+        for rows in scratch.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
+            candidates += rows.len() * found.count_ports(ports);
+            append_numbers(&mut numbers, ports, found);
+            keep_first(&mut numbers, first);
+            of_slice[(rows[0] >> 32) as usize] = first..numbers.len();
+        }
+        let numbers_of = |packed: u64| &numbers[of_slice[(packed >> 32) as usize].clone()];
+        let weight = weight(candidates);
         let pod_names = self.answers.view.endpoint_pod_names;
         // Rows of one endpoint name come together, so that no record is made twice.
         let name_key = |packed: u64| EndpointKey::new(row(found, packed), pod_names);
         let address = |packed: u64| row(found, packed).address();
         scratch.sort_unstable_by(|&a, &b| (name_key(a), address(a)).cmp(&(name_key(b), address(b))));
         for group in scratch.chunk_by(|&a, &b| name_key(a) == name_key(b)) {
-            if !group.iter().any(|&packed| has_number(&row(found, packed).slice().ports, found)) {
+            // Without a port that has a number there is no record to make.
+            if group.iter().all(|&packed| numbers_of(packed).is_empty()) {
                 continue;
             }
             if reply.is_full() {
@@ -192,31 +198,27 @@ impl Stanza {
                 continue;
             }
             let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
-            let first = reply.records().len();
-            let mut earlier: Option<Row<'_>> = None;
+            let mut make = |number| {
+                if !reply.is_full() {
+                    self.service(reply, weight, number, target);
+                }
+            };
+            match group {
+                [one] => numbers_of(*one).iter().copied().for_each(&mut make),
+                group => of_slices(group, numbers_of).into_iter().for_each(&mut make),
+            }
+            let mut earlier = None;
             for &packed in group {
                 if reply.is_full() {
                     return;
                 }
-                let row = row(found, packed);
-                // Without a port that has a number there is no record to make. The address may have one in another slice.
-                if !has_number(&row.slice().ports, found) {
-                    continue;
+                // Rows are sorted by address, so that the same one in another slice comes next. It may have a port with a
+                // number there.
+                let address = address(packed);
+                if earlier != Some(address) && !numbers_of(packed).is_empty() {
+                    self.target_address(reply, target, address);
+                    earlier = Some(address);
                 }
-                // A slice's ports are those of each of its rows.
-                if earlier.is_none_or(|earlier| !std::ptr::eq(earlier.slice(), row.slice())) {
-                    let ports = row.slice().ports.iter().filter(|port| found.wants_port(port));
-                    for number in ports.filter_map(|port| port.number) {
-                        if !reply.records()[first..].iter().any(|record| srv_port(record) == Some(number)) {
-                            self.service(reply, weight, number, target);
-                        }
-                    }
-                }
-                // Rows are sorted by address, so that the same one in another slice comes next.
-                if earlier.is_none_or(|earlier| earlier.address() != row.address()) {
-                    self.target_address(reply, target, row.address());
-                }
-                earlier = Some(row);
             }
         }
     }
@@ -394,9 +396,59 @@ fn weight(candidates: usize) -> u16 {
     (100 / candidates.max(1)).max(1) as u16
 }
 
-/// Whether some port that is meant has a number, so that there is an SRV record to make.
-fn has_number(ports: &[Port], found: &Found<'_>) -> bool {
-    ports.iter().any(|port| found.wants_port(port) && port.number.is_some())
+/// Numbers of ports.
+type Numbers = SmallVec<[u16; 64]>;
+
+/// Up to so many numbers are compared with each other.
+const FEW: usize = 16;
+
+/// Appends the numbers of the ports that are meant.
+fn append_numbers(numbers: &mut Numbers, ports: &[Port], found: &Found<'_>) {
+    numbers.extend(ports.iter().filter(|port| found.wants_port(port)).filter_map(|port| port.number));
+}
+
+/// Of equal numbers from `first` on, keeps the first. Takes a step for each.
+fn keep_first(numbers: &mut Numbers, first: usize) {
+    let mut len = first;
+    if numbers.len() - first <= FEW {
+        for at in first..numbers.len() {
+            let number = numbers[at];
+            if !numbers[first..len].contains(&number) {
+                numbers[len] = number;
+                len += 1;
+            }
+        }
+    } else {
+        let mut seen = [0_u64; 1 << 10];
+        for at in first..numbers.len() {
+            let number = numbers[at];
+            let (word, bit) = (&mut seen[usize::from(number >> 6)], 1 << (number & 63));
+            if *word & bit == 0 {
+                *word |= bit;
+                numbers[len] = number;
+                len += 1;
+            }
+        }
+    }
+    numbers.truncate(len);
+}
+
+/// The numbers of all slices that these rows are in, each once.
+fn of_slices<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Numbers {
+    let mut slices: SmallVec<[u64; 8]> = SmallVec::new();
+    for &row in rows {
+        if slices.last().is_none_or(|last| last >> 32 != row >> 32) {
+            slices.push(row);
+        }
+    }
+    slices.sort_unstable();
+    slices.dedup_by_key(|row| *row >> 32);
+    let mut numbers = Numbers::new();
+    slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
+    if slices.len() > 1 {
+        keep_first(&mut numbers, 0);
+    }
+    numbers
 }
 
 /// What tells the names of endpoints from each other without their labels being written.
@@ -417,14 +469,6 @@ impl<'a> EndpointKey<'a> {
                 _ => EndpointKey::Label(label),
             },
         }
-    }
-}
-
-/// The port of an SRV record.
-fn srv_port(record: &Record) -> Option<u16> {
-    match record.rdata {
-        Rdata::Srv { port, .. } => Some(port),
-        _ => None,
     }
 }
 

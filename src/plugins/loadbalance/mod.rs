@@ -19,8 +19,8 @@ use crate::corefile::GoDuration;
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 pub use config::{Config, Policy, parse};
-use weights::{DEFAULT_WEIGHT, Weights};
-pub use weights::{WeightError, WeightFile};
+use weights::DEFAULT_WEIGHT;
+pub use weights::{WeightError, WeightFile, Weights};
 
 /// The plugin.
 pub struct LoadBalance {

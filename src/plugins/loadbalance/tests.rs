@@ -98,6 +98,11 @@ fn addresses_and_mail_exchangers_are_shuffled_behind_the_rest() {
 }
 
 #[test]
+fn n16_aliases_come_first_in_the_order_in_which_they_came() {
+    check("loadbalance", "A1 A2 C2 C1", &["C2 C1 A1 A2||", "C2 C1 A2 A1||"]);
+}
+
+#[test]
 fn each_section_has_its_own_order() {
     check("loadbalance", "T1|A1 A2|A3 T2", &["T1|A1 A2|T2 A3", "T1|A2 A1|T2 A3"]);
     let mut mixed = records("A1|T1|A2 T3");

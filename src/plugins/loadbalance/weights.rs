@@ -76,11 +76,11 @@ pub enum WeightError {
 /// The weights of addresses, by name in lower-case wire form. CoreDNS compares letter case too, so that a client which
 /// mixes it gets no weights.
 #[derive(Debug, Default)]
-pub(super) struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
+pub struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
 
 impl Weights {
     /// Reads a file's text.
-    pub(super) fn read(text: &str) -> Result<Weights, WeightError> {
+    pub fn read(text: &str) -> Result<Weights, WeightError> {
         let mut weights = Weights::default();
         // A name that no question can have is passed over, with its addresses.
         let mut name: Option<Option<NameBuf>> = None;
@@ -118,7 +118,7 @@ impl Weights {
     }
 
     /// The weights of a name in lower case, in the order of the file; the first of an address counts.
-    pub(super) fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
+    pub fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
         self.0.get(name.as_wire()).map_or(&[], Vec::as_slice)
     }
 }
@@ -138,8 +138,8 @@ impl WeightFile {
         WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::polled(path, MAX_FILE)) }
     }
 
-    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether somebody is writing it, so
-    /// that it is to be looked at again soon. `now` is the time of day.
+    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether somebody is writing it,
+    /// so that it is to be looked at again soon. `now` is the time of day.
     pub(super) fn read(&self, now: SystemTime) -> Result<bool, WeightError> {
         let mut file = self.file.lock();
         let bytes = match file.look(now).map_err(WeightError::Open)? {

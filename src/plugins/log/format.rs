@@ -85,7 +85,7 @@ impl Format {
     /// Reads a format. What is no placeholder is text, braces and all.
     ///
     /// A closing brace belongs to the last opening one before it, so that `{ {type} }` shows the type in braces.
-    pub(super) fn new(text: &str) -> Format {
+    pub fn new(text: &str) -> Format {
         let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON}{COMBINED_MORE}"));
         let mut format = Format { parts: Vec::new() };
         let mut rest = text.as_str();

@@ -11,6 +11,9 @@ use crate::wire::{Rcode, header};
 
 /// Where queries go.
 const PATH: &str = "/dns-query";
+/// The most bytes of a request's head. The query of a GET stands in its URI, and one of 65,535 bytes gets the same status
+/// as the same query in a POST, not an end of the connection.
+pub(crate) const HEAD: usize = 96 * 1024;
 /// The type of a message.
 const MESSAGE: &str = "application/dns-message";
 /// How long an answer without records may be kept, and one that is an error, in seconds; CoreDNS's.
@@ -20,7 +23,7 @@ const LONG: u32 = 3_600;
 
 /// Where a request's query is.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::serve) enum Query {
+pub enum Query {
     /// Here.
     Here(Vec<u8>),
     /// In its body.
@@ -28,7 +31,7 @@ pub(in crate::serve) enum Query {
 }
 
 /// Finds the query of a request; else the status that says what is wrong with it.
-pub(in crate::serve) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -57,12 +60,12 @@ pub(in crate::serve) fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -
 }
 
 /// Whether a message is worth an answer: twelve octets decide, before anything is read or reserved.
-pub(in crate::serve) fn is_query(packet: &[u8]) -> bool {
+pub fn is_query(packet: &[u8]) -> bool {
     header::accept(packet) == header::Accept::Parse
 }
 
 /// The head of an answer.
-pub(in crate::serve) fn answer(message: &[u8]) -> Response<()> {
+pub fn answer(message: &[u8]) -> Response<()> {
     let mut response = Response::new(());
     let age = age(message);
     let headers = response.headers_mut();
@@ -75,7 +78,7 @@ pub(in crate::serve) fn answer(message: &[u8]) -> Response<()> {
 }
 
 /// The head of an answer that is no message.
-pub(in crate::serve) fn refusal(status: StatusCode) -> Response<()> {
+pub fn refusal(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_LENGTH, 0.into());

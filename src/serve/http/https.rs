@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,12 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::chain::Client;
 use crate::serve::http::doh;
 use crate::serve::request::{self, Held, Room};
-use crate::serve::tcp::accept::Seat;
+use crate::serve::tcp::accept::Acceptor;
+use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::serve::{FAREWELL, Phase, Service};
+use crate::serve::{LEAVE_TIME, Phase, Service};
 
-/// The octets of a request's head.
-const HEAD: usize = 16 * 1024;
 /// What is handed to HTTP at once of an answer: so much may lie there that the client does not take.
 const CHUNK: usize = 4 * 1024;
 /// What one connection may have on its way in and out, in octets.
@@ -35,33 +33,34 @@ const ROOM: usize = 1 << 20;
 /// What of requests is taken before it has been looked at, for a connection, in octets.
 const WINDOW: u32 = 128 * 1024;
 /// How long a client may have requests open without any progress, at least.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection until it ends, or takes too long.
-pub(in crate::serve) async fn serve(
-    socket: TcpStream, client: Client, service: Arc<Service>, seat: Seat, phase: watch::Receiver<Phase>,
+pub(crate) async fn serve(
+    socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
+    phase: watch::Receiver<Phase>,
 ) {
     let Some(credentials) = service.credentials() else {
-        return serve_on(socket, client, service, seat, phase).await;
+        return serve_on(socket, client, service, acceptor, permit, phase).await;
     };
     let (accepting, time) = (TlsAcceptor::from(credentials.now()).accept(socket), service.settings().timeouts.read);
-    if let Some(stream) = seat.handshake(accepting, time, &phase).await {
-        serve_on(stream, client, service, seat, phase).await;
+    if let Some(stream) = acceptor.handshake(&permit, accepting, time, &phase).await {
+        serve_on(stream, client, service, acceptor, permit, phase).await;
     }
 }
 
 async fn serve_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>, seat: Seat,
-    mut phase: watch::Receiver<Phase>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>,
+    acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<Phase>,
 ) {
     let settings = *service.settings().as_ref();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(doh::HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
-        .max_header_list_size(HEAD as u32)
+        .max_header_list_size(doh::HEAD as u32)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);
@@ -69,8 +68,9 @@ async fn serve_on(
         client,
         service,
         life: Mutex::new(Life { since: Instant::now(), asked: 0, open: 0 }),
-        room: Room::new(ROOM, Some(seat.tcp.room.clone())),
-        seat,
+        room: Room::new(ROOM, Some(acceptor.room.clone())),
+        acceptor,
+        permit,
     });
     let answering = guest.clone();
     let service = service_fn(move |request| {
@@ -79,8 +79,8 @@ async fn serve_on(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(tokio::time::sleep_until(guest.deadline().into()));
-    // When a client that has nothing open is left, once the server ends.
-    let mut farewell: Option<Instant> = None;
+    // The server stops: a client that has no request open is left soon.
+    let mut is_stopping = false;
     loop {
         tokio::select! {
             // What goes wrong with a connection is its client's business.
@@ -89,19 +89,18 @@ async fn serve_on(
                 Phase::Serving if changed.is_ok() => {}
                 Phase::Ending if changed.is_ok() => {
                     connection.as_mut().graceful_shutdown();
-                    let end = Instant::now() + FAREWELL;
-                    farewell = Some(end);
-                    timer.as_mut().reset(end.into());
+                    is_stopping = true;
+                    timer.as_mut().reset((Instant::now() + LEAVE_TIME).into());
                 }
                 _ => return,
             },
-            () = guest.seat.ticket.evicted.notified() => return,
+            () = guest.permit.activity.evicted() => return,
             () = timer.as_mut() => {
-                let is_left = farewell.is_some() && guest.life.lock().open == 0;
-                let deadline = if farewell.is_some() { Instant::now() + FAREWELL } else { guest.deadline() };
+                let is_left = is_stopping && guest.life.lock().open == 0;
+                let deadline = if is_stopping { Instant::now() + LEAVE_TIME } else { guest.deadline() };
                 if is_left || guest.deadline() <= Instant::now() {
                     if guest.life.lock().open > 0 {
-                        guest.seat.tcp.shared.counters.connections_timed_out.add(1);
+                        guest.acceptor.shared.counters.connections_timed_out.add(1);
                     }
                     return;
                 }
@@ -115,7 +114,8 @@ async fn serve_on(
 struct Guest {
     client: Client,
     service: Arc<Service>,
-    seat: Seat,
+    acceptor: Arc<Acceptor>,
+    permit: ConnectionPermit,
     room: Arc<Room>,
     life: Mutex<Life>,
 }
@@ -139,7 +139,7 @@ impl Guest {
             + match (life.asked, life.open) {
                 (0, _) => timeouts.read,
                 (_, 0) => timeouts.idle,
-                _ => timeouts.idle.max(PATIENCE),
+                _ => timeouts.idle.max(PROGRESS_TIMEOUT),
             }
     }
 
@@ -148,7 +148,6 @@ impl Guest {
         let life = &mut *self.life.lock();
         life.since = Instant::now();
         change(life);
-        self.seat.ticket.at_work.store(life.open > 0, Ordering::Relaxed);
     }
 }
 
@@ -175,32 +174,47 @@ impl Visit {
 
     /// The answer to a request and the room that it takes; else the status that says why there is none.
     async fn find(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, Held), StatusCode> {
-        let Guest { client, service, room, seat, .. } = &*self.0;
-        let query = doh::query(request.method(), request.uri(), request.headers())?;
-        let mut held = room.take(MAX_QUESTION).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let packet = match query {
+        let Guest { client, service, room, acceptor, permit, .. } = &*self.0;
+        let mut held = room.take(0).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let packet = match doh::query(request.method(), request.uri(), request.headers())? {
             doh::Query::Here(packet) => packet,
             doh::Query::Body => {
                 let time = service.settings().timeouts.read;
-                let body = Limited::new(request.into_body(), MAX_QUESTION).collect();
-                match tokio::time::timeout(time, body).await {
-                    Ok(Ok(body)) => body.to_bytes().to_vec(),
-                    Ok(Err(_)) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
-                    Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
-                }
+                let body = tokio::time::timeout(time, read_body(request.into_body(), &mut held)).await;
+                body.map_err(|_| StatusCode::REQUEST_TIMEOUT)??
             }
         };
         // What is no query at all gets no message in answer.
         if !doh::is_query(&packet) {
             return Err(StatusCode::BAD_REQUEST);
         }
-        let answer = request::answer(&packet, *client, service, &seat.tcp.shared).await;
+        if !held.resize(packet.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let _busy = permit.activity.query();
+        let answer = request::answer(&packet, *client, service, &acceptor.shared).await;
         let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
         match held.resize(answer.len()) {
             true => Ok((answer, held)),
             false => Err(StatusCode::SERVICE_UNAVAILABLE),
         }
     }
+}
+
+/// Reads a body. What has come of it is held, and no more.
+async fn read_body(mut body: Incoming, held: &mut Held) -> Result<Vec<u8>, StatusCode> {
+    let mut octets = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
+        if octets.len() + piece.len() > MAX_QUESTION {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        octets.extend_from_slice(&piece);
+        if !held.resize(octets.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
+    Ok(octets)
 }
 
 impl Drop for Visit {

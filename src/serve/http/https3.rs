@@ -1,8 +1,6 @@
 //! DNS over HTTP/3: requests as in DNS over HTTPS, each on a stream of QUIC, by h3.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use h3::server::{Connection, RequestResolver, RequestStream};
 use h3_quinn::BidiStream;
@@ -15,15 +13,11 @@ use tokio::time::timeout;
 use crate::chain::Client;
 use crate::serve::Phase;
 use crate::serve::http::doh;
-use crate::serve::quic::endpoint::{Host, ROOM, code};
+use crate::serve::quic::endpoint::{Host, ROOM, Stopping, code};
 use crate::serve::request::{self, Held, Room};
-use crate::serve::tcp::accept::Seat;
+use crate::serve::tcp::limits::{Activity, ConnectionPermit};
 use crate::serve::udp::mmsg::MAX_QUESTION;
 
-/// The octets of a request's head.
-const HEAD: u64 = 16 * 1024;
-/// How long after the last request a connection that ends is still listened to.
-const LAST: Duration = Duration::from_millis(50);
 /// RFC 9114 8.1.
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
@@ -31,39 +25,40 @@ const EXCESSIVE_LOAD: u32 = 0x107;
 type Stream = RequestStream<BidiStream<Bytes>, Bytes>;
 
 /// Serves a connection until it ends.
-pub(in crate::serve) async fn serve(
-    host: Arc<Host>, quic: quinn::Connection, seat: Seat, mut phase: watch::Receiver<Phase>,
+pub(crate) async fn serve(
+    host: Arc<Host>, quic: quinn::Connection, permit: ConnectionPermit, mut phase: watch::Receiver<Phase>,
 ) {
     let client = host.client(&quic);
-    let room = Room::new(ROOM, Some(host.tcp.room.clone()));
+    let room = Room::new(ROOM, Some(host.acceptor.room.clone()));
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(HEAD);
+    builder.max_field_section_size(doh::HEAD as u64);
     let time = host.service.settings().timeouts.read;
     let building = builder.build(h3_quinn::Connection::new(quic.clone()));
-    let Some(mut connection) = seat.handshake(building, time, &phase).await else { return };
+    let Some(mut connection) = host.acceptor.handshake(&permit, building, time, &phase).await else { return };
     let connection: &mut Connection<h3_quinn::Connection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
     // Whatever the phase is now is news.
     phase.mark_changed();
-    let (mut is_ending, mut is_over) = (false, false);
-    while !is_over {
-        seat.ticket.at_work.store(!requests.is_empty(), Ordering::Relaxed);
+    let mut stopping = Stopping::default();
+    while !stopping.is_over(requests.is_empty()) {
         tokio::select! {
             biased;
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Ended => return,
-                current => (is_ending, is_over) = (current == Phase::Ending, changed.is_err()),
+                Phase::Serving if changed.is_ok() => {}
+                Phase::Ending if changed.is_ok() => stopping.begin(),
+                _ => return,
             },
-            () = seat.ticket.evicted.notified() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
+            () = permit.activity.evicted() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
             Some(_) = requests.join_next() => {}
-            accepted = connection.accept() => match accepted {
+            accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
-                    let request = Request { host: host.clone(), client, room: room.clone() };
+                    let (client, activity) = (client, permit.activity.clone());
+                    let request = Request { host: host.clone(), client, room: room.clone(), activity };
                     requests.spawn(request.answer(resolver));
                 }
                 Ok(None) | Err(_) => return,
             },
-            () = tokio::time::sleep(LAST), if is_ending => is_over = requests.is_empty(),
+            () = stopping.next() => stopping.is_quiet(),
         }
     }
     quic.close(code(NO_ERROR), b"");
@@ -74,6 +69,7 @@ struct Request {
     host: Arc<Host>,
     client: Client,
     room: Arc<Room>,
+    activity: Arc<Activity>,
 }
 
 impl Request {
@@ -104,19 +100,23 @@ impl Request {
 
     /// The answer and the room that it takes; else the status that says why there is none.
     async fn find(&self, query: doh::Query, stream: &mut Stream) -> Result<(Box<[u8]>, Held), StatusCode> {
-        let service = &self.host.service;
-        let mut held = self.room.take(MAX_QUESTION).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let Host { service, acceptor, .. } = &*self.host;
+        let mut held = self.room.take(0).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         let packet = match query {
             doh::Query::Here(packet) => packet,
             doh::Query::Body => {
                 let time = service.settings().timeouts.read;
-                timeout(time, body(stream)).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??
+                timeout(time, read_body(stream, &mut held)).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??
             }
         };
         if !doh::is_query(&packet) {
             return Err(StatusCode::BAD_REQUEST);
         }
-        let answer = request::answer(&packet, self.client, service, &self.host.tcp.shared).await;
+        if !held.resize(packet.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let _busy = self.activity.query();
+        let answer = request::answer(&packet, self.client, service, &acceptor.shared).await;
         let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
         match held.resize(answer.len()) {
             true => Ok((answer, held)),
@@ -125,8 +125,8 @@ impl Request {
     }
 }
 
-/// Reads the body of a request.
-async fn body(stream: &mut Stream) -> Result<Vec<u8>, StatusCode> {
+/// Reads the body of a request. What has come of it is held, and no more.
+async fn read_body(stream: &mut Stream, held: &mut Held) -> Result<Vec<u8>, StatusCode> {
     let mut octets = Vec::new();
     while let Some(mut piece) = stream.recv_data().await.map_err(|_| StatusCode::BAD_REQUEST)? {
         if octets.len() + piece.remaining() > MAX_QUESTION {
@@ -134,6 +134,9 @@ async fn body(stream: &mut Stream) -> Result<Vec<u8>, StatusCode> {
         }
         let piece = piece.copy_to_bytes(piece.remaining());
         octets.extend_from_slice(&piece);
+        if !held.resize(octets.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
     }
     Ok(octets)
 }

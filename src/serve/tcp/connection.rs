@@ -15,22 +15,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::accept::Acceptor;
+use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};
-use crate::serve::pending::{self, Place};
-use crate::serve::tcp::accept::{Seat, TcpLimits};
-use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::serve::{FAREWELL, Phase, Service, Settings, Shared};
-use crate::wire::{MAX_MESSAGE, header};
+use crate::serve::framing::{PREFIX, first_message};
+use crate::serve::pending::{self, PendingPermit};
+use crate::serve::{LEAVE_TIME, Phase, Service, Settings, Shared};
+use crate::wire::MAX_MESSAGE;
 
-/// The octets in front of a message, its length (RFC 1035 4.2.2).
-const PREFIX: usize = 2;
 /// What is read at once, with what was left over before.
 const INPUT: usize = 16 * 1024;
 /// Answers are written when they come to this, or when there is nothing more to answer.
@@ -39,9 +37,10 @@ const OUTPUT: usize = 16 * 1024;
 const TURN: usize = 64;
 /// How many octets of answers end a turn, however few messages they answer.
 const TURN_OUTPUT: usize = 64 * 1024;
-/// How long the client's end is waited for once this side has ended. Closing with octets unread makes TCP reset the
-/// connection, and a reset can overtake answers.
+/// How long the client's end is waited for once this side has ended and the server stops.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the kernel may go on to send the last answers of a connection that has been closed.
+const ORPHAN_TIME: Duration = Duration::from_secs(30);
 
 thread_local! {
     /// The buffers of a thread; no connection holds them while it waits.
@@ -69,16 +68,19 @@ enum Todo {
     /// Nothing.
     Silent,
     /// Wait.
-    Pending(Pending, Place),
+    Pending(Pending, PendingPermit),
 }
 
 /// A connection.
-pub(in crate::serve) struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     client: Client,
     service: Arc<Service>,
     settings: Arc<Settings>,
-    seat: Seat,
+    acceptor: Arc<Acceptor>,
+    permit: ConnectionPermit,
+    /// The limit on its pending queries.
+    waiting_limit: usize,
     /// Octets that were read and not looked at: the start of a message, or more while answers are unsent. At most
     /// [`INPUT`].
     unread: Vec<u8>,
@@ -105,8 +107,9 @@ pub(in crate::serve) struct Connection {
 
 impl Connection {
     /// A connection that was accepted.
-    pub(in crate::serve) fn new(
-        stream: Stream, remote: SocketAddr, local: SocketAddr, service: Arc<Service>, seat: Seat,
+    pub(crate) fn new(
+        stream: Stream, remote: SocketAddr, local: SocketAddr, service: Arc<Service>, acceptor: Arc<Acceptor>,
+        permit: ConnectionPermit,
     ) -> Connection {
         let transport = if matches!(stream, Stream::Tls(_)) { Transport::Tls } else { Transport::Tcp };
         Connection {
@@ -114,7 +117,9 @@ impl Connection {
             client: Client { remote, local, transport },
             settings: service.settings.load_full(),
             service,
-            seat,
+            waiting_limit: acceptor.connections.limits().waiting_per_connection.max(1),
+            acceptor,
+            permit,
             unread: Vec::new(),
             unsent: (Vec::new(), 0),
             waiting: JoinSet::new(),
@@ -129,11 +134,11 @@ impl Connection {
     }
 
     /// Serves it until the client or the server ends it, or the client takes too long.
-    pub(in crate::serve) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+    pub(crate) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline().into()));
-        let ticket = self.seat.ticket.clone();
+        let activity = self.permit.activity.clone();
         while !self.is_over() {
-            ticket.at_work.store(!self.has_unsent() && (self.has_more || !self.waiting.is_empty()), Ordering::Relaxed);
+            activity.set(!self.has_unsent() && (self.has_more || !self.waiting.is_empty()), self.since);
             let deadline = self.deadline();
             // A timer that is early is set when it goes off, so that a query does not touch it.
             if deadline < timer.deadline().into_std() {
@@ -141,12 +146,15 @@ impl Connection {
             }
             let result = tokio::select! {
                 biased;
-                changed = phase.changed() => match *phase.borrow_and_update() {
-                    Phase::Ending if changed.is_ok() => self.begin_end(),
-                    Phase::Serving if changed.is_ok() => Ok(()),
-                    _ => return,
-                },
-                () = ticket.evicted.notified() => return self.cut(),
+                changed = phase.changed() => {
+                    let current = *phase.borrow_and_update();
+                    match current {
+                        Phase::Ending if changed.is_ok() => self.begin_end().await,
+                        Phase::Serving if changed.is_ok() => Ok(()),
+                        _ => return,
+                    }
+                }
+                () = activity.evicted() => return self.leave(),
                 _ = self.stream.writable(), if self.has_unsent() => self.flush(),
                 Some(answer) = self.waiting.join_next(), if !self.has_unsent() => {
                     self.take_late(answer.ok().flatten())
@@ -156,13 +164,16 @@ impl Connection {
                     let read = self.read(Stream::try_read).map(|_| ());
                     // The query that was waited for.
                     let is_last = self.ending.is_some() && self.messages > before;
-                    read.and_then(|()| if is_last { self.last_read() } else { Ok(()) })
+                    match read {
+                        Ok(()) if is_last => self.last_read().await,
+                        read => read,
+                    }
                 }
                 () = tokio::task::yield_now(), if self.has_more && !self.is_stalled() => self.resume(),
                 () = timer.as_mut() => {
                     match deadline <= Instant::now() {
-                        true if self.ending.take().is_some() => self.last_read(),
-                        true => return self.timed_out(),
+                        true if self.ending.take().is_some() => self.last_read().await,
+                        true => self.time_out(),
                         false => {
                             timer.as_mut().reset(deadline.into());
                             Ok(())
@@ -174,17 +185,12 @@ impl Connection {
                 return;
             }
         }
-        self.close().await;
+        self.close(phase).await;
     }
 
     /// What all connections have in common.
     fn shared(&self) -> &Arc<Shared> {
-        &self.seat.tcp.shared
-    }
-
-    /// The bounds.
-    fn limits(&self) -> &TcpLimits {
-        &self.seat.tcp.limits
+        &self.acceptor.shared
     }
 
     /// Whether the client owes us reading.
@@ -194,7 +200,7 @@ impl Connection {
 
     /// Whether nothing more may be answered now.
     fn is_stalled(&self) -> bool {
-        self.has_unsent() || self.waiting.len() >= self.limits().waiting_per_connection.max(1)
+        self.has_unsent() || self.waiting.len() >= self.waiting_limit
     }
 
     /// Whether all is said.
@@ -207,7 +213,7 @@ impl Connection {
         let timeouts = &self.settings.timeouts;
         let time = if self.has_unsent() {
             timeouts.write
-        } else if !self.unread.is_empty() && !self.is_stalled() || self.messages == 0 {
+        } else if !self.reading_ended && (!self.unread.is_empty() && !self.is_stalled() || self.messages == 0) {
             timeouts.read
         } else if !self.waiting.is_empty() {
             // It waits for us. What we wait for has bounds of its own; look again in a while.
@@ -220,18 +226,37 @@ impl Connection {
         self.ending.map_or(deadline, |ending| deadline.min(ending))
     }
 
-    /// Counts a client that took too long; one that was merely idle has done nothing wrong.
-    fn timed_out(&self) {
-        if self.has_unsent() || !self.unread.is_empty() {
+    /// The client has had its time. One that does not take its answers is cut off; of any other nothing more is read, and
+    /// the connection ends once it has its answers.
+    fn time_out(&mut self) -> io::Result<()> {
+        if self.has_unsent() {
             self.shared().counters.connections_timed_out.add(1);
+            self.reset();
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        self.cut();
+        // A query that has come in this very moment is answered.
+        let messages = self.messages;
+        self.read(Stream::read_now)?;
+        if self.messages == messages {
+            // One that was merely idle has done nothing wrong.
+            if !self.unread.is_empty() {
+                self.shared().counters.connections_timed_out.add(1);
+            }
+            self.reading_ended = true;
+        }
+        Ok(())
     }
 
-    /// Ends the connection at once: what its client has not taken is not kept for it (a reset, not an orphan in
-    /// FIN-WAIT-1 with a full send queue).
-    fn cut(&self) {
+    /// Has the kernel end the connection at once, with what the client has not taken (a reset).
+    fn reset(&self) {
         let _ = self.stream.options().set_linger(Some(Duration::ZERO));
+    }
+
+    /// Ends the connection at once, since another takes its place. What the kernel has of answers is still sent.
+    fn leave(mut self) {
+        if self.has_unsent() || self.stream.shut_down(ORPHAN_TIME).is_err() {
+            self.reset();
+        }
     }
 
     /// Reads what is there and answers it; says whether there was anything.
@@ -250,10 +275,10 @@ impl Connection {
     }
 
     /// The server ends: answers what is there, or else the next query, and reads no more.
-    fn begin_end(&mut self) -> io::Result<()> {
-        self.ending = Some(Instant::now() + FAREWELL);
+    async fn begin_end(&mut self) -> io::Result<()> {
+        self.ending = Some(Instant::now() + LEAVE_TIME);
         let before = self.messages;
-        self.read_all()?;
+        self.read_all().await?;
         if self.messages > before || self.is_stalled() {
             self.reading_ended = true;
         }
@@ -261,20 +286,23 @@ impl Connection {
     }
 
     /// Reads a last time: until nothing more is there, or until the client must take answers first.
-    fn last_read(&mut self) -> io::Result<()> {
-        self.read_all()?;
+    async fn last_read(&mut self) -> io::Result<()> {
+        self.read_all().await?;
         self.reading_ended = true;
         Ok(())
     }
 
-    fn read_all(&mut self) -> io::Result<()> {
+    /// Reads and answers what is there, for a time: a client that sends as fast as it is read does not hold up the end.
+    async fn read_all(&mut self) -> io::Result<()> {
+        let end = Instant::now() + LEAVE_TIME;
         // The kernel is asked, not the runtime, whose notice may be late.
-        while !self.reading_ended && !self.is_stalled() {
+        while !self.reading_ended && !self.is_stalled() && Instant::now() < end {
             if self.has_more {
                 self.resume()?;
             } else if !self.read(Stream::read_now)? {
                 break;
             }
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -299,7 +327,7 @@ impl Connection {
         let had_partial = !self.unread.is_empty();
         self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
-            let Some((message, end)) = message(&input[at..len]) else { break };
+            let Some((message, end)) = first_message(&input[at..len]) else { break };
             if turn.next().is_none() || written >= TURN_OUTPUT {
                 self.has_more = true;
                 break;
@@ -331,31 +359,23 @@ impl Connection {
 
     /// Answers one message; says whether anything will be said.
     fn answer(&mut self, message: &[u8], now: Instant, state: &mut State, output: &mut Output) -> bool {
-        let shared = &self.seat.tcp.shared;
+        let shared = &self.acceptor.shared;
         let router = self.service.router();
         let out = &mut output.octets[output.len + PREFIX..][..MAX_MESSAGE];
         // A panic leaves nothing behind that is used again: `state` is replaced, and `out` is written anew.
         let todo = catch_unwind(AssertUnwindSafe(|| match router.answer(message, self.client, now, state, out) {
             Answer::Send(len) => Todo::Send(len),
             Answer::Silent => Todo::Silent,
-            Answer::Pending(pending) => match shared.waiting.enter() {
-                Some(place) => Todo::Pending(pending, place),
-                None => {
-                    shared.counters.overloads.add(1);
-                    Todo::Send(pending.overload().encode(out))
-                }
-            },
+            Answer::Pending(pending) => Todo::Pending(pending, shared.permit(self.client, None, &shared.counters)),
         }));
         match todo {
             Ok(Todo::Send(len)) => output.push(len),
             Ok(Todo::Silent) => return false,
-            Ok(Todo::Pending(pending, place)) => {
+            Ok(Todo::Pending(pending, mut permit)) => {
                 shared.counters.later.add(1);
                 let (packet, service, shared) = (Box::from(message), self.service.clone(), shared.clone());
                 self.waiting.spawn(async move {
-                    let answer = pending::answer(pending, packet, MAX_MESSAGE, service, &shared.counters).await;
-                    drop(place);
-                    answer
+                    pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
                 });
             }
             Err(panic) => {
@@ -398,12 +418,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what is unsent.
+    /// Writes what is unsent. A client that takes some of it has its time again for the rest.
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()?;
+        let mut has_progress = self.stream.flush()?;
         let (octets, sent) = &mut self.unsent;
         if !octets.is_empty() {
-            *sent += or_none(self.stream.try_write(&octets[*sent..]))?;
+            let taken = or_none(self.stream.try_write(&octets[*sent..]))?;
+            has_progress |= taken > 0;
+            *sent += taken;
+        }
+        if has_progress {
+            self.since = Instant::now();
         }
         if *sent < octets.len() || self.stream.has_unwritten() {
             return Ok(());
@@ -413,14 +438,18 @@ impl Connection {
         self.resume()
     }
 
-    /// Ends this side, and waits a little for the client's end.
-    async fn close(mut self) {
-        // Within TLS a client that has ended may still wait for our farewell.
-        let is_ended = self.stream.shut_down().is_err() || self.client_ended;
+    /// Ends this side, and waits a little for the client's end: closing with octets unread makes TCP reset the
+    /// connection, and a reset can overtake answers. Where the server goes on, a client that reads slowly has as long as
+    /// it may take for answers; what it has not taken then, the kernel goes on to send for [`ORPHAN_TIME`].
+    async fn close(mut self, mut phase: watch::Receiver<Phase>) {
+        // Within TLS a client that has ended may still wait for our end.
+        let is_ended = self.stream.shut_down(ORPHAN_TIME).is_err() || self.client_ended;
         if is_ended {
             return;
         }
-        let Connection { mut stream, seat: _seat, .. } = self;
+        let time = self.settings.timeouts.write;
+        let Connection { mut stream, permit, acceptor: _acceptor, .. } = self;
+        permit.activity.set(false, Instant::now());
         let ended = async {
             let mut octets = [0; 512];
             while stream.readable().await.is_ok() {
@@ -431,7 +460,17 @@ impl Connection {
                 }
             }
         };
-        let _ = tokio::time::timeout(LINGER, ended).await;
+        let time_limit = async {
+            let stops = phase.wait_for(|&phase| phase > Phase::Serving);
+            if tokio::time::timeout(time, stops).await.is_ok() {
+                tokio::time::sleep(LINGER).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = time_limit => {}
+            () = permit.activity.evicted() => {}
+        }
     }
 }
 
@@ -454,15 +493,6 @@ fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
         scratch.output.len = 0;
         run(scratch)
     })
-}
-
-/// The first message, if it is whole, and where it ends; of one that is too long the header, without an end.
-fn message(octets: &[u8]) -> Option<(&[u8], Option<usize>)> {
-    let len = usize::from(u16::from_be_bytes([*octets.first()?, *octets.get(1)?]));
-    if len > MAX_QUESTION {
-        return Some((octets.get(PREFIX..PREFIX + header::LEN)?, None));
-    }
-    Some((octets.get(PREFIX..PREFIX + len)?, Some(PREFIX + len)))
 }
 
 /// How many answers there are in these octets.

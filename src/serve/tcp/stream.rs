@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 const UNWRITTEN: usize = 64 * 1024;
 
 /// A stream of octets with a client.
-pub(in crate::serve) enum Stream {
+pub(crate) enum Stream {
     /// Plain.
     Tcp(TcpStream),
     /// Within TLS.
@@ -23,7 +24,7 @@ pub(in crate::serve) enum Stream {
 }
 
 /// TLS on a socket.
-pub(in crate::serve) struct Tls {
+pub(crate) struct Tls {
     socket: TcpStream,
     session: ServerConnection,
     /// Octets that were read stand in the session and have not been taken out.
@@ -32,7 +33,7 @@ pub(in crate::serve) struct Tls {
 
 impl Stream {
     /// A stream that begins with a handshake.
-    pub(in crate::serve) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
+    pub(crate) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
         let mut session = ServerConnection::new(config)?;
         session.set_buffer_limit(Some(UNWRITTEN));
         Ok(Stream::Tls(Box::new(Tls { socket, session, has_more: false })))
@@ -46,12 +47,12 @@ impl Stream {
     }
 
     /// The socket, for its options.
-    pub(in crate::serve) fn options(&self) -> SockRef<'_> {
+    pub(crate) fn options(&self) -> SockRef<'_> {
         SockRef::from(self.socket())
     }
 
     /// Waits until there may be something to read.
-    pub(in crate::serve) async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tls(tls) if tls.has_more => Ok(()),
             _ => self.socket().readable().await,
@@ -59,17 +60,17 @@ impl Stream {
     }
 
     /// Waits until the socket may take something.
-    pub(in crate::serve) async fn writable(&self) -> io::Result<()> {
+    pub(crate) async fn writable(&self) -> io::Result<()> {
         self.socket().writable().await
     }
 
     /// Whether octets that were taken wait for the socket.
-    pub(in crate::serve) fn has_unwritten(&self) -> bool {
+    pub(crate) fn has_unwritten(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.session.wants_write())
     }
 
     /// Reads what the runtime knows to be there.
-    pub(in crate::serve) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(socket) => socket.try_read(out),
             Stream::Tls(tls) => tls.read(out, TcpStream::try_read),
@@ -77,7 +78,7 @@ impl Stream {
     }
 
     /// Reads what the kernel has, whether or not the runtime knows of it.
-    pub(in crate::serve) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = |socket: &TcpStream, out: &mut [u8]| (&*SockRef::from(socket)).read(out);
         match self {
             Stream::Tcp(socket) => read(socket, out),
@@ -86,7 +87,7 @@ impl Stream {
     }
 
     /// Writes what fits.
-    pub(in crate::serve) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(socket) => socket.try_write(octets),
             Stream::Tls(tls) => {
@@ -97,16 +98,17 @@ impl Stream {
         }
     }
 
-    /// Writes what waits for the socket.
-    pub(in crate::serve) fn flush(&mut self) -> io::Result<()> {
+    /// Writes what waits for the socket. Says whether it took any of it.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Stream::Tcp(_) => Ok(()),
+            Stream::Tcp(_) => Ok(false),
             Stream::Tls(tls) => tls.flush(),
         }
     }
 
-    /// Ends this side.
-    pub(in crate::serve) fn shut_down(&mut self) -> io::Result<()> {
+    /// Ends this side. The kernel may go on to send what was written for so long.
+    pub(crate) fn shut_down(&mut self, time: Duration) -> io::Result<()> {
+        let _ = self.options().set_tcp_user_timeout(Some(time));
         if let Stream::Tls(tls) = self {
             tls.session.send_close_notify();
             // A socket that takes nothing has no client that listens.
@@ -144,14 +146,16 @@ impl Tls {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Writes what waits for the socket. Says whether it took any of it.
+    fn flush(&mut self) -> io::Result<bool> {
+        let mut has_written = false;
         while self.session.wants_write() {
             match self.session.write_tls(&mut Sink(&self.socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                other => drop(other?),
+                written => has_written |= written? > 0,
             }
         }
-        Ok(())
+        Ok(has_written)
     }
 }
 

@@ -37,7 +37,7 @@ impl Plugin for Puppet {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let address = Rdata::A([10, 0, 0, self.mark]);
         match exchange.question().label(0) {
-            b"later" => {
+            b"later" | b"latesent" => {
                 let gate = self.gate.clone();
                 let future = Box::new(move |mut state: crate::chain::State| -> crate::chain::pending::BoxFuture<_> {
                     Box::pin(async move {
@@ -59,6 +59,10 @@ impl Plugin for Puppet {
             _ => exchange.reply().answer(Type::A, 5, address),
         }
         Step::Answered
+    }
+
+    fn sent(&self, exchange: &Exchange<'_>, _: &crate::chain::Sent) {
+        assert!(exchange.question().label(0) != b"latesent", "on purpose");
     }
 }
 

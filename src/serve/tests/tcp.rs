@@ -151,8 +151,87 @@ fn a_client_that_never_reads_is_cut() {
     rig.wait_until("it is closed", |server| server.open_connections() == 0);
 }
 
+/// Reads until the end. Returns the bytes, and whether the end is orderly (a FIN, not a reset).
+fn read_to_end(stream: &mut TcpStream) -> (Vec<u8>, bool) {
+    let mut octets = Vec::new();
+    let end = stream.read_to_end(&mut octets);
+    (octets, end.is_ok())
+}
+
+/// N13.
+#[test]
+fn an_idle_connection_ends_in_order_and_its_last_answer_arrives_whole() {
+    let rig = start(&["127.0.0.1:0"], SHORT, |_| ());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // The client's side takes little, so that most of the answer is still in the server's when the time is over.
+    socket.set_recv_buffer_size(2_048).expect("a small buffer");
+    socket.connect(&rig.at("127.0.0.1").into()).expect("a connection");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    send(&mut stream, &framed(&[query(1, "big.")]));
+    let mut start = vec![0; 2_048];
+    stream.read_exact(&mut start).expect("the start of an answer");
+    rig.wait_until("the time is over", |server| server.open_connections() == 0);
+    let (rest, is_orderly) = read_to_end(&mut stream);
+    let len = usize::from(u16::from_be_bytes([start[0], start[1]]));
+    assert_eq!((start.len() + rest.len(), is_orderly), (2 + len, true));
+}
+
+/// N13.
+#[test]
+fn a_client_that_has_said_all_gets_its_answers_however_long_they_take() {
+    let (rig, mut stream) = connected(SHORT);
+    send(&mut stream, &framed(&[query(1, "later.")]));
+    // Longer than a client may take for the rest of this.
+    send(&mut stream, &[0, 40, 1]);
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    rig.wait_until("it is pending", |server| server.waiting() == 1);
+    let pending_since = Instant::now();
+    rig.wait_until("it takes a while", |_| pending_since.elapsed() > 5 * SHORT.timeouts.idle);
+    rig.gate.add_permits(1);
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
+    assert_eq!(read_to_end(&mut stream), (Vec::new(), true));
+}
+
+/// N12: in one segment, then with the length in two.
+#[test]
+fn a_slow_query_in_front_delays_no_other() {
+    let (rig, mut stream) = connected(Settings::default());
+    stream.set_nodelay(true).expect("no delay");
+    let (slow, octets) = (framed(&[query(1, "later.")]), framed(&[query(1, "later."), query(2, "a.")]));
+    for split in [octets.len(), 1, slow.len() + 1] {
+        let (first, second) = octets.split_at(split);
+        send(&mut stream, first);
+        if split == slow.len() + 1 {
+            // So that half of the second length is read with it.
+            rig.wait_until("the slow one is pending", |server| server.waiting() == 1);
+        }
+        send(&mut stream, second);
+        assert_eq!(read(&next(&mut stream).expect("an answer")), (2, Rcode::NOERROR, 1));
+        rig.gate.add_permits(1);
+        assert_eq!(read(&next(&mut stream).expect("an answer")), (1, Rcode::NOERROR, 1));
+    }
+}
+
+#[test]
+fn a_client_that_sends_without_pause_does_not_hold_up_the_end() {
+    let (mut rig, stream) = connected(Settings::default());
+    let mut writer = stream.try_clone().expect("a clone");
+    let queries = framed(&(0..500).map(|id| query(id, "a.")).collect::<Vec<_>>());
+    let writes = std::thread::spawn(move || while writer.write_all(&queries).is_ok() {});
+    let mut reader = stream;
+    let reads = std::thread::spawn(move || {
+        while reader.read(&mut [0; 65_536]).is_ok_and(|len| len > 0) {}
+        let _ = reader.shutdown(Shutdown::Both);
+    });
+    rig.wait_until("it is answered", |server| server.counts().answered > 1_000);
+    assert!(rig.stop(2 * PATIENCE) < PATIENCE);
+    writes.join().expect("it ends");
+    reads.join().expect("it ends");
+}
+
 /// A connection from another address of this machine.
-fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(super) fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
     socket.connect(&to.into()).expect("a connection");

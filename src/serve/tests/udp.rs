@@ -81,24 +81,92 @@ fn two_hundred_at_once_are_answered() {
 }
 
 #[test]
-fn late_answers_are_bounded() {
+fn pending_queries_are_limited_and_the_oldest_gives_way() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.waiting = 3);
     let client = udp_client("127.0.0.1");
-    (0..3).for_each(|id| send(&client, &query(id, "later."), rig.at("127.0.0.1")));
-    rig.wait_until("three wait", |server| server.waiting() == 3);
+    (0..3).for_each(|id| {
+        send(&client, &query(id, "later."), rig.at("127.0.0.1"));
+        rig.wait_until("it is pending", |server| server.waiting() == usize::from(id) + 1);
+    });
     for id in 3..10 {
         send(&client, &query(id, "later."), rig.at("127.0.0.1"));
-        assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
+        assert_eq!(read(&receive(&client).0), (id - 3, Rcode::SERVFAIL, 0));
         send(&client, &query(id, "a."), rig.at("127.0.0.1"));
         assert_eq!(read(&receive(&client).0), (id, Rcode::NOERROR, 1));
     }
     rig.gate.add_permits(3);
     let mut ids: Vec<_> = (0..3).map(|_| read(&receive(&client).0)).collect();
     ids.sort_unstable();
-    assert!(ids.into_iter().eq((0..3).map(|id| (id, Rcode::NOERROR, 1))));
-    rig.wait_until("none waits", |server| server.waiting() == 0);
+    assert!(ids.into_iter().eq((7..10).map(|id| (id, Rcode::NOERROR, 1))));
+    rig.wait_until("none is pending", |server| server.waiting() == 0);
     let counts = rig.server().counts();
-    assert_eq!((counts.later, counts.overloads, counts.answered), (3, 7, 17));
+    assert_eq!((counts.later, counts.overloads, counts.answered), (10, 7, 17));
+}
+
+/// A plugin may panic when it is told what was sent, also where a query is shed.
+#[test]
+fn a_panic_while_a_query_is_shed_is_a_servfail() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.waiting = 1);
+    let client = udp_client("127.0.0.1");
+    for id in 0..3 {
+        send(&client, &query(id, "latesent."), rig.at("127.0.0.1"));
+        rig.wait_until("it is pending", |server| server.counts().later == u64::from(id) + 1);
+        if id > 0 {
+            assert_eq!(read(&receive(&client).0), (id - 1, Rcode::SERVFAIL, 0));
+        }
+    }
+    rig.gate.add_permits(1);
+    assert_eq!(read(&receive(&client).0), (2, Rcode::SERVFAIL, 0));
+    assert_eq!(rig.server().counts().panics, 3);
+}
+
+/// One client with slow names does not keep out others, over any transport.
+#[test]
+fn the_client_with_the_most_pending_queries_gives_way() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |options| {
+        (options.waiting, options.tcp.waiting_per_connection) = (8, 4);
+    });
+    let at = rig.at("127.0.0.1");
+    let mut heavy = [tcp_client(at), tcp_client(at)];
+    for stream in &mut heavy {
+        super::send(stream, &framed(&[(); 4].map(|()| query(1, "later."))));
+    }
+    rig.wait_until("all permits are taken", |server| server.waiting() == 8);
+    let (light, mut stream) = (udp_client("127.0.0.2"), super::tcp::connect_from([127, 0, 0, 3], at));
+    send(&light, &query(2, "later."), at);
+    super::send(&mut stream, &framed(&[query(3, "later."), query(4, "later.")]));
+    rig.wait_until("three have given way", |server| server.counts().overloads == 3);
+    rig.gate.add_permits(8);
+    assert_eq!(read(&receive(&light).0), (2, Rcode::NOERROR, 1));
+    assert!((0..2).all(|_| read(&next(&mut stream).expect("an answer")).1 == Rcode::NOERROR));
+    let codes = heavy.iter_mut().flat_map(|stream| (0..4).map(|_| next(stream)).collect::<Vec<_>>());
+    let failed = codes.filter(|answer| read(answer.as_ref().expect("an answer")).1 == Rcode::SERVFAIL);
+    assert_eq!(failed.count(), 3);
+}
+
+/// More sockets than workers, as *multisocket* has them.
+#[test]
+fn a_worker_serves_several_sockets() {
+    for spread in [Spread::Flow, Spread::Random] {
+        let mut rig = start(&["127.0.0.1:0", "127.0.0.2:0"], Settings::default(), |options| {
+            (options.sockets, options.spread) = (NonZeroUsize::new(7), spread);
+        });
+        let clients: Vec<_> = (0..100).map(|_| udp_client("127.0.0.1")).collect();
+        let addresses = rig.server().local_addresses();
+        let ask = |id| {
+            for (index, client) in clients.iter().enumerate() {
+                let name = if index % 10 == 9 { "later." } else { "a." };
+                send(client, &query(id, name), addresses[index % 2]);
+            }
+        };
+        ask(1);
+        rig.gate.add_permits(20);
+        clients.iter().for_each(|client| assert_eq!(read(&receive(client).0), (1, Rcode::NOERROR, 1)));
+        // What has come to any of them is answered when the server stops.
+        ask(2);
+        rig.stop(PATIENCE);
+        clients.iter().for_each(|client| assert_eq!(read(&receive(client).0), (2, Rcode::NOERROR, 1)));
+    }
 }
 
 #[test]

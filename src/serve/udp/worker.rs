@@ -17,7 +17,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::mailbox::Job;
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
-use crate::serve::pending::{self, Place, Seldom};
+use crate::serve::pending::{self, PendingPermit, Seldom};
 use crate::serve::udp::forward::{Around, Forwarding, UPSTREAM};
 use crate::serve::udp::mmsg::{Batch, Outcome, ReturnPath, is_full};
 use crate::serve::{Service, Shared};
@@ -26,12 +26,15 @@ use crate::wire::header;
 
 /// Marks events of the mailbox.
 const MAILBOX: u64 = u64::MAX;
+/// In the event of a client socket the listener's number stands below [`UPSTREAM`], which is not set, and which of its
+/// sockets it is above.
+const SOCKET_SHIFT: u32 = UPSTREAM.trailing_zeros() + 1;
 /// How many events are taken at once.
 const EVENTS: usize = 64;
 /// How long a worker rests after a read that failed for a reason that may last.
 const REST: Duration = Duration::from_millis(10);
-/// How many batches are read from a socket at the end, so that what has already come is answered.
-const LAST_BATCHES: usize = 1_024;
+/// For how long sockets are read at the end, so that what has already come is answered, and no longer.
+const LAST_READS: Duration = Duration::from_millis(500);
 /// RFC 863; nobody sends from it.
 const DISCARD: u16 = 9;
 /// How long a socket that is served no more stays at least, so that a query that another worker hands over finds it, and how
@@ -40,17 +43,19 @@ const CLOSING: Duration = Duration::from_millis(20);
 /// How often a late answer that finds the socket full is tried again, a millisecond apart.
 const LATE_TRIES: usize = 5;
 
-/// One UDP socket of a worker and what is served there.
+/// The UDP sockets of a listener that a worker owns, and what is served there.
 pub(in crate::serve) struct Listener {
-    /// The socket. Late answers hold on to it.
+    /// The socket. Late answers leave by it, and keep it open until then.
     pub(in crate::serve) socket: Arc<UdpSocket>,
+    /// More sockets of the same port, where there are more sockets than workers (*multisocket*).
+    pub(in crate::serve) more: Vec<Arc<UdpSocket>>,
     /// Where it is bound.
     pub(in crate::serve) address: SocketAddr,
     /// Who answers.
     pub(in crate::serve) service: Arc<Service>,
 }
 
-/// A worker: it owns one socket of each listener.
+/// A worker: it owns one socket of each listener, or more.
 pub(in crate::serve) struct UdpWorker {
     /// By number; those that were closed are gone.
     listeners: Vec<Option<Listener>>,
@@ -111,17 +116,17 @@ impl UdpWorker {
     /// Answers what has come to a socket, and is not woken for it any more. What comes later is refused by the kernel, so
     /// that its sender tries elsewhere at once.
     fn drain(&mut self, listener: usize) {
-        if let Some(Some(listener)) = self.listeners.get(listener) {
-            listener.refuse();
+        let Some(Some(open)) = self.listeners.get(listener) else { return };
+        open.refuse();
+        let end = Instant::now() + LAST_READS;
+        for socket in 0..1 + open.more.len() {
+            while self.serve(listener, socket) > 0 && Instant::now() < end {}
         }
-        for _ in 0..LAST_BATCHES {
-            if self.serve(listener) == 0 {
-                break;
+        if let Some(Some(listener)) = self.listeners.get(listener) {
+            // They may be readable for ever, now that they were woken.
+            for socket in listener.sockets() {
+                let _ = self.epoll.delete(socket);
             }
-        }
-        if let Some(Some(listener)) = self.listeners.get(listener) {
-            // It may be readable for ever, now that it was woken.
-            let _ = self.epoll.delete(&listener.socket);
         }
     }
 
@@ -129,10 +134,12 @@ impl UdpWorker {
     fn control(&mut self, job: Job) {
         match job {
             Job::Open(number, listener) => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-                if let Err(error) = self.epoll.add(&listener.socket, event) {
-                    tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
-                    return;
+                for (index, socket) in listener.sockets().enumerate() {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64 | (index as u64) << SOCKET_SHIFT);
+                    if let Err(error) = self.epoll.add(socket, event) {
+                        tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
+                        return;
+                    }
                 }
                 while self.listeners.len() <= number {
                     self.listeners.push(None);
@@ -193,8 +200,8 @@ impl UdpWorker {
                     let inbox = inbox.get_or_insert_with(Batch::new);
                     forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
                 }
-                listener => {
-                    self.serve(listener as usize);
+                socket => {
+                    self.serve((socket & (UPSTREAM - 1)) as usize, (socket >> SOCKET_SHIFT) as usize);
                 }
             }
         }
@@ -213,11 +220,12 @@ impl UdpWorker {
         controls.into_iter().for_each(|job| self.control(job));
     }
 
-    /// Reads a batch from one socket and answers it; gives how many packets it had.
-    fn serve(&mut self, at: usize) -> usize {
+    /// Reads a batch from one socket of a listener and answers it. Returns how many packets it had.
+    fn serve(&mut self, at: usize, socket: usize) -> usize {
         let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
         let Some(Some(listener)) = listeners.get(at) else { return 0 };
-        let received = match batch.receive(listener.socket.as_fd(), false) {
+        let Some(socket) = listener.socket(socket) else { return 0 };
+        let received = match batch.receive(socket.as_fd(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
@@ -266,7 +274,7 @@ impl UdpWorker {
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(listener.socket.as_fd());
+        let Outcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
         counters.silent.add(silent);
@@ -275,36 +283,32 @@ impl UdpWorker {
     }
 }
 
-/// Takes a client's query that waits. Gives the length of the answer in `out` where too many wait already.
+/// Takes a client's query that is pending. Returns the length of the answer in `out` where there is one at once.
 pub(in crate::serve) fn wait_for(
-    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), out: &mut [u8], around: &mut Around<'_>,
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), _out: &mut [u8], around: &mut Around<'_>,
 ) -> Option<usize> {
     let (at, path) = from;
+    around.counters.later.add(1);
     let pending = match pending {
         Pending { asked, at, wait: Wait::Upstream(ask) } => {
-            around.counters.later.add(1);
             forwarding.ask(asked, at, ask, from, around);
             return None;
         }
         pending => pending,
     };
     let (listener, shared) = (around.listener(at)?, around.shared);
-    let Some(place) = shared.waiting.enter() else {
-        around.counters.overloads.add(1);
-        return Some(pending.overload().encode(out));
-    };
-    around.counters.later.add(1);
+    let permit = shared.permit(pending.asked.client(), None, around.counters);
     let (packet, socket, service) = (pending.asked.packet().into(), listener.socket.clone(), listener.service.clone());
-    shared.runtime.spawn(answer_later(pending, place, packet, path, socket, service, shared.clone()));
+    shared.runtime.spawn(answer_later(pending, permit, packet, path, socket, service, shared.clone()));
     None
 }
 
 /// Waits for an answer and sends it the way its query came.
 async fn answer_later(
-    pending: Pending, place: Place, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
-    shared: Arc<Shared>,
+    pending: Pending, mut permit: PendingPermit, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>,
+    service: Arc<Service>, shared: Arc<Shared>,
 ) {
-    let answer = pending::answer(pending, packet, MAX_UDP, service, &shared.counters).await;
+    let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {
         let mut result = path.send(socket.as_fd(), &answer);
         for _ in 0..LATE_TRIES {
@@ -321,10 +325,24 @@ async fn answer_later(
     } else {
         shared.counters.silent.add(1);
     }
-    drop(place);
+    // The server waits for permits when it stops, so that this one is held until the answer is sent.
+    drop(permit);
 }
 
 impl Listener {
+    /// All its sockets.
+    fn sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+        std::iter::once(&self.socket).chain(&self.more)
+    }
+
+    /// Returns one of its sockets by its place among them.
+    fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        match index.checked_sub(1) {
+            None => Some(&self.socket),
+            Some(index) => self.more.get(index).map(|socket| &**socket),
+        }
+    }
+
     /// Has the kernel refuse packets from now on, but for those that it has taken already: to a socket with a peer comes
     /// what this sends, and nobody else has an own address and the port of *discard*. Answers still leave it.
     fn refuse(&self) {
@@ -333,8 +351,10 @@ impl Listener {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
         };
-        if let Err(error) = self.socket.connect(SocketAddr::new(own, DISCARD)) {
-            tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
+        for socket in self.sockets() {
+            if let Err(error) = socket.connect(SocketAddr::new(own, DISCARD)) {
+                tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
+            }
         }
     }
 }

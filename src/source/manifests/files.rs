@@ -29,8 +29,9 @@ pub struct Manifest {
     file: FollowedFile,
 }
 
-/// The files that a path stands for: itself, or those in the folder, by name. As `kubectl apply -f` has it, the folder's
-/// folders are not looked into; hidden files are none of ours (`..data` of a mounted ConfigMap, an editor's swap file).
+/// The files that a path stands for: itself, or those in the folder, by name. As `kubectl apply -f` has it, the
+/// folder's folders are not looked into; hidden files are none of ours (`..data` of a mounted ConfigMap, an editor's
+/// swap file).
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_file() {
@@ -60,7 +61,8 @@ impl Manifest {
         Manifest { path, items, troubles, fault: None, loaded: false, text_fault: None, file }
     }
 
-    /// Reads the file if it changed and nobody is writing it; whether anything is different now. `now` is the time of day.
+    /// Reads the file if it changed and nobody is writing it; whether anything is different now. `now` is the time of
+    /// day.
     pub fn refresh(&mut self, now: SystemTime) -> bool {
         match self.file.look(now) {
             Ok(Look::Unsettled) => false,

@@ -72,8 +72,8 @@ fn line(problem: &Problem) -> String {
 }
 
 impl Manifests {
-    /// Reads files and folders. What is wrong within a file is a warning of the [`Snapshot`]; a path of which nothing can
-    /// be used is an error, and so are paths that hold no object: every name of the cluster would be denied with
+    /// Reads files and folders. What is wrong within a file is a warning of the [`Snapshot`]; a path of which nothing
+    /// can be used is an error, and so are paths that hold no object: every name of the cluster would be denied with
     /// authority.
     pub fn load(paths: &[PathBuf]) -> Result<Manifests, LoadError> {
         let roots = paths.iter().map(|path| Root { path: path.clone(), files: Vec::new(), fault: None }).collect();

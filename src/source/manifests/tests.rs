@@ -141,31 +141,53 @@ fn a_path_without_any_object_is_an_error_at_the_start() {
 }
 
 #[test]
-fn a_bad_object_is_named_and_the_rest_is_served() {
+fn bad_values_and_objects_are_named_and_the_rest_is_served() {
     let folder = Folder::make();
-    let bad = "kind: Service\nmetadata: {name: bad, namespace: shop}\nspec: {clusterIPs: [10.0.0.300]}\n---\n";
-    let worse = "kind: Service\nmetadata: {name: worse}\nspec: {ports: [{port: http}]}\n---\n";
+    let bad =
+        "kind: Service\nmetadata: {name: bad, namespace: shop}\nspec: {clusterIPs: [10.0.0.300, 10.0.0.3]}\n---\n";
+    let worse = "kind: Service\nmetadata: {name: worse}\nspec: {clusterIP: 10.0.0.2, ports: [{port: http}]}\n---\n";
     let nameless = "kind: Pod\n---\n";
+    let external = "kind: Service\nmetadata: {name: e}\nspec: {type: ExternalName, externalName: a b}\n---\n";
+    let elsewhere = "kind: Service\nmetadata: {name: x, namespace: 5}\nspec: {clusterIP: 10.0.0.7}\n---\n";
     let target = "kind: Service\nmetadata: {name: t}\nspec: {clusterIP: None, selector: {a: b}, ports: [{port: 1, targetPort: {}}]}\n---\n";
     let dotted = "kind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: good}}\nendpoints: [{addresses: [10.0.0.9], hostname: a.b}]\n---\n";
     let unallocated = "kind: Service\nmetadata: {name: late}\n---\n";
-    let all =
-        [bad, worse, nameless, target, dotted, unallocated, "just text\n---\n", &service("good", "10.0.0.1")].concat();
-    let manifests = Manifests::load(&[folder.write("all.yaml", &all)]).unwrap();
-    assert_eq!(served(&manifests), "Namespace: default . Service: good=10.0.0.1 late=- .");
+    let many =
+        format!("kind: Service\nmetadata: {{name: z}}\nspec: {{clusterIPs: [{}10.0.0.8]}}\n---\n", "x, ".repeat(20));
+    let all = [
+        bad,
+        worse,
+        nameless,
+        external,
+        elsewhere,
+        target,
+        dotted,
+        unallocated,
+        &many,
+        "just text\n---\n",
+        &service("good", "10.0.0.1"),
+    ];
+    let manifests = Manifests::load(&[folder.write("all.yaml", &all.concat())]).unwrap();
+    assert_eq!(
+        served(&manifests),
+        "Namespace: default shop . Service: good=10.0.0.1 late=- t=Headless worse=10.0.0.2 z=10.0.0.8 bad=10.0.0.3 ."
+    );
     let warnings = warnings(&folder, &manifests);
     for (warning, want) in warnings.iter().zip([
         "all.yaml: a document that is not a map is not an object of the API",
-        r#"all.yaml: Service shop/bad: spec.clusterIPs[0]: "10.0.0.300" is not an IP address; the object is skipped"#,
-        r#"all.yaml: Service default/worse: spec.ports[0].port: invalid type: string "http", expected i64; the object is skipped"#,
+        r#"all.yaml: Service shop/bad: spec.clusterIPs[0]: "10.0.0.300" is not an IP address; the value is ignored"#,
+        "all.yaml: Service default/worse: spec.ports[0].port: a whole number belongs here, not this string; the value is ignored",
         "all.yaml: Pod default/(no name): metadata.name is missing; the object is skipped",
-        "all.yaml: Service default/t: spec.ports[0].targetPort: a port number or the name of a container's port; the object is skipped",
-        r#"all.yaml: EndpointSlice default/x: endpoints[0].hostname: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last); the field is ignored"#,
+        r#"all.yaml: Service default/e: spec.externalName: "a b" is not a DNS name; the object is skipped"#,
+        "all.yaml: Service default/x: metadata.namespace: a string belongs here, not this number; the object is skipped",
+        "all.yaml: Service default/t: spec.ports[0].targetPort: a port number or the name of a container's port belongs here, not a map; the value is ignored",
+        r#"all.yaml: EndpointSlice default/x: endpoints[0].hostname: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last); the value is ignored"#,
         "all.yaml: Service default/late: spec.clusterIP is missing; the name has no address",
     ]) {
         assert_eq!(warning, want);
     }
-    assert_eq!(warnings.len(), 7, "{warnings:#?}");
+    assert_eq!(warnings.last().unwrap(), "all.yaml: Service default/z: 12 more of its values are ignored");
+    assert_eq!(warnings.len(), 9 + 9, "{warnings:#?}");
 }
 
 #[test]

@@ -66,9 +66,12 @@ pub enum Problem {
     /// The object is skipped.
     #[error("{0}; the object is skipped")]
     Invalid(Invalid),
-    /// One field of the object is ignored.
-    #[error("{0}; the field is ignored")]
+    /// One value of the object is ignored.
+    #[error("{0}; the value is ignored")]
     Ignored(Invalid),
+    /// So are more of them.
+    #[error("{0} more of its values are ignored")]
+    MoreIgnored(usize),
     /// The API server allocates addresses; nobody does here.
     #[error("spec.clusterIP is missing; the name has no address")]
     NoClusterIp,

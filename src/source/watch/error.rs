@@ -78,10 +78,10 @@ impl WatchError {
         match self {
             WatchError::Configuration(_) => "configuration",
             WatchError::Connection(_) => "connection",
-            WatchError::Silence { .. } => "silence",
-            WatchError::Cut => "cut",
+            WatchError::Silence { .. } => "timeout",
+            WatchError::Cut => "truncated",
             WatchError::TooLong(_) => "too_long",
-            WatchError::Nonsense(_) => "nonsense",
+            WatchError::Nonsense(_) => "protocol",
             WatchError::Backwards { .. } => "backwards",
             WatchError::Refused(refusal) => match refusal.code {
                 400 => "400",

@@ -14,53 +14,91 @@ pub const MAX_EVENT: usize = 8 << 20;
 pub const MAX_PAGE: usize = 32 << 20;
 /// The longest whole list, in octets.
 pub const MAX_LIST: usize = 256 << 20;
-/// A buffer that has grown larger than this is given back when it is empty, in octets.
+/// A buffer that has grown larger than this is given back when it is empty, in bytes.
 const KEEP: usize = 64 << 10;
 
-/// Reads a body.
-pub struct Lines {
-    body: Body,
-    /// What has come and has not been given away yet starts at `from`; up to `searched` there is no line end.
-    buffer: Vec<u8>,
+/// The bytes of a body that have come and are not consumed, as lines.
+#[derive(Debug)]
+pub struct LineBuffer {
+    bytes: Vec<u8>,
+    /// The unconsumed bytes start at `from`; up to `searched` there is no line end.
     from: usize,
     searched: usize,
     most: usize,
 }
 
+/// More bytes than the buffer may hold, without a line end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl LineBuffer {
+    /// Creates a buffer that holds at most `most` bytes.
+    pub fn new(most: usize) -> LineBuffer {
+        LineBuffer { bytes: Vec::new(), from: 0, searched: 0, most }
+    }
+
+    /// Looks for the end of the next line, each byte once.
+    fn has_line(&mut self) -> bool {
+        let end = memchr::memchr(b'\n', &self.bytes[self.searched..]);
+        self.searched = end.map_or(self.bytes.len(), |end| self.searched + end);
+        end.is_some()
+    }
+
+    /// Returns the next whole line, without its end.
+    pub fn next_line(&mut self) -> Option<&[u8]> {
+        if !self.has_line() {
+            return None;
+        }
+        let (start, end) = (self.from, self.searched);
+        (self.from, self.searched) = (end + 1, end + 1);
+        Some(&self.bytes[start..end])
+    }
+
+    /// Adds bytes, in place of those that were consumed.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        self.bytes.drain(..self.from);
+        self.searched -= std::mem::take(&mut self.from);
+        if self.bytes.is_empty() && self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+        }
+        if self.bytes.len() + bytes.len() > self.most {
+            return Err(TooLong);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Reads a body.
+pub struct Lines {
+    body: Body,
+    buffer: LineBuffer,
+}
+
 impl Lines {
-    /// A reader of a body that takes at most `most` octets at once.
+    /// A reader of a body that takes at most `most` bytes at once.
     pub fn new(body: Body, most: usize) -> Lines {
-        Lines { body, buffer: Vec::new(), from: 0, searched: 0, most }
+        Lines { body, buffer: LineBuffer::new(most) }
     }
 
     /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
-    /// an event. It may take as long as `limit`, however its octets drip.
+    /// an event. It may take as long as `limit`, however its bytes drip.
     pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, WatchError> {
         let deadline = Instant::now() + limit;
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
-                let (start, end) = (self.from, self.searched + end);
-                self.from = end + 1;
-                self.searched = self.from;
-                return Ok(Some(&self.buffer[start..end]));
-            }
-            self.buffer.drain(..self.from);
-            self.from = 0;
-            if self.buffer.is_empty() && self.buffer.capacity() > KEEP {
-                self.buffer = Vec::new();
-            }
-            self.searched = self.buffer.len();
+        // A line that is returned borrows the buffer, so that the loop only looks whether there is one.
+        while !self.buffer.has_line() {
             if !self.fill(deadline, limit, Awaited::Event).await? {
                 return Ok(None);
             }
         }
+        Ok(self.buffer.next_line())
     }
 
     /// The whole body, which may take as long as `limit`.
     pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, WatchError> {
         let deadline = Instant::now() + limit;
         while self.fill(deadline, limit, Awaited::PageEnd).await? {}
-        Ok(self.buffer)
+        Ok(self.buffer.bytes)
     }
 
     /// Reads some more; whether there was more.
@@ -72,10 +110,7 @@ impl Lines {
                 Some(Err(error)) => return Err(WatchError::Connection(causes(&error))),
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
-                    if self.buffer.len() + data.len() > self.most {
-                        return Err(WatchError::TooLong(self.most));
-                    }
-                    self.buffer.extend_from_slice(data);
+                    self.buffer.push(data).map_err(|TooLong| WatchError::TooLong(self.buffer.most))?;
                     return Ok(true);
                 }
             }

@@ -10,11 +10,11 @@
 
 mod backoff;
 mod connection;
-mod decode;
+pub mod decode;
 mod error;
 mod follow;
 mod limits;
-mod lines;
+pub mod lines;
 mod metrics;
 mod schedule;
 mod status;
@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use connection::{ConnectionError, Server};
+pub use error::Refusal;
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use schedule::Timing;

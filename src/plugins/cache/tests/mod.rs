@@ -60,7 +60,7 @@ impl Plugin for Behind {
 impl Bench {
     /// A cache of these lines, and A records behind it, 192.0.2.1 with a TTL of 60.
     fn new(lines: &str) -> Bench {
-        let memory = Arc::new(Memory::new(config(lines, parse), &[n("live.")]));
+        let memory = Arc::new(Memory::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
         let caches = Arc::new(Caches::default());
         let counts = memory.counts(&caches, "dns://:53");
         let (says, asked): (Arc<Mutex<Says>>, _) = (Arc::new(Mutex::new(address(60, 1))), Arc::default());

@@ -1,0 +1,7 @@
+//! A resolv.conf.
+#![no_main]
+
+use clusterdns_fuzz::support::targets::run;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| run("resolv_conf", data));
