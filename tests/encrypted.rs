@@ -423,6 +423,34 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
     });
 }
 
+/// A frame of HTTP/3 may claim any length; it is not held until it is whole.
+#[test]
+fn a_frame_that_claims_much_is_not_read_over_http3() {
+    let trust = Trust::new("frames");
+    let server = trust.start("https3://.:0", "whoami");
+    let at = port(&server, "https3");
+    // A frame of 2^30 - 1 bytes: a request's head, and settings on the control stream.
+    let len = [0xbf, 0xff, 0xff, 0xff];
+    for (is_request, start) in [(true, [&[0x01][..], &len].concat()), (false, [&[0x00, 0x04][..], &len].concat())] {
+        runtime().block_on(async {
+            let (_endpoint, connection) = trust.quic(at, "h3").await;
+            let mut send = match is_request {
+                true => connection.open_bi().await.expect("a stream").0,
+                false => connection.open_uni().await.expect("a stream"),
+            };
+            send.write_all(&start).await.expect("written");
+            let mut taken = 0;
+            let writing = async {
+                while taken < 8 << 20 && send.write_all(&[0; 16_384]).await.is_ok() {
+                    taken += 16_384;
+                }
+            };
+            tokio::time::timeout(PATIENCE, writing).await.expect("in time");
+            assert!(taken < 1 << 20, "{taken} bytes of {start:?}");
+        });
+    }
+}
+
 #[test]
 fn connections_past_the_bound_take_the_place_of_idle_ones() {
     let trust = Trust::new("bounds");
@@ -570,7 +598,14 @@ fn what_is_wrong_with_certificates_is_told_at_start() {
             format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"),
             format!("{empty} does not contain a private key"),
         ),
-        (format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"), format!("{certificate}: ")),
+        (
+            format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
+        (
+            format!(".:0 {{\n    forward . tls://127.0.0.1 {{\n        tls {certificate} {other_key}\n    }}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
         ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),

@@ -34,7 +34,7 @@ use crate::plugins::hosts::AllHosts;
 use crate::plugins::local;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
-use crate::serve::{Kind, Service};
+use crate::serve::{ListenerKind, Service};
 use crate::telemetry::metrics::{self, Family, Histogram, IntCounter, Observed, Registry, table};
 use crate::upstream;
 use crate::wire::NameBuf;
@@ -154,7 +154,7 @@ impl Replies {
     }
 
     fn families(&self) -> Vec<metrics::MetricFamily> {
-        let kinds = [Kind::Https, Kind::Https3, Kind::Quic];
+        let kinds = [ListenerKind::Https, ListenerKind::Https3, ListenerKind::Quic];
         let services = self.0.lock();
         let families = kinds.into_iter().zip(Self::METRICS).map(|(kind, metric)| {
             let mut family = Family::new(metric);

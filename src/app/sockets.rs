@@ -10,7 +10,7 @@ use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
 use crate::net::{Credentials, TlsFiles};
 use crate::plugins::bind::Address;
 use crate::plugins::{Setting, encrypted, timeouts};
-use crate::serve::Kind;
+use crate::serve::ListenerKind;
 
 /// Where queries come in, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,14 +25,14 @@ pub struct Place {
 
 impl Place {
     /// The transport.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> ListenerKind {
         match self.scheme {
             // There are no listeners of gRPC.
-            Scheme::Dns | Scheme::Grpc => Kind::Dns,
-            Scheme::Tls => Kind::Tls,
-            Scheme::Https => Kind::Https,
-            Scheme::Quic => Kind::Quic,
-            Scheme::Https3 => Kind::Https3,
+            Scheme::Dns | Scheme::Grpc => ListenerKind::Dns,
+            Scheme::Tls => ListenerKind::Tls,
+            Scheme::Https => ListenerKind::Https,
+            Scheme::Quic => ListenerKind::Quic,
+            Scheme::Https3 => ListenerKind::Https3,
         }
     }
 
@@ -129,11 +129,10 @@ pub fn credentials(
     check_certificates(configuration, true, diagnostics);
     for (number, socket) in sockets.iter().enumerate() {
         let Place { address, port, .. } = socket.place;
-        let (udp, tcp) = socket.place.kind().takes();
+        let ports = socket.place.kind().ports();
         let in_the_way = |other: &&Socket| {
-            let (other_udp, other_tcp) = other.place.kind().takes();
             let is_same = other.place.address == address && other.place.port == port && port != 0;
-            is_same && (udp && other_udp || tcp && other_tcp)
+            is_same && ports.overlap(other.place.kind().ports())
         };
         if let Some(other) = sockets[..number].iter().find(in_the_way) {
             let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));

@@ -1,6 +1,5 @@
-//! Pending queries: how many there may be, whose give way, and what happens when a plugin panics.
+//! Pending queries: how many there may be, whose give way, and how they are finished.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::net::IpAddr;
@@ -16,17 +15,16 @@ use tokio::sync::oneshot;
 
 use super::Service;
 use super::counts::Counters;
-use super::shares::{Shares, Ticket};
 use crate::chain::Pending;
-use crate::wire::encode::encode_error;
-use crate::wire::{MAX_MESSAGE, Rcode};
+use crate::net::{Shares, Ticket};
+use crate::wire::MAX_MESSAGE;
 
 /// The limit on pending queries, over all transports. Where all its permits are taken, the client that holds the most
 /// loses its oldest one.
 #[derive(Debug)]
 pub(crate) struct PendingLimit {
-    /// The permits that are taken. Locked when a query becomes pending and when it is answered, by workers and by
-    /// tokio's threads, for a moment; a queue of our own in each thread could not compare clients.
+    /// The permits that are taken. Locked for a moment when a query becomes pending and when it is answered, by workers
+    /// and by tokio's threads; books of each thread's own could not compare clients.
     held: Mutex<Shares<oneshot::Sender<()>>>,
     limit: usize,
 }
@@ -107,7 +105,7 @@ pub(crate) async fn answer(
     counters: &Counters,
 ) -> Option<Box<[u8]>> {
     let mut future = std::pin::pin!(pending.finish_unless(permit.revoked()));
-    // What a panic leaves half done is dropped with the future, so that nobody sees it.
+    // What a panic leaves half done is dropped with the future, so that it is not used again.
     let finished = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
@@ -120,35 +118,13 @@ pub(crate) async fn answer(
         });
         let len = match written {
             Ok(len) => len?,
-            Err(panic) => panicked(&*panic, &service, counters, &packet, out),
+            Err(panic) => service.panicked(&*panic, counters, &packet, out),
         };
         Some(out[..len].into())
     })
 }
 
-/// When a panic was last logged.
-static LOGGED: Seldom = Seldom::new();
-
-/// What a plugin's panic comes to: SERVFAIL, as CoreDNS `Server.ServeDNS` recovers; gives the answer's length.
-///
-/// Where the configuration wants no recovery (*debug*) this ends the process, as an unrecovered panic does in Go.
-pub(crate) fn panicked(
-    panic: &(dyn Any + Send), service: &Service, counters: &Counters, packet: &[u8], out: &mut [u8],
-) -> usize {
-    counters.panics.add(1);
-    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let recover = service.settings().recover;
-    // The panic hook has told where.
-    if LOGGED.now() || !recover {
-        tracing::error!(panic = what.unwrap_or("unknown"), "a plugin panicked");
-    }
-    if !recover {
-        std::process::abort();
-    }
-    encode_error(packet, Rcode::SERVFAIL, out)
-}
-
-/// A brake on log lines about a problem that may recur for each packet: one in ten seconds.
+/// Limits log lines about a problem that may recur for each packet: one in ten seconds.
 pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {

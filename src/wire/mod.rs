@@ -16,7 +16,7 @@ pub mod types;
 
 pub use encode::encode;
 pub use name::{Name, NameBuf};
-pub use query::{Edns, Query, Question};
+pub use query::{Edns, Query, QueryChange, Question};
 pub use read::{Message, MessageError};
 pub use reply::{NameRef, Rdata, Record, Reply, Section};
 pub use types::{Class, Opcode, Rcode, Type};

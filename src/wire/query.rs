@@ -1,6 +1,6 @@
 //! A query: a view of a packet, plus its name folded to lower case, which every look-up works on.
 
-use super::header;
+use super::header::{self, Change};
 use super::name::{MAX_LABEL, MAX_LEN, Name};
 use super::types::{Class, Type};
 
@@ -250,6 +250,43 @@ impl<'a> Query<'a> {
     }
 }
 
+/// How a query is changed where it goes to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct QueryChange {
+    /// The flags.
+    pub flags: Change,
+    /// The largest UDP payload size that its OPT may offer, in bytes.
+    pub max_udp: Option<u16>,
+}
+
+impl QueryChange {
+    /// Changes a packet that [`Query::parse`] accepts.
+    pub fn apply(self, packet: &mut [u8]) {
+        let bits = self.flags.of(header::u16_at(packet, 2));
+        packet[2..4].copy_from_slice(&bits.to_be_bytes());
+        if let Some(max) = self.max_udp
+            && let Some(at) = opt_class_at(packet)
+            && header::u16_at(packet, at) > max
+        {
+            packet[at..at + 2].copy_from_slice(&max.to_be_bytes());
+        }
+    }
+}
+
+/// The offset of the class of the OPT record, which is the UDP payload size (RFC 6891 6.1.2).
+fn opt_class_at(packet: &[u8]) -> Option<usize> {
+    let question = Query::readable_question(packet)?;
+    let mut rest = packet.get(header::LEN + question.len()..)?;
+    while !rest.is_empty() {
+        let record = RawRecord::read(&mut rest).ok()?;
+        if record.rtype == Type::OPT {
+            // The class and the TTL, 2 and 4 bytes, and the length of the data precede the data.
+            return Some(packet.len() - rest.len() - record.rdata.len() - 8);
+        }
+    }
+    None
+}
+
 /// A record of a query, of which only OPT is looked at.
 struct RawRecord<'a> {
     at_root: bool,
@@ -368,6 +405,30 @@ mod tests {
         assert!(Query::parse(&packet(&name, &[])).is_ok());
         let most = [&[1, b'a'].repeat(127)[..], &[0]].concat();
         assert_eq!(Query::parse(&packet(&most, &[])).expect("a query").question.labels(), 127);
+    }
+
+    #[test]
+    fn a_forwarded_query_has_other_flags_and_offers_no_more_than_it_may() {
+        let change =
+            QueryChange { flags: Change { set: header::flag::AD, clear: header::flag::RD }, max_udp: Some(700) };
+        let authority = [&b"\x01a\0\0\x02\0\x01\0\0\0\x3c\0\x03\x01b\0"[..]].concat();
+        for (size, expected) in [(4_096_u16, 700), (700, 700), (512, 512), (0, 0)] {
+            let mut opt = OPT.to_vec();
+            opt[3..5].copy_from_slice(&size.to_be_bytes());
+            opt[10] = 5;
+            opt.extend([0, 3, 0, 1, 9]);
+            let mut packet = packet(b"\x03web\x01a\0", &[&authority, &opt]);
+            (packet[9], packet[11]) = (1, 1);
+            let before = packet.clone();
+            change.apply(&mut packet);
+            let query = Query::parse(&packet).expect("a query");
+            assert_eq!((query.edns.expect("an OPT").size, query.flags()), (expected, header::flag::AD));
+            let changed = before.iter().zip(&packet).filter(|(before, after)| before != after).count();
+            assert!(changed <= 4, "the flags and the size only");
+        }
+        let mut without = packet(b"\0", &[]);
+        change.apply(&mut without);
+        assert_eq!(without[12..], packet(b"\0", &[])[12..]);
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Config {
     /// Reports certificates that cannot be used. CoreDNS does, though only encrypted upstreams need them.
     pub fn check_trust(&self) -> Result<(), String> {
         match self.trust.authorities.is_some() || self.trust.identity.is_some() {
-            true => self.trust.check(),
+            true => self.trust.check().map_err(|error| error.to_string()),
             false => Ok(()),
         }
     }

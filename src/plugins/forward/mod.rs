@@ -92,9 +92,9 @@ impl Plugin for Forward {
             return Step::Next;
         }
         let stream = !exchange.client.transport.is_datagram();
-        let flags = exchange.state.asked;
+        let change = exchange.state.query_change();
         match self.group.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }
@@ -239,7 +239,7 @@ fn upstreams(config: &Config, servers: &Servers, destinations: &[Destination]) -
             get: config.get,
         })
     };
-    targets.iter().map(upstream).collect()
+    targets.iter().map(|target| upstream(target).map_err(|error| error.to_string())).collect()
 }
 
 #[cfg(test)]

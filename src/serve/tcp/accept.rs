@@ -16,9 +16,9 @@ use super::stream::Stream;
 use crate::chain::{Client, Transport};
 use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
+use crate::serve::memory::MemoryLimit;
 use crate::serve::pending::Seldom;
-use crate::serve::request::Room;
-use crate::serve::{Kind, LEAVE_TIME, Phase, Service, Shared};
+use crate::serve::{LEAVE_TIME, ListenerKind, Phase, Service, Shared};
 
 /// Accepts connections that share limits: those of DNS over TCP and over TLS, or those of another encrypted listener.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(crate) struct Acceptor {
     /// Which group of connections these are.
     group: usize,
     pub(crate) shared: Arc<Shared>,
-    /// For queries and answers on their way through encrypted transports.
-    pub(crate) room: Arc<Room>,
-    /// Accept loops at work.
+    /// The limit on what encrypted transports hold of queries and answers.
+    pub(crate) memory: Arc<MemoryLimit>,
+    /// Accept loops that run.
     loops: AtomicUsize,
 }
 
@@ -40,9 +40,9 @@ static REFUSED_LOGGED: Seldom = Seldom::new();
 
 impl Acceptor {
     /// No connections yet.
-    pub(crate) fn new(connections: Arc<Connections>, shared: Arc<Shared>, room: Arc<Room>) -> Acceptor {
+    pub(crate) fn new(connections: Arc<Connections>, shared: Arc<Shared>, memory: Arc<MemoryLimit>) -> Acceptor {
         let group = connections.add_group();
-        Acceptor { connections, group, shared, room, loops: AtomicUsize::new(0) }
+        Acceptor { connections, group, shared, memory, loops: AtomicUsize::new(0) }
     }
 
     /// How many connections are open.
@@ -67,8 +67,8 @@ impl Acceptor {
         permit
     }
 
-    /// Whether anything goes on.
-    pub(crate) fn busy(&self) -> bool {
+    /// Whether an accept loop runs or a connection is open.
+    pub(crate) fn is_busy(&self) -> bool {
         self.loops.load(Ordering::Acquire) > 0 || self.open() > 0
     }
 
@@ -78,17 +78,17 @@ impl Acceptor {
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
     }
 
-    /// Somebody accepts connections. Said before the task starts, which may be later than the server stops.
+    /// Notes that an accept loop runs. To be called before its task starts, which may be later than the server stops.
     pub(crate) fn begun(&self) {
         self.loops.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Somebody does so no more.
+    /// Notes that an accept loop has ended.
     pub(crate) fn ended(&self) {
         self.loops.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Accepts connections until the server stops. No error ends it.
+    /// Accepts connections until the server stops, whatever errors there are.
     async fn accept(self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<Phase>) {
         let mut failures = 0;
         loop {
@@ -110,10 +110,10 @@ impl Acceptor {
                 }
             }
         }
-        // Connections that the kernel has made are served, too: their queries may have come already. The kernel is asked,
-        // not the runtime, whose notice may be late.
+        // Connections that the kernel has made are served, too: their queries may have come already. This asks the
+        // kernel, not the runtime, whose notice may be late.
         for _ in 0..BACKLOG {
-            // Whoever connects again and again does not hold up the end.
+            // A client that connects again and again does not hold up the end.
             let Ok((socket, remote)) = SockRef::from(&listener).accept() else { break };
             let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
             if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
@@ -123,25 +123,25 @@ impl Acceptor {
         self.ended();
     }
 
-    /// Starts to serve a connection, or closes it where there are too many.
+    /// Starts to serve a connection, or closes it if it gets no permit.
     fn start(
         self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>, phase: &watch::Receiver<Phase>,
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let most = match service.kind {
-            Kind::Https => service.settings().connections,
+        let most = match service.kind() {
+            ListenerKind::Https => service.settings().connections,
             _ => self.connections.limits().connections,
         };
         let Some(permit) = self.acquire(most, remote.ip(), true) else { return };
-        // An answer is written whole; waiting for more to send only delays it.
+        // An answer is written whole; to wait for more would only delay it.
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let mut phase = phase.clone();
-        // Whatever the phase is now is news to the connection.
+        // The connection looks at the phase once at its start.
         phase.mark_changed();
         let service = service.clone();
-        if service.kind == Kind::Https {
+        if service.kind() == ListenerKind::Https {
             let client = Client { remote, local, transport: Transport::Https };
             tokio::spawn(https::serve(stream, client, service, self.clone(), permit, phase));
             return;
@@ -150,7 +150,7 @@ impl Acceptor {
             None => Stream::Tcp(stream),
             Some(credentials) => match Stream::tls(stream, credentials.now()) {
                 Ok(stream) => stream,
-                Err(error) => return tracing::error!(%error, "no TLS for a connection"),
+                Err(error) => return tracing::error!(%error, "cannot start TLS for a connection"),
             },
         };
         tokio::spawn(Connection::new(stream, remote, local, service, self.clone(), permit).run(phase));

@@ -1,7 +1,7 @@
 //! What a connection reads from and writes to: TCP, or TLS on it.
 //!
-//! TLS is rustls's state machine between the socket and the connection, without a task and without buffers of its own
-//! beyond a record or two, so that DNS over TLS has every bound and every courtesy that DNS over TCP has.
+//! TLS is rustls's state machine between the socket and the connection, without a task, and with buffers for a record or
+//! two only, so that DNS over TLS has every limit of DNS over TCP, and ends connections as it does.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -12,10 +12,10 @@ use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// The octets that TLS may hold of answers that the socket does not take; what does not fit is not taken.
+/// The bytes that TLS may hold of answers that the socket does not take; it takes no more than fit.
 const UNWRITTEN: usize = 64 * 1024;
 
-/// A stream of octets with a client.
+/// A stream of bytes with a client.
 pub(crate) enum Stream {
     /// Plain.
     Tcp(TcpStream),
@@ -27,12 +27,12 @@ pub(crate) enum Stream {
 pub(crate) struct Tls {
     socket: TcpStream,
     session: ServerConnection,
-    /// Octets that were read stand in the session and have not been taken out.
+    /// The session holds bytes that were read and not taken out.
     has_more: bool,
 }
 
 impl Stream {
-    /// A stream that begins with a handshake.
+    /// Makes a stream that begins with a handshake.
     pub(crate) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
         let mut session = ServerConnection::new(config)?;
         session.set_buffer_limit(Some(UNWRITTEN));
@@ -64,7 +64,7 @@ impl Stream {
         self.socket().writable().await
     }
 
-    /// Whether octets that were taken wait for the socket.
+    /// Whether bytes that were taken wait for the socket.
     pub(crate) fn has_unwritten(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.session.wants_write())
     }
@@ -87,11 +87,11 @@ impl Stream {
     }
 
     /// Writes what fits.
-    pub(crate) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(socket) => socket.try_write(octets),
+            Stream::Tcp(socket) => socket.try_write(bytes),
             Stream::Tls(tls) => {
-                let taken = tls.session.writer().write(octets)?;
+                let taken = tls.session.writer().write(bytes)?;
                 tls.flush()?;
                 Ok(taken)
             }
@@ -119,16 +119,17 @@ impl Stream {
 }
 
 impl Tls {
-    /// Reads from the socket until there is something for the connection, the client has ended, or the socket is empty.
+    /// Reads from the socket until there is something for the connection, the client has ended its side, or the socket is
+    /// empty.
     fn read(&mut self, out: &mut [u8], from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             let taken = self.session.reader().read(out);
             match taken {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Whoever goes without a farewell has still gone.
+                // The client has ended its side without close_notify.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => {
-                    // A record may hold more than there was room for.
+                    // A record may hold more than fits.
                     self.has_more = other.as_ref().is_ok_and(|taken| *taken == out.len());
                     return other;
                 }
@@ -137,7 +138,7 @@ impl Tls {
             let source = &mut Source { socket: &self.socket, from };
             let read = self.session.read_tls(source)?;
             let state = self.session.process_new_packets();
-            // Answers of the handshake, and what went wrong with it.
+            // Messages of the handshake, or an alert.
             self.flush()?;
             state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if read == 0 {
@@ -175,8 +176,8 @@ impl Read for Source<'_> {
 struct Sink<'a>(&'a TcpStream);
 
 impl Write for Sink<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.try_write(octets)
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
