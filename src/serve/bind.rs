@@ -138,6 +138,8 @@ fn tcp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<TcpListener> {
     // Connections inherit it: a client that never reads holds so much of the kernel's memory, no more.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
+    // As with UDP: from now on another listener of this server may take an address that overlaps.
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

@@ -132,10 +132,23 @@ pub struct Server {
     memory: Arc<MemoryLimit>,
 }
 
+/// What a new listener finds at its address, in the order in which listeners are bound.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// Nothing.
+    Nothing,
+    /// A listener whose end has to be waited for.
+    Closing,
+    /// A listener with an address that overlaps. Both may be open at once, as during a reload that goes from one address
+    /// to every address.
+    Overlapping,
+}
+
 /// A listener that is open or closing.
 struct Listening {
     /// With its real port.
     address: SocketAddr,
+    kind: ListenerKind,
     /// At least one for each worker, as long as they are open.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is no longer served.
@@ -233,47 +246,74 @@ impl Server {
 
     /// Binds sockets.
     fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
-        let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
         // Sockets of tokio and quinn are made within a runtime.
-        let _inside = runtime.enter();
-        let mut prepared = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
+        let _inside = self.options.runtime.enter();
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        // Those last that take queries from an open listener: if another one cannot be bound, they have not.
+        order.sort_by_key(|&index| self.obstacle(&specs[index]));
+        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        for index in order {
+            let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared = *share_port || others.any(|(_, other)| overlap(spec, other));
-            let kind = spec.service.kind();
-            let Ports { udp, tcp } = kind.ports();
-            let sockets = match (kind, udp) {
-                (ListenerKind::Dns, _) => self.options.sockets(),
-                (_, udp) => usize::from(udp),
-            };
-            let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
-            let bound = self.bind(&wanted)?;
-            let address = bound.address;
-            let mut prepare =
-                Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
-            if let Some(listener) = bound.tcp {
-                let listener = tokio::net::TcpListener::from_std(listener);
-                let failed = |source| ServeError::Listen { transport: "tcp", address, source };
-                prepare.tcp = Some(listener.map_err(failed)?);
+            let shared = others.any(|(_, other)| overlap(spec, (other.address, other.service.kind())));
+            prepared.push((index, self.prepare_one(spec, shared)?));
+        }
+        prepared.sort_by_key(|(index, _)| *index);
+        Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
+    }
+
+    /// Binds the sockets of one listener. `shared`: another one that is bound with it has an address that overlaps.
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
+        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+        let kind = spec.service.kind();
+        let Ports { udp, tcp } = kind.ports();
+        let sockets = match (kind, udp) {
+            (ListenerKind::Dns, _) => self.options.sockets(),
+            (_, udp) => usize::from(udp),
+        };
+        let shared = shared || *share_port || self.obstacle(spec) == Obstacle::Overlapping;
+        let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
+        let bound = self.bind(&wanted)?;
+        let address = bound.address;
+        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        if let Some(listener) = bound.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener);
+            let failed = |source| ServeError::Listen { transport: "tcp", address, source };
+            prepared.tcp = Some(listener.map_err(failed)?);
+        }
+        if kind == ListenerKind::Dns {
+            if *spread == Spread::Random
+                && let Err(error) = bind::spread_at_random(&bound.udp)
+            {
+                tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
             }
-            if kind == ListenerKind::Dns {
-                if *spread == Spread::Random
-                    && let Err(error) = bind::spread_at_random(&bound.udp)
-                {
-                    tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
-                }
-                prepare.udp = bound.udp.into_iter().map(Arc::new).collect();
-            } else if let Some(socket) = bound.udp.into_iter().next() {
-                let failed = |source| ServeError::Listen { transport: "udp", address, source };
-                prepare.quic = Some(endpoint::bind(socket).map_err(failed)?);
-            }
-            prepared.push(prepare);
+            prepared.udp = bound.udp.into_iter().map(Arc::new).collect();
+        } else if let Some(socket) = bound.udp.into_iter().next() {
+            let failed = |source| ServeError::Listen { transport: "udp", address, source };
+            prepared.quic = Some(endpoint::bind(socket).map_err(failed)?);
         }
         Ok(prepared)
     }
 
-    /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may
-    /// have pending queries.
+    /// What of this server a new listener finds at its address.
+    fn obstacle(&self, spec: &ListenSpec) -> Obstacle {
+        let others = self.listeners.values();
+        let others = others.filter(|other| !other.is_over() && overlap(spec, (other.address, other.kind)));
+        // The kernel gives packets to all sockets of an address in turn. Those of UDP workers refuse them once they are
+        // closed; the end of a QUIC endpoint has to be waited for.
+        let is_waited_for = |listening: &Listening| {
+            let is_quic = matches!(listening.kind, ListenerKind::Quic | ListenerKind::Https3);
+            listening.closed && is_quic && listening.address.ip() == spec.address.ip()
+        };
+        let obstacles = others.map(|listening| match is_waited_for(listening) {
+            true => Obstacle::Closing,
+            false => Obstacle::Overlapping,
+        });
+        obstacles.min().unwrap_or(Obstacle::Nothing)
+    }
+
+    /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may have
+    /// pending queries.
     fn bind(&self, wanted: &WantedSockets) -> Result<bind::Bound, ServeError> {
         let deadline = Instant::now() + CLOSING_TIMEOUT;
         loop {
@@ -310,7 +350,8 @@ impl Server {
                 mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(ListenerPhase::Serving);
-            let acceptor = self.acceptor_of(service.kind());
+            let kind = service.kind();
+            let acceptor = self.acceptor_of(kind);
             if let Some(listener) = tcp {
                 acceptor.serve(listener, service.clone(), phase.subscribe());
             }
@@ -319,7 +360,7 @@ impl Server {
                 let serving = endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
-            self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
+            self.listeners.insert(number, Listening { address, kind, sockets, closed: false, phase });
         }
     }
 
@@ -437,11 +478,11 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Whether two listeners share addresses, port and protocol.
-fn overlap(one: &ListenSpec, other: &ListenSpec) -> bool {
-    let (a, b) = (one.address, other.address);
+/// Whether a listener shares addresses, port and protocol with another one.
+fn overlap(spec: &ListenSpec, (b, kind): (SocketAddr, ListenerKind)) -> bool {
+    let a = spec.address;
     a.port() != 0
         && a.port() == b.port()
-        && one.service.kind().ports().overlap(other.service.kind().ports())
+        && spec.service.kind().ports().overlap(kind.ports())
         && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
