@@ -598,7 +598,14 @@ fn what_is_wrong_with_certificates_is_told_at_start() {
             format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"),
             format!("{empty} does not contain a private key"),
         ),
-        (format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"), format!("{certificate}: ")),
+        (
+            format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
+        (
+            format!(".:0 {{\n    forward . tls://127.0.0.1 {{\n        tls {certificate} {other_key}\n    }}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
         ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),

@@ -13,7 +13,7 @@ use super::configuration::{Block, Configuration, Key};
 use super::operations::{self, Metrics, Operations};
 use super::sockets::{Place, Socket, credentials};
 use crate::chain::{self, Chain, Fallthrough, Plugin, Router, Surroundings};
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::{Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
 use crate::net::Credentials;
@@ -86,7 +86,7 @@ struct KeptIndex {
 struct WantedIndex {
     api: Api,
     selection: Selection,
-    keep: Keep,
+    keep: EndpointFields,
 }
 
 impl Kept {
@@ -496,7 +496,7 @@ fn same(followed: (&Api, &Selection), config: &kubernetes::Config) -> bool {
 impl Indexes {
     /// One for each selection, with everything that any of its stanzas needs.
     fn of(configuration: &Configuration, kept: &Kept) -> Indexes {
-        let mut wanted: Vec<(Api, Selection, Keep, Option<Span>)> = Vec::new();
+        let mut wanted: Vec<(Api, Selection, EndpointFields, Option<Span>)> = Vec::new();
         for (block, tree) in configuration.blocks.iter().zip(&configuration.corefile.blocks) {
             let stanza = block.settings.iter().find_map(|setting| match setting {
                 Setting::Kubernetes(config) => Some(config),
@@ -512,7 +512,7 @@ impl Indexes {
                     ..Selection::default()
                 };
                 let place = tree.directives_named("kubernetes").next().map(|found| found.span);
-                wanted.push((config.api.clone(), selection, Keep::default(), place));
+                wanted.push((config.api.clone(), selection, EndpointFields::default(), place));
                 wanted.len() - 1
             });
             let (api, selection, keep, _) = &mut wanted[at];
@@ -528,7 +528,7 @@ impl Indexes {
             if let Some(index) = kept.index(&wanted) {
                 return Shared { index, wanted, followed: None };
             }
-            let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
+            let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), endpoint_fields: keep });
             kept.note_index(wanted.clone(), &index);
             Shared { index, wanted, followed: Some(Followed { api, selection, writer, place }) }
         });

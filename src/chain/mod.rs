@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
-use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
+use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
@@ -176,6 +176,8 @@ pub struct State {
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
     /// whatever this client wants (RFC 6840 5.7).
     pub asked: Change,
+    /// The largest UDP payload size that is offered to upstreams, in bytes.
+    pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
 }
@@ -193,6 +195,16 @@ pub enum Origin {
 }
 
 impl State {
+    /// Returns the changes of the query towards an upstream.
+    pub fn query_change(&self) -> QueryChange {
+        QueryChange { flags: self.asked, max_udp: self.max_udp }
+    }
+
+    /// Returns a new state with these changes.
+    pub fn with_query_change(change: QueryChange) -> State {
+        State { asked: change.flags, max_udp: change.max_udp, ..State::default() }
+    }
+
     /// Resets the state.
     pub fn clear(&mut self) {
         self.reply.clear();
@@ -205,6 +217,7 @@ impl State {
         self.bare = false;
         self.origin = Origin::Made;
         self.asked = Change::default();
+        self.max_udp = None;
         // An unusually large reply must not hold memory forever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);

@@ -12,8 +12,8 @@ use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transpor
 use crate::chain::chain::{Outcome, Resume};
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
-use crate::wire::header::{Change, flag};
-use crate::wire::{Name, Query, Rcode, Reply, Type};
+use crate::wire::header::flag;
+use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
 
 /// How the chain continues after [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub enum Wait {
 pub struct UpstreamQuery {
     /// The attempts at upstreams.
     pub attempts: Attempts,
-    /// Changes of its flags.
-    pub flags: Change,
+    /// How the query is changed on its way out.
+    pub change: QueryChange,
 }
 
 /// Asynchronous work of a plugin. It owns what it needs.
@@ -83,10 +83,11 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
-    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of the
+    /// query, which a plugin further down may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
-            Wait::Upstream(_) => State::default(),
+            Wait::Upstream(query) => State::with_query_change(query.change),
             Wait::Work(_) => std::mem::take(self.state),
         };
         let asked = OwnedQuery {
@@ -134,7 +135,8 @@ impl Pending {
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let carried = carriers.carry(asked.packet().into(), ask.flags, ask.attempts);
+                    let client = asked.client.remote.ip();
+                    let carried = carriers.carry(asked.packet().into(), ask.change, client, ask.attempts);
                     let Some(answer) = unless(carried, revoked.as_mut()).await else {
                         asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
                         return Some(asked);
@@ -206,6 +208,7 @@ impl OwnedQuery {
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
+        (state.asked, state.max_udp) = (self.state.asked, self.state.max_udp);
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
@@ -270,7 +273,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 
 /// Implements [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
-    let mut state = State { asked: exchange.state.asked, ..State::default() };
+    let mut state = State::with_query_change(exchange.state.query_change());
     let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
     let Exchange { query, now, at, router, chain, block, .. } = *exchange;
     let depth = exchange.depth.max(1);

@@ -1,4 +1,5 @@
-//! Kubernetes as DNS sees it: events in, answers out. Pure: no socket, no task, no clock.
+//! The state of a Kubernetes cluster as DNS needs it: events in, answers to look-ups out. Pure: no socket, no task, no
+//! clock.
 //!
 //! ```text
 //! model ─ event ─► index (writer) ─► entry ◄─ index (readers) ◄─ lookup ◄─ name, address

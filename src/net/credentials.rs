@@ -17,6 +17,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, KeyLog, RootCertStore, ServerConfig, SignatureScheme};
 use rustls::{SupportedProtocolVersion, version};
 
+use super::tls_error::tls_reason;
+
 /// The interval at which files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum size of a file in bytes.
@@ -58,7 +60,7 @@ pub enum CredentialsError {
         what: &'static str,
     },
     /// The certificate is invalid, or does not match the key.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), tls_reason(source))]
     Certificate {
         /// The file of the certificate.
         path: PathBuf,

@@ -1,8 +1,12 @@
 //! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
 
 mod credentials;
+mod shares;
+mod tls_error;
 
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
+pub(crate) use shares::{Shares, Ticket};
+pub use tls_error::{CA_AS_END_ENTITY, find_tls_error, tls_reason};
 
 use std::io;
 

@@ -19,7 +19,6 @@ mod quic;
 mod server;
 mod service;
 mod shared;
-mod shares;
 mod statuses;
 mod tcp;
 mod transport;

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::Service;
 use super::counts::Counters;
-use super::shares::{Shares, Ticket};
 use crate::chain::Pending;
+use crate::net::{Shares, Ticket};
 use crate::wire::MAX_MESSAGE;
 
 /// The limit on pending queries, over all transports. Where all its permits are taken, the client that holds the most

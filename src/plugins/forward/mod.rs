@@ -45,7 +45,7 @@ impl Forward {
     ) -> Result<(Forward, Option<Following>), String> {
         if config.trust.authorities.is_some() || config.trust.identity.is_some() {
             // As CoreDNS does, though only encrypted servers need them.
-            config.trust.check()?;
+            config.trust.check().map_err(|error| error.to_string())?;
         }
         let upstreams = upstreams(config, servers)?;
         let has_files = config.to.iter().any(|to| matches!(to, To::File(_)));
@@ -94,9 +94,9 @@ impl Plugin for Forward {
             return Step::Next;
         }
         let stream = !exchange.client.transport.is_datagram();
-        let flags = exchange.state.asked;
+        let change = exchange.state.query_change();
         match self.group.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }
@@ -175,5 +175,5 @@ fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, S
             get: config.get,
         })
     };
-    targets.iter().map(upstream).collect()
+    targets.iter().map(|target| upstream(target).map_err(|error| error.to_string())).collect()
 }

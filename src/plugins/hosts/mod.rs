@@ -135,7 +135,7 @@ impl Hosts {
             if reply.is_full() {
                 break;
             }
-            let target = reply.whole_name(name.as_name());
+            let target = reply.store_name(name.as_name());
             reply.answer(Type::PTR, self.ttl, Rdata::Name(target));
         }
         found

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Said, Stanza, Zone};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
-use crate::cluster::entry::Entry;
+use crate::cluster::entry::ServiceEntry;
 use crate::cluster::{ClusterName, Lookup};
 use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -18,12 +18,12 @@ const MAX_LINKS: usize = 11;
 impl Stanza {
     /// Answers for a name that is an ExternalName Service's.
     pub(super) fn external_name(
-        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<Entry>,
+        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<ServiceEntry>,
     ) -> Said {
         let Some(target) = entry.external_name() else { return Said::NoData };
         match question.qtype {
             Type::CNAME => {
-                let target = exchange.reply().whole_name(target);
+                let target = exchange.reply().store_name(target);
                 self.link(exchange.reply(), NameRef::QUESTION, target);
                 Said::Records
             }
@@ -34,7 +34,7 @@ impl Stanza {
 
     /// Follows the chain.
     fn chase(
-        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, mut entry: Arc<Entry>,
+        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, mut entry: Arc<ServiceEntry>,
     ) -> Said {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let mut owner = NameRef::QUESTION;
@@ -42,12 +42,13 @@ impl Stanza {
         loop {
             let Some(target) = entry.external_name() else { return Said::Records };
             let reply = exchange.reply();
-            let stored = reply.whole_name(target);
+            let stored = reply.store_name(target);
             let links = &reply.records()[first..];
             if links.len() >= MAX_LINKS {
                 return Said::Records;
             }
-            let leads_to = |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.same_name(name, stored));
+            let leads_to =
+                |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.names_are_equal(name, stored));
             let comes_back = question.name().eq_ignore_case(target) || links.iter().any(leads_to);
             self.link(reply, owner, stored);
             if comes_back {

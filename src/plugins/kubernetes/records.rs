@@ -9,7 +9,7 @@ use super::{Said, Stanza, Zone};
 use crate::chain::State;
 use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
 use crate::cluster::entry::{EndpointLabel, Row, Shape};
-use crate::cluster::lookup::Found;
+use crate::cluster::lookup::ServiceMatch;
 use crate::cluster::model::Port;
 use crate::cluster::name::ServiceName;
 use crate::cluster::{ClusterName, Lookup, ServiceKey};
@@ -124,7 +124,7 @@ impl Stanza {
             }
             (Lookup::Pod(address), None) => {
                 // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
-                let target = reply.name(&[question.slice(pod_label(question, tail), 3)], Some(tail));
+                let target = reply.store_labels(&[question.slice(pod_label(question, tail), 3)], Some(tail));
                 self.service(reply, 100, 0, target);
                 self.target_address(reply, target, unmapped(*address));
             }
@@ -133,7 +133,7 @@ impl Stanza {
     }
 
     /// One record for each port; the target is the Service.
-    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &Found<'_>) {
+    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &ServiceMatch<'_>) {
         let Some(service) = found.entry.service.as_deref() else { return };
         let Shape::ClusterIp { v4, v6 } = &service.shape else { return };
         let addresses = v4.len() + v6.len();
@@ -145,7 +145,7 @@ impl Stanza {
         if addresses == 0 || numbers.is_empty() {
             return;
         }
-        let target = reply.name(&[name.key, SVC], Some(tail));
+        let target = reply.store_labels(&[name.key, SVC], Some(tail));
         for number in numbers {
             if reply.is_full() {
                 return;
@@ -163,7 +163,7 @@ impl Stanza {
     /// One record for each endpoint name and port; the targets are the endpoints.
     fn endpoint_services(
         &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, zone_len: usize,
-        found: &Found<'_>,
+        found: &ServiceMatch<'_>,
     ) {
         collect_rows(found, scratch);
         // They stand slice by slice as yet, and a slice's rows have the same ports.
@@ -197,7 +197,7 @@ impl Stanza {
             if 1 + label.len() + name.key.len() + SVC.len() + zone_len > MAX_LEN {
                 continue;
             }
-            let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
+            let target = reply.store_labels(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
             let mut make = |number| {
                 if !reply.is_full() {
                     self.service(reply, weight, number, target);
@@ -272,7 +272,7 @@ impl Stanza {
         parts.push(&zone[..zone.len() - 1]);
         // A host name of 63 octets in a Service and namespace of 63 each may leave no room for a long zone.
         if parts.iter().map(|part| part.len()).sum::<usize>() < MAX_LEN {
-            let target = reply.name(&parts, None);
+            let target = reply.store_labels(&parts, None);
             reply.answer(Type::PTR, self.answers.ttl, Rdata::Name(target));
         }
     }
@@ -295,11 +295,12 @@ impl Stanza {
     }
 
     fn soa(&self, reply: &mut Reply, section: Section, tail: u8) {
-        let mname = reply.name(&[b"\x02ns\x03dns"], Some(tail));
-        let rname = reply.name(&[b"\x0ahostmaster"], Some(tail));
+        let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
+        let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
         let serial = if self.index.synced() { self.index.serial() } else { 0 };
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
-        let numbers = reply.soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
+        let numbers =
+            reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
         let rdata = Rdata::Soa { mname, rname, numbers };
         reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
     }
@@ -312,7 +313,7 @@ impl Stanza {
             }
             let (_, rdata) = address_data(address);
             let made = reply.data_name(labels, Some(tail));
-            let name = made.unwrap_or_else(|| reply.name(labels, Some(tail)));
+            let name = made.unwrap_or_else(|| reply.store_labels(labels, Some(tail)));
             if made.is_none() {
                 reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
             }
@@ -400,8 +401,8 @@ type Numbers = SmallVec<[u16; 64]>;
 const FEW: usize = 16;
 
 /// Appends the numbers of the ports that are meant.
-fn append_numbers(numbers: &mut Numbers, ports: &[Port], found: &Found<'_>) {
-    numbers.extend(ports.iter().filter(|port| found.wants_port(port)).filter_map(|port| port.number));
+fn append_numbers(numbers: &mut Numbers, ports: &[Port], found: &ServiceMatch<'_>) {
+    numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
 }
 
 /// Of equal numbers from `first` on, keeps the first. Takes a step for each.
@@ -470,11 +471,11 @@ impl<'a> EndpointKey<'a> {
 }
 
 /// Puts the endpoints that are meant into the worker's scratch list: the slice's number above, the row's below.
-fn collect_rows(found: &Found<'_>, scratch: &mut Vec<u64>) {
+fn collect_rows(found: &ServiceMatch<'_>, scratch: &mut Vec<u64>) {
     scratch.clear();
     let mut slice_number = 0;
     let slices = &found.entry.slices;
-    found.rows(|row| {
+    found.for_each_row(|row| {
         while !std::ptr::eq(&*slices[slice_number], row.slice()) {
             slice_number += 1;
         }
@@ -483,6 +484,6 @@ fn collect_rows(found: &Found<'_>, scratch: &mut Vec<u64>) {
 }
 
 /// The row that a number of the scratch list stands for.
-fn row<'a>(found: &'a Found<'_>, packed: u64) -> Row<'a> {
+fn row<'a>(found: &'a ServiceMatch<'_>, packed: u64) -> Row<'a> {
     Row::new(&found.entry.slices[(packed >> 32) as usize], (packed & 0xffff_ffff) as usize)
 }

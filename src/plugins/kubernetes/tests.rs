@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Answers, Kubernetes};
 use crate::chain::Plugin;
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Endpoint, EndpointSlice, Key, Kind, Object, Port, Protocol, Service, ServiceKind};
 use crate::cluster::{Event, Index, Options, View};
 use crate::plugins::testing::{client, n, packet, send};
@@ -31,7 +31,8 @@ fn port(number: u16) -> Port {
 
 /// What a stanza for `cluster.local` says where these are all that there is.
 fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
-    let (index, mut writer) = Index::new(&Options { kinds: Kind::ALL.to_vec(), keep: Keep::default() });
+    let (index, mut writer) =
+        Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: EndpointFields::default() });
     let all = |event: fn(Kind) -> Event| Kind::ALL.into_iter().map(event);
     let objects = [Object::Namespace(Key::new("", "a"))].into_iter().chain(objects);
     for event in all(Event::Begin).chain(objects.map(Event::Upsert)).chain(all(Event::End)) {

@@ -159,7 +159,7 @@ fn weights_choose_the_first() {
 fn the_weights_of_another_owner_count() {
     let weights = Weights::read("other.example\n10.0.0.1 255\n").expect("weights");
     let mut reply = Reply::new();
-    let other = reply.whole_name(n("Other.example").as_name());
+    let other = reply.store_name(n("Other.example").as_name());
     for text in ["A2", "A1"] {
         reply.push(Record { owner: other, ..record(Section::Additional, text) });
     }

@@ -12,7 +12,7 @@ use crate::serve::memory::{MemoryLimit, MemoryPermit};
 use crate::serve::tcp::limits::Activity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Service, Shared};
-use crate::wire::read::least_ttl;
+use crate::wire::read::lowest_ttl;
 use crate::wire::{Rcode, header};
 
 /// The path of queries.
@@ -141,7 +141,7 @@ fn age(message: &[u8]) -> u32 {
     if rcode != Rcode::NOERROR.0 && rcode != Rcode::NXDOMAIN.0 {
         return SHORT;
     }
-    least_ttl(message).map_or(SHORT, |least| least.min(LONG))
+    lowest_ttl(message).map_or(SHORT, |least| least.min(LONG))
 }
 
 #[cfg(test)]

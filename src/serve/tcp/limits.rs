@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::serve::shares::{Shares, Ticket};
+use crate::net::{Shares, Ticket};
 
 /// Limits on TCP connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

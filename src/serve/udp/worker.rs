@@ -177,10 +177,13 @@ impl UdpWorker {
         if !self.closing.is_empty() {
             wait = Some(wait.map_or(CLOSING, |wait| wait.min(CLOSING)));
         }
-        // Rounded up: what is due within the millisecond is not asked for again and again.
-        let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
-            EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-        });
+        let timeout = match wait {
+            None => EpollTimeout::NONE,
+            // Something is left to do from the last turn.
+            Some(Duration::ZERO) => EpollTimeout::ZERO,
+            // Rounded up, so that what is due within a millisecond is not looked for again and again.
+            Some(wait) => EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX),
+        };
         let ready = match self.epoll.wait(events, timeout) {
             Err(Errno::EINTR) => 0,
             ready => ready.expect("an epoll of our own"),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{self, Key, Protocol, ServiceKind};
 use crate::cluster::selector::is_label_value;
 
@@ -397,7 +397,9 @@ impl EndpointSlice<'_> {
 
     /// The model's form; `None` for a slice that gives no records: one of no Service, or one with names for addresses.
     /// Of what only some configurations want, it has what is to be kept.
-    pub fn convert(&self, keep: Keep, ignored: &mut Ignored) -> Result<Option<model::EndpointSlice>, Invalid> {
+    pub fn convert(
+        &self, keep: EndpointFields, ignored: &mut Ignored,
+    ) -> Result<Option<model::EndpointSlice>, Invalid> {
         const TYPES: [(&str, bool); 4] = [("FQDN", true), ("IPv4", false), ("IPv6", false), ("", false)];
         let key = self.key()?;
         self.metadata.check(ignored);
@@ -436,7 +438,7 @@ impl Endpoint<'_> {
     }
 
     /// The model's form of the endpoint at index `at`.
-    fn convert(&self, at: usize, keep: Keep, ignored: &mut Ignored) -> model::Endpoint {
+    fn convert(&self, at: usize, keep: EndpointFields, ignored: &mut Ignored) -> model::Endpoint {
         let path = |field: &str| format!("endpoints[{at}].{field}");
         let list = self.addresses.read(|| path("addresses"), ignored).map_or(&[][..], |list| list);
         let mut addresses = SmallVec::new();

@@ -11,7 +11,7 @@ fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
     T::deserialize(value).unwrap()
 }
 
-const ALL: Keep = Keep { pods: true, zones: true };
+const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::document::Raw;
 use super::warning::Problem;
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Key, Kind, Object, ServiceKind};
 use crate::source::convert::{self, Ignored, Invalid, Labels};
 use crate::source::derive;
@@ -115,7 +115,7 @@ impl Item {
 }
 
 /// One reading serves every selection.
-const ALL: Keep = Keep { pods: true, zones: true };
+const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 /// The label that the API server gives every Namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 

@@ -49,7 +49,7 @@ fn text(event: &Event) -> String {
     match event {
         Event::Begin(kind) => format!("{}:", kind.name()),
         Event::End(_) => ".".into(),
-        Event::Keep(kind, key) => format!("={} {}/{}", kind.name(), key.ns, key.name),
+        Event::Retain(kind, key) => format!("={} {}/{}", kind.name(), key.ns, key.name),
         Event::Remove(kind, key) => format!("-{} {}/{}", kind.name(), key.ns, key.name),
         Event::Upsert(Object::Service(service)) => match &service.kind {
             ServiceKind::ClusterIp(ips) => {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::source::convert::{self, Field, Ignored, Invalid, Metadata};
 use crate::source::watch::error::{Refusal, bounded};
@@ -45,7 +45,7 @@ pub enum Change {
         ignored: Ignored,
     },
     /// It is there, and what was known of it stays.
-    Keep(Key, Ignored),
+    Retain(Key, Ignored),
     /// It is gone, or of no interest to DNS.
     Remove(Key, Ignored),
     /// It cannot be read: the key where that is known.
@@ -113,7 +113,7 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from:
 }
 
 /// Reads one event. Of endpoints it has what is to be kept.
-pub fn event(kind: Kind, keep: Keep, line: &[u8]) -> Result<Said, NotJson> {
+pub fn event(kind: Kind, keep: EndpointFields, line: &[u8]) -> Result<Said, NotJson> {
     let line = text(line)?;
     match kind {
         Kind::Namespace => event_of::<convert::Namespace>(keep, line),
@@ -124,7 +124,7 @@ pub fn event(kind: Kind, keep: Keep, line: &[u8]) -> Result<Said, NotJson> {
 }
 
 /// Reads one page; `each` is given its objects in their order.
-pub fn page(kind: Kind, keep: Keep, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
+pub fn page(kind: Kind, keep: EndpointFields, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
     let body = text(body)?;
     match kind {
         Kind::Namespace => page_of::<convert::Namespace>(keep, body, each),
@@ -139,7 +139,7 @@ fn text(octets: &[u8]) -> Result<&str, NotJson> {
     std::str::from_utf8(octets).map_err(|error| NotJson(error.to_string()))
 }
 
-fn event_of<'a, T: Resource<'a>>(keep: Keep, line: &'a str) -> Result<Said, NotJson> {
+fn event_of<'a, T: Resource<'a>>(keep: EndpointFields, line: &'a str) -> Result<Said, NotJson> {
     match serde_json::from_str::<Line<T>>(line) {
         Ok(Line { what: What::Error, .. }) | Err(_) => {}
         Ok(Line { what: What::Bookmark, mut object }) => {
@@ -160,7 +160,9 @@ fn event_of<'a, T: Resource<'a>>(keep: Keep, line: &'a str) -> Result<Said, NotJ
     Ok(Said::Change { change, version })
 }
 
-fn page_of<'a, T: Resource<'a>>(keep: Keep, body: &'a str, mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
+fn page_of<'a, T: Resource<'a>>(
+    keep: EndpointFields, body: &'a str, mut each: impl FnMut(Change),
+) -> Result<Page, NotJson> {
     let metadata = match serde_json::from_str::<List<T>>(body) {
         Ok(List { metadata, items }) => {
             items.into_iter().for_each(|object| each(there(keep, object)));
@@ -188,18 +190,18 @@ fn not_json(error: serde_json::Error) -> NotJson {
 }
 
 /// What an event of this type says of an object.
-fn change<'a, T: Resource<'a>>(what: What, keep: Keep, object: T) -> Change {
+fn change<'a, T: Resource<'a>>(what: What, keep: EndpointFields, object: T) -> Change {
     if what == What::Deleted { gone(&object) } else { there(keep, object) }
 }
 
 /// An object that exists.
-fn there<'a, T: Resource<'a>>(keep: Keep, mut object: T) -> Change {
+fn there<'a, T: Resource<'a>>(keep: EndpointFields, mut object: T) -> Change {
     let mut ignored = Ignored::default();
     let last_change = object.metadata_mut().take_annotations().last_change;
     let key = key_of(&object);
     match object.into_model(keep, &mut ignored) {
         Ok(Model::Object(object)) => Change::Upsert { object, last_change, ignored },
-        Ok(Model::AsItWas(key)) => Change::Keep(key, ignored),
+        Ok(Model::AsItWas(key)) => Change::Retain(key, ignored),
         Ok(Model::Nothing(key)) => Change::Remove(key, ignored),
         Err(invalid) => Change::Bad { key, invalid },
     }
@@ -215,8 +217,8 @@ fn gone<'a, T: Resource<'a>>(object: &T) -> Change {
 
 /// An object that cannot be read in place, since a key stands in it twice or a text holds what no text holds; and its
 /// version. As a tree of values, of which the last of a key counts, it may be read nevertheless.
-fn again(kind: Kind, what: What, keep: Keep, object: &RawValue) -> (Change, String) {
-    fn read<'a, T: Resource<'a>>(what: What, keep: Keep, value: &'a serde_json::Value) -> (Change, String) {
+fn again(kind: Kind, what: What, keep: EndpointFields, object: &RawValue) -> (Change, String) {
+    fn read<'a, T: Resource<'a>>(what: What, keep: EndpointFields, value: &'a serde_json::Value) -> (Change, String) {
         match T::deserialize(value) {
             Ok(mut object) => {
                 let version = object.metadata_mut().take_version();
@@ -288,7 +290,7 @@ trait Resource<'a>: Deserialize<'a> {
     const KIND: Kind;
     fn metadata(&self) -> &Metadata;
     fn metadata_mut(&mut self) -> &mut Metadata;
-    fn into_model(self, keep: Keep, ignored: &mut Ignored) -> Result<Model, Invalid>;
+    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid>;
 }
 
 /// The parts that are the same for every kind.
@@ -306,21 +308,21 @@ macro_rules! metadata {
 
 impl Resource<'_> for convert::Namespace {
     metadata!(Kind::Namespace);
-    fn into_model(self, _: Keep, ignored: &mut Ignored) -> Result<Model, Invalid> {
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Namespace(self.convert(ignored)?)))
     }
 }
 
 impl Resource<'_> for convert::Service {
     metadata!(Kind::Service);
-    fn into_model(self, _: Keep, ignored: &mut Ignored) -> Result<Model, Invalid> {
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
         Ok(Model::Object(Object::Service(self.convert(ignored)?)))
     }
 }
 
 impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
     metadata!(Kind::EndpointSlice);
-    fn into_model(self, keep: Keep, ignored: &mut Ignored) -> Result<Model, Invalid> {
+    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
         Ok(match self.convert(keep, ignored)? {
             Some(slice) => Model::Object(Object::EndpointSlice(slice)),
             None => Model::Nothing(self.key()?),
@@ -330,7 +332,7 @@ impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
 
 impl Resource<'_> for convert::Pod {
     metadata!(Kind::Pod);
-    fn into_model(self, _: Keep, ignored: &mut Ignored) -> Result<Model, Invalid> {
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
         Ok(match self.convert(ignored)? {
             Some(pod) => Model::Object(Object::Pod(pod)),
             // CoreDNS passes over a Pod that is being deleted until it is gone: its connections are drained under the
@@ -347,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Keep = Keep { pods: true, zones: true };
+    const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 
     /// An object of each kind, with all fields that are read.
     fn objects() -> [(Kind, &'static str); 4] {

@@ -22,7 +22,7 @@ use super::connection::Connection;
 use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
-use crate::cluster::entry::{Keep, Shape};
+use crate::cluster::entry::{EndpointFields, Shape};
 use crate::cluster::index::service_key;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::cluster::{Event, Index, IndexWriter};
@@ -41,7 +41,7 @@ pub struct Follower {
     /// Of which objects.
     pub selection: Selection,
     /// What of endpoints is kept.
-    pub keep: Keep,
+    pub keep: EndpointFields,
     /// Where.
     pub connection: Arc<Connection>,
     /// What is known. The kinds of a selection share it; held for one object at a time.
@@ -269,9 +269,9 @@ impl Follower {
                     self.programmed(&service, now, &at);
                 }
             }
-            Change::Keep(key, ignored) => {
+            Change::Retain(key, ignored) => {
                 self.ignored(&key, &ignored);
-                self.tell(Event::Keep(self.kind, key));
+                self.tell(Event::Retain(self.kind, key));
             }
             Change::Remove(key, ignored) => {
                 self.ignored(&key, &ignored);
@@ -287,7 +287,7 @@ impl Follower {
                 });
                 // Whatever it was before is nearer the truth than nothing at all.
                 if let Some(key) = key {
-                    self.tell(Event::Keep(self.kind, key));
+                    self.tell(Event::Retain(self.kind, key));
                 }
             }
         }

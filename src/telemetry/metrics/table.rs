@@ -326,10 +326,10 @@ pub const FORWARD_REJECTS: Metric = counter(
     "Counter of the number of queries rejected because the concurrent queries were at maximum.",
     &[],
 );
-/// Queries over the limit of the in-flight table.
+/// Queries over a limit of *forward*.
 pub const FORWARD_SHED: Metric = counter(
     "clusterdns_forward_shed_total",
-    "Queries that got SERVFAIL because too many forwarded queries were in flight, by reason.",
+    "Queries that got SERVFAIL because a limit on queries in flight was reached, by reason.",
     &["reason"],
 );
 /// Datagrams that answer no query in flight.

@@ -1,12 +1,13 @@
 //! The upstreams of a scenario: their answers, and the queries that they got.
 
+use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clusterdns::upstream::{Attempts, BoxFuture, Carrier, Error, Judgement, NextStep, Outcome};
-use clusterdns::wire::header::{Change, flag};
-use clusterdns::wire::{Message, NameBuf, Query, Reply, Type};
+use clusterdns::upstream::{Answered, Attempts, BoxFuture, Carrier, Error, NextStep, Outcome, Verdict};
+use clusterdns::wire::header::flag;
+use clusterdns::wire::{Message, NameBuf, Query, QueryChange, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
@@ -141,7 +142,7 @@ impl Outside {
 pub struct Paths(pub Arc<Outside>);
 
 impl Carrier for Paths {
-    fn carry(&self, packet: Box<[u8]>, flags: Change, mut attempts: Attempts) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, change: QueryChange, _: IpAddr, mut attempts: Attempts) -> BoxFuture<Outcome> {
         let outside = self.0.clone();
         Box::pin(async move {
             let query = Query::parse(&packet).map_err(|_| Error::Malformed("query".into()))?;
@@ -149,22 +150,29 @@ impl Carrier for Paths {
             loop {
                 let (until, how) = match attempts.next(now) {
                     NextStep::Udp(until) => (until, ""),
-                    NextStep::Stream(until) => (until, " stream"),
+                    NextStep::Stream(read_timeout) => (now + read_timeout, " stream"),
                     NextStep::End(error) => return Err(error),
                 };
                 let server = attempts.upstream().label.to_string();
                 // A bit that is not as the client sent it, AD aside, which a cache always sets.
                 let bits = query.flags();
-                let norec = if bits & !flags.of(bits) & flag::RD != 0 { " norec" } else { "" };
-                let asked = format!("{server}{how}{norec}");
+                let mut forwarded = packet.clone();
+                change.apply(&mut forwarded);
+                let forwarded = Query::parse(&forwarded).expect("a query still");
+                let norec = if bits & !forwarded.flags() & flag::RD != 0 { " norec" } else { "" };
+                let size = |query: &Query<'_>| query.edns.map_or(0, |edns| edns.size);
+                let offers = (size(&query) != size(&forwarded)).then(|| format!(" edns={}", size(&forwarded)));
+                let asked = format!("{server}{how}{norec}{}", offers.unwrap_or_default());
                 outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
                 let Some(octets) = outside.answer(&server, &query) else {
                     now = until;
-                    attempts.failed(Error::Timeout(attempts.upstream().label.clone()));
+                    attempts.record_failure(Error::Timeout(attempts.upstream().label.clone()));
                     continue;
                 };
                 let message = Message::parse(&octets, &query.question).expect("an answer to the question");
-                if attempts.judge(&message, Duration::ZERO) == Judgement::Deliver {
+                let (upstream, over_udp) = (attempts.current(), how.is_empty());
+                let answered = Answered { upstream, took: Duration::ZERO, over_udp, is_last: true };
+                if attempts.judge(&message, answered) == Verdict::Deliver {
                     let mut reply = Box::new(Reply::new());
                     reply.read(&message).map_err(|_| Error::Malformed(attempts.upstream().label.clone()))?;
                     return Ok(reply);

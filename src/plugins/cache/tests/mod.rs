@@ -197,9 +197,9 @@ fn denial(rcode: Rcode, ttl: u32) -> Says {
     Box::new(move |exchange| {
         let reply = exchange.reply();
         reply.rcode = rcode;
-        let name = reply.whole_name(n("example.").as_name());
+        let name = reply.store_name(n("example.").as_name());
         let numbers = SoaNumbers { serial: 1, refresh: 2, retry: 3, expire: 4, minimum: 5 };
-        let rdata = Rdata::Soa { mname: name, rname: name, numbers: reply.soa_numbers(numbers) };
+        let rdata = Rdata::Soa { mname: name, rname: name, numbers: reply.store_soa_numbers(numbers) };
         let (section, rtype, class) = (Section::Authority, Type::SOA, Class::IN);
         reply.push(Record { section, owner: name, rtype, class, ttl, rdata });
         Step::Answered

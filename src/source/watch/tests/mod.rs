@@ -14,7 +14,7 @@ use super::backoff::Pace;
 use super::follow::Follower;
 use super::status::Complaints;
 use super::*;
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::index::service_key;
 use crate::cluster::{Index, Options, Selector};
 use fake::{Fake, Reply, Then};
@@ -71,7 +71,8 @@ impl Bench {
         prepare(&fake);
         let registry = Registry::new();
         let metrics = Metrics::new(&registry);
-        let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep: Keep::default() });
+        let (index, writer) =
+            Index::new(&Options { kinds: selection.kinds().collect(), endpoint_fields: EndpointFields::default() });
         let server = Server::Endpoint { url: fake.url.clone(), tls: None };
         let connection = Arc::new(Connection::new(server, Limits::default(), metrics.clone()));
         let (writer, log) = (Arc::new(Mutex::new(writer)), Arc::new(Complaints::default()));
@@ -81,7 +82,7 @@ impl Bench {
             tokio::spawn(
                 Arc::new(Follower {
                     kind,
-                    keep: Keep::default(),
+                    keep: EndpointFields::default(),
                     selection,
                     connection,
                     writer,
