@@ -175,17 +175,15 @@ impl Program {
         let carriers = self.world.carriers.clone();
         let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let numbers: [(_, fn(Counts) -> u64); 4] = [
-            (&table::PANICS, |counts| counts.panics),
-            (&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted),
-            (&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused),
-            (&table::PENDING_SHED, |counts| counts.overloads),
-        ];
-        for (metric, number) in numbers {
+        let register = |metric, number: fn(Counts) -> u64| {
             let counts = started.counter();
             let collector = metrics::number(metric, move || number(counts()) as f64);
             metrics::register(&self.world.metrics.registry, collector);
-        }
+        };
+        register(&table::PANICS, |counts| counts.panics);
+        register(&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted);
+        register(&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused);
+        register(&table::PENDING_SHED, |counts| counts.overloads);
         *server = Some(started);
         Ok(0)
     }

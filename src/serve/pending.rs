@@ -52,8 +52,16 @@ impl PendingLimit {
 
 /// Lets a query be pending; given back when dropped.
 pub(crate) struct PendingPermit {
-    /// A permit of each limit that applies, which ends when it is revoked.
-    permits: SmallVec<[(Arc<PendingLimit>, Ticket, oneshot::Receiver<()>); 1]>,
+    /// One of each limit that applies.
+    parts: SmallVec<[PermitPart; 1]>,
+}
+
+/// A permit of one limit.
+struct PermitPart {
+    limit: Arc<PendingLimit>,
+    ticket: Ticket,
+    /// Ends when the permit is revoked.
+    revoked: oneshot::Receiver<()>,
 }
 
 impl PendingPermit {
@@ -62,24 +70,21 @@ impl PendingPermit {
         client: IpAddr, limits: impl IntoIterator<Item = Option<&'a Arc<PendingLimit>>>,
     ) -> (PendingPermit, u64) {
         let (client, mut revoked) = (client.to_canonical(), 0);
-        let permits = limits.into_iter().flatten().map(|limit| {
-            let (sender, receiver) = oneshot::channel();
-            let (ticket, has_revoked) = limit.acquire(client, sender);
+        let parts = limits.into_iter().flatten().map(|limit| {
+            let (revoke, is_revoked) = oneshot::channel();
+            let (ticket, has_revoked) = limit.acquire(client, revoke);
             revoked += u64::from(has_revoked);
-            (limit.clone(), ticket, receiver)
+            PermitPart { limit: limit.clone(), ticket, revoked: is_revoked }
         });
-        let permits = permits.collect();
-        (PendingPermit { permits }, revoked)
+        let parts = parts.collect();
+        (PendingPermit { parts }, revoked)
     }
 
     /// Waits until the permit is revoked.
     async fn revoked(&mut self) {
         std::future::poll_fn(|cx| {
-            let is_revoked = |receiver: &mut oneshot::Receiver<()>| Pin::new(receiver).poll(cx).is_ready();
-            match self.permits.iter_mut().map(|(_, _, receiver)| receiver).any(is_revoked) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
+            let is_revoked = |part: &mut PermitPart| Pin::new(&mut part.revoked).poll(cx).is_ready();
+            if self.parts.iter_mut().any(is_revoked) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -87,7 +92,7 @@ impl PendingPermit {
 
 impl Drop for PendingPermit {
     fn drop(&mut self) {
-        for (limit, ticket, _) in &self.permits {
+        for PermitPart { limit, ticket, .. } in &self.parts {
             limit.held.lock().remove(*ticket);
         }
     }

@@ -66,7 +66,7 @@ fn events(data: &[u8]) {
     // `DefaultHasher::new` has fixed keys: the same input makes the same choice.
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(data);
-    let depth = if hasher.finish() % ANSWERS == 0 { Depth::Answers } else { Depth::State };
+    let depth = if hasher.finish().is_multiple_of(ANSWERS) { Depth::Answers } else { Depth::State };
     check_history(&steps, settings, depth);
 }
 
