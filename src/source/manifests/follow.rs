@@ -18,7 +18,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::writing::Writing;
 use super::{Manifests, Snapshot};
-use crate::source::{Selection, Sink};
+use crate::source::{EventSink, Selection};
 
 /// How often the files are looked at without a notice.
 const POLL: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ pub struct Subscriber {
     /// What of them.
     pub selection: Selection,
     /// Where they go.
-    pub sink: Box<dyn Sink>,
+    pub sink: Box<dyn EventSink>,
 }
 
 /// A thread that follows the files. It ends when this is dropped.
