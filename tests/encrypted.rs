@@ -445,7 +445,7 @@ fn a_frame_that_claims_much_is_not_read_over_http3() {
                     taken += 16_384;
                 }
             };
-            tokio::time::timeout(PATIENCE, writing).await.expect("in time");
+            writing.await;
             assert!(taken < 1 << 20, "{taken} bytes of {start:?}");
         });
     }

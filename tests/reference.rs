@@ -113,7 +113,11 @@ fn read(lines: &str) -> (Vec<Setting>, Vec<Diagnostic>) {
     let mut diagnostics = Diagnostics::default();
     let text = format!("example.org {{\n{lines}\n}}\n");
     let corefile = parse_text("Corefile", &text, &MemoryFiles::default(), &plugins::known, &mut diagnostics);
-    let settings = corefile.blocks.iter().flat_map(|block| plugins::settings(block, &mut diagnostics)).collect();
+    let settings = corefile
+        .blocks
+        .iter()
+        .flat_map(|block| plugins::settings(block, &corefile.sources, &mut diagnostics))
+        .collect();
     (settings, diagnostics.iter().cloned().collect())
 }
 

@@ -35,5 +35,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     // CoreDNS always shares its ports, so that two servers on one machine answer each other's probes.
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
+    // It was bound alone, so that a port in use is noticed. From now on a reload may open another listener there.
+    socket.set_reuse_port(true)?;
     Ok(socket)
 }

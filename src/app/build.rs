@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -14,7 +14,7 @@ use super::operations::{self, Metrics, Operations};
 use super::sockets::{Place, Socket, credentials};
 use crate::chain::{self, Chain, Fallthrough, Plugin, Router, Surroundings};
 use crate::cluster::entry::EndpointFields;
-use crate::cluster::{Index, IndexWriter, Options};
+use crate::cluster::{CurrentIndex, Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
 use crate::net::Credentials;
 use crate::plugins::bind::{Address, Interface};
@@ -97,6 +97,22 @@ impl Kept {
         indexes.iter().find(|kept| kept.wanted == *wanted).and_then(|kept| kept.index.upgrade())
     }
 
+    /// The index that answers until the first lists of a new one are complete. It is of the same API server, and best
+    /// of the same objects; else one that `all` of the new configuration have no use for.
+    fn previous_index(&self, wanted: &WantedIndex, all: &[WantedIndex]) -> Option<Arc<Index>> {
+        let indexes = self.indexes.lock();
+        let objects = |selection: &Selection| (selection.labels.clone(), selection.namespace_labels.clone());
+        let candidates = indexes.iter().filter(|kept| kept.wanted.api.server == wanted.api.server);
+        let candidates =
+            candidates.filter_map(|kept| Some((kept, kept.index.upgrade().filter(|index| index.synced())?)));
+        let ranked = candidates.map(|(kept, index)| {
+            let is_same = objects(&kept.wanted.selection) == objects(&wanted.selection);
+            ((is_same, !all.contains(&kept.wanted)), index)
+        });
+        // The newest of the best.
+        ranked.max_by_key(|(rank, _)| *rank).map(|(_, index)| index)
+    }
+
     /// Notes an index.
     fn note_index(&self, wanted: WantedIndex, index: &Arc<Index>) {
         self.indexes.lock().push(KeptIndex { wanted, index: Arc::downgrade(index) });
@@ -121,8 +137,8 @@ impl Kept {
 pub struct Chore {
     /// How often.
     pub every: Duration,
-    /// What. It may block.
-    pub run: Box<dyn Fn() + Send + Sync>,
+    /// What, at this time of day. It may block. Returns whether it is to be done again soon.
+    pub run: Box<dyn Fn(SystemTime) -> bool + Send + Sync>,
     /// What is done once at the end.
     pub stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -134,7 +150,7 @@ pub struct Built {
     /// An index for each selection of the cluster's objects that nobody follows yet.
     pub indexes: Vec<Followed>,
     /// All indexes that are answered from.
-    pub used: Vec<Arc<Index>>,
+    pub used: Vec<CurrentIndex>,
     /// *debug* stands in some block.
     pub debug: bool,
     /// What is done beside the answers.
@@ -177,8 +193,8 @@ pub struct Followed {
     pub place: Option<Span>,
 }
 
-/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine, and
-/// blocks that get in each other's way, are mistakes.
+/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine,
+/// and blocks that get in each other's way, are mistakes.
 pub fn listen_addresses(
     configuration: &Configuration, port: u16, interfaces: &[Interface], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Vec<Address>>> {
@@ -383,7 +399,7 @@ impl Maker<'_> {
             let made = forward::Forward::new(config, &self.world.servers, self.world.carriers.clone(), has_next);
             let (plugin, following) = made.map_err(|error| ("forward", error))?;
             if let Some(following) = following {
-                chores.push(Chore { every: FILES, run: Box::new(move || following.refresh()), stop: None });
+                chores.push(Chore { every: FILES, run: Box::new(move |now| following.refresh(now)), stop: None });
             }
             plugins.push(Arc::new(plugin));
         }
@@ -414,7 +430,10 @@ impl Maker<'_> {
                 let plugin = Arc::new(errors::Errors::new(config, world.logger.clone(), world.debug.clone()));
                 if plugin.consolidates() {
                     let (flushed, stopped) = (plugin.clone(), plugin.clone());
-                    let run = Box::new(move || flushed.flush(Instant::now()));
+                    let run = Box::new(move |_| {
+                        flushed.flush(Instant::now());
+                        false
+                    });
                     chores.push(Chore { every: FLUSH, run, stop: Some(Box::new(move || stopped.stop())) });
                 }
                 plugin
@@ -433,7 +452,7 @@ impl Maker<'_> {
                 let plugin =
                     loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
                 if let Some(file) = plugin.file().cloned() {
-                    chores.extend(reread(plugin.reload(), move || file.refresh()));
+                    chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 }
                 Arc::new(plugin)
             }
@@ -442,7 +461,7 @@ impl Maker<'_> {
             Setting::Hosts(config) => {
                 let plugin = Arc::new(hosts::Hosts::new(config));
                 let file = plugin.file().clone();
-                chores.extend(reread(plugin.reload(), move || file.refresh()));
+                chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 world.metrics.hosts.add(&plugin);
                 plugin
             }
@@ -458,7 +477,7 @@ impl Maker<'_> {
 }
 
 /// A file that is looked at again and again; never where `every` is zero.
-fn reread(every: Duration, run: impl Fn() + Send + Sync + 'static) -> Option<Chore> {
+fn reread(every: Duration, run: impl Fn(SystemTime) -> bool + Send + Sync + 'static) -> Option<Chore> {
     (!every.is_zero()).then(|| Chore { every: every.max(SOONEST), run: Box::new(run), stop: None })
 }
 
@@ -479,7 +498,7 @@ struct Indexes {
 
 /// An index that stanzas share.
 struct Shared {
-    index: Arc<Index>,
+    index: CurrentIndex,
     wanted: WantedIndex,
     /// What is to be followed, where nobody follows it yet.
     followed: Option<Followed>,
@@ -523,26 +542,33 @@ impl Indexes {
             keep.pods |= view.endpoint_pod_names;
             keep.zones |= view.zonal;
         }
-        let all = wanted.into_iter().map(|(api, selection, keep, place)| {
-            let wanted = WantedIndex { api: api.clone(), selection: selection.clone(), keep };
-            if let Some(index) = kept.index(&wanted) {
-                return Shared { index, wanted, followed: None };
+        let places: Vec<Option<Span>> = wanted.iter().map(|(.., place)| *place).collect();
+        let wanted: Vec<WantedIndex> =
+            wanted.into_iter().map(|(api, selection, keep, _)| WantedIndex { api, selection, keep }).collect();
+        let all = wanted.iter().zip(places).map(|(one, place)| {
+            if let Some(index) = kept.index(one) {
+                let previous = kept.previous_index(one, &wanted).filter(|_| !index.synced());
+                let index = CurrentIndex::instead_of(index, previous);
+                return Shared { index, wanted: one.clone(), followed: None };
             }
+            let previous = kept.previous_index(one, &wanted);
+            let WantedIndex { api, selection, keep } = one.clone();
             let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), endpoint_fields: keep });
-            kept.note_index(wanted.clone(), &index);
-            Shared { index, wanted, followed: Some(Followed { api, selection, writer, place }) }
+            kept.note_index(one.clone(), &index);
+            let followed = Some(Followed { api, selection, writer, place });
+            Shared { index: CurrentIndex::instead_of(index, previous), wanted: one.clone(), followed }
         });
         Indexes { all: all.collect() }
     }
 
     /// The index that a stanza answers from.
-    fn index_for(&self, config: &kubernetes::Config) -> Arc<Index> {
+    fn index_for(&self, config: &kubernetes::Config) -> CurrentIndex {
         let found = self.all.iter().find(|shared| same((&shared.wanted.api, &shared.wanted.selection), config));
         found.expect("`of` made one for each stanza").index.clone()
     }
 
     /// All of them.
-    fn used(&self) -> Vec<Arc<Index>> {
+    fn used(&self) -> Vec<CurrentIndex> {
         self.all.iter().map(|shared| shared.index.clone()).collect()
     }
 

@@ -242,8 +242,8 @@ impl Operations {
         }
     }
 
-    /// Opens the listeners that `before` has not, all or none.
-    pub fn listen(self, runtime: &Runtime, before: Option<&Running>) -> anyhow::Result<Pages> {
+    /// Opens the listeners that are not among those `before`, all or none.
+    pub fn listen(self, runtime: &Runtime, before: &[ListenerKey]) -> anyhow::Result<Pages> {
         let Operations { wanted, readiness, lameduck } = self;
         let mut sites: Vec<Prepared> = Vec::new();
         for Wanted { directive, address: text, path, page, tls } in wanted {
@@ -269,10 +269,12 @@ impl Operations {
         let ports: Vec<u16> = sites.iter().map(|site| site.address.port()).collect();
         for site in &mut sites {
             let Prepared { directive, text, address, tls, .. } = &*site;
-            if before.is_some_and(|before| before.has(*address, tls.as_ref())) {
+            if before.iter().any(|(at, with)| address.port() != 0 && at == address && with == tls) {
                 continue;
             }
-            let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
+            let is_at = |port: u16| port != 0 && port == address.port();
+            let several =
+                ports.iter().filter(|&&port| is_at(port)).count() > 1 || before.iter().any(|(at, _)| is_at(at.port()));
             let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", net::reason(&error));
             let listener = admin::listen(*address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
@@ -287,6 +289,9 @@ impl Operations {
         Ok(Pages { sites, readiness, lameduck })
     }
 }
+
+/// Where a listener of pages is, and its TLS configuration.
+pub type ListenerKey = (SocketAddr, Option<PathBuf>);
 
 /// Pages whose listeners are open.
 pub struct Pages {
@@ -397,9 +402,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether a listener is at work.
-    fn has(&self, address: SocketAddr, tls: Option<&PathBuf>) -> bool {
-        self.sites.iter().any(|open| open.is(address, tls))
+    /// The listeners at work.
+    pub fn listeners(&self) -> Vec<ListenerKey> {
+        self.sites.iter().map(|open| (open.address, open.tls.clone())).collect()
     }
 
     /// The DNS sockets are open.

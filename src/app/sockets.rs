@@ -7,7 +7,7 @@ use super::configuration::Configuration;
 use super::operations;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::net::{self, Credentials};
+use crate::net::{Credentials, TlsFiles};
 use crate::plugins::bind::Address;
 use crate::plugins::{Setting, encrypted, timeouts};
 use crate::serve::ListenerKind;
@@ -69,7 +69,7 @@ pub struct Socket {
     /// What the directive of its transport says.
     pub limits: encrypted::Limits,
     /// What *tls* says of the first block.
-    pub files: Option<net::TlsFiles>,
+    pub files: Option<TlsFiles>,
 }
 
 impl Socket {
@@ -87,10 +87,9 @@ impl Socket {
     }
 }
 
-/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
-pub fn credentials(
-    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
-) -> Vec<Option<Arc<Credentials>>> {
+/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is
+/// made where it `opens_keylog`.
+pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
         let files = block.settings.iter().find_map(|setting| match setting {
@@ -114,11 +113,20 @@ pub fn credentials(
             }
             continue;
         };
+        let keylog = files.keylog.clone().filter(|_| opens_keylog);
+        let files = TlsFiles { keylog, ..files };
         if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
             let span = tree.directives_named("tls").next().map(|found| found.span);
             diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
         }
     }
+}
+
+/// The credentials of each socket that is to have some.
+pub fn credentials(
+    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Arc<Credentials>>> {
+    check_certificates(configuration, true, diagnostics);
     for (number, socket) in sockets.iter().enumerate() {
         let Place { address, port, .. } = socket.place;
         let ports = socket.place.kind().ports();

@@ -130,6 +130,11 @@ impl Index {
         self.synced.load(Ordering::Acquire) & self.wanted == self.wanted
     }
 
+    /// Whether objects of this kind are listed at all.
+    pub fn lists(&self, kind: Kind) -> bool {
+        self.wanted & bit(kind) != 0
+    }
+
     /// Returns the wanted kinds that have not been listed yet.
     pub fn unsynced(&self) -> impl Iterator<Item = Kind> {
         let missing = self.wanted & !self.synced.load(Ordering::Acquire);

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod address;
+mod current;
 pub mod entry;
 pub mod event;
 pub mod index;
@@ -18,6 +19,7 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
+pub use current::CurrentIndex;
 pub use event::Event;
 pub use index::{Changes, Index, IndexWriter, Options};
 pub use lookup::{Lookup, PodMode, Reason, ReverseLookup, View};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::ast::Corefile;
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
-use super::key::Scheme;
+use super::key::{Key, Scheme};
 use super::source::Span;
 
 /// Where a block listens, and for which queries; known once its *bind* and *view* have been parsed.
@@ -26,6 +26,7 @@ pub fn check_keys(
     corefile: &Corefile, dns_port: u16, listens: impl IntoIterator<Item = Listen>, diagnostics: &mut Diagnostics,
 ) {
     let mut defined: HashMap<ZoneSocket, Span> = HashMap::new();
+    let mut listeners: Vec<KeyListener<'_>> = Vec::new();
     // The last address for a zone and port, to detect a block on every address beside it.
     let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
     for (block, listen) in corefile.blocks.iter().zip(listens) {
@@ -35,6 +36,8 @@ pub fn check_keys(
         }
         for key in &block.keys {
             let port = key.port_or_default(dns_port);
+            let listener = |address: &String| KeyListener { key, port, address: address.clone() };
+            listeners.extend(addresses.iter().map(listener));
             for (zone, address) in key.zones.iter().flat_map(|zone| addresses.iter().map(move |at| (zone, at))) {
                 let socket = (key.scheme, zone.clone(), port, address.clone());
                 let unbound = (key.scheme, zone.clone(), port);
@@ -65,13 +68,38 @@ pub fn check_keys(
             }
         }
     }
+    check_shadows(corefile, &listeners, diagnostics);
+}
+
+/// A key at an address, which is empty for every address.
+struct KeyListener<'a> {
+    key: &'a Key,
+    port: u16,
+    address: String,
+}
+
+/// Warns of an address that has blocks of its own where other blocks serve every address: queries to it never reach
+/// those (CoreDNS documents the case as undefined).
+fn check_shadows(corefile: &Corefile, listeners: &[KeyListener<'_>], diagnostics: &mut Diagnostics) {
+    for KeyListener { key, port, address } in listeners.iter().filter(|listener| !listener.address.is_empty()) {
+        // The same zone is an error that is reported already.
+        let is_shadowed = |other: &&KeyListener<'_>| {
+            other.address.is_empty()
+                && (other.key.scheme, other.port) == (key.scheme, *port)
+                && !other.key.zones.iter().any(|zone| key.zones.contains(zone))
+        };
+        let Some(other) = listeners.iter().find(is_shadowed) else { continue };
+        let other = corefile.sources.place(other.key.token.span);
+        let message =
+            format!("queries to {address} at port {port} never reach the block at {other}, which has no 'bind'");
+        let warning = Diagnostic::warning(Stage::Setup, Some(key.token.span), message);
+        diagnostics.push(warning.expected("'bind' in every block of a port, or in none"));
+    }
 }
 
 /// Describes where the first definition is.
 fn first_at(corefile: &Corefile, span: Span) -> String {
-    let position = corefile.sources.position(span);
-    let name = corefile.sources.name(span.file);
-    format!("a zone, port and address other than those at {name}:{}:{}", position.line, position.column)
+    format!("a zone, port and address other than those at {}", corefile.sources.place(span))
 }
 
 /// Formats a zone and socket as CoreDNS does.

@@ -102,6 +102,12 @@ impl Sources {
         (0u32..).map(FileId).take(self.files.len())
     }
 
+    /// Where a span begins, as messages name it: `FILE:LINE:COLUMN`.
+    pub fn place(&self, span: Span) -> String {
+        let position = self.position(span);
+        format!("{}:{}:{}", self.name(span.file), position.line, position.column)
+    }
+
     /// Returns the start of a span.
     pub fn position(&self, span: Span) -> Position {
         self.locate(span.file, span.start)

@@ -1,7 +1,7 @@
-//! What each client holds of something that is limited, so that the client with the most gives way first.
+//! What each client holds of something that is limited, so that at a limit the client with the most loses first.
 //!
-//! It only keeps the books: whoever uses it compares [`Shares::len`] with the limit and ends what gives way. Every
-//! operation takes constant time, and none allocates once the tables have grown.
+//! It only keeps the books: its user compares [`Shares::len`] with the limit, and ends what is evicted. Every operation
+//! takes constant time, and none allocates once the tables have grown.
 //!
 //! A client is an address, in IPv6 too: the Pods of a node share a /64, and one noisy Pod must not use up the share of
 //! its neighbours. A client that owns a whole /64 can pose as many; each of those holds little, and the total limit
@@ -19,7 +19,7 @@ pub(crate) struct Shares<T> {
     clients: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
     holders: Vec<Holder>,
     free_holders: Vec<u32>,
-    items: Vec<Item<T>>,
+    items: Vec<SharedItem<T>>,
     free_items: Vec<u32>,
     /// Lists of the holders that have as many items as the place in this vector says, first and last.
     levels: Vec<(u32, u32)>,
@@ -43,7 +43,7 @@ struct Holder {
 
 /// Something that is held.
 #[derive(Debug)]
-struct Item<T> {
+struct SharedItem<T> {
     /// Absent where the item has been removed.
     value: Option<T>,
     holder: u32,
@@ -93,9 +93,9 @@ impl<T> Shares<T> {
         item.value.as_ref().filter(|_| item.generation == ticket.generation)
     }
 
-    /// Returns what must give way to one more item of this client where all is taken: the oldest of the client that
-    /// holds the most, or the client's own oldest where no other holds more. The oldest has used its chance, and the
-    /// client has most likely asked again; were the newest refused instead, slow names would keep all others out.
+    /// Returns what to evict for one more item of this client where all is taken: the oldest of the client that holds
+    /// the most, or the client's own oldest where no other holds more. The oldest had its time, and its client has most
+    /// likely asked again; were the newest refused instead, slow names would exclude all others.
     pub(crate) fn gives_way_to(&self, client: IpAddr) -> Option<Ticket> {
         let own = self.clients.get(&client).filter(|&&at| self.holders[at as usize].count == self.most);
         let holder = own.map_or(self.levels[self.most].0, |&at| at);
@@ -140,7 +140,7 @@ impl<T> Shares<T> {
         let older = self.holders[holder as usize].newest;
         // Only a place that was used before has a generation.
         let generation = self.free_items.last().map_or(0, |&at| self.items[at as usize].generation);
-        let item = Item { value: Some(value), holder, generation, older, newer: NONE };
+        let item = SharedItem { value: Some(value), holder, generation, older, newer: NONE };
         let at = place(&mut self.items, &mut self.free_items, item);
         match self.items.get_mut(older as usize) {
             Some(older) => older.newer = at,
@@ -237,22 +237,22 @@ mod tests {
         IpAddr::from([10, 0, 0, number])
     }
 
-    /// What gives way to one more of this client.
-    fn gives_way(shares: &Shares<u32>, number: u8) -> Option<u32> {
+    /// What is evicted for one more of this client.
+    fn evicted(shares: &Shares<u32>, number: u8) -> Option<u32> {
         shares.gives_way_to(client(number)).and_then(|ticket| shares.get(ticket)).copied()
     }
 
     #[test]
-    fn the_oldest_of_the_heaviest_client_gives_way() {
+    fn the_oldest_of_the_heaviest_client_is_evicted() {
         let mut shares = Shares::default();
-        assert_eq!(gives_way(&shares, 1), None);
+        assert_eq!(evicted(&shares, 1), None);
         for (number, value) in [(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)] {
             shares.add(client(number), value);
         }
-        assert_eq!([1, 2, 3].map(|number| gives_way(&shares, number)), [Some(10); 3]);
+        assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10); 3]);
         // Of clients that hold as much, the own oldest goes first.
         shares.add(client(2), 22);
-        assert_eq!([1, 2, 3].map(|number| gives_way(&shares, number)), [Some(10), Some(20), Some(10)]);
+        assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10), Some(20), Some(10)]);
         assert_eq!(shares.clients().collect::<Vec<_>>(), [(client(1), 3), (client(2), 3)]);
         assert_eq!(shares.of(client(2)).map(|(_, value)| *value).collect::<Vec<_>>(), [20, 21, 22]);
     }
@@ -290,7 +290,7 @@ mod tests {
             }
             assert_eq!(shares.clients().map(|(_, count)| count).sum::<usize>(), model.len());
             assert!(shares.clients().map(|(_, count)| count).is_sorted_by(|a, b| a >= b));
-            let given = gives_way(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
+            let given = evicted(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
             if let Some((of, value, _)) = given.map(|found| found.expect("an item that is held")) {
                 assert_eq!(Some(count(*of)), most);
                 assert_eq!(model.iter().find(|(other, ..)| other == of).map(|(_, value, _)| value), Some(value));

@@ -47,7 +47,7 @@ pub(super) struct Bound {
 }
 
 /// What sockets a listener needs.
-pub(super) struct Wanted {
+pub(super) struct WantedSockets {
     /// The address, where unspecified means every address of both families, and the port, where 0 means any.
     pub(super) address: SocketAddr,
     /// How many UDP sockets.
@@ -62,7 +62,7 @@ pub(super) struct Wanted {
 }
 
 /// Binds one listener.
-pub(super) fn bind(wanted: &Wanted) -> Result<Bound, ServeError> {
+pub(super) fn bind(wanted: &WantedSockets) -> Result<Bound, ServeError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -76,7 +76,7 @@ pub(super) fn bind(wanted: &Wanted) -> Result<Bound, ServeError> {
 }
 
 /// Binds one listener, UDP first.
-fn bind_once(wanted: &Wanted) -> Result<Bound, ServeError> {
+fn bind_once(wanted: &WantedSockets) -> Result<Bound, ServeError> {
     let mut address = wanted.address;
     if address.ip().is_unspecified() {
         // As Go's `net.Listen`, for which `0.0.0.0` and `::` mean both families.
@@ -91,7 +91,7 @@ fn bind_once(wanted: &Wanted) -> Result<Bound, ServeError> {
     bound
 }
 
-fn bind_at(mut address: SocketAddr, wanted: &Wanted) -> Result<Bound, ServeError> {
+fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, ServeError> {
     let failed = |transport, address| move |source| ServeError::Listen { transport, address, source };
     let mut sockets = Vec::new();
     if wanted.sockets > 0 {
@@ -103,7 +103,7 @@ fn bind_at(mut address: SocketAddr, wanted: &Wanted) -> Result<Bound, ServeError
         sockets.push(first);
     }
     while sockets.len() < wanted.sockets {
-        sockets.push(udp(address, &Wanted { shared: true, ..*wanted }).map_err(failed("udp", address))?);
+        sockets.push(udp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("udp", address))?);
     }
     let mut listener = None;
     if wanted.tcp {
@@ -115,7 +115,7 @@ fn bind_at(mut address: SocketAddr, wanted: &Wanted) -> Result<Bound, ServeError
 }
 
 /// Binds a UDP socket.
-fn udp(address: SocketAddr, wanted: &Wanted) -> io::Result<UdpSocket> {
+fn udp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP, wanted)?;
     // More than the default outlasts a burst; less than asked for is no error (`net.core.rmem_max`).
     let _ = socket.set_recv_buffer_size(wanted.receive_buffer);
@@ -131,13 +131,15 @@ fn udp(address: SocketAddr, wanted: &Wanted) -> io::Result<UdpSocket> {
 }
 
 /// Binds a listening TCP socket, not blocking.
-fn tcp(address: SocketAddr, wanted: &Wanted) -> io::Result<TcpListener> {
+fn tcp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wanted)?;
     // Connections of a server that has just stopped are in TIME-WAIT and must not keep the next one from starting.
     socket.set_reuse_address(true)?;
     // Connections inherit it: a client that never reads holds so much of the kernel's memory, no more.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
+    // As with UDP: from now on another listener of this server may take an address that overlaps.
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -148,7 +150,7 @@ fn tcp(address: SocketAddr, wanted: &Wanted) -> io::Result<TcpListener> {
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Makes a socket of the address's family; `[::]` is for both families.
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &Wanted) -> io::Result<Socket> {
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &WantedSockets) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;

@@ -62,7 +62,7 @@ pub(crate) struct MemoryPermit {
 }
 
 impl MemoryPermit {
-    /// Holds so many bytes instead. Says whether the limit allows it; if not, nothing changes.
+    /// Holds this number of bytes instead. Says whether the limit allows it; if not, nothing changes.
     #[must_use]
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         if bytes > self.bytes && !self.limit.add(bytes - self.bytes) {

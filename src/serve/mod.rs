@@ -34,4 +34,4 @@ pub use service::{Service, Settings, Timeouts};
 pub use tcp::limits::TcpLimits;
 pub use transport::{ListenerKind, Ports};
 
-use shared::{LEAVE_TIME, Phase, Shared};
+use shared::{LEAVE_TIME, ListenerPhase, Shared};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::bind::{self, Wanted};
+use super::bind::{self, WantedSockets};
 use super::counts::{Counters, Counts};
 use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
@@ -24,14 +24,14 @@ use super::udp::forward::{Flights, Forwarding};
 use super::udp::listener::Listener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
-use super::{ListenerKind, Phase, Ports, ServeError, Service, Shared};
+use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
 use crate::upstream::Carriers;
 
 /// One listener.
 #[derive(Clone, Debug)]
 pub struct ListenSpec {
-    /// Its address. An unspecified one of either family means every address of both families, as in Go, or of IPv4 alone
-    /// where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
+    /// Its address. An unspecified one of either family means every address of both families, as in Go, or of IPv4
+    /// alone where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
     pub address: SocketAddr,
     /// What is served there.
     pub service: Arc<Service>,
@@ -58,7 +58,7 @@ pub struct Options {
     pub sockets: Option<NonZeroUsize>,
     /// How UDP packets find a worker.
     pub spread: Spread,
-    /// Set to what carries queries to upstreams for those who are no UDP clients.
+    /// Set to what sends queries to upstreams for all that are no UDP clients.
     pub carriers: Carriers,
     /// How many queries each UDP worker may have in flight to upstreams; some 700 bytes each, when it has. 8,192.
     pub forwarded: usize,
@@ -132,16 +132,29 @@ pub struct Server {
     memory: Arc<MemoryLimit>,
 }
 
+/// What a new listener finds at its address, in the order in which listeners are bound.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// Nothing.
+    Nothing,
+    /// A listener whose end has to be waited for.
+    Closing,
+    /// A listener with an address that overlaps. Both may be open at once, as during a reload that goes from one address
+    /// to every address.
+    Overlapping,
+}
+
 /// A listener that is open or closing.
 struct Listening {
     /// With its real port.
     address: SocketAddr,
+    kind: ListenerKind,
     /// At least one for each worker, as long as they are open.
     sockets: Vec<Weak<UdpSocket>>,
     /// It is no longer served.
     closed: bool,
     /// How far its connections are on their way to the end.
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ListenerPhase>,
 }
 
 /// How long a closed listener may be in the way of another at its port: as long as an upstream's response may take.
@@ -225,7 +238,7 @@ impl Server {
     /// Closes a listener, once what has come is answered. Its number is not given again.
     pub fn close(&mut self, listener: usize) {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
-        listening.phase.send_replace(Phase::Ending);
+        listening.phase.send_replace(ListenerPhase::Ending);
         if !std::mem::replace(&mut listening.closed, true) && !listening.sockets.is_empty() {
             self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Close(listener)));
         }
@@ -233,48 +246,75 @@ impl Server {
 
     /// Binds sockets.
     fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
-        let Options { share_port, receive_buffer, spread, runtime, .. } = &self.options;
         // Sockets of tokio and quinn are made within a runtime.
-        let _inside = runtime.enter();
-        let mut prepared = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
+        let _inside = self.options.runtime.enter();
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        // Those last that take queries from an open listener: if another one cannot be bound, they have not.
+        order.sort_by_key(|&index| self.obstacle(&specs[index]));
+        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        for index in order {
+            let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
-            let shared = *share_port || others.any(|(_, other)| overlap(spec, other));
-            let kind = spec.service.kind();
-            let Ports { udp, tcp } = kind.ports();
-            let sockets = match (kind, udp) {
-                (ListenerKind::Dns, _) => self.options.sockets(),
-                (_, udp) => usize::from(udp),
-            };
-            let wanted = Wanted { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
-            let bound = self.bind(&wanted)?;
-            let address = bound.address;
-            let mut prepare =
-                Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
-            if let Some(listener) = bound.tcp {
-                let listener = tokio::net::TcpListener::from_std(listener);
-                let failed = |source| ServeError::Listen { transport: "tcp", address, source };
-                prepare.tcp = Some(listener.map_err(failed)?);
+            let shared = others.any(|(_, other)| overlap(spec, (other.address, other.service.kind())));
+            prepared.push((index, self.prepare_one(spec, shared)?));
+        }
+        prepared.sort_by_key(|(index, _)| *index);
+        Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
+    }
+
+    /// Binds the sockets of one listener. `shared`: another one that is bound with it has an address that overlaps.
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
+        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+        let kind = spec.service.kind();
+        let Ports { udp, tcp } = kind.ports();
+        let sockets = match (kind, udp) {
+            (ListenerKind::Dns, _) => self.options.sockets(),
+            (_, udp) => usize::from(udp),
+        };
+        let shared = shared || *share_port || self.obstacle(spec) == Obstacle::Overlapping;
+        let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
+        let bound = self.bind(&wanted)?;
+        let address = bound.address;
+        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        if let Some(listener) = bound.tcp {
+            let listener = tokio::net::TcpListener::from_std(listener);
+            let failed = |source| ServeError::Listen { transport: "tcp", address, source };
+            prepared.tcp = Some(listener.map_err(failed)?);
+        }
+        if kind == ListenerKind::Dns {
+            if *spread == Spread::Random
+                && let Err(error) = bind::spread_at_random(&bound.udp)
+            {
+                tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
             }
-            if kind == ListenerKind::Dns {
-                if *spread == Spread::Random
-                    && let Err(error) = bind::spread_at_random(&bound.udp)
-                {
-                    tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
-                }
-                prepare.udp = bound.udp.into_iter().map(Arc::new).collect();
-            } else if let Some(socket) = bound.udp.into_iter().next() {
-                let failed = |source| ServeError::Listen { transport: "udp", address, source };
-                prepare.quic = Some(endpoint::bind(socket).map_err(failed)?);
-            }
-            prepared.push(prepare);
+            prepared.udp = bound.udp.into_iter().map(Arc::new).collect();
+        } else if let Some(socket) = bound.udp.into_iter().next() {
+            let failed = |source| ServeError::Listen { transport: "udp", address, source };
+            prepared.quic = Some(endpoint::bind(socket).map_err(failed)?);
         }
         Ok(prepared)
     }
 
+    /// What of this server a new listener finds at its address.
+    fn obstacle(&self, spec: &ListenSpec) -> Obstacle {
+        let others = self.listeners.values();
+        let others = others.filter(|other| !other.is_over() && overlap(spec, (other.address, other.kind)));
+        // The kernel gives packets to all sockets of an address in turn. Those of UDP workers refuse them once they are
+        // closed; the end of a QUIC endpoint has to be waited for.
+        let is_waited_for = |listening: &Listening| {
+            let is_quic = matches!(listening.kind, ListenerKind::Quic | ListenerKind::Https3);
+            listening.closed && is_quic && listening.address.ip() == spec.address.ip()
+        };
+        let obstacles = others.map(|listening| match is_waited_for(listening) {
+            true => Obstacle::Closing,
+            false => Obstacle::Overlapping,
+        });
+        obstacles.min().unwrap_or(Obstacle::Nothing)
+    }
+
     /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may have
     /// pending queries.
-    fn bind(&self, wanted: &Wanted) -> Result<bind::Bound, ServeError> {
+    fn bind(&self, wanted: &WantedSockets) -> Result<bind::Bound, ServeError> {
         let deadline = Instant::now() + CLOSING_TIMEOUT;
         loop {
             let is_closing = |listening: &Listening| {
@@ -309,8 +349,9 @@ impl Server {
                 let (more, service) = (own.collect(), service.clone());
                 mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
             }
-            let phase = watch::Sender::new(Phase::Serving);
-            let acceptor = self.acceptor_of(service.kind());
+            let phase = watch::Sender::new(ListenerPhase::Serving);
+            let kind = service.kind();
+            let acceptor = self.acceptor_of(kind);
             if let Some(listener) = tcp {
                 acceptor.serve(listener, service.clone(), phase.subscribe());
             }
@@ -319,7 +360,7 @@ impl Server {
                 let serving = endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
-            self.listeners.insert(number, Listening { address, sockets, closed: false, phase });
+            self.listeners.insert(number, Listening { address, kind, sockets, closed: false, phase });
         }
     }
 
@@ -379,10 +420,11 @@ impl Server {
 
     /// Accepts nothing new, answers what has come, and stops; what has not ended after `grace` is cut off. It blocks.
     ///
-    /// UDP is answered until all else has ended: clients do not know that the server stops, and nobody else would answer.
+    /// UDP is answered until all else has ended: clients do not know that the server stops, and their queries would be
+    /// lost.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.enter(Phase::Ending);
+        self.enter(ListenerPhase::Ending);
         let is_busy = || self.acceptors().any(|acceptor| acceptor.is_busy());
         while is_busy() && Instant::now() < deadline - grace / 4 {
             std::thread::sleep(POLL);
@@ -392,7 +434,7 @@ impl Server {
         while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
-        self.enter(Phase::Ended);
+        self.enter(ListenerPhase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
@@ -402,20 +444,20 @@ impl Server {
         tracing::debug!(pending = self.waiting(), connections = self.open_connections(), "stopped");
     }
 
-    /// Tells connections how far the end is.
-    fn enter(&self, phase: Phase) {
+    /// Sets the phase of all listeners.
+    fn enter(&self, phase: ListenerPhase) {
         for listening in self.listeners.values() {
             listening.phase.send_replace(phase);
         }
     }
 
-    /// Tells the workers to read no more than has come.
+    /// Has the workers read no more than has come.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 
-    /// Tells the workers to exit.
+    /// Has the workers exit.
     fn end_workers(&self) {
         self.end_reading();
         self.shared.ended.store(true, Ordering::Release);
@@ -426,7 +468,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end_workers();
-        self.enter(Phase::Ended);
+        self.enter(ListenerPhase::Ended);
     }
 }
 
@@ -436,11 +478,11 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Whether two listeners share addresses, port and protocol.
-fn overlap(one: &ListenSpec, other: &ListenSpec) -> bool {
-    let (a, b) = (one.address, other.address);
+/// Whether a listener shares addresses, port and protocol with another one.
+fn overlap(spec: &ListenSpec, (b, kind): (SocketAddr, ListenerKind)) -> bool {
+    let a = spec.address;
     a.port() != 0
         && a.port() == b.port()
-        && one.service.kind().ports().overlap(other.service.kind().ports())
+        && spec.service.kind().ports().overlap(kind.ports())
         && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }

@@ -21,9 +21,9 @@ pub(crate) struct Shared {
     pub(super) pending: Arc<PendingLimit>,
     /// Workers read no new queries. Set once, by [`super::Server::stop`].
     pub(super) stopping: AtomicBool,
-    /// How many workers have answered all that had come when they were told to stop.
+    /// How many workers have answered all that had come when the server stopped.
     pub(super) drained: AtomicUsize,
-    /// Workers exit. Set once, likewise.
+    /// Workers exit. Set once, by [`super::Server::stop`].
     pub(super) ended: AtomicBool,
     /// Which worker has a query in flight.
     pub(super) flights: Flights,
@@ -57,7 +57,7 @@ impl fmt::Debug for Shared {
 
 /// How far a listener is on its way to the end, for its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum ListenerPhase {
     /// It serves.
     Serving,
     /// It answers what it has read, and closes.
@@ -66,7 +66,7 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to it,
-/// when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests run
-/// on machines that are busy.
+/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to
+/// it, when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests
+/// run on machines that are busy.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });

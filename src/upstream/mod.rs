@@ -40,8 +40,8 @@ pub use trust::{Trust, TrustError};
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The most servers that a group may have (CoreDNS plugin/forward `max`).
-pub const MAX_UPSTREAMS: usize = 15;
+/// The most servers that a group may have. A resolv.conf names three, and some that machines write sixteen.
+pub const MAX_UPSTREAMS: usize = 32;
 
 /// How long a connection to an upstream may take to be made, TLS included; the time for the answer starts behind it
 /// (CoreDNS plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).

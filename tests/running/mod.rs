@@ -3,6 +3,7 @@
 // Each test uses only part of this module.
 #![allow(dead_code)]
 
+pub mod api;
 pub mod upstream;
 
 use std::ffi::OsStr;
@@ -84,7 +85,8 @@ impl Running {
         Running::start_as(command, words)
     }
 
-    fn start_as(mut command: Command, words: &[&str]) -> Running {
+    /// The same of another command.
+    pub fn start_as(mut command: Command, words: &[&str]) -> Running {
         let child = command.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("failed to start the program");
         let (mut port, mut startup) = (None, Vec::new());

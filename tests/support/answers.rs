@@ -32,13 +32,7 @@ impl Subject {
     /// Creates a server that may handle classes other than IN.
     pub fn with_classes(index: &Arc<Index>, view: View, other_classes: bool) -> Subject {
         let zones: Vec<NameBuf> = ZONES.iter().map(|zone| n(zone)).collect();
-        let answers = Answers {
-            zones: zones.clone(),
-            multicluster: Vec::new(),
-            view: view.clone(),
-            ttl: 5,
-            fallthrough: Default::default(),
-        };
+        let answers = Answers { zones: zones.clone(), view: view.clone(), ttl: 5, fallthrough: Default::default() };
         let plugin = Kubernetes::new(answers, index.clone(), vec![v4(1), v4(9)]);
         let block = Block { zones, chain: Chain::new(vec![Arc::new(plugin)]) };
         Subject { router: Arc::new(Router::new(vec![block], other_classes)), view }

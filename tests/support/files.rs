@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 
-use clusterdns::plugins::forward::parse_name_servers;
+use clusterdns::plugins::forward::ResolvConf;
 use clusterdns::plugins::hosts::{Addresses, Table};
 use clusterdns::plugins::loadbalance::Weights;
 use clusterdns::wire::{Class, NameBuf, Question, Type};
@@ -162,7 +162,7 @@ pub fn check_weights(data: &[u8]) {
 /// Checks that the servers of a resolv.conf are those of its `nameserver` lines, and that a file of those alone names
 /// the same.
 pub fn check_resolv_conf(data: &[u8]) {
-    let servers = parse_name_servers(data);
+    let servers = ResolvConf::parse(data).servers;
     let text = String::from_utf8_lossy(data);
     let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let words = lines.filter(|words| words.len() > 1 && words[0] == "nameserver").map(|words| words[1].to_owned());
@@ -173,6 +173,8 @@ pub fn check_resolv_conf(data: &[u8]) {
     assert_eq!(found, expected);
     assert!(servers.iter().all(|server| server.address.port() == 53));
     let again: String = expected.iter().map(|ip| format!("nameserver {ip}\n")).collect();
-    let again: Vec<SocketAddr> = parse_name_servers(again.as_bytes()).iter().map(|server| server.address).collect();
+    let again = ResolvConf::parse(again.as_bytes());
+    assert!(again.ignored.is_empty(), "{again:?}");
+    let again: Vec<SocketAddr> = again.servers.iter().map(|server| server.address).collect();
     assert_eq!(again.iter().map(SocketAddr::ip).collect::<Vec<_>>(), expected);
 }

@@ -115,8 +115,7 @@ fn truncated(line: &str) -> &str {
 fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usize) {
     static KUBERNETES: LazyLock<Arc<Kubernetes>> = LazyLock::new(|| {
         let view = View { pods: PodMode::Verified, zonal: true, ..View::default() };
-        let answers =
-            Answers { zones: zones(), multicluster: Vec::new(), view, ttl: 5, fallthrough: Default::default() };
+        let answers = Answers { zones: zones(), view, ttl: 5, fallthrough: Default::default() };
         Arc::new(Kubernetes::new(answers, sample(), Vec::new()))
     });
     let logger = Logger::unwritten(form);

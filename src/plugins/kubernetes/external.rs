@@ -62,7 +62,7 @@ impl Stanza {
                 return self.elsewhere(exchange, target, qtype, false);
             }
             let name = ClusterName::parse(&inner, zone.labels);
-            match self.index.lookup(&name, &self.answers.view) {
+            match self.index.get().lookup(&name, &self.answers.view) {
                 Lookup::ExternalName(next) => entry = next,
                 found @ (Lookup::ClusterIp(_) | Lookup::Endpoints(_) | Lookup::Pod(_)) => {
                     let before = exchange.reply().records().len();

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
-use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::cluster::model::Kind;
+use crate::cluster::{ClusterName, CurrentIndex, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
 
 use crate::wire::reply::ExtendedError;
@@ -30,8 +31,6 @@ use crate::wire::{NameBuf, Question, Rcode, Type};
 pub struct Answers {
     /// The zones, in the order of the stanza; not empty.
     pub zones: Vec<NameBuf>,
-    /// Those of them whose Services are the ServiceImports of several clusters, of which none is known yet.
-    pub multicluster: Vec<NameBuf>,
     /// What of the cluster is shown.
     pub view: View,
     /// Seconds that an answer may be kept: 0–3600.
@@ -53,7 +52,7 @@ struct Stanza {
     zones: Vec<Zone>,
     /// Labels of the zone that PTR records point into: the first that is no reverse zone.
     primary: NameBuf,
-    index: Arc<Index>,
+    index: CurrentIndex,
     /// This server's own addresses, which are those of the name server.
     own: Vec<IpAddr>,
 }
@@ -65,7 +64,6 @@ struct Zone {
     reverse: bool,
     /// Which of its names that do not exist go on.
     fallthrough: Fallthrough,
-    multicluster: bool,
 }
 
 /// What a name stands for.
@@ -104,30 +102,24 @@ enum Said {
 
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
-    pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
+    pub fn new(answers: Answers, index: impl Into<CurrentIndex>, own: Vec<IpAddr>) -> Kubernetes {
         let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers)).collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
-    }
-
-    /// The index that it answers from.
-    pub fn index(&self) -> &Arc<Index> {
-        &self.stanza.index
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
     }
 }
 
 impl Zone {
     fn new(name: &NameBuf, answers: &Answers) -> Zone {
-        let multicluster = answers.multicluster.contains(name);
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"]
             .into_iter()
             .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
         let fallthrough = answers.fallthrough.for_zone(&name);
-        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough, multicluster }
+        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough }
     }
 }
 
@@ -156,7 +148,7 @@ impl Plugin for Kubernetes {
     }
 
     fn unready(&self) -> Option<String> {
-        let missing: Vec<&str> = self.stanza.index.unsynced().map(crate::cluster::model::Kind::name).collect();
+        let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
     }
 
@@ -215,10 +207,11 @@ impl Stanza {
         }
         if zone.reverse {
             let Some(reverse) = ReverseName::parse(question) else { return Finding::Missing(Reason::NotReverse) };
-            if !self.index.synced() {
+            let index = self.index.get();
+            if !index.synced() {
                 return Finding::Code(Rcode::SERVFAIL);
             }
-            return match self.index.lookup_reverse(reverse, &self.answers.view) {
+            return match index.lookup_reverse(reverse, &self.answers.view) {
                 ReverseLookup::Missing(reason) => Finding::Missing(reason),
                 found => Finding::Reverse(reverse, found),
             };
@@ -226,15 +219,18 @@ impl Stanza {
         if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
             return Finding::Node;
         }
-        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
-        // but they do not leave the cluster then either.
-        if !self.index.synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
+        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes
+        // on; but they do not leave the cluster then either.
+        let index = self.index.get();
+        if !index.synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Finding::Code(Rcode::SERVFAIL);
         }
-        if zone.multicluster && records::service_name(name).is_some() {
-            return Finding::Missing(Reason::NoSuchService);
+        // The index before this one may not know Pods, which is no reason to deny them.
+        let is_pod = matches!(name, ClusterName::Pod { .. });
+        if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
+            return Finding::Code(Rcode::SERVFAIL);
         }
-        match self.index.lookup(name, &self.answers.view) {
+        match index.lookup(name, &self.answers.view) {
             Lookup::Missing(reason) => Finding::Missing(reason),
             found => Finding::Forward(found),
         }

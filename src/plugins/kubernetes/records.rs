@@ -250,7 +250,7 @@ impl Stanza {
         for given in [true, false] {
             let first = reply.records().len();
             for key in keys {
-                let Some(entry) = self.index.entry(key) else { continue };
+                let Some(entry) = self.index.get().entry(key) else { continue };
                 for slice in &entry.slices {
                     for number in slice.rows_with_address(address) {
                         let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
@@ -297,7 +297,8 @@ impl Stanza {
     fn soa(&self, reply: &mut Reply, section: Section, tail: u8) {
         let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
         let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
-        let serial = if self.index.synced() { self.index.serial() } else { 0 };
+        let index = self.index.get();
+        let serial = if index.synced() { index.serial() } else { 0 };
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
         let numbers =
             reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
@@ -345,8 +346,10 @@ impl Stanza {
         };
         let mut found = false;
         for &own in &self.own {
-            for key in self.index.endpoint_owners(own) {
-                let Some(entry) = self.index.entry(&key).filter(|_| self.answers.view.endpoints) else { continue };
+            for key in self.index.get().endpoint_owners(own) {
+                let Some(entry) = self.index.get().entry(&key).filter(|_| self.answers.view.endpoints) else {
+                    continue;
+                };
                 match entry.service.as_deref().map(|service| &service.shape) {
                     Some(Shape::ClusterIp { v4, v6 }) => {
                         found = true;

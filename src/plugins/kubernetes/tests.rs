@@ -39,8 +39,7 @@ fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
         writer.apply(event, 1);
     }
     let zones = vec![n("cluster.local.")];
-    let answers =
-        Answers { zones, multicluster: Vec::new(), view: View::default(), ttl: 5, fallthrough: Default::default() };
+    let answers = Answers { zones, view: View::default(), ttl: 5, fallthrough: Default::default() };
     let plugin: Arc<dyn Plugin> = Arc::new(Kubernetes::new(answers, index, vec![IpAddr::from(OWN)]));
     send(vec![plugin], &packet(name, qtype, None), client("10.0.0.2:4000"), Instant::now()).reply
 }

@@ -1,6 +1,7 @@
 //! Tests: records in, the order in which they come out.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use super::*;
 use crate::plugins::testing::{Answers, Folder, ask, client, config, n, packet, send};
@@ -147,10 +148,10 @@ fn weights_choose_the_first() {
     assert_eq!(orders("T1||A1 A2", Type::SRV).len(), 2);
     // A change is seen by a refresh; a file that is wrong leaves what was read.
     folder.write("w", "www.example\n10.0.0.1 255\n10.0.0.1 1\n");
-    balance.file().expect("a file").refresh();
+    assert!(!balance.file().expect("a file").refresh(SystemTime::now() + Duration::from_secs(3)));
     assert!(orders("A2 A1", Type::A)["A1 A2||"] > RUNS - RUNS / 30);
     folder.write("w", "www.example\n10.0.0.1\n");
-    balance.file().expect("a file").refresh();
+    assert!(!balance.file().expect("a file").refresh(SystemTime::now() + Duration::from_secs(3)));
     assert!(orders("A2 A1", Type::A)["A1 A2||"] > RUNS - RUNS / 30);
     assert_eq!(balance.reload(), Duration::from_secs(30));
 }

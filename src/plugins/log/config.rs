@@ -130,6 +130,10 @@ fn scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
             format!("'{text}' is taken for a name, so that nothing is logged: write 'log . \"{text}\"'"),
         );
     }
+    if matches!(word.text.as_str(), "stdout" | "stderr") {
+        let text = &word.text;
+        line.warning(word, format!("'{text}' is taken for a name, so that no other one is logged: write 'log'"));
+    }
     match word.text.as_str() {
         "" => Some(crate::wire::Name::ROOT.to_owned()),
         text => match NameBuf::from_text(text) {

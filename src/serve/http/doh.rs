@@ -17,8 +17,8 @@ use crate::wire::{Rcode, header};
 
 /// The path of queries.
 const PATH: &str = "/dns-query";
-/// The most bytes of a request's head. The query of a GET stands in its URI, and one of 65,535 bytes gets the same status
-/// as the same query in a POST, not an end of the connection.
+/// The most bytes of a request's head. The query of a GET stands in its URI, and one of 65,535 bytes gets the same
+/// status as the same query in a POST, not an end of the connection.
 pub(crate) const HEAD: usize = 96 * 1024;
 /// The type of a message.
 const MESSAGE: &str = "application/dns-message";
@@ -71,15 +71,15 @@ pub fn is_query(packet: &[u8]) -> bool {
 }
 
 /// The query of a request while it is read, and the memory that it holds.
-pub(crate) struct Message {
+pub(crate) struct RequestMessage {
     bytes: Vec<u8>,
     held: MemoryPermit,
 }
 
-impl Message {
+impl RequestMessage {
     /// Nothing has come yet.
-    pub(crate) fn new(memory: &Arc<MemoryLimit>) -> Message {
-        Message { bytes: Vec::new(), held: memory.permit() }
+    pub(crate) fn new(memory: &Arc<MemoryLimit>) -> RequestMessage {
+        RequestMessage { bytes: Vec::new(), held: memory.permit() }
     }
 
     /// Adds what has come, or returns the status of the refusal.
@@ -94,8 +94,8 @@ impl Message {
         Ok(())
     }
 
-    /// Answers it. Returns the answer and the memory that it holds, or the status of the refusal. The connection is busy
-    /// meanwhile.
+    /// Answers it. Returns the answer and the memory that it holds, or the status of the refusal. The connection is
+    /// busy meanwhile.
     pub(crate) async fn answer(
         mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<Activity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {

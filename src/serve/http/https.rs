@@ -18,12 +18,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::doh::{self, Message};
+use super::doh::{self, RequestMessage};
 use crate::chain::Client;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
-use crate::serve::{LEAVE_TIME, Phase, Service};
+use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
 
 /// How much of an answer is handed to HTTP at once, in bytes: so much may lie there that the client does not take.
 const CHUNK: usize = 4 * 1024;
@@ -35,7 +35,7 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves a connection until it ends, or a timeout passes.
 pub(crate) async fn serve(
     socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<ListenerPhase>,
 ) {
     let Some(credentials) = service.credentials() else {
         return serve_on(socket, client, service, acceptor, permit, phase).await;
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
 
 async fn serve_on(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>,
-    acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<Phase>,
+    acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let settings = service.settings();
     let mut builder = Builder::new(TokioExecutor::new());
@@ -64,7 +64,7 @@ async fn serve_on(
     let http = Arc::new(HttpConnection {
         client,
         service,
-        progress: Mutex::new(Progress { last: Instant::now(), requests: 0, open: 0 }),
+        progress: Mutex::new(RequestProgress { last: Instant::now(), requests: 0, open: 0 }),
         memory: MemoryLimit::of_one(memory::ONE_CONNECTION, acceptor.memory.clone()),
         acceptor,
         permit,
@@ -83,8 +83,8 @@ async fn serve_on(
             // An error of a connection concerns its client only.
             _ = connection.as_mut() => return,
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Serving if changed.is_ok() => {}
-                Phase::Ending if changed.is_ok() => {
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => {
                     connection.as_mut().graceful_shutdown();
                     is_stopping = true;
                     timer.as_mut().reset((Instant::now() + LEAVE_TIME).into());
@@ -115,11 +115,11 @@ struct HttpConnection {
     permit: ConnectionPermit,
     memory: Arc<MemoryLimit>,
     /// Written when a request comes and when its answer is taken; read by the connection's timer.
-    progress: Mutex<Progress>,
+    progress: Mutex<RequestProgress>,
 }
 
 /// What a connection is doing.
-struct Progress {
+struct RequestProgress {
     /// When a request last came or an answer was taken.
     last: Instant,
     /// Requests that have come.
@@ -142,7 +142,7 @@ impl HttpConnection {
     }
 
     /// Notes that a request has come or an answer has been taken.
-    fn change(&self, change: impl Fn(&mut Progress)) {
+    fn change(&self, change: impl Fn(&mut RequestProgress)) {
         let progress = &mut *self.progress.lock();
         progress.last = Instant::now();
         change(progress);
@@ -173,7 +173,7 @@ impl OpenRequest {
     /// Returns the answer to a request and the memory that it holds, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
-        let mut message = Message::new(memory);
+        let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
             doh::Query::Here(query) => message.push(&query)?,
             doh::Query::Body => {
@@ -187,7 +187,7 @@ impl OpenRequest {
 }
 
 /// Reads a body.
-async fn read_body(mut body: Incoming, message: &mut Message) -> Result<(), StatusCode> {
+async fn read_body(mut body: Incoming, message: &mut RequestMessage) -> Result<(), StatusCode> {
     while let Some(frame) = body.frame().await {
         if let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() {
             message.push(&piece)?;

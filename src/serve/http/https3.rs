@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::doh::{self, Message};
+use super::doh::{self, RequestMessage};
 use super::limited::{Limited, LimitedConnection};
 use crate::chain::Client;
-use crate::serve::Phase;
+use crate::serve::ListenerPhase;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::quic::endpoint::{QuicListener, Stopping, code};
 use crate::serve::tcp::limits::{Activity, ConnectionPermit};
@@ -26,7 +26,8 @@ type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
-    listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit, mut phase: watch::Receiver<Phase>,
+    listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit,
+    mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let client = listener.client(&quic);
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
@@ -44,8 +45,8 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Serving if changed.is_ok() => {}
-                Phase::Ending if changed.is_ok() => stopping.begin(),
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => stopping.begin(),
                 _ => return,
             },
             () = permit.activity.evicted() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
@@ -102,7 +103,7 @@ impl Request {
         &self, query: doh::Query, stream: &mut Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let QuicListener { service, acceptor, .. } = &*self.listener;
-        let mut message = Message::new(&self.memory);
+        let mut message = RequestMessage::new(&self.memory);
         match query {
             doh::Query::Here(query) => message.push(&query)?,
             doh::Query::Body => {
@@ -116,7 +117,7 @@ impl Request {
 }
 
 /// Reads a body.
-async fn read_body(stream: &mut Stream, message: &mut Message) -> Result<(), StatusCode> {
+async fn read_body(stream: &mut Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
     while let Some(mut piece) = stream.recv_data().await.map_err(|_| StatusCode::BAD_REQUEST)? {
         while piece.has_remaining() {
             let len = piece.chunk().len();

@@ -1,5 +1,5 @@
-//! A limit on what h3 may read from a stream of QUIC. It holds a frame until the frame is whole, whatever length the frame
-//! claims, so that a client could fill the memory with one.
+//! A limit on what h3 may read from a stream of QUIC. It holds a frame until the frame is whole, whatever length the
+//! frame claims, so that a client could fill the memory with one.
 
 use std::task::{Context, Poll};
 
@@ -19,7 +19,7 @@ const UNIDIRECTIONAL: usize = 64 * 1024;
 /// The client has sent more on a stream than any of its kind needs.
 #[derive(Debug, thiserror::Error)]
 #[error("a stream is too long")]
-struct TooLong;
+struct StreamTooLong;
 
 /// A connection whose streams are limited.
 pub(crate) struct LimitedConnection(h3_quinn::Connection);
@@ -108,7 +108,7 @@ impl<S: quic::RecvStream<Buf = Bytes>> quic::RecvStream for Limited<S> {
             let data = data?;
             let len = data.as_ref().map_or(0, Bytes::len);
             let left = self.left.checked_sub(len);
-            self.left = left.ok_or_else(|| StreamErrorIncoming::Unknown(Box::new(TooLong)))?;
+            self.left = left.ok_or_else(|| StreamErrorIncoming::Unknown(Box::new(StreamTooLong)))?;
             Ok(data)
         })
     }

@@ -10,14 +10,15 @@ use tokio::time::timeout;
 
 use super::endpoint::{QuicListener, Stopping};
 use crate::chain::Client;
-use crate::serve::Phase;
+use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::limits::{Activity, ConnectionPermit};
 
 /// Answers the queries of a connection, each on its stream.
 pub(crate) async fn serve(
-    listener: Arc<QuicListener>, connection: Connection, permit: ConnectionPermit, mut phase: watch::Receiver<Phase>,
+    listener: Arc<QuicListener>, connection: Connection, permit: ConnectionPermit,
+    mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let client = listener.client(&connection);
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
@@ -29,8 +30,8 @@ pub(crate) async fn serve(
         tokio::select! {
             biased;
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Serving if changed.is_ok() => {}
-                Phase::Ending if changed.is_ok() => stopping.begin(),
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => stopping.begin(),
                 _ => return,
             },
             () = permit.activity.evicted() => {
@@ -46,7 +47,7 @@ pub(crate) async fn serve(
                 Ok((send, receive)) => {
                     let (listener, activity) = (listener.clone(), permit.activity.clone());
                     let held = memory.permit();
-                    let stream = Stream { listener, client, activity, send, held };
+                    let stream = QueryStream { listener, client, activity, send, held };
                     queries.spawn(stream.answer(receive));
                 }
                 Err(_) => return,
@@ -61,7 +62,7 @@ pub(crate) async fn serve(
 struct ProtocolError;
 
 /// A stream with its query.
-struct Stream {
+struct QueryStream {
     listener: Arc<QuicListener>,
     client: Client,
     activity: Arc<Activity>,
@@ -70,7 +71,7 @@ struct Stream {
     held: MemoryPermit,
 }
 
-impl Stream {
+impl QueryStream {
     /// Answers the query.
     async fn answer(mut self, mut receive: RecvStream) -> Result<(), ProtocolError> {
         let listener = self.listener.clone();

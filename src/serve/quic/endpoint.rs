@@ -17,14 +17,15 @@ use crate::serve::http::https3;
 use crate::serve::pending::PendingLimit;
 use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
-use crate::serve::{LEAVE_TIME, ListenerKind, Phase, Service, Settings};
+use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Settings};
 
 /// What a stream, and a connection, may bring before it has been looked at, in bytes.
 const STREAM_WINDOW: u32 = 16 * 1024;
 const WINDOW: u32 = 128 * 1024;
 /// What a connection may have unacknowledged, in bytes.
 const SEND_WINDOW: u64 = 512 * 1024;
-/// How long after the last query a connection that ends is still listened to: what is in the kernel's buffers comes then.
+/// How long after the last query a connection that ends is still listened to: what is in the kernel's buffers comes
+/// then.
 const LAST: Duration = Duration::from_millis(50);
 /// How often is looked whether the certificate has changed, when no connection comes.
 const CONFIGURE: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub(crate) struct QuicListener {
 /// Accepts connections until the server stops.
 pub(crate) async fn serve(
     endpoint: Endpoint, local: SocketAddr, service: Arc<Service>, acceptor: Arc<Acceptor>,
-    mut phase: watch::Receiver<Phase>,
+    mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let transport = if service.kind() == ListenerKind::Https3 { Transport::Https3 } else { Transport::Quic };
     let pending = service.settings().at_once.map(|most| PendingLimit::new(most as usize));
@@ -67,7 +68,7 @@ pub(crate) async fn serve(
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             Some(_) = connections.join_next() => continue,
-            _ = phase.wait_for(|&phase| phase > Phase::Serving) => break,
+            _ = phase.wait_for(|&phase| phase > ListenerPhase::Serving) => break,
             () = tokio::time::sleep(CONFIGURE) => continue,
         };
         let Some(incoming) = incoming else { break };
@@ -83,7 +84,7 @@ pub(crate) async fn serve(
     };
     tokio::select! {
         () = ended => {}
-        _ = phase.wait_for(|&phase| phase == Phase::Ended) => {}
+        _ = phase.wait_for(|&phase| phase == ListenerPhase::Ended) => {}
     }
     listener.acceptor.ended();
 }
@@ -140,7 +141,7 @@ impl QuicListener {
     }
 
     async fn connection(
-        self: Arc<Self>, connecting: quinn::Connecting, permit: ConnectionPermit, phase: watch::Receiver<Phase>,
+        self: Arc<Self>, connecting: quinn::Connecting, permit: ConnectionPermit, phase: watch::Receiver<ListenerPhase>,
     ) {
         let time = self.service.settings().timeouts.read;
         let Some(connection) = self.acceptor.handshake(&permit, connecting, time, &phase).await else { return };

@@ -18,7 +18,7 @@ use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
 use crate::serve::memory::MemoryLimit;
 use crate::serve::pending::Seldom;
-use crate::serve::{LEAVE_TIME, ListenerKind, Phase, Service, Shared};
+use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Shared};
 
 /// Accepts connections that share limits: those of DNS over TCP and over TLS, or those of another encrypted listener.
 #[derive(Debug)]
@@ -73,7 +73,9 @@ impl Acceptor {
     }
 
     /// Serves a listener on the server's runtime.
-    pub(crate) fn serve(self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<Phase>) {
+    pub(crate) fn serve(
+        self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<ListenerPhase>,
+    ) {
         self.begun();
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
     }
@@ -89,12 +91,14 @@ impl Acceptor {
     }
 
     /// Accepts connections until the server stops, whatever errors there are.
-    async fn accept(self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<Phase>) {
+    async fn accept(
+        self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<ListenerPhase>,
+    ) {
         let mut failures = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = phase.wait_for(|&phase| phase > Phase::Serving) => break,
+                _ = phase.wait_for(|&phase| phase > ListenerPhase::Serving) => break,
             };
             match accepted {
                 Ok((stream, remote)) => {
@@ -125,7 +129,8 @@ impl Acceptor {
 
     /// Starts to serve a connection, or closes it if it gets no permit.
     fn start(
-        self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>, phase: &watch::Receiver<Phase>,
+        self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>,
+        phase: &watch::Receiver<ListenerPhase>,
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let most = match service.kind() {
@@ -184,12 +189,12 @@ impl Acceptor {
     /// [`LEAVE_TIME`]. A handshake that fails yields nothing: it has told its client why.
     pub(crate) async fn handshake<T, E>(
         &self, permit: &ConnectionPermit, handshake: impl Future<Output = Result<T, E>>, time: Duration,
-        phase: &watch::Receiver<Phase>,
+        phase: &watch::Receiver<ListenerPhase>,
     ) -> Option<T> {
         let mut phase = phase.clone();
         let end = async {
-            let _ = phase.wait_for(|&phase| phase > Phase::Serving).await;
-            let _ = tokio::time::timeout(LEAVE_TIME, phase.wait_for(|&phase| phase == Phase::Ended)).await;
+            let _ = phase.wait_for(|&phase| phase > ListenerPhase::Serving).await;
+            let _ = tokio::time::timeout(LEAVE_TIME, phase.wait_for(|&phase| phase == ListenerPhase::Ended)).await;
         };
         tokio::select! {
             done = handshake => done.ok(),

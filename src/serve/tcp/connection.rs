@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Answers are written in the order in which they are ready (RFC 7766 6.2.1.1). A connection that waits for its client
-//! holds no buffer: reading and answering use buffers of the thread, and only what is left over is stored, an incomplete
-//! message or answers that the client does not take. While answers are unsent, nothing more is read.
+//! holds no buffer: reading and answering use buffers of the thread, and only what is left over is stored, an
+//! incomplete message or answers that the client does not take. While answers are unsent, nothing more is read.
 
 use std::cell::RefCell;
 use std::io;
@@ -26,7 +26,7 @@ use crate::chain::{Answer, Client, Pending, State, Transport};
 use crate::serve::framing::{PREFIX, first_message};
 use crate::serve::pending;
 use crate::serve::service::Packet;
-use crate::serve::{LEAVE_TIME, Phase, Service, Settings, Shared};
+use crate::serve::{LEAVE_TIME, ListenerPhase, Service, Settings, Shared};
 use crate::wire::MAX_MESSAGE;
 
 /// The most bytes that are read at once, with what was left over before.
@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// Serves it until the client or the server ends it, or a timeout passes.
-    pub(crate) async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+    pub(crate) async fn run(mut self, mut phase: watch::Receiver<ListenerPhase>) {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline().into()));
         let activity = self.permit.activity.clone();
         while !self.is_over() {
@@ -138,8 +138,8 @@ impl Connection {
                 changed = phase.changed() => {
                     let current = *phase.borrow_and_update();
                     match current {
-                        Phase::Ending if changed.is_ok() => self.begin_end().await,
-                        Phase::Serving if changed.is_ok() => Ok(()),
+                        ListenerPhase::Ending if changed.is_ok() => self.begin_end().await,
+                        ListenerPhase::Serving if changed.is_ok() => Ok(()),
                         _ => return,
                     }
                 }
@@ -215,8 +215,8 @@ impl Connection {
         self.ending.map_or(deadline, |ending| deadline.min(ending))
     }
 
-    /// The client's time is over. A connection whose client does not take its answers is reset; from any other nothing more
-    /// is read, and it ends behind its last answer.
+    /// The client's time is over. A connection whose client does not take its answers is reset; from any other nothing
+    /// more is read, and it ends behind its last answer.
     fn time_out(&mut self) -> io::Result<()> {
         if self.has_unsent() {
             self.shared().counters.connections_timed_out.add(1);
@@ -411,10 +411,10 @@ impl Connection {
         self.resume()
     }
 
-    /// Ends this side, and waits a little for the client's end: closing with bytes unread makes TCP reset the connection,
-    /// and a reset can overtake answers. While the server goes on, the client has the time that it has for answers; the
-    /// kernel goes on to send the rest for [`ORPHAN_TIME`].
-    async fn close(mut self, mut phase: watch::Receiver<Phase>) {
+    /// Ends this side, and waits a little for the client's end: closing with bytes unread makes TCP reset the
+    /// connection, and a reset can overtake answers. While the server goes on, the client has the time that it has for
+    /// answers; the kernel goes on to send the rest for [`ORPHAN_TIME`].
+    async fn close(mut self, mut phase: watch::Receiver<ListenerPhase>) {
         // Within TLS a client that has ended its side may still wait for ours.
         let is_ended = self.stream.shut_down(ORPHAN_TIME).is_err() || self.client_ended;
         if is_ended {
@@ -434,7 +434,7 @@ impl Connection {
             }
         };
         let time_limit = async {
-            let stops = phase.wait_for(|&phase| phase > Phase::Serving);
+            let stops = phase.wait_for(|&phase| phase > ListenerPhase::Serving);
             if tokio::time::timeout(time, stops).await.is_ok() {
                 tokio::time::sleep(LINGER).await;
             }

@@ -2,8 +2,8 @@
 //!
 //! Where a limit is reached, a new connection takes the place of an idle one, of the address with the most connections
 //! first. A connection is busy only from a whole query on to its answer: clients that are silent, that stop halfway
-//! through a query, or that do not read keep nobody out. Where the address with the most connections is busy with all of
-//! them, its oldest one gives way as long as the newcomer has fewer.
+//! through a query, or that do not read keep nobody out. Where the address with the most connections is busy with all
+//! of them, its oldest one gives way as long as the newcomer has fewer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,8 +23,8 @@ use crate::net::{Shares, Ticket};
 pub struct TcpLimits {
     /// Connections in all, fewer where there are not so many descriptors. 10,000: some 20 MB when all of them are idle.
     pub connections: usize,
-    /// Connections of one client address; at most a quarter of all. 1,000. Addresses are counted singly in IPv6, too: the
-    /// Pods of a node share a /64.
+    /// Connections of one client address; at most a quarter of all. 1,000. Addresses are counted singly in IPv6, too:
+    /// the Pods of a node share a /64.
     pub connections_per_address: usize,
     /// Pending queries of one connection; at the limit nothing more is read from it. 256.
     pub waiting_per_connection: usize,
@@ -36,15 +36,15 @@ impl Default for TcpLimits {
     }
 }
 
-/// The most descriptors that client connections leave to all else that opens one: upstream sockets, the API server, files,
-/// and the pages for operators.
+/// The most descriptors that client connections leave to all else that opens one: upstream sockets, the API server,
+/// files, and the pages for operators.
 const RESERVE: usize = 4_096;
 /// What one address may have at least, however few descriptors there are.
 const LEAST_PER_ADDRESS: usize = 8;
 
 impl TcpLimits {
-    /// The limits where a process may have so many descriptors and has so many open, without client connections. Half of
-    /// the rest, up to [`RESERVE`], stays free.
+    /// The limits where a process may have so many descriptors and has so many open, without client connections. Half
+    /// of the rest, up to [`RESERVE`], stays free.
     fn within(self, descriptors: usize, open: usize) -> TcpLimits {
         let free = descriptors.saturating_sub(open);
         let connections = self.connections.min(free - RESERVE.min(free / 2)).max(1);
@@ -147,7 +147,8 @@ impl Connections {
         Arc::new(Connections { books: Mutex::new(Books { limits, sockets, groups }), next_group: AtomicUsize::new(0) })
     }
 
-    /// Derives the limits from what descriptors there are. To be called once listeners are open, and again after others.
+    /// Derives the limits from what descriptors there are. To be called once listeners are open, and again after
+    /// others.
     pub(crate) fn fit(&self, limits: TcpLimits, descriptors: usize) {
         let open = open_descriptors();
         let books = &mut *self.books.lock();

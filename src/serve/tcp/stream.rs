@@ -1,7 +1,7 @@
 //! What a connection reads from and writes to: TCP, or TLS on it.
 //!
-//! TLS is rustls's state machine between the socket and the connection, without a task, and with buffers for a record or
-//! two only, so that DNS over TLS has every limit of DNS over TCP, and ends connections as it does.
+//! TLS is rustls's state machine between the socket and the connection, without a task, and with buffers for a record
+//! or two only, so that DNS over TLS has every limit of DNS over TCP, and ends connections as it does.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -119,8 +119,8 @@ impl Stream {
 }
 
 impl Tls {
-    /// Reads from the socket until there is something for the connection, the client has ended its side, or the socket is
-    /// empty.
+    /// Reads from the socket until there is something for the connection, the client has ended its side, or the socket
+    /// is empty.
     fn read(&mut self, out: &mut [u8], from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             let taken = self.session.reader().read(out);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::serve::Service;
 
-/// RFC 863; nobody sends from it.
+/// RFC 863; no client sends from it.
 const DISCARD: u16 = 9;
 
 /// The UDP sockets of a listener that a worker owns, and what is served there.
@@ -33,8 +33,9 @@ impl Listener {
         }
     }
 
-    /// Has the kernel refuse packets from now on, but for those that it has taken already: a socket with a peer gets only
-    /// what that peer sends, and nobody else has an address of this host and the port of *discard*. Answers still leave.
+    /// Has the kernel refuse packets from now on, but for those that it has taken already: a socket with a peer gets
+    /// only what that peer sends, and no client has an address of this host and the port of *discard*. Answers still
+    /// leave.
     pub(crate) fn refuse(&self) {
         let own = match self.address.ip() {
             ip if !ip.is_unspecified() => ip,

@@ -7,9 +7,9 @@
 //!                         └────────────── both use the same peer address and control message
 //! ```
 //!
-//! An answer goes back to the address and from the address in its question's slot, so that neither is copied. All memory
-//! is allocated once. The kernel fills slots from the first one on, so that only as many pages are ever touched as the
-//! largest batch needs.
+//! An answer goes back to the address and from the address in its question's slot, so that neither is copied. All
+//! memory is allocated once. The kernel fills slots from the first one on, so that only as many pages are ever touched
+//! as the largest batch needs.
 
 #![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe form that reuses its memory")]
 
@@ -25,8 +25,8 @@ use crate::wire::encode::MAX_UDP;
 pub const BATCH: usize = 32;
 /// The longest question that is read whole. A longer datagram is cut and marked.
 pub const MAX_QUESTION: usize = 4_096;
-/// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share one
-/// set of the processor's cache.
+/// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share
+/// one set of the processor's cache.
 const STRIDE: usize = 4_096 + 128;
 /// The size of a peer address: that of an `AF_INET6` one.
 const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
@@ -124,8 +124,8 @@ impl Batch {
         Batch { memory, received: BATCH, queued: 0, one_by_one: false }
     }
 
-    /// Receives what is there, one datagram at least if it may `wait`. Returns how many slots are filled. Answers that were
-    /// queued and not sent are dropped.
+    /// Receives what is there, one datagram at least if it may `wait`. Returns how many slots are filled. Answers that
+    /// were queued and not sent are dropped.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let at = self.memory.as_ptr();
         for slot in 0..self.received {

@@ -1,7 +1,7 @@
 //! UDP: one thread, its sockets, and a loop of three steps: read a batch, answer each packet, send a batch.
 //!
-//! A worker shares nothing that it writes. Answers are written straight into the send buffers. Pending queries that do not
-//! wait for an upstream are left to tokio, which sends their answers through the same sockets.
+//! A worker shares nothing that it writes. Answers are written straight into the send buffers. Pending queries that do
+//! not wait for an upstream are left to tokio, which sends their answers through the same sockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -110,8 +110,8 @@ impl UdpWorker {
         }
     }
 
-    /// Answers what has come to a listener, and no longer waits for more. The kernel refuses what comes later, so that its
-    /// sender tries elsewhere at once.
+    /// Answers what has come to a listener, and no longer waits for more. The kernel refuses what comes later, so that
+    /// its sender tries elsewhere at once.
     fn drain(&mut self, listener: usize) {
         let Some(Some(open)) = self.listeners.get(listener) else { return };
         open.refuse();
@@ -153,8 +153,8 @@ impl UdpWorker {
         }
     }
 
-    /// Closes the sockets of closing listeners once no client waits for an answer by them. Upstreams take no longer than
-    /// their clients wait.
+    /// Closes the sockets of closing listeners once no client waits for an answer by them. Upstreams take no longer
+    /// than their clients wait.
     fn close_sockets(&mut self) {
         let UdpWorker { listeners, closing, forwarding, look, .. } = self;
         if closing.is_empty() || Instant::now() < *look {
@@ -274,8 +274,8 @@ impl UdpWorker {
     }
 }
 
-/// Takes a client's pending query: into the in-flight table, or onto the runtime. `from`: the listener's number, and the
-/// way back.
+/// Takes a client's pending query: into the in-flight table, or onto the runtime. `from`: the listener's number, and
+/// the way back.
 pub(in crate::serve) fn wait_for(
     forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), around: &mut Around<'_>,
 ) {

@@ -109,6 +109,37 @@ fn a_path_that_cannot_be_read_is_an_error_at_the_start() {
     );
 }
 
+/// Nothing that can be served: every name of the cluster would be denied with authority.
+#[test]
+fn a_path_without_any_object_is_an_error_at_the_start() {
+    let folder = Folder::make();
+    let error =
+        |path: PathBuf| Manifests::load(&[path]).unwrap_err().to_string().replace(folder.0.to_str().unwrap(), "F");
+    assert_eq!(error(folder.0.clone()), "manifests: F: no file of it is a manifest: *.yaml, *.yml or *.json");
+    for (text, problem) in [
+        ("", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: List\nitems: []\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: ConfigMap\nmetadata: {name: a}\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("just text\n", ": a document that is not a map is not an object of the API"),
+        ("metadata: {name: a}\n", ": a document without kind is not an object of the API"),
+        ("a: 1\nb: [\n", ":"),
+    ] {
+        let path = folder.write("a.yaml", text);
+        for path in [path, folder.0.clone()] {
+            let error = error(path);
+            assert!(error.starts_with("manifests: F") && error.contains(problem), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+    // One good file is enough, and what is wrong with the others is a warning.
+    folder.write("b.yaml", &service("b", "10.0.0.1"));
+    assert_eq!(Manifests::load(std::slice::from_ref(&folder.0)).unwrap().snapshot().warnings().len(), 1);
+    // Each path must hold something that can be read.
+    folder.write("empty/.hidden", "");
+    let paths = [folder.0.join("b.yaml"), folder.0.join("empty")];
+    assert!(Manifests::load(&paths).unwrap_err().path.ends_with("empty"));
+}
+
 #[test]
 fn bad_values_and_objects_are_named_and_the_rest_is_served() {
     let folder = Folder::make();
@@ -344,7 +375,8 @@ fn changes_are_followed_however_they_are_made() {
 fn a_broken_file_is_told_of_even_where_nothing_else_changes() {
     let folder = Folder::make();
     let path = folder.write("a.yaml", "a: [b");
-    let mut manifests = Manifests::load(std::slice::from_ref(&path)).unwrap();
+    let other = folder.write("b.yaml", &service("b", "10.0.0.2"));
+    let mut manifests = Manifests::load(&[folder.0.clone(), other]).unwrap();
     assert_eq!(manifests.snapshot().warnings().len(), 1, "at the start");
     fs::write(&path, service("a", "10.0.0.1")).unwrap();
     assert!(manifests.refresh());

@@ -31,6 +31,12 @@ pub enum Problem {
     /// The path is something else, such as a pipe.
     #[error("neither a file nor a folder")]
     NotAFile,
+    /// The folder holds no file that could be a manifest.
+    #[error("no file of it is a manifest: *.yaml, *.yml or *.json")]
+    NoFile,
+    /// There is no object that DNS sees.
+    #[error("it holds no Namespace, Service, EndpointSlice or Pod")]
+    NoObject,
     /// The file is too large.
     #[error("{mib} MiB are too much: at most {MAX_FILE_MIB} MiB are read")]
     TooLarge {
