@@ -1,8 +1,8 @@
-//! What holds for every history of a cluster, every reply and every packet. More cases: `PROPTEST_CASES=10000`.
+//! Properties of every history of a cluster, every reply and every packet. More cases: `PROPTEST_CASES=10000`.
 //!
-//! The same checks are driven by coverage in `fuzz/`.
+//! The fuzz targets in `fuzz/` run the same checks.
 
-#![expect(clippy::panic, reason = "a check fails by a panic; those in support stand outside of #[test]")]
+#![expect(clippy::panic, reason = "a check fails by a panic; those in support are outside of #[test]")]
 
 mod support;
 
@@ -28,18 +28,19 @@ use support::targets::{TARGETS, run};
 use support::upstream::check_upstream_answer;
 use support::{Choices, files, log_lines, names, requests, sources};
 
-/// So many cases, or as many as `PROPTEST_CASES` says. Failures are printed with their input, not kept in a file.
+/// Returns the configuration for this number of cases, or the number in `PROPTEST_CASES`. A failure is printed with its
+/// input, and not stored in a file.
 fn cases(count: u32) -> ProptestConfig {
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { count };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A step of a cluster's history.
+/// Generates a step of the history of a cluster.
 fn step() -> impl Strategy<Value = Step> {
-    any::<[u8; STEP]>().prop_map(|octets| Step::new(&octets))
+    any::<[u8; STEP]>().prop_map(|bytes| Step::new(&bytes))
 }
 
-/// A query as hickory writes it.
+/// Generates a query encoded by hickory.
 fn hickory_query() -> impl Strategy<Value = Vec<u8>> {
     let label = "[a-zA-Z0-9_-]{1,12}";
     let edns = proptest::option::of((any::<u16>(), any::<bool>(), vec((any::<u16>(), vec(any::<u8>(), 0..20)), 0..3)));
@@ -57,14 +58,14 @@ fn hickory_query() -> impl Strategy<Value = Vec<u8>> {
             if let Some((size, dnssec_ok, options)) = edns {
                 let mut edns = Edns::new();
                 edns.set_max_payload(size).set_dnssec_ok(dnssec_ok);
-                // The codes that hickory reads closely are left to mutations.
+                // Codes that hickory parses are left to mutations.
                 let options = options.into_iter().filter(|(code, _)| *code > 20);
                 options.for_each(|(code, data)| edns.options_mut().insert(EdnsOption::Unknown(code, data)));
                 message.set_edns(edns);
             }
             let mut packet = message.to_vec().expect("a message");
             if tsig {
-                // As `dig -y` adds it: class ANY, a name of its own, and data that nobody looks at.
+                // As in `dig -y`: class ANY, a name of its own, and data that is not parsed.
                 packet[11] += 1;
                 packet.extend(b"\x03key\0\0\xfa\0\xff\0\0\0\0\0\x04mac!");
             }
@@ -73,13 +74,13 @@ fn hickory_query() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// A query, changed in a few places, cut or continued.
+/// Generates a query that is changed in a few places, truncated or continued.
 fn mutated_query() -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (hickory_query(), changes, vec(any::<u8>(), 0..12), 0..8usize).prop_map(|(mut packet, changes, tail, cut)| {
-        for (at, octet) in changes {
+        for (at, byte) in changes {
             let at = at.index(packet.len());
-            packet[at] = octet;
+            packet[at] = byte;
         }
         packet.extend(tail);
         packet.truncate(packet.len() - cut.saturating_sub(4));
@@ -91,7 +92,7 @@ fn transport() -> impl Strategy<Value = Transport> {
     prop_oneof![Just(Transport::Udp), Just(Transport::Tcp)]
 }
 
-/// A record of an answer: an owner that points somewhere, and data that may be of its type or not.
+/// Generates a record of a response: an owner that is a pointer, and data that may be valid for its type or not.
 fn upstream_record() -> impl Strategy<Value = Vec<u8>> {
     let owner = prop_oneof![
         Just(vec![0xc0, 12]),
@@ -107,17 +108,17 @@ fn upstream_record() -> impl Strategy<Value = Vec<u8>> {
         (12_u8..80, 12_u8..80).prop_map(|(one, other)| [&[0xc0, one, 1, b'x', 0xc0, other][..], &[9; 20]].concat()),
         Just(vec![10, 0, 0, 1]),
     ];
-    (owner, rtype, any::<u32>(), data, 0_u8..20).prop_map(|(owner, rtype, ttl, data, lie)| {
-        // One in twenty lies about its length.
-        let len = data.len() as u16 + u16::from(lie == 0);
+    (owner, rtype, any::<u32>(), data, 0_u8..20).prop_map(|(owner, rtype, ttl, data, error)| {
+        // One in twenty has a wrong length.
+        let len = data.len() as u16 + u16::from(error == 0);
         let class = if rtype == 41 { 1_232_u16 } else { 1 };
         [&owner[..], &rtype.to_be_bytes(), &class.to_be_bytes(), &ttl.to_be_bytes(), &len.to_be_bytes(), &data].concat()
     })
 }
 
-/// Every seed of every fuzz target, among them the inputs that have found a fault.
+/// Every seed of every fuzz target, including inputs that found a fault.
 #[test]
-fn seeds_of_the_fuzz_targets_hold() {
+fn seeds_of_the_fuzz_targets_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let names = |folder: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -143,7 +144,7 @@ proptest! {
     #![proptest_config(cases(4_000))]
 
     #[test]
-    fn whatever_an_upstream_sends_is_refused_or_passed_on_whole(
+    fn a_response_of_an_upstream_is_rejected_or_returned_completely(
         first in any::<u8>(), counts in any::<[u8; 4]>(), records in vec(upstream_record(), 0..6), cut in 0_usize..300,
     ) {
         let mut records = records.concat();
@@ -160,8 +161,8 @@ proptest! {
 
     // N02
     #[test]
-    fn records_of_every_type_are_passed_on_as_they_were_meant(octets in vec(any::<u8>(), 0..200)) {
-        check_records(&octets);
+    fn records_of_every_type_keep_their_meaning(bytes in vec(any::<u8>(), 0..200)) {
+        check_records(&bytes);
     }
 }
 
@@ -169,7 +170,7 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn any_history_ends_in_the_answers_of_one_full_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
+    fn any_history_results_in_the_answers_of_a_complete_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
         check_history(&steps, &settings, Depth::Answers);
     }
 
@@ -186,7 +187,7 @@ proptest! {
     #![proptest_config(cases(1_500))]
 
     #[test]
-    fn one_bad_value_costs_nothing_but_itself(objects in vec(any::<u8>(), 16..400), settings in vec(any::<u8>(), 8)) {
+    fn an_invalid_value_does_not_affect_the_others(objects in vec(any::<u8>(), 16..400), settings in vec(any::<u8>(), 8)) {
         check_bad_value(&objects, &settings);
     }
 }
@@ -195,17 +196,17 @@ proptest! {
     #![proptest_config(cases(768))]
 
     #[test]
-    fn any_history_ends_in_the_state_of_one_full_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
+    fn any_history_results_in_the_state_of_a_complete_list(steps in vec(step(), 0..40), settings in vec(any::<u8>(), 24)) {
         check_history(&steps, &settings, Depth::State);
     }
 
     #[test]
-    fn a_reply_is_what_hickory_decodes(settings in vec(any::<u8>(), 24), records in vec(any::<[u8; RECORD]>(), 0..60)) {
+    fn hickory_decodes_a_reply_to_the_same_records(settings in vec(any::<u8>(), 24), records in vec(any::<[u8; RECORD]>(), 0..60)) {
         check_reply(&settings, &records.concat());
     }
 
     #[test]
-    fn a_query_that_hickory_writes_is_read(packet in hickory_query()) {
+    fn a_query_encoded_by_hickory_is_parsed(packet in hickory_query()) {
         prop_assert!(clusterdns::wire::Query::parse(&packet).is_ok());
         check_query(&packet);
     }
@@ -220,7 +221,7 @@ proptest! {
     #![proptest_config(cases(256))]
 
     #[test]
-    fn any_packet_is_answered_within_its_limits(
+    fn the_response_to_any_packet_is_within_its_limits(
         packet in prop_oneof![mutated_query(), vec(any::<u8>(), 0..80)], settings in any::<[u8; 4]>(), transport in transport(),
     ) {
         let subject = Subject::with_classes(&sample(), view(&mut Choices::new(&settings)), settings[3] & 1 == 1);
@@ -228,8 +229,8 @@ proptest! {
     }
 
     #[test]
-    fn any_question_has_a_meaning(octets in vec(prop_oneof![0..8u8, any::<u8>()], 0..60)) {
-        names::check_question(&octets, &sample());
+    fn any_question_is_resolved(bytes in vec(prop_oneof![0..8u8, any::<u8>()], 0..60)) {
+        names::check_question(&bytes, &sample());
     }
 
     #[test]
@@ -243,7 +244,7 @@ proptest! {
     }
 }
 
-/// The pieces of a file that is read line by line.
+/// Generates the text of a file that is parsed line by line, from these words.
 fn words(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         6 => proptest::sample::select(words).prop_map(|word| word.as_bytes().to_vec()),
@@ -253,7 +254,7 @@ fn words(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     vec(word, 0..40).prop_map(|words| words.concat())
 }
 
-/// A format of *log*, a zero byte and a packet.
+/// Generates a format of *log*, a zero byte and a packet.
 fn log_line() -> impl Strategy<Value = Vec<u8>> {
     let format = words(&[
         "{type}",
@@ -288,7 +289,7 @@ fn log_line() -> impl Strategy<Value = Vec<u8>> {
     (format, packet).prop_map(|(format, packet)| [&format[..], &[0], &packet].concat())
 }
 
-/// Events of a watch, or pages of a list, with some bytes changed.
+/// Generates events of a watch, or pages of a list, with some bytes changed.
 fn watch_body() -> impl Strategy<Value = Vec<u8>> {
     let object = proptest::sample::select(OBJECTS);
     let line = (object, 0..6_usize).prop_map(|(object, form)| match form {
@@ -311,7 +312,7 @@ fn watch_body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// An object of each kind with the fields that are read, and some that are none.
+/// Objects of each kind with the fields that are read, and other values.
 const OBJECTS: &[&str] = &[
     r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7","labels":{"x":"y"}}}"#,
     r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"a","resourceVersion":"7"},"spec":{"type":"ClusterIP","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1","fd00::1"],"selector":{"app":"x"},"ports":[{"name":"http","port":80,"protocol":"TCP","targetPort":"web"}],"externalName":null}}"#,
@@ -325,7 +326,7 @@ const OBJECTS: &[&str] = &[
     "[1,null]",
 ];
 
-/// Documents of a manifest, as JSON, with some bytes changed.
+/// Generates documents of a manifest as JSON, with some bytes changed.
 fn manifest() -> impl Strategy<Value = Vec<u8>> {
     let changes =
         vec((any::<prop::sample::Index>(), proptest::sample::select(&b" \n\t:-[]{},\"&*!#%@?|>0a.~\\"[..])), 0..4);
@@ -348,7 +349,7 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn a_hosts_file_leads_to_addresses_and_back(
+    fn a_hosts_file_resolves_names_and_addresses(
         first in any::<u8>(),
         text in words(&["10.0.0.1", "10.0.0.2", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.3", "a", "B.a", "*.a", "*", "a..b", "."]),
     ) {
@@ -356,49 +357,49 @@ proptest! {
     }
 
     #[test]
-    fn weights_are_refused_or_kept(
+    fn weights_are_rejected_or_stored(
         text in words(&["a\n", "B.a\n", "10.0.0.1 3\n", "10.0.0.1 255\n", "fd00::1 1\n", "::ffff:10.0.0.3 7\n", "10.0.0.1 0\n", "a..b\n"]),
     ) {
         files::check_weights(&text);
     }
 
     #[test]
-    fn servers_are_those_of_a_resolv_conf(
+    fn name_servers_are_read_from_a_resolv_conf(
         text in words(&["nameserver ", "nameserver 10.0.0.1\n", "fd00::1", "fe80::1%eth0", "search a.b\n", "options ndots:5\n", "; "]),
     ) {
         files::check_resolv_conf(&text);
     }
 
     #[test]
-    fn a_log_line_shows_its_format_and_nothing_forges_one(data in log_line()) {
+    fn a_log_line_has_its_format_and_cannot_be_forged(data in log_line()) {
         log_lines::check_log_line(&data);
     }
 
     #[test]
-    fn what_an_api_server_sends_is_read_alike_and_forgotten(data in watch_body()) {
+    fn lists_and_watches_result_in_the_same_objects(data in watch_body()) {
         sources::check_watch(&data);
     }
 
     #[test]
-    fn a_manifest_is_read_alike_in_either_form(data in manifest()) {
+    fn a_manifest_has_the_same_meaning_as_yaml_and_json(data in manifest()) {
         sources::check_manifest(&data);
     }
 }
 
-/// Messages of a stream, each behind its length or a lie about it.
+/// Generates messages of a stream, each after its length or a wrong length.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let message = prop_oneof![mutated_query(), vec(any::<u8>(), 0..40), Just(vec![0; 12])];
-    let message = (message, any::<bool>(), 0..20_u8).prop_map(|(mut message, is_zero, lie)| {
+    let message = (message, any::<bool>(), 0..20_u8).prop_map(|(mut message, is_zero, error)| {
         if is_zero {
             message.iter_mut().take(2).for_each(|byte| *byte = 0);
         }
-        let len = if lie == 0 { 0xfff0 } else { message.len() as u16 + u16::from(lie == 1) };
+        let len = if error == 0 { 0xfff0 } else { message.len() as u16 + u16::from(error == 1) };
         [&len.to_be_bytes()[..], &message].concat()
     });
     vec(message, 0..12).prop_map(|messages| messages.concat())
 }
 
-/// A request for DNS over HTTPS.
+/// Generates a request of DNS over HTTPS.
 fn doh_request() -> impl Strategy<Value = Vec<u8>> {
     let method = proptest::sample::select(&["GET", "POST", "HEAD", "get"][..]);
     let path = proptest::sample::select(&["/dns-query", "/dns-query/", "/", "https://h/dns-query", "*"][..]);
@@ -413,7 +414,7 @@ fn doh_request() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What a client sends to a listener with pages.
+/// Generates a request to a listener for operators.
 fn admin_request() -> impl Strategy<Value = Vec<u8>> {
     words(&[
         "GET /health HTTP/1.1\r\n",
@@ -436,20 +437,20 @@ proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn a_stream_is_cut_into_its_messages(id in any::<[u8; 2]>(), stream in stream()) {
+    fn a_stream_is_split_into_its_messages(id in any::<[u8; 2]>(), stream in stream()) {
         requests::check_stream(&stream);
         let id = stream.get(2..4).map_or(id, |first| if id[0] & 1 == 0 { [first[0], first[1]] } else { id });
         requests::check_stream(&[&id[..], &stream].concat());
     }
 
     #[test]
-    fn a_query_over_https_is_found_where_it_is(request in doh_request(), packet in mutated_query()) {
+    fn a_query_over_https_is_extracted(request in doh_request(), packet in mutated_query()) {
         requests::check_doh(&request);
         requests::check_doh(&packet);
     }
 
     #[test]
-    fn whatever_comes_over_http_gets_at_most_one_page(request in admin_request()) {
+    fn any_http_request_gets_at_most_one_page(request in admin_request()) {
         requests::check_admin(&request);
     }
 }

@@ -1,4 +1,4 @@
-//! The program without an API server: what it serves meanwhile, and what it says.
+//! The program without an API server: what it serves and what it logs.
 
 mod running;
 
@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use running::{PATIENCE, Running, file, folder, get};
 
-/// A port on which nobody answers: connections are refused.
-fn nobody() -> u16 {
+/// Returns a port without a listener: connections are refused.
+fn unused_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }
 
 // B06, B07, B15
 #[test]
-fn cluster_names_are_servfail_and_all_others_work() {
+fn cluster_names_get_servfail_and_external_names_are_resolved() {
     let corefile = format!(
         "
 .:0 {{
@@ -30,31 +30,31 @@ fn cluster_names_are_servfail_and_all_others_work() {
         fallthrough
     }}
     hosts {{
-        192.0.2.7 outside.example
+        192.0.2.7 external.example
         fallthrough
     }}
     whoami
 }}
 ",
-        nobody()
+        unused_port()
     );
     let conf = file(&folder("without_api"), "alone", &corefile);
     let server = Running::start(&["-conf", &conf]);
-    // What it says: what it waits for, why, and that it goes on.
-    let said = server.lines.concat();
-    for words in [
+    // It logs what it waits for, why, and that it starts anyway.
+    let lines = server.lines.concat();
+    for text in [
         "plugin/kubernetes: waiting for Kubernetes API before starting server: no full list yet of Namespace, Service, EndpointSlice, Pod",
         "Connection refused",
         "plugin/kubernetes: starting server with unsynced Kubernetes API",
     ] {
-        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+        assert_eq!(lines.matches(text).count(), 1, "{text}: {lines}");
     }
-    // The next plugin would answer anything.
+    // The next plugin would answer any name.
     assert_eq!(server.ask("anything.example.").0, 0);
     for name in ["web.default.svc.cluster.local.", "1.0.96.10.in-addr.arpa."] {
         assert_eq!(server.ask(name).0, 2, "{name}");
     }
-    assert_eq!(server.ask("outside.example."), (0, vec!["192.0.2.7".to_owned()]));
+    assert_eq!(server.ask("external.example."), (0, vec!["192.0.2.7".to_owned()]));
     assert_eq!(get(server.page("health"), "/health").0, 200);
     let (status, body) = get(server.page("ready"), "/ready");
     assert_eq!(status, 503);
@@ -71,10 +71,10 @@ fn cluster_names_are_servfail_and_all_others_work() {
     }
 }
 
-// B06: not one after the other.
+// B06: the stanzas wait concurrently.
 #[test]
-fn many_stanzas_wait_together() {
-    let port = nobody();
+fn many_stanzas_wait_concurrently() {
+    let port = unused_port();
     let block = |n: u32| {
         format!(
             "z{n}.local:0 {{\n bind 127.0.0.1\n kubernetes {{\n endpoint http://127.0.0.1:{port}\n labels n={n}\n startup_timeout 2s\n }}\n}}\n"
@@ -84,7 +84,7 @@ fn many_stanzas_wait_together() {
     let conf = file(&folder("without_api"), "many", &corefile);
     let start = Instant::now();
     let server = Running::start(&["-conf", &conf]);
-    // One after the other they would take twice that.
+    // Sequential waits would take twice that.
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     assert_eq!(server.ask("web.default.svc.z7.local.").0, 2);
 }

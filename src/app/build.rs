@@ -18,7 +18,7 @@ use crate::cluster::{CurrentIndex, Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
 use crate::net::Credentials;
 use crate::plugins::bind::{Address, Interface};
-use crate::plugins::cache::{self, Memory};
+use crate::plugins::cache::{self, BlockCache};
 use crate::plugins::kubernetes::config::Api;
 use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
@@ -72,7 +72,7 @@ pub struct Kept {
 struct KeptMemory {
     keys: Vec<Key>,
     settings: Vec<Setting>,
-    memory: Weak<Memory>,
+    memory: Weak<BlockCache>,
 }
 
 /// An index, and what it is about.
@@ -119,14 +119,14 @@ impl Kept {
     }
 
     /// What a cache of the same block keeps: with other plugins behind it, what they have said is of no use.
-    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf], shared: &[NameBuf]) -> Arc<Memory> {
+    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf], shared: &[NameBuf]) -> Arc<BlockCache> {
         let mut memories = self.memories.lock();
         memories.retain(|kept| kept.memory.strong_count() > 0);
         let same = |kept: &&KeptMemory| kept.keys == block.keys && kept.settings == block.settings;
         if let Some(memory) = memories.iter().find(same).and_then(|kept| kept.memory.upgrade()) {
             return memory;
         }
-        let memory = Arc::new(Memory::new(config.clone(), live, shared));
+        let memory = Arc::new(BlockCache::new(config.clone(), live, shared));
         let (keys, settings) = (block.keys.clone(), block.settings.clone());
         memories.push(KeptMemory { keys, settings, memory: Arc::downgrade(&memory) });
         memory
@@ -318,7 +318,7 @@ struct BuiltChain {
     /// Where *acl* does, and its rules.
     guarded: Option<(usize, acl::Config)>,
     /// Where *cache* does, and what it keeps.
-    cached: Option<(usize, Arc<Memory>)>,
+    cached: Option<(usize, Arc<BlockCache>)>,
     /// What *loop* waits for.
     watch: Option<Arc<loops::Watch>>,
 }

@@ -15,7 +15,7 @@ use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
 use crate::plugins::kubernetes::config::Api;
 use crate::source::manifests::{self, Manifests, Subscriber};
 use crate::source::unix_seconds;
-use crate::source::watch::{Limits, Metrics, Server, Target, Timing, Watch, resource};
+use crate::source::watch::{ApiServer, ApiWatch, Metrics, RequestLimits, Timing, WatchTarget, resource};
 use crate::telemetry::metrics::Registry;
 
 /// How often it is looked whether the cluster is in step, before the sockets open.
@@ -36,7 +36,7 @@ pub struct Follow {
 #[derive(Default)]
 pub struct Following {
     _manifests: Option<manifests::Following>,
-    watch: Option<Watch>,
+    watch: Option<ApiWatch>,
     /// The indexes.
     indexes: Vec<Arc<Index>>,
     /// The indexes that an API server fills, and how long the start waits for each.
@@ -84,7 +84,7 @@ fn follow_api(
     let waiting = waiting.collect();
     let places: Vec<_> = indexes.iter().map(|followed| followed.place).collect();
     let targets = indexes.into_iter().map(target).collect();
-    let watch = Watch::start(targets, metrics, Timing::default(), runtime).map_err(|error| {
+    let watch = ApiWatch::start(targets, metrics, Timing::default(), runtime).map_err(|error| {
         let mut diagnostics = Diagnostics::default();
         let diagnostic = Diagnostic::error(Stage::Setup, places[error.target], error.to_string());
         diagnostics.push(diagnostic.plugin("kubernetes"));
@@ -94,14 +94,14 @@ fn follow_api(
 }
 
 /// What the watch wants to know.
-fn target(followed: Followed) -> Target {
+fn target(followed: Followed) -> WatchTarget {
     let Followed { api: Api { server, qps, burst, max_inflight, .. }, selection, writer, .. } = followed;
     let server = match (server.kubeconfig, server.endpoint) {
-        (Some((file, context)), _) => Server::Kubeconfig { file, context },
-        (None, Some(url)) => Server::Endpoint { url, tls: server.tls },
-        (None, None) => Server::InCluster,
+        (Some((file, context)), _) => ApiServer::Kubeconfig { file, context },
+        (None, Some(url)) => ApiServer::Endpoint { url, tls: server.tls },
+        (None, None) => ApiServer::InCluster,
     };
-    Target { server, limits: Limits { qps, burst, max_inflight }, selection, writer }
+    WatchTarget { server, limits: RequestLimits { qps, burst, max_inflight }, selection, writer }
 }
 
 impl Following {

@@ -27,7 +27,7 @@ use crate::chain::Chain;
 use crate::net::{self, Credentials};
 use crate::plugins::Setting;
 use crate::plugins::acl::{self, Acl, AllCounts};
-use crate::plugins::cache::{Cache, Caches, Memory};
+use crate::plugins::cache::{BlockCache, Cache, CacheMetrics};
 use crate::plugins::dns64::{self, Dns64};
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::hosts::AllHosts;
@@ -61,7 +61,7 @@ pub struct Metrics {
     /// Counts of exchanges with other servers.
     pub upstreams: Arc<upstream::Metrics>,
     /// Counts of caches.
-    pub caches: Arc<Caches>,
+    pub caches: Arc<CacheMetrics>,
     /// Counts of *dns64*.
     pub translations: Arc<dns64::AllCounts>,
     /// Counts of *local*.
@@ -83,9 +83,9 @@ impl Default for Metrics {
         let upstreams = Arc::new(upstream::Metrics::default());
         let told = upstreams.clone();
         metrics::register(&registry, Observed::new(upstream::Metrics::METRICS, move || told.families()));
-        let caches = Arc::new(Caches::default());
+        let caches = Arc::new(CacheMetrics::default());
         let collected = caches.clone();
-        metrics::register(&registry, Observed::new(Caches::METRICS, move || collected.families()));
+        metrics::register(&registry, Observed::new(CacheMetrics::METRICS, move || collected.families()));
         let translations = Arc::new(dns64::AllCounts::default());
         let collected = translations.clone();
         metrics::register(&registry, Observed::new(dns64::AllCounts::METRICS, move || collected.families()));
@@ -135,9 +135,9 @@ impl Metrics {
     }
 
     /// A block's chain on a socket with *cache* in it, as its `at`th plugin.
-    pub fn cached(&self, chain: &Chain, at: usize, server: &str, memory: &Arc<Memory>) -> Chain {
-        let counts = memory.counts(&self.caches, server);
-        chain.clone().with_plugin(at, Arc::new(Cache::new(memory.clone(), counts)))
+    pub fn cached(&self, chain: &Chain, at: usize, server: &str, memory: &Arc<BlockCache>) -> Chain {
+        let counters = memory.counters(&self.caches, server);
+        chain.clone().with_plugin(at, Arc::new(Cache::new(memory.clone(), counters)))
     }
 }
 

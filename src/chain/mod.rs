@@ -191,7 +191,7 @@ pub enum Origin {
     /// The index of the cluster: it is current, and must not be cached.
     Live,
     /// A cache.
-    Kept,
+    Cached,
 }
 
 impl State {

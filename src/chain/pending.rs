@@ -119,12 +119,12 @@ impl Pending {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
-                    let cached = (asked.state.origin == Origin::Kept).then(|| asked.state.reply.clone());
+                    let cached = (asked.state.origin == Origin::Cached).then(|| asked.state.reply.clone());
                     let work = future(std::mem::take(&mut asked.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         if let Some(reply) = cached {
                             asked.state.reply = reply;
-                            asked.state.origin = Origin::Kept;
+                            asked.state.origin = Origin::Cached;
                             return Some(asked);
                         }
                         asked.fail(overload, super::Failure::Overload(plugin));
@@ -159,7 +159,7 @@ impl Pending {
         let Pending { mut asked, wait, .. } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if asked.state.origin == Origin::Kept => return asked,
+            Wait::Work(_) if asked.state.origin == Origin::Cached => return asked,
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };

@@ -102,11 +102,11 @@ impl Plugin for Header {
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let Config { query, response } = self.config;
         // Whoever answers echoes RD as it came to them.
-        let asked = query.of(exchange.query.flags());
+        let asked = query.apply(exchange.query.flags());
         let reply = exchange.reply();
         let mut bits = asked & flag::RD;
         bits |= if reply.authoritative { flag::AA } else { 0 } | if reply.recursion_available { flag::RA } else { 0 };
-        let bits = response.of(bits);
+        let bits = response.apply(bits);
         reply.authoritative = bits & flag::AA != 0;
         reply.recursion_available = bits & flag::RA != 0;
         reply.recursion_desired = Some(bits & flag::RD != 0);

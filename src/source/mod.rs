@@ -1,9 +1,9 @@
-//! Where the cluster's events come from. Every source turns the same objects into the same events with the same
-//! converter, so that an answer never depends on how an object came here.
+//! The sources of cluster events. All sources convert the same objects into the same events with the same code, so that
+//! an answer does not depend on the origin of an object.
 //!
 //! ```text
 //!  files ── manifests ── document (text → values) ─┐
-//!                │                                 ├─ convert (API object → cluster::model) ── Event ── Sink
+//!                │                                 ├─ convert (API object → cluster::model) ── Event ── EventSink
 //!                └── derive (Pods → EndpointSlices)┤
 //!  API server ── watch (list, then watch, a kind) ──┘
 //! ```
@@ -13,30 +13,30 @@ pub mod derive;
 pub mod manifests;
 pub mod watch;
 
-pub use convert::Labels;
+pub use convert::ObjectLabels;
 pub use manifests::Manifests;
-pub use watch::Watch;
+pub use watch::ApiWatch;
 
 use std::time::SystemTime;
 
 use crate::cluster::model::Kind;
 use crate::cluster::{Event, Selector};
 
-/// What one index wants to hear of.
+/// The objects that an index needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Services, EndpointSlices and Pods with these labels only (`labels`).
+    /// Select only Services, EndpointSlices and Pods with these labels (`labels`).
     pub labels: Option<Selector>,
-    /// Namespaces with these labels only (`namespace_labels`).
+    /// Select only Namespaces with these labels (`namespace_labels`).
     pub namespace_labels: Option<Selector>,
-    /// Pods too (`pods verified`).
+    /// Include Pods (`pods verified`).
     pub pods: bool,
-    /// EndpointSlices too (no `noendpoints`).
+    /// Include EndpointSlices (no `noendpoints`).
     pub endpoints: bool,
 }
 
 impl Selection {
-    /// The kinds that are wanted, in the order in which they are listed.
+    /// Returns the selected kinds, in the order in which they are listed.
     pub fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
         let (pods, endpoints) = (self.pods, self.endpoints);
         Kind::ALL.into_iter().filter(move |kind| match kind {
@@ -46,7 +46,7 @@ impl Selection {
         })
     }
 
-    /// The selector that objects of this kind have to meet.
+    /// Returns the label selector for objects of this kind.
     pub fn selector(&self, kind: Kind) -> Option<&Selector> {
         match kind {
             Kind::Namespace => self.namespace_labels.as_ref(),
@@ -55,18 +55,18 @@ impl Selection {
     }
 }
 
-/// Seconds since 1970, as a zone's serial: when an event was seen.
+/// Returns the current Unix time in seconds, as the serial of a zone.
 pub fn unix_seconds() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
-/// Where the events of one [`Selection`] go: an index, behind whatever lock its owner chose.
-pub trait Sink: Send {
-    /// Takes one event.
+/// Receives the events of a [`Selection`]: an index, behind the lock that its owner chose.
+pub trait EventSink: Send {
+    /// Applies an event.
     fn apply(&mut self, event: Event);
 }
 
-impl<F: FnMut(Event) + Send> Sink for F {
+impl<F: FnMut(Event) + Send> EventSink for F {
     fn apply(&mut self, event: Event) {
         self(event);
     }

@@ -34,7 +34,7 @@ pub struct Change {
 
 impl Change {
     /// Returns `bits` with this change applied.
-    pub const fn of(self, bits: u16) -> u16 {
+    pub const fn apply(self, bits: u16) -> u16 {
         bits & !self.clear | self.set
     }
 

@@ -262,7 +262,7 @@ pub struct QueryChange {
 impl QueryChange {
     /// Applies the changes to a packet that [`Query::parse`] accepts.
     pub fn apply(self, packet: &mut [u8]) {
-        let bits = self.flags.of(header::u16_at(packet, 2));
+        let bits = self.flags.apply(header::u16_at(packet, 2));
         packet[2..4].copy_from_slice(&bits.to_be_bytes());
         if let Some(max) = self.max_udp
             && let Some(at) = opt_class_at(packet)

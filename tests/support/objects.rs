@@ -8,7 +8,7 @@ use clusterdns::cluster::model::Kind;
 use clusterdns::cluster::{Event, View};
 use clusterdns::source::Selection;
 use clusterdns::source::manifests::Snapshot;
-use clusterdns::source::watch::decode::{self, Change, Said};
+use clusterdns::source::watch::decode::{self, ObjectChange, WatchEvent};
 use serde_json::{Map, Value, json};
 
 use super::Choices;
@@ -64,14 +64,14 @@ fn from_watch(objects: &[Value]) -> Vec<Event> {
     for object in objects {
         let kind = Kind::ALL.into_iter().find(|kind| object["kind"] == kind.name()).expect("one of the kinds");
         let line = json!({"type": "ADDED", "object": object}).to_string();
-        let Ok(Said::Change { change, .. }) = decode::event(kind, ALL, line.as_bytes()) else {
+        let Ok(WatchEvent::Change { change, .. }) = decode::decode_event(kind, ALL, line.as_bytes()) else {
             panic!("no change: {line}");
         };
         events.extend(match change {
-            Change::Upsert { object, .. } => Some(Event::Upsert(object)),
-            Change::Retain(key, _) => Some(Event::Retain(kind, key)),
-            Change::Remove(key, _) => Some(Event::Remove(kind, key)),
-            Change::Bad { key, .. } => key.map(|key| Event::Retain(kind, key)),
+            ObjectChange::Upsert { object, .. } => Some(Event::Upsert(object)),
+            ObjectChange::Retain(key, _) => Some(Event::Retain(kind, key)),
+            ObjectChange::Remove(key, _) => Some(Event::Remove(kind, key)),
+            ObjectChange::Bad { key, .. } => key.map(|key| Event::Retain(kind, key)),
         });
     }
     events.extend(Kind::ALL.into_iter().map(Event::End));

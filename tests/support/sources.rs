@@ -10,8 +10,8 @@ use clusterdns::cluster::{Event, Index, IndexWriter, Options};
 use clusterdns::source::Selection;
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::source::watch::Refusal;
-use clusterdns::source::watch::decode::{Change, Said, event, page};
-use clusterdns::source::watch::lines::{LineBuffer, TooLong};
+use clusterdns::source::watch::decode::{ObjectChange, WatchEvent, decode_event, decode_page};
+use clusterdns::source::watch::lines::{BufferFull, LineBuffer};
 use serde_json::value::RawValue;
 
 use super::Choices;
@@ -44,18 +44,18 @@ pub fn check_watch(data: &[u8]) {
     for line in body.split_inclusive(|&byte| byte == b'\n') {
         let refusal = Refusal::parse(line, (500, "words"));
         assert!(!refusal.message.is_empty() && refusal.message.len() <= MAX_WORDS);
-        let decoded = event(kind, FIELDS, line);
+        let decoded = decode_event(kind, FIELDS, line);
         let whole = check_page(kind, line);
         match decoded {
-            Ok(Said::Change { change, .. }) => {
+            Ok(WatchEvent::Change { change, .. }) => {
                 let (what, object) = parts(line).expect("an event has a type and an object");
                 if what != "DELETED" {
                     check_listed(kind, object, &change);
                 }
                 apply(&mut writer, kind, change);
             }
-            Ok(Said::Refused(refusal)) => assert!(refusal.message.len() <= MAX_WORDS),
-            Ok(Said::Bookmark { .. }) => {}
+            Ok(WatchEvent::Refused(refusal)) => assert!(refusal.message.len() <= MAX_WORDS),
+            Ok(WatchEvent::Bookmark { .. }) => {}
             Err(not_json) => assert!(not_json.0.len() <= MAX_WORDS),
         }
         whole.into_iter().for_each(|change| apply(&mut writer, kind, change));
@@ -71,7 +71,7 @@ fn check_lines(body: &[u8], most: usize, piece: usize) {
     let (mut buffer, mut held) = (LineBuffer::new(most), 0);
     for piece in body.chunks(piece) {
         let pushed = buffer.push(piece);
-        assert_eq!(pushed, if held + piece.len() > most { Err(TooLong) } else { Ok(()) });
+        assert_eq!(pushed, if held + piece.len() > most { Err(BufferFull) } else { Ok(()) });
         if pushed.is_err() {
             return;
         }
@@ -92,9 +92,9 @@ fn parts(line: &[u8]) -> Option<(String, &RawValue)> {
 }
 
 /// Reads a body as a page of a list, whose objects are those that the JSON has.
-fn check_page(kind: Kind, body: &[u8]) -> Vec<Change> {
+fn check_page(kind: Kind, body: &[u8]) -> Vec<ObjectChange> {
     let mut changes = Vec::new();
-    if page(kind, FIELDS, body, |change| changes.push(change)).is_ok() {
+    if decode_page(kind, FIELDS, body, |change| changes.push(change)).is_ok() {
         let value: serde_json::Value = serde_json::from_slice(body).expect("a page is JSON");
         assert_eq!(changes.len(), value["items"].as_array().map_or(0, Vec::len));
     }
@@ -102,11 +102,11 @@ fn check_page(kind: Kind, body: &[u8]) -> Vec<Change> {
 }
 
 /// Checks that an object is decoded in a list as in a watch, alone and beside an invalid one.
-fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
+fn check_listed(kind: Kind, object: &RawValue, watched: &ObjectChange) {
     for beside in ["", ",7"] {
         let body = format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{object}{beside}]}}"#);
         let mut listed = Vec::new();
-        let read = page(kind, FIELDS, body.as_bytes(), |change| listed.push(change));
+        let read = decode_page(kind, FIELDS, body.as_bytes(), |change| listed.push(change));
         let read = read.unwrap_or_else(|error| panic!("{}: {body}", error.0));
         assert_eq!(read.version, "1");
         assert_eq!(format!("{:?}", listed.first()), format!("{:?}", Some(watched)), "in {body}");
@@ -115,16 +115,16 @@ fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
 }
 
 /// Applies a change to an index, as a watch does.
-fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
+fn apply(writer: &mut IndexWriter, kind: Kind, change: ObjectChange) {
     let event = match change {
-        Change::Upsert { object, .. } => {
+        ObjectChange::Upsert { object, .. } => {
             assert_eq!(object.kind(), kind);
             Event::Upsert(object)
         }
-        Change::Retain(key, ..) => Event::Retain(kind, key),
-        Change::Remove(key, ..) => Event::Remove(kind, key),
-        Change::Bad { key: Some(key), .. } => Event::Retain(kind, key),
-        Change::Bad { key: None, .. } => return,
+        ObjectChange::Retain(key, ..) => Event::Retain(kind, key),
+        ObjectChange::Remove(key, ..) => Event::Remove(kind, key),
+        ObjectChange::Bad { key: Some(key), .. } => Event::Retain(kind, key),
+        ObjectChange::Bad { key: None, .. } => return,
     };
     writer.apply(event, NOW);
 }

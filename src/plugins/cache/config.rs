@@ -6,104 +6,105 @@ use crate::corefile::{Arguments, Directive, Token, parse_duration};
 use crate::plugins::{Context, zones_or_block_or_none};
 use crate::wire::NameBuf;
 
-/// The longest that an answer is kept; a denial half of it (CoreDNS `dnsutil.MaximumDefaultTTL`).
+/// The default maximum TTL of answers in seconds; that of denials is half (CoreDNS `dnsutil.MaximumDefaultTTL`).
 const MAX_TTL: u32 = 3_600;
-/// The shortest that an answer is kept, and how long a failure is (CoreDNS `dnsutil.MinimalDefaultTTL`).
+/// The default minimum TTL in seconds, and the TTL of failures (CoreDNS `dnsutil.MinimalDefaultTTL`).
 pub(super) const MIN_TTL: u32 = 5;
-/// How many items of a sort there may be; 9,984 come of it.
+/// The default number of entries of a partition, which is rounded to 9,984.
 const CAPACITY: i64 = 10_000;
-/// CoreDNS divides a cache into so many parts of equal size, each of at least [`SMALLEST`].
-const PARTS: i64 = 256;
-const SMALLEST: i64 = 4;
-/// RFC 2308 7.1: a failure "MUST NOT" be kept for longer; RFC 8767 5 says the same of not asking again.
+/// CoreDNS divides a cache into this number of shards of equal size, each with at least [`MIN_SHARD`] entries.
+const SHARDS: i64 = 256;
+const MIN_SHARD: i64 = 4;
+/// The maximum TTL of failures. RFC 2308 7.1: a failure "MUST NOT" be cached longer; RFC 8767 5 has the same limit for
+/// retries.
 const FAILURE_LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Names in these zones are kept.
+    /// The zones whose names are cached.
     pub zones: Vec<NameBuf>,
-    /// Answers.
-    pub success: Limits,
-    /// Denials, and failures.
-    pub denial: Limits,
-    /// How long a failure is kept: at most 5 minutes, zero is not at all.
+    /// The limits for answers.
+    pub success: PartitionLimits,
+    /// The limits for denials and failures.
+    pub denial: PartitionLimits,
+    /// The TTL of failures: at most 5 minutes; zero disables caching of failures.
     pub servfail: Duration,
-    /// Which items are renewed before they end.
+    /// Which entries are refreshed before they expire.
     pub prefetch: Option<Prefetch>,
-    /// What is done with items that have ended, where they are of use.
+    /// How expired entries are used, if at all.
     pub stale: Option<Stale>,
-    /// TTLs do not go down.
+    /// Whether TTLs in responses remain constant.
     pub keep_ttl: bool,
 }
 
-/// How items of a sort are kept.
+/// The limits of a partition.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// How many: a multiple of 256, at least 1,024.
+pub struct PartitionLimits {
+    /// The number of entries: a multiple of 256, at least 1,024.
     pub capacity: usize,
-    /// The longest time in seconds, at least 1.
+    /// The maximum TTL in seconds, at least 1.
     pub max: u32,
-    /// The shortest time in seconds; `max` wins.
+    /// The minimum TTL in seconds; `max` has precedence.
     pub min: u32,
-    /// Those of names in these zones are not kept.
+    /// The zones whose names are not cached in this partition.
     pub except: Vec<NameBuf>,
 }
 
-/// Which items are renewed before they end.
+/// Which entries are refreshed before they expire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prefetch {
-    /// Asked for so often, at least once,
+    /// The minimum number of hits, at least 1.
     pub amount: u32,
-    /// without a pause of this length,
+    /// The maximum time between hits.
     pub gap: Duration,
-    /// once so much of their time is left, in per cent: 10–90.
+    /// The percentage of the TTL that remains when the entry is refreshed: 10–90.
     pub percentage: u8,
 }
 
-/// What is done with items that have ended.
+/// How expired entries are used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stale {
-    /// For so many seconds they are of use, at least 1.
-    pub up_to: u32,
+    /// The time in seconds for which expired entries are used, at least 1.
+    pub max_age: u32,
     /// Whether a client waits for a newer answer.
     pub verify: Verify,
-    /// The TTL that they are given with.
+    /// The TTL in responses.
     pub ttl: u32,
-    /// For how long nobody is asked again after a failure: at most 5 minutes.
+    /// The delay before another refresh after a failed one: at most 5 minutes.
     pub recheck: Duration,
-    /// *serve_stale_policy prefer_positive*: an answer goes before a denial of the same name.
+    /// *serve_stale_policy prefer_positive*: an answer has precedence over a denial of the same name.
     pub prefer_positive: bool,
 }
 
-/// Whether a client waits for a newer answer than the one that has ended.
+/// Whether a client waits for a newer answer than an expired one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// No, the next one gets it.
+    /// No; the next client gets it.
     Immediate,
-    /// For so long; without an end where there is none.
+    /// Up to this time, or without a limit.
     Wait(Option<Duration>),
 }
 
-impl Limits {
-    fn new(max: u32) -> Limits {
-        Limits { capacity: capacity(CAPACITY), max, min: MIN_TTL, except: Vec::new() }
+impl PartitionLimits {
+    fn new(max: u32) -> PartitionLimits {
+        PartitionLimits { capacity: round_capacity(CAPACITY), max, min: MIN_TTL, except: Vec::new() }
     }
 }
 
-/// The capacity that CoreDNS makes of a number.
-fn capacity(number: i64) -> usize {
-    ((number / PARTS).max(SMALLEST) * PARTS) as usize
+/// Rounds a number of entries as CoreDNS does.
+fn round_capacity(number: i64) -> usize {
+    ((number / SHARDS).max(MIN_SHARD) * SHARDS) as usize
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let (mut success, mut denial) = (Limits::new(MAX_TTL), Limits::new(MAX_TTL / 2));
+    let (mut success, mut denial) = (PartitionLimits::new(MAX_TTL), PartitionLimits::new(MAX_TTL / 2));
     // A number is the TTL, anything else a zone.
     if line.peek().is_some_and(|word| word.text.parse::<i64>().is_ok())
-        && let Some(max) = max_ttl(&mut line)
+        && let Some(max) = parse_max_ttl(&mut line)
     {
         (success.max, denial.max) = (max, max);
     }
@@ -123,29 +124,29 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         stale: None,
         keep_ttl: false,
     };
-    // Another line of it says what is different.
+    // A repeated line changes only its own values.
     let mut prefetch = Prefetch { amount: 0, gap: Duration::from_secs(60), percentage: 10 };
     let (mut has_stale, mut prefer_positive) = (false, false);
     let mut policy: Option<&Token> = None;
     for property in line.body() {
         let mut line = line.enter(property);
         match line.name() {
-            "success" => limits(&mut line, &mut config.success),
-            "denial" => limits(&mut line, &mut config.denial),
-            "prefetch" => read_prefetch(&mut line, &mut prefetch),
+            "success" => parse_limits(&mut line, &mut config.success),
+            "denial" => parse_limits(&mut line, &mut config.denial),
+            "prefetch" => parse_prefetch(&mut line, &mut prefetch),
             "serve_stale" => {
                 has_stale = true;
-                config.stale = stale(&mut line);
+                config.stale = parse_stale(&mut line);
             }
             "serve_stale_policy" => {
                 if policy.is_some() {
                     line.error(&property.name, "serve_stale_policy can only be specified once");
                 }
                 policy = Some(&property.name);
-                prefer_positive = read_policy(&mut line);
+                prefer_positive = parse_policy(&mut line);
             }
-            "servfail" => config.servfail = servfail(&mut line).unwrap_or(config.servfail),
-            "disable" => disable(&mut line, &mut config),
+            "servfail" => config.servfail = parse_servfail(&mut line).unwrap_or(config.servfail),
+            "disable" => parse_disable(&mut line, &mut config),
             "keepttl" => config.keep_ttl = true,
             _ => line.unknown([
                 "success",
@@ -161,7 +162,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         line.finish();
     }
     if let Some(policy) = policy.filter(|_| !has_stale) {
-        line.error_expected(policy, "serve_stale_policy requires serve_stale", "serve_stale beside it");
+        line.error_expected(policy, "serve_stale_policy requires serve_stale", "serve_stale in the same block");
     }
     line.finish();
     config.prefetch = (prefetch.amount > 0).then_some(prefetch);
@@ -169,16 +170,16 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// The next word as a whole number, as Go's `strconv.Atoi` reads it.
-fn integer<'a>(line: &mut Arguments<'a, '_>, what: &str) -> Option<(i64, &'a Token)> {
+/// Parses the next word as an integer, as Go's `strconv.Atoi` does.
+fn parse_integer<'a>(line: &mut Arguments<'a, '_>, what: &str) -> Option<(i64, &'a Token)> {
     let word = line.peek();
     let number = line.parse(what, |text| text.parse().map_err(|_| format!("invalid number '{text}'")))?;
     Some((number, word?))
 }
 
-/// The next word as the longest time.
-fn max_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
-    let (number, word) = integer(line, "seconds")?;
+/// Parses the next word as the maximum TTL.
+fn parse_max_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
+    let (number, word) = parse_integer(line, "seconds")?;
     if number <= 0 {
         line.error_expected(word, format!("cache TTL can not be zero or negative: {number}"), "at least 1");
         return None;
@@ -186,39 +187,39 @@ fn max_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
     Some(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// `success` and `denial`: `CAPACITY [TTL [MINTTL]]`.
-fn limits(line: &mut Arguments<'_, '_>, limits: &mut Limits) {
-    let Some((number, _)) = integer(line, "how many answers are kept") else { return };
-    limits.capacity = capacity(number);
+/// Parses `success` and `denial`: `CAPACITY [TTL [MINTTL]]`.
+fn parse_limits(line: &mut Arguments<'_, '_>, limits: &mut PartitionLimits) {
+    let Some((number, _)) = parse_integer(line, "a number of entries") else { return };
+    limits.capacity = round_capacity(number);
     if line.more() {
-        let Some(max) = max_ttl(line) else { return };
+        let Some(max) = parse_max_ttl(line) else { return };
         limits.max = max;
     }
     if line.more() {
-        let Some((number, word)) = integer(line, "seconds") else { return };
+        let Some((number, word)) = parse_integer(line, "seconds") else { return };
         if number < 0 {
             line.error_expected(word, format!("cache min TTL can not be negative: {number}"), "at least 0");
             return;
         }
         limits.min = u32::try_from(number).unwrap_or(u32::MAX);
     }
-    // CoreDNS passes over what follows.
+    // CoreDNS ignores further words.
     for word in line.rest() {
         line.warning(word, format!("'{}' has no effect", word.text));
     }
 }
 
-/// `prefetch AMOUNT [DURATION [PERCENTAGE%]]`.
-fn read_prefetch(line: &mut Arguments<'_, '_>, prefetch: &mut Prefetch) {
-    let Some((number, word)) = integer(line, "how often a name is asked for") else { return };
+/// Parses `prefetch AMOUNT [DURATION [PERCENTAGE%]]`.
+fn parse_prefetch(line: &mut Arguments<'_, '_>, prefetch: &mut Prefetch) {
+    let Some((number, word)) = parse_integer(line, "a number of queries") else { return };
     if number < 0 {
         line.error_expected(word, format!("prefetch amount should be positive: {number}"), "at least 0");
         return;
     }
     prefetch.amount = u32::try_from(number).unwrap_or(u32::MAX);
     if line.more() {
-        let Some((gap, _)) = duration(line, "") else { return };
-        // Every query comes after a pause that is longer than a negative one.
+        let Some((gap, _)) = parse_optional_duration(line, "") else { return };
+        // Every interval between queries exceeds a negative one.
         prefetch.gap = gap.unwrap_or_default();
     }
     let Some(word) = line.next_word() else { return };
@@ -239,8 +240,8 @@ fn read_prefetch(line: &mut Arguments<'_, '_>, prefetch: &mut Prefetch) {
     }
 }
 
-/// The next word as a duration, `None` within where it is negative; `context` stands before an error's text.
-fn duration<'a>(line: &mut Arguments<'a, '_>, context: &str) -> Option<(Option<Duration>, &'a Token)> {
+/// Parses the next word as a duration, `None` if it is negative; `context` is a prefix of the error.
+fn parse_optional_duration<'a>(line: &mut Arguments<'a, '_>, context: &str) -> Option<(Option<Duration>, &'a Token)> {
     let word = line.peek();
     let nanoseconds = line.parse("a duration such as 5s, 500ms or 1h30m", |text| {
         parse_duration(text).map_err(|error| format!("{context}{error}"))
@@ -248,21 +249,23 @@ fn duration<'a>(line: &mut Arguments<'a, '_>, context: &str) -> Option<(Option<D
     Some((u64::try_from(nanoseconds).ok().map(Duration::from_nanos), word?))
 }
 
-/// The next word as a duration that is not negative.
-fn positive<'a>(line: &mut Arguments<'a, '_>, context: &str, negative: &str) -> Option<(Duration, &'a Token)> {
-    let (duration, word) = duration(line, context)?;
+/// Parses the next word as a duration that is not negative.
+fn parse_positive_duration<'a>(
+    line: &mut Arguments<'a, '_>, context: &str, negative: &str,
+) -> Option<(Duration, &'a Token)> {
+    let (duration, word) = parse_optional_duration(line, context)?;
     if duration.is_none() {
         line.error(word, negative);
     }
     Some((duration?, word))
 }
 
-/// `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`; `None` where items are of
-/// no use once they have ended.
-fn stale(line: &mut Arguments<'_, '_>) -> Option<Stale> {
-    let mut up_to = Duration::from_secs(3_600);
+/// Parses `serve_stale [DURATION [immediate [TTL [RECHECK]] | verify [TIMEOUT [TTL [RECHECK]]]]]`. Returns `None` if
+/// expired entries are not used.
+fn parse_stale(line: &mut Arguments<'_, '_>) -> Option<Stale> {
+    let mut max_age = Duration::from_secs(3_600);
     if line.more() {
-        (up_to, _) = positive(line, "", "invalid negative duration for serve_stale")?;
+        (max_age, _) = parse_positive_duration(line, "", "invalid negative duration for serve_stale")?;
     }
     let mut verify = Verify::Immediate;
     if let Some(word) = line.next_word() {
@@ -278,30 +281,30 @@ fn stale(line: &mut Arguments<'_, '_>) -> Option<Stale> {
     }
     if verify != Verify::Immediate && line.more() {
         let negative = "invalid negative timeout for serve_stale verify";
-        let (timeout, _) = positive(line, "invalid serve_stale verify timeout: ", negative)?;
+        let (timeout, _) = parse_positive_duration(line, "invalid serve_stale verify timeout: ", negative)?;
         verify = Verify::Wait(Some(timeout).filter(|timeout| !timeout.is_zero()));
     }
     let (mut ttl, mut recheck) = (0, Duration::ZERO);
     if line.more() {
-        ttl = stale_ttl(line)?;
+        ttl = parse_stale_ttl(line)?;
     }
     if line.more() {
         let negative = "invalid negative failure recheck for serve_stale";
-        let (duration, word) = positive(line, "invalid serve_stale failure recheck: ", negative)?;
+        let (duration, word) = parse_positive_duration(line, "invalid serve_stale failure recheck: ", negative)?;
         if duration > FAILURE_LIMIT {
             line.error(word, "serve_stale failure recheck cannot exceed 5 minutes");
             return None;
         }
         recheck = duration;
     }
-    let up_to = u32::try_from(up_to.as_secs()).unwrap_or(u32::MAX);
-    (up_to > 0).then_some(Stale { up_to, verify, ttl, recheck, prefer_positive: false })
+    let max_age = u32::try_from(max_age.as_secs()).unwrap_or(u32::MAX);
+    (max_age > 0).then_some(Stale { max_age, verify, ttl, recheck, prefer_positive: false })
 }
 
-/// The next word as the TTL of what has ended.
-fn stale_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
+/// Parses the next word as the TTL of expired entries.
+fn parse_stale_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
     let negative = "invalid negative response TTL for serve_stale";
-    let (ttl, word) = positive(line, "invalid serve_stale response TTL: ", negative)?;
+    let (ttl, word) = parse_positive_duration(line, "invalid serve_stale response TTL: ", negative)?;
     if ttl.subsec_nanos() != 0 {
         line.error(word, "serve_stale response TTL must be a whole number of seconds");
         return None;
@@ -313,8 +316,8 @@ fn stale_ttl(line: &mut Arguments<'_, '_>) -> Option<u32> {
     seconds
 }
 
-/// `serve_stale_policy prefer_positive`; says whether it is that.
-fn read_policy(line: &mut Arguments<'_, '_>) -> bool {
+/// Parses `serve_stale_policy prefer_positive` and returns whether it is valid.
+fn parse_policy(line: &mut Arguments<'_, '_>) -> bool {
     let Some([word]) = line.exactly::<1>("prefer_positive") else { return false };
     let is_known = word.text.eq_ignore_ascii_case("prefer_positive");
     if !is_known {
@@ -324,9 +327,9 @@ fn read_policy(line: &mut Arguments<'_, '_>) -> bool {
     is_known
 }
 
-/// `servfail DURATION`.
-fn servfail(line: &mut Arguments<'_, '_>) -> Option<Duration> {
-    let (duration, word) = positive(line, "", "invalid negative ttl for servfail")?;
+/// Parses `servfail DURATION`.
+fn parse_servfail(line: &mut Arguments<'_, '_>) -> Option<Duration> {
+    let (duration, word) = parse_positive_duration(line, "", "invalid negative ttl for servfail")?;
     if duration > FAILURE_LIMIT {
         line.error(word, "caching SERVFAIL responses over 5 minutes is not permitted");
         return None;
@@ -334,25 +337,25 @@ fn servfail(line: &mut Arguments<'_, '_>) -> Option<Duration> {
     Some(duration)
 }
 
-/// `disable success|denial [ZONES...]`: without zones everywhere.
-fn disable(line: &mut Arguments<'_, '_>, config: &mut Config) {
-    let Some(sort) = line.word("success or denial") else { return };
-    let limits = match sort.text.as_str() {
+/// Parses `disable success|denial [ZONES...]`; without zones the partition is disabled for all names.
+fn parse_disable(line: &mut Arguments<'_, '_>, config: &mut Config) {
+    let Some(partition) = line.word("success or denial") else { return };
+    let limits = match partition.text.as_str() {
         "success" => &mut config.success,
         "denial" => &mut config.denial,
         _ => {
             let message = "cache type for disable must be \"success\" or \"denial\"";
-            line.error_expected(sort, message, "success or denial");
+            line.error_expected(partition, message, "success or denial");
             return;
         }
     };
-    // CoreDNS takes each word for a name as it stands, networks too.
+    // CoreDNS interprets each word as a name, networks too.
     let everywhere = !line.more();
     limits.except = Vec::new();
     for word in line.rest() {
         match NameBuf::from_text(&word.text) {
             Ok(zone) => limits.except.push(zone.to_lower()),
-            Err(error) => line.warning(word, format!("'{}' is left away: {error}", word.text)),
+            Err(error) => line.warning(word, format!("'{}' is ignored: {error}", word.text)),
         }
     }
     if everywhere {
@@ -371,7 +374,7 @@ mod tests {
 
     #[test]
     fn defaults_are_coredns() {
-        let limits = |max| Limits { capacity: 9_984, max, min: 5, except: Vec::new() };
+        let limits = |max| PartitionLimits { capacity: 9_984, max, min: 5, except: Vec::new() };
         let default = Config {
             zones: vec![n("example."), n("example.org.")],
             success: limits(3_600),
@@ -385,12 +388,12 @@ mod tests {
         assert_eq!(config("cache {\n}", parse), default);
         let ten = config("cache 10 Sub.example", parse);
         assert_eq!((ten.success.max, ten.denial.max, ten.zones), (10, 10, vec![n("sub.example.")]));
-        // What is no number is a zone.
+        // A word that is not a number is a zone.
         assert_eq!(config("cache 10x", parse).zones, [n("10x.")]);
     }
 
     #[test]
-    fn every_property_is_read() {
+    fn every_property_is_parsed() {
         let config_of = config(
             "cache {
                 success 2000 100 0
@@ -406,25 +409,31 @@ mod tests {
             }",
             parse,
         );
-        let success = Limits { capacity: 1_792, max: 100, min: 0, except: vec![n(".")] };
-        let denial = Limits { capacity: 1_024, max: 20, min: 5, except: vec![n("cluster.local."), n("10.0.0.0/8.")] };
+        let success = PartitionLimits { capacity: 1_792, max: 100, min: 0, except: vec![n(".")] };
+        let denial =
+            PartitionLimits { capacity: 1_024, max: 20, min: 5, except: vec![n("cluster.local."), n("10.0.0.0/8.")] };
         let prefetch = Prefetch { amount: 3, gap: Duration::from_secs(600), percentage: 20 };
         assert_eq!((config_of.success, config_of.denial, config_of.prefetch), (success, denial, Some(prefetch)));
         assert_eq!((config_of.servfail, config_of.keep_ttl), (Duration::ZERO, true));
         assert!(config_of.stale.expect("serve_stale").prefer_positive);
         assert_eq!(config("cache {\n prefetch 0\n}", parse).prefetch, None);
-        let (passed, said) = read("cache {\n success 1 2 3 4\n}", parse);
-        assert_eq!((passed.expect("a configuration").success.min, said), (3, vec!["'4' has no effect".to_owned()]));
+        let (config, messages) = read("cache {\n success 1 2 3 4\n}", parse);
+        assert_eq!((config.expect("a configuration").success.min, messages), (3, vec!["'4' has no effect".to_owned()]));
     }
 
     #[test]
     fn serve_stale_has_two_modes() {
         let seconds = Duration::from_secs;
-        let immediate =
-            Stale { up_to: 3_600, verify: Verify::Immediate, ttl: 0, recheck: Duration::ZERO, prefer_positive: false };
+        let immediate = Stale {
+            max_age: 3_600,
+            verify: Verify::Immediate,
+            ttl: 0,
+            recheck: Duration::ZERO,
+            prefer_positive: false,
+        };
         assert_eq!(stale_of(""), Some(immediate.clone()));
         assert_eq!(stale_of("0"), None);
-        assert_eq!(stale_of("20m Immediate"), Some(Stale { up_to: 1_200, ..immediate.clone() }));
+        assert_eq!(stale_of("20m Immediate"), Some(Stale { max_age: 1_200, ..immediate.clone() }));
         let timed = Stale { ttl: 30, recheck: seconds(10), ..immediate };
         assert_eq!(stale_of("1h immediate 30s 10s"), Some(timed.clone()));
         let wait = |timeout| Stale { verify: Verify::Wait(timeout), ..timed.clone() };
@@ -435,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_coredns_refuses_is_refused() {
+    fn errors_of_coredns_are_errors() {
         for (lines, message) in [
             ("cache 0", "cache TTL can not be zero or negative: 0"),
             ("cache -1", "cache TTL can not be zero or negative: -1"),
@@ -487,9 +496,9 @@ mod tests {
             ("cache {\n disable all\n}", "cache type for disable must be \"success\" or \"denial\""),
             ("cache {\n keepttl x\n}", "Wrong argument count or unexpected line ending after 'x'"),
         ] {
-            let (config, said) = read(lines, parse);
+            let (config, messages) = read(lines, parse);
             assert_eq!(config, None, "{lines}");
-            assert_eq!(said[0], message, "{lines}");
+            assert_eq!(messages[0], message, "{lines}");
         }
     }
 }

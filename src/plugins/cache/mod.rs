@@ -1,20 +1,21 @@
-//! *cache*: keeps what plugins behind it say of a name, and answers with that (CoreDNS `plugin/cache`).
+//! *cache*: stores the replies of the plugins after it, and answers from them (CoreDNS `plugin/cache`).
 //!
 //! ```text
-//! query ─► Memory::find ─┬─ good ─► the item's octets ─► reply, with the seconds that are left
-//!                        ├─ over, of use ─► the same, and a refresh before, beside or behind it (stale.rs)
-//!                        └─ none ─► the next plugin
-//! reply ─► judge.rs: its sort and its TTL ─► Item ─► Store
+//! query ─► BlockCache::find ─┬─ fresh ─► the bytes of the entry ─► reply, with the remaining TTL
+//!                            ├─ stale ─► the same, and a refresh before or after the response (stale.rs)
+//!                            └─ none ─► the next plugin
+//! reply ─► classify.rs: its class and its TTL ─► CacheEntry ─► Store
 //! ```
 //!
-//! An item is a message in wire form; its question, DO and CD are the key, and are compared whole. What is said of the
-//! cluster ([`Origin::Live`]) is never kept, only its TTLs are those that a kept answer would have. Where names that the
-//! cluster does not have go on to other plugins, it is asked before an item of theirs is used ([`Plugin::claims`]).
+//! An entry is a message in wire form. Its key is the question with DO and CD, and is compared completely. Answers from
+//! the state of the cluster ([`Origin::Live`]) are never cached, but their TTLs are those that a cached answer would
+//! have. Where names that do not exist in the cluster fall through to other plugins, the plugin of the cluster is
+//! consulted before a cached answer is used ([`Plugin::claims`]).
 
 mod classify;
 mod config;
-mod counts;
-mod item;
+mod entry;
+mod metrics;
 mod stale;
 mod store;
 #[cfg(test)]
@@ -27,34 +28,34 @@ use crate::chain::{Exchange, Failure, Origin, Plugin, Step, Transport, Wait, Zon
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::{NameBuf, Query, Question, Rcode};
-use classify::Sort;
-use counts::{DROPS, MISSES, PREFETCHES, REQUESTS};
-use item::{Bits, Item};
-use store::{Place, Store};
+use classify::ResponseClass;
+use entry::{CacheEntry, KeyFlags};
+use metrics::{DROPS, MISSES, PREFETCHES, REQUESTS};
+use store::{Partition, Store};
 
-pub use config::{Config, Limits, Prefetch, Stale, Verify, parse};
-pub use counts::{Caches, Counts};
+pub use config::{Config, PartitionLimits, Prefetch, Stale, Verify, parse};
+pub use metrics::{CacheCounters, CacheMetrics};
 
-/// What is kept for a server block, on all its sockets.
-pub struct Memory {
+/// The cache of a server block, shared by all its sockets.
+pub struct BlockCache {
     config: Config,
-    /// Names in these are kept,
+    /// The zones whose names are cached.
     zones: Zones,
-    /// but for those whose answers are not, or whose denials.
+    /// The zones whose answers are not cached.
     no_success: Zones,
+    /// The zones whose denials are not cached.
     no_denial: Zones,
-    /// What is said of names in these is always [`Origin::Live`], so that nothing need be looked for. They are within
-    /// `zones`.
+    /// The zones whose answers are always [`Origin::Live`], so that no look-up is needed. They are within `zones`.
     live: Zones,
-    /// Names in these may come to be answered live by a plugin behind the cache, whatever another one has said of them.
+    /// The zones in which a plugin after the cache may answer names live, whatever is cached for them.
     shared: Zones,
     store: Arc<Store>,
 }
 
-impl Memory {
-    /// Nothing yet. Every name in the `live` zones is answered by a plugin that makes its replies [`Origin::Live`], and of
-    /// the `shared` zones those that it claims.
-    pub fn new(config: Config, live: &[NameBuf], shared: &[NameBuf]) -> Memory {
+impl BlockCache {
+    /// Creates an empty cache. A plugin answers all names in the `live` zones with [`Origin::Live`], and those names in
+    /// the `shared` zones that it claims.
+    pub fn new(config: Config, live: &[NameBuf], shared: &[NameBuf]) -> BlockCache {
         fn index<'a>(names: impl IntoIterator<Item = &'a NameBuf>) -> Zones {
             let mut zones = Zones::default();
             for name in names {
@@ -63,7 +64,7 @@ impl Memory {
             zones
         }
         let is_covered = |name: &&NameBuf| config.zones.iter().any(|zone| name.as_name().is_within(zone.as_name()));
-        Memory {
+        BlockCache {
             zones: index(&config.zones),
             no_success: index(&config.success.except),
             no_denial: index(&config.denial.except),
@@ -74,163 +75,170 @@ impl Memory {
         }
     }
 
-    /// The counts of this memory on a socket.
-    pub fn counts(&self, caches: &Caches, server: &str) -> Arc<Counts> {
+    /// Returns the counters of this cache for a socket.
+    pub fn counters(&self, metrics: &CacheMetrics, server: &str) -> Arc<CacheCounters> {
         let zones: Vec<String> = self.config.zones.iter().map(ToString::to_string).collect();
-        caches.counts(server, &zones.join(","), &self.store)
+        metrics.counters(server, &zones.join(","), &self.store)
     }
 
-    /// The item that answers a question: one that is good, or of use though it no longer is.
-    fn find(&self, asked: Asked<'_>, now: Instant) -> Option<(Arc<Item>, Place)> {
-        let Asked { question, bits, key } = asked;
-        let up_to = self.config.stale.as_ref().map_or(0, |stale| i64::from(stale.up_to));
-        let is_of_use = |item: &Item| {
-            let remaining = item.remaining(now);
-            (remaining > 0 || -remaining < up_to) && item.is_of(question, bits)
+    /// Finds the entry for a key, fresh or usable as a stale one.
+    fn find(&self, key: CacheKey<'_>, now: Instant) -> Option<(Arc<CacheEntry>, Partition)> {
+        let CacheKey { question, flags, hash } = key;
+        let max_age = self.config.stale.as_ref().map_or(0, |stale| i64::from(stale.max_age));
+        let is_usable = |entry: &CacheEntry| {
+            let remaining = entry.remaining(now);
+            (remaining > 0 || -remaining < max_age) && entry.is_for(question, flags)
         };
-        let get = |place| self.store.get(place, key);
+        let get = |partition| self.store.get(partition, hash);
         if self.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive)
-            && let Some(item) = get(Place::Success).and_then(|item| item.good()).filter(|item| is_of_use(item))
+            && let Some(entry) =
+                get(Partition::Success).and_then(|entry| entry.positive_entry()).filter(|entry| is_usable(entry))
         {
-            return Some((item, Place::Success));
+            return Some((entry, Partition::Success));
         }
-        let success = || get(Place::Success).filter(|item| is_of_use(item)).map(|item| (item, Place::Success));
-        match get(Place::Denial).filter(|item| is_of_use(item)) {
-            // A failure passes: it hides no answer.
-            Some(item) if item.rcode() == Rcode::SERVFAIL => success().or(Some((item, Place::Denial))),
-            Some(item) => Some((item, Place::Denial)),
+        let success =
+            || get(Partition::Success).filter(|entry| is_usable(entry)).map(|entry| (entry, Partition::Success));
+        match get(Partition::Denial).filter(|entry| is_usable(entry)) {
+            // A failure is temporary: it does not hide an answer.
+            Some(entry) if entry.rcode() == Rcode::SERVFAIL => success().or(Some((entry, Partition::Denial))),
+            Some(entry) => Some((entry, Partition::Denial)),
             None => success(),
         }
     }
 }
 
-/// What is asked for in a memory.
+/// The key of an entry.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct CacheKey<'a> {
     question: &'a Question,
-    bits: Bits,
-    key: u64,
+    flags: KeyFlags,
+    hash: u64,
 }
 
-/// The plugin, for a block on one socket.
+/// The plugin, for a block on a socket.
 #[derive(Clone)]
 pub struct Cache {
-    memory: Arc<Memory>,
-    counts: Arc<Counts>,
+    cache: Arc<BlockCache>,
+    counters: Arc<CacheCounters>,
 }
 
 impl Cache {
-    /// The plugin that answers from this memory.
-    pub fn new(memory: Arc<Memory>, counts: Arc<Counts>) -> Cache {
-        Cache { memory, counts }
+    /// Creates the plugin.
+    pub fn new(cache: Arc<BlockCache>, counters: Arc<CacheCounters>) -> Cache {
+        Cache { cache, counters }
     }
 
-    fn asked<'a>(&self, query: &'a Query<'_>) -> Asked<'a> {
-        let (question, bits) = (&query.question, Bits::of(query));
-        Asked { question, bits, key: self.memory.store.key(question, bits) }
+    fn key<'a>(&self, query: &'a Query<'_>) -> CacheKey<'a> {
+        let (question, flags) = (&query.question, KeyFlags::of(query));
+        CacheKey { question, flags, hash: self.cache.store.hash(question, flags) }
     }
 
     fn covers(&self, question: &Question) -> bool {
-        self.memory.zones.longest(question).is_some()
+        self.cache.zones.longest(question).is_some()
     }
 
-    /// Whether a plugin behind answers the question live.
+    /// Returns whether a plugin after the cache answers the question live.
     fn is_claimed(&self, exchange: &Exchange<'_>) -> bool {
-        self.memory.shared.longest(exchange.question()).is_some() && exchange.is_claimed()
+        self.cache.shared.longest(exchange.question()).is_some() && exchange.is_claimed()
     }
 
-    /// Makes the exchange's reply what an item says.
-    fn fill(&self, exchange: &mut Exchange<'_>, item: &Item, ttl: u32) {
+    /// Fills the reply from an entry.
+    fn fill(&self, exchange: &mut Exchange<'_>, entry: &CacheEntry, ttl: u32) {
         let question = exchange.question();
-        item.fill(exchange.reply(), question, ttl);
-        self.conclude(exchange);
-        exchange.state.origin = Origin::Kept;
+        entry.fill(exchange.reply(), question, ttl);
+        self.set_authentic_data(exchange);
+        exchange.state.origin = Origin::Cached;
     }
 
-    /// AD is for who has asked for it (RFC 6840 5.8).
-    fn conclude(&self, exchange: &mut Exchange<'_>) {
+    /// Clears AD unless the client requested it (RFC 6840 5.8).
+    fn set_authentic_data(&self, exchange: &mut Exchange<'_>) {
         let query = exchange.query;
         if exchange.reply().authentic_data && query.flags() & flag::AD == 0 {
-            exchange.reply().authentic_data = Bits::of(query).dnssec_ok;
+            exchange.reply().authentic_data = KeyFlags::of(query).dnssec_ok;
         }
     }
 
-    /// Whether an item that is good should be renewed (CoreDNS `shouldPrefetch`).
-    fn wants_prefetch(&self, item: &Item, remaining: u32, now: Instant) -> bool {
-        let Some(prefetch) = &self.memory.config.prefetch else { return false };
-        let hits = item.count_hit(prefetch.gap, now);
-        let threshold = (u64::from(item.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
+    /// Returns whether a fresh entry is to be refreshed early (CoreDNS `shouldPrefetch`).
+    fn wants_prefetch(&self, entry: &CacheEntry, remaining: u32, now: Instant) -> bool {
+        let Some(prefetch) = &self.cache.config.prefetch else { return false };
+        let hits = entry.count_hit(prefetch.gap, now);
+        let threshold = (u64::from(entry.ttl) * u64::from(prefetch.percentage)).div_ceil(100);
         hits >= prefetch.amount && u64::from(remaining) <= threshold
     }
 
-    /// Refreshes an item beside the answers, unless somebody does.
-    fn refresh_beside(&self, exchange: &mut Exchange<'_>, item: &Arc<Item>) {
-        let Some(refreshing) = item.begin_refresh(exchange.now) else { return };
-        self.counts.cells.mine().add(PREFETCHES, 1);
+    /// Refreshes an entry in the background, unless a refresh is in progress.
+    fn refresh_in_background(&self, exchange: &mut Exchange<'_>, entry: &Arc<CacheEntry>) {
+        let Some(guard) = entry.begin_refresh(exchange.now) else { return };
+        self.counters.cells.mine().add(PREFETCHES, 1);
         exchange.state.asked.add(flag::AD, true);
-        // Nobody waits for it, and over TCP it comes whole.
+        // No client waits for the refresh, and over TCP the response is complete.
         let refresh = exchange.refresh(Transport::Tcp);
         exchange.spawn(Box::pin(async move {
             refresh.await;
-            drop(refreshing);
+            drop(guard);
         }));
     }
 
-    /// Keeps a reply of this sort and TTL, if it may be kept; `old` is what it refreshes.
-    fn keep(&self, exchange: &mut Exchange<'_>, asked: Asked<'_>, sort: Sort, ttl: u32, old: Option<&Arc<Item>>) {
-        let memory = &*self.memory;
-        let (place, except) = match sort {
-            Sort::Answer | Sort::Delegation => (Place::Success, &memory.no_success),
-            Sort::NameError | Sort::NoData | Sort::Failure => (Place::Denial, &memory.no_denial),
-            Sort::Other => return,
+    /// Stores a reply of this class with this TTL, if it may be cached; `old` is the entry that it refreshes.
+    fn store_reply(
+        &self, exchange: &mut Exchange<'_>, key: CacheKey<'_>, class: ResponseClass, ttl: u32,
+        old: Option<&Arc<CacheEntry>>,
+    ) {
+        let cache = &*self.cache;
+        let (partition, except) = match class {
+            ResponseClass::Answer | ResponseClass::Delegation => (Partition::Success, &cache.no_success),
+            ResponseClass::NameError | ResponseClass::NoData | ResponseClass::Failure => {
+                (Partition::Denial, &cache.no_denial)
+            }
+            ResponseClass::Other => return,
         };
-        let Asked { question, key, .. } = asked;
-        if ttl == 0 || !sort.may_be_kept(exchange.reply(), question) || except.longest(question).is_some() {
+        let CacheKey { question, hash, .. } = key;
+        if ttl == 0 || !class.is_cacheable(exchange.reply(), question) || except.longest(question).is_some() {
             return;
         }
-        let answers = classify::answers(exchange.reply(), question);
+        let answers = classify::has_answer_record(exchange.reply(), question);
         let now = exchange.now;
-        let Some(mut item) = Item::new(exchange.query, exchange.reply(), ttl, answers, now) else {
-            return self.counts.cells.mine().add(DROPS, 1);
+        let Some(mut entry) = CacheEntry::new(exchange.query, exchange.reply(), ttl, answers, now) else {
+            return self.counters.cells.mine().add(DROPS, 1);
         };
         if let Some(old) = old {
-            item.inherit_hits(old);
+            entry.inherit_hits(old);
         }
-        let prefers_positive = memory.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive);
-        if place == Place::Success {
+        let prefers_positive = cache.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive);
+        if partition == Partition::Success {
             if prefers_positive && !answers {
-                let good = memory.store.get(place, key).and_then(|previous| previous.good());
-                item.last_good = good.filter(|good| good.is_of(question, asked.bits));
+                let good = cache.store.get(partition, hash).and_then(|previous| previous.positive_entry());
+                entry.last_positive = good.filter(|good| good.is_for(question, key.flags));
             }
-            // What a refresh brings is the newest that is known of the name.
-            let takes_over = if prefers_positive { answers } else { exchange.is_refresh() };
-            if takes_over {
-                memory.store.remove(Place::Denial, key);
+            // The reply of a refresh is newer than every entry of the name.
+            let replaces_denial = if prefers_positive { answers } else { exchange.is_refresh() };
+            if replaces_denial {
+                cache.store.remove(Partition::Denial, hash);
             }
         }
-        let gone = memory.store.put(place, key, item);
-        if gone > 0 {
-            self.counts.cells.mine().add(counts::evictions(place), gone);
+        let evicted = cache.store.put(partition, hash, entry);
+        if evicted > 0 {
+            self.counters.cells.mine().add(metrics::evictions(partition), evicted);
         }
     }
 
-    /// Keeps that there was no answer at all, so that its clients do not all ask again (RFC 9520 2.2).
-    fn keep_failure(&self, exchange: &mut Exchange<'_>) {
+    /// Stores that there was no answer, so that not every client causes another query (RFC 9520 2.2).
+    fn store_failure(&self, exchange: &mut Exchange<'_>) {
         use upstream::Error;
         match &exchange.state.failure {
-            // The server had too much to do, which says nothing of the name.
+            // Overload of this server is not related to the name.
             Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => {}
             Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => {}
             Some(_) => {
-                let asked = self.asked(exchange.query);
-                self.keep(exchange, asked, Sort::Failure, self.memory.failure_ttl(), None);
+                let key = self.key(exchange.query);
+                self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
             }
         }
     }
 }
 
-impl Memory {
-    /// Whole seconds that a failure is kept.
+impl BlockCache {
+    /// Returns the TTL of failures in seconds.
     fn failure_ttl(&self) -> u32 {
         self.config.servfail.as_secs() as u32
     }
@@ -242,75 +250,75 @@ impl Plugin for Cache {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let is_live = self.memory.live.longest(exchange.question()).is_some();
+        let is_live = self.cache.live.longest(exchange.question()).is_some();
         if !is_live && !self.covers(exchange.question()) {
             return Step::Next;
         }
-        let (now, cells) = (exchange.now, self.counts.cells.mine());
-        let found = if is_live { None } else { self.memory.find(self.asked(exchange.query), now) };
-        // What has come into the cluster since is newer than what another plugin has said of it.
+        let (now, cells) = (exchange.now, self.counters.cells.mine());
+        let found = if is_live { None } else { self.cache.find(self.key(exchange.query), now) };
+        // A name that was added to the cluster since is newer than a cached answer of another plugin.
         let found = found.filter(|_| !self.is_claimed(exchange));
-        let Some((item, place)) = found else {
+        let Some((entry, partition)) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
             exchange.state.asked.add(flag::AD, true);
             return Step::Next;
         };
-        cells.add_all([(REQUESTS, 1), (counts::hits(place), 1)]);
-        let remaining = match u32::try_from(item.remaining(now)) {
+        cells.add_all([(REQUESTS, 1), (metrics::hits(partition), 1)]);
+        let remaining = match u32::try_from(entry.remaining(now)) {
             Ok(remaining @ 1..) => remaining,
-            _ => return self.serve_stale(exchange, &item),
+            _ => return self.serve_stale(exchange, &entry),
         };
-        if self.wants_prefetch(&item, remaining, now) {
-            self.refresh_beside(exchange, &item);
+        if self.wants_prefetch(&entry, remaining, now) {
+            self.refresh_in_background(exchange, &entry);
         }
-        let ttl = if self.memory.config.keep_ttl { item.ttl } else { remaining };
-        self.fill(exchange, &item, ttl);
+        let ttl = if self.cache.config.keep_ttl { entry.ttl } else { remaining };
+        self.fill(exchange, &entry, ttl);
         Step::Answered
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let (question, is_refresh) = (exchange.question(), exchange.is_refresh());
-        let is_done = match exchange.state.origin {
+        let needs_no_change = match exchange.state.origin {
             Origin::Made => false,
-            // Nearly every answer of the cluster may go as it is.
-            Origin::Live => !is_refresh && classify::has_good_ttl(exchange.reply(), &self.memory.config),
-            Origin::Kept => true,
+            // Nearly every answer of the cluster needs no change.
+            Origin::Live => !is_refresh && classify::has_good_ttl(exchange.reply(), &self.cache.config),
+            Origin::Cached => true,
         };
-        if is_done || !self.covers(question) {
+        if needs_no_change || !self.covers(question) {
             return None;
         }
         if is_refresh {
-            self.refreshed(exchange);
+            self.handle_refresh(exchange);
             return None;
         }
         if exchange.state.bare {
-            self.keep_failure(exchange);
+            self.store_failure(exchange);
             return None;
         }
-        let (sort, ttl) = self.judge(exchange);
-        if exchange.state.origin == Origin::Made && self.memory.live.longest(question).is_none() {
-            let asked = self.asked(exchange.query);
-            self.keep(exchange, asked, sort, ttl, None);
+        let (class, ttl) = self.classify(exchange);
+        if exchange.state.origin == Origin::Made && self.cache.live.longest(question).is_none() {
+            let key = self.key(exchange.query);
+            self.store_reply(exchange, key, class, ttl, None);
         }
-        self.conclude(exchange);
+        self.set_authentic_data(exchange);
         None
     }
 }
 
 impl Cache {
-    /// What a reply is. Its records get the TTL that those of the kept one will have, so that it does not jump.
-    fn judge(&self, exchange: &mut Exchange<'_>) -> (Sort, u32) {
-        let (question, config) = (exchange.question(), &self.memory.config);
-        let dnssec_ok = Bits::of(exchange.query).dnssec_ok;
+    /// Classifies a reply. Its records get the TTL of the cached reply, so that it does not change on a hit.
+    fn classify(&self, exchange: &mut Exchange<'_>) -> (ResponseClass, u32) {
+        let (question, config) = (exchange.question(), &self.cache.config);
+        let dnssec_ok = KeyFlags::of(exchange.query).dnssec_ok;
         let reply = exchange.reply();
-        let sort = Sort::of(reply, question, dnssec_ok.then_some(time_of_day as fn() -> u32));
-        let ttl = sort.ttl(reply, &config.success, &config.denial, self.memory.failure_ttl());
+        let class = ResponseClass::of(reply, question, dnssec_ok.then_some(time_of_day as fn() -> u32));
+        let ttl = class.ttl(reply, &config.success, &config.denial, self.cache.failure_ttl());
         reply.records_mut().iter_mut().for_each(|record| record.ttl = ttl);
-        (sort, ttl)
+        (class, ttl)
     }
 }
 
-/// Seconds since 1970, modulo 2³², by which signatures are dated (RFC 4034 3.1.5). Nothing else here is.
+/// Returns the Unix time modulo 2³², for the validity of signatures (RFC 4034 3.1.5); nothing else here depends on it.
 fn time_of_day() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as u32)

@@ -1,8 +1,8 @@
-//! Where items are kept: answers in one place, denials and failures in another, each with its bounds.
+//! The storage of entries: a partition for answers and one for denials and failures, each with its limits.
 //!
-//! The places are divided into parts with a lock of their own, held for as long as an item is found, linked or thrown
-//! out (`quick_cache`, S3-FIFO's kin); making an item and freeing it happen outside. An item weighs 1 for each KiB begun,
-//! so that a capacity bounds the items by their number and by their octets.
+//! The partitions are divided into shards, each with a lock that is held while an entry is found, linked or evicted
+//! (`quick_cache`, a relative of S3-FIFO); entries are created and freed outside of it. The weight of an entry is its
+//! size in KiB, rounded up, so that a capacity limits both the number of entries and their size in bytes.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
@@ -11,129 +11,129 @@ use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
-use super::config::Limits;
-use super::item::{Bits, Item};
+use super::config::PartitionLimits;
+use super::entry::{CacheEntry, KeyFlags};
 use crate::wire::Question;
 
-/// The octets that weigh 1.
+/// The number of bytes of weight 1.
 const UNIT: usize = 1_024;
-/// The smallest weight that a part is bounded by: four times the largest answer.
-const PART: usize = 256;
-/// The most parts.
-const PARTS: usize = 64;
+/// The minimum weight of a shard: four times the largest answer.
+const MIN_SHARD: usize = 256;
+/// The maximum number of shards.
+const MAX_SHARDS: usize = 64;
 
-/// Which of the two places.
+/// A partition of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Partition {
     /// Answers.
     Success,
     /// Denials and failures.
     Denial,
 }
 
-/// Both places.
+/// Both partitions.
 pub(super) struct Store {
-    success: Items,
-    denial: Items,
-    /// Nobody outside knows which names share a key.
+    success: Entries,
+    denial: Entries,
+    /// The random state of the hash, so that clients cannot construct collisions.
     hasher: foldhash::fast::RandomState,
 }
 
-type Items = Cache<u64, Arc<Item>, Weight, DefaultHashBuilder, Gone>;
+type Entries = Cache<u64, Arc<CacheEntry>, EntryWeight, DefaultHashBuilder, EvictedEntries>;
 
-/// The weight of an item.
+/// Computes the weight of an entry.
 #[derive(Clone)]
-struct Weight;
+struct EntryWeight;
 
-impl Weighter<u64, Arc<Item>> for Weight {
-    fn weight(&self, _: &u64, item: &Arc<Item>) -> u64 {
-        item.size().div_ceil(UNIT) as u64
+impl Weighter<u64, Arc<CacheEntry>> for EntryWeight {
+    fn weight(&self, _: &u64, entry: &Arc<CacheEntry>) -> u64 {
+        entry.size().div_ceil(UNIT) as u64
     }
 }
 
-/// Collects what an insertion has thrown out, to be freed outside of the lock.
+/// Collects the entries that an insertion evicted, to be freed outside of the lock.
 #[derive(Clone)]
-struct Gone;
+struct EvictedEntries;
 
-impl Lifecycle<u64, Arc<Item>> for Gone {
-    type RequestState = SmallVec<[(u64, Arc<Item>); 2]>;
+impl Lifecycle<u64, Arc<CacheEntry>> for EvictedEntries {
+    type RequestState = SmallVec<[(u64, Arc<CacheEntry>); 2]>;
 
-    fn on_evict(&self, gone: &mut Self::RequestState, key: u64, item: Arc<Item>) {
-        gone.push((key, item));
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: u64, entry: Arc<CacheEntry>) {
+        evicted.push((key, entry));
     }
 }
 
 impl Store {
-    /// Empty places of these sizes.
-    pub(super) fn new(success: &Limits, denial: &Limits) -> Store {
+    /// Creates empty partitions of these sizes.
+    pub(super) fn new(success: &PartitionLimits, denial: &PartitionLimits) -> Store {
         Store {
-            success: items(success.capacity),
-            denial: items(denial.capacity),
+            success: new_partition(success.capacity),
+            denial: new_partition(denial.capacity),
             hasher: foldhash::fast::RandomState::default(),
         }
     }
 
-    /// The key of a question. Another one may have the same; the item tells.
-    pub(super) fn key(&self, question: &Question, bits: Bits) -> u64 {
+    /// Returns the hash of a key. Different keys may have the same hash, so the entry has the key.
+    pub(super) fn hash(&self, question: &Question, flags: KeyFlags) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(question.name().as_wire());
-        hasher.write_u64(u64::from(question.qtype.0) << 24 | u64::from(question.qclass.0) << 8 | bits.number());
+        hasher.write_u64(u64::from(question.qtype.0) << 24 | u64::from(question.qclass.0) << 8 | flags.number());
         hasher.finish()
     }
 
-    /// The item of a key, if it is there.
-    pub(super) fn get(&self, place: Place, key: u64) -> Option<Arc<Item>> {
-        self.items(place).get(&key)
+    /// Returns the entry with a hash.
+    pub(super) fn get(&self, partition: Partition, hash: u64) -> Option<Arc<CacheEntry>> {
+        self.entries(partition).get(&hash)
     }
 
-    /// Puts an item in; gives how many others had to go.
-    pub(super) fn put(&self, place: Place, key: u64, item: Item) -> u64 {
-        let mut gone = SmallVec::new();
-        self.items(place).insert_with_lifecycle(key, Arc::new(item), &mut gone);
-        // The one whose place it takes is none of them.
-        gone.iter().filter(|(other, _)| *other != key).count() as u64
+    /// Stores an entry, and returns the number of other entries that were evicted.
+    pub(super) fn put(&self, partition: Partition, hash: u64, entry: CacheEntry) -> u64 {
+        let mut evicted = SmallVec::new();
+        self.entries(partition).insert_with_lifecycle(hash, Arc::new(entry), &mut evicted);
+        // The entry that it replaces does not count.
+        evicted.iter().filter(|(other, _)| *other != hash).count() as u64
     }
 
-    /// Takes an item out.
-    pub(super) fn remove(&self, place: Place, key: u64) {
-        self.items(place).remove(&key);
+    /// Removes an entry.
+    pub(super) fn remove(&self, partition: Partition, hash: u64) {
+        self.entries(partition).remove(&hash);
     }
 
-    /// How many items there are.
-    pub(super) fn len(&self, place: Place) -> usize {
-        self.items(place).len()
+    /// Returns the number of entries.
+    pub(super) fn len(&self, partition: Partition) -> usize {
+        self.entries(partition).len()
     }
 
-    /// The octets of all messages.
+    /// Returns the size of all messages in bytes.
     #[cfg(test)]
-    pub(super) fn octets(&self, place: Place) -> usize {
-        self.items(place).iter().map(|(_, item)| item.size()).sum()
+    pub(super) fn message_bytes(&self, partition: Partition) -> usize {
+        self.entries(partition).iter().map(|(_, entry)| entry.size()).sum()
     }
 
-    /// The octets of everything else: items with their counts, tables and lists.
+    /// Returns the size of everything else in bytes: entries with their counters, tables and lists.
     #[cfg(test)]
-    pub(super) fn overhead(&self, place: Place) -> usize {
-        let item = size_of::<Item>() + 2 * size_of::<usize>();
-        self.items(place).memory_used().total() + self.len(place) * item
+    pub(super) fn overhead(&self, partition: Partition) -> usize {
+        let entry = size_of::<CacheEntry>() + 2 * size_of::<usize>();
+        self.entries(partition).memory_used().total() + self.len(partition) * entry
     }
 
-    fn items(&self, place: Place) -> &Items {
-        match place {
-            Place::Success => &self.success,
-            Place::Denial => &self.denial,
+    fn entries(&self, partition: Partition) -> &Entries {
+        match partition {
+            Partition::Success => &self.success,
+            Partition::Denial => &self.denial,
         }
     }
 }
 
-/// A place for so many items.
-fn items(capacity: usize) -> Items {
-    let parts = (capacity / PART).clamp(1, PARTS);
+/// Creates a partition for this number of entries.
+fn new_partition(capacity: usize) -> Entries {
+    let shards = (capacity / MIN_SHARD).clamp(1, MAX_SHARDS);
     let options = OptionsBuilder::new()
-        // Rounded down, for the crate rounds up.
-        .shards(1 << parts.ilog2())
+        // Rounded down, since the crate rounds up.
+        .shards(1 << shards.ilog2())
         .estimated_items_capacity(capacity)
         .weight_capacity(capacity as u64)
         .build()
         .expect("both capacities are set");
-    Cache::with_options(options, Weight, DefaultHashBuilder::default(), Gone)
+    Cache::with_options(options, EntryWeight, DefaultHashBuilder::default(), EvictedEntries)
 }

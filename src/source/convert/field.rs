@@ -1,7 +1,7 @@
-//! A field of an object as it stands there: a value of the field's type, nothing, or something else.
+//! A field of an object: a value of the type of the field, nothing, or something else.
 //!
-//! One odd value must not cost the whole object: a value that does not fit its field counts as absent. Deserialising
-//! never fails because of it; whoever reads the field reports it with its path ([`Field::read`]).
+//! One invalid value must not invalidate the whole object: a value of another type counts as absent. Deserialization
+//! never fails because of it; the code that reads the field reports it with its path ([`Field::read`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,23 +13,23 @@ use smallvec::SmallVec;
 
 use super::invalid::{Ignored, Invalid};
 
-/// A field. `null` is as good as absent, as the API server has it.
+/// A field. `null` is equivalent to absence, as for the API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Field<T> {
-    /// Nothing.
+    /// The field is absent or `null`.
     #[default]
     Absent,
-    /// A value of the field's type.
-    Is(T),
-    /// Something else.
-    Odd(Found),
+    /// A value of the type of the field.
+    Valid(T),
+    /// A value of another type, or one that the field cannot have.
+    Unexpected(JsonType),
 }
 
-/// What stands in a field that should hold something else.
+/// The JSON type of an unexpected value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Found {
+pub enum JsonType {
     /// A string.
-    Text,
+    String,
     /// A number.
     Number,
     /// `true` or `false`.
@@ -40,45 +40,46 @@ pub enum Found {
     Map,
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for JsonType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Found::Text => "this string",
-            Found::Number => "this number",
-            Found::Boolean => "true or false",
-            Found::List => "a list",
-            Found::Map => "a map",
+            JsonType::String => "a string",
+            JsonType::Number => "a number",
+            JsonType::Boolean => "true or false",
+            JsonType::List => "a list",
+            JsonType::Map => "a map",
         })
     }
 }
 
-/// What a field may hold. Of the methods a type has those that make it; what no method takes is passed over.
-pub trait Value<'de>: Sized {
-    /// What belongs there, for a person.
+/// A type of the value of a field. An implementation has the methods for the JSON types that it is read from; a value
+/// of another JSON type is skipped.
+pub trait FieldValue<'de>: Sized {
+    /// Describes the expected value in messages.
     const EXPECTED: &'static str;
 
-    /// The value that a string stands for.
+    /// Returns the value of a string.
     fn from_text(_text: Cow<'de, str>) -> Option<Self> {
         None
     }
 
-    /// The value that a whole number stands for.
+    /// Returns the value of an integer.
     fn from_number(_number: i64) -> Option<Self> {
         None
     }
 
-    /// The value that `true` or `false` stands for.
+    /// Returns the value of a boolean.
     fn from_bool(_value: bool) -> Option<Self> {
         None
     }
 
-    /// Reads a map.
+    /// Deserializes a map.
     fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(None)
     }
 
-    /// Reads a list.
+    /// Deserializes a list.
     fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Self>, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(None)
@@ -86,55 +87,55 @@ pub trait Value<'de>: Sized {
 }
 
 impl<T> Field<T> {
-    /// The value, if there is one of the field's type.
+    /// Returns the value, if it is valid.
     pub fn get(&self) -> Option<&T> {
         match self {
-            Field::Is(value) => Some(value),
-            Field::Absent | Field::Odd(_) => None,
+            Field::Valid(value) => Some(value),
+            Field::Absent | Field::Unexpected(_) => None,
         }
     }
 
-    /// Takes the value out.
+    /// Takes the value, if it is valid.
     pub fn take(&mut self) -> Option<T> {
         match std::mem::take(self) {
-            Field::Is(value) => Some(value),
-            Field::Absent | Field::Odd(_) => None,
+            Field::Valid(value) => Some(value),
+            Field::Absent | Field::Unexpected(_) => None,
         }
     }
 }
 
-impl<'de, T: Value<'de>> Field<T> {
-    /// The value; something else is reported under the path of the field.
+impl<'de, T: FieldValue<'de>> Field<T> {
+    /// Returns the value. An unexpected one is reported under the path of the field.
     pub fn read(&self, path: impl FnOnce() -> String, ignored: &mut Ignored) -> Option<&T> {
-        if let Some(invalid) = self.odd(path) {
+        if let Some(invalid) = self.error(path) {
             ignored.push(|| invalid);
         }
         self.get()
     }
 
-    /// What is wrong with the field, if something is.
-    pub fn odd(&self, path: impl FnOnce() -> String) -> Option<Invalid> {
-        let Field::Odd(found) = *self else { return None };
+    /// Returns the error of a field with an unexpected value.
+    pub fn error(&self, path: impl FnOnce() -> String) -> Option<Invalid> {
+        let Field::Unexpected(found) = *self else { return None };
         Some(Invalid::Type { field: path(), expected: T::EXPECTED, found })
     }
 }
 
 impl<T> From<Option<T>> for Field<T> {
     fn from(value: Option<T>) -> Field<T> {
-        value.map_or(Field::Absent, Field::Is)
+        value.map_or(Field::Absent, Field::Valid)
     }
 }
 
-impl<'de, T: Value<'de>> Deserialize<'de> for Field<T> {
+impl<'de, T: FieldValue<'de>> Deserialize<'de> for Field<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Field<T>, D::Error> {
-        from.deserialize_any(Any(PhantomData))
+        from.deserialize_any(FieldVisitor(PhantomData))
     }
 }
 
-/// Takes any value.
-struct Any<T>(PhantomData<T>);
+/// Deserializes any value.
+struct FieldVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Value<'de>> Visitor<'de> for Any<T> {
+impl<'de, T: FieldValue<'de>> Visitor<'de> for FieldVisitor<T> {
     type Value = Field<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +143,7 @@ impl<'de, T: Value<'de>> Visitor<'de> for Any<T> {
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Field<T>, E> {
-        Ok(or_odd(T::from_text(Cow::Borrowed(text)), Found::Text))
+        Ok(valid_or_unexpected(T::from_text(Cow::Borrowed(text)), JsonType::String))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Field<T>, E> {
@@ -150,23 +151,23 @@ impl<'de, T: Value<'de>> Visitor<'de> for Any<T> {
     }
 
     fn visit_string<E: Error>(self, text: String) -> Result<Field<T>, E> {
-        Ok(or_odd(T::from_text(Cow::Owned(text)), Found::Text))
+        Ok(valid_or_unexpected(T::from_text(Cow::Owned(text)), JsonType::String))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Field<T>, E> {
-        Ok(or_odd(T::from_number(number), Found::Number))
+        Ok(valid_or_unexpected(T::from_number(number), JsonType::Number))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Field<T>, E> {
-        Ok(or_odd(i64::try_from(number).ok().and_then(T::from_number), Found::Number))
+        Ok(valid_or_unexpected(i64::try_from(number).ok().and_then(T::from_number), JsonType::Number))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Field<T>, E> {
-        Ok(Field::Odd(Found::Number))
+        Ok(Field::Unexpected(JsonType::Number))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Field<T>, E> {
-        Ok(or_odd(T::from_bool(value), Found::Boolean))
+        Ok(valid_or_unexpected(T::from_bool(value), JsonType::Boolean))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Field<T>, E> {
@@ -174,63 +175,63 @@ impl<'de, T: Value<'de>> Visitor<'de> for Any<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Field<T>, A::Error> {
-        Ok(or_odd(T::from_map(map)?, Found::Map))
+        Ok(valid_or_unexpected(T::from_map(map)?, JsonType::Map))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Field<T>, A::Error> {
-        Ok(or_odd(T::from_list(list)?, Found::List))
+        Ok(valid_or_unexpected(T::from_list(list)?, JsonType::List))
     }
 }
 
-fn or_odd<T>(value: Option<T>, found: Found) -> Field<T> {
-    value.map_or(Field::Odd(found), Field::Is)
+fn valid_or_unexpected<T>(value: Option<T>, found: JsonType) -> Field<T> {
+    value.map_or(Field::Unexpected(found), Field::Valid)
 }
 
-//--- What fields hold
+//--- Types of values
 
-/// Text, borrowed from its JSON where that is possible: endpoints are many, and most of what they say is looked at once.
+/// Text, borrowed from its JSON where possible: endpoints are many, and most of their fields are read once.
 pub type Text<'a> = Cow<'a, str>;
 
-impl<'de: 'a, 'a> Value<'de> for Text<'a> {
+impl<'de: 'a, 'a> FieldValue<'de> for Text<'a> {
     const EXPECTED: &'static str = "a string";
     fn from_text(text: Cow<'de, str>) -> Option<Text<'a>> {
         Some(text)
     }
 }
 
-impl Value<'_> for String {
+impl FieldValue<'_> for String {
     const EXPECTED: &'static str = "a string";
     fn from_text(text: Cow<'_, str>) -> Option<String> {
         Some(text.into_owned())
     }
 }
 
-impl Value<'_> for i64 {
+impl FieldValue<'_> for i64 {
     const EXPECTED: &'static str = "a whole number";
     fn from_number(number: i64) -> Option<i64> {
         Some(number)
     }
 }
 
-impl Value<'_> for bool {
+impl FieldValue<'_> for bool {
     const EXPECTED: &'static str = "true or false";
     fn from_bool(value: bool) -> Option<bool> {
         Some(value)
     }
 }
 
-/// A time that is set (RFC 3339); which one is of no interest.
+/// A valid time (RFC 3339); only its presence matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time;
 
-impl Value<'_> for Time {
+impl FieldValue<'_> for Time {
     const EXPECTED: &'static str = "a time (RFC 3339)";
     fn from_text(text: Cow<'_, str>) -> Option<Time> {
         text.parse::<k8s_openapi::jiff::Timestamp>().ok().map(|_| Time)
     }
 }
 
-impl<'de, T: Deserialize<'de>> Value<'de> for Vec<T> {
+impl<'de, T: Deserialize<'de>> FieldValue<'de> for Vec<T> {
     const EXPECTED: &'static str = "a list";
     fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<Vec<T>>, A::Error> {
         let mut elements = Vec::new();
@@ -241,7 +242,7 @@ impl<'de, T: Deserialize<'de>> Value<'de> for Vec<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Value<'de> for SmallVec<[T; 1]> {
+impl<'de, T: Deserialize<'de>> FieldValue<'de> for SmallVec<[T; 1]> {
     const EXPECTED: &'static str = "a list";
     fn from_list<A: SeqAccess<'de>>(mut list: A) -> Result<Option<SmallVec<[T; 1]>>, A::Error> {
         let mut elements = SmallVec::new();
@@ -252,15 +253,15 @@ impl<'de, T: Deserialize<'de>> Value<'de> for SmallVec<[T; 1]> {
     }
 }
 
-/// Reads a map into a struct.
+/// Deserializes a map into a struct.
 pub fn from_map<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: A) -> Result<Option<T>, A::Error> {
     T::deserialize(MapAccessDeserializer::new(map)).map(Some)
 }
 
-/// Makes structs whose fields all are [`Field`]s what a field may hold.
-macro_rules! maps {
+/// Implements [`FieldValue`] for structs whose fields are all [`Field`]s.
+macro_rules! impl_map_values {
     ($($name:ty),* $(,)?) => {$(
-        impl<'de: 'a, 'a> $crate::source::convert::field::Value<'de> for $name {
+        impl<'de: 'a, 'a> $crate::source::convert::field::FieldValue<'de> for $name {
             const EXPECTED: &'static str = "a map";
             fn from_map<A: serde::de::MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
                 $crate::source::convert::field::from_map(map)
@@ -268,10 +269,10 @@ macro_rules! maps {
         }
     )*};
 }
-pub(crate) use maps;
+pub(crate) use impl_map_values;
 
-/// Reads a struct; anything but a map is as good as absent. For what is missed when it is absent.
-pub fn or_default<'de, D: Deserializer<'de>, T: Default + Value<'de>>(from: D) -> Result<T, D::Error> {
+/// Deserializes a struct. Anything but a map results in the default, for structs whose absence is detected later.
+pub fn or_default<'de, D: Deserializer<'de>, T: Default + FieldValue<'de>>(from: D) -> Result<T, D::Error> {
     Field::deserialize(from).map(|mut field: Field<T>| field.take().unwrap_or_default())
 }
 
@@ -280,28 +281,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_stands_in_a_field_is_read() {
-        fn read<T: for<'a> Value<'a> + fmt::Debug>(json: &str) -> String {
+    fn any_value_of_a_field_is_read() {
+        fn read<T: for<'a> FieldValue<'a> + fmt::Debug>(json: &str) -> String {
             let fields: Vec<Field<T>> = serde_json::from_str(json).unwrap();
             format!("{fields:?}")
         }
         let json = r#"["80", 80, 80.5, -1, 18446744073709551615, true, null, {"a": [{}]}, [1, {"b": 2}]]"#;
         assert_eq!(
             read::<i64>(json),
-            "[Odd(Text), Is(80), Odd(Number), Is(-1), Odd(Number), Odd(Boolean), Absent, Odd(Map), Odd(List)]"
+            "[Unexpected(String), Valid(80), Unexpected(Number), Valid(-1), Unexpected(Number), Unexpected(Boolean), Absent, Unexpected(Map), Unexpected(List)]"
         );
         assert_eq!(
             read::<String>(json),
-            "[Is(\"80\"), Odd(Number), Odd(Number), Odd(Number), Odd(Number), Odd(Boolean), Absent, Odd(Map), Odd(List)]"
+            "[Valid(\"80\"), Unexpected(Number), Unexpected(Number), Unexpected(Number), Unexpected(Number), Unexpected(Boolean), Absent, Unexpected(Map), Unexpected(List)]"
         );
-        assert_eq!(read::<bool>("[true, 1]"), "[Is(true), Odd(Number)]");
-        assert_eq!(read::<Time>(r#"["2026-01-01T00:00:00Z", "soon", 1]"#), "[Is(Time), Odd(Text), Odd(Number)]");
-        assert_eq!(read::<Vec<Field<i64>>>(r#"[[1, "x"], {}]"#), "[Is([Is(1), Odd(Text)]), Odd(Map)]");
+        assert_eq!(read::<bool>("[true, 1]"), "[Valid(true), Unexpected(Number)]");
+        assert_eq!(
+            read::<Time>(r#"["2026-01-01T00:00:00Z", "soon", 1]"#),
+            "[Valid(Time), Unexpected(String), Unexpected(Number)]"
+        );
+        assert_eq!(
+            read::<Vec<Field<i64>>>(r#"[[1, "x"], {}]"#),
+            "[Valid([Valid(1), Unexpected(String)]), Unexpected(Map)]"
+        );
     }
 
     #[test]
     fn text_is_borrowed_unless_it_has_escapes() {
         let texts: Vec<Field<Text<'_>>> = serde_json::from_str(r#"["plain", "a\nb"]"#).unwrap();
-        assert!(matches!(texts[..], [Field::Is(Cow::Borrowed("plain")), Field::Is(Cow::Owned(_))]));
+        assert!(matches!(texts[..], [Field::Valid(Cow::Borrowed("plain")), Field::Valid(Cow::Owned(_))]));
     }
 }

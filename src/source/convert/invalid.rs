@@ -1,88 +1,88 @@
-//! What can be wrong with an object, and the checks of single values.
+//! Errors in objects, and the checks of single values.
 
 use std::net::IpAddr;
 
-use super::field::Found;
+use super::field::JsonType;
 use crate::cluster::model::Protocol;
 
-/// Why an object, or a field of it, is of no use.
+/// An error in an object or in a field of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Invalid {
-    /// The field does not have the type that the API gives it.
-    #[error("{field}: {expected} belongs here, not {found}")]
+    /// The value of the field does not have the type of the API.
+    #[error("{field}: expected {expected}, found {found}")]
     Type {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What belongs there.
+        /// The expected value.
         expected: &'static str,
-        /// What stands there.
-        found: Found,
+        /// The JSON type of the value.
+        found: JsonType,
     },
-    /// The object cannot be read at all.
+    /// The object cannot be deserialized.
     #[error("{0}")]
     Unreadable(String),
     /// A required field is absent or empty.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A required field of one element of a list is absent.
+    /// A required field of an element of a list is absent.
     #[error("{0} is missing")]
     MissingAt(String),
-    /// A text that should be one of a few words.
-    #[error("{field}: {text:?} is none of {words}")]
+    /// A value that is not one of the allowed words.
+    #[error("{field}: {text:?} is not one of {words}")]
     Word {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         text: String,
-        /// The words.
+        /// The allowed words.
         words: String,
     },
-    /// A text that should be an address.
+    /// A value that is not an IP address.
     #[error("{field}: {text:?} is not an IP address")]
     Address {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         text: String,
     },
-    /// A number that should be a port.
+    /// A number that is not a port.
     #[error("{field}: {number} is not a port number (1 to 65535)")]
     PortNumber {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         number: i64,
     },
-    /// A text that should be a transport protocol.
+    /// A value that is not a transport protocol.
     #[error("{field}: {text:?} is not a protocol (TCP, UDP or SCTP)")]
     Protocol {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         text: String,
     },
-    /// A text that should be one label of a name.
+    /// A value that is not a label of a name.
     #[error(
         "{field}: {text:?} is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last)"
     )]
     Label {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         text: String,
     },
-    /// A text that should be a name.
+    /// A value that is not a name.
     #[error("{field}: {text:?} is not a DNS name")]
     Name {
-        /// The field, as a path from the object's root.
+        /// The path of the field from the root of the object.
         field: String,
-        /// What stands there.
+        /// The value.
         text: String,
     },
 }
 
-/// Values of an object that are passed over while the rest of it is of use. Only the first few are remembered, however
-/// many there are.
+/// The values of an object that are ignored while the rest of it is used. Only the first few are stored, however many
+/// there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
     first: Vec<Invalid>,
@@ -90,46 +90,47 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    /// How many are remembered.
-    const MOST: usize = 8;
+    /// The maximum number of stored errors.
+    const MAX: usize = 8;
 
-    /// Adds one.
+    /// Adds an ignored value.
     pub fn push(&mut self, make: impl FnOnce() -> Invalid) {
         self.count += 1;
-        if self.first.len() < Ignored::MOST {
+        if self.first.len() < Ignored::MAX {
             self.first.push(make());
         }
     }
 
-    /// How many there are.
+    /// Returns the number of ignored values.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The first few.
+    /// Returns the first few errors.
     pub fn first(&self) -> &[Invalid] {
         &self.first
     }
 }
 
-/// The beginning of a text, as long as anyone reads.
+/// Returns the start of a text, limited to a readable length.
 fn excerpt(text: &str) -> String {
-    const MOST: usize = 100;
+    const MAX: usize = 100;
     match text.len() {
-        0..=MOST => text.to_owned(),
-        _ => format!("{}…", &text[..text.floor_char_boundary(MOST)]),
+        0..=MAX => text.to_owned(),
+        _ => format!("{}…", &text[..text.floor_char_boundary(MAX)]),
     }
 }
 
-/// An address. Leading zeros are passed over and never mean octal (Kubernetes' `ParseIPSloppy`), and `::ffff:192.0.2.1` is
-/// 192.0.2.1, as `net.IP.To4` has it in CoreDNS. A zone or a prefix length belongs to no address of an object.
-pub fn address(field: impl FnOnce() -> String, text: &str) -> Result<IpAddr, Invalid> {
+/// Parses an address. Leading zeros are ignored and never mean octal (`ParseIPSloppy` of Kubernetes), and
+/// `::ffff:192.0.2.1` is 192.0.2.1, as with `net.IP.To4` in CoreDNS. An address with a zone or a prefix length is an
+/// error.
+pub fn parse_address(field: impl FnOnce() -> String, text: &str) -> Result<IpAddr, Invalid> {
     let address = text.parse::<IpAddr>().ok().or_else(|| without_leading_zeros(text).parse().ok());
     let address = address.map(|address| address.to_canonical());
     address.ok_or_else(|| Invalid::Address { field: field(), text: excerpt(text) })
 }
 
-/// The text without leading zeros in the numbers of an address.
+/// Removes leading zeros from the numbers of an address.
 fn without_leading_zeros(text: &str) -> String {
     let mut shorter = String::with_capacity(text.len());
     for part in text.split_inclusive(['.', ':']) {
@@ -145,46 +146,49 @@ fn without_leading_zeros(text: &str) -> String {
     shorter
 }
 
-/// A port number, 1 to 65535.
-pub fn port_number(field: impl FnOnce() -> String, number: i64) -> Result<u16, Invalid> {
+/// Checks a port number, 1 to 65535.
+pub fn check_port_number(field: impl FnOnce() -> String, number: i64) -> Result<u16, Invalid> {
     match u16::try_from(number) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(Invalid::PortNumber { field: field(), number }),
     }
 }
 
-/// A protocol.
-pub fn protocol(field: impl FnOnce() -> String, text: &str) -> Result<Protocol, Invalid> {
+/// Parses a protocol.
+pub fn parse_protocol(field: impl FnOnce() -> String, text: &str) -> Result<Protocol, Invalid> {
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let known = all.into_iter().find(|p| p.label().eq_ignore_ascii_case(text));
     known.ok_or_else(|| Invalid::Protocol { field: field(), text: excerpt(text) })
 }
 
-/// One of a few words.
-pub fn one_of<T: Copy>(field: impl FnOnce() -> String, text: &str, words: &[(&'static str, T)]) -> Result<T, Invalid> {
+/// Parses one of a few words.
+pub fn parse_word<T: Copy>(
+    field: impl FnOnce() -> String, text: &str, words: &[(&'static str, T)],
+) -> Result<T, Invalid> {
     let known = words.iter().find(|(word, _)| *word == text);
     known.map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect();
         Invalid::Word { field: field(), text: excerpt(text), words: words.join(", ") }
     })
 }
 
-/// One label of a name.
-pub fn label(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
+/// Checks a label of a name.
+pub fn check_label(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
     if is_label(text) { Ok(()) } else { Err(Invalid::Label { field: field(), text: excerpt(text) }) }
 }
 
-/// A name of one or several labels.
-pub fn subdomain(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
-    if crate::cluster::selector::is_subdomain(text) { Ok(()) } else { Err(name(field(), text)) }
+/// Checks a name of one or several labels.
+pub fn check_subdomain(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
+    if crate::cluster::selector::is_subdomain(text) { Ok(()) } else { Err(invalid_name(field(), text)) }
 }
 
-/// A text that is no name.
-pub fn name(field: String, text: &str) -> Invalid {
+/// Returns the error for a text that is not a name.
+pub fn invalid_name(field: String, text: &str) -> Invalid {
     Invalid::Name { field, text: excerpt(text) }
 }
 
-/// RFC 1123 label as Kubernetes has it: at most 63 lower-case letters, digits and '-', a letter or digit first and last.
+/// Returns whether a text is an RFC 1123 label as in Kubernetes: at most 63 lower-case letters, digits and '-', with a
+/// letter or digit at both ends.
 pub fn is_label(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
@@ -194,14 +198,15 @@ pub fn is_label(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-/// The name of a container's port (RFC 6335 5.1 as Kubernetes has it): at most 15 lower-case letters, digits and '-', one
-/// letter at least, a letter or digit first and last, and no two '-' in a row.
+/// Returns whether a text is the name of a container port (RFC 6335 5.1 as in Kubernetes): at most 15 lower-case
+/// letters, digits and '-', at least one letter, a letter or digit at both ends, and no two '-' in a row.
 pub fn is_port_name(text: &str) -> bool {
     text.len() <= 15 && is_label(text) && !text.contains("--") && text.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// A host name that fits into a DNS message; underscores are allowed, as in the targets of CNAME records.
-pub fn is_target(text: &str) -> bool {
+/// Returns whether a text is a host name that fits into a DNS message; underscores are allowed, as in the targets of
+/// CNAME records.
+pub fn is_host_name(text: &str) -> bool {
     let fits = |label: &str| (1..=63).contains(&label.len());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     text.len() <= 253 && text.split('.').all(|label| fits(label) && label.bytes().all(plain))
@@ -212,8 +217,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn n01_addresses_are_decimal_whatever_zeros_they_begin_with() {
-        let read = |text: &str| address(String::new, text).ok().map(|address| address.to_string());
+    fn n01_addresses_with_leading_zeros_are_decimal() {
+        let read = |text: &str| parse_address(String::new, text).ok().map(|address| address.to_string());
         for (text, want) in [
             ("10.96.011.012", "10.96.11.12"),
             ("010.244.003.007", "10.244.3.7"),
@@ -244,12 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn of_many_bad_values_a_few_are_remembered_and_all_are_counted() {
+    fn of_many_invalid_values_a_few_are_stored_and_all_are_counted() {
         let mut ignored = Ignored::default();
         (0..1_000).for_each(|_| ignored.push(|| Invalid::Missing("x")));
-        assert_eq!((ignored.first().len(), ignored.count()), (Ignored::MOST, 1_000));
+        assert_eq!((ignored.first().len(), ignored.count()), (Ignored::MAX, 1_000));
         let long = "ü".repeat(10_000);
-        let Err(Invalid::Address { text, .. }) = address(String::new, &long) else { panic!("an address") };
+        let Err(Invalid::Address { text, .. }) = parse_address(String::new, &long) else { panic!("an address") };
         assert!(text.len() <= 104 && text.ends_with('…'), "{text}");
     }
 }

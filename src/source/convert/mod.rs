@@ -1,10 +1,10 @@
-//! From API objects to the cluster's model: the fields that DNS needs, checked once.
+//! Converts API objects to the model of the cluster: the fields that DNS needs, checked once.
 //!
-//! The structs here are what is deserialised from the API server's JSON and from manifests; unknown fields are skipped.
-//! A value that cannot be used, be it of another type, out of range or garbage, counts as absent and goes to [`Ignored`];
-//! the rest of the object is converted. Only an object without an identity or without any meaning is [`Invalid`] as a
-//! whole. Nothing here guesses: what the API server would have filled in (a namespace, `podIPs`) is filled in by whoever
-//! reads hand-written objects.
+//! The structs are deserialized from the JSON of the API server and from manifests; unknown fields are skipped. A value
+//! that is invalid, because of its type, its range or its syntax, counts as absent and is added to [`Ignored`]; the
+//! rest of the object is converted. Only an object without an identity or any usable content is [`Invalid`] as a whole.
+//! There are no defaults here: the reader of manifests adds what the API server would have filled in (a namespace,
+//! `podIPs`).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -26,11 +26,11 @@ mod tests;
 pub use annotations::Annotations;
 pub use field::{Field, Text};
 pub use invalid::{Ignored, Invalid};
-pub use labels::Labels;
+pub use labels::ObjectLabels;
 
-use field::{Time, maps, or_default};
+use field::{Time, impl_map_values, or_default};
 
-/// The label by which an EndpointSlice belongs to a Service.
+/// The label with the Service of an EndpointSlice.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// `metadata` of any object.
@@ -42,10 +42,10 @@ pub struct Metadata {
     /// `metadata.namespace`; absent for objects without one.
     namespace: Field<String>,
     /// `metadata.labels`
-    labels: Field<Labels>,
-    /// `metadata.resourceVersion`: which state of the cluster the object is of. Absent in hand-written objects.
+    labels: Field<ObjectLabels>,
+    /// `metadata.resourceVersion`: the version of the cluster state that the object is from. Absent in manifests.
     resource_version: Field<String>,
-    /// `metadata.annotations`, those that count.
+    /// `metadata.annotations`, those that are used.
     annotations: Field<Annotations>,
     /// `metadata.deletionTimestamp`: set while the object is being deleted.
     deletion_timestamp: Field<Time>,
@@ -54,7 +54,7 @@ pub struct Metadata {
 /// A `v1` Namespace.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Namespace {
+pub struct ApiNamespace {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
@@ -63,16 +63,16 @@ pub struct Namespace {
 /// A `v1` Service.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Service {
+pub struct ApiService {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
-    spec: Field<ServiceSpec>,
+    spec: Field<ApiServiceSpec>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct ServiceSpec {
+struct ApiServiceSpec {
     #[serde(rename = "type")]
     kind: Field<String>,
     #[serde(rename = "clusterIP")]
@@ -80,13 +80,13 @@ struct ServiceSpec {
     #[serde(rename = "clusterIPs")]
     cluster_ips: Field<Vec<Field<String>>>,
     external_name: Field<String>,
-    ports: Field<Vec<Field<Port>>>,
+    ports: Field<Vec<Field<ApiPort>>>,
 }
 
 /// A port of a Service or of an EndpointSlice.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Port {
+struct ApiPort {
     name: Field<String>,
     protocol: Field<String>,
     port: Field<i64>,
@@ -95,20 +95,20 @@ struct Port {
 /// A `discovery.k8s.io/v1` EndpointSlice.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct EndpointSlice<'a> {
+pub struct ApiEndpointSlice<'a> {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
     #[serde(borrow)]
     address_type: Field<Text<'a>>,
     #[serde(borrow)]
-    endpoints: Field<Vec<Field<Endpoint<'a>>>>,
-    ports: Field<Vec<Field<Port>>>,
+    endpoints: Field<Vec<Field<ApiEndpoint<'a>>>>,
+    ports: Field<Vec<Field<ApiPort>>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Endpoint<'a> {
+struct ApiEndpoint<'a> {
     #[serde(borrow)]
     addresses: Field<SmallVec<[Field<Text<'a>>; 1]>>,
     conditions: Field<Conditions>,
@@ -120,7 +120,7 @@ struct Endpoint<'a> {
     zone: Field<Text<'a>>,
 }
 
-/// Of an endpoint's conditions only `ready` counts; `serving` and `terminating` are never read, as in CoreDNS.
+/// The conditions of an endpoint. Only `ready` matters; `serving` and `terminating` are not read, as in CoreDNS.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Conditions {
@@ -137,89 +137,89 @@ struct TargetRef<'a> {
 /// A `v1` Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Pod {
+pub struct ApiPod {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
-    status: Field<PodStatus>,
+    status: Field<ApiPodStatus>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct PodStatus {
+struct ApiPodStatus {
     phase: Field<String>,
     #[serde(rename = "podIP")]
     pod_ip: Field<String>,
     #[serde(rename = "podIPs")]
-    pod_ips: Field<Vec<Field<PodIp>>>,
+    pod_ips: Field<Vec<Field<ApiPodIp>>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct PodIp {
+struct ApiPodIp {
     ip: Field<String>,
 }
 
-maps!(Metadata, ServiceSpec, Port, Endpoint<'a>, Conditions, TargetRef<'a>, PodStatus, PodIp);
+impl_map_values!(Metadata, ApiServiceSpec, ApiPort, ApiEndpoint<'a>, Conditions, TargetRef<'a>, ApiPodStatus, ApiPodIp);
 
-/// How the name of an object is checked: given its path and itself.
+/// A check of the name of an object; the arguments are its path and the name.
 type NameCheck = fn(fn() -> String, &str) -> Result<(), Invalid>;
 
 impl Metadata {
-    /// `metadata.name`, as far as there is one.
+    /// Returns `metadata.name`, or `""`.
     pub fn name(&self) -> &str {
         self.name.get().map_or("", String::as_str)
     }
 
-    /// `metadata.namespace`, as far as there is one.
+    /// Returns `metadata.namespace`, or `""`.
     pub fn namespace(&self) -> &str {
         self.namespace.get().map_or("", String::as_str)
     }
 
-    /// Puts the object into this namespace, if it names none.
+    /// Sets the namespace of the object, if it has none.
     pub fn fill_namespace(&mut self, namespace: &str) {
         if matches!(&self.namespace, Field::Absent) || self.namespace.get().is_some_and(String::is_empty) {
-            self.namespace = Field::Is(namespace.to_owned());
+            self.namespace = Field::Valid(namespace.to_owned());
         }
     }
 
-    /// `metadata.labels`
-    pub fn labels(&self) -> Labels {
+    /// Returns `metadata.labels`.
+    pub fn labels(&self) -> ObjectLabels {
         self.labels.get().cloned().unwrap_or_default()
     }
 
-    /// The value of a label.
+    /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get()?.get(key)
     }
 
-    /// Takes `metadata.resourceVersion` out.
+    /// Takes `metadata.resourceVersion`.
     pub fn take_version(&mut self) -> String {
         self.resource_version.take().unwrap_or_default()
     }
 
-    /// Takes the annotations out.
+    /// Takes the annotations.
     pub fn take_annotations(&mut self) -> Annotations {
         self.annotations.take().unwrap_or_default()
     }
 
-    /// Whether the object is being deleted.
-    pub fn terminating(&self) -> bool {
+    /// Returns whether the object is being deleted.
+    pub fn is_terminating(&self) -> bool {
         self.deletion_timestamp.get().is_some()
     }
 
-    /// Reports what is passed over in it for every kind.
-    fn check(&self, ignored: &mut Ignored) {
+    /// Reports the invalid values of the metadata that every kind has.
+    fn report_ignored(&self, ignored: &mut Ignored) {
         self.deletion_timestamp.read(|| "metadata.deletionTimestamp".to_owned(), ignored);
         if let Some(labels) = self.labels.read(|| "metadata.labels".to_owned(), ignored) {
-            labels.check("metadata.labels", ignored);
+            labels.report_ignored("metadata.labels", ignored);
         }
     }
 
-    /// `metadata.name`, checked by `check`. An object whose name cannot be used is none.
+    /// Returns `metadata.name`, checked by `check`. An object whose name is invalid does not exist.
     fn valid_name(&self, check: NameCheck) -> Result<&str, Invalid> {
         let field: fn() -> String = || "metadata.name".to_owned();
-        if let Some(invalid) = self.name.odd(field) {
+        if let Some(invalid) = self.name.error(field) {
             return Err(invalid);
         }
         if self.name().is_empty() {
@@ -229,37 +229,37 @@ impl Metadata {
         Ok(self.name())
     }
 
-    /// The key of an object that is in a namespace, its name checked by `check`. Nor is an object whose namespace cannot
-    /// be used one of the namespace that objects without one are in.
+    /// Returns the key of an object that is in a namespace, its name checked by `check`. An object whose namespace is
+    /// invalid is not in the default namespace.
     fn key(&self, check: NameCheck) -> Result<Key, Invalid> {
         let name = self.valid_name(check)?;
         let field = || "metadata.namespace".to_owned();
-        if let Some(invalid) = self.namespace.odd(field) {
+        if let Some(invalid) = self.namespace.error(field) {
             return Err(invalid);
         }
         if self.namespace().is_empty() {
             return Err(Invalid::Missing("metadata.namespace"));
         }
-        invalid::label(field, self.namespace())?;
+        invalid::check_label(field, self.namespace())?;
         Ok(Key::new(self.namespace(), name))
     }
 }
 
-impl Namespace {
-    /// The model's form.
+impl ApiNamespace {
+    /// Converts to the model.
     pub fn convert(&self, ignored: &mut Ignored) -> Result<Key, Invalid> {
-        let name = self.metadata.valid_name(invalid::label)?;
-        self.metadata.check(ignored);
+        let name = self.metadata.valid_name(invalid::check_label)?;
+        self.metadata.report_ignored(ignored);
         Ok(Key::new("", name))
     }
 }
 
-impl Service {
-    /// The model's form.
+impl ApiService {
+    /// Converts to the model.
     pub fn convert(&self, ignored: &mut Ignored) -> Result<model::Service, Invalid> {
-        let key = self.metadata.key(invalid::label)?;
-        self.metadata.check(ignored);
-        let none = ServiceSpec::default();
+        let key = self.metadata.key(invalid::check_label)?;
+        self.metadata.report_ignored(ignored);
+        let none = ApiServiceSpec::default();
         let spec = self.spec.read(|| "spec".to_owned(), ignored).unwrap_or(&none);
         let kind = spec.convert(ignored)?;
         let mut ports = Vec::new();
@@ -270,28 +270,29 @@ impl Service {
                 None if port.port == Field::Absent => {
                     ignored.push(|| Invalid::MissingAt(format!("spec.ports[{at}].port")));
                 }
-                // What stands there has been reported.
+                // The invalid number has been reported.
                 None => {}
             }
         }
         Ok(model::Service { key, kind, ports })
     }
 
-    /// Which of the elements of `spec.ports` are ports of the model's form, in their order.
-    pub fn ports_in_model(&self) -> impl Iterator<Item = usize> {
+    /// Returns the indexes of the elements of `spec.ports` that are ports in the model, in their order.
+    pub fn valid_ports(&self) -> impl Iterator<Item = usize> {
         let ports = self.spec.get().and_then(|spec| spec.ports.get()).into_iter().flatten().enumerate();
         ports.filter(|(_, port)| port.get().is_some_and(|port| port.number().is_some())).map(|(at, _)| at)
     }
 }
 
-impl ServiceSpec {
-    /// What the Service's name stands for. Type ExternalName wins over `clusterIP: None`, as in CoreDNS.
+impl ApiServiceSpec {
+    /// Returns what the name of the Service resolves to. Type ExternalName has precedence over `clusterIP: None`, as in
+    /// CoreDNS.
     fn convert(&self, ignored: &mut Ignored) -> Result<ServiceKind, Invalid> {
         const TYPES: [(&str, bool); 5] =
             [("ExternalName", true), ("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("", false)];
         let field = || "spec.type".to_owned();
         let is_external =
-            self.kind.read(field, ignored).and_then(|text| valid(invalid::one_of(field, text, &TYPES), ignored));
+            self.kind.read(field, ignored).and_then(|text| valid(invalid::parse_word(field, text, &TYPES), ignored));
         if is_external == Some(true) {
             return self.external_name().map(|name| ServiceKind::ExternalName(name.into()));
         }
@@ -300,15 +301,17 @@ impl ServiceSpec {
         for (at, text) in elements(&self.cluster_ips, "spec.clusterIPs", ignored) {
             match text.as_str() {
                 "" => {}
-                // The API server has it there alone.
+                // The API server has `None` as the only element.
                 "None" if addresses.is_empty() => return Ok(ServiceKind::Headless),
-                text => addresses.extend(valid(invalid::address(|| format!("spec.clusterIPs[{at}]"), text), ignored)),
+                text => {
+                    addresses.extend(valid(invalid::parse_address(|| format!("spec.clusterIPs[{at}]"), text), ignored))
+                }
             }
         }
         let single = match single {
             "" => None,
             "None" if addresses.is_empty() => return Ok(ServiceKind::Headless),
-            text => valid(invalid::address(|| "spec.clusterIP".to_owned(), text), ignored),
+            text => valid(invalid::parse_address(|| "spec.clusterIP".to_owned(), text), ignored),
         };
         if addresses.is_empty() {
             addresses.extend(single);
@@ -316,10 +319,10 @@ impl ServiceSpec {
         Ok(ServiceKind::ClusterIp(addresses))
     }
 
-    /// The target of an ExternalName, without which there is nothing to serve.
+    /// Returns the target of an ExternalName, which is required.
     fn external_name(&self) -> Result<String, Invalid> {
         let field = || "spec.externalName".to_owned();
-        if let Some(invalid) = self.external_name.odd(field) {
+        if let Some(invalid) = self.external_name.error(field) {
             return Err(invalid);
         }
         let text = self.external_name.get().map_or("", String::as_str);
@@ -327,21 +330,21 @@ impl ServiceSpec {
             return Err(Invalid::Missing("spec.externalName"));
         }
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-        // An address is no name, but what becomes of it is the plugin's decision.
-        if !invalid::is_target(&name) && name.parse::<IpAddr>().is_err() {
-            return Err(invalid::name(field(), text));
+        // An address is not a name, but the plugin decides what happens to it.
+        if !invalid::is_host_name(&name) && name.parse::<IpAddr>().is_err() {
+            return Err(invalid::invalid_name(field(), text));
         }
         Ok(name)
     }
 }
 
-/// The elements of a list that have the list's type, with their places.
+/// Returns the elements of a list that have the type of the list, with their indexes.
 pub(super) fn elements<'a, 'de, L, T>(
     list: &'a Field<L>, path: &'static str, ignored: &mut Ignored,
 ) -> impl Iterator<Item = (usize, &'a T)> + use<'a, 'de, L, T>
 where
-    L: field::Value<'de> + AsRef<[Field<T>]>,
-    T: field::Value<'de> + 'a,
+    L: field::FieldValue<'de> + AsRef<[Field<T>]>,
+    T: field::FieldValue<'de> + 'a,
 {
     let list = list.read(|| path.to_owned(), ignored).map_or(&[][..], AsRef::as_ref);
     for (at, element) in list.iter().enumerate() {
@@ -350,75 +353,73 @@ where
     list.iter().enumerate().filter_map(|(at, element)| Some((at, element.get()?)))
 }
 
-impl Port {
-    /// Its number, if that is one.
+impl ApiPort {
+    /// Returns the port number, if it is valid.
     fn number(&self) -> Option<u16> {
-        invalid::port_number(String::new, *self.port.get()?).ok()
+        invalid::check_port_number(String::new, *self.port.get()?).ok()
     }
 
-    /// The model's form; `field` makes the path of a field of this port.
+    /// Converts to the model; `field` returns the path of a field of this port.
     fn convert(&self, field: impl Fn(&str) -> String, ignored: &mut Ignored) -> model::Port {
         let name = self.name.read(|| field("name"), ignored).map_or("", String::as_str);
-        let name = match name.is_empty() || is_valid(invalid::label(|| field("name"), name), ignored) {
-            true => name,
-            false => "",
-        };
-        // The API's default is TCP.
+        let has_name = !name.is_empty() && is_valid(invalid::check_label(|| field("name"), name), ignored);
+        let name = if has_name { name } else { "" };
+        // The default of the API is TCP.
         let protocol = match self.protocol.read(|| field("protocol"), ignored).map_or("", String::as_str) {
             "" => None,
-            text => valid(invalid::protocol(|| field("protocol"), text), ignored),
+            text => valid(invalid::parse_protocol(|| field("protocol"), text), ignored),
         };
         let number = self.port.read(|| field("port"), ignored);
-        let number = number.and_then(|&number| valid(invalid::port_number(|| field("port"), number), ignored));
+        let number = number.and_then(|&number| valid(invalid::check_port_number(|| field("port"), number), ignored));
         model::Port { name: name.into(), protocol: protocol.unwrap_or(Protocol::Tcp), number }
     }
 }
 
-/// What was checked, unless it is invalid.
+/// Returns a checked value, or adds the error to `ignored`.
 pub(super) fn valid<T>(checked: Result<T, Invalid>, ignored: &mut Ignored) -> Option<T> {
     checked.map_err(|invalid| ignored.push(|| invalid)).ok()
 }
 
-/// Whether what was checked is valid.
+/// Returns whether a check succeeded, or adds the error to `ignored`.
 pub(super) fn is_valid(checked: Result<(), Invalid>, ignored: &mut Ignored) -> bool {
     valid(checked, ignored).is_some()
 }
 
-impl EndpointSlice<'_> {
-    /// Namespace and name.
+impl ApiEndpointSlice<'_> {
+    /// Returns the namespace and name.
     pub fn key(&self) -> Result<Key, Invalid> {
-        self.metadata.key(invalid::subdomain)
+        self.metadata.key(invalid::check_subdomain)
     }
 
-    /// The Service that the slice says it belongs to.
+    /// Returns the Service that the label of the slice names.
     pub fn service(&self) -> Option<&str> {
         self.metadata.label(SERVICE_NAME).filter(|service| invalid::is_label(service))
     }
 
-    /// The model's form; `None` for a slice that gives no records: one of no Service, or one with names for addresses.
-    /// Of what only some configurations want, it has what is to be kept.
+    /// Converts to the model. Returns `None` for a slice without records: one without a Service, or one with names
+    /// instead of addresses. Fields that only some configurations need are converted if they are in `fields`.
     pub fn convert(
-        &self, keep: EndpointFields, ignored: &mut Ignored,
+        &self, fields: EndpointFields, ignored: &mut Ignored,
     ) -> Result<Option<model::EndpointSlice>, Invalid> {
         const TYPES: [(&str, bool); 4] = [("FQDN", true), ("IPv4", false), ("IPv6", false), ("", false)];
         let key = self.key()?;
-        self.metadata.check(ignored);
+        self.metadata.report_ignored(ignored);
         let service = self.metadata.label(SERVICE_NAME).filter(|service| !service.is_empty());
         let field = || format!("metadata.labels[{SERVICE_NAME}]");
-        let Some(service) = service.filter(|service| is_valid(invalid::label(field, service), ignored)) else {
+        let Some(service) = service.filter(|service| is_valid(invalid::check_label(field, service), ignored)) else {
             return Ok(None);
         };
-        let of_names = self
+        let has_names = self
             .address_type
             .read(|| "addressType".to_owned(), ignored)
-            .and_then(|text| valid(invalid::one_of(|| "addressType".to_owned(), text, &TYPES), ignored));
-        if of_names == Some(true) {
+            .and_then(|text| valid(invalid::parse_word(|| "addressType".to_owned(), text, &TYPES), ignored));
+        if has_names == Some(true) {
             return Ok(None);
         }
         let mut endpoints = Vec::with_capacity(self.endpoints.get().map_or(0, Vec::len));
         for (at, endpoint) in elements(&self.endpoints, "endpoints", ignored) {
             if endpoint.is_ready(at, ignored) {
-                endpoints.push(endpoint.convert(at, keep, ignored));
+                endpoints.push(endpoint.convert(at, fields, ignored));
             }
         }
         endpoints.shrink_to_fit();
@@ -428,8 +429,8 @@ impl EndpointSlice<'_> {
     }
 }
 
-impl Endpoint<'_> {
-    /// Whether the endpoint at index `at` is ready, which it is unless it says that it is not.
+impl ApiEndpoint<'_> {
+    /// Returns whether the endpoint at index `at` is ready, which is the default.
     fn is_ready(&self, at: usize, ignored: &mut Ignored) -> bool {
         let conditions = self.conditions.read(|| format!("endpoints[{at}].conditions"), ignored);
         let ready = conditions
@@ -437,89 +438,89 @@ impl Endpoint<'_> {
         ready.copied().unwrap_or(true)
     }
 
-    /// The model's form of the endpoint at index `at`.
-    fn convert(&self, at: usize, keep: EndpointFields, ignored: &mut Ignored) -> model::Endpoint {
+    /// Converts the endpoint at index `at` to the model.
+    fn convert(&self, at: usize, fields: EndpointFields, ignored: &mut Ignored) -> model::Endpoint {
         let path = |field: &str| format!("endpoints[{at}].{field}");
         let list = self.addresses.read(|| path("addresses"), ignored).map_or(&[][..], |list| list);
         let mut addresses = SmallVec::new();
         for (n, text) in list.iter().enumerate() {
             let field = || format!("endpoints[{at}].addresses[{n}]");
             if let Some(text) = text.read(field, ignored) {
-                addresses.extend(valid(invalid::address(field, text), ignored));
+                addresses.extend(valid(invalid::parse_address(field, text), ignored));
             }
         }
-        let hostname = lower(self.hostname.read(|| path("hostname"), ignored).map_or("", |text| text));
-        // CoreDNS makes a name of any text, which no query reaches where it is no label. The endpoint goes by its address
-        // instead.
-        let named = !hostname.is_empty() && is_valid(invalid::label(|| path("hostname"), &hostname), ignored);
-        let pod = self.target_ref.read(|| path("targetRef"), ignored).filter(|_| keep.pods);
+        let hostname = to_lower(self.hostname.read(|| path("hostname"), ignored).map_or("", |text| text));
+        // CoreDNS accepts any text as a name, which no query can reach unless it is a label. Here the name of the
+        // endpoint is its address then.
+        let has_hostname =
+            !hostname.is_empty() && is_valid(invalid::check_label(|| path("hostname"), &hostname), ignored);
+        let pod = self.target_ref.read(|| path("targetRef"), ignored).filter(|_| fields.pods);
         let pod = pod.and_then(|target| target.name.read(|| path("targetRef.name"), ignored));
-        let pod = lower(pod.map_or("", |text| text));
+        let pod = to_lower(pod.map_or("", |text| text));
         let zone = self.zone.read(|| path("zone"), ignored).map_or("", |text| text);
-        // Zones are labels of Nodes.
-        let zone = match is_label_value(zone) {
-            true => zone,
-            false => {
-                ignored.push(|| invalid::name(path("zone"), zone));
-                ""
-            }
+        // Zones are values of labels of Nodes.
+        let zone = if is_label_value(zone) {
+            zone
+        } else {
+            ignored.push(|| invalid::invalid_name(path("zone"), zone));
+            ""
         };
         model::Endpoint {
             addresses,
-            hostname: named.then(|| hostname.into()),
-            // A Pod's name may have 253 octets and dots; then it is no label, which is nobody's mistake.
+            hostname: has_hostname.then(|| hostname.into()),
+            // The name of a Pod may have 253 bytes and dots; then it is not a label, which is not an error.
             pod: invalid::is_label(&pod).then(|| pod.into()),
-            zone: (keep.zones && !zone.is_empty()).then(|| lower(zone).into()),
+            zone: (fields.zones && !zone.is_empty()).then(|| to_lower(zone).into()),
         }
     }
 }
 
-impl Pod {
-    /// Whether the Pod has run to its end: such Pods are not listed, as by the field selector that CoreDNS sends.
-    fn finished(&self) -> bool {
+impl ApiPod {
+    /// Returns whether the Pod has finished: such Pods are ignored, as by the field selector that CoreDNS sends.
+    fn is_finished(&self) -> bool {
         let phase = self.status.get().and_then(|status| status.phase.get());
         matches!(phase.map(String::as_str), Some("Succeeded" | "Failed" | "Unknown"))
     }
 
-    /// What the API server does on every write: a `podIP` without `podIPs` is the first of them.
+    /// Adds `podIP` to `podIPs` if these are absent, as the API server does on every write.
     pub fn fill_addresses(&mut self) {
         let filled = !self.addresses(&mut Ignored::default()).is_empty();
-        if let (false, Field::Is(status)) = (filled, &mut self.status)
+        if let (false, Field::Valid(status)) = (filled, &mut self.status)
             && let Some(ip) = status.pod_ip.take()
         {
-            // What stands in the list already is reported with it.
+            // Invalid values in the list are reported with it.
             let mut ips = status.pod_ips.take().unwrap_or_default();
-            ips.push(Field::Is(PodIp { ip: Field::Is(ip) }));
-            status.pod_ips = Field::Is(ips);
+            ips.push(Field::Valid(ApiPodIp { ip: Field::Valid(ip) }));
+            status.pod_ips = Field::Valid(ips);
         }
     }
 
-    /// `status.podIPs`.
+    /// Returns `status.podIPs`.
     pub fn addresses(&self, ignored: &mut Ignored) -> Vec<IpAddr> {
         let Some(status) = self.status.read(|| "status".to_owned(), ignored) else { return Vec::new() };
         let mut addresses = Vec::new();
         for (at, pod) in elements(&status.pod_ips, "status.podIPs", ignored) {
             let field = || format!("status.podIPs[{at}].ip");
             if let Some(text) = pod.ip.read(field, ignored).filter(|text| !text.is_empty()) {
-                addresses.extend(valid(invalid::address(field, text), ignored));
+                addresses.extend(valid(invalid::parse_address(field, text), ignored));
             }
         }
         addresses
     }
 
-    /// Namespace and name.
+    /// Returns the namespace and name.
     pub fn key(&self) -> Result<Key, Invalid> {
-        self.metadata.key(invalid::subdomain)
+        self.metadata.key(invalid::check_subdomain)
     }
 
-    /// The model's form; `None` for a Pod that is finished, is being deleted, or has no address.
+    /// Converts to the model. Returns `None` for a Pod that has finished, is being deleted, or has no address.
     pub fn convert(&self, ignored: &mut Ignored) -> Result<Option<model::Pod>, Invalid> {
         let key = self.key()?;
-        self.metadata.check(ignored);
+        self.metadata.report_ignored(ignored);
         if let Some(status) = self.status.get() {
             status.phase.read(|| "status.phase".to_owned(), ignored);
         }
-        if self.finished() || self.metadata.terminating() {
+        if self.is_finished() || self.metadata.is_terminating() {
             return Ok(None);
         }
         let addresses = self.addresses(ignored);
@@ -528,10 +529,11 @@ impl Pod {
     }
 }
 
-/// A text in lower case, which nearly every one is already.
-fn lower(text: &str) -> Cow<'_, str> {
-    match text.bytes().any(|octet| octet.is_ascii_uppercase()) {
-        true => Cow::Owned(text.to_ascii_lowercase()),
-        false => Cow::Borrowed(text),
+/// Returns a text in lower case, which nearly every text already is.
+fn to_lower(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
     }
 }

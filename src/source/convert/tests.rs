@@ -1,4 +1,4 @@
-//! Objects as JSON in, the model or the error's text out.
+//! Conversions of objects: JSON in, the model or the text of an error out.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::model::Protocol;
 
-/// Reads an object as the API watch does.
+/// Deserializes an object as the API watch does.
 fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
     T::deserialize(value).unwrap()
 }
@@ -17,38 +17,38 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The reports of what was passed over.
+/// Returns the texts of ignored values.
 fn texts(ignored: &Ignored) -> Vec<String> {
     ignored.first().iter().map(Invalid::to_string).collect()
 }
 
-/// A Service `shop/web` with this spec, and what was passed over.
+/// Converts a Service `shop/web` with this spec, and returns the ignored values.
 fn read_service(spec: Value) -> Result<(model::Service, Vec<String>), String> {
     let value = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
     let mut ignored = Ignored::default();
-    let service = read::<Service>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
+    let service = read::<ApiService>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
     Ok((service, texts(&ignored)))
 }
 
-/// A Service `shop/web` with this spec, of which all is used.
+/// Converts a Service `shop/web` with this spec without invalid values.
 fn service(spec: Value) -> Result<model::Service, String> {
     let (service, ignored) = read_service(spec)?;
     assert_eq!(ignored, [""; 0]);
     Ok(service)
 }
 
-/// A slice of `shop/web` with these further fields, and what was passed over.
+/// Converts a slice of `shop/web` with these further fields, and returns the ignored values.
 fn slice(fields: Value) -> Result<(Option<model::EndpointSlice>, Vec<String>), String> {
     let labels = json!({"kubernetes.io/service-name": "web"});
     let mut value = json!({"metadata": {"name": "web-x1", "namespace": "shop", "labels": labels}});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let mut ignored = Ignored::default();
-    let slice = read::<EndpointSlice<'_>>(&value).convert(ALL, &mut ignored).map_err(|error| error.to_string())?;
+    let slice = read::<ApiEndpointSlice<'_>>(&value).convert(ALL, &mut ignored).map_err(|error| error.to_string())?;
     Ok((slice, texts(&ignored)))
 }
 
 #[test]
-fn a_service_is_what_its_type_and_cluster_ips_say() {
+fn the_kind_of_a_service_follows_from_its_type_and_cluster_ips() {
     for (spec, want) in [
         (json!({"clusterIP": "10.0.0.1"}), ServiceKind::ClusterIp(vec![ip("10.0.0.1")])),
         (
@@ -97,7 +97,7 @@ fn service_ports_keep_their_order_and_default_to_tcp() {
 }
 
 #[test]
-fn a_service_is_served_without_its_bad_values() {
+fn a_service_is_served_without_its_invalid_values() {
     let v4 = || ServiceKind::ClusterIp(vec![ip("10.0.0.1")]);
     let none = || ServiceKind::ClusterIp(vec![]);
     for (spec, kind, ports, report) in [
@@ -125,33 +125,33 @@ fn a_service_is_served_without_its_bad_values() {
             json!({"clusterIPs": {"a": []}, "clusterIP": "10.0.0.1"}),
             v4(),
             &[],
-            "spec.clusterIPs: a list belongs here, not a map",
+            "spec.clusterIPs: expected a list, found a map",
         ),
         (
             json!({"clusterIPs": [7], "clusterIP": "None"}),
             ServiceKind::Headless,
             &[],
-            "spec.clusterIPs[0]: a string belongs here, not this number",
+            "spec.clusterIPs[0]: expected a string, found a number",
         ),
         (json!({"clusterIP": "10.0.0.1/24"}), none(), &[], r#"spec.clusterIP: "10.0.0.1/24" is not an IP address"#),
-        (json!({"clusterIP": ["10.0.0.1"]}), none(), &[], "spec.clusterIP: a string belongs here, not a list"),
+        (json!({"clusterIP": ["10.0.0.1"]}), none(), &[], "spec.clusterIP: expected a string, found a list"),
         (
             json!({"clusterIP": "10.0.0.1", "type": "Cluster"}),
             v4(),
             &[],
-            r#"spec.type: "Cluster" is none of ExternalName, ClusterIP, NodePort, LoadBalancer, "#,
+            r#"spec.type: "Cluster" is not one of ExternalName, ClusterIP, NodePort, LoadBalancer"#,
         ),
         (
             json!({"clusterIP": "10.0.0.1", "type": true}),
             v4(),
             &[],
-            "spec.type: a string belongs here, not true or false",
+            "spec.type: expected a string, found true or false",
         ),
-        (json!("x"), none(), &[], "spec: a map belongs here, not this string"),
+        (json!("x"), none(), &[], "spec: expected a map, found a string"),
         (json!({"ports": [{"port": 80}, {"name": "x"}]}), none(), &[80], "spec.ports[1].port is missing"),
         (json!({"ports": [{"port": 80}, null]}), none(), &[80], ""),
-        (json!({"ports": [[], {"port": 80}]}), none(), &[80], "spec.ports[0]: a map belongs here, not a list"),
-        (json!({"ports": {"port": 80}}), none(), &[], "spec.ports: a list belongs here, not a map"),
+        (json!({"ports": [[], {"port": 80}]}), none(), &[80], "spec.ports[0]: expected a map, found a list"),
+        (json!({"ports": {"port": 80}}), none(), &[], "spec.ports: expected a list, found a map"),
         (
             json!({"ports": [{"port": 1, "protocol": "ICMP"}]}),
             none(),
@@ -162,7 +162,7 @@ fn a_service_is_served_without_its_bad_values() {
             json!({"ports": [{"port": 1, "protocol": 6}]}),
             none(),
             &[1],
-            "spec.ports[0].protocol: a string belongs here, not this number",
+            "spec.ports[0].protocol: expected a string, found a number",
         ),
         (
             json!({"ports": [{"port": 1, "name": "a.b"}]}),
@@ -175,12 +175,12 @@ fn a_service_is_served_without_its_bad_values() {
         let numbers: Vec<u16> = service.ports.iter().filter_map(|port| port.number).collect();
         assert_eq!((service.kind, &*numbers, ignored.join("\n")), (kind, ports, report.to_owned()), "{spec}");
     }
-    // A port without a number is none, and what is wrong with its number is told, too.
+    // A port without a number is ignored, and the error in its number is reported.
     for (number, report) in [
         (json!(0), "spec.ports[0].port: 0 is not a port number (1 to 65535)"),
         (json!(65536), "spec.ports[0].port: 65536 is not a port number (1 to 65535)"),
-        (json!(80.5), "spec.ports[0].port: a whole number belongs here, not this number"),
-        (json!("80"), "spec.ports[0].port: a whole number belongs here, not this string"),
+        (json!(80.5), "spec.ports[0].port: expected a whole number, found a number"),
+        (json!("80"), "spec.ports[0].port: expected a whole number, found a string"),
     ] {
         let (service, ignored) = read_service(json!({"ports": [{"port": number}, {"port": 80}]})).unwrap();
         assert_eq!(service.ports.len(), 1);
@@ -195,29 +195,26 @@ fn n01_a_cluster_address_with_leading_zeros_is_decimal() {
 }
 
 #[test]
-fn a_service_without_identity_or_meaning_is_bad() {
+fn a_service_without_identity_or_target_is_invalid() {
     for (spec, want) in [
         (json!({"type": "ExternalName"}), "spec.externalName is missing"),
         (json!({"type": "ExternalName", "externalName": "."}), r#"spec.externalName: "." is not a DNS name"#),
         (json!({"type": "ExternalName", "externalName": "a..b"}), r#"spec.externalName: "a..b" is not a DNS name"#),
         (json!({"type": "ExternalName", "externalName": "a b"}), r#"spec.externalName: "a b" is not a DNS name"#),
-        (
-            json!({"type": "ExternalName", "externalName": 1}),
-            "spec.externalName: a string belongs here, not this number",
-        ),
+        (json!({"type": "ExternalName", "externalName": 1}), "spec.externalName: expected a string, found a number"),
     ] {
         assert_eq!(service(spec.clone()).unwrap_err(), want, "{spec}");
     }
     for (metadata, want) in [
         (json!({"namespace": "a"}), "metadata.name is missing"),
         (json!({"name": "a"}), "metadata.namespace is missing"),
-        (json!({"name": 5, "namespace": "a"}), "metadata.name: a string belongs here, not this number"),
-        (json!({"name": "a", "namespace": 5}), "metadata.namespace: a string belongs here, not this number"),
+        (json!({"name": 5, "namespace": "a"}), "metadata.name: expected a string, found a number"),
+        (json!({"name": "a", "namespace": 5}), "metadata.namespace: expected a string, found a number"),
         (json!({"name": "A", "namespace": "a"}), r#"metadata.name: "A" is not a DNS label"#),
         (json!({"name": "a", "namespace": "a.b"}), r#"metadata.namespace: "a.b" is not a DNS label"#),
         (json!(["a"]), "metadata.name is missing"),
     ] {
-        let read = read::<Service>(&json!({"metadata": metadata})).convert(&mut Ignored::default());
+        let read = read::<ApiService>(&json!({"metadata": metadata})).convert(&mut Ignored::default());
         let error = read.unwrap_err().to_string();
         assert!(error.starts_with(want), "{error}");
     }
@@ -250,16 +247,16 @@ fn a_slice_has_the_ready_endpoints_only() {
 }
 
 #[test]
-fn slices_that_give_no_records_are_skipped() {
+fn slices_without_records_are_skipped() {
     assert!(slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]})).unwrap().0.is_none());
-    let orphan = json!({"metadata": {"name": "a", "namespace": "b"}, "endpoints": [{"addresses": ["nonsense"]}]});
-    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(ALL, &mut Ignored::default()), Ok(None));
+    let orphan = json!({"metadata": {"name": "a", "namespace": "b"}, "endpoints": [{"addresses": ["invalid"]}]});
+    assert_eq!(read::<ApiEndpointSlice<'_>>(&orphan).convert(ALL, &mut Ignored::default()), Ok(None));
     let empty = slice(json!({"endpoints": null, "ports": null})).unwrap().0.unwrap();
     assert!(empty.endpoints.is_empty() && empty.ports.is_empty());
 }
 
 #[test]
-fn a_hostname_that_is_no_label_costs_only_the_hostname() {
+fn a_hostname_that_is_not_a_label_is_ignored() {
     let (slice, ignored) = slice(json!({"endpoints": [{"addresses": ["10.0.0.1"], "hostname": "a.b"}]})).unwrap();
     let slice = slice.unwrap();
     assert_eq!((slice.endpoints.len(), &slice.endpoints[0].hostname), (1, &None));
@@ -267,7 +264,7 @@ fn a_hostname_that_is_no_label_costs_only_the_hostname() {
 }
 
 #[test]
-fn a_pod_name_counts_only_as_a_label() {
+fn a_pod_name_that_is_not_a_label_is_ignored() {
     for (name, want) in [("a.b".to_owned(), None), ("x".repeat(63), Some("x".repeat(63))), ("x".repeat(64), None)] {
         let (slice, ignored) =
             slice(json!({"endpoints": [{"addresses": ["10.0.0.1"], "targetRef": {"name": name}}]})).unwrap();
@@ -277,7 +274,7 @@ fn a_pod_name_counts_only_as_a_label() {
 }
 
 #[test]
-fn a_slice_is_served_without_its_bad_values() {
+fn a_slice_is_served_without_its_invalid_values() {
     for (fields, want, report) in [
         (
             json!({"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2", "x"]}]}),
@@ -288,32 +285,32 @@ fn a_slice_is_served_without_its_bad_values() {
         (
             json!({"endpoints": [{"addresses": "10.0.0.1"}]}),
             "[]",
-            "endpoints[0].addresses: a list belongs here, not this string",
+            "endpoints[0].addresses: expected a list, found a string",
         ),
         (
             json!({"endpoints": ["10.0.0.1", {"addresses": ["10.0.0.2", 3]}]}),
             "[10.0.0.2]",
-            "endpoints[0]: a map belongs here, not this string\nendpoints[1].addresses[1]: a string belongs here, not this number",
+            "endpoints[0]: expected a map, found a string\nendpoints[1].addresses[1]: expected a string, found a number",
         ),
         (
             json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": "no"}}]}),
             "[10.0.0.1]",
-            "endpoints[0].conditions.ready: true or false belongs here, not this string",
+            "endpoints[0].conditions.ready: expected true or false, found a string",
         ),
         (
             json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": [], "zone": 1}]}),
             "[10.0.0.1]",
-            "endpoints[0].conditions: a map belongs here, not a list\nendpoints[0].zone: a string belongs here, not this number",
+            "endpoints[0].conditions: expected a map, found a list\nendpoints[0].zone: expected a string, found a number",
         ),
         (
             json!({"endpoints": [{"addresses": ["10.0.0.1"], "targetRef": "p"}]}),
             "[10.0.0.1]",
-            "endpoints[0].targetRef: a map belongs here, not this string",
+            "endpoints[0].targetRef: expected a map, found a string",
         ),
         (
             json!({"addressType": "IPv5", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
             "[10.0.0.1]",
-            r#"addressType: "IPv5" is none of FQDN, IPv4, IPv6, "#,
+            r#"addressType: "IPv5" is not one of FQDN, IPv4, IPv6"#,
         ),
         (
             json!({"ports": [{"name": "a", "port": 70000}]}),
@@ -330,7 +327,7 @@ fn a_slice_is_served_without_its_bad_values() {
             "a:1/tcp",
             r#"ports[0].protocol: "ICMP" is not a protocol (TCP, UDP or SCTP)"#,
         ),
-        (json!({"ports": [5, {"port": 80}]}), ":80/tcp", "ports[0]: a map belongs here, not this number"),
+        (json!({"ports": [5, {"port": 80}]}), ":80/tcp", "ports[0]: expected a map, found a number"),
     ] {
         let (slice, ignored) = slice(fields.clone()).unwrap();
         let slice = slice.unwrap();
@@ -345,22 +342,22 @@ fn a_slice_is_served_without_its_bad_values() {
 }
 
 #[test]
-fn a_slice_whose_label_names_no_service_is_of_none() {
+fn a_slice_whose_label_is_not_a_service_name_has_no_service() {
     for label in [json!("A b"), json!(5), json!(null), json!(["web"])] {
         let labels = json!({"kubernetes.io/service-name": label});
         let value = json!({"metadata": {"name": "a", "namespace": "b", "labels": labels}});
         let mut ignored = Ignored::default();
-        assert_eq!(read::<EndpointSlice<'_>>(&value).convert(ALL, &mut ignored), Ok(None));
+        assert_eq!(read::<ApiEndpointSlice<'_>>(&value).convert(ALL, &mut ignored), Ok(None));
         assert_eq!(ignored.count(), usize::from(!label.is_null()), "{label}");
     }
 }
 
 #[test]
-fn pods_are_listed_while_they_run() {
+fn pods_have_records_while_they_run() {
     let pod = |metadata: Value, status: Value| {
         let mut value = json!({"metadata": {"name": "web-0.x", "namespace": "shop", "labels": {"b": "2", "a": "1"}}, "status": status});
         value["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
-        read::<Pod>(&value)
+        read::<ApiPod>(&value)
     };
     let ips = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
     let running = pod(json!({}), json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": ips}))
@@ -386,7 +383,7 @@ fn pods_are_listed_while_they_run() {
     assert_eq!(
         single.convert(&mut Ignored::default()),
         Ok(None),
-        "the API server fills podIPs; what has none has no address"
+        "the API server fills podIPs; a Pod without podIPs has no address"
     );
     single.fill_addresses();
     assert_eq!(single.convert(&mut Ignored::default()).unwrap().unwrap().addresses, [ip("10.0.0.1")]);
@@ -397,9 +394,9 @@ fn pods_are_listed_while_they_run() {
     assert_eq!(
         texts(&ignored),
         [
-            "metadata.deletionTimestamp: a time (RFC 3339) belongs here, not this string",
-            "status.phase: a string belongs here, not this number",
-            "status.podIPs[1]: a map belongs here, not this string",
+            "metadata.deletionTimestamp: expected a time (RFC 3339), found a string",
+            "status.phase: expected a string, found a number",
+            "status.podIPs[1]: expected a map, found a string",
             r#"status.podIPs[0].ip: "x" is not an IP address"#,
         ]
     );
@@ -409,9 +406,9 @@ fn pods_are_listed_while_they_run() {
 }
 
 #[test]
-fn a_namespace_is_a_label() {
+fn the_name_of_a_namespace_is_a_label() {
     let convert = |name: &str| {
-        read::<Namespace>(&json!({"metadata": {"name": name, "annotations": {"a": "b"}}}))
+        read::<ApiNamespace>(&json!({"metadata": {"name": name, "annotations": {"a": "b"}}}))
             .convert(&mut Ignored::default())
     };
     assert_eq!(convert("shop"), Ok(Key::new("", "shop")));

@@ -1,8 +1,8 @@
-//! EndpointSlices from Services and Pods, as the endpoint slice controller would write them: a hand-written manifest has
-//! Pods with addresses but nobody who makes slices of them.
+//! Derives EndpointSlices from Services and Pods, as the endpoint slice controller does: a manifest has Pods with
+//! addresses, but there is no controller that creates slices for them.
 //!
-//! Follows `k8s.io/endpointslice` (`reconciler.go`, `utils.go`) and `k8s.io/kubernetes/pkg/api/v1/pod` (`FindPort`). What
-//! no record depends on is left out: Nodes, topology hints, how many endpoints a slice may have.
+//! Follows `k8s.io/endpointslice` (`reconciler.go`, `utils.go`) and `k8s.io/kubernetes/pkg/api/v1/pod` (`FindPort`).
+//! Parts that no record depends on are left out: Nodes, topology hints, the maximum number of endpoints in a slice.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,30 +10,30 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::convert::field::{Value, maps};
-use super::convert::{self, Field, Ignored, Invalid, Labels, elements, invalid, is_valid, valid};
+use super::convert::field::{FieldValue, impl_map_values};
+use super::convert::{self, Field, Ignored, Invalid, ObjectLabels, elements, invalid, is_valid, valid};
 use crate::cluster::model::{self, Key, Protocol, ServiceKind};
 
 #[cfg(test)]
 mod tests;
 
-/// The label of a Pod that names its topology zone.
+/// The label of a Pod with its topology zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// What the controller reads of a Service, beside what [`convert::Service`] has.
+/// The fields of a Service that the controller uses in addition to those of [`convert::ApiService`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Service {
-    spec: Field<ServiceSpec>,
+pub struct ControllerService {
+    spec: Field<ControllerServiceSpec>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct ServiceSpec {
-    selector: Field<Labels>,
+struct ControllerServiceSpec {
+    selector: Field<ObjectLabels>,
     publish_not_ready_addresses: Field<bool>,
-    ip_families: Field<Vec<Field<Family>>>,
-    ip_family_policy: Field<Policy>,
+    ip_families: Field<Vec<Field<IpFamily>>>,
+    ip_family_policy: Field<IpFamilyPolicy>,
     ports: Field<Vec<Field<ServicePort>>>,
 }
 
@@ -46,14 +46,14 @@ struct ServicePort {
 /// `IntOrString`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TargetPort {
-    /// A number. Zero is the default: the Service's own port number.
+    /// A number. Zero is the default: the port number of the Service.
     Number(u16),
-    /// The name of a port of a container.
+    /// The name of a container port.
     Name(String),
 }
 
-impl Value<'_> for TargetPort {
-    const EXPECTED: &'static str = "a port number or the name of a container's port";
+impl FieldValue<'_> for TargetPort {
+    const EXPECTED: &'static str = "a port number or the name of a container port";
     fn from_text(text: Cow<'_, str>) -> Option<TargetPort> {
         (text.is_empty() || invalid::is_port_name(&text)).then(|| TargetPort::Name(text.into_owned()))
     }
@@ -64,46 +64,46 @@ impl Value<'_> for TargetPort {
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
+enum IpFamily {
     V4,
     V6,
 }
 
-impl Value<'_> for Family {
+impl FieldValue<'_> for IpFamily {
     const EXPECTED: &'static str = "IPv4 or IPv6";
-    fn from_text(text: Cow<'_, str>) -> Option<Family> {
+    fn from_text(text: Cow<'_, str>) -> Option<IpFamily> {
         match &*text {
-            "IPv4" => Some(Family::V4),
-            "IPv6" => Some(Family::V6),
+            "IPv4" => Some(IpFamily::V4),
+            "IPv6" => Some(IpFamily::V6),
             _ => None,
         }
     }
 }
 
-/// How many families a Service wants.
+/// The number of families of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+enum IpFamilyPolicy {
     Single,
     Dual,
 }
 
-impl Value<'_> for Policy {
+impl FieldValue<'_> for IpFamilyPolicy {
     const EXPECTED: &'static str = "SingleStack, PreferDualStack or RequireDualStack";
-    fn from_text(text: Cow<'_, str>) -> Option<Policy> {
+    fn from_text(text: Cow<'_, str>) -> Option<IpFamilyPolicy> {
         match &*text {
-            "" | "SingleStack" => Some(Policy::Single),
-            "PreferDualStack" | "RequireDualStack" => Some(Policy::Dual),
+            "" | "SingleStack" => Some(IpFamilyPolicy::Single),
+            "PreferDualStack" | "RequireDualStack" => Some(IpFamilyPolicy::Dual),
             _ => None,
         }
     }
 }
 
-/// What the controller reads of a Pod, beside what [`convert::Pod`] has.
+/// The fields of a Pod that the controller uses in addition to those of [`convert::ApiPod`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Pod {
+pub struct ControllerPod {
     spec: Field<PodSpec>,
-    status: Field<PodStatus>,
+    status: Field<ControllerPodStatus>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -132,27 +132,27 @@ struct ContainerPort {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct PodStatus {
-    phase: Field<Phase>,
+struct ControllerPodStatus {
+    phase: Field<PodPhase>,
     conditions: Field<Vec<Field<Condition>>>,
 }
 
-/// Where a Pod is in its life.
+/// The phase of a Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum PodPhase {
     Running,
     Finished,
-    /// Not yet running, or not known.
+    /// The Pod is pending, or its phase is unknown.
     Other,
 }
 
-impl Value<'_> for Phase {
+impl FieldValue<'_> for PodPhase {
     const EXPECTED: &'static str = "Pending, Running, Succeeded, Failed or Unknown";
-    fn from_text(text: Cow<'_, str>) -> Option<Phase> {
+    fn from_text(text: Cow<'_, str>) -> Option<PodPhase> {
         match &*text {
-            "Running" | "" => Some(Phase::Running),
-            "Succeeded" | "Failed" => Some(Phase::Finished),
-            "Pending" | "Unknown" => Some(Phase::Other),
+            "Running" | "" => Some(PodPhase::Running),
+            "Succeeded" | "Failed" => Some(PodPhase::Finished),
+            "Pending" | "Unknown" => Some(PodPhase::Other),
             _ => None,
         }
     }
@@ -166,51 +166,51 @@ struct Condition {
     status: Field<String>,
 }
 
-maps!(ServiceSpec, ServicePort, PodSpec, Container, ContainerPort, PodStatus, Condition);
+impl_map_values!(ControllerServiceSpec, ServicePort, PodSpec, Container, ContainerPort, ControllerPodStatus, Condition);
 
-/// How a Service selects Pods.
+/// The selection of Pods by a Service.
 #[derive(Clone, Debug)]
-pub struct Selecting {
-    selector: Labels,
+pub struct ServiceSelector {
+    selector: ObjectLabels,
     publish_not_ready: bool,
-    /// Empty where the Service does not say.
-    families: Vec<Family>,
-    policy: Policy,
-    /// The targets of the model's ports, in their order.
+    /// The families of the Service; empty if it has none.
+    families: Vec<IpFamily>,
+    policy: IpFamilyPolicy,
+    /// The target ports of the ports in the model, in their order.
     targets: Vec<Option<TargetPort>>,
 }
 
-/// A Pod that may be selected.
+/// A Pod that Services may select.
 #[derive(Clone, Debug)]
-pub struct Selectable {
+pub struct CandidatePod {
     key: Key,
-    labels: Labels,
-    /// Both families, in their order; at least one.
+    labels: ObjectLabels,
+    /// The addresses of both families, in their order; at least one.
     addresses: Vec<IpAddr>,
-    terminating: bool,
-    /// Ready, by its own account.
-    serving: bool,
-    /// Empty where there is none.
+    is_terminating: bool,
+    /// Whether the Pod is ready according to its status.
+    is_serving: bool,
+    /// The host name; empty if there is none.
     hostname: String,
     subdomain: String,
-    /// Named ports of containers, by protocol: the first of each name.
+    /// The named ports of containers by name and protocol: the first one of each.
     named_ports: HashMap<(String, Protocol), u16>,
 }
 
-impl Selecting {
-    /// What the controller reads of this Service; `None` if it selects nothing.
+impl ServiceSelector {
+    /// Returns the selection of a Service, or `None` if it selects nothing.
     pub fn new(
-        service: &convert::Service, model: &model::Service, rest: Service, ignored: &mut Ignored,
-    ) -> Option<Selecting> {
+        service: &convert::ApiService, model: &model::Service, rest: ControllerService, ignored: &mut Ignored,
+    ) -> Option<ServiceSelector> {
         let spec = rest.spec.get()?;
         let selector = spec.selector.read(|| "spec.selector".to_owned(), ignored).cloned().unwrap_or_default();
-        selector.check("spec.selector", ignored);
-        // The controller leaves alone what is of type ExternalName or has no selector.
+        selector.report_ignored("spec.selector", ignored);
+        // The controller ignores Services of type ExternalName and without selector.
         if matches!(model.kind, ServiceKind::ExternalName(_)) || selector.is_empty() {
             return None;
         }
         let ports = spec.ports.get().map_or(&[][..], Vec::as_slice);
-        let targets = service.ports_in_model().map(|at| {
+        let targets = service.valid_ports().map(|at| {
             let port = ports.get(at).and_then(Field::get)?;
             port.target_port.read(|| format!("spec.ports[{at}].targetPort"), ignored).cloned()
         });
@@ -219,29 +219,30 @@ impl Selecting {
             spec.publish_not_ready_addresses.read(|| "spec.publishNotReadyAddresses".to_owned(), ignored);
         let families = elements(&spec.ip_families, "spec.ipFamilies", ignored).map(|(_, family)| *family).collect();
         let policy = spec.ip_family_policy.read(|| "spec.ipFamilyPolicy".to_owned(), ignored);
-        Some(Selecting {
+        Some(ServiceSelector {
             selector,
             publish_not_ready: publish_not_ready.copied().unwrap_or_default(),
             families,
-            policy: policy.copied().unwrap_or(Policy::Single),
+            policy: policy.copied().unwrap_or(IpFamilyPolicy::Single),
             targets,
         })
     }
 
-    /// The slices that the controller would write for `service`, whose `pods` are those of its namespace. A slice
-    /// without ready endpoints says nothing to DNS and is left out.
+    /// Returns the slices that the controller would create for `service`; `pods` are those of its namespace. A slice
+    /// without ready endpoints has no records and is left out.
     pub fn slices<'a>(
-        &self, service: &model::Service, pods: impl Iterator<Item = &'a Selectable>,
+        &self, service: &model::Service, pods: impl Iterator<Item = &'a CandidatePod>,
     ) -> Vec<model::EndpointSlice> {
-        let pods: Vec<&Selectable> = pods.filter(|pod| self.selector.all_in(&pod.labels)).collect();
+        let pods: Vec<&CandidatePod> = pods.filter(|pod| self.selector.is_subset_of(&pod.labels)).collect();
         let primary = pods.iter().find_map(|pod| pod.addresses.first());
         let families = self.families(service, primary.copied());
-        let mut groups: BTreeMap<(Family, Vec<model::Port>), Vec<model::Endpoint>> = BTreeMap::new();
-        for pod in pods.into_iter().filter(|pod| self.counts_as_ready(pod)) {
-            // One Pod may have a named port at 8080 and another at 9090: the controller puts them in different slices.
+        let mut groups: BTreeMap<(IpFamily, Vec<model::Port>), Vec<model::Endpoint>> = BTreeMap::new();
+        for pod in pods.into_iter().filter(|pod| self.is_endpoint_ready(pod)) {
+            // A named port may have different numbers in different Pods: the controller puts these into different
+            // slices.
             let ports = self.ports(service, pod);
             for &family in &families {
-                let of_family = |ip: &&IpAddr| ip.is_ipv4() == (family == Family::V4);
+                let of_family = |ip: &&IpAddr| ip.is_ipv4() == (family == IpFamily::V4);
                 let addresses: Vec<IpAddr> = pod.addresses.iter().filter(of_family).copied().collect();
                 if !addresses.is_empty() {
                     groups.entry((family, ports.clone())).or_default().push(pod.endpoint(service, addresses));
@@ -250,26 +251,26 @@ impl Selecting {
         }
         let Key { ns, name } = &service.key;
         let slices = groups.into_iter().enumerate().map(|(at, ((_, ports), endpoints))| {
-            // No API object has such a name: it is not a subdomain.
+            // No API object has such a name, since it is not a subdomain.
             let key = Key::new(ns.clone(), format!("{name}/{at}"));
             model::EndpointSlice { key, service: name.clone(), endpoints, ports }
         });
         slices.collect()
     }
 
-    /// The families that the Service has (`getAddressTypesForService`). `primary`: the first address of its Pods, which
-    /// stands for the cluster's first family.
-    fn families(&self, service: &model::Service, primary: Option<IpAddr>) -> Vec<Family> {
-        let family = |ip: &IpAddr| if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+    /// Returns the families of the Service (`getAddressTypesForService`). `primary` is the first address of its Pods,
+    /// whose family represents the first family of the cluster.
+    fn families(&self, service: &model::Service, primary: Option<IpAddr>) -> Vec<IpFamily> {
+        let family = |ip: &IpAddr| if ip.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 };
         let mut families = self.families.clone();
         if let (true, ServiceKind::ClusterIp(ips)) = (families.is_empty(), &service.kind) {
             families.extend(ips.iter().map(family));
         }
         if families.is_empty() {
-            // The API server makes a Service SingleStack, of the first family, unless it says otherwise.
+            // The default of the API server is SingleStack with the first family.
             families = match (self.policy, primary) {
-                (Policy::Single, Some(primary)) => vec![family(&primary)],
-                _ => vec![Family::V4, Family::V6],
+                (IpFamilyPolicy::Single, Some(primary)) => vec![family(&primary)],
+                _ => vec![IpFamily::V4, IpFamily::V6],
             };
         }
         families.sort_unstable();
@@ -277,13 +278,14 @@ impl Selecting {
         families
     }
 
-    /// `ready` of the Pod's endpoint (`podToEndpoint`).
-    fn counts_as_ready(&self, pod: &Selectable) -> bool {
-        self.publish_not_ready || (pod.serving && !pod.terminating)
+    /// Returns the condition `ready` of the endpoint of the Pod (`podToEndpoint`).
+    fn is_endpoint_ready(&self, pod: &CandidatePod) -> bool {
+        self.publish_not_ready || (pod.is_serving && !pod.is_terminating)
     }
 
-    /// The Service's ports as this Pod has them, sorted; those that it has not are left out (`getEndpointPorts`).
-    fn ports(&self, service: &model::Service, pod: &Selectable) -> Vec<model::Port> {
+    /// Returns the ports of the Service for this Pod, sorted; ports that the Pod does not have are left out
+    /// (`getEndpointPorts`).
+    fn ports(&self, service: &model::Service, pod: &CandidatePod) -> Vec<model::Port> {
         let pairs = service.ports.iter().zip(&self.targets);
         let mut ports: Vec<model::Port> = pairs
             .filter_map(|(port, target)| {
@@ -303,8 +305,8 @@ impl Selecting {
     }
 }
 
-/// The labels of the slices of a Service with these labels.
-pub fn slice_labels(service: &model::Service, labels: &Labels) -> Labels {
+/// Returns the labels of the slices of a Service with these labels.
+pub fn slice_labels(service: &model::Service, labels: &ObjectLabels) -> ObjectLabels {
     let mut labels = labels.clone();
     labels.set(convert::SERVICE_NAME, &service.key.name);
     labels.set("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io");
@@ -314,57 +316,57 @@ pub fn slice_labels(service: &model::Service, labels: &Labels) -> Labels {
     labels
 }
 
-impl Selectable {
-    /// A Pod and what the controller reads of it; `None` if it can be nobody's endpoint (`ShouldPodBeInEndpoints`).
-    /// What is passed over in what [`convert::Pod`] has was reported with that.
-    pub fn new(pod: &convert::Pod, rest: Pod, ignored: &mut Ignored) -> Result<Option<Selectable>, Invalid> {
+impl CandidatePod {
+    /// Returns the Pod, or `None` if it cannot be an endpoint (`ShouldPodBeInEndpoints`). Invalid values of
+    /// [`convert::ApiPod`] are not reported again.
+    pub fn new(
+        pod: &convert::ApiPod, rest: ControllerPod, ignored: &mut Ignored,
+    ) -> Result<Option<CandidatePod>, Invalid> {
         let key = pod.key()?;
         let addresses = pod.addresses(&mut Ignored::default());
-        let none = PodStatus::default();
+        let none = ControllerPodStatus::default();
         let status = rest.status.get().unwrap_or(&none);
-        let phase = status.phase.read(|| "status.phase".to_owned(), ignored).copied().unwrap_or(Phase::Running);
-        if addresses.is_empty() || phase == Phase::Finished {
+        let phase = status.phase.read(|| "status.phase".to_owned(), ignored).copied().unwrap_or(PodPhase::Running);
+        if addresses.is_empty() || phase == PodPhase::Finished {
             return Ok(None);
         }
         let none = PodSpec::default();
         let spec = rest.spec.read(|| "spec".to_owned(), ignored).unwrap_or(&none);
         let field = || "spec.hostname".to_owned();
         let hostname = spec.hostname.read(field, ignored).map_or("", String::as_str);
-        let hostname = match hostname.is_empty() || is_valid(invalid::label(field, hostname), ignored) {
-            true => hostname,
-            false => "",
-        };
+        let has_hostname = !hostname.is_empty() && is_valid(invalid::check_label(field, hostname), ignored);
+        let hostname = if has_hostname { hostname } else { "" };
         let subdomain = spec.subdomain.read(|| "spec.subdomain".to_owned(), ignored).map_or("", String::as_str);
-        Ok(Some(Selectable {
+        Ok(Some(CandidatePod {
             key,
             labels: pod.metadata.labels(),
             addresses,
-            terminating: pod.metadata.terminating(),
-            serving: status.serving(phase, ignored),
+            is_terminating: pod.metadata.is_terminating(),
+            is_serving: status.is_serving(phase, ignored),
             hostname: hostname.to_owned(),
             subdomain: subdomain.to_owned(),
             named_ports: spec.named_ports(ignored),
         }))
     }
 
-    /// The Pod's endpoint of one family.
+    /// Returns the endpoint of the Pod for one family.
     fn endpoint(&self, service: &model::Service, addresses: Vec<IpAddr>) -> model::Endpoint {
         let (name, hostname) = (&self.key.name, self.hostname.as_str());
         // `ShouldSetHostname`
-        let named = !hostname.is_empty() && *self.subdomain == *service.key.name;
+        let has_hostname = !hostname.is_empty() && *self.subdomain == *service.key.name;
         model::Endpoint {
             addresses: addresses.into(),
-            hostname: named.then(|| hostname.into()),
+            hostname: has_hostname.then(|| hostname.into()),
             pod: invalid::is_label(name).then(|| name.clone()),
-            // The controller asks the Node. The API server copies its zone to the Pod's labels.
+            // The controller uses the zone of the Node. The API server copies it to the labels of the Pod.
             zone: self.labels.get(ZONE).filter(|zone| !zone.is_empty()).map(|zone| zone.to_ascii_lowercase().into()),
         }
     }
 }
 
 impl PodSpec {
-    /// The named ports (`FindPort`): containers first, then init containers that go on running. The first of a name
-    /// counts, and is 0 where it has no number.
+    /// Returns the named ports (`FindPort`): of containers first, then of init containers that continue to run. The
+    /// first port with a name counts, and its number is 0 if it is invalid.
     fn named_ports(&self, ignored: &mut Ignored) -> HashMap<(String, Protocol), u16> {
         let mut named = HashMap::new();
         let containers = elements(&self.containers, "spec.containers", ignored)
@@ -384,11 +386,11 @@ impl PodSpec {
                 };
                 let protocol = match port.protocol.read(|| field("protocol"), ignored).map_or("", String::as_str) {
                     "" => None,
-                    text => valid(invalid::protocol(|| field("protocol"), text), ignored),
+                    text => valid(invalid::parse_protocol(|| field("protocol"), text), ignored),
                 };
                 let number = port.container_port.read(|| field("containerPort"), ignored);
-                let number =
-                    number.and_then(|&number| valid(invalid::port_number(|| field("containerPort"), number), ignored));
+                let number = number
+                    .and_then(|&number| valid(invalid::check_port_number(|| field("containerPort"), number), ignored));
                 named.entry((name.clone(), protocol.unwrap_or(Protocol::Tcp))).or_insert(number.unwrap_or(0));
             }
         }
@@ -396,12 +398,13 @@ impl PodSpec {
     }
 }
 
-impl PodStatus {
-    /// Condition Ready. A hand-written Pod has no conditions at all: then it is ready unless its phase says otherwise.
-    fn serving(&self, phase: Phase, ignored: &mut Ignored) -> bool {
+impl ControllerPodStatus {
+    /// Returns the condition Ready. A Pod in a manifest usually has no conditions: then it is ready unless its phase is
+    /// not Running.
+    fn is_serving(&self, phase: PodPhase, ignored: &mut Ignored) -> bool {
         let mut conditions = elements(&self.conditions, "status.conditions", ignored).peekable();
         if conditions.peek().is_none() {
-            return phase == Phase::Running;
+            return phase == PodPhase::Running;
         }
         let is = |field: &Field<String>, word: &str| field.get().is_some_and(|text| text == word);
         conditions.any(|(_, condition)| is(&condition.kind, "Ready") && is(&condition.status, "True"))

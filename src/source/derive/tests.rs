@@ -1,4 +1,5 @@
-//! Services and Pods in, derived endpoints as text out; and the real controller as the oracle.
+//! Derivation of endpoints: Services and Pods in, derived endpoints as text out, compared with those of the real
+//! controller.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use crate::cluster::Event;
 use crate::cluster::model::Object;
 use crate::source::{Manifests, Selection};
 
-/// The endpoints that a manifest gives, sorted: a line for each endpoint, then its slice's ports.
+/// Returns the endpoints of a manifest, sorted: a line for each endpoint, with the ports of its slice.
 fn endpoints(yaml: &str) -> String {
     let folder = crate::source::manifests::tests::Folder::make();
     let manifests = Manifests::load(&[folder.write("all.yaml", yaml)]).unwrap();
@@ -30,12 +31,13 @@ fn endpoints(yaml: &str) -> String {
     lines.join("\n")
 }
 
-/// A port as text.
+/// Formats a port.
 fn port(port: &model::Port) -> String {
     format!("{}:{}/{}", port.name, port.number.map_or("any".into(), |number| number.to_string()), port.protocol.label())
 }
 
-/// A Service `s` with this spec, and Pods with these specs and statuses; all Pods have the label `app: s`.
+/// Checks the endpoints of a Service `s` with this spec and of Pods with these specs and statuses; all Pods have the
+/// label `app: s`.
 fn check(service: &str, pods: &[(&str, &str, &str)], want: &str) {
     let mut yaml = format!("kind: Service\nmetadata: {{name: s}}\nspec: {{selector: {{app: s}}, {service}}}\n");
     for (name, spec, status) in pods {
@@ -48,7 +50,7 @@ fn check(service: &str, pods: &[(&str, &str, &str)], want: &str) {
 #[test]
 fn derived_endpoints_equal_those_of_the_real_controller() {
     let shop = include_str!("../../../tests/data/shop.yaml");
-    // The slices of a Service without selector are nobody's but the user's.
+    // The slices of a Service without selector are written by the user.
     let mut dump: serde_json::Value = serde_saphyr::from_str(shop).unwrap();
     let items = dump["items"].as_array_mut().unwrap();
     let written = |item: &serde_json::Value| item["metadata"]["labels"]["kubernetes.io/service-name"] == "manual";
@@ -139,7 +141,7 @@ fn a_hostname_needs_the_subdomain_of_the_service() {
 }
 
 #[test]
-fn slices_that_are_given_stand_alone() {
+fn existing_slices_are_not_supplemented() {
     let pod = "---\nkind: Pod\nmetadata: {name: a, labels: {app: s}}\nstatus: {podIP: 10.0.0.1}\n";
     let service = "kind: Service\nmetadata: {name: s}\nspec: {clusterIP: None, selector: {app: s}}\n";
     let slice = "---\nkind: EndpointSlice\nmetadata: {name: s-1, labels: {kubernetes.io/service-name: s}}\nendpoints: [{addresses: [10.0.0.9]}]\n";
@@ -149,7 +151,7 @@ fn slices_that_are_given_stand_alone() {
 }
 
 #[test]
-fn a_pod_that_is_being_deleted_counts_only_where_not_ready_ones_do() {
+fn a_pod_that_is_being_deleted_is_published_only_with_not_ready_ones() {
     let service = |more: &str| {
         format!("kind: Service\nmetadata: {{name: s}}\nspec: {{clusterIP: None, selector: {{app: s}}, {more}}}\n")
     };

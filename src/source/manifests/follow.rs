@@ -17,7 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::{Manifests, Snapshot};
 use crate::files::OpenFiles;
-use crate::source::{Selection, Sink};
+use crate::source::{EventSink, Selection};
 
 /// How often the files are looked at without a notice.
 const POLL: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ pub struct Subscriber {
     /// What of them.
     pub selection: Selection,
     /// Where they go.
-    pub sink: Box<dyn Sink>,
+    pub sink: Box<dyn EventSink>,
 }
 
 /// A thread that follows the files. It ends when this is dropped.

@@ -7,7 +7,7 @@ use super::document::Raw;
 use super::warning::Problem;
 use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Key, Kind, Object, ServiceKind};
-use crate::source::convert::{self, Ignored, Invalid, Labels};
+use crate::source::convert::{self, Ignored, Invalid, ObjectLabels};
 use crate::source::derive;
 
 /// An object, converted.
@@ -18,7 +18,7 @@ pub struct Item {
     /// Its key; unique within the kind, once files are merged.
     pub key: Key,
     /// Its labels, for selections.
-    pub labels: Labels,
+    pub labels: ObjectLabels,
     /// What DNS sees of it, if anything: a Pod that is being deleted is an object still.
     pub object: Option<Object>,
     /// What deriving endpoints wants of it.
@@ -31,9 +31,9 @@ pub enum Role {
     /// Nothing.
     None,
     /// A Service that selects Pods.
-    Selecting(Box<derive::Selecting>),
+    Selecting(Box<derive::ServiceSelector>),
     /// A Pod that may be selected.
-    Selectable(Box<derive::Selectable>),
+    Selectable(Box<derive::CandidatePod>),
     /// A slice of this Service, for which none is derived then.
     SliceOf(Box<str>),
 }
@@ -68,24 +68,24 @@ impl Item {
     fn convert(kind: Kind, value: &Value, ignored: &mut Ignored, no_address: &mut bool) -> Result<Item, Invalid> {
         match kind {
             Kind::Namespace => {
-                let namespace: convert::Namespace = read(value)?;
+                let namespace: convert::ApiNamespace = read(value)?;
                 let key = namespace.convert(ignored)?;
                 let mut labels = namespace.metadata.labels();
                 labels.set(NAMESPACE_NAME, &key.name);
                 Ok(Item { kind, object: Some(Object::Namespace(key.clone())), key, labels, role: Role::None })
             }
             Kind::Service => {
-                let mut service: convert::Service = read(value)?;
+                let mut service: convert::ApiService = read(value)?;
                 service.metadata.fill_namespace(DEFAULT_NAMESPACE);
                 let model = service.convert(ignored)?;
                 *no_address = model.kind == ServiceKind::ClusterIp(Vec::new());
-                let selecting = derive::Selecting::new(&service, &model, read(value)?, ignored);
+                let selecting = derive::ServiceSelector::new(&service, &model, read(value)?, ignored);
                 let role = selecting.map_or(Role::None, |selecting| Role::Selecting(Box::new(selecting)));
                 let (key, labels) = (model.key.clone(), service.metadata.labels());
                 Ok(Item { kind, key, labels, object: Some(Object::Service(model)), role })
             }
             Kind::EndpointSlice => {
-                let mut slice: convert::EndpointSlice<'_> = read(value)?;
+                let mut slice: convert::ApiEndpointSlice<'_> = read(value)?;
                 slice.metadata.fill_namespace(DEFAULT_NAMESPACE);
                 let key = slice.key()?;
                 let model = slice.convert(ALL, ignored)?;
@@ -94,12 +94,12 @@ impl Item {
                 Ok(Item { kind, key, labels: slice.metadata.labels(), object, role })
             }
             Kind::Pod => {
-                let mut pod: convert::Pod = read(value)?;
+                let mut pod: convert::ApiPod = read(value)?;
                 pod.metadata.fill_namespace(DEFAULT_NAMESPACE);
                 pod.fill_addresses();
                 let key = pod.key()?;
                 let object = pod.convert(ignored)?.map(Object::Pod);
-                let selectable = derive::Selectable::new(&pod, read(value)?, ignored)?;
+                let selectable = derive::CandidatePod::new(&pod, read(value)?, ignored)?;
                 let role = selectable.map_or(Role::None, |pod| Role::Selectable(Box::new(pod)));
                 Ok(Item { kind, key, labels: pod.metadata.labels(), object, role })
             }

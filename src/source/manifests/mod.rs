@@ -2,9 +2,9 @@
 //! dump stands for.
 //!
 //! ```text
-//!  paths ── files ── document ── item ─┐            ┌─ events(selection)  ── Sink
+//!  paths ── files ── document ── item ─┐            ┌─ events(selection)  ── EventSink
 //!           (last good state of each)  ├─ Snapshot ─┤
-//!                           derive ────┘            └─ changes(selection) ── Sink
+//!                           derive ────┘            └─ changes(selection) ── EventSink
 //! ```
 //!
 //! This does a little of what a control plane does, so that hand-written files work: defaults, endpoints of Pods,

@@ -110,7 +110,7 @@ fn warning(file: &Path, item: &Item, problem: Problem) -> Warning {
 /// The slices of the Services that select Pods and have no slice in the manifests.
 fn derive_slices<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Arc<Item>> {
     let mut services = Vec::new();
-    let mut pods: BTreeMap<&str, Vec<&derive::Selectable>> = BTreeMap::new();
+    let mut pods: BTreeMap<&str, Vec<&derive::CandidatePod>> = BTreeMap::new();
     let mut given: BTreeSet<(&str, &str)> = BTreeSet::new();
     for item in items {
         match (&item.role, &item.object) {

@@ -176,11 +176,11 @@ fn bad_values_and_objects_are_named_and_the_rest_is_served() {
     for (warning, want) in warnings.iter().zip([
         "all.yaml: a document that is not a map is not an object of the API",
         r#"all.yaml: Service shop/bad: spec.clusterIPs[0]: "10.0.0.300" is not an IP address; the value is ignored"#,
-        "all.yaml: Service default/worse: spec.ports[0].port: a whole number belongs here, not this string; the value is ignored",
+        "all.yaml: Service default/worse: spec.ports[0].port: expected a whole number, found a string; the value is ignored",
         "all.yaml: Pod default/(no name): metadata.name is missing; the object is skipped",
         r#"all.yaml: Service default/e: spec.externalName: "a b" is not a DNS name; the object is skipped"#,
-        "all.yaml: Service default/x: metadata.namespace: a string belongs here, not this number; the object is skipped",
-        "all.yaml: Service default/t: spec.ports[0].targetPort: a port number or the name of a container's port belongs here, not a map; the value is ignored",
+        "all.yaml: Service default/x: metadata.namespace: expected a string, found a number; the object is skipped",
+        "all.yaml: Service default/t: spec.ports[0].targetPort: expected a port number or the name of a container port, found a map; the value is ignored",
         r#"all.yaml: EndpointSlice default/x: endpoints[0].hostname: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last); the value is ignored"#,
         "all.yaml: Service default/late: spec.clusterIP is missing; the name has no address",
     ]) {

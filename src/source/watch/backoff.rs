@@ -1,76 +1,76 @@
-//! How long to wait before the next attempt.
+//! The delays between attempts.
 
 use std::time::Duration;
 
-/// The shape of waiting.
+/// The parameters of delays.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Before the first attempt after a error.
+pub struct BackoffConfig {
+    /// The delay before the first attempt after an error.
     pub first: Duration,
-    /// At most.
-    pub most: Duration,
-    /// At most where nobody answers: to ask again costs nobody anything.
+    /// The maximum delay.
+    pub max: Duration,
+    /// The maximum delay while there is no connection: a failed connection attempt costs the API server nothing.
     pub reconnect: Duration,
-    /// A watch has to be healthy for this long before the waits start small again. A list that ends well is not enough:
-    /// where lists succeed and watches fail, full lists would follow each other closely for ever.
-    pub calm: Duration,
-    /// How long all of those whose watch was ended at once may spread, so that not all replicas ask together.
-    pub spread: Duration,
+    /// The time for which a watch must be healthy before delays are reset. A successful list is not enough: if lists
+    /// succeed and watches fail, complete lists would follow each other closely without end.
+    pub healthy_after: Duration,
+    /// The range of the random delay after watches were closed together, so that replicas do not reconnect together.
+    pub jitter: Duration,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
+impl Default for BackoffConfig {
+    fn default() -> BackoffConfig {
+        BackoffConfig {
             first: Duration::from_millis(800),
-            most: Duration::from_secs(30),
+            max: Duration::from_secs(30),
             reconnect: Duration::from_secs(8),
-            calm: Duration::from_secs(60),
-            spread: Duration::from_secs(1),
+            healthy_after: Duration::from_secs(60),
+            jitter: Duration::from_secs(1),
         }
     }
 }
 
-/// Waits that double.
+/// Computes delays that double.
 #[derive(Debug)]
 pub struct Backoff {
-    pace: Pace,
+    config: BackoffConfig,
     step: u32,
 }
 
 impl Backoff {
-    /// At its start.
-    pub fn new(pace: Pace) -> Backoff {
-        Backoff { pace, step: 0 }
+    /// Creates a backoff with the first delay.
+    pub fn new(config: BackoffConfig) -> Backoff {
+        Backoff { config, step: 0 }
     }
 
-    /// The next wait: between a half and the whole of the step, and at least what the API server asked for.
-    pub fn next(&mut self, asked: Option<Duration>) -> Duration {
-        self.step(self.pace.most, asked)
+    /// Returns the next delay: between half of the step and the step, but at least what the API server requested.
+    pub fn next_delay(&mut self, requested: Option<Duration>) -> Duration {
+        self.step(self.config.max, requested)
     }
 
-    /// The next wait where nobody answers.
-    pub fn reconnect(&mut self) -> Duration {
-        self.step(self.pace.reconnect, None)
+    /// Returns the next delay while there is no connection.
+    pub fn next_reconnect_delay(&mut self) -> Duration {
+        self.step(self.config.reconnect, None)
     }
 
-    fn step(&mut self, most: Duration, asked: Option<Duration>) -> Duration {
-        let whole = self.pace.first.saturating_mul(1 << self.step.min(16)).min(most);
+    fn step(&mut self, max: Duration, requested: Option<Duration>) -> Duration {
+        let whole = self.config.first.saturating_mul(1 << self.step.min(16)).min(max);
         self.step = self.step.saturating_add(1);
         let wait = whole.mul_f64(0.5 + 0.5 * fastrand::f64());
-        // A server that is overloaded knows best; one that says "in a week" does not.
-        wait.max(asked.unwrap_or_default().min(self.pace.most.saturating_mul(4)))
+        // An overloaded server knows the right delay; a limit protects against unreasonable ones.
+        wait.max(requested.unwrap_or_default().min(self.config.max.saturating_mul(4)))
     }
 
-    /// A watch has been healthy for `lived`.
-    pub fn lived(&mut self, lived: Duration) {
-        if lived >= self.pace.calm {
+    /// Records that a watch has been healthy for `duration`.
+    pub fn record_healthy(&mut self, duration: Duration) {
+        if duration >= self.config.healthy_after {
             self.step = 0;
         }
     }
 
-    /// A short wait that differs from replica to replica.
-    pub fn spread(&self) -> Duration {
-        self.pace.spread.mul_f64(fastrand::f64())
+    /// Returns a short random delay, which differs between replicas.
+    pub fn jitter(&self) -> Duration {
+        self.config.jitter.mul_f64(fastrand::f64())
     }
 }
 
@@ -79,22 +79,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_most_and_start_small_only_after_calm() {
-        let mut backoff = Backoff::new(Pace::default());
+    fn delays_double_up_to_the_maximum_and_are_reset_after_a_healthy_watch() {
+        let mut backoff = Backoff::new(BackoffConfig::default());
         let bounds = [800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000];
-        for most in bounds {
-            let wait = backoff.next(None).as_millis();
-            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
-            backoff.lived(Duration::from_secs(59));
+        for max in bounds {
+            let wait = backoff.next_delay(None).as_millis();
+            assert!((max / 2..=max).contains(&wait), "{wait} of {max}");
+            backoff.record_healthy(Duration::from_secs(59));
         }
-        backoff.lived(Duration::from_secs(60));
-        assert!(backoff.next(None) <= Duration::from_millis(800));
+        backoff.record_healthy(Duration::from_secs(60));
+        assert!(backoff.next_delay(None) <= Duration::from_millis(800));
     }
 
     #[test]
-    fn what_the_api_server_asks_for_is_obeyed_within_reason() {
-        let mut backoff = Backoff::new(Pace::default());
-        assert_eq!(backoff.next(Some(Duration::from_secs(7))), Duration::from_secs(7));
-        assert_eq!(backoff.next(Some(Duration::from_secs(1 << 40))), Duration::from_secs(120));
+    fn a_requested_delay_is_obeyed_up_to_a_limit() {
+        let mut backoff = Backoff::new(BackoffConfig::default());
+        assert_eq!(backoff.next_delay(Some(Duration::from_secs(7))), Duration::from_secs(7));
+        assert_eq!(backoff.next_delay(Some(Duration::from_secs(1 << 40))), Duration::from_secs(120));
     }
 }

@@ -1,7 +1,7 @@
-//! How the API server is reached: from within a Pod, by a kubeconfig, or by its URL.
+//! The connection to the API server: from within a Pod, by a kubeconfig, or by its URL.
 //!
-//! A client is made anew from its files once a minute at most, when a watch or a list begins, and at once after the API
-//! server did not know it: rotated certificates, keys, tokens and CAs take effect without a restart.
+//! The client is created again from its files once a minute at most, when a watch or list starts, and at once after the
+//! API server has rejected its credentials: rotated certificates, keys, tokens and CAs take effect without a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,104 +21,105 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder};
 
-use super::limits::{Limiter, Limits};
+use super::limits::{Limiter, RequestLimits};
 use super::metrics::Metrics;
-use crate::source::watch::error::{Awaited, Refusal, WatchError, causes};
+use crate::source::watch::error::{Refusal, WaitTarget, WatchError, describe_error};
 
-/// How long a client is used before its files are looked at again.
-const FRESH: Duration = Duration::from_secs(60);
-/// How long a connection may take, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
-/// A connection that carries nothing is probed after this time, and as often again; three probes without an answer end
-/// it. Load balancers forget silent flows without a word.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long the head of an answer may take.
-const HEAD: Duration = Duration::from_secs(30);
-/// The longest refusal that is read, in octets.
-const MAX_REFUSAL: usize = 64 * 1024;
+/// The time after which a client is created again from its files.
+const CLIENT_LIFETIME: Duration = Duration::from_secs(60);
+/// The timeout of a connection attempt, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The idle time after which a connection is probed, and the interval of probes; three probes without a response close
+/// it. Load balancers drop idle flows without notice.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// The timeout of a response, up to its headers.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The maximum length of the body of an error response, in bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
 
-/// Which API server.
+/// The configuration of an API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Server {
-    /// The one of the cluster that this process is a Pod of.
+pub enum ApiServer {
+    /// The API server of the cluster that this process runs in as a Pod.
     #[default]
     InCluster,
-    /// The one of a kubeconfig.
+    /// The API server of a kubeconfig.
     Kubeconfig {
         /// The file.
         file: PathBuf,
-        /// The context to use; the file's current one where `None`.
+        /// The context, or `None` for the current one of the file.
         context: Option<String>,
     },
-    /// The one at a URL.
+    /// The API server at a URL.
     Endpoint {
-        /// The URL; without a scheme it is `https` with `tls` and `http` without, as in client-go.
+        /// The URL. The default scheme is `https` with `tls` and `http` without, as in client-go.
         url: String,
-        /// Client certificate, its key, and the CA.
+        /// The client certificate, its key, and the CA.
         tls: Option<[PathBuf; 3]>,
     },
 }
 
-/// Why the API server cannot be reached as configured.
+/// An error in the configuration of an API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
-    /// No Pod, or one without a ServiceAccount token.
+    /// The process is not in a Pod, or the Pod has no ServiceAccount token.
     #[error(
         "not in a Pod with a ServiceAccount token: {0}; expected one, or 'kubeconfig FILE' or 'endpoint URL' in the \
          stanza, or -manifests PATH"
     )]
     NotInCluster(String),
-    /// The kubeconfig is of no use.
+    /// The kubeconfig is invalid.
     #[error("kubeconfig {file}: {reason}", file = file.display())]
     Kubeconfig {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// The endpoint is no URL.
+    /// The endpoint is not a URL.
     #[error("endpoint {url:?} is not a URL: {reason}; expected one such as https://10.0.0.1:6443")]
     Url {
-        /// What stands there.
+        /// The configured text.
         url: String,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// A file of `tls` is of no use.
+    /// A file of `tls` is invalid.
     #[error("tls {file}: {reason}", file = file.display())]
     File {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// The client cannot be made of all that.
-    #[error("cannot make a client: {0}")]
+    /// The client cannot be created.
+    #[error("cannot create a client: {0}")]
     Client(String),
 }
 
-impl Server {
-    /// Reads all that says how to reach it.
-    async fn config(&self) -> Result<Config, ConnectionError> {
+impl ApiServer {
+    /// Loads the client configuration.
+    async fn load_config(&self) -> Result<Config, ConnectionError> {
         let mut config = match self {
-            Server::InCluster => Config::incluster().map_err(|error| {
+            ApiServer::InCluster => Config::incluster().map_err(|error| {
                 let names = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
                 let unset = names.into_iter().any(|name| std::env::var_os(name).is_none());
-                ConnectionError::NotInCluster(match unset {
-                    true => "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned(),
-                    false => causes(&error),
+                ConnectionError::NotInCluster(if unset {
+                    "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned()
+                } else {
+                    describe_error(&error)
                 })
             })?,
-            Server::Kubeconfig { file, context } => {
-                let wrong = |reason| ConnectionError::Kubeconfig { file: file.clone(), reason };
-                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(causes(&error)))?;
+            ApiServer::Kubeconfig { file, context } => {
+                let error_of = |reason| ConnectionError::Kubeconfig { file: file.clone(), reason };
+                let kubeconfig = Kubeconfig::read_from(file).map_err(|error| error_of(describe_error(&error)))?;
                 let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                config.map_err(|error| wrong(causes(&error)))?
+                config.map_err(|error| error_of(describe_error(&error)))?
             }
-            Server::Endpoint { url, tls } => endpoint(url, tls.as_ref())?,
+            ApiServer::Endpoint { url, tls } => endpoint_config(url, tls.as_ref())?,
         };
-        // Repeating is this source's own business: it knows what to tell of it.
+        // Retries are left to the watch, which knows what to report.
         config.default_retry = false;
         config
             .headers
@@ -127,24 +128,24 @@ impl Server {
     }
 }
 
-/// The configuration of an endpoint.
-fn endpoint(url: &str, tls: Option<&[PathBuf; 3]>) -> Result<Config, ConnectionError> {
-    let wrong = |reason: String| ConnectionError::Url { url: url.to_owned(), reason };
+/// Returns the client configuration for a URL.
+fn endpoint_config(url: &str, tls: Option<&[PathBuf; 3]>) -> Result<Config, ConnectionError> {
+    let error_of = |reason: String| ConnectionError::Url { url: url.to_owned(), reason };
     let full = match (url.contains("://"), tls) {
         (true, _) => url.to_owned(),
         (false, Some(_)) => format!("https://{url}"),
         (false, None) => format!("http://{url}"),
     };
-    let uri: http::Uri = full.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
-    let of_host = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet);
-    let host = uri.host().is_some_and(|host| !host.is_empty() && host.bytes().all(of_host));
+    let uri: http::Uri = full.parse().map_err(|error: http::uri::InvalidUri| error_of(error.to_string()))?;
+    let is_host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let host = uri.host().is_some_and(|host| !host.is_empty() && host.bytes().all(is_host_byte));
     if !matches!(uri.scheme_str(), Some("http" | "https")) || !host {
-        return Err(wrong("neither http nor https with a host".to_owned()));
+        return Err(error_of("neither http nor https with a host".to_owned()));
     }
     let mut config = Config::new(uri);
     if let Some([certificate, key, ca]) = tls {
         for file in [certificate, key, ca] {
-            read(file)?;
+            check_file(file)?;
         }
         config.root_cert_file = Some(ca.clone());
         config.auth_info.client_certificate = Some(certificate.display().to_string());
@@ -153,207 +154,210 @@ fn endpoint(url: &str, tls: Option<&[PathBuf; 3]>) -> Result<Config, ConnectionE
     Ok(config)
 }
 
-/// Whether a file can be read and holds something.
-fn read(file: &Path) -> Result<(), ConnectionError> {
-    let wrong = |reason| ConnectionError::File { file: file.to_owned(), reason };
+/// Checks that a file can be read and is not empty.
+fn check_file(file: &Path) -> Result<(), ConnectionError> {
+    let error_of = |reason| ConnectionError::File { file: file.to_owned(), reason };
     match std::fs::read(file) {
-        Ok(text) if text.is_empty() => Err(wrong("the file is empty".to_owned())),
+        Ok(text) if text.is_empty() => Err(error_of("the file is empty".to_owned())),
         Ok(_) => Ok(()),
-        Err(error) => Err(wrong(error.to_string())),
+        Err(error) => Err(error_of(error.to_string())),
     }
 }
 
-/// A client for a configuration.
-fn client(config: Config) -> Result<Client, ConnectionError> {
-    let wrong = |error: kube::Error| ConnectionError::Client(causes(&error));
+/// Creates a client.
+fn build_client(config: Config) -> Result<Client, ConnectionError> {
+    let error_of = |error: kube::Error| ConnectionError::Client(describe_error(&error));
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     connector.set_keepalive_retries(Some(3));
-    let connector = config.rustls_https_connector_with_connector(connector).map_err(wrong)?;
+    let connector = config.rustls_https_connector_with_connector(connector).map_err(error_of)?;
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer().map_err(wrong)?)
-        .layer(config.extra_headers_layer().map_err(wrong)?)
+        .option_layer(config.auth_layer().map_err(error_of)?)
+        .layer(config.extra_headers_layer().map_err(error_of)?)
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
 }
 
-/// The connection to one API server, shared by all that is followed there.
+/// The connection to an API server, shared by all watches of it.
 #[derive(Debug)]
-pub struct Connection {
-    server: Server,
-    /// Held for requests that count.
+pub struct ApiConnection {
+    server: ApiServer,
+    /// The limits of requests. Watches are not limited.
     pub limiter: Limiter,
     metrics: Metrics,
-    /// Written by whoever begins a list or a watch; held only to copy.
-    current: Mutex<Option<Current>>,
-    /// Held while a client is being made.
-    making: Arc<tokio::sync::Mutex<()>>,
-    /// The API server does not answer, or does not know this client. Written by whoever asks.
-    away: AtomicBool,
-    /// Says that it answers again.
-    back: watch::Sender<()>,
+    /// The current client. Written when a list or watch starts; locked for the time of a copy.
+    current: Mutex<Option<CurrentClient>>,
+    /// Locked while a client is being created.
+    creating: Arc<tokio::sync::Mutex<()>>,
+    /// Set while the API server does not respond or rejects this client. Written by all requests.
+    is_failing: AtomicBool,
+    /// Notifies that the API server responds again.
+    recovered: watch::Sender<()>,
 }
 
-/// A client that is in use.
+/// The client in use.
 #[derive(Clone)]
-struct Current {
-    made: Instant,
+struct CurrentClient {
+    created: Instant,
     client: Client,
     host: String,
-    /// It did not work.
-    doubtful: bool,
+    /// A request has failed, so the client is created again.
+    is_stale: bool,
 }
 
-impl std::fmt::Debug for Current {
+impl std::fmt::Debug for CurrentClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Current").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("CurrentClient").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
-impl Connection {
-    /// A connection that will be made when it is needed.
-    pub fn new(server: Server, limits: Limits, metrics: Metrics) -> Connection {
-        Connection {
+impl ApiConnection {
+    /// Creates a connection, which connects when it is needed.
+    pub fn new(server: ApiServer, limits: RequestLimits, metrics: Metrics) -> ApiConnection {
+        ApiConnection {
             server,
             limiter: Limiter::new(limits),
             metrics,
             current: Mutex::new(None),
-            making: Arc::default(),
-            away: AtomicBool::new(false),
-            back: watch::Sender::new(()),
+            creating: Arc::default(),
+            is_failing: AtomicBool::new(false),
+            recovered: watch::Sender::new(()),
         }
     }
 
-    /// Whether everything that is configured can be read.
+    /// Checks that the configured files can be read.
     pub async fn check(&self) -> Result<(), ConnectionError> {
-        self.current().await.map(drop)
+        self.current_client().await.map(drop)
     }
 
-    /// Waits for so long, or until the API server answers somebody again: then for a moment that differs from one to the
-    /// next.
-    pub async fn pause(&self, wait: Duration, moment: Duration) {
-        let mut back = self.back.subscribe();
-        let again = tokio::time::timeout(wait, back.changed()).await;
-        if matches!(again, Ok(Ok(()))) {
-            tokio::time::sleep(moment).await;
+    /// Waits for `delay`, or until the API server responds to another request, and then for the short delay `jitter`.
+    pub async fn wait_for_recovery(&self, delay: Duration, jitter: Duration) {
+        let mut recovered = self.recovered.subscribe();
+        let result = tokio::time::timeout(delay, recovered.changed()).await;
+        if matches!(result, Ok(Ok(()))) {
+            tokio::time::sleep(jitter).await;
         }
     }
 
-    /// Whatever the client was made of may have changed: it is made anew for the next request.
-    fn doubt(&self) {
-        self.away.store(true, Ordering::Relaxed);
+    /// Marks the client as stale: it is created again for the next request, since its files may have changed.
+    fn mark_stale(&self) {
+        self.is_failing.store(true, Ordering::Relaxed);
         if let Some(current) = self.current.lock().as_mut() {
-            current.doubtful = true;
+            current.is_stale = true;
         }
     }
 
-    /// Host and port of the API server; `None` as long as its configuration could not be read.
+    /// Returns host and port of the API server, or `None` while its configuration could not be loaded.
     pub fn host(&self) -> Option<String> {
         self.current.lock().as_ref().map(|current| current.host.clone())
     }
 
-    /// The client, made anew where it is old.
-    async fn current(&self) -> Result<Current, ConnectionError> {
-        if let Some(current) = self.fresh() {
+    /// Returns the client, which is created again if it is old.
+    async fn current_client(&self) -> Result<CurrentClient, ConnectionError> {
+        if let Some(current) = self.fresh_client() {
             return Ok(current);
         }
-        // Whoever else wants one waits for the same.
-        let making = tokio::time::timeout(CONNECT, self.making.clone().lock_owned()).await;
-        if let Some(current) = self.fresh() {
+        // Concurrent requests wait for the same client.
+        let creating = tokio::time::timeout(CONNECT_TIMEOUT, self.creating.clone().lock_owned()).await;
+        if let Some(current) = self.fresh_client() {
             return Ok(current);
         }
         let known = self.current.lock().clone();
-        let made = match making {
-            Ok(making) => self.make(making).await,
-            Err(_) => Err(ConnectionError::Client("what the kubeconfig wants is still running".to_owned())),
+        let made = match creating {
+            Ok(creating) => self.create_client(creating).await,
+            Err(_) => Err(ConnectionError::Client("the program of the kubeconfig is still running".to_owned())),
         };
         match (made, known) {
             (Ok(current), _) => {
                 *self.current.lock() = Some(current.clone());
                 Ok(current)
             }
-            // A file that is being replaced: the client that worked a minute ago may work still.
+            // A file may be in the middle of a replacement: the previous client may still work.
             (Err(error), Some(current)) => {
-                tracing::debug!(plugin = "kubernetes", %error, "the client stays");
+                tracing::debug!(plugin = "kubernetes", %error, "the previous client stays in use");
                 Ok(current)
             }
             (Err(error), None) => Err(error),
         }
     }
 
-    /// The client, if it is not old and nothing speaks against it.
-    fn fresh(&self) -> Option<Current> {
-        self.current.lock().clone().filter(|current| !current.doubtful && current.made.elapsed() < FRESH)
+    /// Returns the client if it is neither old nor stale.
+    fn fresh_client(&self) -> Option<CurrentClient> {
+        self.current.lock().clone().filter(|current| !current.is_stale && current.created.elapsed() < CLIENT_LIFETIME)
     }
 
-    /// Makes a client. That may run a program (`exec` of a kubeconfig), so that it is done where it holds up nobody: one at
-    /// a time, which is `making`, however long it takes.
-    async fn make(&self, making: OwnedMutexGuard<()>) -> Result<Current, ConnectionError> {
+    /// Creates a client. This may run a program (`exec` of a kubeconfig), so it runs on a blocking thread, one at a
+    /// time, while `creating` is locked.
+    async fn create_client(&self, creating: OwnedMutexGuard<()>) -> Result<CurrentClient, ConnectionError> {
         let server = self.server.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let _making = making;
-            let config = Handle::current().block_on(server.config())?;
+            let _creating = creating;
+            let config = Handle::current().block_on(server.load_config())?;
             let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
-            Ok(Current { made: Instant::now(), client: client(config)?, host, doubtful: false })
+            Ok(CurrentClient { created: Instant::now(), client: build_client(config)?, host, is_stale: false })
         });
-        match tokio::time::timeout(CONNECT, made).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, made).await {
             Ok(Ok(made)) => made,
-            Ok(Err(_)) => Err(ConnectionError::Client("the client library has panicked".to_owned())),
-            Err(_) => Err(ConnectionError::Client(format!("no client within {} s", CONNECT.as_secs()))),
+            Ok(Err(_)) => Err(ConnectionError::Client("the client library panicked".to_owned())),
+            Err(_) => Err(ConnectionError::Client(format!("no client within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
 
-    /// Asks for a resource; the body of a good answer. What is no good answer is a error.
-    pub async fn get(&self, request: Request<Vec<u8>>, admitted: Option<Duration>) -> Result<Body, WatchError> {
-        let Current { client, host, .. } = self.current().await?;
-        if let Some(waited) = admitted {
-            self.metrics.waited(&host, waited);
+    /// Requests a resource and returns the body of a successful response. Any other response is an error.
+    pub async fn get(&self, request: Request<Vec<u8>>, waited: Option<Duration>) -> Result<Body, WatchError> {
+        let CurrentClient { client, host, .. } = self.current_client().await?;
+        if let Some(waited) = waited {
+            self.metrics.observe_wait(&host, waited);
         }
-        let asked = Instant::now();
-        let answer = tokio::time::timeout(CONNECT + HEAD, client.send(request.map(Body::from))).await;
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
+        let sent = Instant::now();
+        let response =
+            tokio::time::timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, client.send(request.map(Body::from))).await;
+        let response = match response {
+            Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                self.metrics.failed(&host);
-                // What was made of a file that has changed since may be the reason.
-                self.doubt();
-                return Err(WatchError::Connection(causes(&error)));
+                self.metrics.count_failure(&host);
+                // The client may use a file that has changed since.
+                self.mark_stale();
+                return Err(WatchError::Connection(describe_error(&error)));
             }
             Err(_) => {
-                self.metrics.failed(&host);
-                self.away.store(true, Ordering::Relaxed);
-                return Err(WatchError::Silence { what: Awaited::Answer, limit: CONNECT + HEAD });
+                self.metrics.count_failure(&host);
+                self.is_failing.store(true, Ordering::Relaxed);
+                return Err(WatchError::Timeout {
+                    waiting_for: WaitTarget::Response,
+                    limit: CONNECT_TIMEOUT + RESPONSE_TIMEOUT,
+                });
             }
         };
-        // Watches have no duration that would mean anything, as in client-go.
-        self.metrics.answered(&host, answer.status(), admitted.map(|_| asked.elapsed()));
-        if answer.status().is_success() {
-            if self.away.swap(false, Ordering::Relaxed) {
-                self.back.send_replace(());
+        // The duration of a watch has no meaning, as in client-go.
+        self.metrics.count_response(&host, response.status(), waited.map(|_| sent.elapsed()));
+        if response.status().is_success() {
+            if self.is_failing.swap(false, Ordering::Relaxed) {
+                self.recovered.send_replace(());
             }
-            return Ok(answer.into_body());
+            return Ok(response.into_body());
         }
-        if answer.status() == http::StatusCode::UNAUTHORIZED {
-            self.doubt();
+        if response.status() == http::StatusCode::UNAUTHORIZED {
+            self.mark_stale();
         }
-        Err(WatchError::Refused(refusal(answer).await))
+        Err(WatchError::Refused(read_refusal(response).await))
     }
 }
 
-/// Reads a refusal.
-async fn refusal(answer: Response<Body>) -> Refusal {
-    let status = answer.status();
-    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = Limited::new(answer.into_body(), MAX_REFUSAL).collect();
-    // Without its words the code has to do.
-    let body = match tokio::time::timeout(HEAD, body).await {
+/// Reads an error response.
+async fn read_refusal(response: Response<Body>) -> Refusal {
+    let status = response.status();
+    let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = Limited::new(response.into_body(), MAX_ERROR_BODY).collect();
+    // Without a body the status code has to do.
+    let body = match tokio::time::timeout(RESPONSE_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         _ => Default::default(),
     };

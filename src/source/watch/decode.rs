@@ -1,7 +1,8 @@
-//! From the API server's JSON to the cluster's model: one event of a watch, or one page of a list.
+//! Decodes JSON of the API server into the model of the cluster: an event of a watch, or a page of a list.
 //!
-//! Both are deserialised in one pass into the few fields that DNS needs, whatever stands in those
-//! ([`crate::source::convert::field`]). Only what fails even so is read again, to let the objects beside it through.
+//! Both are deserialized in one pass into the few fields that DNS needs, whatever their values are
+//! ([`crate::source::convert::field`]). Only if that fails is the text parsed again, so that other objects of it are
+//! used.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -9,79 +10,79 @@ use serde_json::value::RawValue;
 use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Key, Kind, Object};
 use crate::source::convert::{self, Field, Ignored, Invalid, Metadata};
-use crate::source::watch::error::{Refusal, bounded};
+use crate::source::watch::error::{Refusal, truncate_text};
 
-/// One event of a watch.
+/// An event of a watch.
 #[derive(Debug)]
-pub enum Said {
+pub enum WatchEvent {
     /// ADDED, MODIFIED or DELETED.
     Change {
-        /// What became of the object.
-        change: Change,
-        /// The state of the cluster after it.
+        /// The change of the object.
+        change: ObjectChange,
+        /// The resource version after the change.
         version: String,
     },
-    /// BOOKMARK: nothing has changed up to this version.
+    /// BOOKMARK: there are no other changes up to this version.
     Bookmark {
         /// The version.
         version: String,
-        /// It ends the initial events of a streaming list.
+        /// Whether it ends the initial events of a streaming list.
         initial_events_end: bool,
     },
     /// ERROR.
     Refused(Refusal),
 }
 
-/// What became of one object.
+/// A change of an object.
 #[derive(Debug)]
-pub enum Change {
-    /// It is there, new or changed. `last_change`: when what it tells of has changed, RFC 3339, of slices.
+pub enum ObjectChange {
+    /// The object exists and is new or changed.
     Upsert {
         /// The object.
         object: Object,
-        /// `endpoints.kubernetes.io/last-change-trigger-time`.
+        /// `endpoints.kubernetes.io/last-change-trigger-time` of a slice, RFC 3339.
         last_change: Option<String>,
-        /// Values that are passed over, while the rest is served.
+        /// The ignored values of the object.
         ignored: Ignored,
     },
-    /// It is there, and what was known of it stays.
+    /// The object exists, and its known state remains.
     Retain(Key, Ignored),
-    /// It is gone, or of no interest to DNS.
+    /// The object was deleted, or has no records.
     Remove(Key, Ignored),
-    /// It cannot be read: the key where that is known.
+    /// The object is invalid.
     Bad {
-        /// Namespace and name.
+        /// Namespace and name, if they are known.
         key: Option<Key>,
-        /// Why.
+        /// The error.
         invalid: Invalid,
     },
 }
 
-/// Where a page of a list stands.
+/// The metadata of a page of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The state of the cluster that the list is of.
+pub struct ListPage {
+    /// The resource version of the list.
     pub version: String,
-    /// What to ask for the next page; `None` after the last.
+    /// The continue token for the next page, or `None` after the last one.
     pub next: Option<String>,
 }
 
-/// A line that is no event, or a page that is no list.
+/// The error of a line that is not an event, or of a page that is not a list.
 #[derive(Debug)]
-pub struct NotJson(pub String);
+pub struct DecodeError(pub String);
 
-/// An event as it comes. The type stands first, so that both are read in one pass.
+/// The JSON of an event. The type is first, so that both fields are parsed in one pass.
 #[derive(Deserialize)]
-struct Line<T> {
+struct EventLine<T> {
     #[serde(rename = "type")]
-    what: What,
+    event_type: EventType,
     object: T,
 }
 
 /// The type of an event.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
-enum What {
+enum EventType {
     Added,
     Modified,
     Deleted,
@@ -89,10 +90,10 @@ enum What {
     Error,
 }
 
-/// A page as it comes.
+/// The JSON of a page.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
-struct List<T> {
+struct ListBody<T> {
     #[serde(default)]
     metadata: ListMetadata,
     #[serde(deserialize_with = "null_is_empty")]
@@ -112,119 +113,130 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from:
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-/// Reads one event. Of endpoints it has what is to be kept.
-pub fn event(kind: Kind, keep: EndpointFields, line: &[u8]) -> Result<Said, NotJson> {
-    let line = text(line)?;
+/// Decodes an event. Of endpoints, `fields` are converted.
+pub fn decode_event(kind: Kind, fields: EndpointFields, line: &[u8]) -> Result<WatchEvent, DecodeError> {
+    let line = check_utf8(line)?;
     match kind {
-        Kind::Namespace => event_of::<convert::Namespace>(keep, line),
-        Kind::Service => event_of::<convert::Service>(keep, line),
-        Kind::EndpointSlice => event_of::<convert::EndpointSlice<'_>>(keep, line),
-        Kind::Pod => event_of::<convert::Pod>(keep, line),
+        Kind::Namespace => decode_event_of::<convert::ApiNamespace>(fields, line),
+        Kind::Service => decode_event_of::<convert::ApiService>(fields, line),
+        Kind::EndpointSlice => decode_event_of::<convert::ApiEndpointSlice<'_>>(fields, line),
+        Kind::Pod => decode_event_of::<convert::ApiPod>(fields, line),
     }
 }
 
-/// Reads one page; `each` is given its objects in their order.
-pub fn page(kind: Kind, keep: EndpointFields, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
-    let body = text(body)?;
+/// Decodes a page and calls `each` with its objects in their order.
+pub fn decode_page(
+    kind: Kind, fields: EndpointFields, body: &[u8], each: impl FnMut(ObjectChange),
+) -> Result<ListPage, DecodeError> {
+    let body = check_utf8(body)?;
     match kind {
-        Kind::Namespace => page_of::<convert::Namespace>(keep, body, each),
-        Kind::Service => page_of::<convert::Service>(keep, body, each),
-        Kind::EndpointSlice => page_of::<convert::EndpointSlice<'_>>(keep, body, each),
-        Kind::Pod => page_of::<convert::Pod>(keep, body, each),
+        Kind::Namespace => decode_page_of::<convert::ApiNamespace>(fields, body, each),
+        Kind::Service => decode_page_of::<convert::ApiService>(fields, body, each),
+        Kind::EndpointSlice => decode_page_of::<convert::ApiEndpointSlice<'_>>(fields, body, each),
+        Kind::Pod => decode_page_of::<convert::ApiPod>(fields, body, each),
     }
 }
 
-/// As text: to look at all octets at once is faster than at each string by itself.
-fn text(octets: &[u8]) -> Result<&str, NotJson> {
-    std::str::from_utf8(octets).map_err(|error| NotJson(error.to_string()))
+/// Checks that bytes are UTF-8: to check all bytes at once is faster than to check each string.
+fn check_utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|error| DecodeError(error.to_string()))
 }
 
-fn event_of<'a, T: Resource<'a>>(keep: EndpointFields, line: &'a str) -> Result<Said, NotJson> {
-    match serde_json::from_str::<Line<T>>(line) {
-        Ok(Line { what: What::Error, .. }) | Err(_) => {}
-        Ok(Line { what: What::Bookmark, mut object }) => {
+fn decode_event_of<'a, T: Resource<'a>>(fields: EndpointFields, line: &'a str) -> Result<WatchEvent, DecodeError> {
+    match serde_json::from_str::<EventLine<T>>(line) {
+        Ok(EventLine { event_type: EventType::Error, .. }) | Err(_) => {}
+        Ok(EventLine { event_type: EventType::Bookmark, mut object }) => {
             let metadata = object.metadata_mut();
             let initial_events_end = metadata.take_annotations().initial_events_end;
-            return Ok(Said::Bookmark { version: metadata.take_version(), initial_events_end });
+            return Ok(WatchEvent::Bookmark { version: metadata.take_version(), initial_events_end });
         }
-        Ok(Line { what, mut object }) => {
+        Ok(EventLine { event_type, mut object }) => {
             let version = object.metadata_mut().take_version();
-            return Ok(Said::Change { change: change(what, keep, object), version });
+            return Ok(WatchEvent::Change { change: convert_object(event_type, fields, object), version });
         }
     }
-    let Line { what, object } = serde_json::from_str::<Line<&RawValue>>(line).map_err(not_json)?;
-    if what == What::Error {
-        return Ok(Said::Refused(Refusal::parse(object.get().as_bytes(), (500, "an ERROR event without a reason"))));
+    let EventLine { event_type, object } = serde_json::from_str::<EventLine<&RawValue>>(line).map_err(decode_error)?;
+    if event_type == EventType::Error {
+        return Ok(WatchEvent::Refused(Refusal::parse(
+            object.get().as_bytes(),
+            (500, "an ERROR event without a reason"),
+        )));
     }
-    let (change, version) = again(T::KIND, what, keep, object);
-    Ok(Said::Change { change, version })
+    let (change, version) = convert_leniently(T::KIND, event_type, fields, object);
+    Ok(WatchEvent::Change { change, version })
 }
 
-fn page_of<'a, T: Resource<'a>>(
-    keep: EndpointFields, body: &'a str, mut each: impl FnMut(Change),
-) -> Result<Page, NotJson> {
-    let metadata = match serde_json::from_str::<List<T>>(body) {
-        Ok(List { metadata, items }) => {
-            items.into_iter().for_each(|object| each(there(keep, object)));
+fn decode_page_of<'a, T: Resource<'a>>(
+    fields: EndpointFields, body: &'a str, mut each: impl FnMut(ObjectChange),
+) -> Result<ListPage, DecodeError> {
+    let metadata = match serde_json::from_str::<ListBody<T>>(body) {
+        Ok(ListBody { metadata, items }) => {
+            items.into_iter().for_each(|object| each(convert_existing(fields, object)));
             metadata
         }
         Err(_) => {
-            let List { metadata, items } = serde_json::from_str::<List<&RawValue>>(body).map_err(not_json)?;
+            let ListBody { metadata, items } =
+                serde_json::from_str::<ListBody<&RawValue>>(body).map_err(decode_error)?;
             for item in items {
                 each(match serde_json::from_str::<T>(item.get()) {
-                    Ok(object) => there(keep, object),
-                    Err(_) => again(T::KIND, What::Added, keep, item).0,
+                    Ok(object) => convert_existing(fields, object),
+                    Err(_) => convert_leniently(T::KIND, EventType::Added, fields, item).0,
                 });
             }
             metadata
         }
     };
     if metadata.resource_version.is_empty() {
-        return Err(NotJson("a list without metadata.resourceVersion".to_owned()));
+        return Err(DecodeError("a list without metadata.resourceVersion".to_owned()));
     }
-    Ok(Page { version: metadata.resource_version, next: metadata.next.filter(|next| !next.is_empty()) })
+    Ok(ListPage { version: metadata.resource_version, next: metadata.next.filter(|next| !next.is_empty()) })
 }
 
-fn not_json(error: serde_json::Error) -> NotJson {
-    NotJson(bounded(error.to_string()))
+fn decode_error(error: serde_json::Error) -> DecodeError {
+    DecodeError(truncate_text(error.to_string()))
 }
 
-/// What an event of this type says of an object.
-fn change<'a, T: Resource<'a>>(what: What, keep: EndpointFields, object: T) -> Change {
-    if what == What::Deleted { gone(&object) } else { there(keep, object) }
+/// Converts the object of an event of this type.
+fn convert_object<'a, T: Resource<'a>>(event_type: EventType, fields: EndpointFields, object: T) -> ObjectChange {
+    if event_type == EventType::Deleted { convert_deleted(&object) } else { convert_existing(fields, object) }
 }
 
-/// An object that exists.
-fn there<'a, T: Resource<'a>>(keep: EndpointFields, mut object: T) -> Change {
+/// Converts an object that exists.
+fn convert_existing<'a, T: Resource<'a>>(fields: EndpointFields, mut object: T) -> ObjectChange {
     let mut ignored = Ignored::default();
     let last_change = object.metadata_mut().take_annotations().last_change;
     let key = key_of(&object);
-    match object.into_model(keep, &mut ignored) {
-        Ok(Model::Object(object)) => Change::Upsert { object, last_change, ignored },
-        Ok(Model::AsItWas(key)) => Change::Retain(key, ignored),
-        Ok(Model::Nothing(key)) => Change::Remove(key, ignored),
-        Err(invalid) => Change::Bad { key, invalid },
+    match object.into_model(fields, &mut ignored) {
+        Ok(Conversion::Object(object)) => ObjectChange::Upsert { object, last_change, ignored },
+        Ok(Conversion::Unchanged(key)) => ObjectChange::Retain(key, ignored),
+        Ok(Conversion::NoRecords(key)) => ObjectChange::Remove(key, ignored),
+        Err(invalid) => ObjectChange::Bad { key, invalid },
     }
 }
 
-/// An object that is gone.
-fn gone<'a, T: Resource<'a>>(object: &T) -> Change {
+/// Converts an object that was deleted.
+fn convert_deleted<'a, T: Resource<'a>>(object: &T) -> ObjectChange {
     match key_of(object) {
-        Some(key) => Change::Remove(key, Ignored::default()),
-        None => Change::Bad { key: None, invalid: Invalid::Missing("metadata.name") },
+        Some(key) => ObjectChange::Remove(key, Ignored::default()),
+        None => ObjectChange::Bad { key: None, invalid: Invalid::Missing("metadata.name") },
     }
 }
 
-/// An object that cannot be read in place, since a key stands in it twice or a text holds what no text holds; and its
-/// version. As a tree of values, of which the last of a key counts, it may be read nevertheless.
-fn again(kind: Kind, what: What, keep: EndpointFields, object: &RawValue) -> (Change, String) {
-    fn read<'a, T: Resource<'a>>(what: What, keep: EndpointFields, value: &'a serde_json::Value) -> (Change, String) {
+/// Converts an object whose text cannot be deserialized in one pass, because a key is repeated or a string is not valid
+/// Unicode, and returns its version, too. As a tree of values, in which the last one of a repeated key counts, it may
+/// be valid.
+fn convert_leniently(
+    kind: Kind, event_type: EventType, fields: EndpointFields, object: &RawValue,
+) -> (ObjectChange, String) {
+    fn read<'a, T: Resource<'a>>(
+        event_type: EventType, fields: EndpointFields, value: &'a serde_json::Value,
+    ) -> (ObjectChange, String) {
         match T::deserialize(value) {
             Ok(mut object) => {
                 let version = object.metadata_mut().take_version();
-                (change(what, keep, object), version)
+                (convert_object(event_type, fields, object), version)
             }
-            Err(error) => (Change::Bad { key: None, invalid: unreadable(&error) }, String::new()),
+            Err(error) => (ObjectChange::Bad { key: None, invalid: unreadable(&error) }, String::new()),
         }
     }
     let value: serde_json::Value = match serde_json::from_str(object.get()) {
@@ -233,23 +245,23 @@ fn again(kind: Kind, what: What, keep: EndpointFields, object: &RawValue) -> (Ch
             let stub: Stub = serde_json::from_str(object.get()).unwrap_or_default();
             let text = |field: Option<&String>| field.cloned().unwrap_or_default();
             let (name, namespace) = (text(stub.metadata.name.get()), text(stub.metadata.namespace.get()));
-            let change = Change::Bad { key: key(kind, &namespace, &name), invalid: unreadable(&error) };
+            let change = ObjectChange::Bad { key: key(kind, &namespace, &name), invalid: unreadable(&error) };
             return (change, text(stub.metadata.resource_version.get()));
         }
     };
     match kind {
-        Kind::Namespace => read::<convert::Namespace>(what, keep, &value),
-        Kind::Service => read::<convert::Service>(what, keep, &value),
-        Kind::EndpointSlice => read::<convert::EndpointSlice<'_>>(what, keep, &value),
-        Kind::Pod => read::<convert::Pod>(what, keep, &value),
+        Kind::Namespace => read::<convert::ApiNamespace>(event_type, fields, &value),
+        Kind::Service => read::<convert::ApiService>(event_type, fields, &value),
+        Kind::EndpointSlice => read::<convert::ApiEndpointSlice<'_>>(event_type, fields, &value),
+        Kind::Pod => read::<convert::ApiPod>(event_type, fields, &value),
     }
 }
 
 fn unreadable(error: &serde_json::Error) -> Invalid {
-    Invalid::Unreadable(bounded(error.to_string()))
+    Invalid::Unreadable(truncate_text(error.to_string()))
 }
 
-/// The identity of an object that cannot be read.
+/// The identity of an object that cannot be deserialized.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Stub {
@@ -264,36 +276,36 @@ struct StubMetadata {
     resource_version: Field<String>,
 }
 
-/// The key that metadata gives, whatever else is wrong.
+/// Returns the key in the metadata, whatever else is invalid.
 fn key_of<'a, T: Resource<'a>>(object: &T) -> Option<Key> {
     key(T::KIND, object.metadata().namespace(), object.metadata().name())
 }
 
-/// A key, if namespace and name are as the kind has them.
+/// Returns a key if namespace and name are as required for the kind.
 fn key(kind: Kind, ns: &str, name: &str) -> Option<Key> {
-    let namespaced = kind != Kind::Namespace;
-    (!name.is_empty() && namespaced != ns.is_empty()).then(|| Key::new(ns, name))
+    let is_namespaced = kind != Kind::Namespace;
+    (!name.is_empty() && is_namespaced != ns.is_empty()).then(|| Key::new(ns, name))
 }
 
-/// What the index is told of an object.
-enum Model {
-    /// This.
+/// The result of the conversion of an object.
+enum Conversion {
+    /// An object with records.
     Object(Object),
-    /// Nothing new: what it knows stays.
-    AsItWas(Key),
-    /// That it has no names.
-    Nothing(Key),
+    /// The known state of the object remains.
+    Unchanged(Key),
+    /// The object has no records.
+    NoRecords(Key),
 }
 
-/// A kind of objects, as the API server sends them.
+/// An object of the API.
 trait Resource<'a>: Deserialize<'a> {
     const KIND: Kind;
     fn metadata(&self) -> &Metadata;
     fn metadata_mut(&mut self) -> &mut Metadata;
-    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid>;
+    fn into_model(self, fields: EndpointFields, ignored: &mut Ignored) -> Result<Conversion, Invalid>;
 }
 
-/// The parts that are the same for every kind.
+/// The items that are the same for every kind.
 macro_rules! metadata {
     ($kind:expr) => {
         const KIND: Kind = $kind;
@@ -306,39 +318,39 @@ macro_rules! metadata {
     };
 }
 
-impl Resource<'_> for convert::Namespace {
+impl Resource<'_> for convert::ApiNamespace {
     metadata!(Kind::Namespace);
-    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
-        Ok(Model::Object(Object::Namespace(self.convert(ignored)?)))
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Conversion, Invalid> {
+        Ok(Conversion::Object(Object::Namespace(self.convert(ignored)?)))
     }
 }
 
-impl Resource<'_> for convert::Service {
+impl Resource<'_> for convert::ApiService {
     metadata!(Kind::Service);
-    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
-        Ok(Model::Object(Object::Service(self.convert(ignored)?)))
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Conversion, Invalid> {
+        Ok(Conversion::Object(Object::Service(self.convert(ignored)?)))
     }
 }
 
-impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
+impl<'a> Resource<'a> for convert::ApiEndpointSlice<'a> {
     metadata!(Kind::EndpointSlice);
-    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
-        Ok(match self.convert(keep, ignored)? {
-            Some(slice) => Model::Object(Object::EndpointSlice(slice)),
-            None => Model::Nothing(self.key()?),
+    fn into_model(self, fields: EndpointFields, ignored: &mut Ignored) -> Result<Conversion, Invalid> {
+        Ok(match self.convert(fields, ignored)? {
+            Some(slice) => Conversion::Object(Object::EndpointSlice(slice)),
+            None => Conversion::NoRecords(self.key()?),
         })
     }
 }
 
-impl Resource<'_> for convert::Pod {
+impl Resource<'_> for convert::ApiPod {
     metadata!(Kind::Pod);
-    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Conversion, Invalid> {
         Ok(match self.convert(ignored)? {
-            Some(pod) => Model::Object(Object::Pod(pod)),
-            // CoreDNS passes over a Pod that is being deleted until it is gone: its connections are drained under the
-            // name that it had (object/pod.go).
-            None if self.metadata.terminating() => Model::AsItWas(self.key()?),
-            None => Model::Nothing(self.key()?),
+            Some(pod) => Conversion::Object(Object::Pod(pod)),
+            // CoreDNS ignores changes of a Pod that is being deleted until it is deleted, so that its connections are
+            // drained under its name (object/pod.go).
+            None if self.metadata.is_terminating() => Conversion::Unchanged(self.key()?),
+            None => Conversion::NoRecords(self.key()?),
         })
     }
 }
@@ -351,7 +363,7 @@ mod tests {
 
     const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 
-    /// An object of each kind, with all fields that are read.
+    /// Returns an object of each kind with all fields that are read.
     fn objects() -> [(Kind, &'static str); 4] {
         [
             (
@@ -373,21 +385,22 @@ mod tests {
         ]
     }
 
-    fn said(kind: Kind, line: &str) -> Said {
-        event(kind, ALL, line.as_bytes()).unwrap_or_else(|NotJson(error)| panic!("{line}: {error}"))
+    fn decoded(kind: Kind, line: &str) -> WatchEvent {
+        decode_event(kind, ALL, line.as_bytes()).unwrap_or_else(|DecodeError(error)| panic!("{line}: {error}"))
     }
 
     #[test]
-    fn objects_come_and_go() {
+    fn objects_are_added_and_deleted() {
         for (kind, object) in objects() {
-            for (what, comes) in [("ADDED", true), ("MODIFIED", true), ("DELETED", false)] {
-                let Said::Change { change, version } = said(kind, &format!(r#"{{"type":"{what}","object":{object}}}"#))
+            for (event_type, comes) in [("ADDED", true), ("MODIFIED", true), ("DELETED", false)] {
+                let WatchEvent::Change { change, version } =
+                    decoded(kind, &format!(r#"{{"type":"{event_type}","object":{object}}}"#))
                 else {
-                    panic!("{kind:?} {what}");
+                    panic!("{kind:?} {event_type}");
                 };
                 assert_eq!(version, "7");
                 assert!(
-                    matches!((&change, comes), (Change::Upsert { .. }, true) | (Change::Remove(..), false)),
+                    matches!((&change, comes), (ObjectChange::Upsert { .. }, true) | (ObjectChange::Remove(..), false)),
                     "{change:?}"
                 );
             }
@@ -395,10 +408,10 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_there_without_its_bad_values() {
+    fn an_object_is_used_without_its_invalid_values() {
         let object = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":"http"},{"port":80}]}}"#;
-        let Said::Change { change: Change::Upsert { object, ignored, .. }, version } =
-            said(Kind::Service, &format!(r#"{{"type":"ADDED","object":{object}}}"#))
+        let WatchEvent::Change { change: ObjectChange::Upsert { object, ignored, .. }, version } =
+            decoded(Kind::Service, &format!(r#"{{"type":"ADDED","object":{object}}}"#))
         else {
             panic!()
         };
@@ -408,9 +421,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_object_is_named_with_its_field_and_version() {
+    fn an_invalid_object_is_reported_with_its_key_and_version() {
         let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"type":"ExternalName"}}}"#;
-        let Said::Change { change: Change::Bad { key, invalid }, version } = said(Kind::Service, line) else {
+        let WatchEvent::Change { change: ObjectChange::Bad { key, invalid }, version } = decoded(Kind::Service, line)
+        else {
             panic!()
         };
         assert_eq!((key, &*version), (Some(Key::new("a", "s")), "9"));
@@ -418,66 +432,67 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_in_place_is_read_again_or_named() {
-        // Of a key that stands twice, the last one counts, as in Go.
-        let twice = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","clusterIP":"10.0.0.2"}}"#;
-        let alone =
+    fn an_object_that_fails_in_one_pass_is_parsed_again() {
+        // The last one of a repeated key counts, as in Go.
+        let repeated = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","clusterIP":"10.0.0.2"}}"#;
+        let single =
             r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.2"}}"#;
-        let event = |what: &str, object: &str| {
-            let Said::Change { change, version } =
-                said(Kind::Service, &format!(r#"{{"type":"{what}","object":{object}}}"#))
+        let event = |event_type: &str, object: &str| {
+            let WatchEvent::Change { change, version } =
+                decoded(Kind::Service, &format!(r#"{{"type":"{event_type}","object":{object}}}"#))
             else {
                 panic!()
             };
             format!("{change:?} {version}")
         };
-        for what in ["ADDED", "DELETED"] {
-            assert_eq!(event(what, twice), event(what, alone));
+        for event_type in ["ADDED", "DELETED"] {
+            assert_eq!(event(event_type, repeated), event(event_type, single));
         }
-        // Half a surrogate is no text. What was known of the object stays.
-        let half = alone.replace("10.0.0.2", r"\ud800");
+        // Half a surrogate pair is not valid. The known state of the object remains.
+        let half = single.replace("10.0.0.2", r"\ud800");
         assert!(event("ADDED", &half).starts_with(r#"Bad { key: Some(Key { ns: "a", name: "s" })"#));
         assert!(event("ADDED", &half).ends_with(" 9"));
-        let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{half},{twice}]}}"#);
+        let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{half},{repeated}]}}"#);
         let mut changes = Vec::new();
-        page(Kind::Service, ALL, list.as_bytes(), |change| changes.push(format!("{change:?}"))).unwrap();
-        assert!(changes[0].starts_with("Bad") && format!("{} 9", changes[1]) == event("ADDED", alone), "{changes:?}");
+        decode_page(Kind::Service, ALL, list.as_bytes(), |change| changes.push(format!("{change:?}"))).unwrap();
+        assert!(changes[0].starts_with("Bad") && format!("{} 9", changes[1]) == event("ADDED", single), "{changes:?}");
     }
 
     #[test]
-    fn bookmarks_and_errors_are_no_changes() {
+    fn bookmarks_and_errors_are_not_changes() {
         let end = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"8","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
         for (kind, _) in objects() {
-            let bookmark = said(kind, end);
-            assert!(matches!(bookmark, Said::Bookmark { version, initial_events_end: true } if version == "8"));
+            let bookmark = decoded(kind, end);
+            assert!(matches!(bookmark, WatchEvent::Bookmark { version, initial_events_end: true } if version == "8"));
             let error = r#"{"type":"ERROR","object":{"kind":"Status","status":"Failure","message":"gone","code":410}}"#;
             assert!(
-                matches!(said(kind, error), Said::Refused(refusal) if refusal.code == 410 && refusal.message == "gone")
+                matches!(decoded(kind, error), WatchEvent::Refused(refusal) if refusal.code == 410 && refusal.message == "gone")
             );
         }
     }
 
     proptest! {
-        // Nothing that an API server sends makes it panic.
+        // No bytes of an API server cause a panic.
         #[test]
-        fn any_octets_are_read(
+        fn no_bytes_cause_a_panic(
             of in 0_usize..4, cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             random in prop::collection::vec(any::<u8>(), 0..64), listed: bool,
         ) {
             let (kind, object) = objects()[of];
-            let whole = match listed {
-                true => format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{object},{object}]}}"#),
-                false => format!(r#"{{"type":"ADDED","object":{object}}}"#),
+            let whole = if listed {
+                format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{object},{object}]}}"#)
+            } else {
+                format!(r#"{{"type":"ADDED","object":{object}}}"#)
             };
-            let mut octets = whole.into_bytes();
-            for (at, octet) in cuts {
-                let at = at.index(octets.len());
-                octets[at] = octet;
+            let mut bytes = whole.into_bytes();
+            for (at, byte) in cuts {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
             }
-            for octets in [octets, random] {
-                let _ = event(kind, ALL, &octets);
+            for bytes in [bytes, random] {
+                let _ = decode_event(kind, ALL, &bytes);
                 let mut changes = 0;
-                let _ = page(kind, ALL, &octets, |_| changes += 1);
+                let _ = decode_page(kind, ALL, &bytes, |_| changes += 1);
                 prop_assert!(changes <= 2);
             }
         }

@@ -1,4 +1,4 @@
-//! What can go wrong between this server and the API server.
+//! Errors of requests to the API server.
 
 use std::time::Duration;
 
@@ -8,53 +8,53 @@ use crate::net::{find_tls_error, tls_reason};
 
 use super::connection::ConnectionError;
 
-/// Why a list or a watch did not go on.
+/// An error that ended a list or a watch.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The connection cannot be made from what is configured.
+    /// The client cannot be created from the configuration.
     #[error(transparent)]
     Configuration(#[from] ConnectionError),
     /// There was no connection, or it broke.
     #[error("{0}")]
     Connection(String),
-    /// Nothing came for too long.
-    #[error("no {} within {} s", what.text(), limit.as_secs())]
-    Silence {
-        /// What was waited for.
-        what: Awaited,
-        /// For how long.
+    /// A response or a part of it did not arrive in time.
+    #[error("no {} within {} s", waiting_for.text(), limit.as_secs())]
+    Timeout {
+        /// What did not arrive.
+        waiting_for: WaitTarget,
+        /// The timeout.
         limit: Duration,
     },
-    /// The API server refused, by a status code or by an ERROR event.
+    /// The API server responded with an error status or an ERROR event.
     #[error("{0}")]
     Refused(Refusal),
-    /// A body ended in the middle of a list.
-    #[error("the list ended in the middle")]
-    Cut,
-    /// One event or page is longer than any real one.
-    #[error("more than {0} octets at once")]
+    /// A streaming list ended before all of its objects.
+    #[error("the list is truncated")]
+    Truncated,
+    /// An event or page is longer than any real one.
+    #[error("an event or page of more than {0} bytes")]
     TooLong(usize),
-    /// Versions of a watch went back: the API server has another store.
-    #[error("versions went back from {old} to {new}")]
+    /// The resource versions of a watch went back: the API server has another store.
+    #[error("resource versions went back from {old} to {new}")]
     Backwards {
         /// The version that was reached.
         old: u64,
-        /// The one that followed.
+        /// The version after it.
         new: u64,
     },
-    /// What came is not what an API server sends.
-    #[error("not an answer of an API server: {0}")]
-    Nonsense(String),
+    /// The response is not one of an API server.
+    #[error("invalid response: {0}")]
+    InvalidResponse(String),
 }
 
-/// What may not come.
+/// The part of a response that a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
-    /// The head of an answer.
-    Answer,
+pub enum WaitTarget {
+    /// The headers of a response.
+    Response,
     /// The next event of a watch.
     Event,
-    /// The bookmark behind the initial events of a streaming list.
+    /// The bookmark after the initial events of a streaming list.
     InitialEventsEnd,
     /// The end of a page.
     PageEnd,
@@ -62,28 +62,28 @@ pub enum Awaited {
     LastPage,
 }
 
-impl Awaited {
+impl WaitTarget {
     fn text(self) -> &'static str {
         match self {
-            Awaited::Answer => "answer",
-            Awaited::Event => "event",
-            Awaited::InitialEventsEnd => "end of the initial events",
-            Awaited::PageEnd => "end of a page",
-            Awaited::LastPage => "end of the list",
+            WaitTarget::Response => "response",
+            WaitTarget::Event => "event",
+            WaitTarget::InitialEventsEnd => "end of the initial events",
+            WaitTarget::PageEnd => "end of a page",
+            WaitTarget::LastPage => "end of the list",
         }
     }
 }
 
 impl WatchError {
-    /// The cause as a metric's label: one of a few.
+    /// Returns the label of the error in metrics, one of a few.
     pub fn reason(&self) -> &'static str {
         match self {
             WatchError::Configuration(_) => "configuration",
             WatchError::Connection(_) => "connection",
-            WatchError::Silence { .. } => "timeout",
-            WatchError::Cut => "truncated",
+            WatchError::Timeout { .. } => "timeout",
+            WatchError::Truncated => "truncated",
             WatchError::TooLong(_) => "too_long",
-            WatchError::Nonsense(_) => "protocol",
+            WatchError::InvalidResponse(_) => "protocol",
             WatchError::Backwards { .. } => "backwards",
             WatchError::Refused(refusal) => match refusal.code {
                 400 => "400",
@@ -101,7 +101,7 @@ impl WatchError {
         }
     }
 
-    /// The status code, if the API server gave one.
+    /// Returns the status code, if the API server sent one.
     pub fn code(&self) -> Option<u16> {
         match self {
             WatchError::Refused(refusal) => Some(refusal.code),
@@ -109,7 +109,7 @@ impl WatchError {
         }
     }
 
-    /// How long the API server asks to wait.
+    /// Returns the delay that the API server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             WatchError::Refused(refusal) => refusal.retry_after,
@@ -118,14 +118,14 @@ impl WatchError {
     }
 }
 
-/// A refusal of the API server: a `Status`, or a bare code.
+/// An error of the API server: a `ApiStatus`, or a bare code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status, or the `code` of an ERROR event.
     pub code: u16,
-    /// Its words; the HTTP status' own where it has none.
+    /// The message, or the reason phrase of the HTTP status.
     pub message: String,
-    /// How long it asks to wait: the header, or `details.retryAfterSeconds`.
+    /// The requested delay: the header `Retry-After`, or `details.retryAfterSeconds`.
     pub retry_after: Option<Duration>,
 }
 
@@ -138,7 +138,7 @@ impl std::fmt::Display for Refusal {
 /// A `v1` Status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Status {
+pub struct ApiStatus {
     kind: Option<String>,
     code: Option<u16>,
     message: Option<String>,
@@ -152,69 +152,69 @@ struct Details {
 }
 
 impl Refusal {
-    /// From a body that should be a Status. `http`: the status code and its words, for what is no Status.
+    /// Parses a body that should be a Status. `http` has the status code and its reason phrase, for other bodies.
     pub fn parse(body: &[u8], http: (u16, &str)) -> Refusal {
-        let status: Status = serde_json::from_slice(body).unwrap_or_default();
+        let status: ApiStatus = serde_json::from_slice(body).unwrap_or_default();
         let seconds = status.details.and_then(|details| details.retry_after_seconds).filter(|&seconds| seconds > 0);
-        let known = status.kind.as_deref() == Some("Status");
-        let message = status.message.filter(|text| known && !text.is_empty()).unwrap_or_else(|| http.1.to_owned());
-        let message = bounded(message);
+        let is_status = status.kind.as_deref() == Some("Status");
+        let message = status.message.filter(|text| is_status && !text.is_empty()).unwrap_or_else(|| http.1.to_owned());
+        let message = truncate_text(message);
         Refusal {
-            code: status.code.filter(|_| known).unwrap_or(http.0),
+            code: status.code.filter(|_| is_status).unwrap_or(http.0),
             message,
             retry_after: seconds.map(Duration::from_secs),
         }
     }
 }
 
-/// The longest text of an API server that is repeated, in octets.
-const MAX_WORDS: usize = 600;
+/// The maximum length of a text of an API server in a message, in bytes.
+const MAX_TEXT: usize = 600;
 
-/// A text of the API server, cut where it is longer than anyone reads.
-pub fn bounded(mut text: String) -> String {
-    if text.len() > MAX_WORDS {
-        text.truncate(text.floor_char_boundary(MAX_WORDS));
+/// Truncates a text of the API server to a readable length.
+pub fn truncate_text(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
         text.push('…');
     }
     text
 }
 
-/// An error with its causes, each told once, without the names of layers: `Connection refused`.
-pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+/// Describes an error with its describe_error, without repetition and without the names of layers: `Connection refused`.
+pub fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut all = std::iter::successors(Some(error), |error| error.source());
     let tls = all.find_map(find_tls_error).map(|error| (error.to_string(), tls_reason(error)));
     let mut next = Some(error);
     while let Some(cause) = next {
-        let mut said = cause.to_string();
-        if let Some((shown, words)) = &tls
-            && said != "invalid peer certificate: UnknownIssuer"
+        let mut part = cause.to_string();
+        if let Some((text_of_tls, reason)) = &tls
+            && part != "invalid peer certificate: UnknownIssuer"
         {
-            said = said.replace(shown, words);
+            part = part.replace(text_of_tls, reason);
         }
-        // The client's own word for "one of the layers".
-        let said = said.strip_prefix("ServiceError: ").unwrap_or(&said);
-        // A page on the net is of no use in a log line, nor are the names of layers and of numbers.
-        let said = said.split(": https://").next().unwrap_or(said).split(" (os error").next().unwrap_or(said);
-        let said = match said {
+        // The client's prefix for errors of its layers.
+        let part = part.strip_prefix("ServiceError: ").unwrap_or(&part);
+        // Links, names of layers and error numbers do not help in a log line.
+        let part = part.split(": https://").next().unwrap_or(part).split(" (os error").next().unwrap_or(part);
+        let part = match part {
             "client error (Connect)" | "tcp connect error" | "error reading a body from connection" => "",
             "client error (SendRequest)" | "connection error" => "",
             "peer closed connection without sending TLS close_notify" => "the API server closed the connection",
             "invalid peer certificate: UnknownIssuer" => {
-                "the API server's certificate is of an authority that is not known here; expected the CA that signed \
-                 it in the kubeconfig, or as the third file of 'tls'"
+                "the API server's certificate is signed by an unknown authority; expected its CA in the kubeconfig, or \
+                 as the third file of 'tls'"
             }
-            said => said,
+            part => part,
         };
-        if !text.contains(said) {
+        if !text.contains(part) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(said);
+            text.push_str(part);
         }
         next = cause.source();
     }
-    // Layers alone say nothing.
+    // If there are only names of layers, they are all there is.
     if text.is_empty() { error.to_string() } else { text }
 }
 
@@ -233,16 +233,17 @@ mod tests {
     struct Key(#[source] rustls::Error);
 
     #[test]
-    fn errors_of_tls_are_told_in_words() {
+    fn tls_errors_are_described_in_words() {
         use rustls::{CertificateError, InconsistentKeys};
-        let connection = |error: rustls::Error| causes(&Layer(io::Error::new(io::ErrorKind::InvalidData, error)));
+        let connection =
+            |error: rustls::Error| describe_error(&Layer(io::Error::new(io::ErrorKind::InvalidData, error)));
         assert_eq!(
             connection(CertificateError::Expired.into()),
             "tls: failed to verify certificate: x509: certificate has expired"
         );
         let unknown = connection(CertificateError::UnknownIssuer.into());
-        assert!(unknown.starts_with("the API server's certificate is of an authority that is not known"), "{unknown}");
+        assert!(unknown.starts_with("the API server's certificate is signed by an unknown authority"), "{unknown}");
         let key = Key(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch));
-        assert_eq!(causes(&key), "invalid private key: tls: private key does not match public key");
+        assert_eq!(describe_error(&key), "invalid private key: tls: private key does not match public key");
     }
 }

@@ -1,6 +1,6 @@
-//! How often, and how many at once, requests may be made: `apiserver_qps`, `apiserver_burst`, `apiserver_max_inflight`.
+//! The rate and the concurrency of requests: `apiserver_qps`, `apiserver_burst`, `apiserver_max_inflight`.
 //!
-//! Lists count, page by page, and streaming lists until their end; watches never do, as in client-go.
+//! Each page of a list counts, and a streaming list until its end; watches do not count, as in client-go.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// client-go's burst, where only a rate is set.
+/// The burst of client-go, if only a rate is configured.
 const DEFAULT_BURST: u32 = 10;
 
-/// What is allowed.
+/// The configured limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Limits {
-    /// Requests a second; as many as come where `None` or 0.
+pub struct RequestLimits {
+    /// Requests per second; unlimited if `None` or 0.
     pub qps: Option<f32>,
-    /// Requests at once above that rate; 10 where `None`.
+    /// The number of requests that may exceed the rate at once; 10 if `None`.
     pub burst: Option<u32>,
-    /// Requests that may wait for an answer at once; 0 for no limit.
+    /// The number of requests in flight; 0 for no limit.
     pub max_inflight: u32,
 }
 
-/// Holds requests to their limits.
+/// Enforces limits of requests.
 #[derive(Debug)]
 pub struct Limiter {
-    /// Seconds between requests, and how many may come at once; `None` where there is no limit.
+    /// The interval between requests and the burst, or `None` for no limit.
     rate: Option<(Duration, u32)>,
     /// The time at which the bucket is full again (the "theoretical arrival time" of the generic cell rate algorithm).
     full: Mutex<Option<Instant>>,
@@ -33,8 +33,8 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// A limiter for these limits.
-    pub fn new(limits: Limits) -> Limiter {
+    /// Creates a limiter.
+    pub fn new(limits: RequestLimits) -> Limiter {
         let qps = limits.qps.filter(|qps| *qps > 0.0);
         let interval = qps.map(|qps| Duration::try_from_secs_f32(1.0 / qps).unwrap_or(Duration::MAX / 4));
         let burst = limits.burst.unwrap_or(DEFAULT_BURST).max(1);
@@ -42,21 +42,22 @@ impl Limiter {
         Limiter { rate: interval.map(|interval| (interval, burst)), full: Mutex::new(None), in_flight }
     }
 
-    /// Waits until a request may be made; it is under way until the permit is dropped. Says how long that took.
+    /// Waits until a request is allowed. The request counts as in flight until the permit is dropped. Returns the time
+    /// waited, too.
     pub async fn admit(&self) -> (Option<SemaphorePermit<'_>>, Duration) {
-        let asked = Instant::now();
-        if let Some(until) = self.reserve(asked) {
+        let start = Instant::now();
+        if let Some(until) = self.reserve(start) {
             tokio::time::sleep_until(until).await;
         }
         let permit = match &self.in_flight {
-            // It is never closed.
+            // The semaphore is never closed.
             Some(semaphore) => semaphore.acquire().await.ok(),
             None => None,
         };
-        (permit, asked.elapsed())
+        (permit, start.elapsed())
     }
 
-    /// Takes one from the bucket; the time to wait for, if it was empty.
+    /// Takes a token from the bucket. Returns the time to wait for, if it was empty.
     fn reserve(&self, now: Instant) -> Option<Instant> {
         let (interval, burst) = self.rate?;
         let mut full = self.full.lock();
@@ -73,8 +74,8 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
-        let limiter = Limiter::new(Limits { qps: Some(2.0), burst: Some(3), max_inflight: 0 });
+    async fn a_burst_is_admitted_at_once_and_the_rest_at_the_rate() {
+        let limiter = Limiter::new(RequestLimits { qps: Some(2.0), burst: Some(3), max_inflight: 0 });
         let mut waits = Vec::new();
         for _ in 0..5 {
             waits.push(limiter.admit().await.1.as_millis());
@@ -85,8 +86,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_are_under_way_than_may_be() {
-        let limiter = Limiter::new(Limits { max_inflight: 1, ..Limits::default() });
+    async fn requests_in_flight_are_limited() {
+        let limiter = Limiter::new(RequestLimits { max_inflight: 1, ..RequestLimits::default() });
         let (first, _) = limiter.admit().await;
         assert!(tokio::time::timeout(Duration::from_secs(9), limiter.admit()).await.is_err());
         drop(first);
@@ -95,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_limits_nothing_waits() {
-        let limiter = Limiter::new(Limits { qps: Some(0.0), ..Limits::default() });
+        let limiter = Limiter::new(RequestLimits { qps: Some(0.0), ..RequestLimits::default() });
         for _ in 0..1_000 {
             assert!(limiter.reserve(Instant::now()).is_none());
         }

@@ -1,4 +1,4 @@
-//! The body of an answer: line by line for a watch, whole for a page of a list.
+//! The body of a response: line by line for a watch, complete for a page of a list.
 
 use std::time::Duration;
 
@@ -6,45 +6,45 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use tokio::time::Instant;
 
-use crate::source::watch::error::{Awaited, WatchError, causes};
+use crate::source::watch::error::{WaitTarget, WatchError, describe_error};
 
-/// The longest event that is taken, in octets. An object has at most 1.5 MiB in etcd, and some times that as JSON.
+/// The maximum length of an event in bytes. An object has at most 1.5 MiB in etcd, and a multiple of that as JSON.
 pub const MAX_EVENT: usize = 8 << 20;
-/// The longest page of a list, in octets: some hundred objects.
+/// The maximum length of a page of a list in bytes: some hundred objects.
 pub const MAX_PAGE: usize = 32 << 20;
-/// The longest whole list, in octets.
+/// The maximum length of an unpaged list in bytes.
 pub const MAX_LIST: usize = 256 << 20;
-/// A buffer that has grown larger than this is given back when it is empty, in bytes.
+/// The capacity in bytes above which an empty buffer is released.
 const RETAINED: usize = 64 << 10;
 
-/// The bytes of a body that have come and are not consumed, as lines.
+/// The received and not yet consumed bytes of a body, as lines.
 #[derive(Debug)]
 pub struct LineBuffer {
     bytes: Vec<u8>,
-    /// The unconsumed bytes start at `from`; up to `searched` there is no line end.
+    /// The offset of the first unconsumed byte, and the offset up to which there is no line end.
     from: usize,
     searched: usize,
-    most: usize,
+    max: usize,
 }
 
-/// More bytes than the buffer may hold, without a line end.
+/// A line exceeds the size of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub struct BufferFull;
 
 impl LineBuffer {
-    /// Creates a buffer that holds at most `most` bytes.
-    pub fn new(most: usize) -> LineBuffer {
-        LineBuffer { bytes: Vec::new(), from: 0, searched: 0, most }
+    /// Creates a buffer that holds at most `max` bytes.
+    pub fn new(max: usize) -> LineBuffer {
+        LineBuffer { bytes: Vec::new(), from: 0, searched: 0, max }
     }
 
-    /// Looks for the end of the next line, each byte once.
+    /// Returns whether there is a complete line. Each byte is searched once.
     fn has_line(&mut self) -> bool {
         let end = memchr::memchr(b'\n', &self.bytes[self.searched..]);
         self.searched = end.map_or(self.bytes.len(), |end| self.searched + end);
         end.is_some()
     }
 
-    /// Returns the next whole line, without its end.
+    /// Returns the next complete line, without its end.
     pub fn next_line(&mut self) -> Option<&[u8]> {
         if !self.has_line() {
             return None;
@@ -54,15 +54,15 @@ impl LineBuffer {
         Some(&self.bytes[start..end])
     }
 
-    /// Adds bytes, in place of those that were consumed.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+    /// Adds bytes, after consumed bytes are removed.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), BufferFull> {
         self.bytes.drain(..self.from);
         self.searched -= std::mem::take(&mut self.from);
         if self.bytes.is_empty() && self.bytes.capacity() > RETAINED {
             self.bytes = Vec::new();
         }
-        if self.bytes.len() + bytes.len() > self.most {
-            return Err(TooLong);
+        if self.bytes.len() + bytes.len() > self.max {
+            return Err(BufferFull);
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())
@@ -76,41 +76,44 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// A reader of a body that takes at most `most` bytes at once.
-    pub fn new(body: Body, most: usize) -> Lines {
-        Lines { body, buffer: LineBuffer::new(most) }
+    /// Creates a reader that buffers at most `max` bytes.
+    pub fn new(body: Body, max: usize) -> Lines {
+        Lines { body, buffer: LineBuffer::new(max) }
     }
 
-    /// The next line, without its end; `None` at the end of the body. What follows the last line end is lost: it is half
-    /// an event. It may take as long as `limit`, however its bytes drip.
-    pub async fn next(&mut self, limit: Duration) -> Result<Option<&[u8]>, WatchError> {
+    /// Returns the next line without its end, or `None` at the end of the body. Bytes after the last line end are
+    /// discarded: they are an incomplete event. The timeout `limit` is for the whole line, however slowly its bytes
+    /// arrive.
+    pub async fn next_line(&mut self, limit: Duration) -> Result<Option<&[u8]>, WatchError> {
         let deadline = Instant::now() + limit;
-        // A line that is returned borrows the buffer, so that the loop only looks whether there is one.
+        // A returned line borrows the buffer, so the loop only checks that there is one.
         while !self.buffer.has_line() {
-            if !self.fill(deadline, limit, Awaited::Event).await? {
+            if !self.read_more(deadline, limit, WaitTarget::Event).await? {
                 return Ok(None);
             }
         }
         Ok(self.buffer.next_line())
     }
 
-    /// The whole body, which may take as long as `limit`.
-    pub async fn all(mut self, limit: Duration) -> Result<Vec<u8>, WatchError> {
+    /// Returns the complete body, within the timeout `limit`.
+    pub async fn read_all(mut self, limit: Duration) -> Result<Vec<u8>, WatchError> {
         let deadline = Instant::now() + limit;
-        while self.fill(deadline, limit, Awaited::PageEnd).await? {}
+        while self.read_more(deadline, limit, WaitTarget::PageEnd).await? {}
         Ok(self.buffer.bytes)
     }
 
-    /// Reads some more; whether there was more.
-    async fn fill(&mut self, deadline: Instant, limit: Duration, what: Awaited) -> Result<bool, WatchError> {
+    /// Reads more bytes. Returns false at the end of the body.
+    async fn read_more(
+        &mut self, deadline: Instant, limit: Duration, waiting_for: WaitTarget,
+    ) -> Result<bool, WatchError> {
         loop {
             let frame = tokio::time::timeout_at(deadline, self.body.frame()).await;
-            match frame.map_err(|_| WatchError::Silence { what, limit })? {
+            match frame.map_err(|_| WatchError::Timeout { waiting_for, limit })? {
                 None => return Ok(false),
-                Some(Err(error)) => return Err(WatchError::Connection(causes(&error))),
+                Some(Err(error)) => return Err(WatchError::Connection(describe_error(&error))),
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
-                    self.buffer.push(data).map_err(|TooLong| WatchError::TooLong(self.buffer.most))?;
+                    self.buffer.push(data).map_err(|BufferFull| WatchError::TooLong(self.buffer.max))?;
                     return Ok(true);
                 }
             }
@@ -124,11 +127,11 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(1);
 
-    async fn lines(text: &str, most: usize) -> (Vec<String>, Option<WatchError>) {
-        let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), most);
+    async fn lines(text: &str, max: usize) -> (Vec<String>, Option<WatchError>) {
+        let mut reader = Lines::new(Body::from(text.as_bytes().to_vec()), max);
         let mut lines = Vec::new();
         loop {
-            match reader.next(SOON).await {
+            match reader.next_line(SOON).await {
                 Ok(Some(line)) => lines.push(String::from_utf8(line.to_vec()).unwrap()),
                 Ok(None) => return (lines, None),
                 Err(error) => return (lines, Some(error)),
@@ -137,13 +140,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_come_one_by_one_and_half_a_line_does_not() {
+    async fn complete_lines_are_returned_one_by_one() {
         assert_eq!(lines("a\n\nbc\nhalf", 99).await.0, ["a", "", "bc"]);
         assert!(lines("", 99).await.0.is_empty());
     }
 
     #[tokio::test]
-    async fn what_never_ends_is_refused() {
+    async fn a_line_without_an_end_is_an_error() {
         let (lines, error) = lines(&"x".repeat(100), 99).await;
         assert!(lines.is_empty() && matches!(error, Some(WatchError::TooLong(99))));
     }

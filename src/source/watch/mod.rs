@@ -1,12 +1,12 @@
-//! The Kubernetes API as a source of events: a list and a watch of each kind that is wanted.
+//! The Kubernetes API as a source of events: a list and a watch of each kind that an index needs.
 //!
 //! ```text
-//! Connection (client, limits) ─ Follower (one a kind) ─ Lines (body → lines) ─ decode (JSON → model) ─ IndexWriter
-//!                                  └ Schedule: what comes next, after how long
+//! ApiConnection (client, limits) ─ Follower (one a kind) ─ Lines (body → lines) ─ decode (JSON → model) ─ IndexWriter
+//!                                     └ Schedule: the next step, and the wait before it
 //! ```
 //!
-//! It heals from everything that an API server has been seen to do, and never needs a restart. Nothing is deleted
-//! because of an error: the last known state is served until a full list says otherwise.
+//! Watches recover from every failure of an API server without a restart. An error deletes nothing: the last known
+//! state is served until a complete list replaces it.
 
 mod backoff;
 mod connection;
@@ -28,121 +28,122 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use connection::{ConnectionError, Server};
+pub use connection::{ApiServer, ConnectionError};
 pub use error::Refusal;
-pub use limits::Limits;
+pub use limits::RequestLimits;
 pub use metrics::Metrics;
 pub use schedule::Timing;
 
 use super::Selection;
 use crate::cluster::IndexWriter;
 use crate::cluster::model::Kind;
-use connection::Connection;
+use connection::ApiConnection;
 use follow::Follower;
-use status::Complaints;
+use status::ErrorLog;
 
-/// How long after a panic a kind is followed anew.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The delay before a kind is indexes again after a panic.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// An index, and where its objects are.
-pub struct Target {
+/// An index, and the API server with its objects.
+pub struct WatchTarget {
     /// The API server.
-    pub server: Server,
-    /// How often it may be asked.
-    pub limits: Limits,
-    /// Which objects.
+    pub server: ApiServer,
+    /// The limits of requests to the API server.
+    pub limits: RequestLimits,
+    /// The objects of the index.
     pub selection: Selection,
-    /// Where they go.
+    /// The writer of the index.
     pub writer: IndexWriter,
 }
 
-/// Watches that go on until this is dropped.
+/// Watches, which run until this is dropped.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct ApiWatch {
     tasks: Vec<JoinHandle<()>>,
-    /// What is followed, by index.
-    followed: Vec<(Selection, Arc<Mutex<IndexWriter>>)>,
+    /// The selection and the writer of each index.
+    indexes: Vec<(Selection, Arc<Mutex<IndexWriter>>)>,
 }
 
-/// A target whose API server cannot be reached as it is configured.
+/// An error in the configuration of the API server of a target.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct StartError {
-    /// Which of the targets.
+    /// The index of the target.
     pub target: usize,
-    /// Why.
+    /// The error.
     #[source]
     pub error: ConnectionError,
 }
 
-impl Watch {
-    /// Starts to follow all targets on a runtime. What is configured must be readable; that an API server does not
-    /// answer is no error.
+impl ApiWatch {
+    /// Starts to follow all targets on a runtime. Configured files must be readable; an API server that does not answer
+    /// is not an error.
     pub fn start(
-        targets: Vec<Target>, metrics: &Metrics, timing: Timing, runtime: &Handle,
-    ) -> Result<Watch, StartError> {
-        // Whoever asks the same API server shares its client, its limits, and what is told of it.
-        let mut connections: Vec<(Server, Arc<Connection>, Arc<Complaints>)> = Vec::new();
-        let mut watch = Watch::default();
-        for (target, Target { server, limits, selection, writer }) in targets.into_iter().enumerate() {
+        targets: Vec<WatchTarget>, metrics: &Metrics, timing: Timing, runtime: &Handle,
+    ) -> Result<ApiWatch, StartError> {
+        // Targets of the same API server share its client, its limits and the log of its errors.
+        let mut connections: Vec<(ApiServer, Arc<ApiConnection>, Arc<ErrorLog>)> = Vec::new();
+        let mut watch = ApiWatch::default();
+        for (target, WatchTarget { server, limits, selection, writer }) in targets.into_iter().enumerate() {
             let (connection, log) = match connections.iter().find(|(known, ..)| *known == server) {
                 Some((_, connection, log)) => (connection.clone(), log.clone()),
                 None => {
-                    let connection = Arc::new(Connection::new(server.clone(), limits, metrics.clone()));
+                    let connection = Arc::new(ApiConnection::new(server.clone(), limits, metrics.clone()));
                     runtime.block_on(connection.check()).map_err(|error| StartError { target, error })?;
-                    let log = Arc::new(Complaints::default());
+                    let log = Arc::new(ErrorLog::default());
                     connections.push((server, connection.clone(), log.clone()));
                     (connection, log)
                 }
             };
-            let (keep, index) = (writer.endpoint_fields(), writer.index().clone());
+            let endpoint_fields = writer.endpoint_fields();
+            let index = writer.index().clone();
             let writer = Arc::new(Mutex::new(writer));
             for kind in selection.kinds() {
                 let follower = Follower {
                     kind,
-                    keep,
+                    endpoint_fields,
                     selection: selection.clone(),
                     connection: connection.clone(),
                     writer: writer.clone(),
                     index: index.clone(),
-                    status: metrics.watch(kind, log.clone()),
+                    status: metrics.add_watch(kind, log.clone()),
                     timing,
                 };
-                watch.tasks.push(runtime.spawn(keep_on(Arc::new(follower))));
+                watch.tasks.push(runtime.spawn(supervise(Arc::new(follower))));
             }
-            watch.followed.push((selection, writer));
+            watch.indexes.push((selection, writer));
         }
         Ok(watch)
     }
 
-    /// How many objects of each kind that is wanted are known, in all indexes together.
+    /// Returns the number of known objects of each selected kind, in all indexes together.
     pub fn counts(&self) -> impl Iterator<Item = (Kind, usize)> {
         Kind::ALL.into_iter().filter_map(|kind| {
-            let of = self.followed.iter().filter(|(selection, _)| selection.kinds().any(|wanted| wanted == kind));
+            let of = self.indexes.iter().filter(|(selection, _)| selection.kinds().any(|wanted| wanted == kind));
             of.map(|(_, writer)| writer.lock().count(kind)).reduce(|a, b| a + b).map(|count| (kind, count))
         })
     }
 }
 
-/// Follows a kind, and goes on should that panic.
-async fn keep_on(follower: Arc<Follower>) {
+/// Follows a kind, and restarts after a panic.
+async fn supervise(follower: Arc<Follower>) {
     loop {
         let mut task = JoinSet::new();
         task.spawn(follower.clone().run());
         if let Some(Err(error)) = task.join_next().await {
-            tracing::error!(plugin = "kubernetes", %error, "following {} starts anew", resource(follower.kind));
+            tracing::error!(plugin = "kubernetes", %error, "watching {} restarts after a panic", resource(follower.kind));
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RESTART_DELAY).await;
     }
 }
 
-impl Drop for Watch {
+impl Drop for ApiWatch {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
-/// A kind's resource, as RBAC and messages name it.
+/// Returns the resource of a kind, as in RBAC and messages.
 pub fn resource(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "namespaces",
@@ -152,7 +153,7 @@ pub fn resource(kind: Kind) -> &'static str {
     }
 }
 
-/// A kind's path on the API server, over all namespaces.
+/// Returns the path of a kind on the API server, over all namespaces.
 fn path(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "/api/v1/namespaces",

@@ -1,30 +1,30 @@
-//! What comes next: a list or a watch, and after how long. Without a clock and without a connection.
+//! Decides the next step of a watch: a list or a watch, and the delay before it. Has neither a clock nor a connection.
 
 use std::time::Duration;
 
-use crate::source::watch::backoff::{Backoff, Pace};
-use crate::source::watch::error::{Awaited, WatchError};
+use crate::source::watch::backoff::{Backoff, BackoffConfig};
+use crate::source::watch::error::{WaitTarget, WatchError};
 
-/// Times that a test would rather not wait for.
+/// Timeouts and delays, which tests shorten.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// Waits after troubles.
-    pub pace: Pace,
-    /// How long a watch may last, from and to. Below the 240 s after which load balancers forget a silent flow.
+    /// The delays after errors.
+    pub backoff: BackoffConfig,
+    /// The range of the duration of a watch. It is below the 240 s after which load balancers drop idle flows.
     pub watch: (Duration, Duration),
-    /// How much longer a watch may be silent than it may last.
+    /// The additional time without an event before a watch times out.
     pub grace: Duration,
-    /// How long a page of a list may take.
+    /// The timeout of a page of a list.
     pub page: Duration,
-    /// How long all pages together may take: a list that has no end is none.
+    /// The timeout of all pages of a list, which limits lists without an end.
     pub pages: Duration,
-    /// How long one of the initial events of a streaming list may take; then pages are tried.
+    /// The timeout of each of the initial events of a streaming list; after it, pages are requested.
     pub initial: Duration,
-    /// How long they may take in all.
+    /// The timeout of all initial events.
     pub initial_all: Duration,
-    /// A watch that ends sooner than this without an event has not worked.
+    /// The duration below which a watch that ended without an event counts as failed.
     pub brief: Duration,
-    /// How often everything is listed anew, give or take a fifth, whatever the watch says.
+    /// The interval of routine lists, varied by a fifth.
     pub relist: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Default for Timing {
     fn default() -> Timing {
         let seconds = Duration::from_secs;
         Timing {
-            pace: Pace::default(),
+            backoff: BackoffConfig::default(),
             watch: (seconds(200), seconds(230)),
             grace: seconds(10),
             page: seconds(30),
@@ -45,236 +45,244 @@ impl Default for Timing {
     }
 }
 
-/// Why a list is made.
+/// The reason for a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum ListReason {
     /// Nothing is known yet.
     Start,
-    /// The version that the watch asked for is no longer kept (410).
+    /// The requested resource version has expired (410).
     Expired,
-    /// The API server does not know that version yet (504): its store may have been restored.
+    /// The API server does not know that resource version yet (504): its store may have been restored.
     TooLarge,
-    /// An ERROR event, a refusal of the watch, or nonsense.
+    /// An ERROR event, an error status of the watch, or an invalid response.
     Refused,
-    /// The connection broke or there was none: the API server may have come back with another store.
+    /// The connection broke or there was none: the API server may have returned with another store.
     Outage,
-    /// Watches end at once, again and again.
+    /// Watches ended at once several times.
     Closed,
-    /// The versions of a watch went back: the store was restored.
+    /// The resource versions of a watch went back: the store was restored.
     Backwards,
-    /// Time for it.
+    /// The interval of routine lists has passed.
     Routine,
 }
 
-impl Why {
-    /// As a metric's label.
+impl ListReason {
+    /// Returns the label in metrics.
     pub fn text(self) -> &'static str {
         match self {
-            Why::Start => "start",
-            Why::Expired => "expired",
-            Why::TooLarge => "version_too_large",
-            Why::Refused => "refused",
-            Why::Outage => "outage",
-            Why::Closed => "closed",
-            Why::Backwards => "backwards",
-            Why::Routine => "routine",
+            ListReason::Start => "start",
+            ListReason::Expired => "expired",
+            ListReason::TooLarge => "version_too_large",
+            ListReason::Refused => "refused",
+            ListReason::Outage => "outage",
+            ListReason::Closed => "closed",
+            ListReason::Backwards => "backwards",
+            ListReason::Routine => "routine",
         }
     }
 }
 
-/// What is done next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A full list, then a watch.
-    List(Why),
+pub enum WatchStep {
+    /// A complete list, then a watch.
+    List(ListReason),
     /// A watch from this version on.
     Watch(String),
 }
 
-/// How a full list is asked for.
+/// The way a complete list is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub enum ListStyle {
     /// As the first events of a watch, object by object.
     Streaming,
     /// Page by page.
     Pages,
-    /// All at once, from the API server's cache: where the pages of a list expire faster than they can be read.
+    /// At once, from the cache of the API server: for lists whose pages expire faster than they can be read.
     Whole,
 }
 
-/// How far a list and watch got.
+/// The result of a list and watch.
 #[derive(Debug)]
-pub struct Ended {
-    /// The version that it reached; `None` if its list was not completed.
+pub struct SessionResult {
+    /// The resource version that was reached, or `None` if the list was not completed.
     pub version: Option<String>,
-    /// It began with a list, in this style.
-    pub listed: Option<Style>,
-    /// The watch was answered, so that there was a connection.
+    /// The style of the list, if there was one.
+    pub listed: Option<ListStyle>,
+    /// Whether the watch got a response, so that there was a connection.
     pub answered: bool,
-    /// How long the watch lasted.
-    pub lived: Duration,
-    /// It carried an event.
+    /// The duration of the watch.
+    pub duration: Duration,
+    /// Whether the watch received an event.
     pub events: bool,
-    /// Why it ended.
-    pub how: How,
+    /// How the watch ended.
+    pub end: WatchEnd,
 }
 
-/// Why a watch ended.
+/// How a watch ended.
 #[derive(Debug)]
-pub enum How {
+pub enum WatchEnd {
     /// The API server closed it.
     Closed,
-    /// The time for a full list has come.
-    Due,
-    /// Something went wrong.
-    WatchError(WatchError),
+    /// A routine list is due.
+    RelistDue,
+    /// It failed.
+    Failed(WatchError),
 }
 
-/// Decides what comes next.
+/// Decides the next steps.
 #[derive(Debug)]
 pub struct Schedule {
     backoff: Backoff,
     timing: Timing,
-    style: Style,
-    /// How many lists in turn have failed in this style.
-    failed: u32,
-    /// How often in turn the pages of a list have expired.
+    style: ListStyle,
+    /// The number of consecutive failed lists in this style.
+    failed_lists: u32,
+    /// The number of consecutive lists whose pages expired.
     expired_pages: u32,
-    /// The version of a watch that was left for a routine list, to go on from if that fails.
-    left: Option<String>,
-    /// How many watches in turn have ended at once without an event.
-    brief: u32,
+    /// The resource version of a watch that was stopped for a routine list, to resume from if the list fails.
+    resume_version: Option<String>,
+    /// The number of consecutive watches that ended at once without an event.
+    brief_watches: u32,
 }
 
 impl Schedule {
-    /// A schedule at its start.
+    /// Creates a schedule that starts with a streaming list.
     pub fn new(timing: Timing) -> Schedule {
         Schedule {
-            backoff: Backoff::new(timing.pace),
+            backoff: Backoff::new(timing.backoff),
             timing,
-            style: Style::Streaming,
-            failed: 0,
+            style: ListStyle::Streaming,
+            failed_lists: 0,
             expired_pages: 0,
-            left: None,
-            brief: 0,
+            resume_version: None,
+            brief_watches: 0,
         }
     }
 
-    /// A moment that differs from one to the next.
-    pub fn moment(&self) -> Duration {
-        self.backoff.spread()
+    /// Returns a short random delay.
+    pub fn jitter(&self) -> Duration {
+        self.backoff.jitter()
     }
 
-    /// How the next list is asked for.
-    pub fn style(&self) -> Style {
+    /// Returns the style of the next list.
+    pub fn style(&self) -> ListStyle {
         self.style
     }
 
-    /// What comes after `ended`, and after how long.
-    pub fn after(&mut self, was: &Next, ended: &Ended) -> (Next, Duration) {
-        match &ended.version {
+    /// Returns the step after `result`, and the delay before it.
+    pub fn next_step(&mut self, step: &WatchStep, result: &SessionResult) -> (WatchStep, Duration) {
+        match &result.version {
             None => {
-                let why = if let Next::List(why) = was { *why } else { Why::Refused };
-                let wait = self.list_failed(ended);
-                // A watch that worked is not given up for a list that nobody needed.
-                match self.left.take().filter(|_| why == Why::Routine) {
-                    Some(version) => (Next::Watch(version), wait),
-                    None => (Next::List(why), wait),
+                let reason = if let WatchStep::List(reason) = step { *reason } else { ListReason::Refused };
+                let wait = self.delay_after_list(result);
+                // A watch that worked is not abandoned because a routine list failed.
+                match self.resume_version.take().filter(|_| reason == ListReason::Routine) {
+                    Some(version) => (WatchStep::Watch(version), wait),
+                    None => (WatchStep::List(reason), wait),
                 }
             }
             Some(version) => {
-                if ended.listed.is_some() {
-                    (self.failed, self.expired_pages, self.left) = (0, 0, None);
+                if result.listed.is_some() {
+                    (self.failed_lists, self.expired_pages, self.resume_version) = (0, 0, None);
                 }
-                self.backoff.lived(ended.lived);
-                self.watch_ended(version, ended)
+                self.backoff.record_healthy(result.duration);
+                self.step_after_watch(version, result)
             }
         }
     }
 
-    fn take_style(&mut self, style: Style) {
-        (self.style, self.failed) = (style, 0);
+    fn set_style(&mut self, style: ListStyle) {
+        (self.style, self.failed_lists) = (style, 0);
     }
 
-    /// The wait before the next list, whose style it chooses.
-    fn list_failed(&mut self, ended: &Ended) -> Duration {
-        let How::WatchError(error) = &ended.how else { return self.backoff.next(None) };
-        self.failed += 1;
-        // That nobody listens is seldom a matter of style.
-        let nobody = matches!(error, WatchError::Connection(_) | WatchError::Configuration(_)) && !ended.answered;
-        let enough = if nobody { 6 } else { 2 };
-        match (ended.listed.unwrap_or(self.style), error) {
-            // Servers before 1.32 refuse streaming lists, very old ones never end the initial events; a role may allow
-            // `list` and not `watch`. Pages then say what is wrong, if anything is.
-            (Style::Streaming, WatchError::Refused(refusal))
+    /// Chooses the style of the next list, and returns the delay before it.
+    fn delay_after_list(&mut self, result: &SessionResult) -> Duration {
+        let WatchEnd::Failed(error) = &result.end else { return self.backoff.next_delay(None) };
+        self.failed_lists += 1;
+        // A missing connection is seldom a matter of style.
+        let no_connection =
+            matches!(error, WatchError::Connection(_) | WatchError::Configuration(_)) && !result.answered;
+        let max_failures = if no_connection { 6 } else { 2 };
+        match (result.listed.unwrap_or(self.style), error) {
+            // Servers before 1.32 reject streaming lists, very old ones never end the initial events; a role may allow
+            // `list` and not `watch`. An error of pages is then more precise, if there is one.
+            (ListStyle::Streaming, WatchError::Refused(refusal))
                 if (400..500).contains(&refusal.code) && !matches!(refusal.code, 401 | 429) =>
             {
-                self.take_style(Style::Pages);
-                self.backoff.spread()
+                self.set_style(ListStyle::Pages);
+                self.backoff.jitter()
             }
-            (Style::Streaming, WatchError::Silence { what: Awaited::Event | Awaited::InitialEventsEnd, .. }) => {
-                self.take_style(Style::Pages);
-                self.backoff.spread()
+            (
+                ListStyle::Streaming,
+                WatchError::Timeout { waiting_for: WaitTarget::Event | WaitTarget::InitialEventsEnd, .. },
+            ) => {
+                self.set_style(ListStyle::Pages);
+                self.backoff.jitter()
             }
-            (Style::Pages, WatchError::Refused(refusal)) if refusal.code == 410 => {
+            (ListStyle::Pages, WatchError::Refused(refusal)) if refusal.code == 410 => {
                 self.expired_pages += 1;
                 if self.expired_pages >= 3 {
-                    self.take_style(Style::Whole);
+                    self.set_style(ListStyle::Whole);
                 }
-                self.backoff.next(None)
+                self.backoff.next_delay(None)
             }
-            // Whatever it is, it may be of this style alone.
-            (style, _) if self.failed >= enough => {
-                self.take_style(if style == Style::Streaming { Style::Pages } else { Style::Streaming });
+            // The error may be specific to this style.
+            (style, _) if self.failed_lists >= max_failures => {
+                self.set_style(if style == ListStyle::Streaming { ListStyle::Pages } else { ListStyle::Streaming });
                 self.expired_pages = 0;
-                self.wait_for(error)
+                self.delay_after(error)
             }
-            _ => self.wait_for(error),
+            _ => self.delay_after(error),
         }
     }
 
-    /// What follows a watch that had a version.
-    fn watch_ended(&mut self, version: &str, ended: &Ended) -> (Next, Duration) {
-        let again = || Next::Watch(version.to_owned());
-        if ended.lived >= self.timing.brief || ended.events {
-            self.brief = 0;
+    /// Returns the step after a watch that had a version.
+    fn step_after_watch(&mut self, version: &str, result: &SessionResult) -> (WatchStep, Duration) {
+        let again = || WatchStep::Watch(version.to_owned());
+        if result.duration >= self.timing.brief || result.events {
+            self.brief_watches = 0;
         }
-        match &ended.how {
-            How::Due => {
-                // The API server may have learnt it meanwhile.
-                self.take_style(Style::Streaming);
-                self.left = Some(version.to_owned());
-                (Next::List(Why::Routine), Duration::ZERO)
+        match &result.end {
+            WatchEnd::RelistDue => {
+                // The API server may support streaming lists by now.
+                self.set_style(ListStyle::Streaming);
+                self.resume_version = Some(version.to_owned());
+                (WatchStep::List(ListReason::Routine), Duration::ZERO)
             }
-            How::Closed if ended.lived + self.timing.grace >= self.timing.watch.0 => (again(), Duration::ZERO),
-            // Closed before its time: the API server is going away, and all its watches with it; or something between
-            // here and there ends what lasts. It worked, so that there is nothing to wait for but the others.
-            How::Closed if ended.lived >= self.timing.brief || ended.events => (again(), self.backoff.spread()),
-            How::Closed => {
-                self.brief += 1;
-                if self.brief < 3 {
-                    return (again(), self.backoff.next(None));
+            WatchEnd::Closed if result.duration + self.timing.grace >= self.timing.watch.0 => (again(), Duration::ZERO),
+            // Closed early: the API server is stopping, and all its watches with it; or a proxy limits the duration of
+            // requests. The watch worked, so the delay only separates the replicas.
+            WatchEnd::Closed if result.duration >= self.timing.brief || result.events => {
+                (again(), self.backoff.jitter())
+            }
+            WatchEnd::Closed => {
+                self.brief_watches += 1;
+                if self.brief_watches < 3 {
+                    return (again(), self.backoff.next_delay(None));
                 }
-                self.brief = 0;
-                (Next::List(Why::Closed), self.backoff.next(None))
+                self.brief_watches = 0;
+                (WatchStep::List(ListReason::Closed), self.backoff.next_delay(None))
             }
-            How::WatchError(error) => {
-                let wait = self.wait_for(error);
+            WatchEnd::Failed(error) => {
+                let wait = self.delay_after(error);
                 let next = match error.code() {
-                    Some(410) => Next::List(Why::Expired),
-                    Some(504) => Next::List(Why::TooLarge),
-                    // These say nothing of the version.
+                    Some(410) => WatchStep::List(ListReason::Expired),
+                    Some(504) => WatchStep::List(ListReason::TooLarge),
+                    // These errors are unrelated to the version.
                     Some(401 | 429) => again(),
-                    // It is going away, or has been.
-                    Some(502 | 503) => Next::List(Why::Outage),
-                    Some(_) => Next::List(Why::Refused),
-                    // What was there before an outage may not be there after it: a restored store counts its versions from
-                    // an older one, and a watch from a version of its future is accepted and stays silent.
-                    None if !ended.answered || matches!(error, WatchError::Connection(_)) => Next::List(Why::Outage),
-                    None if matches!(error, WatchError::Backwards { .. }) => Next::List(Why::Backwards),
-                    // It may say the same of this version for ever.
-                    None if matches!(error, WatchError::Nonsense(_) | WatchError::TooLong(_)) => {
-                        Next::List(Why::Refused)
+                    // The API server is stopping or restarting.
+                    Some(502 | 503) => WatchStep::List(ListReason::Outage),
+                    Some(_) => WatchStep::List(ListReason::Refused),
+                    // A known object may not exist after an outage: a restored store continues from an older version,
+                    // and a watch from a version of its future is accepted and receives no events.
+                    None if !result.answered || matches!(error, WatchError::Connection(_)) => {
+                        WatchStep::List(ListReason::Outage)
+                    }
+                    None if matches!(error, WatchError::Backwards { .. }) => WatchStep::List(ListReason::Backwards),
+                    // The error may be the same for this version every time.
+                    None if matches!(error, WatchError::InvalidResponse(_) | WatchError::TooLong(_)) => {
+                        WatchStep::List(ListReason::Refused)
                     }
                     None => again(),
                 };
@@ -283,11 +291,11 @@ impl Schedule {
         }
     }
 
-    fn wait_for(&mut self, error: &WatchError) -> Duration {
+    fn delay_after(&mut self, error: &WatchError) -> Duration {
         match error.code() {
-            // A client that is not known is as good as nobody: its token may be renewed at any moment.
-            Some(401) | None => self.backoff.reconnect(),
-            _ => self.backoff.next(error.retry_after()),
+            // Rejected credentials are treated like a missing connection: the token may be renewed at any moment.
+            Some(401) | None => self.backoff.next_reconnect_delay(),
+            _ => self.backoff.next_delay(error.retry_after()),
         }
     }
 }
@@ -297,40 +305,42 @@ mod tests {
     use super::*;
     use crate::source::watch::error::Refusal;
 
-    fn refused(code: u16) -> How {
-        How::WatchError(WatchError::Refused(Refusal { code, message: String::new(), retry_after: None }))
+    fn refused(code: u16) -> WatchEnd {
+        WatchEnd::Failed(WatchError::Refused(Refusal { code, message: String::new(), retry_after: None }))
     }
 
-    fn broken() -> How {
-        How::WatchError(WatchError::Connection("reset".into()))
+    fn broken() -> WatchEnd {
+        WatchEnd::Failed(WatchError::Connection("reset".into()))
     }
 
-    fn ended(listed: Option<Style>, version: Option<&str>, lived: u64, how: How) -> Ended {
+    fn result(listed: Option<ListStyle>, version: Option<&str>, duration: u64, end: WatchEnd) -> SessionResult {
         let version = version.map(str::to_owned);
-        Ended { version, listed, answered: true, lived: Duration::from_secs(lived), events: false, how }
+        SessionResult { version, listed, answered: true, duration: Duration::from_secs(duration), events: false, end }
     }
 
-    fn watching(lived: u64, how: How) -> Ended {
-        ended(None, Some("7"), lived, how)
+    fn watch_result(duration: u64, end: WatchEnd) -> SessionResult {
+        result(None, Some("7"), duration, end)
     }
 
     fn schedule() -> Schedule {
         Schedule::new(Timing::default())
     }
 
-    fn watch() -> Next {
-        Next::Watch("7".into())
+    fn watch() -> WatchStep {
+        WatchStep::Watch("7".into())
     }
 
-    // I08, K8: the history does not last as long as a list takes.
+    // I08, K8: the history is shorter than the duration of a list.
     #[test]
-    fn lists_whose_watch_has_expired_at_once_become_rare() {
+    fn lists_whose_watch_expires_at_once_become_rare() {
         let mut schedule = schedule();
         let mut waits = Vec::new();
         for _ in 0..8 {
-            let (next, wait) =
-                schedule.after(&Next::List(Why::Start), &ended(Some(Style::Streaming), Some("7"), 0, refused(410)));
-            assert_eq!(next, Next::List(Why::Expired));
+            let (next, wait) = schedule.next_step(
+                &WatchStep::List(ListReason::Start),
+                &result(Some(ListStyle::Streaming), Some("7"), 0, refused(410)),
+            );
+            assert_eq!(next, WatchStep::List(ListReason::Expired));
             waits.push(wait);
         }
         assert!(waits[7] >= Duration::from_secs(15), "{waits:?}");
@@ -342,7 +352,7 @@ mod tests {
         let (mut schedule, mut next, mut time, mut requests) = (schedule(), watch(), Duration::ZERO, 0);
         while time < Duration::from_secs(5) {
             let wait;
-            (next, wait) = schedule.after(&next, &watching(0, How::Closed));
+            (next, wait) = schedule.next_step(&next, &watch_result(0, WatchEnd::Closed));
             time += wait;
             requests += 1;
         }
@@ -350,104 +360,124 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_ends_in_its_time_goes_on_at_once() {
-        assert_eq!(schedule().after(&watch(), &watching(200, How::Closed)), (watch(), Duration::ZERO));
+    fn a_watch_that_ends_in_its_time_is_resumed_at_once() {
+        assert_eq!(schedule().next_step(&watch(), &watch_result(200, WatchEnd::Closed)), (watch(), Duration::ZERO));
     }
 
     #[test]
-    fn a_watch_that_ends_early_goes_on_soon_but_not_with_all_others() {
+    fn a_watch_that_ends_early_is_resumed_after_a_random_delay() {
         let mut schedule = schedule();
-        // Again and again: what worked is no reason to wait.
-        for lived in [100, 5, 5, 5, 5, 5, 5, 5] {
-            let (next, wait) = schedule.after(&watch(), &watching(lived, How::Closed));
+        // Repeatedly: a watch that worked is no reason for a longer delay.
+        for duration in [100, 5, 5, 5, 5, 5, 5, 5] {
+            let (next, wait) = schedule.next_step(&watch(), &watch_result(duration, WatchEnd::Closed));
             assert_eq!(next, watch());
             assert!(wait <= Duration::from_secs(1));
         }
     }
 
     #[test]
-    fn only_what_speaks_of_the_version_or_follows_an_outage_lists_anew() {
-        for (how, want) in [
-            (refused(410), Some(Why::Expired)),
-            (refused(504), Some(Why::TooLarge)),
-            (refused(500), Some(Why::Refused)),
-            (refused(403), Some(Why::Refused)),
+    fn only_version_errors_and_outages_cause_lists() {
+        for (end, want) in [
+            (refused(410), Some(ListReason::Expired)),
+            (refused(504), Some(ListReason::TooLarge)),
+            (refused(500), Some(ListReason::Refused)),
+            (refused(403), Some(ListReason::Refused)),
             (refused(401), None),
             (refused(429), None),
-            (refused(503), Some(Why::Outage)),
-            (broken(), Some(Why::Outage)),
-            (How::WatchError(WatchError::Silence { what: Awaited::Event, limit: Duration::from_secs(240) }), None),
-            (How::Due, Some(Why::Routine)),
+            (refused(503), Some(ListReason::Outage)),
+            (broken(), Some(ListReason::Outage)),
+            (
+                WatchEnd::Failed(WatchError::Timeout {
+                    waiting_for: WaitTarget::Event,
+                    limit: Duration::from_secs(240),
+                }),
+                None,
+            ),
+            (WatchEnd::RelistDue, Some(ListReason::Routine)),
         ] {
-            let (next, _) = schedule().after(&watch(), &watching(90, how));
-            assert_eq!(next, want.map_or(watch(), Next::List));
+            let (next, _) = schedule().next_step(&watch(), &watch_result(90, end));
+            assert_eq!(next, want.map_or(watch(), WatchStep::List));
         }
-        let back = How::WatchError(WatchError::Backwards { old: 9, new: 2 });
-        assert_eq!(schedule().after(&watch(), &watching(90, back)).0, Next::List(Why::Backwards));
-        let nonsense = How::WatchError(WatchError::Nonsense("?".into()));
-        assert_eq!(schedule().after(&watch(), &watching(90, nonsense)).0, Next::List(Why::Refused));
-        let unanswered = Ended { answered: false, ..watching(0, broken()) };
-        assert_eq!(schedule().after(&watch(), &unanswered).0, Next::List(Why::Outage));
+        let back = WatchEnd::Failed(WatchError::Backwards { old: 9, new: 2 });
+        assert_eq!(schedule().next_step(&watch(), &watch_result(90, back)).0, WatchStep::List(ListReason::Backwards));
+        let invalid = WatchEnd::Failed(WatchError::InvalidResponse("?".into()));
+        assert_eq!(schedule().next_step(&watch(), &watch_result(90, invalid)).0, WatchStep::List(ListReason::Refused));
+        let unanswered = SessionResult { answered: false, ..watch_result(0, broken()) };
+        assert_eq!(schedule().next_step(&watch(), &unanswered).0, WatchStep::List(ListReason::Outage));
     }
 
     #[test]
-    fn a_list_that_failed_is_made_for_the_same_reason() {
+    fn a_failed_list_is_repeated_for_the_same_reason() {
         let mut schedule = schedule();
-        let (next, _) = schedule.after(&Next::List(Why::Outage), &ended(Some(Style::Streaming), None, 0, refused(422)));
-        assert_eq!((next, schedule.style()), (Next::List(Why::Outage), Style::Pages));
+        let (next, _) = schedule.next_step(
+            &WatchStep::List(ListReason::Outage),
+            &result(Some(ListStyle::Streaming), None, 0, refused(422)),
+        );
+        assert_eq!((next, schedule.style()), (WatchStep::List(ListReason::Outage), ListStyle::Pages));
         for _ in 0..3 {
-            schedule.after(&Next::List(Why::Outage), &ended(Some(Style::Pages), None, 0, refused(410)));
+            schedule.next_step(
+                &WatchStep::List(ListReason::Outage),
+                &result(Some(ListStyle::Pages), None, 0, refused(410)),
+            );
         }
-        assert_eq!(schedule.style(), Style::Whole);
-        // The next routine list tries what is best again.
-        schedule.after(&watch(), &watching(1_800, How::Due));
-        assert_eq!(schedule.style(), Style::Streaming);
+        assert_eq!(schedule.style(), ListStyle::Whole);
+        // The next routine list starts with the best style again.
+        schedule.next_step(&watch(), &watch_result(1_800, WatchEnd::RelistDue));
+        assert_eq!(schedule.style(), ListStyle::Streaming);
     }
 
     #[test]
-    fn a_style_that_fails_for_whatever_reason_is_changed() {
-        for how in [
+    fn a_style_that_fails_for_any_reason_is_changed() {
+        for end in [
             refused(503),
             broken(),
-            How::WatchError(WatchError::Cut),
-            How::WatchError(WatchError::Nonsense("<html>".into())),
+            WatchEnd::Failed(WatchError::Truncated),
+            WatchEnd::Failed(WatchError::InvalidResponse("<html>".into())),
         ] {
             let mut schedule = schedule();
-            let (mut failed, mut styles) = (ended(None, None, 0, how), Vec::new());
+            let (mut failed, mut styles) = (result(None, None, 0, end), Vec::new());
             for _ in 0..6 {
                 failed.listed = Some(schedule.style());
-                schedule.after(&Next::List(Why::Start), &failed);
+                schedule.next_step(&WatchStep::List(ListReason::Start), &failed);
                 styles.push(schedule.style());
             }
-            let pages = styles.iter().filter(|style| **style == Style::Pages).count();
+            let pages = styles.iter().filter(|style| **style == ListStyle::Pages).count();
             assert!((2..=4).contains(&pages), "{styles:?}");
         }
-        // Neither is a whole list the end of it.
+        // This includes whole lists.
         let mut schedule = schedule();
-        schedule.take_style(Style::Whole);
+        schedule.set_style(ListStyle::Whole);
         for _ in 0..2 {
-            schedule.after(&Next::List(Why::Start), &ended(Some(Style::Whole), None, 0, refused(500)));
+            schedule
+                .next_step(&WatchStep::List(ListReason::Start), &result(Some(ListStyle::Whole), None, 0, refused(500)));
         }
-        assert_eq!(schedule.style(), Style::Streaming);
+        assert_eq!(schedule.style(), ListStyle::Streaming);
     }
 
     #[test]
-    fn a_routine_list_that_fails_gives_up_no_watch() {
+    fn a_watch_is_resumed_after_a_failed_routine_list() {
         let mut schedule = schedule();
-        let (next, _) = schedule.after(&watch(), &watching(1_800, How::Due));
-        let (next, _) = schedule.after(&next, &ended(Some(Style::Streaming), None, 0, refused(503)));
+        let (next, _) = schedule.next_step(&watch(), &watch_result(1_800, WatchEnd::RelistDue));
+        let (next, _) = schedule.next_step(&next, &result(Some(ListStyle::Streaming), None, 0, refused(503)));
         assert_eq!(next, watch());
-        let (next, _) = schedule.after(&next, &watching(90, refused(410)));
-        let (next, _) = schedule.after(&next, &ended(Some(Style::Streaming), None, 0, refused(503)));
-        assert_eq!(next, Next::List(Why::Expired), "this list is needed");
+        let (next, _) = schedule.next_step(&next, &watch_result(90, refused(410)));
+        let (next, _) = schedule.next_step(&next, &result(Some(ListStyle::Streaming), None, 0, refused(503)));
+        assert_eq!(next, WatchStep::List(ListReason::Expired), "this list is needed");
     }
 
     #[test]
-    fn what_is_forbidden_is_asked_for_ever_more_seldom() {
+    fn forbidden_requests_become_rare() {
         // An API server that has just started forbids everything for a moment.
         let (mut schedule, mut waits) = (schedule(), Vec::new());
         for _ in 0..7 {
-            waits.push(schedule.after(&Next::List(Why::Start), &ended(Some(Style::Pages), None, 0, refused(403))).1);
+            waits.push(
+                schedule
+                    .next_step(
+                        &WatchStep::List(ListReason::Start),
+                        &result(Some(ListStyle::Pages), None, 0, refused(403)),
+                    )
+                    .1,
+            );
         }
         assert!(waits[0] < Duration::from_secs(1) && waits[6] >= Duration::from_secs(15), "{waits:?}");
     }

@@ -1,4 +1,4 @@
-//! Where a watch stands, and log lines about it that do not flood.
+//! The status of a watch, and log lines about it at a limited rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,189 +11,191 @@ use super::error::WatchError;
 use super::metrics::Metrics;
 use crate::cluster::model::Kind;
 
-/// The cause that all kinds share.
+/// The reason of errors that all kinds share.
 const CONNECTION: &str = "connection";
-/// The cause of a complaint that no list ends.
+/// The reason of errors that a list does not resolve.
 const BAD_OBJECT: &str = "bad object";
-/// A lasting error is told of this often.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// The interval of log lines about a persistent error.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where one kind of one selection stands.
+/// The status of a kind of a selection.
 #[derive(Debug)]
-pub struct Status {
+pub struct WatchStatus {
     kind: Kind,
     metrics: Metrics,
-    shared: Arc<Shared>,
-    log: Arc<Complaints>,
-    born: Instant,
+    shared: Arc<WatchState>,
+    log: Arc<ErrorLog>,
+    created: Instant,
 }
 
-/// What a scrape reads.
+/// The state that a scrape reads.
 #[derive(Debug, Default)]
-pub struct Shared {
-    /// A list has been complete.
+pub struct WatchState {
+    /// Whether a list has been completed.
     pub synced: AtomicBool,
-    /// When the API server was last heard of; `None` before. Written for each piece of a body, read by a scrape.
+    /// The time of the last data from the API server, or `None` before the first. Written for each piece of a body,
+    /// read by a scrape.
     pub seen: Mutex<Option<Instant>>,
-    /// How many objects are known.
+    /// The number of known objects.
     pub objects: AtomicU64,
 }
 
-impl Status {
-    /// Of something that has just begun.
-    pub fn new(kind: Kind, metrics: Metrics, shared: Arc<Shared>, log: Arc<Complaints>) -> Status {
-        Status { kind, metrics, shared, log, born: Instant::now() }
+impl WatchStatus {
+    /// Creates the status of a watch that starts.
+    pub fn new(kind: Kind, metrics: Metrics, shared: Arc<WatchState>, log: Arc<ErrorLog>) -> WatchStatus {
+        WatchStatus { kind, metrics, shared, log, created: Instant::now() }
     }
 
-    /// Something came from the API server.
-    pub fn seen(&self) {
+    /// Records that data arrived from the API server.
+    pub fn record_data(&self) {
         *self.shared.seen.lock() = Some(Instant::now());
     }
 
-    /// So many objects are known.
-    pub fn objects(&self, count: usize) {
+    /// Sets the number of known objects.
+    pub fn set_objects(&self, count: usize) {
         self.shared.objects.store(count as u64, Ordering::Relaxed);
     }
 
-    /// A list is complete.
-    pub fn synced(&self) {
+    /// Records that a list was completed.
+    pub fn record_list(&self) {
         self.shared.synced.store(true, Ordering::Relaxed);
-        self.log.ended(self.kind);
+        self.log.record_recovery(self.kind);
     }
 
-    /// A watch goes on from where one ended.
-    pub fn going_on(&self) {
-        self.log.ended(self.kind);
+    /// Records that a watch continues where the previous one ended.
+    pub fn record_resumed(&self) {
+        self.log.record_recovery(self.kind);
     }
 
-    /// Whether a list has been complete.
+    /// Returns whether a list has been completed.
     pub fn is_synced(&self) -> bool {
         self.shared.synced.load(Ordering::Relaxed)
     }
 
-    /// A list is complete that was not the first.
-    pub fn relisted(&self, reason: &str) {
+    /// Counts a list after the first one.
+    pub fn count_relist(&self, reason: &str) {
         self.metrics.relists.with_label_values(&[self.kind.name(), reason]).inc();
     }
 
-    /// A list or watch has failed.
-    pub fn failed(&self, error: &WatchError, host: Option<String>) {
+    /// Records that a list or watch failed.
+    pub fn record_failure(&self, error: &WatchError, host: Option<String>) {
         self.metrics.errors.with_label_values(&[self.kind.name(), error.reason()]).inc();
-        let age = self.shared.seen.lock().unwrap_or(self.born).elapsed();
-        self.log.error(self.kind, error, host, self.is_synced().then_some(age));
+        let age = self.shared.seen.lock().unwrap_or(self.created).elapsed();
+        self.log.log_error(self.kind, error, host, self.is_synced().then_some(age));
     }
 
-    /// An object could not be read.
-    pub fn bad_object(&self, text: impl FnOnce() -> String) {
+    /// Counts and logs an invalid object.
+    pub fn report_bad_object(&self, text: impl FnOnce() -> String) {
         self.metrics.bad_objects.with_label_values(&[self.kind.name()]).inc();
-        self.log.bad_object(self.kind, text);
+        self.log.log_bad_object(self.kind, text);
     }
 
-    /// So many values of an object are passed over.
-    pub fn ignored(&self, count: usize, text: impl FnOnce() -> String) {
+    /// Counts and logs ignored values of an object.
+    pub fn report_ignored(&self, count: usize, text: impl FnOnce() -> String) {
         self.metrics.bad_values.with_label_values(&[self.kind.name()]).inc_by(count as u64);
-        self.log.bad_object(self.kind, text);
+        self.log.log_bad_object(self.kind, text);
     }
 
-    /// The metrics of all.
+    /// Returns the metrics of all watches.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }
 
-/// What has been told of, so that a lasting error is one line a minute. Shared by all that one API server is asked for.
+/// The logged errors of an API server, so that a persistent error is logged once a minute.
 #[derive(Debug, Default)]
-pub struct Complaints {
-    /// Short: kinds times causes.
-    told: Mutex<Vec<Told>>,
+pub struct ErrorLog {
+    /// The errors: few, by kind and reason.
+    errors: Mutex<Vec<LoggedError>>,
 }
 
 #[derive(Debug)]
-struct Told {
-    /// What it is about; `None` where it concerns the connection, which all kinds share.
+struct LoggedError {
+    /// The kind of the error, or `None` for the connection, which all kinds share.
     kind: Option<Kind>,
     reason: &'static str,
-    /// When it was told of last.
-    at: Instant,
+    /// The time of the last log line.
+    logged: Instant,
     /// The kinds that have this error now.
     kinds: Vec<Kind>,
-    /// Since when there have been such.
+    /// The time since when kinds have had this error.
     since: Instant,
 }
 
-impl Complaints {
-    /// Tells of a error, if it has not been told of within the last minute. `age`: of the state that is served on.
-    fn error(&self, kind: Kind, error: &WatchError, host: Option<String>, age: Option<Duration>) {
-        // A refusal is about a resource; a broken connection, or a client that is not known, is the same for all of them.
+impl ErrorLog {
+    /// Logs an error, unless it was logged within the last minute. `age` is that of the state that is served.
+    fn log_error(&self, kind: Kind, error: &WatchError, host: Option<String>, age: Option<Duration>) {
+        // An error status is about a resource; a broken connection or rejected credentials affect all resources.
         let (of, reason) = match error.code() {
-            // That a list has become necessary is nobody's fault.
+            // The need for a list is not an error.
             Some(410 | 504) => return,
             Some(401) | None => (None, CONNECTION),
             Some(_) => (Some(kind), error.reason()),
         };
-        if !self.due(of, reason, kind) {
+        if !self.is_due(of, reason, kind) {
             return;
         }
         let resource = super::resource(kind);
         let meanwhile = match age {
             Some(age) => format!("serving the last known state, {} s old", age.as_secs()),
-            None => "cluster names are SERVFAIL until a list is complete".to_owned(),
+            None => "queries for cluster names get SERVFAIL until a list is complete".to_owned(),
         };
         let host = host.as_deref().unwrap_or("the API server");
         match error {
             WatchError::Configuration(error) => {
-                tracing::error!(plugin = "kubernetes", "{error}; {meanwhile}; trying again");
+                tracing::error!(plugin = "kubernetes", "{error}; {meanwhile}; retrying");
             }
             WatchError::Refused(refusal) if of.is_some() => {
-                tracing::error!(plugin = "kubernetes", "{host}: {resource}: {refusal}; {meanwhile}; trying again");
+                tracing::error!(plugin = "kubernetes", "{host}: {resource}: {refusal}; {meanwhile}; retrying");
             }
             WatchError::Refused(refusal) => {
-                let text = format!("{host}: {refusal}: it does not know this client's token or certificate");
-                tracing::error!(plugin = "kubernetes", "{text}; {meanwhile}; trying again");
+                let text = format!("{host}: {refusal}: the token or certificate of this client is rejected");
+                tracing::error!(plugin = "kubernetes", "{text}; {meanwhile}; retrying");
             }
-            _ => tracing::warn!(plugin = "kubernetes", "{host}: {error}; {meanwhile}; trying again"),
+            _ => tracing::warn!(plugin = "kubernetes", "{host}: {error}; {meanwhile}; retrying"),
         }
     }
 
-    /// Tells of an object that is of no use, unless one of its kind has been told of within the last minute.
-    fn bad_object(&self, kind: Kind, text: impl FnOnce() -> String) {
-        if self.due(Some(kind), BAD_OBJECT, kind) {
+    /// Logs an invalid object, unless one of its kind was logged within the last minute.
+    fn log_bad_object(&self, kind: Kind, text: impl FnOnce() -> String) {
+        if self.is_due(Some(kind), BAD_OBJECT, kind) {
             tracing::warn!(plugin = "kubernetes", "{}", text());
         }
     }
 
-    /// Whether it is time to tell.
-    fn due(&self, of: Option<Kind>, reason: &'static str, kind: Kind) -> bool {
-        let (mut told, now) = (self.told.lock(), Instant::now());
-        match told.iter_mut().find(|told| told.kind == of && told.reason == reason) {
-            Some(told) => {
-                if told.kinds.is_empty() {
-                    told.since = now;
+    /// Returns whether an error is to be logged now, and records it.
+    fn is_due(&self, of: Option<Kind>, reason: &'static str, kind: Kind) -> bool {
+        let (mut errors, now) = (self.errors.lock(), Instant::now());
+        match errors.iter_mut().find(|error| error.kind == of && error.reason == reason) {
+            Some(error) => {
+                if error.kinds.is_empty() {
+                    error.since = now;
                 }
-                if !told.kinds.contains(&kind) {
-                    told.kinds.push(kind);
+                if !error.kinds.contains(&kind) {
+                    error.kinds.push(kind);
                 }
-                let due = now - told.at >= TOLD_EVERY;
-                if due {
-                    told.at = now;
+                let is_due = now - error.logged >= LOG_INTERVAL;
+                if is_due {
+                    error.logged = now;
                 }
-                due
+                is_due
             }
             None => {
-                told.push(Told { kind: of, reason, at: now, kinds: vec![kind], since: now });
+                errors.push(LoggedError { kind: of, reason, logged: now, kinds: vec![kind], since: now });
                 true
             }
         }
     }
 
-    /// A kind goes on: what troubled it has ended. Said of what was told of, by the last of those that share it.
-    fn ended(&self, kind: Kind) {
-        for told in self.told.lock().iter_mut().filter(|told| told.kinds.contains(&kind)) {
-            told.kinds.retain(|&other| other != kind);
-            if told.kinds.is_empty() && told.at >= told.since && told.reason != BAD_OBJECT {
-                let what = told.kind.map_or("all resources", super::resource);
-                let seconds = told.since.elapsed().as_secs();
-                tracing::info!(plugin = "kubernetes", "{what} in step again, {seconds} s after the first error");
+    /// Records that the errors of a kind are resolved. Logs this for logged errors, when the last kind that had the
+    /// error has recovered.
+    fn record_recovery(&self, kind: Kind) {
+        for error in self.errors.lock().iter_mut().filter(|error| error.kinds.contains(&kind)) {
+            error.kinds.retain(|&other| other != kind);
+            if error.kinds.is_empty() && error.logged >= error.since && error.reason != BAD_OBJECT {
+                let what = error.kind.map_or("all resources", super::resource);
+                let seconds = error.since.elapsed().as_secs();
+                tracing::info!(plugin = "kubernetes", "{what} synced again, {seconds} s after the first error");
             }
         }
     }
@@ -204,28 +206,28 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_lasting_trouble_is_told_of_once_a_minute_whichever_kind_has_it() {
-        let log = Complaints::default();
-        let mut told = 0;
+    async fn a_persistent_error_is_logged_once_a_minute_for_all_kinds() {
+        let log = ErrorLog::default();
+        let mut logged = 0;
         for second in 0..180 {
             let kind = Kind::ALL[second % 4];
-            told += usize::from(log.due(None, "connection", kind));
+            logged += usize::from(log.is_due(None, "connection", kind));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(told, 3);
+        assert_eq!(logged, 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trouble_that_comes_and_goes_is_told_of_no_more_often() {
-        let log = Complaints::default();
-        let mut told = 0;
+    async fn an_intermittent_error_is_logged_once_a_minute() {
+        let log = ErrorLog::default();
+        let mut logged = 0;
         for _ in 0..600 {
-            told += usize::from(log.due(Some(Kind::Pod), "410", Kind::Pod));
-            log.ended(Kind::Pod);
+            logged += usize::from(log.is_due(Some(Kind::Pod), "410", Kind::Pod));
+            log.record_recovery(Kind::Pod);
             tokio::time::advance(Duration::from_millis(100)).await;
         }
-        assert_eq!(told, 1);
-        assert!(log.due(Some(Kind::Service), "410", Kind::Service), "another resource is another error");
-        assert_eq!(log.told.lock().len(), 2);
+        assert_eq!(logged, 1);
+        assert!(log.is_due(Some(Kind::Service), "410", Kind::Service), "another resource is another error");
+        assert_eq!(log.errors.lock().len(), 2);
     }
 }

@@ -1,8 +1,8 @@
-//! Queries through a cache and a plugin behind it that says what a test wants, with the time as an argument.
+//! Queries through a cache and a backend plugin with a given response; the time is an argument.
 
-mod bounds;
-mod kept;
-mod refreshed;
+mod cached;
+mod limits;
+mod refreshes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,98 +18,101 @@ use crate::upstream::Error;
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
 
-/// What is said behind the cache.
-type Says = Box<dyn FnMut(&mut Exchange<'_>) -> Step + Send>;
+/// The response of the backend.
+type Responder = Box<dyn FnMut(&mut Exchange<'_>) -> Step + Send>;
 
-/// What runs beside the answers, and has not run yet.
-type Beside = Arc<Mutex<Vec<BoxFuture<()>>>>;
+/// Background tasks that have not run yet.
+type BackgroundTasks = Arc<Mutex<Vec<BoxFuture<()>>>>;
 
-/// A cache with a plugin behind it, and the world around.
-struct Bench {
+/// A cache with a backend plugin, and its environment.
+struct TestCache {
     router: Arc<Router>,
-    memory: Arc<Memory>,
-    caches: Arc<Caches>,
-    says: Arc<Mutex<Says>>,
-    /// How often the plugin behind was asked.
-    asked: Arc<AtomicUsize>,
+    block_cache: Arc<BlockCache>,
+    metrics: Arc<CacheMetrics>,
+    responder: Arc<Mutex<Responder>>,
+    /// The number of queries that reached the backend.
+    queries: Arc<AtomicUsize>,
     start: Instant,
     now: Arc<Mutex<Instant>>,
-    beside: Beside,
-    /// A timer ends at once.
-    impatient: Arc<Mutex<bool>>,
+    background: BackgroundTasks,
+    /// Whether timers end at once.
+    timers_fire: Arc<Mutex<bool>>,
 }
 
-/// The plugin behind.
-struct Behind {
-    says: Arc<Mutex<Says>>,
-    asked: Arc<AtomicUsize>,
+/// The backend plugin.
+struct Backend {
+    responder: Arc<Mutex<Responder>>,
+    queries: Arc<AtomicUsize>,
 }
 
-impl Plugin for Behind {
+impl Plugin for Backend {
     fn name(&self) -> &'static str {
-        "behind"
+        "backend"
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        assert!(exchange.state.asked.set & flag::AD != 0, "the cache wants to know whether answers are authentic");
-        (self.says.lock())(exchange)
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        assert!(exchange.state.asked.set & flag::AD != 0, "the cache requests AD");
+        (self.responder.lock())(exchange)
     }
 }
 
-impl Bench {
-    /// A cache of these lines, and A records behind it, 192.0.2.1 with a TTL of 60.
-    fn new(lines: &str) -> Bench {
-        let memory = Arc::new(Memory::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
-        let caches = Arc::new(Caches::default());
-        let counts = memory.counts(&caches, "dns://:53");
-        let (says, asked): (Arc<Mutex<Says>>, _) = (Arc::new(Mutex::new(address(60, 1))), Arc::default());
-        let behind = Behind { says: says.clone(), asked: Arc::clone(&asked) };
-        let cache = Cache::new(memory.clone(), counts);
-        let chain = Chain::new(vec![Arc::new(cache), Arc::new(behind)]);
+impl TestCache {
+    /// Creates a cache with these lines, and a backend with A records, 192.0.2.1 with a TTL of 60.
+    fn new(lines: &str) -> TestCache {
+        let block_cache = Arc::new(BlockCache::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
+        let metrics = Arc::new(CacheMetrics::default());
+        let counters = block_cache.counters(&metrics, "dns://:53");
+        let responder: Arc<Mutex<Responder>> = Arc::new(Mutex::new(address(60, 1)));
+        let queries = Arc::<AtomicUsize>::default();
+        let backend = Backend { responder: responder.clone(), queries: queries.clone() };
+        let cache = Cache::new(block_cache.clone(), counters);
+        let chain = Chain::new(vec![Arc::new(cache), Arc::new(backend)]);
         let start = Instant::now();
         let now = Arc::new(Mutex::new(start));
-        let (beside, impatient): (Beside, Arc<Mutex<bool>>) = Default::default();
-        let (clock, spawned, hurry) = (now.clone(), beside.clone(), impatient.clone());
+        let background = BackgroundTasks::default();
+        let timers_fire = Arc::<Mutex<bool>>::default();
+        let (clock, spawned, fire) = (now.clone(), background.clone(), timers_fire.clone());
         let surroundings = Surroundings {
             clock: Arc::new(move || *clock.lock()),
             spawner: Arc::new(move |future| spawned.lock().push(future)),
-            timer: Arc::new(move |_| match *hurry.lock() {
-                true => Box::pin(std::future::ready(())),
-                false => Box::pin(std::future::pending()),
+            timer: Arc::new(move |_| {
+                if *fire.lock() { Box::pin(std::future::ready(())) } else { Box::pin(std::future::pending()) }
             }),
         };
         let router = Router::new(vec![Block { zones: vec![n(".")], chain }], true).surrounded_by(surroundings);
-        Bench { router: Arc::new(router), memory, caches, says, asked, start, now, beside, impatient }
+        let router = Arc::new(router);
+        TestCache { router, block_cache, metrics, responder, queries, start, now, background, timers_fire }
     }
 
-    /// From now on the plugin behind says this.
-    fn say(&self, says: Says) {
-        *self.says.lock() = says;
+    /// Sets the response of the backend.
+    fn respond(&self, responder: Responder) {
+        *self.responder.lock() = responder;
     }
 
-    /// It is so many seconds after the start.
-    fn at(&self, seconds: u64) -> &Bench {
+    /// Sets the time to this number of seconds after the start.
+    fn at(&self, seconds: u64) -> &TestCache {
         *self.now.lock() = self.start + Duration::from_secs(seconds);
         self
     }
 
-    /// What is answered: the code, flags, TTL and data of each record, and `*` if the plugin behind was asked.
+    /// Sends a query, and shows the response: code, flags, TTL and data of each record, and `*` if the query reached
+    /// the backend.
     fn ask(&self, name: &str) -> String {
         self.send(&packet(name, Type::A, Class::IN, &[]))
     }
 
     fn send(&self, packet: &[u8]) -> String {
-        let before = self.asked.load(Ordering::Relaxed);
+        let before = self.queries.load(Ordering::Relaxed);
         let state = self.state(packet);
-        let mut said = show(&state);
-        if self.asked.load(Ordering::Relaxed) > before {
-            said.push_str(" *");
+        let mut text = show(&state);
+        if self.queries.load(Ordering::Relaxed) > before {
+            text.push_str(" *");
         }
-        said
+        text
     }
 
-    /// The state after the answer.
+    /// Returns the state after the response.
     fn state(&self, packet: &[u8]) -> State {
         let (mut state, mut out) = (State::default(), [0; 4096]);
         let now = *self.now.lock();
@@ -120,24 +123,24 @@ impl Bench {
         }
     }
 
-    /// Runs what runs beside the answers; gives how much that was.
-    fn run_beside(&self) -> usize {
-        let futures = std::mem::take(&mut *self.beside.lock());
+    /// Runs background tasks, and returns their number.
+    fn run_background(&self) -> usize {
+        let futures = std::mem::take(&mut *self.background.lock());
         let count = futures.len();
         futures.into_iter().for_each(block_on);
         count
     }
 
-    /// How often the plugin behind was asked since the last time.
-    fn asked(&self) -> usize {
-        self.asked.swap(0, Ordering::Relaxed)
+    /// Returns the number of queries that reached the backend since the last call.
+    fn queries(&self) -> usize {
+        self.queries.swap(0, Ordering::Relaxed)
     }
 
-    /// A number by its name and type without prefix, 0 where it is not shown.
+    /// Returns a metric by its name and type without prefix, or 0 if it is absent.
     fn count(&self, name: &str) -> u64 {
         let registry = Registry::new();
-        let caches = self.caches.clone();
-        register(&registry, Observed::new(Caches::METRICS, move || caches.families()));
+        let metrics = self.metrics.clone();
+        register(&registry, Observed::new(CacheMetrics::METRICS, move || metrics.families()));
         let text = text(&registry);
         let (name, rtype) = name.split_once(' ').unwrap_or((name, ""));
         let fits = |line: &&str| line.starts_with(&format!("coredns_cache_{name}{{")) && line.contains(rtype);
@@ -149,7 +152,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
-/// A query packet; `+do`, `+cd`, `+ad` are its flags.
+/// Builds a query; `+do`, `+cd` and `+ad` are its flags.
 fn packet(name: &str, qtype: Type, class: Class, flags: &[&str]) -> Vec<u8> {
     let dnssec_ok = flags.contains(&"+do");
     let bits = if flags.contains(&"+cd") { 0x10 } else { 0 } | if flags.contains(&"+ad") { 0x20 } else { 0 };
@@ -166,7 +169,7 @@ fn packet(name: &str, qtype: Type, class: Class, flags: &[&str]) -> Vec<u8> {
 fn show(state: &State) -> String {
     let reply = &state.reply;
     let flag = |is_set, text: &'static str| if is_set { text } else { "" };
-    let mut said = format!(
+    let mut text = format!(
         "{}{}{}{}",
         reply.rcode,
         flag(reply.authoritative, " aa"),
@@ -174,26 +177,26 @@ fn show(state: &State) -> String {
         flag(reply.authentic_data, " ad")
     );
     for record in reply.records() {
-        said.push_str(&match record.rdata {
-            Rdata::A(octets) => format!(" {}:{}", record.ttl, octets[3]),
+        text.push_str(&match record.rdata {
+            Rdata::A(bytes) => format!(" {}:{}", record.ttl, bytes[3]),
             _ => format!(" {}:{}", record.ttl, record.rtype),
         });
     }
-    said
+    text
 }
 
-//--- What is said behind
+//--- Responses of the backend
 
-/// 192.0.2.`last`.
-fn address(ttl: u32, last: u8) -> Says {
+/// Responds with 192.0.2.`last`.
+fn address(ttl: u32, last: u8) -> Responder {
     Box::new(move |exchange| {
         exchange.reply().answer(Type::A, ttl, Rdata::A([192, 0, 2, last]));
         Step::Answered
     })
 }
 
-/// A denial with an SOA.
-fn denial(rcode: Rcode, ttl: u32) -> Says {
+/// Responds with a denial with an SOA.
+fn denial(rcode: Rcode, ttl: u32) -> Responder {
     Box::new(move |exchange| {
         let reply = exchange.reply();
         reply.rcode = rcode;
@@ -206,25 +209,25 @@ fn denial(rcode: Rcode, ttl: u32) -> Says {
     })
 }
 
-/// A code alone, which another server has said.
-fn code(rcode: Rcode) -> Says {
+/// Responds with a code only, as of an upstream.
+fn code(rcode: Rcode) -> Responder {
     Box::new(move |exchange| {
         exchange.reply().rcode = rcode;
         Step::Answered
     })
 }
 
-/// No answer.
-fn failure(failure: Failure) -> Says {
+/// Fails.
+fn failure(failure: Failure) -> Responder {
     Box::new(move |exchange| exchange.fail(Rcode::SERVFAIL, failure.clone()))
 }
 
-fn timeout() -> Says {
+fn timeout() -> Responder {
     failure(Failure::Upstream(Error::Timeout("192.0.2.53:53".into())))
 }
 
-/// The same, later: once `gate` is open.
-fn later(gate: &Arc<tokio::sync::Semaphore>, reply: Rdata) -> Says {
+/// Responds once `gate` is open.
+fn later(gate: &Arc<tokio::sync::Semaphore>, reply: Rdata) -> Responder {
     let gate = gate.clone();
     Box::new(move |_| {
         let gate = gate.clone();
@@ -235,6 +238,6 @@ fn later(gate: &Arc<tokio::sync::Semaphore>, reply: Rdata) -> Says {
                 (state, Continue::Answered)
             })
         };
-        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "behind" }))
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "backend" }))
     })
 }

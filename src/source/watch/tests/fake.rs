@@ -1,4 +1,4 @@
-//! An API server that does what it is told: lists, pages, streaming lists and watches of one store, and any fault.
+//! A fake API server: lists, pages, streaming lists and watches of one store, and any fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -16,41 +16,41 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-/// What an answer's body does after its octets.
+/// What happens after the bytes of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// It ends as it should.
+pub enum BodyEnd {
+    /// The body ends normally.
     End,
-    /// It ends as it should, after a while.
-    Late,
+    /// The body ends normally after a delay.
+    Delay,
     /// The connection breaks.
     Break,
-    /// Nothing more ever comes.
+    /// No more bytes are sent.
     Hang,
     /// Events follow as they happen, from this version on.
     Follow(u64),
 }
 
-/// An answer.
-pub struct Reply {
+/// A response.
+pub struct FakeResponse {
     pub status: u16,
     pub retry_after: Option<u64>,
     pub body: String,
-    pub then: Then,
+    pub end: BodyEnd,
 }
 
-impl Reply {
-    pub fn refuse(status: u16) -> Reply {
+impl FakeResponse {
+    pub fn refuse(status: u16) -> FakeResponse {
         let body = json!({"kind": "Status", "code": status, "message": format!("fault {status}")}).to_string();
-        Reply { status, retry_after: None, body, then: Then::End }
+        FakeResponse { status, retry_after: None, body, end: BodyEnd::End }
     }
 
-    pub fn good(body: impl Into<String>, then: Then) -> Reply {
-        Reply { status: 200, retry_after: None, body: body.into(), then }
+    pub fn good(body: impl Into<String>, end: BodyEnd) -> FakeResponse {
+        FakeResponse { status: 200, retry_after: None, body: body.into(), end }
     }
 }
 
-/// A request, taken apart.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// `services`, `pods`, …
@@ -83,12 +83,12 @@ impl Call {
     }
 }
 
-type Fault = Box<dyn FnMut(&Call) -> Option<Reply> + Send>;
+type Fault = Box<dyn FnMut(&Call) -> Option<FakeResponse> + Send>;
 
 #[derive(Default)]
 struct Store {
     version: u64,
-    /// Versions below this are forgotten.
+    /// Older versions have expired.
     oldest: u64,
     objects: BTreeMap<(String, String), Value>,
     history: Vec<(u64, String, String)>,
@@ -96,58 +96,58 @@ struct Store {
     fault: Option<Fault>,
 }
 
-/// The server; gone when dropped.
-pub struct Fake {
+/// The server, which stops when dropped.
+pub struct FakeServer {
     store: Arc<Mutex<Store>>,
     changed: Arc<watch::Sender<()>>,
     pub url: String,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Fake {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Fake {
-    pub async fn start() -> Fake {
-        Fake::start_at("127.0.0.1:0").await
+impl FakeServer {
+    pub async fn start() -> FakeServer {
+        FakeServer::start_at("127.0.0.1:0").await
     }
 
-    /// One that takes the place of another.
-    pub async fn start_at(address: &str) -> Fake {
+    /// Starts a server at the address of another one.
+    pub async fn start_at(address: &str) -> FakeServer {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let store = Arc::new(Mutex::new(Store { version: 10, ..Store::default() }));
         let changed = Arc::new(watch::Sender::new(()));
-        let (for_task, tell) = (store.clone(), changed.clone());
+        let (for_task, notify) = (store.clone(), changed.clone());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
-                let (store, tell) = (for_task.clone(), tell.clone());
+                let (store, notify) = (for_task.clone(), notify.clone());
                 connections.spawn(async move {
-                    let service = service_fn(move |request| answer(store.clone(), tell.clone(), request));
+                    let service = service_fn(move |request| respond(store.clone(), notify.clone(), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service)
                         .await;
                 });
             }
         });
-        Fake { store, changed, url, task }
+        FakeServer { store, changed, url, task }
     }
 
-    /// From now on each call is shown to `fault` first.
-    pub fn fault(&self, fault: impl FnMut(&Call) -> Option<Reply> + Send + 'static) {
+    /// Sets a function that may respond requests instead of the server.
+    pub fn fault(&self, fault: impl FnMut(&Call) -> Option<FakeResponse> + Send + 'static) {
         self.store.lock().fault = Some(Box::new(fault));
     }
 
-    pub fn no_fault(&self) {
+    pub fn clear_fault(&self) {
         self.store.lock().fault = None;
     }
 
-    /// What a resource was asked, in order.
+    /// Returns the requests for a resource, in order.
     pub fn calls(&self, resource: &str) -> Vec<Call> {
         self.store.lock().calls.iter().filter(|call| call.resource == resource).cloned().collect()
     }
@@ -156,7 +156,7 @@ impl Fake {
         self.calls(resource).iter().map(Call::text).collect()
     }
 
-    /// Creates or changes an object and tells the watches.
+    /// Creates or changes an object and sends the event to watches.
     pub fn put(&self, resource: &str, name: &str, object: Value) {
         self.change(resource, name, Some(object), true);
     }
@@ -165,12 +165,12 @@ impl Fake {
         self.change(resource, name, None, true);
     }
 
-    /// Changes the store and tells nobody, ever: what no API server should do.
-    pub fn secretly(&self, resource: &str, name: &str, object: Option<Value>) {
+    /// Changes the store without an event, which no API server should do.
+    pub fn change_without_event(&self, resource: &str, name: &str, object: Option<Value>) {
         self.change(resource, name, object, false);
     }
 
-    fn change(&self, resource: &str, name: &str, object: Option<Value>, tell: bool) {
+    fn change(&self, resource: &str, name: &str, object: Option<Value>, notify: bool) {
         let mut store = self.store.lock();
         store.version += 1;
         let version = store.version;
@@ -183,7 +183,7 @@ impl Fake {
         if what == "MODIFIED" {
             store.objects.insert(key, object.clone());
         }
-        if tell {
+        if notify {
             let line = format!("{}\n", json!({"type": what, "object": object}));
             store.history.push((version, resource.to_owned(), line));
             drop(store);
@@ -191,7 +191,7 @@ impl Fake {
         }
     }
 
-    /// Forgets all events: watches from older versions have expired.
+    /// Discards all events: watches from older versions have expired.
     pub fn compact(&self) {
         let mut store = self.store.lock();
         store.version += 1;
@@ -199,7 +199,7 @@ impl Fake {
         store.history.clear();
     }
 
-    /// As after the restore of an old snapshot: versions count from `version` on, and all watches end.
+    /// Restores an old snapshot: versions continue from `version`, and `gone` is removed.
     pub fn restore(&self, version: u64, gone: &[(&str, &str)]) {
         let mut store = self.store.lock();
         store.version = version;
@@ -211,7 +211,7 @@ impl Fake {
     }
 }
 
-/// A body that comes as it is sent.
+/// A body that is sent in pieces.
 struct Frames(mpsc::Receiver<std::io::Result<Frame<Bytes>>>);
 
 impl hyper::body::Body for Frames {
@@ -222,36 +222,36 @@ impl hyper::body::Body for Frames {
     }
 }
 
-async fn answer(
-    store: Arc<Mutex<Store>>, tell: Arc<watch::Sender<()>>, request: Request<Incoming>,
+async fn respond(
+    store: Arc<Mutex<Store>>, notify: Arc<watch::Sender<()>>, request: Request<Incoming>,
 ) -> Result<Response<Frames>, Infallible> {
     let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let call = Call { resource: resource.clone(), query };
-    let mut changes = tell.subscribe();
+    let mut changes = notify.subscribe();
     let reply = {
         let mut store = store.lock();
         store.calls.push(call.clone());
         let faulty = store.fault.as_mut().and_then(|fault| fault(&call));
-        faulty.unwrap_or_else(|| store.answer(&call))
+        faulty.unwrap_or_else(|| store.respond(&call))
     };
     let (sender, receiver) = mpsc::channel(4);
-    let Reply { status, retry_after, body, then } = reply;
+    let FakeResponse { status, retry_after, body, end } = reply;
     tokio::spawn(async move {
         let data = |text: String| Ok(Frame::data(Bytes::from(text)));
         let _ = sender.send(data(body)).await;
-        match then {
-            Then::End => {}
-            // Longer than what the tests take for brief.
-            Then::Late => tokio::time::sleep(Duration::from_millis(150)).await,
-            Then::Break => {
-                // What was sent before is to arrive.
+        match end {
+            BodyEnd::End => {}
+            // Longer than the limit for brief watches in the tests.
+            BodyEnd::Delay => tokio::time::sleep(Duration::from_millis(150)).await,
+            BodyEnd::Break => {
+                // Let the bytes before it arrive.
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 let _ = sender.send(Err(std::io::Error::other("broken"))).await;
             }
-            Then::Hang => sender.closed().await,
-            Then::Follow(mut from) => loop {
+            BodyEnd::Hang => sender.closed().await,
+            BodyEnd::Follow(mut from) => loop {
                 let lines: Vec<(u64, String)> = {
                     let store = store.lock();
                     let later = store.history.iter().filter(|(version, of, _)| *version > from && *of == resource);
@@ -279,8 +279,8 @@ async fn answer(
 }
 
 impl Store {
-    /// What a good API server says.
-    fn answer(&self, call: &Call) -> Reply {
+    /// Returns the response of a correct API server.
+    fn respond(&self, call: &Call) -> FakeResponse {
         let mut objects = self.objects.iter().filter(|((resource, _), _)| *resource == call.resource);
         if call.has("sendInitialEvents") {
             let mut body: String =
@@ -288,17 +288,17 @@ impl Store {
             let annotations = json!({"k8s.io/initial-events-end": "true"});
             let metadata = json!({"resourceVersion": self.version.to_string(), "annotations": annotations});
             body += &format!("{}\n", json!({"type": "BOOKMARK", "object": {"metadata": metadata}}));
-            return Reply::good(body, Then::Follow(self.version));
+            return FakeResponse::good(body, BodyEnd::Follow(self.version));
         }
         if call.is_watch() {
             let from: u64 = call.get("resourceVersion").parse().unwrap_or(0);
             return match from {
                 from if from < self.oldest => {
                     let status = json!({"kind": "Status", "code": 410, "message": "too old resource version"});
-                    Reply::good(format!("{}\n", json!({"type": "ERROR", "object": status})), Then::End)
+                    FakeResponse::good(format!("{}\n", json!({"type": "ERROR", "object": status})), BodyEnd::End)
                 }
-                from if from > self.version => Reply::refuse(504),
-                from => Reply::good("", Then::Follow(from)),
+                from if from > self.version => FakeResponse::refuse(504),
+                from => FakeResponse::good("", BodyEnd::Follow(from)),
             };
         }
         let limit = call.get("limit").parse().unwrap_or(usize::MAX);
@@ -307,6 +307,6 @@ impl Store {
         let items: Vec<&Value> = objects.by_ref().skip(skip).take(limit).map(|(_, object)| object).collect();
         let next = if skip.saturating_add(limit) < all { (skip + limit).to_string() } else { String::new() };
         let metadata = json!({"resourceVersion": self.version.to_string(), "continue": next});
-        Reply::good(json!({"metadata": metadata, "items": items}).to_string(), Then::End)
+        FakeResponse::good(json!({"metadata": metadata, "items": items}).to_string(), BodyEnd::End)
     }
 }

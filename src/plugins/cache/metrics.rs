@@ -1,57 +1,57 @@
-//! What is counted of caches, and how the registry collects it.
+//! The metrics of caches.
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::store::{Place, Store};
+use super::store::{Partition, Store};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
 
-/// Where each number stands in the cells.
+/// The indexes of the cells.
 pub(super) const REQUESTS: usize = 0;
 pub(super) const MISSES: usize = 1;
 pub(super) const PREFETCHES: usize = 2;
 pub(super) const DROPS: usize = 3;
 pub(super) const SERVED_STALE: usize = 4;
-/// Two each, by place.
+/// The first of two, by partition.
 const HITS: usize = 5;
 const EVICTIONS: usize = 7;
-const ALL: usize = 9;
+const CELLS: usize = 9;
 
-/// The places with their names in labels.
-const PLACES: [(Place, &str); 2] = [(Place::Success, "success"), (Place::Denial, "denial")];
+/// The partitions and their labels.
+const PARTITIONS: [(Partition, &str); 2] = [(Partition::Success, "success"), (Partition::Denial, "denial")];
 
-/// The number of hits in a place.
-pub(super) const fn hits(place: Place) -> usize {
-    HITS + place as usize
+/// Returns the index of the hits of a partition.
+pub(super) const fn hits(partition: Partition) -> usize {
+    HITS + partition as usize
 }
 
-/// The number of items that had to go from a place.
-pub(super) const fn evictions(place: Place) -> usize {
-    EVICTIONS + place as usize
+/// Returns the index of the evictions of a partition.
+pub(super) const fn evictions(partition: Partition) -> usize {
+    EVICTIONS + partition as usize
 }
 
-/// The counts of a block's cache on a socket.
-pub struct Counts {
-    /// The socket, `dns://:53`.
+/// The counters of the cache of a block on a socket.
+pub struct CacheCounters {
+    /// The address of the socket, `dns://:53`.
     server: String,
     /// The zones of the stanza, `example.,example.org.`.
     zones: String,
-    pub(super) cells: Cells<ALL>,
-    /// Whose items these are: one, unless blocks share their socket and zones, or a reload has just made another.
-    /// Written when a configuration is built, read when somebody asks.
+    pub(super) cells: Cells<CELLS>,
+    /// The stores with these labels: one, unless blocks share their socket and zones, or a reload has just created
+    /// another. Written when a configuration is built, read by a scrape.
     stores: Mutex<Vec<Weak<Store>>>,
 }
 
-/// The counts of all caches. They outlive a reload.
+/// The counters of all caches, which outlive a reload.
 #[derive(Default)]
-pub struct Caches {
-    /// Written when a configuration is built, read when somebody asks. No query touches it.
-    all: RwLock<Vec<Arc<Counts>>>,
+pub struct CacheMetrics {
+    /// Written when a configuration is built, read by a scrape. Not used by queries.
+    all: RwLock<Vec<Arc<CacheCounters>>>,
 }
 
-impl Caches {
-    /// The families that [`Caches::families`] makes.
+impl CacheMetrics {
+    /// The metrics that [`CacheMetrics::families`] returns.
     pub const METRICS: &'static [&'static Metric] = &[
         &table::CACHE_ENTRIES,
         &table::CACHE_REQUESTS,
@@ -63,24 +63,24 @@ impl Caches {
         &table::CACHE_EVICTIONS,
     ];
 
-    /// The counts with these labels, for these items.
-    pub(super) fn counts(&self, server: &str, zones: &str, store: &Arc<Store>) -> Arc<Counts> {
+    /// Returns the counters with these labels, for this store.
+    pub(super) fn counters(&self, server: &str, zones: &str, store: &Arc<Store>) -> Arc<CacheCounters> {
         let mut all = self.all.write();
-        let found = all.iter().find(|counts| counts.server == server && counts.zones == zones).cloned();
-        let counts = found.unwrap_or_else(|| {
+        let found = all.iter().find(|counters| counters.server == server && counters.zones == zones).cloned();
+        let counters = found.unwrap_or_else(|| {
             let (server, zones) = (server.to_owned(), zones.to_owned());
-            let counts = Counts { server, zones, cells: Cells::default(), stores: Mutex::default() };
-            all.push(Arc::new(counts));
+            let counters = CacheCounters { server, zones, cells: Cells::default(), stores: Mutex::default() };
+            all.push(Arc::new(counters));
             all[all.len() - 1].clone()
         });
-        let mut stores = counts.stores.lock();
+        let mut stores = counters.stores.lock();
         stores.retain(|store| store.strong_count() > 0);
         stores.push(Arc::downgrade(store));
         drop(stores);
-        counts
+        counters
     }
 
-    /// What has been counted, for the registry.
+    /// Returns the metrics.
     pub fn families(&self) -> Vec<MetricFamily> {
         let [mut entries, mut hits_total, mut evictions_total] =
             [&table::CACHE_ENTRIES, &table::CACHE_HITS, &table::CACHE_EVICTIONS].map(Family::new);
@@ -93,22 +93,22 @@ impl Caches {
         ];
         let mut all = self.all.read().clone();
         all.sort_by(|one, other| (&one.server, &one.zones).cmp(&(&other.server, &other.zones)));
-        for counts in all {
-            let sums = counts.cells.sums();
-            let Counts { server, zones, stores, .. } = &*counts;
-            // What has not happened is not shown, as in CoreDNS.
+        for counters in all {
+            let sums = counters.cells.sums();
+            let CacheCounters { server, zones, stores, .. } = &*counters;
+            // Counters that are zero are left out, as in CoreDNS.
             for (at, family) in &mut plain {
                 if sums[*at] > 0 {
                     family.value(&[server, "", zones], sums[*at] as f64);
                 }
             }
             let stores: Vec<Arc<Store>> = stores.lock().iter().filter_map(Weak::upgrade).collect();
-            for (place, name) in PLACES {
+            for (partition, name) in PARTITIONS {
                 let labels = [server, name, "", zones];
                 if sums[MISSES] > 0 {
-                    entries.value(&labels, stores.iter().map(|store| store.len(place)).sum::<usize>() as f64);
+                    entries.value(&labels, stores.iter().map(|store| store.len(partition)).sum::<usize>() as f64);
                 }
-                for (at, family) in [(hits(place), &mut hits_total), (evictions(place), &mut evictions_total)] {
+                for (at, family) in [(hits(partition), &mut hits_total), (evictions(partition), &mut evictions_total)] {
                     if sums[at] > 0 {
                         family.value(&labels, sums[at] as f64);
                     }
