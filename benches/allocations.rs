@@ -1,6 +1,7 @@
-//! Asserts that an answer from the index allocates nothing: a counting allocator looks on.
+//! Asserts that an answer from the index allocates no memory, with a counting allocator.
 //!
-//! `cargo bench --bench allocations` prints a line a kind of question and fails if any answer is wrong or any allocates.
+//! `cargo bench --bench allocations` prints a line for each kind of question, and fails if an answer is wrong or
+//! allocates.
 
 mod counting;
 mod fixture;
@@ -15,40 +16,40 @@ static ALLOCATOR: Counting = Counting;
 fn main() -> ExitCode {
     let cases = fixture::cases();
     let mut worker = fixture::Worker::new();
-    let mut faults = 0;
-    println!("{:<36} {:>9} {:>8} {:>12}", "answer", "questions", "octets", "allocations");
+    let mut failures = 0;
+    println!("{:<36} {:>9} {:>8} {:>12}", "answer", "questions", "bytes", "allocations");
     for case in &cases {
-        // The first round warms up, as a worker's first answers do, and checks what is said.
-        let (mut octets, mut wrong) = (0, 0);
+        // The first round warms up the worker, and checks the answers.
+        let (mut bytes, mut wrong) = (0, 0);
         for question in &case.questions {
             let answer = worker.answer(question);
-            octets += answer.len();
-            if let Err(fault) = question.check(answer) {
+            bytes += answer.len();
+            if let Err(error) = question.check(answer) {
                 if wrong == 0 {
-                    println!("wrong answer to {fault}");
+                    println!("wrong answer to {error}");
                 }
                 wrong += 1;
             }
         }
-        faults += wrong;
+        failures += wrong;
         let before = counting::allocations();
         for question in &case.questions {
             std::hint::black_box(worker.answer(question));
         }
         let allocations = counting::allocations() - before;
-        faults += usize::from(allocations > 0);
+        failures += usize::from(allocations > 0);
         let count = case.questions.len();
         let each = allocations as f64 / count as f64;
-        println!("{:<36} {:>9} {:>8} {:>12.2}", case.name, count, octets / count, each);
+        println!("{:<36} {:>9} {:>8} {:>12.2}", case.name, count, bytes / count, each);
     }
-    // Kinds in turn: what a large answer has made the worker keep or give back must not make a small one allocate.
+    // All kinds in turn: a buffer that grew for a large answer, or was released, must not make a small answer allocate.
     let before = counting::allocations();
     for question in cases.iter().flat_map(|case| &case.questions) {
         std::hint::black_box(worker.answer(question));
     }
     let allocations = counting::allocations() - before;
     println!("all kinds in turn: {allocations} allocations");
-    if faults > 0 || allocations > 0 {
+    if failures > 0 || allocations > 0 {
         println!("FAILED");
         return ExitCode::FAILURE;
     }

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""A large cluster followed: this server beside CoreDNS, on the same real API server in the same run.
+"""Following a large cluster: this server beside CoreDNS, on the same real API server in the same run.
 
 usage: benches/cluster.py [--bin FOLDERS] [--binary target/release/clusterdns] [--services 10000] [--endpoints 15]
                           [--cluster FOLDER] [--rounds 3] [--json FILE]
 
-Fills an API server with Services (every fifth headless) and slices, then shows for each server: CPU and time until it
-answers the last Service, memory after that, its high water after the API server was killed and started again (which makes
-every watch list anew), CPU of a slice event of 100 endpoints, the time from an event's last octet to the first new answer,
-and for this server what 100 such events a second cost its throughput.
+Fills an API server with Services (every fifth headless) and slices. Then it measures for each server: CPU and time until it
+answers for the last Service; memory after that; the high water mark after the API server was killed and started again, which
+makes every watch repeat its list; CPU of a slice event of 100 endpoints; the time from the last byte of an event to the first
+new answer; and for this server, how much throughput 100 such events a second cost.
 
 Needs etcd, kube-apiserver and coredns in --bin (`cargo test --test live` builds them into .testbed), dnsperf for the last
-part, openssl. --cluster keeps the filled store for the next run."""
+part, openssl. With --cluster the filled store stays for the next run."""
 import argparse, glob, http.client, json, os, pathlib, queue, shutil, signal, socket, ssl, statistics, subprocess, sys, tempfile, threading, time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -24,8 +24,8 @@ parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--json")
 options = parser.parse_args()
 
-NAMESPACES, BUSY, RATE = 50, 100, 100  # BUSY headless Services of 100 endpoints are changed, RATE times a second.
-STILL = {"bench": "still"}  # On everything that never changes.
+NAMESPACES, BUSY, RATE = 50, 100, 100  # BUSY headless Services of 100 endpoints change, RATE times a second.
+STILL = {"bench": "still"}  # The label of everything that never changes.
 TOKEN = "bench"
 LAST = f"svc-{options.services - 1}.ns{(options.services - 1) % NAMESPACES}.svc.cluster.local"
 folder = pathlib.Path(options.cluster or tempfile.mkdtemp(prefix="clusterdns-cluster-"))
@@ -50,12 +50,12 @@ def free_port():
         return one.getsockname()[1]
 
 
-def until(what, done, patience=300.0):
-    """Waits for `done` to be true; the seconds that took."""
+def until(what, done, timeout=300.0):
+    """Waits until `done` is true, and returns the seconds that took."""
     start = time.monotonic()
     while not done():
-        if time.monotonic() - start > patience:
-            sys.exit(f"cluster: never {what}")
+        if time.monotonic() - start > timeout:
+            sys.exit(f"cluster: timeout waiting for {what}")
         time.sleep(0.002)
     return time.monotonic() - start
 
@@ -78,7 +78,7 @@ def start_api():
                  "--service-cluster-ip-range=10.96.0.0/15", "--authorization-mode=RBAC", f"--token-auth-file={folder}/tokens.csv",
                  f"--cert-dir={folder}/certs", f"--secure-port={PORT}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
                  "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000", "--endpoint-reconciler-type=none", "--profiling=false"], "apiserver.log")
-    until("ready: the API server", lambda: call("GET", "/readyz")[0] == 200, 120)
+    until("the API server", lambda: call("GET", "/readyz")[0] == 200, 120)
     return api
 
 
@@ -87,7 +87,7 @@ local = threading.local()
 
 
 def call(verb, path, body=None):
-    """A request to the API server: status and body. Connections are kept, one a thread."""
+    """Sends a request to the API server; returns status and body. Each thread reuses its connection."""
     for fresh in (False, True):
         if fresh or not getattr(local, "connection", None):
             local.connection = http.client.HTTPSConnection("127.0.0.1", PORT, context=trust, timeout=60)
@@ -123,12 +123,12 @@ def slice_of(name, ns, first, count, hostname=None):
 
 
 def busy(n, mark):
-    """Slice `n` of those that change; its first endpoint's name tells the change."""
+    """Returns slice `n` of those that change. The host name of its first endpoint identifies the change."""
     return slice_of(f"busy-{n}", "bench", 900_000 + 100 * n, 100, lambda at: f"mark-{mark}" if at == 0 else f"host-{at}")
 
 
 def fill():
-    """Creates everything, from 16 threads."""
+    """Creates all objects, with 16 threads."""
     jobs, refused = queue.Queue(2000), []
 
     def work():
@@ -169,7 +169,7 @@ def kubeconfig():
 
 
 class Server:
-    """A server under test, from its start on."""
+    """A server under test."""
 
     def __init__(self, name, words, properties=""):
         self.name, self.port = name, free_port()
@@ -182,7 +182,7 @@ class Server:
         self.socket.settimeout(0.05)
 
     def ask(self, name):
-        """The rcode for an A query; None without an answer."""
+        """Returns the code for an A query; None without a response."""
         question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0\0\1\0\1"
         number = os.urandom(2)
         try:
@@ -194,12 +194,12 @@ class Server:
             return None
 
     def cpu(self):
-        """CPU seconds of all threads that there are."""
+        """Returns the CPU seconds of all threads."""
         tasks = glob.glob(f"/proc/{self.process.pid}/task/*/schedstat")
         return sum(int(pathlib.Path(path).read_text().split()[0]) for path in tasks) / 1e9
 
     def memory(self):
-        """Megabytes: resident, high water."""
+        """Returns resident memory and its high water mark in megabytes."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         value = lambda key: int(next(line for line in status.splitlines() if line.startswith(key)).split()[1]) / 1000
         return value("VmRSS"), value("VmHWM")
@@ -209,8 +209,8 @@ class Server:
         self.process.wait()
 
 
-def watch_slices(heard, stop):
-    """Notes when the last octet of each change of a busy slice has come to a watch of our own."""
+def watch_slices(seen, stop):
+    """Records when a watch of our own receives the last byte of each change of a busy slice."""
     connection = http.client.HTTPSConnection("127.0.0.1", PORT, context=trust, timeout=60)
     version = json.loads(call("GET", SLICES.format("bench") + "?limit=1")[1])["metadata"]["resourceVersion"]
     connection.request("GET", SLICES.format("bench") + f"?watch=1&resourceVersion={version}", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -222,11 +222,11 @@ def watch_slices(heard, stop):
         at = time.monotonic()
         found = line.find(b'"hostname":"mark-')
         if found >= 0:
-            heard.put((line[found + 17:line.find(b'"', found + 17)].decode(), at))
+            seen.put((line[found + 17:line.find(b'"', found + 17)].decode(), at))
 
 
 def change(count, rate, first):
-    """Changes busy slices, `rate` a second; gives how many."""
+    """Changes busy slices, `rate` a second; returns `count`."""
     start = time.monotonic()
     for n in range(count):
         time.sleep(max(0, start + n / rate - time.monotonic()))
@@ -238,9 +238,9 @@ def change(count, rate, first):
 
 
 def latency(server, events, first):
-    """Milliseconds from the last octet of an event, as a watch of our own has it, to the first new answer."""
-    heard, stop, times = queue.Queue(), threading.Event(), []
-    watcher = threading.Thread(target=watch_slices, args=(heard, stop), daemon=True)
+    """Returns the milliseconds from the last byte of an event, as seen by a watch of our own, to the first new answer."""
+    seen, stop, times = queue.Queue(), threading.Event(), []
+    watcher = threading.Thread(target=watch_slices, args=(seen, stop), daemon=True)
     watcher.start()
     time.sleep(0.5)
     for n in range(events):
@@ -248,7 +248,7 @@ def latency(server, events, first):
         writer = threading.Thread(target=lambda: call("PUT", SLICES.format("bench") + f"/busy-{n % BUSY}", busy(n % BUSY, mark)))
         writer.start()
         while True:
-            found, at = heard.get(timeout=30)
+            found, at = seen.get(timeout=30)
             if found == str(mark):
                 break
         until("the new answer", lambda: server.ask(f"mark-{mark}.busy-{n % BUSY}.bench.svc.cluster.local") == 0, 30)
@@ -266,7 +266,7 @@ def dnsperf(server, seconds):
 
 
 def measure(name, words):
-    """One server's figures, as a dict."""
+    """Starts a server and measures its first sync; returns the server and its figures."""
     server = Server(name, words)
     figures = {}
     until("an answer", lambda: server.ask(LAST) == 0, 120)
@@ -306,14 +306,14 @@ def main():
         times = latency(server, 300, 20_000 + 1_000 * n)
         figures[name]["event to answer, median, ms"] = statistics.median(times)
         figures[name]["event to answer, p99, ms"] = times[int(len(times) * 0.99)]
-    # The API server's history is gone with it, so that every watch lists anew.
+    # The API server's history is lost, so that every watch repeats its list.
     api.kill()
     api.wait()
     time.sleep(1)
     start_api()
     for n, (name, server) in enumerate(servers.items()):
         status, body = call("POST", "/api/v1/namespaces/bench/services", service(f"after-{n}-{os.getpid()}", "bench", False))
-        figures[name]["in step after an outage, s"] = until("in step", lambda: server.ask(f"after-{n}-{os.getpid()}.bench.svc.cluster.local") == 0)
+        figures[name]["synced after an outage, s"] = until("the sync", lambda: server.ask(f"after-{n}-{os.getpid()}.bench.svc.cluster.local") == 0)
     time.sleep(10)
     for name, server in servers.items():
         resident, high = server.memory()
@@ -321,7 +321,8 @@ def main():
         figures[name]["high water / memory after the sync"] = high / figures[name]["memory after it, MB"]
     servers["CoreDNS"].stop()
     if shutil.which("dnsperf"):
-        # Both know all that is asked for, and the same events flow while either is asked; one of the two follows them.
+        # Both servers have all requested names, and the same events are written while either is queried; one of them follows
+        # the events.
         still = Server("still", [options.binary], "labels bench=still")
         until("an answer", lambda: still.ask(LAST) == 0, 120)
         ratios, costs = [], []
@@ -337,8 +338,8 @@ def main():
             ratios.append(rates["clusterdns"] / rates["still"])
             costs.append((cpus["still"], cpus["clusterdns"]))
             writer.join()
-        # The rate is what the API server, the writer and dnsperf leave on the same cores; the CPU of an answer, events
-        # included, is the server's own.
+        # The rate depends on what the API server, the writer and dnsperf leave of the same cores; the CPU time of an answer,
+        # events included, is the server's own.
         figures["clusterdns"]["throughput while following / not"] = statistics.median(ratios)
         figures["clusterdns"]["CPU of an answer, not following, µs"] = statistics.median(still for still, _ in costs)
         figures["clusterdns"]["CPU of an answer and its share of events, µs"] = statistics.median(follows for _, follows in costs)

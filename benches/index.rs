@@ -1,6 +1,7 @@
-//! What the index costs its writer: time to apply events, and memory.
+//! The cost of writing the index: time to apply events, and memory.
 //!
-//! `cargo bench --bench index` prints both. Only memory has limits: octets that were asked for are the same on every run.
+//! `cargo bench --bench index` prints both. Only memory has limits, since the requested bytes are the same in every
+//! run.
 
 mod counting;
 mod fixture;
@@ -14,16 +15,16 @@ use counting::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Services of the cluster, and endpoints of each: the sizes that Kubernetes supports.
+/// The number of Services, and of endpoints for each: the sizes that Kubernetes supports.
 const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 15;
-/// The most octets that an endpoint may take, all told.
+/// The limit of bytes for an endpoint, everything included.
 const ENDPOINT_LIMIT: f64 = 80.0;
-/// The most that is taken while a relist goes on, in parts of what was taken before it.
+/// The limit of memory during a relist, relative to the memory before it.
 const RELIST_LIMIT: f64 = 1.05;
-/// How often a slice is updated.
+/// The number of updates of a slice.
 const UPDATES: usize = 2_000;
-/// When events are seen.
+/// The time at which events arrive.
 const NOW: u32 = 1_700_000_000;
 
 fn main() -> ExitCode {
@@ -32,19 +33,19 @@ fn main() -> ExitCode {
         "{SERVICES} Services, {count} endpoints; every fifth Service is headless and its endpoints have host names\n"
     );
 
-    println!("{:<44} {:>9}", "memory", "octets");
-    let start = counting::octets();
+    println!("{:<44} {:>9}", "memory", "bytes");
+    let start = counting::bytes();
     let (index, mut writer) = fixture::empty_index();
-    // Events are made one by one, so that what is left, and the peak, are the index's.
+    // Events are created one by one, so that the memory and its peak belong to the index.
     apply(&mut writer, fixture::service_list(SERVICES));
-    let services = counting::octets() - start;
+    let services = counting::bytes() - start;
     apply(&mut writer, fixture::slice_list(SERVICES, ENDPOINTS));
-    let all = counting::octets() - start;
+    let all = counting::bytes() - start;
     counting::reset_peak();
     apply(&mut writer, fixture::service_list(SERVICES));
     apply(&mut writer, fixture::slice_list(SERVICES, ENDPOINTS));
     let relist = (counting::peak() - start) as f64 / all as f64;
-    let grown = (counting::octets() - start) as f64 / all as f64;
+    let grown = (counting::bytes() - start) as f64 / all as f64;
     let endpoint = (all - services) as f64 / count as f64;
     let row = |what: &str, value: f64, limit: Option<f64>| {
         let verdict = limit
@@ -53,14 +54,14 @@ fn main() -> ExitCode {
         limit.is_none_or(|limit| value <= limit)
     };
     row("a Service without endpoints", services as f64 / SERVICES as f64, None);
-    let mut holds = row("an endpoint, with its part of a slice of 15", endpoint, Some(ENDPOINT_LIMIT));
-    row("the whole, MiB", all as f64 / f64::from(1 << 20), None);
-    holds &= row("peak of a relist, parts of the whole", relist, Some(RELIST_LIMIT));
-    holds &= row("after the relist, parts of the whole", grown, Some(RELIST_LIMIT));
+    let mut holds = row("an endpoint, with its share of a slice of 15", endpoint, Some(ENDPOINT_LIMIT));
+    row("the whole index, MiB", all as f64 / f64::from(1 << 20), None);
+    holds &= row("peak of a relist, relative to the whole", relist, Some(RELIST_LIMIT));
+    holds &= row("after the relist, relative to the whole", grown, Some(RELIST_LIMIT));
 
     println!("\n{:<44} {:>9} {:>12}", "CPU time (of this machine, now)", "ms", "us an object");
     let lists = || (fixture::service_list(SERVICES).collect(), fixture::slice_list(SERVICES, ENDPOINTS).collect());
-    // Writers that are told the same; one has heard it before.
+    // Two writers get the same events; one of them has applied them before.
     let (again_services, again_slices): (Vec<Event>, Vec<Event>) = lists();
     time("relist, Services, nothing changed", SERVICES, || apply(&mut writer, again_services));
     time("relist, slices of 15, nothing changed", SERVICES, || apply(&mut writer, again_slices));
@@ -90,7 +91,7 @@ fn time(what: &str, objects: usize, work: impl FnOnce()) {
     println!("{what:<44} {:>9.1} {each:>12.2}", spent.as_secs_f64() * 1e3);
 }
 
-/// The time that this thread has run, which is not that of others on the same machine. The kernel's count is in
+/// Returns the CPU time of this thread, so that other load on the machine does not count. The kernel counts
 /// nanoseconds.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

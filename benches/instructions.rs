@@ -1,8 +1,9 @@
-//! User instructions of an answer from the index, counted by callgrind: nearly the same number on a busy machine as on an idle one.
+//! User instructions of an answer from the index, counted by callgrind. The number is nearly the same on a busy machine
+//! as on an idle one.
 //!
-//! `cargo bench --bench instructions` runs itself once under `valgrind --tool=callgrind`. Only what [`answers`] calls is
-//! counted, and its end writes the count of one kind of question; the table divides that by the number of answers. From
-//! packet to packet, everything of this server is in it; the kernel and the loop over sockets are not.
+//! `cargo bench --bench instructions` runs itself under `valgrind --tool=callgrind`. Only calls from [`answers`] are
+//! counted, and its end writes the count of a kind of question, which the table divides by the number of answers. The
+//! count contains everything of this server from packet to packet, but not the kernel and the loop over sockets.
 
 mod fixture;
 
@@ -13,13 +14,13 @@ use fixture::{Case, Worker};
 
 /// The argument of the run under callgrind.
 const COUNTED: &str = "--counted";
-/// How many answers of a kind are counted.
+/// The number of counted answers of each kind.
 const ANSWERS: usize = 1_000;
-/// The most instructions of an answer that has one address of a Service, and of one that denies a name or a record.
+/// The limits of instructions for an answer with one address of a Service, and for a denial.
 const ADDRESS_LIMIT: u64 = 2_000;
 const DENIAL_LIMIT: u64 = 2_500;
 
-/// The limit of a kind of answer; most are only told.
+/// Returns the limit of a kind of answer; most kinds have none.
 fn limit(case: &Case) -> Option<u64> {
     match case.name {
         name if name.contains("NXDOMAIN") || name.contains("NODATA") => Some(DENIAL_LIMIT),
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     }
     let directory = std::env::temp_dir().join(format!("clusterdns-instructions-{}", std::process::id()));
     let outcome = run(&directory);
-    // What is left behind is in the temporary directory.
+    // If this fails, files stay in the temporary directory.
     let _ = std::fs::remove_dir_all(&directory);
     match outcome {
         Ok(counts) => report(&counts),
@@ -58,7 +59,7 @@ fn count() {
     }
 }
 
-/// What is counted. Its name is an option of callgrind's, so that it must stay a function of its own.
+/// The counted function. callgrind gets its name as an option, so it must not be inlined.
 #[inline(never)]
 fn answers(worker: &mut Worker, case: &Case) {
     for question in case.questions.iter().cycle().take(ANSWERS) {
@@ -66,7 +67,7 @@ fn answers(worker: &mut Worker, case: &Case) {
     }
 }
 
-/// Runs this program under callgrind; gives the instructions of each kind's answers.
+/// Runs this program under callgrind, and returns the instructions of the answers of each kind.
 fn run(directory: &Path) -> Result<Vec<u64>, String> {
     std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -80,18 +81,18 @@ fn run(directory: &Path) -> Result<Vec<u64>, String> {
     if !output.status.success() {
         return Err(format!("the counted run failed:\n{}", String::from_utf8_lossy(&output.stderr)));
     }
-    // `out.1` is what the first call of `answers` left, and so on.
+    // `out.1` is the result of the first call of `answers`, and so on.
     (1..=fixture::cases().len()).map(|part| total(&directory.join(format!("out.{part}")))).collect()
 }
 
-/// The instructions that a file of callgrind's counts in all.
+/// Returns the total of instructions in a file of callgrind.
 fn total(file: &PathBuf) -> Result<u64, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
     total.ok_or_else(|| format!("{}: no totals", file.display()))
 }
 
-/// Prints the table, and says whether all limits hold.
+/// Prints the table, and fails if a limit is exceeded.
 fn report(counts: &[u64]) -> ExitCode {
     let mut exceeded = 0;
     println!("{:<36} {:>12} {:>6}", "answer", "instructions", "limit");

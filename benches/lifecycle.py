@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Start, reloads and the end of the server, under load: is anything lost, left behind, or late?
+"""Start, reloads and stop of the server under load: whether anything is lost, leaked, or late.
 
 usage: benches/lifecycle.py [start] [reload] [stop] [--binary target/release/clusterdns] [--coredns FILE] [--rounds 9]
                             [--reloads 1000] [--rate 5000] [--connections 200] [--kubeconfig FILE]
 
-start   from exec to the first answer of an outside name, and from the last octet of the last list of the cluster to /ready,
-        in milliseconds; with --coredns the same of CoreDNS, in turn
-reload  SIGUSR1 again and again, from one good Corefile to another to a bad one: unanswered queries, threads, descriptors,
-        memory, requests to the API server, and whether /ready was ever anything but 200
-stop    SIGTERM with a lameduck of 5 s; once more with an upstream that takes 300 ms for half of the queries
+start   milliseconds from exec to the first answer for an external name, and from the last byte of the last list of the
+        cluster to /ready; with --coredns the same for CoreDNS, in alternation
+reload  SIGUSR1 repeatedly, with two valid Corefiles and an invalid one in turn: unanswered queries, threads, descriptors,
+        memory, requests to the API server, and whether /ready was always 200
+stop    SIGTERM with a lameduck of 5 s, also with an upstream that takes 300 ms for half of the queries
 
-The load is --rate queries a second over UDP and --connections of TCP with ten a second each, of the sample cluster and of
-an upstream. A query counts as lost that is neither answered nor refused by the kernel, or that a TCP connection's end
-overtook. Needs a release build; with --kubeconfig the cluster is an API server's instead of deploy/sample's manifests.
-Exits with 1 where something is lost, left behind, or was unready."""
+The load is --rate queries a second over UDP, and ten a second over each of --connections TCP connections, for names of the
+sample cluster and of an upstream. A query is lost if it is neither answered nor refused by the kernel, or if its TCP connection
+ends before the response. Needs a release build. With --kubeconfig the cluster is that of an API server instead of the manifests
+in deploy/sample. Exits with 1 if something was lost, leaked, or unready."""
 import argparse, http.server, json, multiprocessing, os, pathlib, queue, random, re, selectors, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
 
 here = pathlib.Path(__file__).resolve().parent
@@ -30,11 +30,11 @@ options = parser.parse_args()
 wanted = options.what or ["start", "reload", "stop"]
 folder = pathlib.Path(tempfile.mkdtemp(prefix="clusterdns-lifecycle-"))
 CLUSTER = ["kubernetes.default.svc.cluster.local", "nothing.default.svc.cluster.local"]
-faults = []
+failures = []
 
 
 def free_port():
-    """A port that nobody has, UDP and TCP."""
+    """Returns a port that is free for UDP and TCP."""
     while True:
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", 0))
@@ -52,35 +52,35 @@ def packet(number, name):
 # ---- an upstream
 
 def upstream(port, ready):
-    """Answers any name with 192.0.2.1; names that begin with "slow" 300 ms later."""
+    """Answers every name with 192.0.2.1, and names that start with "slow" after 300 ms."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     sock.bind(("127.0.0.1", port))
     ready.set()
-    late = queue.Queue()
+    delayed = queue.Queue()
 
-    def send_late():
+    def send_delayed():
         while True:
-            due, data, client = late.get()
+            due, data, client = delayed.get()
             time.sleep(max(0.0, due - time.monotonic()))
             sock.sendto(data, client)
 
-    threading.Thread(target=send_late, daemon=True).start()
+    threading.Thread(target=send_delayed, daemon=True).start()
     while True:
         data, client = sock.recvfrom(4096)
         end = data.index(b"\0", 12) + 5
         answer = data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:end] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
         if data[13:17] == b"slow":
-            late.put((time.monotonic() + 0.3, answer, client))
+            delayed.put((time.monotonic() + 0.3, answer, client))
         else:
             sock.sendto(answer, client)
 
 
 # ---- the load
 
-def load_udp(port, rate, names, stop, told):
-    """Asks steadily from 16 sockets; tells how many were asked, answered, refused and lost."""
-    selector, socks, waiting = selectors.DefaultSelector(), [], []
+def load_udp(port, rate, names, stop, results):
+    """Sends queries at a rate from 16 sockets; reports how many were sent, answered, refused and lost."""
+    selector, socks, pending = selectors.DefaultSelector(), [], []
     for at in range(16):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -88,7 +88,7 @@ def load_udp(port, rate, names, stop, told):
         sock.setblocking(False)
         selector.register(sock, selectors.EVENT_READ, at)
         socks.append(sock)
-        waiting.append(set())
+        pending.append(set())
     sent = answered = refused = 0
     begin, is_refused = time.monotonic(), False
     end = None
@@ -96,14 +96,14 @@ def load_udp(port, rate, names, stop, told):
         now = time.monotonic()
         if end is None and (stop.is_set() or is_refused):
             end = now + 3
-        if end is not None and (now > end or not any(waiting)):
+        if end is not None and (now > end or not any(pending)):
             break
         due = int((now - begin) * rate) if end is None else sent
         while sent < due and not is_refused:
             at, number = sent % 16, sent // 16 & 0xFFFF
             try:
                 socks[at].send(packet(number, names[sent // 7 % len(names)]))
-                waiting[at].add(number)
+                pending[at].add(number)
             except ConnectionRefusedError:
                 is_refused = True
             sent += 1
@@ -112,21 +112,21 @@ def load_udp(port, rate, names, stop, told):
                 while True:
                     data = key.fileobj.recv(4096)
                     number = data[0] << 8 | data[1]
-                    if number in waiting[key.data]:
-                        waiting[key.data].discard(number)
+                    if number in pending[key.data]:
+                        pending[key.data].discard(number)
                         answered += 1
             except BlockingIOError:
                 pass
             except ConnectionRefusedError:
-                # Of this socket's queries one at least met nobody; nothing more is asked.
+                # At least one query of this socket was refused; no more are sent.
                 is_refused = True
                 refused += 1
-    left = sum(map(len, waiting))
-    told.put(("UDP", sent, answered, min(left, refused), max(0, left - refused)))
+    left = sum(map(len, pending))
+    results.put(("UDP", sent, answered, min(left, refused), max(0, left - refused)))
 
 
-def load_tcp(port, connections, names, stop, told):
-    """Asks ten times a second over each connection, until the server takes its leave."""
+def load_tcp(port, connections, names, stop, results):
+    """Sends ten queries a second over each connection, until the server closes it."""
     selector = selectors.DefaultSelector()
     socks = {}
     for at in range(connections):
@@ -134,7 +134,7 @@ def load_tcp(port, connections, names, stop, told):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         selector.register(sock, selectors.EVENT_READ)
-        socks[sock] = [time.monotonic() + at / connections / 10, 0, b""]  # next query, asked and not answered, unread
+        socks[sock] = [time.monotonic() + at / connections / 10, 0, b""]  # time of the next query, queries in flight, unparsed bytes
     sent = answered = lost = ended = resets = 0
     end = None
     while socks:
@@ -170,28 +170,28 @@ def load_tcp(port, connections, names, stop, told):
                     try:
                         sock.send(struct.pack(">H", len(message)) + message)
                     except OSError:
-                        continue  # Its end is about to be read.
+                        continue  # The next read returns the end of the connection.
                     state[0], state[1], sent = state[0] + 0.1, state[1] + 1, sent + 1
     lost += sum(state[1] for state in socks.values())
-    told.put(("TCP", sent, answered, 0, lost, ended, resets))
+    results.put(("TCP", sent, answered, 0, lost, ended, resets))
 
 
 class Load:
     def __init__(self, port, names):
-        self.stop, self.told = multiprocessing.Event(), multiprocessing.Queue()
-        self.parts = [multiprocessing.Process(target=load_udp, args=(port, options.rate, names, self.stop, self.told), daemon=True),
-                      multiprocessing.Process(target=load_tcp, args=(port, options.connections, names, self.stop, self.told), daemon=True)]
+        self.stop, self.results = multiprocessing.Event(), multiprocessing.Queue()
+        self.parts = [multiprocessing.Process(target=load_udp, args=(port, options.rate, names, self.stop, self.results), daemon=True),
+                      multiprocessing.Process(target=load_tcp, args=(port, options.connections, names, self.stop, self.results), daemon=True)]
         for part in self.parts:
             part.start()
 
     def end(self, title):
-        """Waits for the last answers; prints, and notes what was lost."""
+        """Waits for the last responses; prints the result, and records losses."""
         self.stop.set()
-        for kind, sent, answered, refused, lost, *rest in sorted([self.told.get(timeout=60) for _ in self.parts], reverse=True):
-            more = f", {rest[0]} connections ended by the server, {rest[1]} reset" if rest else ""
-            print(f"  {kind}: {sent:,} asked, {answered:,} answered, {refused} refused at the end, {lost} lost{more}", flush=True)
+        for kind, sent, answered, refused, lost, *rest in sorted([self.results.get(timeout=60) for _ in self.parts], reverse=True):
+            more = f", {rest[0]} connections closed by the server, {rest[1]} reset" if rest else ""
+            print(f"  {kind}: {sent:,} sent, {answered:,} answered, {refused} refused at the end, {lost} lost{more}", flush=True)
             if lost or (rest and rest[1]):
-                faults.append(f"{title}: {kind}: {lost} lost" + (f", {rest[1]} resets" if rest else ""))
+                failures.append(f"{title}: {kind}: {lost} lost" + (f", {rest[1]} resets" if rest else ""))
 
 
 # ---- the server
@@ -230,7 +230,7 @@ def start(path, binary=None):
 
 
 def page(port, path):
-    """Status and text of a page; 0 where there is none."""
+    """Returns status and text of a page; status 0 without a response."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
             return answer.status, answer.read().decode()
@@ -240,9 +240,9 @@ def page(port, path):
         return 0, ""
 
 
-def ask(port, name, patience):
+def ask(port, name, timeout):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(patience)
+        udp.settimeout(timeout)
         try:
             udp.connect(("127.0.0.1", port))
             udp.send(packet(1, name))
@@ -251,16 +251,16 @@ def ask(port, name, patience):
             return None
 
 
-def until(what, done, patience=30.0):
+def until(what, done, timeout=30.0):
     begin = time.monotonic()
     while not done():
-        if time.monotonic() - begin > patience:
-            sys.exit(f"lifecycle: never {what}: {(folder / 'log').read_text()[-500:]}")
+        if time.monotonic() - begin > timeout:
+            sys.exit(f"lifecycle: timeout waiting for {what}: {(folder / 'log').read_text()[-500:]}")
         time.sleep(0.001)
 
 
 def state(process, pages):
-    """Threads, descriptors, resident memory in MB, and requests to the API server, each a list or a watch."""
+    """Returns threads, descriptors, resident memory in MB, and requests to the API server, which are lists and watches."""
     status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     text = page(pages[2], "metrics")[1]
     requests = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("coredns_kubernetes_rest_client_requests_total{"))
@@ -269,7 +269,7 @@ def state(process, pages):
 
 
 def bench_stop(outside):
-    for title, names in (("cluster, kept and forwarded names", CLUSTER + ["host.example", "kept.example"]),
+    for title, names in (("cluster, hosts and forwarded names", CLUSTER + ["host.example", "cached.example"]),
                          ("half of them from an upstream that takes 300 ms", CLUSTER + [f"slow{n}.example" for n in range(997)])):
         if len(names) > 10:
             names = [name for pair in zip(names[2:], CLUSTER * 500) for name in pair]
@@ -277,7 +277,7 @@ def bench_stop(outside):
         path = folder / "Corefile"
         path.write_text(corefile(port, pages, outside))
         process = start(path)
-        until("answers", lambda: ask(port, CLUSTER[0], 0.2) == 0)
+        until("an answer", lambda: ask(port, CLUSTER[0], 0.2) == 0)
         print(f"stop, {title}", flush=True)
         load = Load(port, names)
         time.sleep(2)
@@ -285,13 +285,13 @@ def bench_stop(outside):
         begin = time.monotonic()
         time.sleep(0.3)
         ready, health = page(pages[1], "ready")[0], page(pages[0], "health")[0]
-        # Clients ask on until the last moment, and some beyond it.
+        # Clients continue until the last moment, and some beyond it.
         status = process.wait(30)
         took = time.monotonic() - begin
         load.end(f"stop, {title}")
         print(f"  exit status {status} after {took:.1f} s; during lameduck /ready {ready}, /health {health}", flush=True)
         if (status, ready, health) != (0, 503, 200):
-            faults.append(f"stop: exit status {status}, /ready {ready}, /health {health}")
+            failures.append(f"stop: exit status {status}, /ready {ready}, /health {health}")
 
 
 def bench_reload(outside):
@@ -300,10 +300,10 @@ def bench_reload(outside):
     texts = [corefile(port, pages, outside), corefile(port, pages, outside, ttl=20, more="nsid\n    minimal"), corefile(port, pages, outside, more="cahce 30")]
     path.write_text(texts[0])
     process = start(path)
-    until("answers", lambda: ask(port, CLUSTER[0], 0.2) == 0)
-    until("is ready", lambda: page(pages[1], "ready")[0] == 200)
+    until("an answer", lambda: ask(port, CLUSTER[0], 0.2) == 0)
+    until("/ready", lambda: page(pages[1], "ready")[0] == 200)
     print(f"reload, {options.reloads:,} times", flush=True)
-    load = Load(port, CLUSTER + ["host.example", "kept.example"])
+    load = Load(port, CLUSTER + ["host.example", "cached.example"])
     readiness, over = [], threading.Event()
 
     def watch():
@@ -320,12 +320,12 @@ def bench_reload(outside):
         process.send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            said = log.read_bytes()[before:]
-            if b"Reloading complete" in said or b"reload failed" in said:
+            logged = log.read_bytes()[before:]
+            if b"Reloading complete" in logged or b"reload failed" in logged:
                 break
             time.sleep(0.002)
         else:
-            sys.exit(f"lifecycle: reload {round} never ended")
+            sys.exit(f"lifecycle: timeout of reload {round}")
         if round in (30, options.reloads) or round % 250 == 0:
             first = first or state(process, pages)
             threads, files, memory, requests = state(process, pages)
@@ -337,20 +337,20 @@ def bench_reload(outside):
     failed = sum(float(line.rsplit(" ", 1)[1]) for line in page(pages[2], "metrics")[1].splitlines() if line.startswith("coredns_reload_failed_total"))
     bad = sum(1 for round in range(1, options.reloads + 1) if round % 3 == 2)
     took = time.monotonic() - begin
-    print(f"  {options.reloads / took:.0f} a second; failed {failed:.0f} of {bad} bad ones; /ready asked {len(readiness):,} times, {sum(1 for code in readiness if code != 200)} not 200", flush=True)
+    print(f"  {options.reloads / took:.0f} a second; failed {failed:.0f} of {bad} invalid ones; /ready requested {len(readiness):,} times, {sum(1 for code in readiness if code != 200)} not 200", flush=True)
     if failed != bad:
-        faults.append(f"reload: {failed} failed of {bad} bad ones")
+        failures.append(f"reload: {failed} failed of {bad} invalid ones")
     if any(code != 200 for code in readiness):
-        faults.append("reload: /ready was not 200")
-    # Connections of the load come and go; memory settles.
+        failures.append("reload: /ready was not 200")
+    # The load opens and closes connections; memory settles.
     if last[0] > first[0] or last[1] > first[1] + 4 or last[2] > first[2] * 1.2 + 2 or last[3] != first[3]:
-        faults.append(f"reload: something is left behind: {first} became {last}")
+        failures.append(f"reload: resources leaked: {first} became {last}")
     process.terminate()
     process.wait(30)
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """An API server of an empty cluster, whose last list comes when `api.go` is set."""
+    """An API server of an empty cluster, which sends its last list when `api.go` is set."""
     protocol_version = "HTTP/1.1"
     KINDS = {"/api/v1/services": ("v1", "Service"), "/api/v1/namespaces": ("v1", "Namespace"),
              "/apis/discovery.k8s.io/v1/endpointslices": ("discovery.k8s.io/v1", "EndpointSlice")}
@@ -358,8 +358,8 @@ class Api(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path, _, query = self.path.partition("?")
         if path not in self.KINDS or "sendInitialEvents" in query:
-            # Lists are not streamed here, and nothing else is asked for that cannot be done without.
-            return self.say(404 if path not in self.KINDS else 422, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422})
+            # Lists are not streamed here, and no other resource is required.
+            return self.respond(404 if path not in self.KINDS else 422, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "code": 422})
         version, kind = self.KINDS[path]
         if "watch=" in query:
             self.send_response(200)
@@ -368,19 +368,19 @@ class Api(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return self.server.over.wait()
         if kind == "EndpointSlice":
-            self.server.asked.set()
+            self.server.requested.set()
             self.server.go.wait()
-        self.say(200, {"kind": kind + "List", "apiVersion": version, "metadata": {"resourceVersion": "7"}, "items": []})
+        self.respond(200, {"kind": kind + "List", "apiVersion": version, "metadata": {"resourceVersion": "7"}, "items": []})
         if kind == "EndpointSlice":
-            self.server.said = self.server.said or time.monotonic()
+            self.server.sent_at = self.server.sent_at or time.monotonic()
 
-    def say(self, status, body):
-        octets = json.dumps(body).encode()
+    def respond(self, status, body):
+        data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(octets)))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(octets)
+        self.wfile.write(data)
 
     def log_message(self, *_):
         pass
@@ -389,13 +389,13 @@ class Api(http.server.BaseHTTPRequestHandler):
 def start_api():
     api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
     api.daemon_threads, api.block_on_close = True, False
-    api.asked, api.go, api.over, api.said = threading.Event(), threading.Event(), threading.Event(), None
+    api.requested, api.go, api.over, api.sent_at = threading.Event(), threading.Event(), threading.Event(), None
     threading.Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
     return api
 
 
 def first_answer(name, binary, outside):
-    """Milliseconds from exec to the first answer of an outside name."""
+    """Returns the milliseconds from exec to the first answer for an external name."""
     port, pages = free_port(), [free_port() for _ in range(3)]
     path = folder / "Corefile"
     text = corefile(port, pages, outside)
@@ -423,7 +423,7 @@ def first_answer(name, binary, outside):
 
 
 def ready_after_sync(name, binary, outside):
-    """Milliseconds from the last list to /ready."""
+    """Returns the milliseconds from the last list to /ready."""
     api = start_api()
     port, pages = free_port(), [free_port() for _ in range(3)]
     path = folder / "Corefile"
@@ -431,14 +431,14 @@ def ready_after_sync(name, binary, outside):
     path.write_text("\n".join(line for line in text.splitlines() if "kubeconfig" not in line))
     log = open(folder / "log", "w")
     process = subprocess.Popen([binary or options.binary, "-conf", str(path)], stdout=log, stderr=subprocess.STDOUT)
-    if not api.asked.wait(30):
-        sys.exit(f"lifecycle: {name} asks for no list: {(folder / 'log').read_text()[-500:]}")
+    if not api.requested.wait(30):
+        sys.exit(f"lifecycle: {name} requests no list: {(folder / 'log').read_text()[-500:]}")
     time.sleep(0.3 + 0.1 * random.random())
     if page(pages[1], "ready")[0] == 200:
-        sys.exit(f"lifecycle: {name} is ready before it can be")
+        sys.exit(f"lifecycle: {name} is ready before its sync")
     api.go.set()
-    until("is ready", lambda: page(pages[1], "ready")[0] == 200)
-    took = time.monotonic() - api.said
+    until("/ready", lambda: page(pages[1], "ready")[0] == 200)
+    took = time.monotonic() - api.sent_at
     process.kill()
     process.wait()
     api.over.set()
@@ -456,7 +456,7 @@ def bench_start(outside):
             times[name][0].append(first_answer(name, binary, outside))
             times[name][1].append(ready_after_sync(name, binary, outside))
     for name, (answered, ready) in times.items():
-        print(f"  {name:10} first answer of an outside name {statistics.median(answered):.1f} ms after exec (at most {max(answered):.1f}), "
+        print(f"  {name:10} first answer for an external name {statistics.median(answered):.1f} ms after exec (at most {max(answered):.1f}), "
               f"/ready 200 {statistics.median(ready):.1f} ms after the last list (at most {max(ready):.1f})", flush=True)
 
 
@@ -465,5 +465,5 @@ multiprocessing.Process(target=upstream, args=(outside, is_up), daemon=True).sta
 is_up.wait(5)
 for what in wanted:
     {"start": bench_start, "reload": bench_reload, "stop": bench_stop}[what](outside)
-print("nothing lost, nothing left behind" if not faults else "FAILED: " + "; ".join(faults))
-sys.exit(bool(faults))
+print("nothing lost, nothing leaked" if not failures else "FAILED: " + "; ".join(failures))
+sys.exit(bool(failures))

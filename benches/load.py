@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""CPU time of an answer over sockets, beside a UDP echo in the same run: the server's only share above what the kernel takes.
+"""CPU time of an answer over sockets, beside a UDP echo in the same run: shows what the server costs beyond the kernel.
 
 usage: benches/load.py [--rounds 7] [--seconds 3] [--binary target/release/clusterdns] [--svg FILE]
 
-A cluster of 10,000 Services is written as manifests; dnsperf (Debian's package) asks for its names: searches that end in
-NXDOMAIN, pairs of A and AAAA, SRV and PTR. Server and echo take turns; the figure is the median of the rounds' ratios. A
-control, echo beside echo, tells whether the machine is quiet enough for a verdict (0.97 to 1.03)."""
+A cluster of 10,000 Services is written as manifests. dnsperf (a package of Debian) requests its names: search lists that end in
+NXDOMAIN, pairs of A and AAAA, SRV and PTR. Server and echo take turns; the figure is the median of the rounds' ratios. A control,
+echo beside echo, shows whether the machine is quiet enough for a verdict (0.97 to 1.03)."""
 import argparse, json, os, pathlib, random, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 here = pathlib.Path(__file__).resolve().parent
@@ -23,7 +23,7 @@ folder = pathlib.Path(tempfile.mkdtemp(prefix="clusterdns-load-"))
 
 
 def manifests():
-    """The cluster: every fifth Service headless with three named endpoints."""
+    """Yields the objects of the cluster: every fifth Service is headless, with three named endpoints."""
     yield from ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"ns{n}"}} for n in range(NAMESPACES))
     for s in range(SERVICES):
         where = {"name": f"svc-{s}", "namespace": f"ns{s % NAMESPACES}"}
@@ -37,7 +37,8 @@ def manifests():
 
 
 def queries(count, seed):
-    """What Pods ask: 45 % names of Services, 45 % outside names through the search list, 5 % SRV, 5 % PTR."""
+    """Returns typical queries of Pods: 45 % names of Services, 45 % external names through the search list, 5 % SRV,
+    5 % PTR."""
     dice = random.Random(seed)
     lines = []
     while len(lines) < count:
@@ -57,7 +58,7 @@ def queries(count, seed):
 
 
 def free_port():
-    """A port that nobody has, UDP and TCP."""
+    """Returns a port that is free for UDP and TCP."""
     while True:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
             tcp.bind(("::", 0))
@@ -69,13 +70,13 @@ def free_port():
 
 
 def cpu(pid):
-    """User and system seconds of a process."""
+    """Returns user and system seconds of a process."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13]]
 
 
 def measure(pid, port):
-    """CPU microseconds of one answer: all, and the user's part."""
+    """Returns the CPU microseconds of an answer: the total, and the user part."""
     before = cpu(pid)
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(folder / "queries"), "-l", str(options.seconds), "-c", "16", "-q", "200", "-T", "1"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -142,5 +143,5 @@ if options.svg:
                     f'<rect x="120" y="{y}" width="{user * scale:.0f}" height="22" fill="#1f5a92"/><text x="{126 + value * scale:.0f}" y="{y + 16}">{value:.1f} µs</text>')
     pathlib.Path(options.svg).write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{60 + 34 * len(results)}" font-family="sans-serif" font-size="13">'
-        f'<text x="10" y="22">CPU microseconds an answer over UDP on loopback (dark: user)</text>{"".join(bars)}</svg>\n')
+        f'<text x="10" y="22">CPU microseconds of an answer over UDP on loopback (dark: user)</text>{"".join(bars)}</svg>\n')
 sys.exit(0)

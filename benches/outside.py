@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""CPU time of an answer for a name outside the cluster, cached and not, beside dnsdist and Unbound in one alternating run.
+"""CPU time of an answer for an external name, cached and not, beside dnsdist and Unbound in one alternating run.
 
 usage: benches/outside.py [--rounds 7] [--seconds 3] [--binary target/release/clusterdns] [--only cached|fresh] [--svg FILE]
 
-Knot on loopback holds a wildcard; each server forwards to it. Cached: 500 names again and again. Fresh: no name twice. The
-servers take turns; the figure is the median of the rounds' ratios to dnsdist. Needs Debian's knot, dnsdist, unbound and
-dnsperf, and a release build."""
+Knot on loopback has a wildcard; each server forwards to it. Cached: the same 500 names. Fresh: no name twice. The servers take
+turns; the figure is the median of the rounds' ratios to dnsdist. Needs Debian's knot, dnsdist, unbound and dnsperf, and a release
+build."""
 import argparse, os, pathlib, random, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 here = pathlib.Path(__file__).resolve().parent
@@ -26,7 +26,7 @@ dice = random.Random(1)
 
 
 def free_port():
-    """A port that nobody has, UDP and TCP."""
+    """Returns a port that is free for UDP and TCP."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", 0))
@@ -38,13 +38,13 @@ def free_port():
 
 
 def cpu(pid):
-    """User and system seconds of a process."""
+    """Returns user and system seconds of a process."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13]]
 
 
 def queries(kind, per_second=80_000):
-    """A file of questions: 500 names, or names that nobody has asked for."""
+    """Writes a file of queries: 500 names, or names that were not used before."""
     path = folder / "queries"
     if kind == "cached":
         names = (f"hot{n}.example. A" for n in range(500))
@@ -55,7 +55,7 @@ def queries(kind, per_second=80_000):
 
 
 def measure(pid, port, path):
-    """CPU microseconds of one answer: all, and the user's part."""
+    """Returns the CPU microseconds of an answer: the total, and the user part."""
     before = cpu(pid)
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(path), "-l", str(options.seconds), "-c", "16", "-q", "200", "-T", "1"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -93,7 +93,7 @@ subjects, processes = {}, []
 
 
 def start(*words):
-    """Starts a program; what it says is of interest only when it fails."""
+    """Starts a program. Its output is written to a file, for the case that it fails."""
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=(folder / "errors").open("w"), cwd=folder)
     processes.append(process)
     return process
@@ -157,4 +157,4 @@ if options.svg:
                         f'<rect x="160" y="{y}" width="{user * scale:.0f}" height="22" fill="#1f5a92"/><text x="{166 + value * scale:.0f}" y="{y + 16}">{value:.1f} µs</text>')
     pathlib.Path(options.svg).write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{60 + 30 * len(bars)}" font-family="sans-serif" font-size="13">'
-        f'<text x="10" y="22">CPU microseconds an answer for an outside name, UDP on loopback (dark: user)</text>{"".join(bars)}</svg>\n')
+        f'<text x="10" y="22">CPU microseconds of an answer for an external name, UDP on loopback (dark: user)</text>{"".join(bars)}</svg>\n')

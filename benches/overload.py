@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A slow upstream and too many questions for it: what becomes of the cluster's names, of memory, and of what is shed.
+"""A slow upstream with too many queries: cluster names, memory, and shed queries.
 
 usage: benches/overload.py [--seconds 60] [--rate 20000] [--delay 2000] [--binary target/release/clusterdns]
 
-dnsdist delays every answer of Knot by two seconds; dnsperf asks 20,000 names a second that nobody has asked for, and 1,000
-names of a cluster, on loopback. Another upstream is not slow. Prints resident memory each five seconds, the latency of
-cluster names, what was shed against what the metrics say, and how soon all is as before. Needs Debian's knot, dnsdist and
-dnsperf, and a release build."""
+dnsdist delays every response of Knot by two seconds. dnsperf requests 20,000 new names a second, and 1,000 names of a cluster, on
+loopback. Another upstream is not slow. Prints resident memory every five seconds, the latency of cluster names, shed queries as
+seen by the client and by the metrics, and how soon everything is normal again. Needs Debian's knot, dnsdist and dnsperf, and a
+release build."""
 import argparse, os, pathlib, random, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
 
 here = pathlib.Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ folder.chmod(0o755)
 
 
 def free_port():
-    """A port that nobody has, UDP and TCP."""
+    """Returns a port that is free for UDP and TCP."""
     while True:
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", 0))
@@ -36,11 +36,11 @@ def free_port():
             return tcp.getsockname()[1]
 
 
-def ask(port, name, patience=5.0):
-    """The code of the answer for A, and the seconds that it took; nothing where none comes."""
+def ask(port, name, timeout=5.0):
+    """Returns the code of the response for A, and the seconds that it took; None without a response."""
     packet = bytes([1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".") if l) + b"\0\0\1\0\1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(patience)
+        udp.settimeout(timeout)
         start = time.monotonic()
         try:
             udp.sendto(packet, ("127.0.0.1", port))
@@ -62,7 +62,7 @@ def resident(pid):
 
 
 def metric(port, name):
-    """The sum of a metric's samples."""
+    """Returns the sum of a metric's samples."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(rf"{name}(\{{|\s)", line))
 
@@ -135,7 +135,7 @@ times = sorted(float(words[-1]) for words in lines if words[1] != "T")
 text = (folder / "inside").read_text()
 lost_inside = int(re.search(r"Queries lost:\s+(\d+)", text)[1])
 shutil.rmtree(folder)
-print(f"\noutside names: {sent:,} sent, " + ", ".join(f"{code} {count:,}" for code, count in codes.items()) + f", {lost:,} without an answer")
+print(f"\nexternal names: {sent:,} sent, " + ", ".join(f"{code} {count:,}" for code, count in codes.items()) + f", {lost:,} without an answer")
 print(f"shed by the metrics: {shed:,.0f}, refused by max_concurrent: {rejects:,.0f}")
 print(f"cluster names: {len(times):,} answered, {lost_inside} lost, median {times[len(times) // 2] * 1e3:.2f} ms, p99 {times[len(times) * 99 // 100] * 1e3:.2f} ms, longest {times[-1] * 1e3:.1f} ms")
 answered = [found for found in fast if found and found[0] == 0]

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Draws the table of `cargo bench --bench instructions` as benches/instructions.svg: a bar a kind of answer, a mark at its
-limit. Needs nothing but Python. `--from FILE` reads a table that was kept."""
+"""Draws the table of `cargo bench --bench instructions` as benches/instructions.svg: a bar for each kind of answer, with a
+mark at its limit. Needs nothing but Python. `--from FILE` reads a table from a file."""
 
 import html
 import pathlib
@@ -34,7 +34,7 @@ def draw(kinds):
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 90}" height="{height}" font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
         '<text x="10" y="18" font-size="14">User instructions of an answer from the index (callgrind)</text>',
-        f'<text x="10" y="34" fill="#555">red: the limit; a bar that ends in a gap goes on past {CAP:,}</text>',
+        f'<text x="10" y="34" fill="#555">red: the limit; a bar with a gap continues beyond {CAP:,}</text>',
     ]
     for number, (name, count, limit) in enumerate(kinds):
         y = TOP + ROW * number

@@ -4,6 +4,8 @@ pub mod wire;
 
 pub mod corefile;
 
+pub mod files;
+
 pub mod net;
 
 pub mod telemetry;

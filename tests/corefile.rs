@@ -1,4 +1,4 @@
-//! Whole Corefiles: those that clusters really have must be read without a word, and broken ones must be explained as
+//! Whole Corefiles: those of real clusters must be read without a diagnostic, and broken ones must be explained as
 //! `tests/corefile/bad/*.expected` says. `UPDATE_EXPECT=1` rewrites the expectations.
 //!
 //! Only the parser is tested; what stands inside a directive is its plugin's business.

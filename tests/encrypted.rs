@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use clusterdns::wire::NameBuf;
 use clusterdns::wire::hickory::decode;
+use http_body_util::Full;
 use hyper::body::{Buf, Bytes};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use running::upstream::Upstream;
 use running::{PATIENCE, Running, file, folder, get, run, told};
 
 /// An authority, and a folder with what it has signed.
@@ -206,6 +209,31 @@ fn queries_over_tls_are_pipelined_and_may_come_in_pieces() {
     assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")), (7, "10.0.0.1".to_owned()));
 }
 
+/// N12: in one segment, and with the length in two.
+#[test]
+fn a_slow_query_over_tls_delays_no_other() {
+    let trust = Trust::new("slow");
+    let upstream = Upstream::start();
+    let server = trust.start("tls://.:0", &format!("forward . {} {{\n        prefer_udp\n    }}", upstream.at()));
+    let mut stream = trust.tls(port(&server, "tls"));
+    let slow = prefixed(&query(1, "slow.example"));
+    for (id, split) in [(2, 0), (3, 1), (4, slow.len() + 1)] {
+        let octets = [slow.clone(), prefixed(&query(id, "a.example"))].concat();
+        let (first, second) = octets.split_at(split);
+        // Each is a record of its own.
+        for piece in [first, second] {
+            stream.write_all(piece).expect("written");
+            stream.flush().expect("sent");
+        }
+        let answer = read_prefixed(&mut stream).expect("an answer");
+        assert_eq!(read(&answer), (id, "10.0.0.1".to_owned()));
+    }
+    upstream.let_go();
+    for _ in 0..3 {
+        assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")).0, 1);
+    }
+}
+
 #[test]
 fn an_end_takes_leave_of_clients() {
     let trust = Trust::new("end");
@@ -262,6 +290,8 @@ fn requests_over_https_are_answered_or_refused_with_a_status() {
         assert_eq!(post("/dns-query", bad).0, 400);
     }
     assert_eq!(post("/dns-query", &[0; 5_000]).0, 413);
+    let long = format!("GET /dns-query?dns={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "A".repeat(60_000));
+    assert_eq!(http(&trust, at, long.as_bytes()).0, 413);
     // Dropped.
     let mut txt = query(9, "a.example");
     let at_type = txt.len() - 3;
@@ -270,10 +300,41 @@ fn requests_over_https_are_answered_or_refused_with_a_status() {
     assert_eq!(http(&trust, at, b"GET /dns-query HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0, 400);
     assert_eq!(http(&trust, at, b"PUT /dns-query HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0, 400);
     let metrics = get(server.page("prometheus"), "/metrics").1;
-    for (status, count) in [(200, 1), (400, 5), (404, 1), (413, 1), (500, 1)] {
+    for (status, count) in [(200, 1), (400, 5), (404, 1), (413, 2), (500, 1)] {
         let line = format!("https://127.0.0.1:0\",status=\"{status}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
+}
+
+/// The status of a request over HTTP/2.
+async fn status(
+    sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>, method: &str, path: &str, body: Vec<u8>,
+) -> u16 {
+    let request = http::Request::builder().method(method).uri(format!("http://dns.example{path}"));
+    let request = request.body(Full::new(Bytes::from(body))).expect("a request");
+    let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("in time");
+    response.expect("a response").status().as_u16()
+}
+
+#[test]
+fn a_request_that_is_too_large_ends_no_connection_over_http2() {
+    let conf = file(&folder("encrypted-large"), "Corefile", "https://.:0 .:0 {\n    bind 127.0.0.1\n    whoami\n}\n");
+    let server = Running::start(&["-conf", &conf]);
+    let at = port(&server, "https");
+    runtime().block_on(async {
+        let socket = TokioIo::new(tokio::net::TcpStream::connect(at).await.expect("connected"));
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket);
+        let (mut sender, connection) = client.await.expect("HTTP/2");
+        tokio::spawn(connection);
+        for (body, uri) in [(5_000, 8_000), (70_000, 20_000), (300_000, 60_000)] {
+            assert_eq!(status(&mut sender, "POST", "/dns-query", vec![0; body]).await, 413, "{body} bytes");
+            let path = format!("/dns-query?dns={}", "A".repeat(uri));
+            assert_eq!(status(&mut sender, "GET", &path, Vec::new()).await, 413, "{uri} bytes");
+            let path = format!("/{}", "a".repeat(uri));
+            assert_eq!(status(&mut sender, "GET", &path, Vec::new()).await, 404, "{uri} bytes");
+            assert_eq!(status(&mut sender, "POST", "/dns-query", query(0, "a.example")).await, 200);
+        }
+    });
 }
 
 #[test]
@@ -326,12 +387,16 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
         let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(quic)).await.expect("HTTP/3");
         let ask = async {
             let get = "/dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB";
-            let cases: [(&str, &str, Vec<u8>, u16); 5] = [
+            let long = format!("/dns-query?dns={}", "A".repeat(60_000));
+            let cases: [(&str, &str, Vec<u8>, u16); 8] = [
                 ("GET", get, vec![], 200),
                 ("POST", "/dns-query", query(0, "a.example"), 200),
                 ("POST", "/other", query(0, "a.example"), 404),
                 ("POST", "/dns-query", vec![1, 2, 3], 400),
                 ("POST", "/dns-query", vec![0; 5_000], 413),
+                ("POST", "/dns-query", vec![0; 300_000], 413),
+                ("GET", &long, vec![], 413),
+                ("GET", get, vec![], 200),
             ];
             for (method, path, body, status) in cases {
                 let request = http::Request::builder().method(method).uri(format!("https://dns.example{path}"));
@@ -358,6 +423,34 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
     });
 }
 
+/// A frame of HTTP/3 may claim any length; it is not held until it is whole.
+#[test]
+fn a_frame_that_claims_much_is_not_read_over_http3() {
+    let trust = Trust::new("frames");
+    let server = trust.start("https3://.:0", "whoami");
+    let at = port(&server, "https3");
+    // A frame of 2^30 - 1 bytes: a request's head, and settings on the control stream.
+    let len = [0xbf, 0xff, 0xff, 0xff];
+    for (is_request, start) in [(true, [&[0x01][..], &len].concat()), (false, [&[0x00, 0x04][..], &len].concat())] {
+        runtime().block_on(async {
+            let (_endpoint, connection) = trust.quic(at, "h3").await;
+            let mut send = match is_request {
+                true => connection.open_bi().await.expect("a stream").0,
+                false => connection.open_uni().await.expect("a stream"),
+            };
+            send.write_all(&start).await.expect("written");
+            let mut taken = 0;
+            let writing = async {
+                while taken < 8 << 20 && send.write_all(&[0; 16_384]).await.is_ok() {
+                    taken += 16_384;
+                }
+            };
+            writing.await;
+            assert!(taken < 1 << 20, "{taken} bytes of {start:?}");
+        });
+    }
+}
+
 #[test]
 fn connections_past_the_bound_take_the_place_of_idle_ones() {
     let trust = Trust::new("bounds");
@@ -372,6 +465,13 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
     let get =
         b"GET /dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     assert_eq!(http(&trust, at, get).0, 200);
+    // Nor do connections whose requests have begun, and never end.
+    let head = b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n";
+    let mut begun: Vec<_> = (0..3).map(|_| trust.tls(at)).collect();
+    for stream in &mut begun {
+        stream.write_all(head).expect("written");
+    }
+    assert_eq!(http(&trust, at, get).0, 200);
     // All but the last have been closed.
     for client in &mut idle[..17] {
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -381,9 +481,14 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
     }
     let at = port(&server, "quic");
     runtime().block_on(async {
-        let mut connections = Vec::new();
+        let (mut connections, mut streams) = (Vec::new(), Vec::new());
         for _ in 0..6 {
-            connections.push(trust.quic(at, "doq").await);
+            let connection = trust.quic(at, "doq").await;
+            // The start of a query is no reason to stay.
+            let (mut send, receive) = connection.1.open_bi().await.expect("a stream");
+            send.write_all(&[0]).await.expect("written");
+            connections.push(connection);
+            streams.push((send, receive));
         }
         let (_, last) = connections.last().expect("one");
         let (mut send, mut receive) = last.open_bi().await.expect("a stream");
@@ -488,9 +593,19 @@ fn what_is_wrong_with_certificates_is_told_at_start() {
     for (text, message) in [
         (format!("tls://.:0 {{\n    tls {none} {key}\n}}\n"), format!("Wrong:2:5 - plugin/tls: cannot read {none}")),
         (format!("tls://.:0 {{\n    tls {certificate} {none}\n}}\n"), format!("cannot read {none}")),
-        (format!("tls://.:0 {{\n    tls {empty} {key}\n}}\n"), format!("{empty} holds no certificate")),
-        (format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"), format!("{empty} holds no private key")),
-        (format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"), format!("{certificate}: ")),
+        (format!("tls://.:0 {{\n    tls {empty} {key}\n}}\n"), format!("{empty} does not contain a certificate")),
+        (
+            format!("tls://.:0 {{\n    tls {certificate} {empty}\n}}\n"),
+            format!("{empty} does not contain a private key"),
+        ),
+        (
+            format!("tls://.:0 {{\n    tls {certificate} {other_key}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
+        (
+            format!(".:0 {{\n    forward . tls://127.0.0.1 {{\n        tls {certificate} {other_key}\n    }}\n}}\n"),
+            format!("{certificate}: tls: private key does not match public key"),
+        ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
         ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),

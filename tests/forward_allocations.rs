@@ -7,7 +7,7 @@ mod counting;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
 use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
@@ -22,7 +22,7 @@ static ALLOCATOR: Counting = Counting;
 struct Nobody;
 
 impl Care for Nobody {
-    fn exchange(&self, _: Vec<u8>, _: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
+    fn exchange(&self, _: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         Box::pin(std::future::ready(Err(Error::Full)))
     }
     fn answered(&self, _: Rcode, _: Duration) {}
@@ -46,8 +46,16 @@ impl Plugin for Forward {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let attempts = self.0.begin(false, exchange.now).expect("no limit");
-        Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() }))
+        Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() }))
     }
+}
+
+/// The processor time of this process so far.
+fn processor_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("a file of the kernel");
+    // The name of the program is in brackets and may hold anything; user and system time are fields 14 and 15.
+    let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
 /// So many queries are measured.
@@ -98,5 +106,10 @@ fn a_forwarded_query_allocates_nothing() {
     println!("{allocations} allocations for {QUERIES} forwarded queries");
     // Sockets make room for others with new ports each 512 queries, and that takes a few.
     assert!(allocations < QUERIES / 64, "{allocations}");
+    // Nor does a server that has nothing to do take processor time. Ten ticks are 100 ms.
+    let before = processor_ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    let ticks = processor_ticks() - before;
+    assert!(ticks < 10, "{ticks} ticks");
     server.stop(Duration::from_secs(10));
 }

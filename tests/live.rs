@@ -1,11 +1,11 @@
-//! The program in a real cluster, beside CoreDNS: etcd, Kubernetes' API server and its controllers run on loopback, built
-//! from pinned sources when they are first needed (`tests/live/build`; minutes, and it needs Go). No kubelet and no
-//! network are needed. Each test is one line of the list; they share clusters.
+//! The program in a real cluster, beside CoreDNS. etcd, Kubernetes' API server and its controllers run on loopback;
+//! they are built from pinned sources when they are first needed (`tests/live/build`, which takes minutes and needs
+//! Go). No kubelet and no network are needed. Each test is one line of the list; tests share clusters.
 //!
-//! * `TESTBED=FOLDER` keeps the built parts there, for several checkouts; without it `.testbed` has them.
-//! * Without Go the tests are ignored and say so. With `CI=true` that is a failure.
-//! * `SUBJECT_IS_COREDNS=1` runs CoreDNS in this program's place: what fails then is the test's own mistake, or a
-//!   difference on purpose.
+//! * `TESTBED=DIRECTORY` is the place of the built parts, for several checkouts; the default is `.testbed`.
+//! * Without Go the tests are ignored with a message. With `CI=true` that is a failure.
+//! * `SUBJECT_IS_COREDNS=1` runs CoreDNS in place of this program. A test that fails then has an error, or checks an intended
+//!   difference.
 
 #[path = "live/access.rs"]
 mod access;
@@ -72,7 +72,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// A test: its name, and what it does.
+/// A test: its name and its function.
 pub struct Test {
     name: String,
     run: Box<dyn FnOnce() -> Result<(), Failed> + Send>,
@@ -87,7 +87,7 @@ impl Test {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(shared::THREADS);
-    // By cluster, the long ones first.
+    // By cluster, with long tests first.
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// One of each group after the other, so that the first to run belong to different clusters.
+/// Interleaves the groups, so that the first tests use different clusters.
 fn in_turn(groups: [Vec<Test>; 4]) -> Vec<Test> {
     let mut groups = groups.map(Vec::into_iter);
     let mut tests = Vec::new();

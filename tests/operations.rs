@@ -258,3 +258,47 @@ fn mistakes_are_told_by_a_check() {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
+
+/// N41: a port without an address is one of both families, as Go's `:PORT`.
+#[test]
+fn pages_are_there_on_both_families() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let corefile = format!(".:0 {{\n    bind 127.0.0.1\n    health :{port}\n    ready :{port}\n    whoami\n}}\n");
+    let _server = start("families-of-pages", &corefile);
+    for host in ["127.0.0.1", "::1"] {
+        let at = std::net::SocketAddr::new(host.parse().expect("an address"), port);
+        assert_eq!((get(at, "/health").0, get(at, "/ready").0), (200, 200), "{host}");
+    }
+}
+
+/// N45: of several lameducks the longest counts, and every page and DNS are there until then.
+#[test]
+fn the_longest_lameduck_counts() {
+    let block = |zone: &str, lameduck: &str| {
+        format!("{zone}:0 {{\n    bind 127.0.0.1\n    health 127.0.0.1:0 {lameduck}\n    whoami\n}}\n")
+    };
+    let corefile = [
+        block(".", "{\n        lameduck 200ms\n    }"),
+        block("a.example", "{\n        lameduck 1s\n    }"),
+        block("b.example", ""),
+    ]
+    .concat();
+    let mut server = start("lameducks", &corefile);
+    let pages: Vec<std::net::SocketAddr> = server
+        .lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("[INFO] plugin/health: listening at ")?.trim().parse().ok())
+        .collect();
+    assert_eq!(pages.len(), 3);
+    let start = Instant::now();
+    server.signal("-TERM");
+    while start.elapsed() < Duration::from_millis(600) {
+        for page in &pages {
+            assert_eq!(get(*page, "/health").0, 200);
+        }
+        assert_eq!(server.ask("x.example.").0, 0);
+    }
+    assert_eq!(server.wait(), Some(0));
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert!(server.log().contains("Going into lameduck mode for 1s"), "{}", server.log());
+}

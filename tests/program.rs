@@ -3,12 +3,14 @@
 mod running;
 
 use std::ffi::OsString;
-use std::net::UdpSocket;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
-use running::{Running, file, folder, program, run, told};
+use running::{PATIENCE, Running, file, folder, program, run, told};
 
 #[test]
 fn readme_s_first_command_serves_the_sample_cluster() {
@@ -39,6 +41,277 @@ fn an_interrupt_ends_it() {
         let mut server = Running::start(&["-conf", "Corefile.example", "-manifests", "deploy/sample"]);
         server.signal(signal);
         assert_eq!(server.wait(), Some(0));
+    }
+}
+
+/// A server that waits for an API server, which takes connections and says nothing, and where it has logged so far.
+fn start_slowly(conf: &str) -> (Child, BufReader<ChildStdout>) {
+    let mut child = program().args(["-conf", conf]).stdout(Stdio::piped()).spawn().expect("the program runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("waiting for Kubernetes API") {
+        line.clear();
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has ended");
+    }
+    (child, lines)
+}
+
+fn kill(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs").success());
+}
+
+/// A process without a handler is killed by these signals, and process 1 does not even hear of them.
+#[test]
+fn signals_are_taken_while_it_starts() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let text = format!(
+        ".:0 {{\n    bind 127.0.0.1\n    health 127.0.0.1:0 {{\n        lameduck 10m\n    }}\n    kubernetes cluster.local \
+         {{\n        endpoint http://{}\n        startup_timeout 10m\n    }}\n}}\n",
+        silent.local_addr().expect("an address")
+    );
+    let conf = file(&folder("starting"), "slow", &text);
+    for (signal, line) in [
+        ("-TERM", "[INFO] SIGTERM: Shutting down servers then terminating\n"),
+        ("-INT", "[INFO] SIGINT: Shutting down\n"),
+        ("-QUIT", "[INFO] SIGQUIT: Quitting process immediately\n"),
+    ] {
+        let (mut child, mut lines) = start_slowly(&conf);
+        kill(&child, "-HUP");
+        kill(&child, signal);
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().expect("a status") {
+                Some(status) => break status,
+                None if start.elapsed() > PATIENCE => {
+                    child.kill().expect("killed");
+                    unreachable!("{signal} does not end it");
+                }
+                None => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        };
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).expect("text");
+        assert!(rest.contains(line), "{signal}: {rest}");
+    }
+}
+
+/// It reads what is there once it has started.
+#[test]
+fn a_reload_that_is_wanted_while_it_starts_comes_after_the_start() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let text = |address: &str| {
+        format!(
+            ".:{port} {{\n    bind 127.0.0.1\n    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n    \
+             kubernetes cluster.local {{\n        endpoint http://{}\n        startup_timeout 1500ms\n    }}\n}}\n",
+            silent.local_addr().expect("an address")
+        )
+    };
+    let conf = file(&folder("starting"), "reload", &text("10.0.0.1"));
+    let (mut child, mut lines) = start_slowly(&conf);
+    file(&folder("starting"), "reload", &text("10.0.0.2"));
+    kill(&child, "-USR1");
+    let mut line = String::new();
+    while !line.contains("Reloading complete") {
+        line.clear();
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has ended");
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.send_to(&running::upstream::query(7, "name.example."), ("127.0.0.1", port)).expect("sent");
+    let mut answer = [0; 512];
+    let len = client.recv(&mut answer).expect("an answer");
+    assert_eq!(answer[len - 4..len], [10, 0, 0, 2]);
+    child.kill().expect("killed");
+    child.wait().expect("a status");
+}
+
+/// Without a Corefile manifests are served, not *whoami*.
+#[test]
+fn manifests_are_served_without_a_corefile() {
+    let server = Running::start(&["-manifests", "deploy/sample"]);
+    assert!(server.lines.concat().contains("the manifests are served by the built-in Corefile"), "{:?}", server.lines);
+    assert_eq!(server.ask("web.shop.svc.cluster.local."), (0, vec!["10.96.10.20".to_owned()]));
+    assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
+}
+
+/// What a start would refuse, a check tells with its place: what is wrong everywhere as an error, and what another
+/// machine may have as a warning.
+#[test]
+fn a_check_tells_what_the_start_would_refuse() {
+    let folder = folder("check-start");
+    let empty = file(&folder, "empty", "# no server\n");
+    let check = |name: &str, text: &str| {
+        let conf = file(&folder, name, text);
+        let (status, said, _) = told(&run(&["-check", &conf]));
+        (status, said.lines().next().unwrap_or_default().replace(&conf, "C"))
+    };
+    for (name, lines, place, message) in [
+        (
+            "keylog",
+            "tls a b {\n        keylog /nowhere/at/all\n    }",
+            "C:3:16",
+            "cannot write /nowhere/at/all: its folder does not exist",
+        ),
+        ("nul", "loadbalance weighted a\0b", "C:2:26", "invalid file name \"a\\0b\""),
+        ("root", "root a\0b", "C:2:10", "invalid file name"),
+        ("kubeconfig", "kubernetes {\n        kubeconfig a\0b\n    }", "C:3:20", "invalid file name"),
+        (
+            "multicluster",
+            "kubernetes a {\n        multicluster a\n    }",
+            "C:3:9",
+            "Unsupported property 'multicluster'",
+        ),
+    ] {
+        let (status, said) = check(name, &format!("a:53 {{\n    {lines}\n}}\n"));
+        assert_eq!(status, Some(1), "{name}: {said}");
+        assert!(said.starts_with(place) && said.contains(message), "{name}: {said}");
+    }
+    let (status, said) = check("shed", "tls://.:853 {\n    shed\n    tls a b\n}\n");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.starts_with("C:2:5") && said.contains("only plain DNS server blocks are supported"), "{said}");
+    for (name, lines, place, message) in [
+        ("address", "bind 192.0.2.77", "C:2:5", "cannot listen on 192.0.2.77: no interface has this address"),
+        ("forward", &format!("forward . {empty}"), "C:2:15", "names no server: queries fail until it does"),
+        ("interface", "bind nosuch0", "C:2:10", "not a valid IP address or interface name: \"nosuch0\""),
+        ("certificate", "tls /nowhere/a /nowhere/b", "C:2:5", "cannot read /nowhere/a"),
+        ("weights", "loadbalance weighted /nowhere/w {\n        reload 0s\n    }", "C:2:5", "weight file open error"),
+        ("authorities", "forward . 192.0.2.1 {\n        tls /nowhere/ca\n    }", "C:2:5", "cannot read /nowhere/ca"),
+    ] {
+        let (status, said) = check(name, &format!(".:53 {{\n    {lines}\n}}\n"));
+        assert_eq!(status, Some(0), "{name}: {said}");
+        assert!(said.starts_with(place) && said.contains("Warning") && said.contains(message), "{name}: {said}");
+    }
+    let good = file(&folder, "good", "cluster.local {\n    kubernetes\n}\n");
+    let (status, said, _) = told(&run(&["-check", "-manifests", "/nowhere", &good]));
+    assert_eq!(status, Some(1));
+    assert!(said.contains("manifests: /nowhere: no such file or directory"), "{said}");
+}
+
+/// N29: a value is one word, and one that is not set is an empty word. What CoreDNS 1.15.0 accepts is accepted.
+#[test]
+fn variables_stand_in_keys_and_arguments() {
+    let folder = folder("variables");
+    let check = |name: &str, text: &str| {
+        let conf = file(&folder, name, text);
+        let variables = [("Z", "z.example"), ("P", "1053"), ("HP", "8080"), ("T", "30"), ("B", "b.example c.example")];
+        let resolvers = ("UP", "127.0.0.1:5301 127.0.0.1:5302");
+        let output = program().args(["-check", &conf]).envs(variables).envs([resolvers]).output().expect("it runs");
+        let (status, said, _) = told(&output);
+        (status, said.replace(&conf, "C"))
+    };
+    for (name, text) in [
+        ("key", "{$Z}:{$P} {\n    whoami\n}\n"),
+        ("unset", "a.example {$MORE} {\n    whoami\n}\n"),
+        ("one", "{$B} {\n    whoami\n}\n"),
+        ("address", ". {\n    health :{$HP} # note\n    whoami\n}\n"),
+        ("numbers", ". {\n    cache {$T} {\n        success {$T}00\n    }\n    whoami\n}\n"),
+        ("zones", ". {\n    cache {$MORE}\n    acl {$MORE} {\n        block\n    }\n    whoami\n}\n"),
+    ] {
+        let (status, said) = check(name, text);
+        assert_eq!(status, Some(0), "{name}: {said}");
+        if text.contains("{$MORE}") {
+            assert!(said.contains("Warning") && said.contains("MORE"), "an unset variable is reported: {said}");
+        }
+    }
+    for (name, text, message) in [
+        ("upstreams", ". {\n    forward . {$UP}\n}\n", "C:2:15"),
+        ("class", ". {\n    log . {\n        class {$CLS}\n    }\n    whoami\n}\n", "C:3:15"),
+        ("cluster", ". {\n    kubernetes {$CLS}\n}\n", "non-reverse zone name must be used"),
+    ] {
+        let (status, said) = check(name, text);
+        assert_eq!(status, Some(1), "{name}: {said}");
+        assert!(said.contains(message), "{name}: {said}");
+    }
+    // `{$B}` is one zone, whose name has a blank in it.
+    let mut command = program();
+    command.env("B", "b.example c.example");
+    let conf =
+        file(&folder, "blank", "{$B} {\n    bind 127.0.0.1\n    whoami\n}\n.:0 {\n    bind 127.0.0.1\n    whoami\n}\n");
+    let server = Running::start_as(command, &["-conf", &conf]);
+    assert!(
+        server
+            .lines
+            .iter()
+            .any(|line| line.starts_with("b.example\\ c.example.:") || line.starts_with("b.example c.example.:")),
+        "{:?}",
+        server.lines
+    );
+}
+
+/// N32: queries to an address that has blocks of its own never reach those of all addresses, as in CoreDNS on Linux.
+#[test]
+fn a_bound_address_hides_the_blocks_of_all_addresses() {
+    let conf = file(
+        &folder("bound"),
+        "Corefile",
+        "org:0 {\n    hosts {\n        192.0.2.1 a.org\n    }\n}\n.:0 {\n    bind 127.0.0.1\n    hosts {\n        192.0.2.2 a.org\n    }\n}\n",
+    );
+    let text = std::fs::read_to_string(&conf).expect("a file");
+    let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let conf = file(&folder("bound"), "Corefile", &text.replace(":0 {", &format!(":{port} {{")));
+    let server = Running::start(&["-conf", &conf]);
+    assert!(server.lines.concat().contains("never reach the block"), "{:?}", server.lines);
+    let ask = |at: &str| {
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.send_to(&running::upstream::query(7, "a.org."), (at, port)).expect("sent");
+        let mut answer = [0; 512];
+        let len = client.recv(&mut answer).expect("an answer");
+        answer[len - 1]
+    };
+    for _ in 0..8 {
+        assert_eq!((ask("127.0.0.1"), ask("127.0.0.2")), (2, 1));
+    }
+}
+
+/// N35: a name is looked up at start. Where that fails, it is an error, soon; and a look-up that leads back to this
+/// server finds nobody.
+#[test]
+fn an_upstream_whose_name_is_unknown_is_an_error_at_start() {
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let at = silent.local_addr().expect("an address");
+    let own = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
+    for (name, resolver) in [("silent", at), ("own", own)] {
+        let text = format!(
+            ".:{} {{\n    bind 127.0.0.1\n    forward . dns.consul.svc.cluster.local {{\n        resolver {resolver}\n    }}\n}}\n",
+            own.port()
+        );
+        let conf = file(&folder("unknown"), name, &text);
+        let start = Instant::now();
+        let (status, _, errors) = told(&run(&["-conf", &conf]));
+        assert_eq!(status, Some(1), "{errors}");
+        let message = format!(
+            "{conf}:3:5 - plugin/forward: failed to resolve \"dns.consul.svc.cluster.local.\": no addresses found: {resolver}"
+        );
+        assert!(errors.starts_with(&message), "{errors}");
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    }
+}
+
+/// Sockets are many, threads are not.
+#[test]
+fn many_sockets_have_few_threads() {
+    let conf = file(
+        &folder("multisocket"),
+        "Corefile",
+        ".:0 {\n    bind 127.0.0.1\n    multisocket 64\n    hosts {\n        192.0.2.1 a.example\n    }\n}\n",
+    );
+    let server = Running::start(&["-conf", &conf]);
+    let process = Path::new("/proc").join(server.child.id().to_string());
+    let names = std::fs::read_dir(process.join("task")).expect("threads");
+    let names = names.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let workers = names.filter(|name| name.starts_with("udp-")).count();
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    assert!((1..=cores).contains(&workers), "{workers} workers on {cores} cores");
+    let sockets = std::fs::read_to_string("/proc/net/udp").expect("sockets");
+    let port = format!("0100007F:{:04X} ", server.at.port());
+    let sockets = sockets.lines().filter(|line| line.contains(&port)).count();
+    assert!((64..64 + cores).contains(&sockets), "{sockets} sockets");
+    // Each flow comes to some socket, and every socket is served.
+    for _ in 0..400 {
+        assert_eq!(server.ask("a.example."), (0, vec!["192.0.2.1".to_owned()]));
     }
 }
 
@@ -92,6 +365,9 @@ fn mistakes_of_the_start_are_one_line() {
     let socket = UdpSocket::bind(taken).expect("the same again");
     let conf = file(&folder, "taken", &format!(".:{} {{\n    bind 127.0.0.1\n    whoami\n}}\n", taken.port()));
     let cluster = file(&folder, "cluster", "cluster.local:0 {\n    kubernetes\n}\n");
+    let whoami = file(&folder, "whoami", ".:0 {\n    whoami\n}\n");
+    let words = file(&folder, "words.txt", "just words\n");
+    let folder_text = folder.display().to_string();
     for (words, message) in [
         (vec!["-conf", &conf], format!("listen udp {taken}: address already in use\n")),
         (
@@ -100,6 +376,19 @@ fn mistakes_of_the_start_are_one_line() {
         ),
         (
             vec!["-conf", &cluster, "-manifests", "/nowhere"],
+            "manifests: /nowhere: no such file or directory\n".to_owned(),
+        ),
+        (
+            vec!["-conf", &cluster, "-manifests", &folder_text],
+            format!("manifests: {folder_text}: no file of it is a manifest: *.yaml, *.yml or *.json\n"),
+        ),
+        (
+            vec!["-conf", &cluster, "-manifests", &words],
+            format!("manifests: {words}: a document that is not a map is not an object of the API\n"),
+        ),
+        // Nobody would look at them.
+        (
+            vec!["-conf", &whoami, "-manifests", "/nowhere"],
             "manifests: /nowhere: no such file or directory\n".to_owned(),
         ),
         (vec!["extra"], "extra command line arguments: [extra]\n".to_owned()),

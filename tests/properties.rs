@@ -22,6 +22,8 @@ use support::answers::Subject;
 use support::cluster::{headless, sample, view};
 use support::history::{Depth, STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
+use support::objects::check_bad_value;
+use support::rdata::check_records;
 use support::targets::{TARGETS, run};
 use support::upstream::check_upstream_answer;
 use support::{Choices, files, log_lines, names, requests, sources};
@@ -154,6 +156,16 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(cases(2_000))]
+
+    // N02
+    #[test]
+    fn records_of_every_type_are_passed_on_as_they_were_meant(octets in vec(any::<u8>(), 0..200)) {
+        check_records(&octets);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
@@ -167,6 +179,15 @@ proptest! {
         qtype in prop_oneof![Just(Type::A), Just(Type::SRV)],
     ) {
         check_truncation(&Subject::new(&headless(endpoints), View::default()), qtype, size);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1_500))]
+
+    #[test]
+    fn one_bad_value_costs_nothing_but_itself(objects in vec(any::<u8>(), 16..400), settings in vec(any::<u8>(), 8)) {
+        check_bad_value(&objects, &settings);
     }
 }
 

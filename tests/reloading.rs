@@ -1,5 +1,5 @@
-//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as it
-//! was, and nothing is left behind.
+//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as
+//! it was, and nothing is left behind.
 
 mod running;
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use running::api::Api;
 use running::upstream::{Upstream, query};
 use running::{PATIENCE, Running, file, folder, get};
 
@@ -100,6 +101,8 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
     // Faults of every stage: a word that is none, a file that is not there, a port that is taken.
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let port = taken.local_addr().expect("an address").port();
+    let taken_page = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let page = taken_page.local_addr().expect("an address");
     let bad = [
         "    nonsense\n".to_owned(),
         "    forward . 127.0.0.1 {\n        tls /nowhere.pem\n    }\n".to_owned(),
@@ -107,7 +110,7 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
         "    }}}\n".to_owned(),
         // Nothing at all: an editor has emptied the file, and is about to write it.
         String::new(),
-        format!("}}\nx.example:{} {{\n    prometheus 127.0.0.1:1\n    whoami\n", subject.dns),
+        format!("}}\nx.example:{} {{\n    bind 127.0.0.1\n    prometheus {page}\n    whoami\n", subject.dns),
     ];
     for (count, lines) in bad.iter().enumerate() {
         match lines.is_empty() {
@@ -178,8 +181,8 @@ fn sockets_come_and_go() {
     }
 }
 
-/// A block that is taken out answers what has come, also what waits for another server, and its port is there for another
-/// at once.
+/// A block that is taken out answers what has come, also what waits for another server, and its port is there for
+/// another at once.
 #[test]
 fn a_block_that_goes_answers_what_waits_for_another_server() {
     const QUERIES: u16 = 50;
@@ -281,4 +284,194 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
     });
     assert!(asked.load(Ordering::Relaxed) > 100);
     assert_eq!(unready.load(Ordering::Relaxed), 0, "it was not ready for a moment");
+}
+
+/// Every address and one of them overlap: queries to an address that is served before and after are all answered.
+#[test]
+fn addresses_of_one_port_may_overlap() {
+    let (dns, pages) = (free_port(), free_port());
+    let folder = folder("reloading-overlap");
+    let corefile = |bind: &str, page: &str, address: &str| {
+        format!(
+            ".:{dns} {{\n{bind}    errors\n    health {page}:{pages}\n{}    kubernetes cluster.local\n}}\n",
+            name(address)
+        )
+    };
+    let conf = file(&folder, "Corefile", &corefile("    bind 127.0.0.1\n", "127.0.0.1", "10.0.0.1"));
+    let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
+    let (ended, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        // As clients are that keep a socket, and as those that have a new one for each query.
+        for keeps in [true, false] {
+            let (ended, asked) = (&ended, &asked);
+            scope.spawn(move || {
+                let client = || {
+                    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    client.connect(("127.0.0.1", dns)).expect("an address");
+                    client
+                };
+                let mut socket = client();
+                for id in 0.. {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if !keeps {
+                        socket = client();
+                    }
+                    socket.send(&query(id, "db.data.svc.cluster.local.")).expect("sent");
+                    let mut answer = [0; 512];
+                    socket.recv(&mut answer).expect("every query has its answer");
+                    assert_eq!((&answer[..2], answer[3] & 15), (&id.to_be_bytes()[..], 0));
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let binds = [
+            ("", ""),
+            ("    bind 127.0.0.1\n", "127.0.0.1"),
+            ("    bind lo\n", ""),
+            ("", "127.0.0.1"),
+            ("    bind 127.0.0.1 127.0.0.2\n", ""),
+            ("", ""),
+            ("    bind lo\n", "127.0.0.1"),
+        ];
+        for (round, (bind, page)) in binds.into_iter().enumerate() {
+            let address = format!("10.0.1.{round}");
+            std::fs::write(&conf, corefile(bind, page, &address)).expect("a file");
+            server.signal("-USR1");
+            eventually("it is taken up", || server.ask("name.example.").1 == [address.as_str()]);
+            // Over TCP, too: the last listener is there when its answers are.
+            eventually("TCP is served", || over_tcp(dns));
+            eventually("pages are served", || get(SocketAddr::from(([127, 0, 0, 1], pages)), "/health").0 == 200);
+        }
+        let so_far = asked.load(Ordering::Relaxed);
+        eventually("queries go on", || asked.load(Ordering::Relaxed) > so_far + 10);
+        ended.store(true, Ordering::Relaxed);
+    });
+    let log = server.log();
+    assert_eq!(log.matches("Reloading complete").count(), 7, "{log}");
+}
+
+/// Whether a query over TCP is answered.
+fn over_tcp(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let ask = || -> std::io::Result<usize> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let query = query(7, "db.data.svc.cluster.local.");
+        stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat())?;
+        stream.read(&mut [0; 512])
+    };
+    ask().is_ok_and(|read| read > 2)
+}
+
+/// A reload that wants other objects of a cluster whose API server is away.
+#[test]
+fn a_cluster_that_was_known_stays_known() {
+    let api = Api::start();
+    let (dns, pages) = (free_port(), free_port());
+    let corefile = |property: &str, address: &str| {
+        format!(
+            ".:{dns} {{\n    bind 127.0.0.1\n    ready 127.0.0.1:{pages}\n{}    kubernetes cluster.local {{\n        \
+             endpoint http://{}\n        startup_timeout 300ms\n        {property}\n    }}\n}}\n",
+            name(address),
+            api.at
+        )
+    };
+    let conf = file(&folder("reloading-away"), "Corefile", &corefile("pods insecure", "10.0.0.1"));
+    let server = Running::start(&["-conf", &conf]);
+    let web = || server.ask("web.default.svc.cluster.local.");
+    let pod = || server.ask("10-1-2-3.default.pod.cluster.local.").0;
+    let known = (0, vec!["10.96.0.5".to_owned()]);
+    eventually("the cluster is known", || (web(), pod()) == (known.clone(), 0));
+    api.set_away(true);
+    // Other kinds, other objects, and the same once more while nothing is known of them.
+    for (round, property) in ["pods verified", "labels a=b", "labels a=b\n        ttl 7"].iter().enumerate() {
+        let address = format!("10.0.1.{round}");
+        std::fs::write(&conf, corefile(property, &address)).expect("a file");
+        server.signal("-USR1");
+        eventually("it is taken up", || server.ask("name.example.").1 == [address.as_str()]);
+        assert_eq!(web(), known, "{property}");
+        assert_eq!(server.ask("none.default.svc.cluster.local.").0, 3, "{property}");
+        assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], pages)), "/ready").0, 200, "{property}");
+        if round == 0 {
+            assert_eq!(pod(), 2, "Pods were not known before, which is no reason to deny one");
+        }
+    }
+    assert!(server.log().contains("the cluster's state from before the reload is served"), "{}", server.log());
+    api.set_away(false);
+    let settled = "synced with the Kubernetes API after the reload";
+    eventually("the new state takes over", || server.log().contains(settled));
+    assert_eq!(web(), known);
+}
+
+/// The order to end comes while a reload waits for an API server.
+#[test]
+fn a_slow_reload_does_not_delay_the_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let dns = free_port();
+    let corefile = |more: &str| format!(".:{dns} {{\n    bind 127.0.0.1\n{}{more}}}\n", name("10.0.0.1"));
+    let conf = file(&folder("reloading-slow"), "Corefile", &corefile(""));
+    let mut server = Running::start(&["-conf", &conf]);
+    let endpoint = silent.local_addr().expect("an address");
+    let stanza =
+        format!("    kubernetes {{\n        endpoint http://{endpoint}\n        startup_timeout 10m\n    }}\n");
+    std::fs::write(&conf, corefile(&stanza)).expect("a file");
+    server.signal("-USR1");
+    eventually("the reload waits", || server.log().contains("waiting for Kubernetes API"));
+    assert_eq!(server.ask("name.example.").1, ["10.0.0.1"]);
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// N40: what an import brings is a part of the Corefile.
+#[test]
+fn imported_files_are_followed() {
+    let (dns, folder) = (free_port(), folder("reloading-imports"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder.join("custom")).expect("a folder");
+    let text = |address: &str| format!("hosts {{\n    {address} name.example\n    fallthrough\n}}\n");
+    let corefile = format!(
+        ".:{dns} {{\n    bind 127.0.0.1\n    reload 2s 0s\n    errors\n    import custom/*.override\n    whoami\n}}\n\
+         import custom/*.server\n"
+    );
+    let conf = file(&folder, "Corefile", &corefile);
+    let server = Running::start(&["-conf", &conf]);
+    let has = |address: &str| server.ask("name.example.").1 == [address];
+    assert_eq!(server.ask("name.example."), (0, vec![]), "no file is a match yet");
+    // The first match of a glob that had none; another text; the file of a file; and none again.
+    file(&folder, "custom/a.override", &text("10.0.0.1"));
+    eventually("a new file is read", || has("10.0.0.1"));
+    file(&folder, "custom/a.override", &text("10.0.0.2"));
+    eventually("a changed file is read", || has("10.0.0.2"));
+    file(&folder, "custom/inner", &text("10.0.0.3"));
+    file(&folder, "custom/a.override", "import inner\n");
+    eventually("the file of a file is read", || has("10.0.0.3"));
+    file(&folder, "custom/inner", &text("10.0.0.4"));
+    eventually("a change of the file of a file is seen", || has("10.0.0.4"));
+    file(
+        &folder,
+        "custom/b.server",
+        &format!("b.example:{dns} {{\n    bind 127.0.0.1\n    hosts {{\n        10.0.0.9 x.b.example\n    }}\n}}\n"),
+    );
+    eventually("a new server block is served", || server.ask("x.b.example.").1 == ["10.0.0.9"]);
+    std::fs::remove_file(folder.join("custom/a.override")).expect("removed");
+    eventually("a file that is gone is missed", || server.ask("name.example.") == (0, vec![]));
+}
+
+/// N21: a directive that a block may have once comes a second time by an import.
+#[test]
+fn an_import_that_repeats_a_directive_changes_nothing() {
+    let subject = Subject::start("import", &name("10.0.0.1"));
+    let folder = Path::new(&subject.conf).parent().expect("a folder").to_owned();
+    file(&folder, "again.override", &name("10.0.0.2"));
+    subject.write(&format!("{}    import again.override\n", name("10.0.0.1")));
+    subject.reload();
+    eventually("it is refused", || subject.metric("coredns_reload_failed_total") == 1.0);
+    assert!(subject.has("10.0.0.1"));
+    let line = format!("{}:1:5 - ", folder.join("again.override").display());
+    let said = || subject.server.log().contains(&line);
+    eventually("the place is reported", said);
+    assert!(subject.server.log().contains("this plugin can only be used once per Server Block"));
 }

@@ -1,9 +1,9 @@
-//! Scenarios: a Corefile, a cluster's objects, and what queries are answered (`tests/scenarios/*.dns`; the README there
-//! has the format). Each section is a test.
+//! Scenarios: a Corefile, the objects of a cluster, and the answers to queries (`tests/scenarios/*.dns`; the README
+//! there describes the format). Each section is a test.
 //!
 //! * `cargo test --test scenarios` runs them in this process, through everything but sockets.
-//! * `UPDATE_EXPECT=1` writes what came in the place of what was expected.
-//! * `SUBJECT=127.0.0.1:1053` asks another server; `SERVES=NAME` says which fixture it serves (default `shop`).
+//! * `UPDATE_EXPECT=1` replaces expectations by the actual results.
+//! * `SUBJECT=127.0.0.1:1053` runs them against a server; `SERVES=NAME` is the fixture that it serves (default `shop`).
 
 #[path = "scenarios/runner/address.rs"]
 mod address;
@@ -32,14 +32,14 @@ fn main() -> ExitCode {
     let subject = std::env::var("SUBJECT").ok();
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     if update && subject.is_some() {
-        eprintln!("UPDATE_EXPECT writes what this server answers; it does not go with SUBJECT");
+        eprintln!("UPDATE_EXPECT writes the answers of this server, so it cannot be combined with SUBJECT");
         return ExitCode::FAILURE;
     }
     let mut trials = self_test::trials();
     for path in files() {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match read(&path) {
-            Err(mistake) => trials.push(Trial::test(name, move || Err(mistake.into()))),
+            Err(error) => trials.push(Trial::test(name, move || Err(error.into()))),
             Ok((text, sections)) if update => {
                 trials.push(Trial::test(name, move || Ok(rewrite(&path, &text, &sections)?)));
             }
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// The scenario files, sorted.
+/// Returns the scenario files, sorted.
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let entries = std::fs::read_dir(folder).expect("the folder of scenarios can be read");
@@ -63,7 +63,7 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// The path from the crate's folder on.
+/// Returns a path relative to the crate.
 fn shown(path: &Path) -> String {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path).display().to_string()
 }
@@ -73,11 +73,11 @@ fn read(path: &Path) -> Result<(String, Vec<Section>), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let load = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|error| format!("{name}: {error}"));
-    let sections = format::parse(&text, &load).map_err(|mistake| format!("{}:{mistake}", shown(path)))?;
+    let sections = format::parse(&text, &load).map_err(|error| format!("{}:{error}", shown(path)))?;
     Ok((text, sections))
 }
 
-/// Runs a section; what is wrong is the error.
+/// Runs a section; the error lists all steps with a wrong result.
 fn check(path: &str, section: &Section, subject: Option<&str>) -> Result<Completion, String> {
     let outcomes = match subject {
         None => run::inside(section),
@@ -95,22 +95,21 @@ fn check(path: &str, section: &Section, subject: Option<&str>) -> Result<Complet
     if wrong.is_empty() { Ok(Completion::Completed) } else { Err(format!("\n{}", wrong.join("\n"))) }
 }
 
-/// What is wrong with an outcome, if anything is.
+/// Describes a wrong result.
 fn wrong(path: &str, outcome: &Outcome, address: bool) -> Option<String> {
     let place = format!("{path}:{}", outcome.line);
     match &outcome.differs {
         Some(words) if address && outcome.is_right() => Some(format!("{place}: no longer differs: {words}")),
         Some(_) if address => None,
-        _ if outcome.expected.is_empty() => Some(format!(
-            "{place}: nothing is expected yet; UPDATE_EXPECT=1 writes what comes:\n{}",
-            outcome.difference()
-        )),
+        _ if outcome.expected.is_empty() => {
+            Some(format!("{place}: no expectation yet; UPDATE_EXPECT=1 writes the result:\n{}", outcome.difference()))
+        }
         _ if outcome.is_right() => None,
-        _ => Some(format!("{place}: expected (-), came (+):\n{}", outcome.difference())),
+        _ => Some(format!("{place}: expected (-), got (+):\n{}", outcome.difference())),
     }
 }
 
-/// Writes what came into the file.
+/// Writes the actual results into the file.
 fn rewrite(path: &Path, text: &str, sections: &[Section]) -> Result<(), String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
@@ -120,11 +119,11 @@ fn rewrite(path: &Path, text: &str, sections: &[Section]) -> Result<(), String> 
             Err(what) => failed.push(format!("{}:{what}", shown(path))),
         }
     }
-    // From the end, so that the lines before keep their numbers.
+    // From the end, so that line numbers before it stay valid.
     for outcome in outcomes.iter().rev().filter(|outcome| !outcome.is_right()) {
-        let kept = lines[outcome.body.clone()].iter().filter(|line| line.trim().starts_with("differs:")).cloned();
+        let differs = lines[outcome.body.clone()].iter().filter(|line| line.trim().starts_with("differs:")).cloned();
         let new: Vec<String> =
-            kept.chain(outcome.actual.iter().map(|line| format!("    {line}").trim_end().to_owned())).collect();
+            differs.chain(outcome.actual.iter().map(|line| format!("    {line}").trim_end().to_owned())).collect();
         lines.splice(outcome.body.clone(), new);
     }
     let new = lines.join("\n") + "\n";

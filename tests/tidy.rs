@@ -1,27 +1,36 @@
-//! What a reader of the tree relies on: which module knows which, where unsafe code and libraries stand, and that the
-//! words of the project are about the project.
+//! What a reader of the tree relies on, as far as a machine can see it: which module uses which, where unsafe code and
+//! libraries are, that ids of cases resolve, that type names are unique, and that the text is plain English.
+//!
+//! Some of it does not hold yet. For that there are ratchets: files in `tests/data` with the number of hits that are left.
+//! A number that goes up fails the test, and so does one that goes down and stays in the file, so that the files can only
+//! shrink: `UPDATE_EXPECT=1 cargo test --test tidy` lowers the numbers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use regex::Regex;
 
 /// Each module with the modules that it may use, as `src/README.md` has it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("corefile", &[]),
+    ("files", &[]),
     ("net", &[]),
     ("telemetry", &[]),
     ("admin", &["net", "telemetry"]),
     ("cluster", &["wire"]),
-    ("source", &["cluster", "telemetry"]),
-    ("upstream", &["wire", "telemetry"]),
+    ("source", &["cluster", "files", "net", "telemetry"]),
+    ("upstream", &["net", "wire", "telemetry"]),
     ("chain", &["wire", "upstream"]),
-    ("plugins", &["chain", "wire", "corefile", "net", "cluster", "telemetry", "upstream"]),
+    ("plugins", &["chain", "wire", "corefile", "files", "net", "cluster", "telemetry", "upstream"]),
     ("serve", &["chain", "wire", "net", "upstream"]),
     (
         "app",
         &[
             "wire",
             "corefile",
+            "files",
             "net",
             "telemetry",
             "admin",
@@ -46,7 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("h3", &["src/serve"]),
     ("kube", &["src/source"]),
     ("k8s_openapi", &["src/source"]),
-    ("notify", &["src/source"]),
+    ("notify", &["src/files", "src/source"]),
     ("rustls", &["src/net", "src/serve", "src/admin", "src/upstream"]),
     ("serde_saphyr", &["src/source", "src/admin"]),
     ("dashmap", &["src/cluster", "src/serve"]),
@@ -117,7 +126,7 @@ fn a_plugin_uses_no_other_plugin() {
         };
         let own = own.trim_end_matches(".rs");
         // What plugins share, and the table that names them all.
-        if ["mod", "table", "changing", "endpoint", "regexp"].contains(&own) {
+        if ["mod", "table", "path", "endpoint", "regexp"].contains(&own) {
             continue;
         }
         for line in code(&text) {
@@ -187,4 +196,300 @@ fn the_layers_are_those_of_the_front_page() {
     for (module, _) in LAYERS {
         assert!(page.contains(&format!("| `{module}` |")), "src/README.md has no row for {module}");
     }
+}
+
+/// Words of the voice that the code was once written in, and what to write instead. They are looked for in comments,
+/// documents, messages and names alike: `is_told` and `IsTold` are read as "is told".
+const OLD_VOICE: &[(&str, &str)] = &[
+    (r"kept", "cached, stored, open, unchanged"),
+    (r"other servers?", "upstream"),
+    (r"(?:outside|others') names?|names of others", "external names"),
+    (r"tells?|told", "reports, logs, returns"),
+    (r"(?:is|are|was|were|be|been) (?:said|asked)", "the response, the query"),
+    (r"said", "the response, the message"),
+    (r"somebody|nobody|anybody|whoever|whomever", "the client, the caller, no client"),
+    (r"anew|made as new", "again"),
+    (r"in step(?: with)?", "synced"),
+    (r"left away", "ignored, left out"),
+    (r"stands? (?:here|there|in|behind|before|beside|twice|alone|still|once|at|on|below)", "is, is defined"),
+    (r"so many", "the number of"),
+    (r"the world", "the system, the environment"),
+    (r"octets?", "bytes"),
+    (r"mistakes?|nonsense", "errors, invalid"),
+    (r"patience|patient|silences?|silent", "timeout"),
+    (r"troubles?", "failure"),
+    (r"tally|tallies", "metrics, counter"),
+    (r"carriers?", "upstream"),
+    (r"outlets?", "upstream socket"),
+    (r"seats?|room|gives? way", "permit, limit, space"),
+    (r"awaited", "in flight"),
+    (r"likewise|perhaps none|of use", "the same, or nothing, usable"),
+];
+
+/// What is allowed to have such words, and why.
+const VOICE_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    // The list itself.
+    ("tests/tidy.rs", "", "has the words in order to find them"),
+    ("CONTRIBUTING.md", "", "its glossary has the words that are not written"),
+    // Names of the standard library.
+    ("", ".octets()", "std::net"),
+    ("", "from_octets", "std::net"),
+];
+
+/// Folders with text of ours, and the endings of their files.
+const TEXTS: &[&str] = &["src", "tests", "benches", "fuzz/src", "fuzz/fuzz_targets", "docs", "deploy", ".github"];
+const TEXT_ENDINGS: &[&str] = &["rs", "md", "dns", "py", "yaml", "sh"];
+
+/// Every file with text of ours, by its path within the project.
+fn texts() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = TEXTS.iter().map(|folder| root.join(folder)).filter(|path| path.exists()).collect();
+    let in_root = fs::read_dir(root).expect("the project").flatten().map(|entry| entry.path());
+    let fuzz = ["README.md"].map(|name| root.join("fuzz").join(name));
+    let mut files: Vec<PathBuf> =
+        in_root.chain(fuzz).filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).expect("a folder of the project").flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    for path in files {
+        let has_text = path.extension().is_some_and(|end| TEXT_ENDINGS.iter().any(|text| end == *text));
+        let name = path.strip_prefix(root).expect("below the project").display().to_string();
+        if has_text && !name.starts_with("tests/data/") {
+            found.push((name, fs::read_to_string(&path).expect("a text")));
+        }
+    }
+    found.sort();
+    assert!(found.len() > 200, "{}", found.len());
+    found
+}
+
+/// Compares numbers with those of a file of `tests/data`, whose lines are `NUMBER NAME`. What is not listed is 0.
+///
+/// With `UPDATE_EXPECT=1` the file gets the lower numbers. A file that does not exist is written with the numbers as they
+/// are, which is the way out after a merge.
+fn ratchet(file: &str, hits: &BTreeMap<String, Vec<String>>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+    let text = fs::read_to_string(&path).ok();
+    let parse = |line: &str| {
+        let (number, name) = line.split_once(' ').expect("a number and a name");
+        (name.to_owned(), number.parse().expect("a number"))
+    };
+    let listed: Option<BTreeMap<String, usize>> = text.map(|text| text.lines().map(parse).collect());
+    let update = std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1");
+    let mut faults = Vec::new();
+    let mut numbers = BTreeMap::new();
+    for (name, hits) in hits.iter().filter(|(_, hits)| !hits.is_empty()) {
+        let most = listed.as_ref().map_or(hits.len(), |listed| listed.get(name).copied().unwrap_or(0));
+        if hits.len() > most {
+            faults.push(format!("{name} has {} where {most} are allowed:\n  {}", hits.len(), hits.join("\n  ")));
+        }
+        numbers.insert(name.clone(), hits.len().min(most));
+    }
+    if update {
+        let lines: String = numbers
+            .iter()
+            .filter(|(_, number)| **number > 0)
+            .map(|(name, number)| format!("{number} {name}\n"))
+            .collect();
+        fs::write(&path, lines).expect("tests/data can be written");
+    } else {
+        for (name, most) in listed.iter().flatten() {
+            let now = hits.get(name).map_or(0, Vec::len);
+            if now < *most {
+                faults.push(format!("{name} has {now}, and {most} are listed: lower the number (UPDATE_EXPECT=1)"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "tests/data/{file}:\n{}", faults.join("\n"));
+}
+
+/// A line as words: names in snake case and camel case are taken apart.
+fn words(line: &str) -> String {
+    let mut words = String::with_capacity(line.len() + 8);
+    let mut before = ' ';
+    for c in line.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            words.push(' ');
+        }
+        words.push(if c == '_' { ' ' } else { c.to_ascii_lowercase() });
+        before = c;
+    }
+    words
+}
+
+#[test]
+fn names_are_taken_apart_into_words() {
+    assert_eq!(words("fn is_told(WasKept, 0x00FF)"), "fn is told(was kept, 0x00ff)");
+}
+
+#[test]
+fn the_old_voice_becomes_rarer() {
+    // One expression for all words, each a group: many passes over all texts would take long.
+    let all: Vec<String> = OLD_VOICE.iter().map(|(words, _)| format!("({words})")).collect();
+    let pattern = Regex::new(&format!(r"\b(?:{})\b", all.join("|"))).expect("an expression");
+    let mut hits = BTreeMap::new();
+    for (path, text) in texts() {
+        let exceptions: Vec<&str> = VOICE_EXCEPTIONS
+            .iter()
+            .filter(|(of, ..)| of.is_empty() || *of == path)
+            .map(|(_, phrase, _)| *phrase)
+            .collect();
+        if exceptions.contains(&"") {
+            continue;
+        }
+        let words = words(&exceptions.iter().fold(text, |text, phrase| text.replace(phrase, "")));
+        let found = pattern.captures_iter(&words).map(|found| {
+            let group = (1..=OLD_VOICE.len()).find_map(|group| Some((group, found.get(group)?)));
+            let (group, phrase) = group.expect("one of the groups");
+            let line = words[..phrase.start()].matches('\n').count() + 1;
+            format!("{line}: '{}' (rather: {})", phrase.as_str(), OLD_VOICE[group - 1].1)
+        });
+        hits.insert(path, found.collect());
+    }
+    ratchet("old-voice.txt", &hits);
+}
+
+#[test]
+fn lines_of_documents_and_comments_have_120_columns() {
+    let mut all = BTreeMap::new();
+    for (path, text) in texts() {
+        let is_code = path.ends_with(".rs");
+        if !is_code && !path.ends_with(".md") {
+            continue;
+        }
+        let (mut hits, mut fenced) = (Vec::new(), false);
+        for (number, line) in text.lines().enumerate() {
+            fenced ^= line.trim_start().starts_with("```");
+            // What a program prints cannot be wrapped, nor can a table, nor a link.
+            let free = !is_code && (fenced || line.trim_start().starts_with('|') || line.contains("](http"));
+            let counts = if is_code { line.trim_start().starts_with("//") } else { !free };
+            if counts && line.chars().count() > 120 {
+                hits.push(format!("{}: {} columns", number + 1, line.chars().count()));
+            }
+        }
+        all.insert(path, hits);
+    }
+    ratchet("long-lines.txt", &all);
+}
+
+/// Names that several types may have.
+const CUSTOMARY: [&str; 3] = ["Config", "Error", "Metrics"];
+
+#[test]
+fn a_types_name_is_unique() {
+    let definition = Regex::new(
+        r"^\s*(?:pub(?:\([a-z: ]+\))? )?(?:struct|enum|trait|union) ([A-Z]\w*)|^(?:pub(?:\([a-z: ]+\))? )?type ([A-Z]\w*)",
+    );
+    let definition = definition.expect("an expression");
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in sources("src") {
+        if is_test_file(&path) {
+            continue;
+        }
+        for line in code(&text) {
+            let Some(found) = definition.captures(line) else { continue };
+            let name = found.get(1).or(found.get(2)).expect("one of the two").as_str();
+            if !CUSTOMARY.contains(&name) {
+                all.entry(name.to_owned()).or_default().push(path.display().to_string());
+            }
+        }
+    }
+    assert!(all.len() > 300, "{}", all.len());
+    all.retain(|_, places| places.len() > 1);
+    ratchet("duplicate-types.txt", &all);
+}
+
+/// The table of cases, by id.
+fn cases() -> BTreeMap<String, String> {
+    let page = include_str!("../docs/cases.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let cases: BTreeMap<String, String> =
+        rows.filter(|(id, _)| *id != "id").map(|(id, rest)| (id.to_owned(), rest.to_owned())).collect();
+    assert!(cases.len() > 100, "{}", cases.len());
+    cases
+}
+
+#[test]
+fn ids_of_cases_resolve() {
+    let cases = cases();
+    let id = Regex::new(r"\b(?:[A-N][0-9]{2}|K[0-9])\b").expect("an expression");
+    assert!(id.is_match("A01") && !id.is_match("F32x") && !id.is_match("A1"));
+    let mut mistakes = Vec::new();
+    for (path, text) in texts().into_iter().filter(|(path, _)| path != "docs/cases.md" && path != "tests/tidy.rs") {
+        for (number, line) in text.lines().enumerate() {
+            for found in id.find_iter(line).filter(|found| !cases.contains_key(found.as_str())) {
+                mistakes.push(format!("{path}:{}: {} is not in docs/cases.md", number + 1, found.as_str()));
+            }
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+#[test]
+fn tests_that_cases_name_exist() {
+    let name = Regex::new("`([a-z0-9_]+(?:_[a-z0-9]+)+|[a-z]+\\.dns)`").expect("an expression");
+    let texts: BTreeMap<String, String> = texts().into_iter().collect();
+    let functions: BTreeSet<&str> = texts
+        .iter()
+        .filter(|(path, _)| path.ends_with(".rs"))
+        .flat_map(|(_, text)| text.split("fn ").skip(1))
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        .collect();
+    let mut mistakes = Vec::new();
+    for (id, row) in cases() {
+        let tests = row.rsplit_once(" | ").map_or("", |(_, tests)| tests);
+        for found in name.captures_iter(tests).map(|found| found.get(1).expect("a group").as_str().to_owned()) {
+            let exists = match found.strip_suffix(".dns") {
+                Some(_) => texts.contains_key(&format!("tests/scenarios/{found}")),
+                None => functions.contains(found.as_str()),
+            };
+            // Options stand beside names of scenarios.
+            if !exists && found != "endpoint_pod_names" {
+                mistakes.push(format!("{id}: no test {found}"));
+            }
+        }
+    }
+    assert!(mistakes.is_empty(), "docs/cases.md:\n{}", mistakes.join("\n"));
+}
+
+#[test]
+fn links_of_documents_resolve() {
+    let link = Regex::new(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)").expect("an expression");
+    let anchors = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter(|line| line.starts_with('#'))
+            .map(|line| {
+                let title = line.trim_start_matches('#').trim().to_lowercase();
+                let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+                title.chars().filter(kept).collect::<String>().replace(' ', "-")
+            })
+            .collect()
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut mistakes = Vec::new();
+    for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
+        for found in link.captures_iter(&text) {
+            let (to, anchor) = (found.get(1).map_or("", |to| to.as_str()), found.get(2).map(|anchor| anchor.as_str()));
+            if to.contains("://") || to.starts_with("mailto:") {
+                continue;
+            }
+            let target =
+                if to.is_empty() { root.join(&path) } else { root.join(&path).parent().expect("a folder").join(to) };
+            let is_there = match anchor {
+                Some(anchor) => fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(anchor)),
+                None => target.exists(),
+            };
+            if !is_there {
+                mistakes.push(format!("{path}: {}", found.get(0).expect("all").as_str()));
+            }
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! A listening socket for HTTP.
+//! Opens listening sockets for HTTP.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 
 use crate::net::has_no_ipv6;
 
-/// Connections that wait to be accepted.
+/// The maximum number of connections that are not accepted yet.
 const BACKLOG: i32 = 128;
 
-/// Listens at an address; `[::]` is every address of both families, as in Go, or IPv4's where the kernel has no IPv6.
-/// `shared`: another listener of this server has the same port. It needs a tokio runtime.
+/// Opens a listening socket. `[::]` is every address of both families, as in Go, or of IPv4 if the kernel has no IPv6.
+/// With `shared`, another listener of this server may have the same port. Must be called within a tokio runtime.
 pub fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = match bind(address, shared) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && has_no_ipv6(&error) => {
@@ -30,10 +30,12 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    // Connections of a server that has just ended stand in TIME-WAIT and must not keep the next one from starting.
+    // Connections of a server that has just ended are in TIME-WAIT, and must not prevent the next one from starting.
     socket.set_reuse_address(true)?;
-    // CoreDNS always shares its ports, so that two servers on one machine answer each other's probes in turn.
+    // CoreDNS always shares its ports, so that two servers on one machine answer each other's probes.
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
+    // It was bound alone, so that a port in use is noticed. From now on a reload may open another listener there.
+    socket.set_reuse_port(true)?;
     Ok(socket)
 }

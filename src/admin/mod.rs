@@ -1,8 +1,9 @@
-//! Pages for operators and machines over HTTP/1: `/metrics`, `/health`, `/ready`.
+//! Pages for operators and probes over HTTP/1: `/metrics`, `/health`, `/ready`.
 //!
-//! One request a connection, as probes make them anyway, so that the bounds are few: a head of [`HEAD_LIMIT`] octets
-//! within [`HEAD_TIMEOUT`], all within [`TIMEOUT`], and [`CONNECTIONS`] at a time. Where there are more, the oldest makes
-//! room: whoever holds connections open cannot keep a probe out. Any method is answered alike, as Go's handlers do.
+//! A connection serves one request, as probes do anyway, so that few limits are needed: a head of [`HEAD_LIMIT`] bytes
+//! within [`HEAD_TIMEOUT`], [`TIMEOUT`] for everything, and [`CONNECTIONS`] at a time. When there are more, the oldest
+//! connection is closed, so that a client that holds connections open cannot block a probe. Every method gets the same
+//! response, as with Go's handlers.
 
 mod listen;
 pub mod probe;
@@ -31,54 +32,54 @@ use crate::net::Credentials;
 pub use listen::listen;
 pub use tls::load as load_tls;
 
-/// How many octets the head of a request may have.
+/// The maximum size of the head of a request in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
-/// How long it may take to come; CoreDNS's `ReadTimeout`.
+/// The timeout for the head of a request; CoreDNS's `ReadTimeout`.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may last.
+/// The timeout for a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections of a listener are open at a time.
+/// The maximum number of open connections of a listener.
 const CONNECTIONS: usize = 128;
-/// How long nothing is accepted after a failure that may last, such as too many open files.
-const REST: Duration = Duration::from_millis(50);
-/// The type of plain text.
+/// The pause after a failure to accept that may persist, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The content type of plain text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What a page says.
+/// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct PageContent {
     /// 200 or 503.
     pub status: u16,
-    /// The body's type.
+    /// The content type of the body.
     pub content_type: &'static str,
     /// The body.
     pub body: String,
 }
 
-impl Said {
-    /// 200 `OK`.
-    pub fn ok() -> Said {
-        Said { status: 200, content_type: TEXT, body: "OK".to_owned() }
+impl PageContent {
+    /// Returns 200 with the body `OK`.
+    pub fn ok() -> PageContent {
+        PageContent { status: 200, content_type: TEXT, body: "OK".to_owned() }
     }
 
-    /// 503 with its reason.
-    pub fn unavailable(reason: String) -> Said {
-        Said { status: 503, content_type: TEXT, body: reason }
+    /// Returns 503 with a reason.
+    pub fn unavailable(reason: String) -> PageContent {
+        PageContent { status: 503, content_type: TEXT, body: reason }
     }
 }
 
-/// A page: what it says when it is asked.
-pub type Page = Arc<dyn Fn() -> Said + Send + Sync>;
+/// A page: a function that returns its current content.
+pub type Page = Arc<dyn Fn() -> PageContent + Send + Sync>;
 
-/// The pages of a listener by their paths.
+/// The pages of a listener, by path.
 #[derive(Default)]
 pub struct Site {
-    /// Replaced whole by a reload, read for each request.
+    /// Replaced as a whole by a reload, read for each request.
     pages: ArcSwap<Vec<(&'static str, Page)>>,
 }
 
 impl Site {
-    /// Adds a page. A path that is there already keeps its page.
+    /// Adds a page, unless the path has one already.
     pub fn add(&mut self, path: &'static str, page: Page) {
         let mut pages = self.pages.load().to_vec();
         if pages.iter().all(|(other, _)| *other != path) {
@@ -87,23 +88,26 @@ impl Site {
         self.pages.store(Arc::new(pages));
     }
 
-    /// Has the pages of another from now on.
+    /// Replaces all pages by those of another site.
     pub fn replace(&self, other: Site) {
         self.pages.store(other.pages.into_inner());
     }
 
-    /// Answers a request.
+    /// Returns the response to a request.
     fn respond(&self, path: &str) -> Response<Full<Bytes>> {
         let pages = self.pages.load();
         let page = pages.iter().find(|(of, _)| *of == path);
-        let said = page.map(|(_, page)| page());
-        let is_found = said.is_some();
+        let content = page.map(|(_, page)| page());
+        let is_found = content.is_some();
         // Go's `http.NotFound`.
-        let said =
-            said.unwrap_or_else(|| Said { status: 404, content_type: TEXT, body: "404 page not found\n".to_owned() });
-        let mut response = Response::new(Full::new(Bytes::from(said.body)));
-        *response.status_mut() = StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(said.content_type));
+        let content = content.unwrap_or_else(|| PageContent {
+            status: 404,
+            content_type: TEXT,
+            body: "404 page not found\n".to_owned(),
+        });
+        let mut response = Response::new(Full::new(Bytes::from(content.body)));
+        *response.status_mut() = StatusCode::from_u16(content.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content.content_type));
         if !is_found {
             response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
@@ -111,15 +115,16 @@ impl Site {
     }
 }
 
-/// Serves a listener for ever, with TLS where it is given.
+/// Serves a listener until it is aborted, over TLS if `tls` is given.
 pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Credentials>>) {
+    // Oldest first.
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(address = ?listener.local_addr().ok(), %error, "HTTP accept failed");
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -130,7 +135,7 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
             oldest.abort();
         }
         let (site, tls) = (site.clone(), tls.clone());
-        // What goes wrong with a connection is its client's business.
+        // Errors of a connection concern only its client.
         let task = tokio::spawn(async move {
             let _ = tokio::time::timeout(TIMEOUT, async {
                 match tls {
@@ -148,7 +153,7 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
     }
 }
 
-/// Answers the one request of a connection, which may have come over anything. The caller limits how long it takes.
+/// Serves the one request of a connection, whatever it runs over. The caller limits how long it takes.
 pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = site.respond(request.uri().path());
@@ -163,10 +168,10 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site
         .await
 }
 
-/// The address where this machine reaches a listener.
+/// Returns the address at which this machine reaches a listener.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
-        // A listener on every address has this one, too.
+        // A listener on every address includes this one.
         return SocketAddr::from(([127, 0, 0, 1], address.port()));
     }
     address

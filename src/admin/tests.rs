@@ -1,4 +1,4 @@
-//! Requests over loopback.
+//! Tests over loopback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,49 +7,52 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// A site with `/health`, and `/ready` by a switch.
+/// Starts a listener with `/health`, and with `/ready`, which follows the switch.
 fn start() -> (SocketAddr, Arc<AtomicBool>) {
     let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).expect("a socket");
     let address = listener.local_addr().expect("an address");
     let ready = Arc::new(AtomicBool::new(false));
     let switch = ready.clone();
     let mut site = Site::default();
-    site.add("/health", Arc::new(Said::ok));
+    site.add("/health", Arc::new(PageContent::ok));
     site.add(
         "/ready",
         Arc::new(move || match switch.load(Ordering::Relaxed) {
-            true => Said::ok(),
-            false => Said::unavailable("kubernetes\nkubernetes: Pod".to_owned()),
+            true => PageContent::ok(),
+            false => PageContent::unavailable("kubernetes\nkubernetes: Pod".to_owned()),
         }),
     );
     tokio::spawn(serve(listener, Arc::new(site), None));
     (address, ready)
 }
 
-/// Sends this and reads until the end.
+/// Sends a request and reads the response to its end.
 async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(request.as_bytes()).await.expect("sent");
-    let mut answer = String::new();
-    // A connection that is cut gives what came before.
-    let _ = stream.read_to_string(&mut answer).await;
-    answer
+    let mut response = String::new();
+    // If the connection breaks, what was received before counts.
+    let _ = stream.read_to_string(&mut response).await;
+    response
 }
 
 #[tokio::test]
-async fn pages_are_answered_as_in_coredns() {
+async fn pages_are_served_as_in_coredns() {
     let (address, ready) = start();
     let get = async |path: &str| exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
-    let answer = get("/health").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nOK"), "{answer}");
-    assert!(answer.contains("content-type: text/plain; charset=utf-8\r\n"), "{answer}");
-    let answer = get("/ready?verbose").await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\nkubernetes\nkubernetes: Pod"), "{answer}");
+    let response = get("/health").await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nOK"), "{response}");
+    assert!(response.contains("content-type: text/plain; charset=utf-8\r\n"), "{response}");
+    let response = get("/ready?verbose").await;
+    assert!(
+        response.starts_with("HTTP/1.1 503 ") && response.ends_with("\r\n\r\nkubernetes\nkubernetes: Pod"),
+        "{response}"
+    );
     ready.store(true, Ordering::Relaxed);
     assert!(get("/ready").await.ends_with("\r\n\r\nOK"));
-    let answer = get("/metrics").await;
-    assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\n404 page not found\n") && answer.contains("nosniff"), "{answer}");
+    let response = get("/metrics").await;
+    assert!(response.starts_with("HTTP/1.1 404 Not Found\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\n404 page not found\n") && response.contains("nosniff"), "{response}");
     let head = exchange(address, "HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(head.contains("content-length: 2\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     let post = exchange(address, "POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").await;
@@ -57,35 +60,35 @@ async fn pages_are_answered_as_in_coredns() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_refused() {
+async fn invalid_and_large_requests_are_rejected() {
     let (address, _) = start();
-    assert!(exchange(address, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    assert!(exchange(address, "invalid\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
     let large = format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * HEAD_LIMIT));
-    let answer = exchange(address, &large).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let response = exchange(address, &large).await;
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 431 "), "{response}");
     let many = format!("GET /health HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(200));
-    let answer = exchange(address, &many).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let response = exchange(address, &many).await;
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 431 "), "{response}");
 }
 
 #[tokio::test]
-async fn silent_connections_make_room() {
+async fn the_oldest_idle_connections_are_closed_over_the_limit() {
     let (address, _) = start();
-    let mut silent = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..2 * CONNECTIONS {
-        silent.push(TcpStream::connect(address).await.expect("connected"));
+        idle.push(TcpStream::connect(address).await.expect("connected"));
     }
-    probe::probe(address, "/health").await.expect("an answer");
+    probe::probe(address, "/health").await.expect("a response");
     // The first ones are closed.
-    assert_eq!(silent[0].read(&mut [0; 9]).await.unwrap_or(0), 0);
+    assert_eq!(idle[0].read(&mut [0; 9]).await.unwrap_or(0), 0);
 }
 
 #[tokio::test]
-async fn a_probe_tells_what_is_wrong() {
+async fn a_probe_reports_the_reason_for_its_failure() {
     let (address, _) = start();
-    probe::probe(reachable(SocketAddr::from(([0, 0, 0, 0], address.port()))), "/health").await.expect("an answer");
+    probe::probe(reachable(SocketAddr::from(([0, 0, 0, 0], address.port()))), "/health").await.expect("a response");
     let error = probe::probe(address, "/ready").await.expect_err("not ready");
-    assert_eq!(error.to_string(), "answer 'HTTP/1.1 503 Service Unavailable'");
+    assert_eq!(error.to_string(), "response 'HTTP/1.1 503 Service Unavailable'");
     let error = listen(address, false).expect_err("taken");
     assert_eq!(crate::net::reason(&error), "address already in use");
 }

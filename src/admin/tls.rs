@@ -1,8 +1,8 @@
-//! TLS of a listener, from a web configuration of the Prometheus exporter toolkit, which *prometheus* `tls` names.
+//! TLS of a listener, configured by a web configuration file of the Prometheus exporter toolkit (*prometheus* `tls`).
 //!
-//! Of its settings there are certificate, key, clients' certificates and the oldest version. What is not here is an error
-//! that says so: a listener must not be more open than its configuration says. As in the toolkit, renewed files are
-//! taken up without a restart.
+//! Certificate, key, client certificates and the minimum version are supported. Every other setting is an error, since
+//! a listener must not be more open than its configuration demands. As in the toolkit, renewed files are loaded without
+//! a restart.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,77 +10,77 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::net::{Clients, Credentials, CredentialsError, Files};
+use crate::net::{Clients, Credentials, CredentialsError, TlsFiles};
 
-/// The longest configuration that is read, in octets.
+/// The maximum size of the configuration in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// The toolkit's configuration, as far as it is here.
+/// The toolkit's configuration, as far as it is supported.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Web {
+struct WebConfig {
     #[serde(default)]
-    tls_server_config: Option<Settings>,
+    tls_server_config: Option<TlsSettings>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Settings {
+struct TlsSettings {
     cert_file: PathBuf,
     key_file: PathBuf,
     client_ca_file: PathBuf,
     client_auth_type: String,
     min_version: String,
-    /// Without effect in Go, too.
+    /// Has no effect in Go either.
     prefer_server_cipher_suites: serde::de::IgnoredAny,
 }
 
-/// TLS by a configuration file; nothing where it asks for none.
+/// Loads TLS credentials as a configuration file says; `None` if it does not configure TLS.
 pub fn load(path: &Path) -> Result<Option<Credentials>, CredentialsError> {
     if files(path)?.is_none() {
         return Ok(None);
     }
     let path = path.to_owned();
     let find = move || {
-        let fault = || "'tls' cannot be switched off without a restart".to_owned();
-        files(&path)?.ok_or_else(|| CredentialsError::Configuration { path: path.clone(), reason: fault() })
+        let reason = || "'tls' cannot be switched off without a restart".to_owned();
+        files(&path)?.ok_or_else(|| CredentialsError::Configuration { path: path.clone(), reason: reason() })
     };
     Ok(Some(Credentials::load(find, &["http/1.1"], "prometheus")?))
 }
 
-/// The files that a configuration names, if it asks for TLS.
-fn files(path: &Path) -> Result<Option<Files>, CredentialsError> {
+/// Returns the files that a configuration names, if it configures TLS.
+fn files(path: &Path) -> Result<Option<TlsFiles>, CredentialsError> {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
     read.map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
-    let fault = |reason: String| CredentialsError::Configuration { path: path.to_owned(), reason };
-    let Some(settings) = settings(&text).map_err(fault)? else { return Ok(None) };
+    let invalid = |reason: String| CredentialsError::Configuration { path: path.to_owned(), reason };
+    let Some(settings) = settings(&text).map_err(invalid)? else { return Ok(None) };
     // Relative to the configuration, as in the toolkit.
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let directory = path.parent().unwrap_or(Path::new(""));
     let clients = match settings.client_auth_type.as_str() {
         "VerifyClientCertIfGiven" => Clients::VerifyIfGiven,
         "RequireAndVerifyClientCert" => Clients::Verify,
         _ => Clients::Any,
     };
-    Ok(Some(Files {
-        certificate: folder.join(&settings.cert_file),
-        key: folder.join(&settings.key_file),
-        authorities: (clients != Clients::Any).then(|| folder.join(&settings.client_ca_file)),
+    Ok(Some(TlsFiles {
+        certificate: directory.join(&settings.cert_file),
+        key: directory.join(&settings.key_file),
+        authorities: (clients != Clients::Any).then(|| directory.join(&settings.client_ca_file)),
         clients,
         only_tls13: settings.min_version == "TLS13",
         keylog: None,
     }))
 }
 
-/// The settings of a configuration's text; nothing where it has none. What is wrong is told on one line.
-fn settings(text: &str) -> Result<Option<Settings>, String> {
+/// Parses the settings of a configuration; `None` if it has none. Errors are one line.
+fn settings(text: &str) -> Result<Option<TlsSettings>, String> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let web: Web = serde_saphyr::from_str(text).map_err(|error| {
+    let web: WebConfig = serde_saphyr::from_str(text).map_err(|error| {
         let error = error.to_string();
         let line = error.lines().next().unwrap_or_default();
-        format!("{line}; supported is tls_server_config with cert_file, key_file, client_auth_type, client_ca_file and min_version")
+        format!("{line}; supported: tls_server_config with cert_file, key_file, client_auth_type, client_ca_file and min_version")
     })?;
     let Some(settings) = web.tls_server_config else { return Ok(None) };
     if settings.cert_file.as_os_str().is_empty() {
@@ -115,12 +115,12 @@ fn settings(text: &str) -> Result<Option<Settings>, String> {
 mod tests {
     use super::*;
 
-    fn fault(text: &str) -> String {
+    fn error_of(text: &str) -> String {
         settings(text).expect_err(text)
     }
 
     #[test]
-    fn settings_that_are_here_are_read() {
+    fn supported_settings_are_parsed() {
         assert!(settings("").expect("good").is_none());
         assert!(settings("tls_server_config:\n").expect("good").is_none());
         let text = "tls_server_config:\n  cert_file: a\n  key_file: b\n  client_auth_type: RequireAndVerifyClientCert\n  \
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_here_is_an_error_and_not_passed_over() {
+    fn unsupported_settings_are_errors() {
         let both = "tls_server_config:\n  cert_file: a\n  key_file: b\n";
         for (text, message) in [
             ("tls_server_config:\n  cert_file: a\n".to_owned(), "missing key_file"),
@@ -144,10 +144,10 @@ mod tests {
             (format!("{both}  min_version: SSL3\n"), "unknown TLS version"),
             (format!("{both}  client_allowed_sans: [x]\n"), "client_allowed_sans"),
             (format!("{both}basic_auth_users:\n  a: b\n"), "basic_auth_users"),
-            ("junk".to_owned(), "supported is tls_server_config"),
+            ("junk".to_owned(), "supported: tls_server_config"),
         ] {
-            let said = fault(&text);
-            assert!(said.contains(message) && !said.contains('\n'), "{said}");
+            let error = error_of(&text);
+            assert!(error.contains(message) && !error.contains('\n'), "{error}");
         }
     }
 }

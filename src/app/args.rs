@@ -146,7 +146,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "check",
         value: None,
-        help: "read the Corefile, or the FILE behind the flags, print everything that is wrong with it, open no socket; \
+        help: "read the Corefile, or the FILE behind the flags, print everything that is wrong with it, serve nothing; \
                -check=json prints JSON",
         set: |args, value| {
             match (value, switch(value)) {

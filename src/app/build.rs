@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -13,8 +13,8 @@ use super::configuration::{Block, Configuration, Key};
 use super::operations::{self, Metrics, Operations};
 use super::sockets::{Place, Socket, credentials};
 use crate::chain::{self, Chain, Fallthrough, Plugin, Router, Surroundings};
-use crate::cluster::entry::Keep;
-use crate::cluster::{Index, IndexWriter, Options};
+use crate::cluster::entry::EndpointFields;
+use crate::cluster::{CurrentIndex, Index, IndexWriter, Options};
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Span, Stage, check_keys};
 use crate::net::Credentials;
 use crate::plugins::bind::{Address, Interface};
@@ -86,7 +86,7 @@ struct KeptIndex {
 struct WantedIndex {
     api: Api,
     selection: Selection,
-    keep: Keep,
+    keep: EndpointFields,
 }
 
 impl Kept {
@@ -97,20 +97,36 @@ impl Kept {
         indexes.iter().find(|kept| kept.wanted == *wanted).and_then(|kept| kept.index.upgrade())
     }
 
+    /// The index that answers until the first lists of a new one are complete. It is of the same API server, and best
+    /// of the same objects; else one that `all` of the new configuration have no use for.
+    fn previous_index(&self, wanted: &WantedIndex, all: &[WantedIndex]) -> Option<Arc<Index>> {
+        let indexes = self.indexes.lock();
+        let objects = |selection: &Selection| (selection.labels.clone(), selection.namespace_labels.clone());
+        let candidates = indexes.iter().filter(|kept| kept.wanted.api.server == wanted.api.server);
+        let candidates =
+            candidates.filter_map(|kept| Some((kept, kept.index.upgrade().filter(|index| index.synced())?)));
+        let ranked = candidates.map(|(kept, index)| {
+            let is_same = objects(&kept.wanted.selection) == objects(&wanted.selection);
+            ((is_same, !all.contains(&kept.wanted)), index)
+        });
+        // The newest of the best.
+        ranked.max_by_key(|(rank, _)| *rank).map(|(_, index)| index)
+    }
+
     /// Notes an index.
     fn note_index(&self, wanted: WantedIndex, index: &Arc<Index>) {
         self.indexes.lock().push(KeptIndex { wanted, index: Arc::downgrade(index) });
     }
 
     /// What a cache of the same block keeps: with other plugins behind it, what they have said is of no use.
-    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf]) -> Arc<Memory> {
+    fn memory(&self, block: &Block, config: &cache::Config, live: &[NameBuf], shared: &[NameBuf]) -> Arc<Memory> {
         let mut memories = self.memories.lock();
         memories.retain(|kept| kept.memory.strong_count() > 0);
         let same = |kept: &&KeptMemory| kept.keys == block.keys && kept.settings == block.settings;
         if let Some(memory) = memories.iter().find(same).and_then(|kept| kept.memory.upgrade()) {
             return memory;
         }
-        let memory = Arc::new(Memory::new(config.clone(), live));
+        let memory = Arc::new(Memory::new(config.clone(), live, shared));
         let (keys, settings) = (block.keys.clone(), block.settings.clone());
         memories.push(KeptMemory { keys, settings, memory: Arc::downgrade(&memory) });
         memory
@@ -121,8 +137,8 @@ impl Kept {
 pub struct Chore {
     /// How often.
     pub every: Duration,
-    /// What. It may block.
-    pub run: Box<dyn Fn() + Send + Sync>,
+    /// What, at this time of day. It may block. Returns whether it is to be done again soon.
+    pub run: Box<dyn Fn(SystemTime) -> bool + Send + Sync>,
     /// What is done once at the end.
     pub stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -134,7 +150,7 @@ pub struct Built {
     /// An index for each selection of the cluster's objects that nobody follows yet.
     pub indexes: Vec<Followed>,
     /// All indexes that are answered from.
-    pub used: Vec<Arc<Index>>,
+    pub used: Vec<CurrentIndex>,
     /// *debug* stands in some block.
     pub debug: bool,
     /// What is done beside the answers.
@@ -145,8 +161,8 @@ pub struct Built {
     pub loops: Vec<(Arc<loops::Watch>, usize)>,
     /// The plugins, for metrics.
     pub enabled: Vec<Enabled>,
-    /// How many workers *multisocket* wants, where it says so.
-    pub workers: Option<NonZeroUsize>,
+    /// How many UDP sockets of each address *multisocket* asks for, if it says.
+    pub sockets: Option<NonZeroUsize>,
 }
 
 /// One socket, or one for UDP and one for TCP.
@@ -177,8 +193,8 @@ pub struct Followed {
     pub place: Option<Span>,
 }
 
-/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine, and
-/// blocks that get in each other's way, are mistakes.
+/// Where the blocks listen: the addresses of each block's *bind*, if it has one. What is no address of this machine,
+/// and blocks that get in each other's way, are mistakes.
 pub fn listen_addresses(
     configuration: &Configuration, port: u16, interfaces: &[Interface], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Vec<Address>>> {
@@ -279,9 +295,9 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let debug = configuration.blocks.iter().any(|block| block.settings.contains(&Setting::Debug));
     let (listeners, used) = (listeners.collect(), indexes.used());
     let settings = configuration.blocks.iter().flat_map(|block| &block.settings);
-    let workers =
-        settings.filter_map(|setting| if let Setting::Multisocket(workers) = setting { *workers } else { None }).max();
-    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, workers }
+    let sockets =
+        settings.filter_map(|setting| if let Setting::Multisocket(sockets) = setting { *sockets } else { None }).max();
+    Built { listeners, indexes: indexes.into_followed(), used, debug, chores, operations, loops, enabled, sockets }
 }
 
 /// The addresses of a block's *bind*, if it has one.
@@ -337,7 +353,8 @@ impl Maker<'_> {
                     watch = Some(watches);
                 }
                 Setting::Cache(config) => {
-                    let memory = self.world.kept.memory(self.block, config, &self.live_zones());
+                    let (live, shared) = self.live_zones();
+                    let memory = self.world.kept.memory(self.block, config, &live, &shared);
                     cached = Some((plugins.len(), memory));
                 }
                 _ => {}
@@ -357,15 +374,18 @@ impl Maker<'_> {
         BuiltChain { chain, counted_at, translated, guarded, cached, watch }
     }
 
-    /// The zones whose names are all answered from the cluster's state of the moment.
-    fn live_zones(&self) -> Vec<NameBuf> {
+    /// The zones whose names are all answered from the cluster's state of the moment, and those of which only the names
+    /// that exist there are.
+    fn live_zones(&self) -> (Vec<NameBuf>, Vec<NameBuf>) {
         let stanza = self.block.settings.iter().find_map(|setting| match setting {
             Setting::Kubernetes(config) => Some(&config.answers),
             _ => None,
         });
         let zones = stanza.iter().flat_map(|answers| answers.zones.iter().map(|zone| (zone, &answers.fallthrough)));
-        let live = zones.filter(|(zone, fallthrough)| fallthrough.for_zone(zone) == Fallthrough::Never);
-        live.map(|(zone, _)| zone.clone()).collect()
+        let zones = zones.map(|(zone, fallthrough)| (zone.clone(), fallthrough.for_zone(zone) == Fallthrough::Never));
+        let (live, shared): (Vec<_>, Vec<_>) = zones.partition(|(_, is_live)| *is_live);
+        let names = |zones: Vec<(NameBuf, bool)>| zones.into_iter().map(|(zone, _)| zone).collect();
+        (names(live), names(shared))
     }
 
     /// The plugins of a directive; else why not: the directive and the mistake.
@@ -379,7 +399,7 @@ impl Maker<'_> {
             let made = forward::Forward::new(config, &self.world.servers, self.world.carriers.clone(), has_next);
             let (plugin, following) = made.map_err(|error| ("forward", error))?;
             if let Some(following) = following {
-                chores.push(Chore { every: FILES, run: Box::new(move || following.refresh()), stop: None });
+                chores.push(Chore { every: FILES, run: Box::new(move |now| following.refresh(now)), stop: None });
             }
             plugins.push(Arc::new(plugin));
         }
@@ -410,7 +430,10 @@ impl Maker<'_> {
                 let plugin = Arc::new(errors::Errors::new(config, world.logger.clone(), world.debug.clone()));
                 if plugin.consolidates() {
                     let (flushed, stopped) = (plugin.clone(), plugin.clone());
-                    let run = Box::new(move || flushed.flush(Instant::now()));
+                    let run = Box::new(move |_| {
+                        flushed.flush(Instant::now());
+                        false
+                    });
                     chores.push(Chore { every: FLUSH, run, stop: Some(Box::new(move || stopped.stop())) });
                 }
                 plugin
@@ -429,7 +452,7 @@ impl Maker<'_> {
                 let plugin =
                     loadbalance::LoadBalance::new(config).map_err(|error| ("loadbalance", error.to_string()))?;
                 if let Some(file) = plugin.file().cloned() {
-                    chores.extend(reread(plugin.reload(), move || file.refresh()));
+                    chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 }
                 Arc::new(plugin)
             }
@@ -438,7 +461,7 @@ impl Maker<'_> {
             Setting::Hosts(config) => {
                 let plugin = Arc::new(hosts::Hosts::new(config));
                 let file = plugin.file().clone();
-                chores.extend(reread(plugin.reload(), move || file.refresh()));
+                chores.extend(reread(plugin.reload(), move |now| file.refresh(now)));
                 world.metrics.hosts.add(&plugin);
                 plugin
             }
@@ -454,7 +477,7 @@ impl Maker<'_> {
 }
 
 /// A file that is looked at again and again; never where `every` is zero.
-fn reread(every: Duration, run: impl Fn() + Send + Sync + 'static) -> Option<Chore> {
+fn reread(every: Duration, run: impl Fn(SystemTime) -> bool + Send + Sync + 'static) -> Option<Chore> {
     (!every.is_zero()).then(|| Chore { every: every.max(SOONEST), run: Box::new(run), stop: None })
 }
 
@@ -475,7 +498,7 @@ struct Indexes {
 
 /// An index that stanzas share.
 struct Shared {
-    index: Arc<Index>,
+    index: CurrentIndex,
     wanted: WantedIndex,
     /// What is to be followed, where nobody follows it yet.
     followed: Option<Followed>,
@@ -492,7 +515,7 @@ fn same(followed: (&Api, &Selection), config: &kubernetes::Config) -> bool {
 impl Indexes {
     /// One for each selection, with everything that any of its stanzas needs.
     fn of(configuration: &Configuration, kept: &Kept) -> Indexes {
-        let mut wanted: Vec<(Api, Selection, Keep, Option<Span>)> = Vec::new();
+        let mut wanted: Vec<(Api, Selection, EndpointFields, Option<Span>)> = Vec::new();
         for (block, tree) in configuration.blocks.iter().zip(&configuration.corefile.blocks) {
             let stanza = block.settings.iter().find_map(|setting| match setting {
                 Setting::Kubernetes(config) => Some(config),
@@ -508,7 +531,7 @@ impl Indexes {
                     ..Selection::default()
                 };
                 let place = tree.directives_named("kubernetes").next().map(|found| found.span);
-                wanted.push((config.api.clone(), selection, Keep::default(), place));
+                wanted.push((config.api.clone(), selection, EndpointFields::default(), place));
                 wanted.len() - 1
             });
             let (api, selection, keep, _) = &mut wanted[at];
@@ -519,26 +542,33 @@ impl Indexes {
             keep.pods |= view.endpoint_pod_names;
             keep.zones |= view.zonal;
         }
-        let all = wanted.into_iter().map(|(api, selection, keep, place)| {
-            let wanted = WantedIndex { api: api.clone(), selection: selection.clone(), keep };
-            if let Some(index) = kept.index(&wanted) {
-                return Shared { index, wanted, followed: None };
+        let places: Vec<Option<Span>> = wanted.iter().map(|(.., place)| *place).collect();
+        let wanted: Vec<WantedIndex> =
+            wanted.into_iter().map(|(api, selection, keep, _)| WantedIndex { api, selection, keep }).collect();
+        let all = wanted.iter().zip(places).map(|(one, place)| {
+            if let Some(index) = kept.index(one) {
+                let previous = kept.previous_index(one, &wanted).filter(|_| !index.synced());
+                let index = CurrentIndex::instead_of(index, previous);
+                return Shared { index, wanted: one.clone(), followed: None };
             }
-            let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), keep });
-            kept.note_index(wanted.clone(), &index);
-            Shared { index, wanted, followed: Some(Followed { api, selection, writer, place }) }
+            let previous = kept.previous_index(one, &wanted);
+            let WantedIndex { api, selection, keep } = one.clone();
+            let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), endpoint_fields: keep });
+            kept.note_index(one.clone(), &index);
+            let followed = Some(Followed { api, selection, writer, place });
+            Shared { index: CurrentIndex::instead_of(index, previous), wanted: one.clone(), followed }
         });
         Indexes { all: all.collect() }
     }
 
     /// The index that a stanza answers from.
-    fn index_for(&self, config: &kubernetes::Config) -> Arc<Index> {
+    fn index_for(&self, config: &kubernetes::Config) -> CurrentIndex {
         let found = self.all.iter().find(|shared| same((&shared.wanted.api, &shared.wanted.selection), config));
         found.expect("`of` made one for each stanza").index.clone()
     }
 
     /// All of them.
-    fn used(&self) -> Vec<Arc<Index>> {
+    fn used(&self) -> Vec<CurrentIndex> {
         self.all.iter().map(|shared| shared.index.clone()).collect()
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::{Args, Conf};
 use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, Stage};
+use crate::plugins::forward::ResolvConf;
 use crate::plugins::{self, Setting};
 use crate::wire::NameBuf;
 
@@ -11,6 +12,24 @@ use crate::wire::NameBuf;
 const BUILT_IN: &str = "built-in";
 /// Served where there is no Corefile, or one without a server block, as CoreDNS does.
 const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
+
+/// Where this machine's resolvers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What is served in its place where the command line names manifests: the cluster that they describe, and external
+/// names where this machine knows resolvers. It opens no pages, whose ports somebody else may have who tries things
+/// out.
+fn manifests_corefile(resolvers: &Path) -> String {
+    let (mut fallthrough, mut forward) = (String::new(), String::new());
+    if ResolvConf::read(resolvers).is_ok_and(|conf| !conf.servers.is_empty()) {
+        fallthrough.push_str("        fallthrough in-addr.arpa ip6.arpa\n");
+        forward = format!("    forward . {}\n    loop\n", resolvers.display());
+    }
+    format!(
+        ". {{\n    errors\n    kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        pods insecure\n{fallthrough}    }}\n\
+         {forward}    cache 30\n    loadbalance\n}}\n"
+    )
+}
 
 /// A configuration.
 #[derive(Debug, Default)]
@@ -25,6 +44,14 @@ impl Configuration {
     /// Whether it is what is served without a Corefile, or with one that says nothing.
     pub fn is_built_in(&self) -> bool {
         self.corefile.sources.files().next().is_some_and(|file| self.corefile.sources.name(file) == BUILT_IN)
+    }
+
+    /// Its text on one line, where it is the one that serves manifests.
+    pub fn built_in_for_manifests(&self) -> Option<String> {
+        let file = self.corefile.sources.files().next().filter(|_| self.is_built_in())?;
+        let text = self.corefile.sources.text(file);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        (text != DEFAULT_COREFILE).then(|| lines.join("; ").replace("{;", "{"))
     }
 }
 
@@ -69,19 +96,25 @@ pub fn read(
         }
         None => corefile::load(Path::new("Corefile"), files, &plugins::known, diagnostics),
     };
-    configure(corefile, args.port, files, diagnostics)
+    let built_in = match args.manifests.is_empty() {
+        true => DEFAULT_COREFILE.to_owned(),
+        false => manifests_corefile(Path::new(RESOLV_CONF)),
+    };
+    configure(corefile, args.port, &built_in, files, diagnostics)
 }
 
 /// Reads the Corefile of a text.
 pub fn read_text(name: &str, text: &str, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
     let corefile = corefile::parse_text(name, text, files, &plugins::known, diagnostics);
-    configure(corefile, port, files, diagnostics)
+    configure(corefile, port, DEFAULT_COREFILE, files, diagnostics)
 }
 
-/// Reads the directives of every block.
-fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
+/// Reads the directives of every block, or of the built-in text where there is none.
+fn configure(
+    mut corefile: Corefile, port: u16, built_in: &str, files: &dyn Files, diagnostics: &mut Diagnostics,
+) -> Configuration {
     if corefile.blocks.is_empty() && !diagnostics.has_errors() {
-        corefile = corefile::parse_text(BUILT_IN, DEFAULT_COREFILE, files, &plugins::known, diagnostics);
+        corefile = corefile::parse_text(BUILT_IN, built_in, files, &plugins::known, diagnostics);
     }
     let mut blocks = Vec::new();
     for block in &corefile.blocks {
@@ -104,9 +137,37 @@ fn configure(mut corefile: Corefile, port: u16, files: &dyn Files, diagnostics: 
                 }
             }
         }
-        let settings = plugins::settings(block, diagnostics);
+        let settings = plugins::settings(block, &corefile.sources, diagnostics);
         blocks.push(Block { keys, settings });
     }
     diagnostics.sort();
     Configuration { corefile, blocks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::MemoryFiles;
+
+    /// Without a Corefile manifests are served, and what is served is a Corefile without faults.
+    #[test]
+    fn manifests_have_a_corefile_of_their_own() {
+        let nowhere = manifests_corefile(Path::new("/nowhere/resolv.conf"));
+        assert!(!nowhere.contains("forward") && !nowhere.contains("fallthrough"), "{nowhere}");
+        let folder = std::env::temp_dir().join(format!("clusterdns-built-in-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("resolv.conf");
+        std::fs::write(&file, "nameserver 192.0.2.1\n").expect("a file");
+        for text in [nowhere, manifests_corefile(&file)] {
+            let mut diagnostics = Diagnostics::default();
+            let files = MemoryFiles::default();
+            let configuration = configure(Corefile::default(), 53, &text, &files, &mut diagnostics);
+            assert_eq!(diagnostics.iter().count(), 0, "{diagnostics:?}\n{text}");
+            let stanza = |setting: &Setting| matches!(setting, Setting::Kubernetes(_));
+            assert!(configuration.blocks[0].settings.iter().any(stanza), "{text}");
+            let line = configuration.built_in_for_manifests().expect("it is built in");
+            assert!(line.starts_with(". { errors; kubernetes cluster.local") && !line.contains('\n'), "{line}");
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
 }

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 
 use super::args::Args;
 use super::build::Followed;
-use crate::cluster::Index;
 use crate::cluster::model::Kind;
+use crate::cluster::{CurrentIndex, Index};
 use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
 use crate::plugins::kubernetes::config::Api;
 use crate::source::manifests::{self, Manifests, Subscriber};
@@ -47,6 +47,15 @@ impl Follow {
     /// Nothing is followed yet.
     pub fn new(registry: &Registry) -> Follow {
         Follow { registry: registry.clone(), metrics: OnceLock::new() }
+    }
+
+    /// Reports manifests that are of no use: that nobody can serve them, or that no stanza asks for them.
+    pub fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
+        if !args.manifests.is_empty() && used.is_empty() {
+            Manifests::load(&args.manifests)?;
+            tracing::warn!("no block has 'kubernetes': the manifests are not served");
+        }
+        Ok(())
     }
 
     /// Starts to fill these indexes.
@@ -97,13 +106,14 @@ fn target(followed: Followed) -> Target {
 
 impl Following {
     /// Whether any of these indexes is one that it fills.
-    pub fn is_used(&self, used: &[Arc<Index>]) -> bool {
-        self.indexes.iter().any(|index| used.iter().any(|of| Arc::ptr_eq(of, index)))
+    pub fn is_used(&self, used: &[CurrentIndex]) -> bool {
+        self.indexes.iter().any(|index| used.iter().any(|of| of.uses(index)))
     }
 
     /// Waits until all indexes are in step, together, and for each at most as long as its stanzas say. CoreDNS's words,
     /// which scripts look for (kubernetes.go, `InitKubeCache`).
-    pub fn wait(&self) {
+    /// `used` says whether an index before it answers until then.
+    pub fn wait(&self, used: &[CurrentIndex]) {
         let start = Instant::now();
         let mut next_word = FIRST_WORD;
         let missing = |index: &Index| index.unsynced().map(Kind::name).collect::<Vec<_>>().join(", ");
@@ -115,6 +125,13 @@ impl Following {
             if behind.iter().all(|(_, patience)| start.elapsed() >= *patience) {
                 for (index, _) in behind {
                     let missing = missing(index);
+                    if used.iter().any(|of| of.uses(index) && of.is_settling()) {
+                        tracing::warn!(
+                            plugin = "kubernetes",
+                            "no full list yet of {missing}: the cluster's state from before the reload is served"
+                        );
+                        continue;
+                    }
                     tracing::warn!(
                         plugin = "kubernetes",
                         "starting server with unsynced Kubernetes API: no full list yet of {missing}"

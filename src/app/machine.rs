@@ -1,6 +1,8 @@
-//! What is asked of the machine: its name and its interfaces.
+//! What is asked of the machine: its name, its interfaces, and descriptors.
 
 use std::net::IpAddr;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::plugins::bind::Interface;
 
@@ -26,4 +28,14 @@ pub fn interfaces() -> Vec<Interface> {
         interfaces[at].addresses.extend(v4.or(v6));
     }
     interfaces
+}
+
+/// Raises the soft limit on descriptors to the hard one, as Go's runtime does. The soft limit is low for the sake of
+/// programs that use `select`.
+pub fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit on descriptors");
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod build;
+mod check;
 pub mod configuration;
 mod follow;
 mod machine;

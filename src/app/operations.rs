@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use super::VERSION;
 use super::configuration::Block;
 use super::sockets::Place;
-use crate::admin::{self, Page, Said, Site, probe};
+use crate::admin::{self, Page, PageContent, Site, probe};
 use crate::chain::Chain;
 use crate::net::{self, Credentials};
 use crate::plugins::Setting;
@@ -34,7 +34,7 @@ use crate::plugins::hosts::AllHosts;
 use crate::plugins::local;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
-use crate::serve::{Kind, Service};
+use crate::serve::{ListenerKind, Service};
 use crate::telemetry::metrics::{self, Family, Histogram, IntCounter, Observed, Registry, table};
 use crate::upstream;
 use crate::wire::NameBuf;
@@ -154,7 +154,7 @@ impl Replies {
     }
 
     fn families(&self) -> Vec<metrics::MetricFamily> {
-        let kinds = [Kind::Https, Kind::Https3, Kind::Quic];
+        let kinds = [ListenerKind::Https, ListenerKind::Https3, ListenerKind::Quic];
         let services = self.0.lock();
         let families = kinds.into_iter().zip(Self::METRICS).map(|(kind, metric)| {
             let mut family = Family::new(metric);
@@ -216,18 +216,19 @@ impl Operations {
                 Setting::Health(config) => {
                     self.lameduck = self.lameduck.max(config.lameduck);
                     // A process that can say so lives.
-                    let page = Arc::new(Said::ok);
+                    let page = Arc::new(PageContent::ok);
                     Wanted { directive: "health", address: config.address.clone(), path: "/health", page, tls: None }
                 }
                 Setting::Ready(config) => {
                     self.readiness.add(config, chain.plugins());
                     let readiness = self.readiness.clone();
-                    let page = Arc::new(move || readiness.unready().map_or_else(Said::ok, Said::unavailable));
+                    let page =
+                        Arc::new(move || readiness.unready().map_or_else(PageContent::ok, PageContent::unavailable));
                     Wanted { directive: "ready", address: config.address.clone(), path: "/ready", page, tls: None }
                 }
                 Setting::Prometheus(config) => {
                     let registry = metrics.registry.clone();
-                    let page = Arc::new(move || Said {
+                    let page = Arc::new(move || PageContent {
                         status: 200,
                         content_type: metrics::CONTENT_TYPE,
                         body: metrics::text(&registry),
@@ -241,8 +242,8 @@ impl Operations {
         }
     }
 
-    /// Opens the listeners that `before` has not, all or none.
-    pub fn listen(self, runtime: &Runtime, before: Option<&Running>) -> anyhow::Result<Pages> {
+    /// Opens the listeners that are not among those `before`, all or none.
+    pub fn listen(self, runtime: &Runtime, before: &[ListenerKey]) -> anyhow::Result<Pages> {
         let Operations { wanted, readiness, lameduck } = self;
         let mut sites: Vec<Prepared> = Vec::new();
         for Wanted { directive, address: text, path, page, tls } in wanted {
@@ -268,10 +269,12 @@ impl Operations {
         let ports: Vec<u16> = sites.iter().map(|site| site.address.port()).collect();
         for site in &mut sites {
             let Prepared { directive, text, address, tls, .. } = &*site;
-            if before.is_some_and(|before| before.has(*address, tls.as_ref())) {
+            if before.iter().any(|(at, with)| address.port() != 0 && at == address && with == tls) {
                 continue;
             }
-            let several = ports.iter().filter(|&&port| port != 0 && port == address.port()).count() > 1;
+            let is_at = |port: u16| port != 0 && port == address.port();
+            let several =
+                ports.iter().filter(|&&port| is_at(port)).count() > 1 || before.iter().any(|(at, _)| is_at(at.port()));
             let failed = |error: io::Error| anyhow!("plugin/{directive}: listen tcp {text}: {}", net::reason(&error));
             let listener = admin::listen(*address, several).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
@@ -286,6 +289,9 @@ impl Operations {
         Ok(Pages { sites, readiness, lameduck })
     }
 }
+
+/// Where a listener of pages is, and its TLS configuration.
+pub type ListenerKey = (SocketAddr, Option<PathBuf>);
 
 /// Pages whose listeners are open.
 pub struct Pages {
@@ -396,9 +402,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether a listener is at work.
-    fn has(&self, address: SocketAddr, tls: Option<&PathBuf>) -> bool {
-        self.sites.iter().any(|open| open.is(address, tls))
+    /// The listeners at work.
+    pub fn listeners(&self) -> Vec<ListenerKey> {
+        self.sites.iter().map(|open| (open.address, open.tls.clone())).collect()
     }
 
     /// The DNS sockets are open.

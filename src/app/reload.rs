@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
 use super::run::with_causes;
-use super::serving::{Program, Serving};
+use super::serving::Program;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::{Setting, reload};
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
@@ -59,43 +59,43 @@ impl Reloads {
     }
 
     /// Looks whether the file has changed.
-    pub fn look(&mut self, program: &mut Program<'_>, serving: &mut Serving) {
-        let (configuration, diagnostics) = read(program.args);
+    pub fn look(&mut self, program: &mut Program) {
+        let (configuration, diagnostics) = read(&program.args);
         // A file that cannot be read, or is empty, may be about to be written.
         if configuration.corefile.sources.files().next().is_none() || configuration.is_built_in() {
             return;
         }
         let digest = digest(&configuration.corefile.sources);
         if digest != self.tried
-            && let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving)
+            && let Err(error) = self.take_up(&configuration, diagnostics, digest, program)
         {
             tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
         }
     }
 
     /// Loads the file, changed or not.
-    pub fn reload(&mut self, program: &mut Program<'_>, serving: &mut Serving) {
+    pub fn reload(&mut self, program: &mut Program) {
         if matches!(program.args.conf, Some(Conf::Stdin)) {
             tracing::warn!("SIGUSR1: a Corefile from standard input cannot be read again; nothing has changed");
             return;
         }
-        let (configuration, diagnostics) = read(program.args);
+        let (configuration, diagnostics) = read(&program.args);
         let digest = digest(&configuration.corefile.sources);
-        if let Err(error) = self.take_up(&configuration, diagnostics, digest, program, serving) {
+        if let Err(error) = self.take_up(&configuration, diagnostics, digest, program) {
             tracing::error!("SIGUSR1: reload failed: {error}");
         }
     }
 
     /// Serves this configuration; gives what is wrong with it in one line.
     fn take_up(
-        &mut self, configuration: &Configuration, diagnostics: Diagnostics, digest: String, program: &mut Program<'_>,
-        serving: &mut Serving,
+        &mut self, configuration: &Configuration, diagnostics: Diagnostics, digest: String, program: &mut Program,
     ) -> Result<(), String> {
         tracing::info!("Reloading");
         self.tried.clone_from(&digest);
         program.refresh();
-        match program.take_up(configuration, diagnostics, serving) {
-            Ok(_) => {
+        match program.take_up(configuration, diagnostics) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
                 self.wanted = wanted(configuration);
                 self.announce();
                 *self.shown.lock() = Some(digest);

@@ -2,29 +2,31 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use tokio::runtime::{Handle, Runtime};
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::unbounded_channel;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{self, Kept, Listener, World};
+use super::build::{Kept, Listener, World};
+use super::check::check;
 use super::follow::Follow;
-use super::operations::{Metrics, Running};
+use super::operations::Metrics;
 use super::reload::Reloads;
 use super::serving::{Program, Serving, apart};
 use super::signals::{Cut, End, Event, Signals};
 use super::{COREDNS, VERSION, configuration, machine};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
-use crate::corefile::{
-    Diagnostic, Diagnostics, GoDuration, RealFiles, Severity, read_source, render_json, render_text,
-};
+use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
 use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::upstream::{Carriers, Servers};
@@ -36,6 +38,13 @@ const BESIDE: usize = 1_024;
 /// Threads that follow the cluster. One hands an event from socket to index without waking another, which would cost a
 /// tenth of it.
 const BACKGROUND_THREADS: usize = 1;
+/// How often it is looked whether an index that another stands in for is synced.
+const SETTLING: Duration = Duration::from_secs(1);
+/// How long whoever ends the program at once waits for a configuration that is being taken up.
+const LOCKED: Duration = Duration::from_millis(100);
+/// The stack of the thread that loads configurations: the parser of manifests needs a good part of the usual 2 MiB at
+/// its deepest.
+const STACK: usize = 8 << 20;
 /// How long lines may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -59,9 +68,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Task::Plugins => print_directives(),
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
-            return serve(&args).unwrap_or_else(|error| {
+            let log_format = args.log_format;
+            return serve(args).unwrap_or_else(|error| {
                 let mut text = with_causes(&error);
-                if args.log_format == Format::Json {
+                if log_format == Format::Json {
                     text = log::line(Format::Json, LogSeverity::Fatal, None, &text, &[]);
                 }
                 print_error(format_args!(
@@ -90,7 +100,7 @@ pub fn with_causes(error: &anyhow::Error) -> String {
 }
 
 /// Writes to standard output. Whoever has closed it does not want to know.
-fn print(text: std::fmt::Arguments<'_>) {
+pub fn print(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stdout().write_fmt(text);
 }
 
@@ -112,105 +122,184 @@ fn print_directives() {
     }
 }
 
-/// `-check`: everything that is wrong with the Corefile, exit status 0 or 1.
-fn check(args: &Args) -> ExitCode {
-    let mut diagnostics = Diagnostics::default();
-    let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    // What is not on this machine may be on the one that will serve; blocks in each other's way are so everywhere.
-    let mut here = Diagnostics::default();
-    build::listen_addresses(&configuration, args.port, &machine::interfaces(), &mut here);
-    for found in &here {
-        let of_machine = found.plugin.as_deref() == Some("bind");
-        let severity = if of_machine { Severity::Warning } else { found.severity };
-        diagnostics.push(Diagnostic { severity, ..found.clone() });
-    }
-    diagnostics.sort();
-    let sources = &configuration.corefile.sources;
-    if args.task == Task::CheckJson {
-        print(format_args!("{}\n", render_json(&diagnostics, sources)));
-    } else {
-        print(format_args!("{}", render_text(&diagnostics, sources)));
-        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
-        let warnings = diagnostics.iter().count() - errors;
-        let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
-        print(format_args!("{}: {errors}, {warnings}\n", args.conf_name()));
-    }
-    if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
-}
-
 /// The Corefile on standard input.
-fn read_stdin() -> std::io::Result<String> {
+pub fn read_stdin() -> std::io::Result<String> {
     read_source(std::io::stdin())
 }
 
 /// Serves until a signal ends it; gives the exit status.
-fn serve(args: &Args) -> anyhow::Result<ExitCode> {
+fn serve(args: Args) -> anyhow::Result<ExitCode> {
+    let signals = Signals::new()?;
     let logger = Logger::start(args.log_format, std::io::stdout());
     let debug = Arc::new(AtomicBool::new(false));
     let layer = LogLayer::new(logger.clone(), debug.clone());
     // Another subscriber is there only in a program that calls this twice.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
-    let result = serve_with(args, &logger, &debug);
+    let result = serve_with(args, &logger, debug, signals);
     logger.flush(FLUSH);
     result
 }
 
-fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-    let mut diagnostics = Diagnostics::default();
-    let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let metrics = Metrics::default();
-    let follow = Follow::new(&metrics.registry);
-    let world = World {
+/// Loads configurations on a thread of its own, and does what signals say.
+fn serve_with(args: Args, logger: &Logger, debug: Arc<AtomicBool>, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    machine::raise_descriptor_limit();
+    let (serving, pidfile) = (Arc::default(), Arc::default());
+    // One reload that waits is enough: it reads what is there when its turn comes.
+    let (reload, reloads) = mpsc::sync_channel(1);
+    let (failed, mut failure) = unbounded_channel();
+    let loader = Loader {
+        args,
         logger: logger.clone(),
-        hostname: machine::hostname(),
-        interfaces: machine::interfaces(),
-        debug: debug.clone(),
-        servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone())),
-        metrics,
-        carriers: Carriers::default(),
-        surroundings: surroundings(runtime.handle()),
-        kept: Kept::default(),
+        debug,
+        serving: Arc::clone(&serving),
+        pidfile: Arc::clone(&pidfile),
+        reloads,
     };
-    // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an answer.
-    let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
-    let mut program = Program { args, logger: logger.clone(), world, runtime, background, pages, follow };
-    let mut serving = Serving::default();
-    let pidfile = args.pidfile.as_deref();
-    let _pidfile = if diagnostics.has_errors() { None } else { pidfile.map(Pidfile::write).transpose()? };
-    // Until the cluster is loaded, which may take a while, a signal simply ends the program.
-    let mut reloads = Reloads::new(&configuration, &program.world.metrics.registry);
-    let listeners = program.take_up(&configuration, diagnostics, &mut serving)?;
-    let mut signals = Signals::new(&program.runtime)?;
-    // In CoreDNS's order.
-    announce(args, logger, &zones(&listeners, &serving));
-    reloads.announce();
-    let program_line = format!("{VERSION} ({COREDNS} compatible)");
-    announce(args, logger, &[program_line, format!("{}, pid {}", platform(), std::process::id())]);
-
+    let load = move || {
+        let error = loader.run();
+        let _ = failed.send(error);
+    };
+    std::thread::Builder::new()
+        .name("configuration".into())
+        .stack_size(STACK)
+        .spawn(load)
+        .context("cannot start threads")?;
     let end = loop {
-        match program.runtime.block_on(signals.wait(reloads.next())) {
-            Event::Reload => reloads.reload(&mut program, &mut serving),
-            Event::Look => reloads.look(&mut program, &mut serving),
+        match signals.wait(&mut failure) {
+            // Where it is full, one waits.
+            Event::Reload => drop(reload.try_send(())),
             Event::End(end) => break end,
+            Event::Sent(Some(error)) => {
+                remove(&pidfile);
+                return Err(error);
+            }
+            Event::Sent(None) => bail!("the thread that loads configurations has panicked"),
         }
     };
-    let lameduck = || serving.pages().map_or(Duration::ZERO, Running::ending);
+    let status = end_by(end, &serving, &mut signals);
+    remove(&pidfile);
+    Ok(status)
+}
+
+/// Ends the program as a signal says; gives the exit status.
+fn end_by(end: End, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) -> ExitCode {
     let cut = match end {
+        End::Now => Some(Cut::Quit),
         // Clients are sent away first; SIGTERM answers what has come then, SIGINT ends.
-        End::Graceful | End::Interrupted => linger(lameduck(), &mut signals, &program.runtime),
-        End::Now => None,
+        End::Graceful | End::Interrupted => {
+            let lameduck = serving.lock().begin_end();
+            linger(lameduck, signals).or_else(|| {
+                let serving = serving.clone();
+                (end == End::Graceful).then(|| signals.run(move || serving.lock().drain(GRACE)))?
+            })
+        }
     };
-    if let (End::Graceful, None) = (&end, &cut) {
-        serving.drain(GRACE);
+    // Whoever ends at once waits for nobody.
+    if let Some(mut serving) = serving.try_lock_for(LOCKED) {
+        serving.end_chores();
     }
-    serving.end();
-    program.end();
-    Ok(match cut {
+    match cut {
         Some(Cut::Interrupted) => ExitCode::from(2),
         Some(Cut::Quit) | None => ExitCode::SUCCESS,
-    })
+    }
+}
+
+/// The thread that loads configurations: the first, and those of reloads. It may take its time.
+struct Loader {
+    args: Args,
+    logger: Logger,
+    debug: Arc<AtomicBool>,
+    serving: Arc<Mutex<Serving>>,
+    pidfile: Arc<Mutex<Option<PathBuf>>>,
+    /// Something comes for each SIGUSR1.
+    reloads: Receiver<()>,
+}
+
+impl Loader {
+    /// Loads the first configuration and others after it; gives why the first cannot be served. It ends with the
+    /// program: its runtimes answer until then.
+    fn run(self) -> anyhow::Error {
+        let (mut program, mut reloads) = match self.start() {
+            Ok(Some(started)) => started,
+            Ok(None) => loop {
+                std::thread::park();
+            },
+            Err(error) => return error,
+        };
+        let mut look = reloads.next().map(|time| Instant::now() + time);
+        let mut is_settling = false;
+        loop {
+            let settled = is_settling.then(|| Instant::now() + SETTLING);
+            let next = look.into_iter().chain(settled).min();
+            let wait = next.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+            match self.reloads.recv_timeout(wait) {
+                Ok(()) => reloads.reload(&mut program),
+                Err(RecvTimeoutError::Timeout) if is_due(look) => reloads.look(&mut program),
+                Err(RecvTimeoutError::Timeout) => {
+                    is_settling = program.serving.lock().settle();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => loop {
+                    std::thread::park();
+                },
+            }
+            look = reloads.next().map(|time| Instant::now() + time);
+            is_settling = program.serving.lock().settle();
+        }
+    }
+
+    /// Serves the first configuration; `None` where the program ends before it does.
+    fn start(&self) -> anyhow::Result<Option<(Program, Reloads)>> {
+        let Loader { args, logger, .. } = self;
+        let mut diagnostics = Diagnostics::default();
+        let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+        let metrics = Metrics::default();
+        let follow = Follow::new(&metrics.registry);
+        let world = World {
+            logger: logger.clone(),
+            hostname: machine::hostname(),
+            interfaces: machine::interfaces(),
+            debug: self.debug.clone(),
+            servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone())),
+            metrics,
+            carriers: Carriers::default(),
+            surroundings: surroundings(runtime.handle()),
+            kept: Kept::default(),
+        };
+        // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an
+        // answer.
+        let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
+        let (args, logger, serving) = (args.clone(), logger.clone(), self.serving.clone());
+        let program = Program { args, logger, serving, world, runtime, background, pages, follow };
+        if let Some(path) = self.args.pidfile.as_deref().filter(|_| !diagnostics.has_errors()) {
+            std::fs::write(path, format!("{}\n", std::process::id()))
+                .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
+            *self.pidfile.lock() = Some(path.to_owned());
+        }
+        if let Some(text) = configuration.built_in_for_manifests() {
+            tracing::info!("no server block is configured: the manifests are served by the built-in Corefile {text:?}");
+        }
+        let reloads = Reloads::new(&configuration, &program.world.metrics.registry);
+        let Some(listeners) = program.take_up(&configuration, diagnostics)? else { return Ok(None) };
+        // In CoreDNS's order.
+        announce(&self.args, &self.logger, &zones(&listeners, &program.serving.lock()));
+        reloads.announce();
+        let program_line = format!("{VERSION} ({COREDNS} compatible)");
+        let lines = [program_line, format!("{}, pid {}", platform(), std::process::id())];
+        announce(&self.args, &self.logger, &lines);
+        Ok(Some((program, reloads)))
+    }
+}
+
+/// Removes the file with this process's ID.
+fn remove(pidfile: &Mutex<Option<PathBuf>>) {
+    if let Some(path) = pidfile.lock().take() {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// This process's clock, and a runtime for what no client waits for.
@@ -248,35 +337,12 @@ impl Drop for Place {
 
 /// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Gives the
 /// signal that has cut it short.
-fn linger(lameduck: Duration, signals: &mut Signals, runtime: &Runtime) -> Option<Cut> {
+fn linger(lameduck: Duration, signals: &mut Signals) -> Option<Cut> {
     if lameduck.is_zero() {
         return None;
     }
     tracing::info!(plugin = "health", "Going into lameduck mode for {}", GoDuration(lameduck));
-    runtime.block_on(async {
-        tokio::select! {
-            () = tokio::time::sleep(lameduck) => None,
-            cut = signals.wait_for_cut() => Some(cut),
-        }
-    })
-}
-
-/// The file with this process's ID; gone when dropped.
-struct Pidfile<'a>(&'a Path);
-
-impl Pidfile<'_> {
-    fn write(path: &Path) -> anyhow::Result<Pidfile<'_>> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
-        Ok(Pidfile(path))
-    }
-}
-
-impl Drop for Pidfile<'_> {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(self.0);
-    }
+    signals.sleep(lameduck)
 }
 
 /// What is served, a line for each zone as CoreDNS has it.

@@ -11,9 +11,10 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
@@ -24,16 +25,20 @@ use super::follow::{Follow, Following};
 use super::operations::{Pages, Running};
 use super::probe::probe;
 use super::sockets::Place;
+use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
+use crate::files;
 use crate::plugins::{encrypted, timeouts};
-use crate::serve::{ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
-/// What is there as long as the program.
-pub struct Program<'a> {
-    pub args: &'a Args,
+/// What is there as long as the program, on the thread that loads configurations.
+pub struct Program {
+    pub args: Args,
     pub logger: Logger,
+    /// What serves; the thread that ends the program has it, too.
+    pub serving: Arc<Mutex<Serving>>,
     pub world: World,
     /// Answers over TCP, and what waits.
     pub runtime: Runtime,
@@ -44,11 +49,15 @@ pub struct Program<'a> {
     pub follow: Follow,
 }
 
-/// What serves.
+/// What serves. Locked while a configuration is taken up, which is short: what takes time comes before that.
 #[derive(Default)]
 pub struct Serving {
-    /// What keeps the indexes in step.
+    /// What fills the indexes.
     following: Vec<Following>,
+    /// The indexes that are answered from.
+    used: Vec<CurrentIndex>,
+    /// The program ends: no configuration is taken up any more.
+    is_ending: bool,
     pages: Option<Running>,
     chores: Vec<(Arc<Chore>, AbortHandle)>,
     sockets: Vec<Open>,
@@ -65,14 +74,17 @@ struct Open {
     listener: usize,
 }
 
-impl Program<'_> {
-    /// Serves this configuration, in the place of what `serving` does now.
+impl Program {
+    /// Serves this configuration, in the place of what serves now. Returns its listeners, or `None` where the program
+    /// ends and nothing was taken up.
     pub fn take_up(
-        &self, configuration: &Configuration, mut diagnostics: Diagnostics, serving: &mut Serving,
-    ) -> anyhow::Result<Vec<Listener>> {
+        &self, configuration: &Configuration, mut diagnostics: Diagnostics,
+    ) -> anyhow::Result<Option<Vec<Listener>>> {
         let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
         let sources = &configuration.corefile.sources;
-        if diagnostics.has_errors() && serving.pages.is_none() {
+        let pages_before = self.serving.lock().pages.as_ref().map(Running::listeners);
+        let is_first = pages_before.is_none();
+        if diagnostics.has_errors() && is_first {
             bail!("{}", render_text(&diagnostics, sources).trim_end());
         } else if diagnostics.has_errors() {
             // For a log, whose lines are one line.
@@ -84,17 +96,25 @@ impl Program<'_> {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, workers } = built;
-        let pages = operations.listen(&self.pages, serving.pages.as_ref())?;
-        let is_first = serving.pages.is_none();
+        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, sockets } = built;
+        let pages = operations.listen(&self.pages, &pages_before.unwrap_or_default())?;
         // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
         let mut pages = Some(pages);
         if is_first {
-            serving.pages = pages.take().map(|pages| self.start_pages(pages, None));
+            self.serving.lock().pages = pages.take().map(|pages| self.start_pages(pages, None));
         }
-        let following = self.follow.start(self.args, indexes, sources, self.background.handle())?;
+        if is_first {
+            Follow::check_manifests(&self.args, &used)?;
+        }
+        let following = self.follow.start(&self.args, indexes, sources, self.background.handle())?;
         // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
-        following.wait();
+        following.wait(&used);
+
+        let mut serving = self.serving.lock();
+        let serving = &mut *serving;
+        if serving.is_ending {
+            return Ok(None);
+        }
         let settings = |listener: &Listener| settings(listener, !debug);
         let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
@@ -103,7 +123,7 @@ impl Program<'_> {
             Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
-        let first = self.open(&new, &services, workers, &mut serving.server)?;
+        let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
@@ -134,14 +154,15 @@ impl Program<'_> {
             }
         }
         serving.following.push(following);
-        serving.following.retain(|following| following.is_used(&used));
+        serving.used = used;
+        serving.drop_unused();
         serving.close(&listeners);
-        Ok(listeners)
+        Ok(Some(listeners))
     }
 
     /// Opens sockets, all or none; gives the number of the first.
     fn open(
-        &self, new: &[&Listener], services: &[Arc<Service>], workers: Option<NonZeroUsize>, server: &mut Option<Server>,
+        &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
         let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
             address: listener.place.socket_address(),
@@ -152,11 +173,19 @@ impl Program<'_> {
             return Ok(server.open(&specs)?);
         }
         let carriers = self.world.carriers.clone();
-        let options = Options { carriers, workers, ..Options::new(self.runtime.handle().clone()) };
+        let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let counts = started.counter();
-        let panics = metrics::number(&table::PANICS, move || counts().panics as f64);
-        metrics::register(&self.world.metrics.registry, panics);
+        let numbers: [(_, fn(Counts) -> u64); 4] = [
+            (&table::PANICS, |counts| counts.panics),
+            (&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted),
+            (&table::CONNECTIONS_REFUSED, |counts| counts.connections_refused),
+            (&table::PENDING_SHED, |counts| counts.overloads),
+        ];
+        for (metric, number) in numbers {
+            let counts = started.counter();
+            let collector = metrics::number(metric, move || number(counts()) as f64);
+            metrics::register(&self.world.metrics.registry, collector);
+        }
         *server = Some(started);
         Ok(0)
     }
@@ -164,13 +193,6 @@ impl Program<'_> {
     /// Looks at the machine anew.
     pub fn refresh(&mut self) {
         self.world.interfaces = super::machine::interfaces();
-    }
-
-    /// Ends.
-    pub fn end(self) {
-        self.runtime.shutdown_background();
-        self.background.shutdown_background();
-        self.pages.shutdown_background();
     }
 
     fn start_pages(&self, pages: Pages, before: Option<Running>) -> Running {
@@ -207,7 +229,8 @@ impl Serving {
         });
     }
 
-    fn end_chores(&mut self) {
+    /// Ends what is done beside the answers.
+    pub fn end_chores(&mut self) {
         for (chore, task) in self.chores.drain(..) {
             task.abort();
             if let Some(stop) = &chore.stop {
@@ -216,9 +239,27 @@ impl Serving {
         }
     }
 
-    /// The pages.
-    pub fn pages(&self) -> Option<&Running> {
-        self.pages.as_ref()
+    /// Lets go of indexes that have been in another's place, once that one is synced. Returns whether some are left.
+    pub fn settle(&mut self) -> bool {
+        // Not `any`: each has its turn.
+        if self.used.iter().fold(false, |settled, index| index.settle() | settled) {
+            tracing::info!(plugin = "kubernetes", "synced with the Kubernetes API after the reload");
+            self.drop_unused();
+        }
+        self.used.iter().any(CurrentIndex::is_settling)
+    }
+
+    fn drop_unused(&mut self) {
+        let Serving { following, used, .. } = self;
+        following.retain(|following| following.is_used(used));
+    }
+
+    /// The order to end has come: `/ready` says no, and no configuration is taken up any more. Returns how long
+    /// everything else goes on, for clients to find other servers; where no socket was open yet, there are none.
+    pub fn begin_end(&mut self) -> Duration {
+        self.is_ending = true;
+        let lameduck = self.pages.as_ref().map_or(Duration::ZERO, Running::ending);
+        if self.server.is_some() { lameduck } else { Duration::ZERO }
     }
 
     /// Takes nothing new, and answers what has come; blocks, at most so long.
@@ -226,13 +267,6 @@ impl Serving {
         if let Some(server) = self.server.take() {
             server.stop(grace);
         }
-    }
-
-    /// Ends what is beside the answers.
-    pub fn end(mut self) {
-        self.end_chores();
-        // A look-up that still waits does not keep the program.
-        drop(self);
     }
 }
 
@@ -271,11 +305,13 @@ const MOST: usize = 10_000;
 
 /// Does a chore again and again, beside the threads that answer.
 async fn repeat(chore: Arc<Chore>) {
+    let mut pause = chore.every;
     loop {
-        tokio::time::sleep(chore.every).await;
-        let chore = chore.clone();
-        // A chore that panics has been told of; the next round may go well.
-        let _ = tokio::task::spawn_blocking(move || (chore.run)()).await;
+        tokio::time::sleep(pause).await;
+        let round = chore.clone();
+        // A chore that panics has been reported; the next round may go well.
+        let again = tokio::task::spawn_blocking(move || (round.run)(SystemTime::now())).await.unwrap_or(false);
+        pause = if again { chore.every.min(files::SOON) } else { chore.every };
     }
 }
 

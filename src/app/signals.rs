@@ -1,15 +1,21 @@
-//! The signals that mean something (CoreDNS's sigtrap_posix.go).
+//! The signals that mean something (CoreDNS's sigtrap_posix.go and sigtrap.go).
+//!
+//! They are taken from the first moment on: the kernel keeps from process 1 every signal that it has no handler for,
+//! and ends any other process by it at once. The thread that waits for them does nothing else, so that neither a slow
+//! start nor a slow reload delays the end.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-/// What is said of SIGQUIT.
+/// Logged at SIGQUIT.
 const QUIT: &str = "SIGQUIT: Quitting process immediately";
 
 /// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// SIGTERM: after *lameduck* it answers what has come.
     Graceful,
@@ -28,33 +34,40 @@ pub enum Cut {
 }
 
 /// What is to be done.
-pub enum Event {
+pub enum Event<T> {
     /// Load the Corefile.
     Reload,
-    /// Look whether it has changed.
-    Look,
     /// End.
     End(End),
+    /// The other thread has sent something; `None` when it is gone.
+    Sent(Option<T>),
 }
 
-/// Waits for them.
+/// Waits for signals.
 pub struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-    upgrade: tokio::signal::unix::Signal,
+    runtime: Runtime,
+    streams: SignalStreams,
+}
+
+struct SignalStreams {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    reload: Signal,
+    upgrade: Signal,
     /// SIGINT has come.
     interrupted: bool,
 }
 
 impl Signals {
-    /// From now on they are noticed.
-    pub fn new(runtime: &Runtime) -> anyhow::Result<Signals> {
-        let _inside = runtime.enter();
+    /// From now on signals are noticed.
+    pub fn new() -> anyhow::Result<Signals> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot handle signals")?;
         let on = |kind| signal(kind).context("cannot handle signals");
-        Ok(Signals {
+        let inside = runtime.enter();
+        let streams = SignalStreams {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             quit: on(SignalKind::quit())?,
@@ -62,48 +75,74 @@ impl Signals {
             reload: on(SignalKind::user_defined1())?,
             upgrade: on(SignalKind::user_defined2())?,
             interrupted: false,
+        };
+        drop(inside);
+        Ok(Signals { runtime, streams })
+    }
+
+    /// Waits for a signal that means something, or for what another thread sends.
+    pub fn wait<T>(&mut self, sent: &mut UnboundedReceiver<T>) -> Event<T> {
+        let Signals { runtime, streams } = self;
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    sent = sent.recv() => return Event::Sent(sent),
+                    _ = streams.terminate.recv() => {
+                        tracing::info!("SIGTERM: Shutting down servers then terminating");
+                        return Event::End(End::Graceful);
+                    }
+                    _ = streams.interrupt.recv() => {
+                        tracing::info!("SIGINT: Shutting down");
+                        streams.interrupted = true;
+                        return Event::End(End::Interrupted);
+                    }
+                    _ = streams.quit.recv() => {
+                        tracing::info!("{QUIT}");
+                        return Event::End(End::Now);
+                    }
+                    _ = streams.hangup.recv() => {}
+                    _ = streams.upgrade.recv() => {
+                        tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
+                    }
+                    _ = streams.reload.recv() => {
+                        tracing::info!("SIGUSR1: Reloading");
+                        return Event::Reload;
+                    }
+                }
+            }
         })
     }
 
-    /// Waits for one that means something, or for so long.
-    pub async fn wait(&mut self, look: Option<Duration>) -> Event {
-        let look = async {
-            match look {
-                Some(look) => tokio::time::sleep(look).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(look);
-        loop {
+    /// Waits for so long, or for a signal that ends the program at once: the second SIGINT, or SIGQUIT.
+    pub fn sleep(&mut self, time: Duration) -> Option<Cut> {
+        let Signals { runtime, streams } = self;
+        runtime.block_on(async {
             tokio::select! {
-                () = &mut look => return Event::Look,
-                _ = self.terminate.recv() => {
-                    tracing::info!("SIGTERM: Shutting down servers then terminating");
-                    return Event::End(End::Graceful);
-                }
-                _ = self.interrupt.recv() => {
-                    tracing::info!("SIGINT: Shutting down");
-                    self.interrupted = true;
-                    return Event::End(End::Interrupted);
-                }
-                _ = self.quit.recv() => {
-                    tracing::info!("{QUIT}");
-                    return Event::End(End::Now);
-                }
-                _ = self.hangup.recv() => {}
-                _ = self.upgrade.recv() => {
-                    tracing::warn!("SIGUSR2: replacing the running binary is not supported; nothing has changed");
-                }
-                _ = self.reload.recv() => {
-                    tracing::info!("SIGUSR1: Reloading");
-                    return Event::Reload;
-                }
+                () = tokio::time::sleep(time) => None,
+                cut = streams.cut() => Some(cut),
             }
-        }
+        })
     }
 
-    /// Waits for one that ends the program at once: the second SIGINT, or SIGQUIT.
-    pub async fn wait_for_cut(&mut self) -> Cut {
+    /// Runs this on a thread of its own and waits for its end, or for a signal that ends the program at once.
+    pub fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Option<Cut> {
+        let Signals { runtime, streams } = self;
+        let (sender, ended) = tokio::sync::oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            work();
+            drop(sender);
+        });
+        runtime.block_on(async {
+            tokio::select! {
+                _ = ended => None,
+                cut = streams.cut() => Some(cut),
+            }
+        })
+    }
+}
+
+impl SignalStreams {
+    async fn cut(&mut self) -> Cut {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => {

@@ -7,10 +7,10 @@ use super::configuration::Configuration;
 use super::operations;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::net::{self, Credentials};
+use crate::net::{Credentials, TlsFiles};
 use crate::plugins::bind::Address;
 use crate::plugins::{Setting, encrypted, timeouts};
-use crate::serve::Kind;
+use crate::serve::ListenerKind;
 
 /// Where queries come in, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,14 +25,14 @@ pub struct Place {
 
 impl Place {
     /// The transport.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> ListenerKind {
         match self.scheme {
             // There are no listeners of gRPC.
-            Scheme::Dns | Scheme::Grpc => Kind::Dns,
-            Scheme::Tls => Kind::Tls,
-            Scheme::Https => Kind::Https,
-            Scheme::Quic => Kind::Quic,
-            Scheme::Https3 => Kind::Https3,
+            Scheme::Dns | Scheme::Grpc => ListenerKind::Dns,
+            Scheme::Tls => ListenerKind::Tls,
+            Scheme::Https => ListenerKind::Https,
+            Scheme::Quic => ListenerKind::Quic,
+            Scheme::Https3 => ListenerKind::Https3,
         }
     }
 
@@ -69,7 +69,7 @@ pub struct Socket {
     /// What the directive of its transport says.
     pub limits: encrypted::Limits,
     /// What *tls* says of the first block.
-    pub files: Option<net::Files>,
+    pub files: Option<TlsFiles>,
 }
 
 impl Socket {
@@ -87,10 +87,9 @@ impl Socket {
     }
 }
 
-/// The credentials of each socket that is to have some. Files are looked at wherever *tls* stands.
-pub fn credentials(
-    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
-) -> Vec<Option<Arc<Credentials>>> {
+/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is
+/// made where it `opens_keylog`.
+pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
         let files = block.settings.iter().find_map(|setting| match setting {
@@ -114,18 +113,26 @@ pub fn credentials(
             }
             continue;
         };
+        let keylog = files.keylog.clone().filter(|_| opens_keylog);
+        let files = TlsFiles { keylog, ..files };
         if let Err(error) = Credentials::load(move || Ok(files.clone()), &[], "tls") {
             let span = tree.directives_named("tls").next().map(|found| found.span);
             diagnostics.push(Diagnostic::error(Stage::Setup, span, error.to_string()).plugin("tls"));
         }
     }
+}
+
+/// The credentials of each socket that is to have some.
+pub fn credentials(
+    configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
+) -> Vec<Option<Arc<Credentials>>> {
+    check_certificates(configuration, true, diagnostics);
     for (number, socket) in sockets.iter().enumerate() {
         let Place { address, port, .. } = socket.place;
-        let (udp, tcp) = socket.place.kind().takes();
+        let ports = socket.place.kind().ports();
         let in_the_way = |other: &&Socket| {
-            let (other_udp, other_tcp) = other.place.kind().takes();
             let is_same = other.place.address == address && other.place.port == port && port != 0;
-            is_same && (udp && other_udp || tcp && other_tcp)
+            is_same && ports.overlap(other.place.kind().ports())
         };
         if let Some(other) = sockets[..number].iter().find(in_the_way) {
             let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));

@@ -1,4 +1,4 @@
-//! A flat list of plugins in their fixed order, and how it runs.
+//! The chain: the plugins of a server block in their fixed order.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::wire::{NameBuf, Rcode};
 #[derive(Clone, Default)]
 pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
-    /// The zones for whose names plugins may show what they know of a query; `None` without *metadata*.
+    /// The zones in which metadata is available; `None` without *metadata*.
     metadata: Option<Vec<NameBuf>>,
 }
 
-/// How a run ended. Its tag is a number of its own, since it is looked at for each query.
+/// The result of running a chain. The tag is a separate number, since it is read for each query.
 #[repr(u8)]
 pub enum Outcome {
     /// The reply is in the exchange.
     Answered,
-    /// Nothing is said.
+    /// There is no response.
     Drop,
-    /// A plugin waits; take the chain up there when its future has ended.
+    /// A plugin waits; resume there when the wait is over.
     Pending {
-        /// Where to go on.
+        /// Where to resume.
         at: Resume,
-        /// What is waited for.
+        /// What the plugin waits for.
         wait: Wait,
     },
 }
 
-/// Where a chain is taken up again.
+/// Where a chain resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// This plugin's `query` waits.
@@ -41,38 +41,38 @@ pub enum Resume {
 }
 
 impl Chain {
-    /// A chain of these plugins, in this order.
+    /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
         Chain { plugins, metadata: None }
     }
 
-    /// The same with *metadata* for names in these zones.
+    /// Enables metadata for names in these zones.
     pub fn with_metadata(self, zones: Vec<NameBuf>) -> Chain {
         Chain { metadata: Some(zones), ..self }
     }
 
-    /// The same with one more plugin, which becomes the `at`th.
+    /// Inserts a plugin at an index.
     pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Chain {
         self.plugins.insert(at, plugin);
         self
     }
 
-    /// The zones of *metadata*, where it is on.
+    /// Returns the zones of *metadata*, if the block has it.
     pub(super) fn metadata(&self) -> Option<&[NameBuf]> {
         self.metadata.as_deref()
     }
 
-    /// Its plugins.
+    /// Returns the plugins.
     pub fn plugins(&self) -> &[Arc<dyn Plugin>] {
         &self.plugins
     }
 
-    /// Runs a query through the whole chain. Who gets [`Outcome::Drop`] tells [`Chain::dropped`].
+    /// Runs a query through the whole chain. After [`Outcome::Drop`] the caller has to call [`Chain::dropped`].
     pub(super) fn run(&self, exchange: &mut Exchange<'_>) -> Outcome {
         self.queries(0, exchange)
     }
 
-    /// Goes on where a plugin waited; `outcome` is what its future has made of it.
+    /// Resumes after a plugin's [`super::Work`], which ended with `outcome`.
     pub(super) fn resume(&self, at: Resume, outcome: Continue, exchange: &mut Exchange<'_>) -> Outcome {
         let outcome = match (at, outcome) {
             (_, Continue::Drop) => Outcome::Drop,
@@ -86,7 +86,7 @@ impl Chain {
         outcome
     }
 
-    /// Goes on where a plugin waited for another server's answer, which the reply holds where there is one.
+    /// Resumes after a plugin waited for an upstream. If `outcome` is `Ok`, the reply is in the exchange.
     pub(super) fn answered(
         &self, at: Resume, outcome: Result<(), upstream::Error>, exchange: &mut Exchange<'_>,
     ) -> Outcome {
@@ -108,27 +108,27 @@ impl Chain {
         outcome
     }
 
-    /// Asks the plugins behind the one that refreshes, and shows that one the reply.
-    pub(super) fn behind(&self, exchange: &mut Exchange<'_>) -> Outcome {
+    /// Runs the plugins after the one that requested a refresh, and passes the reply to that one.
+    pub(super) fn refresh(&self, exchange: &mut Exchange<'_>) -> Outcome {
         self.queries(exchange.refresher.map_or(0, |refresher| refresher + 1), exchange)
     }
 
-    /// Tells every plugin what was sent, last to first, so that *log* writes before *errors*, as in CoreDNS.
+    /// Calls [`Plugin::sent`] of every plugin, last to first, so that *log* writes before *errors*, as in CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
         for plugin in self.plugins.iter().rev() {
             plugin.sent(exchange, sent);
         }
     }
 
-    /// Tells every plugin that nothing is said.
+    /// Calls [`Plugin::dropped`] of every plugin.
     pub(super) fn dropped(&self, exchange: &Exchange<'_>) {
-        // An inner look-up is no query of a client's.
+        // An internal look-up is not a query of a client.
         if exchange.depth == 0 {
             self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));
         }
     }
 
-    /// Asks the plugins from `from` on.
+    /// Calls [`Plugin::query`] of the plugins from `from` on.
     fn queries(&self, from: usize, exchange: &mut Exchange<'_>) -> Outcome {
         for at in from..self.plugins.len() {
             let plugin = &self.plugins[at];
@@ -143,13 +143,14 @@ impl Chain {
         match self.plugins.last() {
             // CoreDNS `plugin.NextOrFailure`.
             Some(last) => exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin(last.name())),
-            // A block without plugins serves nothing.
+            // A block without plugins refuses everything.
             None => exchange.refuse(Rcode::REFUSED),
         };
         self.replies(self.plugins.len(), exchange)
     }
 
-    /// Shows the reply to the plugins before `end` that the query concerns, last to first.
+    /// Calls [`Plugin::reply`] of the plugins before `end`, last to first; for a refresh only from the one that
+    /// requested it.
     fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
         for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.refresher.unwrap_or(0)).rev() {
             exchange.at = at;

@@ -1,12 +1,12 @@
-//! What a plugin is, and how a list of them answers a query.
+//! Plugins, and the chain of plugins that answers a query.
 //!
 //! ```text
 //! Query ─► Router::respond ─ Zones::find ─► Chain::run ─┬ query() of each plugin, first to last
-//!                                                      └ reply() of those, last to first, once one has answered
+//!                                                      └ reply() of those, last to first, after one has answered
 //! ```
 //!
-//! A plugin is synchronous. What must wait is a [`Wait`]: the worker goes on with the next packet, and the chain is
-//! taken up again where it stopped when the future has ended.
+//! Plugins are synchronous. A plugin that has to wait returns a [`Wait`]: the worker continues with the next packet,
+//! and the chain resumes at that plugin when the wait is over.
 
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
@@ -23,25 +23,25 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
-use crate::wire::{Name, Query, Question, Rcode, Reply, Type};
+use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
 pub use router::{Answer, Block, Observer, Router, Surroundings};
 pub use zones::{Fallthrough, Zones};
 
-/// How many inner look-ups may stand in each other: an ExternalName that leads to one that leads to one.
+/// The maximum nesting of internal look-ups, for instance of ExternalNames that refer to ExternalNames.
 pub const MAX_DEPTH: u8 = 8;
 
-/// One directive at work.
+/// A directive that takes part in answering queries.
 pub trait Plugin: Send + Sync {
-    /// The directive's name.
+    /// Returns the name of the directive.
     fn name(&self) -> &'static str;
 
-    /// Looks at a query on its way in.
+    /// Called with each query, first plugin to last.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
 
-    /// Is told what came of its [`Wait::Upstream`]: the answer is in the exchange, or there is none.
+    /// Called with the result of the plugin's [`Wait::Upstream`]. If it is `Ok`, the reply is in the exchange.
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
         match outcome {
             Ok(()) => Step::Answered,
@@ -49,52 +49,59 @@ pub trait Plugin: Send + Sync {
         }
     }
 
-    /// Looks at the reply on its way out; called in reverse order, only where `query` said [`Step::Next`] or
+    /// Called with each reply, last plugin to first, for the plugins whose `query` returned [`Step::Next`] or
     /// [`Step::Answered`].
     fn reply(&self, _exchange: &mut Exchange<'_>) -> Option<Wait> {
         None
     }
 
-    /// Is told what was sent, once for each query from outside that its chain has answered.
+    /// Called after the response was encoded, once for each query of a client that the chain answered.
     fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
 
-    /// Is told of a query from outside that nothing is said to, since a plugin dropped it.
+    /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
 
-    /// What is missing until it can answer, for *ready*; nothing where it can.
+    /// Returns whether the plugin answers this question itself, from a state that changes while answers are cached, so
+    /// that a cached answer of another plugin must not be used. A cache in front of the plugin calls this before it
+    /// answers.
+    fn claims(&self, _question: &Question) -> bool {
+        false
+    }
+
+    /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
     fn unready(&self) -> Option<String> {
         None
     }
 
-    /// The value of a metadata label such as `kubernetes/namespace`, where this plugin knows it.
+    /// Returns the value of a metadata label such as `kubernetes/namespace`, if this plugin defines it.
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
 }
 
-/// What a plugin makes of a query. Its tag is a number of its own, since it is looked at for each plugin.
+/// The result of [`Plugin::query`]. The tag is a separate number, since it is read for each plugin.
 #[repr(u8)]
 pub enum Step {
-    /// Not mine: ask the next plugin.
+    /// The plugin does not answer: continue with the next one.
     Next,
     /// The reply is in the exchange.
     Answered,
-    /// Say nothing at all.
+    /// There is no response.
     Drop,
-    /// The answer comes later.
+    /// The plugin waits.
     Pending(Wait),
 }
 
-/// What went out.
+/// The response that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// The message's length in octets.
+    /// The length of the message in bytes.
     pub len: usize,
-    /// Its flag bits, as written.
+    /// The flags of its header.
     pub flags: u16,
 }
 
-/// How a query came.
+/// The transport of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Plain UDP.
@@ -112,7 +119,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As logs and metrics name it: by the protocol below, as CoreDNS does.
+    /// Returns the name in logs and metrics, which is the protocol below, as in CoreDNS.
     pub const fn name(self) -> &'static str {
         match self {
             Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
@@ -120,138 +127,152 @@ impl Transport {
         }
     }
 
-    /// An answer must fit into a datagram, of the size that the client says. Other transports carry any message.
+    /// Returns whether a response must fit into a datagram, of the size that the client offers. Other transports carry
+    /// any message.
     pub const fn is_datagram(self) -> bool {
         matches!(self, Transport::Udp)
     }
 }
 
-/// Who asks.
+/// The client of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The client's address.
     pub remote: SocketAddr,
-    /// The address that it asked.
+    /// The address that the query was sent to.
     pub local: SocketAddr,
-    /// How.
+    /// The transport.
     pub transport: Transport,
 }
 
-/// Why there is no better answer than an rcode; the *errors* plugin writes it down.
+/// Why a query failed; *errors* logs it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// A plugin passed the query on, and there was none behind it.
+    /// The last plugin passed the query on.
     #[error("plugin/{0}: no next plugin found")]
     NoNextPlugin(&'static str),
-    /// Inner look-ups led to ever more inner look-ups.
-    #[error("plugin/{0}: inner look-ups are nested too deeply")]
+    /// Internal look-ups exceeded [`MAX_DEPTH`].
+    #[error("plugin/{0}: internal look-ups are nested too deeply")]
     TooDeep(&'static str),
-    /// Too much work is waiting already.
-    #[error("plugin/{0}: too many queries are waiting for an answer")]
+    /// Too many queries are pending.
+    #[error("plugin/{0}: too many queries are pending")]
     Overload(&'static str),
-    /// Another server gave no answer.
+    /// No upstream responded.
     #[error("{0}")]
     Upstream(upstream::Error),
 }
 
-/// What a query collects on its way. A worker keeps one and uses it for query after query.
+/// The mutable state of a query. A worker has one, and reuses it for each query.
 #[derive(Debug, Default)]
 pub struct State {
     /// The reply.
     pub reply: Reply,
-    /// Why it failed.
+    /// Why the query failed, if it did.
     pub failure: Option<Failure>,
-    /// The reply is nothing but a code that a plugin gave up with, and that the server writes for it.
+    /// The reply is only a code, which the server encodes in place of the plugin.
     pub bare: bool,
-    /// Where the reply comes from, as far as a cache must know.
+    /// The origin of the reply, for the cache.
     pub origin: Origin,
-    /// How flags of the query are changed where it goes to another server. Who keeps answers for others asks whether they
-    /// are authentic, whatever this client wants to know (RFC 6840 5.7).
+    /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
+    /// whatever this client wants (RFC 6840 5.7).
     pub asked: Change,
-    /// A list that a plugin may use within one call, kept so that it need not be allocated each time.
+    /// The largest UDP payload size that is offered to upstreams, in bytes.
+    pub max_udp: Option<u16>,
+    /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
 }
 
-/// Where a reply comes from, as far as a cache must know.
+/// The origin of a reply, for the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
-    /// A plugin made it, or another server; it may be kept.
+    /// A plugin or an upstream; it may be cached.
     #[default]
     Made,
-    /// It is as new as the last event of the cluster, which a kept one would not be.
+    /// The index of the cluster: it is current, and must not be cached.
     Live,
-    /// A cache has had it.
+    /// A cache.
     Kept,
 }
 
 impl State {
-    /// Makes it as new.
+    /// Returns the changes of the query towards an upstream.
+    pub fn query_change(&self) -> QueryChange {
+        QueryChange { flags: self.asked, max_udp: self.max_udp }
+    }
+
+    /// Returns a new state with these changes.
+    pub fn with_query_change(change: QueryChange) -> State {
+        State { asked: change.flags, max_udp: change.max_udp, ..State::default() }
+    }
+
+    /// Resets the state.
     pub fn clear(&mut self) {
         self.reply.clear();
         self.forget_all_but_reply();
     }
 
-    /// Makes it as new, with a reply that has just been read.
+    /// Resets everything but the reply, which has just been parsed.
     pub fn forget_all_but_reply(&mut self) {
         self.failure = None;
         self.bare = false;
         self.origin = Origin::Made;
         self.asked = Change::default();
-        // An unusual answer must not hold memory for ever.
+        self.max_udp = None;
+        // An unusually large reply must not hold memory forever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);
     }
 }
 
-/// One query on its way through a chain.
+/// A query in a chain.
 pub struct Exchange<'a> {
-    /// The query as sent.
+    /// The query as received.
     pub query: &'a Query<'a>,
-    /// Who asks.
+    /// The client.
     pub client: Client,
-    /// The time now. Taken once for a batch.
+    /// The current time, the same for a batch of queries.
     pub now: Instant,
-    /// When the query was read, which is earlier where it has waited.
+    /// When the query was received; earlier than `now` if it was pending.
     pub started: Instant,
-    /// What it has collected.
+    /// The mutable state.
     pub state: &'a mut State,
-    /// How many inner look-ups this one is in; 0 for a query from outside.
+    /// The nesting of internal look-ups; 0 for a query of a client.
     pub(crate) depth: u8,
-    /// The plugin that has asked for this refresh, if it is one; those before it are not concerned.
+    /// For a refresh, the index of the plugin that requested it. Plugins before it are skipped.
     pub(crate) refresher: Option<usize>,
-    /// The plugin at work.
+    /// The index of the current plugin.
     pub(crate) at: usize,
-    /// The router of this listener, for inner look-ups.
+    /// The router of the listener, for internal look-ups.
     pub(crate) router: &'a Arc<Router>,
-    /// The chain that it runs through.
+    /// The chain of the server block.
     pub(crate) chain: &'a Chain,
-    /// Which of the router' chains that is.
+    /// The index of the chain in the router.
     pub(crate) block: usize,
 }
 
 impl<'a> Exchange<'a> {
-    /// What is asked.
+    /// Returns the question.
     pub fn question(&self) -> &'a Question {
         &self.query.question
     }
 
-    /// The reply in the making.
+    /// Returns the reply that is being built.
     pub fn reply(&mut self) -> &mut Reply {
         &mut self.state.reply
     }
 
-    /// How many inner look-ups this one is in; 0 for a query from outside.
+    /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
         self.depth
     }
 
-    /// Gives up: the answer is a bare code, and *errors* learns why.
+    /// Responds with a bare code, and records the reason for *errors*.
     pub fn fail(&mut self, rcode: Rcode, failure: Failure) -> Step {
         self.state.failure = Some(failure);
         self.refuse(rcode)
     }
 
-    /// Answers with a bare code.
+    /// Responds with a bare code.
     pub fn refuse(&mut self, rcode: Rcode) -> Step {
         self.state.reply.clear();
         self.state.reply.rcode = rcode;
@@ -259,39 +280,46 @@ impl<'a> Exchange<'a> {
         Step::Answered
     }
 
-    /// Asks this server itself, through zone selection and every plugin, with the EDNS of the query.
+    /// Starts an internal look-up: a query to this server itself, through zone selection and all plugins, with the EDNS
+    /// of this query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
         pending::resolve(self, name, qtype)
     }
 
-    /// Asks the plugins behind the one at work once more, for this one alone, whose `reply` is shown what comes. No client
-    /// gets it, nor is it logged or counted. To be awaited, or given to [`Exchange::spawn`]. They are told that the query
-    /// came over this transport.
+    /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,
+    /// logged or counted. `transport` is the transport that those plugins see. The future has to be awaited, or passed
+    /// to [`Exchange::spawn`].
     pub fn refresh(&self, transport: Transport) -> pending::BoxFuture<State> {
         pending::refresh(self, transport)
     }
 
-    /// Whether this is a refresh that the plugin at work has asked for, and no client waits for the reply.
+    /// Returns whether this is a refresh that the current plugin requested, so that no client waits for the reply.
     pub fn is_refresh(&self) -> bool {
         self.refresher == Some(self.at)
     }
 
-    /// Lets a future run beside the answers. Where too many run already it is dropped.
+    /// Returns whether a plugin after the current one answers the question itself ([`Plugin::claims`]).
+    pub fn is_claimed(&self) -> bool {
+        self.chain.plugins()[self.at + 1..].iter().any(|plugin| plugin.claims(self.question()))
+    }
+
+    /// Runs a future in the background. It is dropped if too many are running.
     pub fn spawn(&self, future: pending::BoxFuture<()>) {
         self.surroundings().spawn(future);
     }
 
-    /// What there is around the router, for a future of a plugin.
+    /// Returns the clock and timers of the process, for a future of a plugin.
     pub fn surroundings(&self) -> &Surroundings {
         self.router.surroundings()
     }
 
-    /// Whether *metadata* is on in this chain.
+    /// Returns whether the server block has *metadata*.
     pub fn has_metadata(&self) -> bool {
         self.chain.metadata().is_some()
     }
 
-    /// The value of a metadata label, if *metadata* covers the name asked for and a plugin of this chain knows it.
+    /// Returns the value of a metadata label, if *metadata* covers the name and a plugin of this chain defines the
+    /// label.
     pub fn metadata(&self, label: &str) -> Option<String> {
         let name = self.question().name();
         if !self.chain.metadata()?.iter().any(|zone| name.is_within(zone.as_name())) {

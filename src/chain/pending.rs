@@ -1,9 +1,9 @@
-//! What must wait: a query that goes to other servers, a future that a plugin hands over, and the look-ups that this
-//! server makes of itself.
+//! Pending queries: those that wait for an upstream or for work of a plugin, and internal look-ups.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -12,41 +12,41 @@ use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transpor
 use crate::chain::chain::{Outcome, Resume};
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
-use crate::wire::header::{Change, flag};
-use crate::wire::{Name, Query, Rcode, Reply, Type};
+use crate::wire::header::flag;
+use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
 
-/// What a finished [`Work`] says to the chain.
+/// How the chain continues after [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continue {
-    /// UpstreamQuery the next plugin.
+    /// With the next plugin.
     Next,
-    /// The reply is made.
+    /// The reply is complete.
     Answered,
-    /// Say nothing.
+    /// There is no response.
     Drop,
 }
 
 /// What a query waits for.
 pub enum Wait {
-    /// An answer of another server; the plugin is told by [`super::Plugin::answered`].
+    /// A response of an upstream; [`super::Plugin::answered`] gets the result.
     Upstream(UpstreamQuery),
-    /// Work that ends wait.
+    /// Asynchronous work.
     Work(Work),
 }
 
-/// A query that goes to other servers as it came. What it has collected until then is forgotten.
+/// A query to upstreams, sent as received. Its state so far is discarded.
 pub struct UpstreamQuery {
-    /// Where it goes.
+    /// The attempts at upstreams.
     pub attempts: Attempts,
-    /// How its flags are changed.
-    pub flags: Change,
+    /// How the query is changed on its way out.
+    pub change: QueryChange,
 }
 
-/// Work that ends wait. It owns what it needs.
+/// Asynchronous work of a plugin. It owns what it needs.
 pub struct Work {
-    /// Gets what the query has collected so far, and gives it back.
+    /// Receives the state of the query, and returns it.
     pub future: Box<dyn FnOnce(State) -> BoxFuture<(State, Continue)> + Send>,
-    /// The answer if there is too much of such work already.
+    /// The response code if too many queries are pending.
     pub overload: Rcode,
     /// The plugin that waits.
     pub plugin: &'static str,
@@ -55,38 +55,39 @@ pub struct Work {
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A query, owned: all that is needed to go on with it once it has waited.
+/// An owned query: everything that is needed to resume it.
 pub struct OwnedQuery {
-    /// Queries are short, and few of those that wait need an allocation.
+    /// Most queries are short enough to need no allocation.
     packet: SmallVec<[u8; 128]>,
     client: Client,
-    /// When it was read.
+    /// When it was received.
     started: Instant,
     depth: u8,
-    /// The plugin that refreshes, if one does.
+    /// For a refresh, the index of the plugin that requested it.
     refresher: Option<usize>,
     router: Arc<Router>,
-    /// The block that answers it.
+    /// The index of its server block.
     block: usize,
-    /// What it has collected.
+    /// The mutable state.
     pub state: State,
 }
 
-/// A query whose chain waits.
+/// A pending query.
 pub struct Pending {
     /// The query.
     pub asked: OwnedQuery,
-    /// Where its chain is taken up again.
+    /// Where its chain resumes.
     pub at: Resume,
     /// What it waits for.
     pub wait: Wait,
 }
 
 impl Exchange<'_> {
-    /// All that a waiting query needs. An [`UpstreamQuery`] leaves the worker its state.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of the
+    /// query, which a plugin further down may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
-            Wait::Upstream(_) => State::default(),
+            Wait::Upstream(query) => State::with_query_change(query.change),
             Wait::Work(_) => std::mem::take(self.state),
         };
         let asked = OwnedQuery {
@@ -104,20 +105,42 @@ impl Exchange<'_> {
 }
 
 impl Pending {
-    /// Waits, takes the chain up again, and waits again where another plugin needs it. Gives the query with its reply, or
-    /// nothing where nothing is to be said.
+    /// Waits, resumes the chain, and repeats this while plugins wait. Returns the query with its reply, or `None` if
+    /// there is no response.
     pub async fn finish(self) -> Option<OwnedQuery> {
+        self.finish_unless(std::future::pending()).await
+    }
+
+    /// Like [`Pending::finish`], but when `revoked` ends first, the query ends as with [`Pending::overload`].
+    pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
+        let mut revoked = std::pin::pin!(revoked);
         let Pending { mut asked, mut at, mut wait } = self;
         loop {
             let next = match wait {
-                Wait::Work(work) => {
-                    let (state, outcome) = (work.future)(asked.state).await;
+                Wait::Work(Work { future, overload, plugin }) => {
+                    // The work owns the state, which is lost if the work is dropped.
+                    let cached = (asked.state.origin == Origin::Kept).then(|| asked.state.reply.clone());
+                    let work = future(std::mem::take(&mut asked.state));
+                    let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
+                        if let Some(reply) = cached {
+                            asked.state.reply = reply;
+                            asked.state.origin = Origin::Kept;
+                            return Some(asked);
+                        }
+                        asked.fail(overload, super::Failure::Overload(plugin));
+                        return Some(asked);
+                    };
                     asked.state = state;
                     asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(ask) => {
                     let carriers = ask.attempts.group().carriers.clone();
-                    let answer = carriers.carry(asked.packet().into(), ask.flags, ask.attempts).await;
+                    let client = asked.client.remote.ip();
+                    let carried = carriers.carry(asked.packet().into(), ask.change, client, ask.attempts);
+                    let Some(answer) = unless(carried, revoked.as_mut()).await else {
+                        asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        return Some(asked);
+                    };
                     let outcome = answer.map(|reply| asked.state.reply = *reply);
                     asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
@@ -125,45 +148,67 @@ impl Pending {
             match next? {
                 Outcome::Answered => return Some(asked),
                 Outcome::Drop => return None,
-                Outcome::Pending { at: next_at, wait: next_later } => (at, wait) = (next_at, next_later),
+                Outcome::Pending { at: next_at, wait: next_wait } => (at, wait) = (next_at, next_wait),
             }
         }
     }
 
-    /// Ends it at once because too much waits already: the answer that its directive has for that, or a kept one.
+    /// Ends the query at once because too many are pending: with the code of its plugin, or with a stale reply of the
+    /// cache.
     pub fn overload(self) -> OwnedQuery {
         let Pending { mut asked, wait, .. } = self;
         let (rcode, failure) = match wait {
-            // A cache waits for something newer than what it has.
+            // The cache waits for a newer reply than the one that it has.
             Wait::Work(_) if asked.state.origin == Origin::Kept => return asked,
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
-        asked.state.reply.clear();
-        asked.state.reply.rcode = rcode;
-        asked.state.bare = true;
-        asked.state.failure = Some(failure);
+        asked.fail(rcode, failure);
         asked
     }
 }
 
+/// Waits for a future; returns `None` if `revoked` ends first.
+async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl Future<Output = ()>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => revoked.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 impl OwnedQuery {
-    /// The query as it came: a whole packet.
+    /// Replaces the reply by a bare code, and records the reason.
+    fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
+        self.state.reply.clear();
+        self.state.reply.rcode = rcode;
+        self.state.bare = true;
+        self.state.failure = Some(failure);
+    }
+
+    /// Returns the packet of the query.
     pub fn packet(&self) -> &[u8] {
         &self.packet
     }
 
-    /// The query. An [`OwnedQuery`] is made of one that was read, so that reading it again does not fail.
+    /// Returns the client.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Parses the query. This cannot fail, since an [`OwnedQuery`] is created from a parsed query.
     pub fn query(&self) -> Option<Query<'_>> {
         Query::parse(&self.packet).ok()
     }
 
-    /// Goes on with the chain of a query from outside that asked another server; `state` holds the answer where there is
-    /// one.
+    /// Resumes the chain of a query of a client after its upstream query. If `outcome` is `Ok`, the reply is in
+    /// `state`.
     pub fn answered(
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
+        (state.asked, state.max_udp) = (self.state.asked, self.state.max_udp);
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
@@ -172,17 +217,17 @@ impl OwnedQuery {
         }
     }
 
-    /// Writes the answer into `out` and tells the plugins; gives its length.
+    /// Encodes the response into `out`, notifies the plugins, and returns its length.
     pub fn encode(mut self, out: &mut [u8]) -> usize {
         let len = self.with_exchange(|exchange| exchange.encode(out));
         len.unwrap_or_else(|| encode_error(&self.packet, Rcode::SERVFAIL, out))
     }
 
-    /// Goes on with it as the exchange that it was. `None` where the packet is no query, which it was before it waited.
-    fn with_exchange<T>(&mut self, go_on: impl FnOnce(&mut Exchange<'_>) -> T) -> Option<T> {
+    /// Calls a function with the exchange of the query. `None` if the packet is not a query, which cannot happen.
+    fn with_exchange<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> Option<T> {
         let mut state = std::mem::take(&mut self.state);
         let now = self.router.surroundings().now();
-        let done = self.query().map(|query| go_on(&mut self.exchange(&query, now, &mut state)));
+        let done = self.query().map(|query| run(&mut self.exchange(&query, now, &mut state)));
         self.state = state;
         done
     }
@@ -195,17 +240,17 @@ impl OwnedQuery {
     }
 }
 
-/// The outcome of an inner look-up.
+/// The result of an internal look-up.
 pub enum Inner {
-    /// The answer is there.
+    /// The reply is complete.
     Done(Box<Reply>),
-    /// It comes wait.
+    /// The reply is pending.
     Pending(BoxFuture<Box<Reply>>),
-    /// There is none: inner look-ups are nested too deeply, or a plugin drops the query.
+    /// There is no reply: look-ups are nested too deeply, or a plugin dropped the query.
     None,
 }
 
-/// Asks this server itself. See [`Exchange::resolve`].
+/// Implements [`Exchange::resolve`].
 pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
     let depth = exchange.depth + 1;
     if depth > MAX_DEPTH {
@@ -226,26 +271,26 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     }
 }
 
-/// Asks the plugins behind the one at work again. See [`Exchange::refresh`].
+/// Implements [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
-    let mut state = State { asked: exchange.state.asked, ..State::default() };
+    let mut state = State::with_query_change(exchange.state.query_change());
     let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
     let Exchange { query, now, at, router, chain, block, .. } = *exchange;
     let depth = exchange.depth.max(1);
     let mut inner =
         Exchange { query, client, now, started: now, state: &mut state, depth, refresher, at, router, chain, block };
-    match chain.behind(&mut inner) {
+    match chain.refresh(&mut inner) {
         Outcome::Answered => Box::pin(std::future::ready(state)),
-        Outcome::Drop => Box::pin(std::future::ready(failed())),
+        Outcome::Drop => Box::pin(std::future::ready(no_reply())),
         Outcome::Pending { at, wait } => {
             let pending = inner.pend(exchange.block, at, wait);
-            Box::pin(async move { pending.finish().await.map_or_else(failed, |asked| asked.state) })
+            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |asked| asked.state) })
         }
     }
 }
 
-/// What there is when nothing is said.
-fn failed() -> State {
+/// Returns the state of a refresh without a reply.
+fn no_reply() -> State {
     State { reply: *servfail(), ..State::default() }
 }
 
@@ -255,7 +300,7 @@ fn servfail() -> Box<Reply> {
     Box::new(reply)
 }
 
-/// A query packet for an inner look-up, with the outer one's ID, RD, CD and OPT.
+/// Builds the query of an internal look-up, with ID, RD, CD and OPT of the outer query.
 fn inner_packet(outer: &Query<'_>, name: Name<'_>, qtype: Type) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + name.as_wire().len() + 4 + 11);
     packet.extend(outer.id().to_be_bytes());

@@ -1,4 +1,4 @@
-//! The router of one listener: which chain serves which zone, and the way from a query to its reply.
+//! The router of a listener: selects the chain for a query, and turns a packet into its response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,41 +9,41 @@ use crate::chain::pending::{BoxFuture, Pending};
 use crate::wire::encode::{encode, encode_error};
 use crate::wire::{Class, MAX_MESSAGE, NameBuf, Query, Rcode, header};
 
-/// One server block: the zones that it serves and the plugins that do it.
+/// A server block: its zones and its plugins.
 pub struct Block {
-    /// Its zones.
+    /// The zones.
     pub zones: Vec<NameBuf>,
-    /// Its plugins.
+    /// The plugins.
     pub chain: Chain,
 }
 
-/// All server blocks of one listener.
+/// All server blocks of a listener.
 #[derive(Default)]
 pub struct Router {
     zones: Zones,
     /// The chain of each block.
     pub(super) chains: Vec<Chain>,
-    /// A plugin of some block wants other classes than IN (*chaos*, *forward*).
+    /// A plugin of some block handles classes other than IN (*chaos*, *forward*).
     other_classes: bool,
-    /// Who is told of queries that no block takes.
+    /// Notified of queries that no block serves.
     observer: Option<Arc<dyn Observer>>,
-    /// What plugins need besides.
+    /// The clock and timers for plugins.
     surroundings: Surroundings,
 }
 
-/// What a chain needs of the process that it runs in: its clock, a timer, and somebody who runs what no client waits for.
+/// What a chain needs of the process: a clock, a timer, and a way to run futures in the background.
 #[derive(Clone)]
 pub struct Surroundings {
     /// The time.
     pub clock: Arc<dyn Fn() -> Instant + Send + Sync>,
-    /// Runs a future, or drops it where too many run.
+    /// Runs a future in the background, or drops it if too many are running.
     pub spawner: Arc<dyn Fn(BoxFuture<()>) + Send + Sync>,
-    /// Waits so long. Its futures end where the chain's own are run.
+    /// Returns a future that ends after a time. It has to be awaited where the chain's own futures are.
     pub timer: Arc<dyn Fn(Duration) -> BoxFuture<()> + Send + Sync>,
 }
 
 impl Default for Surroundings {
-    /// The machine's clock, and nobody; waiting has no end.
+    /// The system's clock, without background futures; a timer never ends.
     fn default() -> Surroundings {
         let never: fn(Duration) -> BoxFuture<()> = |_| Box::pin(std::future::pending());
         Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never) }
@@ -55,47 +55,47 @@ impl Surroundings {
         (self.clock)()
     }
 
-    /// Lets a future run beside the answers. Where too many run already it is dropped.
+    /// Runs a future in the background. It is dropped if too many are running.
     pub fn spawn(&self, future: BoxFuture<()>) {
         (self.spawner)(future);
     }
 
-    /// Waits so long.
+    /// Returns a future that ends after `time`.
     pub fn sleep(&self, time: Duration) -> BoxFuture<()> {
         (self.timer)(time)
     }
 }
 
-/// Is told of queries that are refused before any block has them.
+/// Notified of queries that no block serves.
 pub trait Observer: Send + Sync {
-    /// A query that got this code, in an answer of `len` octets.
+    /// Called with a query that got this code, in a response of `len` bytes.
     fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize);
 }
 
-/// How [`Router::respond`] ended.
+/// The result of [`Router::respond`].
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 pub(super) enum Response {
-    /// The state holds the reply.
+    /// The reply is in the state.
     Ready,
-    /// Nothing is said.
+    /// There is no response.
     Silent,
-    /// It waits.
+    /// The query is pending.
     Pending(Pending),
 }
 
-/// What [`Router::answer`] made of a packet.
+/// The result of [`Router::answer`].
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 pub enum Answer {
-    /// So many octets are in the buffer; send them.
+    /// Send this number of bytes from the buffer.
     Send(usize),
     /// Send nothing.
     Silent,
-    /// The answer comes later.
+    /// The query is pending.
     Pending(Pending),
 }
 
 impl Router {
-    /// The router of these blocks. `other_classes`: some plugin wants other classes than IN.
+    /// Creates the router of these blocks. `other_classes`: some plugin handles classes other than IN.
     pub fn new(blocks: Vec<Block>, other_classes: bool) -> Router {
         let mut router = Router { other_classes, ..Router::default() };
         for block in blocks {
@@ -107,12 +107,12 @@ impl Router {
         router
     }
 
-    /// The same with somebody who is told of queries that no block takes.
+    /// Sets the observer of queries that no block serves.
     pub fn observed_by(self, observer: Arc<dyn Observer>) -> Router {
         Router { observer: Some(observer), ..self }
     }
 
-    /// The same in a process.
+    /// Sets the clock and timers.
     pub fn surrounded_by(self, surroundings: Surroundings) -> Router {
         Router { surroundings, ..self }
     }
@@ -121,8 +121,8 @@ impl Router {
         &self.surroundings
     }
 
-    /// The one way from a packet to its answer, for every transport. `out` holds [`MAX_MESSAGE`] octets, or for UDP
-    /// [`crate::wire::encode::MAX_UDP`].
+    /// Answers a packet. Every transport calls this function. `out` has [`MAX_MESSAGE`] bytes, or
+    /// [`crate::wire::encode::MAX_UDP`] for UDP.
     pub fn answer(
         self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
     ) -> Answer {
@@ -159,7 +159,7 @@ impl Router {
         }
     }
 
-    /// From a query of an inner look-up to its reply.
+    /// Answers the query of an internal look-up.
     pub(super) fn respond(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
     ) -> Response {
@@ -177,7 +177,8 @@ impl Router {
         }
     }
 
-    /// The block that answers a query, or the code where none does. The order is CoreDNS's `Server.ServeDNS`.
+    /// Selects the block for a query, or the code if there is none. The order of checks is that of CoreDNS's
+    /// `Server.ServeDNS`.
     fn select(&self, query: &Query<'_>) -> Result<usize, Rcode> {
         if query.question.qclass != Class::IN && !self.other_classes {
             return Err(Rcode::REFUSED);
@@ -193,14 +194,14 @@ impl Exchange<'_> {
     /// Runs the query through its chain.
     fn respond(&mut self) -> Response {
         let outcome = self.chain.run(self);
-        // Looked at where it lies: it is large, for the sake of what waits.
+        // Matched by reference, since moving the large variant of a pending query costs time.
         if matches!(outcome, Outcome::Answered) {
             return Response::Ready;
         }
         self.unanswered(outcome)
     }
 
-    /// What comes of an outcome that is no answer.
+    /// Handles an outcome other than an answer.
     #[inline(never)]
     fn unanswered(&mut self, outcome: Outcome) -> Response {
         match outcome {
@@ -213,7 +214,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Writes the reply and tells the plugins what was sent; gives its length.
+    /// Encodes the reply, notifies the plugins, and returns its length.
     pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
         self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
@@ -221,7 +222,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Writes a reply within what its transport and client take.
+/// Encodes a reply within the limit of the transport and the client.
 fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
     let limit = match transport.is_datagram() {
         true => state.reply.udp_limit(query.edns.as_ref()),

@@ -1,4 +1,4 @@
-//! Chains, what waits, and look-ups that the server makes of itself.
+//! Tests of chains, pending queries and internal look-ups.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,37 +8,37 @@ use crate::wire::encode::MAX_UDP;
 use crate::wire::hickory::decode;
 use crate::wire::{NameBuf, Rdata, Section};
 
-/// What a test plugin does with a query.
-enum Do {
+/// What a test plugin action with a query.
+enum Action {
     Pass,
     Address([u8; 4]),
-    /// Answers with an address, later.
+    /// Answers with an address after waiting.
     AddressLater([u8; 4]),
-    /// Passes on, later.
+    /// Passes the query on after waiting.
     PassLater,
     Drop,
     DropLater,
-    /// Takes over the answers to another name.
+    /// Copies the answers of an internal look-up.
     Alias(&'static str),
 }
 
-/// A plugin that notes when it is called.
-struct Noted {
+/// A plugin that records its calls.
+struct Recorder {
     name: &'static str,
-    does: Do,
-    notes: Arc<parking_lot::Mutex<Vec<String>>>,
-    /// `reply` waits so many times.
+    action: Action,
+    calls: Arc<parking_lot::Mutex<Vec<String>>>,
+    /// How many times `reply` waits.
     reply_waits: AtomicUsize,
 }
 
-impl Noted {
-    fn note(&self, what: &str) {
-        self.notes.lock().push(format!("{}.{what}", self.name));
+impl Recorder {
+    fn record(&self, call: &str) {
+        self.calls.lock().push(format!("{}.{call}", self.name));
     }
 }
 
-/// A future that ends at once, but on another turn.
-fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Wait {
+/// Returns a wait that ends with the next poll.
+fn wait(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Wait {
     let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -46,30 +46,30 @@ fn later(make: impl FnOnce(&mut State) -> Continue + Send + 'static) -> Wait {
             (state, outcome)
         })
     };
-    Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "noted" })
+    Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "recorder" })
 }
 
-impl Plugin for Noted {
+impl Plugin for Recorder {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        self.note("query");
-        match self.does {
-            Do::Pass => Step::Next,
-            Do::Drop => Step::Drop,
-            Do::DropLater => Step::Pending(later(|_| Continue::Drop)),
-            Do::PassLater => Step::Pending(later(|_| Continue::Next)),
-            Do::Address(address) => {
+        self.record("query");
+        match self.action {
+            Action::Pass => Step::Next,
+            Action::Drop => Step::Drop,
+            Action::DropLater => Step::Pending(wait(|_| Continue::Drop)),
+            Action::PassLater => Step::Pending(wait(|_| Continue::Next)),
+            Action::Address(address) => {
                 exchange.reply().answer(Type::A, 5, Rdata::A(address));
                 Step::Answered
             }
-            Do::AddressLater(address) => Step::Pending(later(move |state| {
+            Action::AddressLater(address) => Step::Pending(wait(move |state| {
                 state.reply.answer(Type::A, 5, Rdata::A(address));
                 Continue::Answered
             })),
-            Do::Alias(target) => {
+            Action::Alias(target) => {
                 let target = NameBuf::from_text(target).expect("a name");
                 let qtype = exchange.question().qtype;
                 let question = Question::new(target.as_name(), qtype, crate::wire::Class::IN);
@@ -89,30 +89,30 @@ impl Plugin for Noted {
                         Step::Pending(Wait::Work(Work {
                             future: Box::new(future),
                             overload: Rcode::SERVFAIL,
-                            plugin: "noted",
+                            plugin: "recorder",
                         }))
                     }
-                    Inner::None => exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("noted")),
+                    Inner::None => exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("recorder")),
                 }
             }
         }
     }
 
     fn reply(&self, _: &mut Exchange<'_>) -> Option<Wait> {
-        self.note("reply");
+        self.record("reply");
         let waits = self.reply_waits.load(Ordering::Relaxed);
         self.reply_waits.store(waits.saturating_sub(1), Ordering::Relaxed);
-        (waits > 0).then(|| later(|_| Continue::Answered))
+        (waits > 0).then(|| wait(|_| Continue::Answered))
     }
 
     fn sent(&self, _: &Exchange<'_>, sent: &Sent) {
-        self.note(if sent.len >= 12 { "sent" } else { "?" });
+        self.record(if sent.len >= 12 { "sent" } else { "?" });
     }
 }
 
-/// A listener with these blocks, and what its plugins noted.
-fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Router>, Arc<parking_lot::Mutex<Vec<String>>>) {
-    let notes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+/// Returns a router with these blocks, and the recorded calls of its plugins.
+fn build_router(blocks: Vec<(&str, Vec<Action>)>) -> (Arc<Router>, Arc<parking_lot::Mutex<Vec<String>>>) {
+    let calls = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let names = ["a", "b", "c", "d"];
     let blocks = blocks.into_iter().map(|(zone, plugins)| Block {
         zones: vec![NameBuf::from_text(zone).expect("a zone")],
@@ -120,14 +120,14 @@ fn listener(blocks: Vec<(&str, Vec<Do>)>) -> (Arc<Router>, Arc<parking_lot::Mute
             plugins
                 .into_iter()
                 .zip(names)
-                .map(|(does, name)| {
-                    Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(0) })
+                .map(|(action, name)| {
+                    Arc::new(Recorder { name, action, calls: calls.clone(), reply_waits: AtomicUsize::new(0) })
                         as Arc<dyn Plugin>
                 })
                 .collect(),
         ),
     });
-    (Arc::new(Router::new(blocks.collect(), false)), notes)
+    (Arc::new(Router::new(blocks.collect(), false)), calls)
 }
 
 fn packet(name: &str) -> Vec<u8> {
@@ -140,95 +140,100 @@ fn client() -> Client {
     Client { remote: at(4000), local: at(53), transport: Transport::Udp }
 }
 
-/// What a client is told: its rcode and addresses, or `silence`.
+/// Returns the code and addresses of the response, or `no response`.
 fn ask(router: &Arc<Router>, name: &str) -> String {
     let mut out = [0; MAX_UDP];
     let len = match router.answer(&packet(name), client(), Instant::now(), &mut State::default(), &mut out) {
         Answer::Send(len) => len,
-        Answer::Silent => return "silence".to_owned(),
+        Answer::Silent => return "no response".to_owned(),
         Answer::Pending(pending) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             match runtime.block_on(pending.finish()) {
                 Some(finished) => finished.encode(&mut out),
-                None => return "silence".to_owned(),
+                None => return "no response".to_owned(),
             }
         }
     };
-    tell(&out[..len])
+    show(&out[..len])
 }
 
-fn tell(answer: &[u8]) -> String {
-    let message = decode(answer).expect("an answer that hickory reads");
+fn show(answer: &[u8]) -> String {
+    let message = decode(answer).expect("a message");
     let addresses: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
     format!("{} {}", message.metadata.response_code.low(), addresses.join(" ")).trim_end().to_owned()
 }
 
 #[test]
-fn plugins_run_in_order_and_see_the_reply_in_reverse() {
-    let (router, notes) = listener(vec![(".", vec![Do::Pass, Do::Pass, Do::Address([1, 2, 3, 4]), Do::Pass])]);
+fn plugins_get_queries_in_order_and_replies_in_reverse() {
+    let (router, calls) =
+        build_router(vec![(".", vec![Action::Pass, Action::Pass, Action::Address([1, 2, 3, 4]), Action::Pass])]);
     assert_eq!(ask(&router, "x."), "0 1.2.3.4");
     let expected = "a.query b.query c.query c.reply b.reply a.reply d.sent c.sent b.sent a.sent";
-    assert_eq!(notes.lock().join(" "), expected);
+    assert_eq!(calls.lock().join(" "), expected);
 }
 
 #[test]
-fn a_plan_is_taken_up_where_it_waited() {
-    let (router, notes) = listener(vec![(".", vec![Do::PassLater, Do::AddressLater([1, 2, 3, 4]), Do::Pass])]);
+fn a_chain_resumes_where_it_waited() {
+    let (router, calls) =
+        build_router(vec![(".", vec![Action::PassLater, Action::AddressLater([1, 2, 3, 4]), Action::Pass])]);
     assert_eq!(ask(&router, "x."), "0 1.2.3.4");
-    assert_eq!(notes.lock().join(" "), "a.query b.query b.reply a.reply c.sent b.sent a.sent");
+    assert_eq!(calls.lock().join(" "), "a.query b.query b.reply a.reply c.sent b.sent a.sent");
 }
 
 #[test]
-fn a_reply_may_wait_too() {
-    let notes = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let plugin = |name, does, waits| -> Arc<dyn Plugin> {
-        Arc::new(Noted { name, does, notes: notes.clone(), reply_waits: AtomicUsize::new(waits) })
+fn a_plugin_may_wait_in_reply() {
+    let calls = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let plugin = |name, action, waits| -> Arc<dyn Plugin> {
+        Arc::new(Recorder { name, action, calls: calls.clone(), reply_waits: AtomicUsize::new(waits) })
     };
-    let chain =
-        Chain::new(vec![plugin("a", Do::Pass, 0), plugin("b", Do::Pass, 1), plugin("c", Do::Address([1, 1, 1, 1]), 0)]);
+    let chain = Chain::new(vec![
+        plugin("a", Action::Pass, 0),
+        plugin("b", Action::Pass, 1),
+        plugin("c", Action::Address([1, 1, 1, 1]), 0),
+    ]);
     let zones = vec![NameBuf::from_text(".").expect("a zone")];
     let router = Arc::new(Router::new(vec![Block { zones, chain }], false));
     assert_eq!(ask(&router, "x."), "0 1.1.1.1");
-    assert_eq!(notes.lock().join(" "), "a.query b.query c.query c.reply b.reply a.reply c.sent b.sent a.sent");
+    assert_eq!(calls.lock().join(" "), "a.query b.query c.query c.reply b.reply a.reply c.sent b.sent a.sent");
 }
 
 #[test]
-fn nothing_is_said_where_a_plugin_drops() {
-    assert_eq!(ask(&listener(vec![(".", vec![Do::Drop])]).0, "x."), "silence");
-    assert_eq!(ask(&listener(vec![(".", vec![Do::Pass, Do::DropLater])]).0, "x."), "silence");
+fn a_dropped_query_gets_no_response() {
+    assert_eq!(ask(&build_router(vec![(".", vec![Action::Drop])]).0, "x."), "no response");
+    assert_eq!(ask(&build_router(vec![(".", vec![Action::Pass, Action::DropLater])]).0, "x."), "no response");
 }
 
 #[test]
-fn the_end_of_a_plan_is_servfail_and_an_empty_one_refuses() {
-    assert_eq!(ask(&listener(vec![(".", vec![Do::Pass])]).0, "x."), "2");
-    assert_eq!(ask(&listener(vec![(".", vec![])]).0, "x."), "5");
-    assert_eq!(ask(&listener(vec![("example.", vec![Do::Pass])]).0, "x."), "5");
+fn the_end_of_a_chain_is_servfail_and_an_empty_chain_refuses() {
+    assert_eq!(ask(&build_router(vec![(".", vec![Action::Pass])]).0, "x."), "2");
+    assert_eq!(ask(&build_router(vec![(".", vec![])]).0, "x."), "5");
+    assert_eq!(ask(&build_router(vec![("example.", vec![Action::Pass])]).0, "x."), "5");
 }
 
 #[test]
-fn too_many_that_wait_are_answered_at_once() {
-    let (router, _) = listener(vec![(".", vec![Do::AddressLater([1, 2, 3, 4])])]);
+fn a_query_over_the_limit_of_pending_ones_is_answered_at_once() {
+    let (router, _) = build_router(vec![(".", vec![Action::AddressLater([1, 2, 3, 4])])]);
     let mut out = [0; MAX_UDP];
     let answer = router.answer(&packet("x."), client(), Instant::now(), &mut State::default(), &mut out);
-    let Answer::Pending(pending) = answer else { panic!("it waits") };
+    let Answer::Pending(pending) = answer else { panic!("it is not pending") };
     let len = pending.overload().encode(&mut out);
-    assert_eq!(tell(&out[..len]), "5");
+    assert_eq!(show(&out[..len]), "5");
 }
 
 #[test]
-fn inner_look_ups_choose_their_own_block_and_may_wait() {
-    let blocks = || vec![("in.", vec![Do::Alias("x.out.")]), ("out.", vec![Do::AddressLater([9, 9, 9, 9])])];
-    assert_eq!(ask(&listener(blocks()).0, "a.in."), "0 9.9.9.9");
-    let blocks = vec![("in.", vec![Do::Alias("x.out.")]), ("out.", vec![Do::Address([9, 9, 9, 8])])];
-    let (router, notes) = listener(blocks);
+fn internal_look_ups_select_their_own_block_and_may_wait() {
+    let blocks = || vec![("in.", vec![Action::Alias("x.out.")]), ("out.", vec![Action::AddressLater([9, 9, 9, 9])])];
+    assert_eq!(ask(&build_router(blocks()).0, "a.in."), "0 9.9.9.9");
+    let blocks = vec![("in.", vec![Action::Alias("x.out.")]), ("out.", vec![Action::Address([9, 9, 9, 8])])];
+    let (router, calls) = build_router(blocks);
     assert_eq!(ask(&router, "a.in."), "0 9.9.9.8");
-    // The inner answer was not sent to anybody.
-    assert_eq!(notes.lock().iter().filter(|note| note.ends_with("sent")).count(), 1);
+    // The internal reply was not sent.
+    assert_eq!(calls.lock().iter().filter(|call| call.ends_with("sent")).count(), 1);
 }
 
 #[test]
-fn inner_look_ups_have_a_depth_limit() {
-    let (router, notes) = listener(vec![(".", vec![Do::Alias("x.")])]);
+fn internal_look_ups_have_a_depth_limit() {
+    let (router, calls) = build_router(vec![(".", vec![Action::Alias("x.")])]);
     assert_eq!(ask(&router, "x."), "0");
-    assert_eq!(notes.lock().iter().filter(|note| *note == "a.query").count(), usize::from(MAX_DEPTH) + 1);
+    assert_eq!(calls.lock().iter().filter(|call| *call == "a.query").count(), usize::from(MAX_DEPTH) + 1);
 }

@@ -1,24 +1,24 @@
-//! Which server block answers a name: the longest suffix, label by label.
+//! Finds the server block of a name: the zone that is its longest suffix, label by label.
 
 use std::collections::HashMap;
 
 use crate::wire::{NameBuf, Question, Type};
 
-/// The zones of one listener, each with the blocks that serve it, in the order of the file.
+/// The zones of a listener, each with the index of its block.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
-    /// The block that serves the root, as one does in nearly every Corefile; it needs no search.
+    /// The block of the root, which nearly every Corefile has; it needs no search.
     root: Option<usize>,
-    /// Lower-case zone but the root → index of its block.
+    /// Zone in lower case, except the root → index of its block.
     zones: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
-    /// The most labels that any zone has: no longer suffix is looked up.
+    /// The maximum number of labels of a zone: longer suffixes are not looked up.
     most_labels: usize,
-    /// A bit for each length in octets that a zone has: no suffix of another length is looked up.
+    /// A bit for each length of a zone in bytes: suffixes of other lengths are not looked up.
     lengths: [u64; 4],
 }
 
 impl Zones {
-    /// Adds a zone; says whether it was new. The first block to serve a zone keeps it.
+    /// Adds a zone, and returns whether it was new. The first block of a zone wins.
     pub fn add(&mut self, zone: &NameBuf, block: usize) -> bool {
         if zone.as_name().is_root() {
             let is_new = self.root.is_none();
@@ -38,10 +38,10 @@ impl Zones {
         }
     }
 
-    /// The block for a question.
+    /// Returns the block for a question.
     ///
-    /// A DS record belongs to the parent's side of a cut (RFC 4035 3.1.4.1), so for DS the shortest zone but the root
-    /// wins, as in CoreDNS `Server.ServeDNS`; the root only where there is no other.
+    /// A DS record belongs to the parent side of a zone cut (RFC 4035 3.1.4.1). Therefore the shortest zone except the
+    /// root is selected for DS, as in CoreDNS `Server.ServeDNS`, and the root only if there is no other.
     pub fn find(&self, question: &Question) -> Option<usize> {
         let mut found = self.within(question, usize::MAX);
         if question.qtype == Type::DS {
@@ -54,13 +54,13 @@ impl Zones {
         found.map(|(_, block)| block).or(self.root)
     }
 
-    /// The block with the longest zone that a name is in, whatever is asked of it.
+    /// Returns the block with the longest zone that contains a name, for every type.
     pub fn longest(&self, question: &Question) -> Option<usize> {
         self.within(question, usize::MAX).map(|(_, block)| block).or(self.root)
     }
 
-    /// The longest zone that a name is in, of those with at most so many labels but the root: how many it has, and its
-    /// block.
+    /// Returns the longest zone that contains a name, of those with at most `labels` labels and without the root: its
+    /// number of labels and its block.
     fn within(&self, question: &Question, labels: usize) -> Option<(usize, usize)> {
         for labels in (1..=question.labels().min(self.most_labels).min(labels)).rev() {
             let suffix = question.suffix(labels).as_wire();
@@ -77,12 +77,12 @@ impl Zones {
     }
 }
 
-/// The bit of a name's length, 1–255 octets.
+/// Returns the bit of a name's length, which is 1 to 255 bytes.
 fn length_bit(wire: &[u8]) -> (usize, u64) {
     (wire.len() >> 6 & 3, 1 << (wire.len() & 63))
 }
 
-/// Which names that do not exist go on to the next plugin.
+/// Which names that do not exist are passed to the next plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fallthrough {
     /// None.
@@ -90,12 +90,12 @@ pub enum Fallthrough {
     Never,
     /// All.
     Always,
-    /// Those in these zones.
+    /// Names in these zones.
     Within(Vec<NameBuf>),
 }
 
 impl Fallthrough {
-    /// The same for the names of a zone: zones that have nothing to do with it need not be looked at for each of them.
+    /// Simplifies this for the names of a zone, so that unrelated zones are not compared for each name.
     pub fn for_zone(&self, zone: &NameBuf) -> Fallthrough {
         let Fallthrough::Within(zones) = self else { return self.clone() };
         let name = zone.as_name();
@@ -106,7 +106,7 @@ impl Fallthrough {
         if inner.is_empty() { Fallthrough::Never } else { Fallthrough::Within(inner) }
     }
 
-    /// Whether this name goes on.
+    /// Returns whether a name is passed on.
     pub fn covers(&self, question: &Question) -> bool {
         match self {
             Fallthrough::Never => false,
@@ -122,7 +122,7 @@ mod tests {
     use crate::wire::Class;
 
     #[test]
-    fn the_longest_zone_wins_but_for_ds() {
+    fn the_longest_zone_wins_except_for_ds() {
         let mut zones = Zones::default();
         for (index, zone) in [".", "local.", "Cluster.local.", "a.b.cluster.local."].iter().enumerate() {
             assert!(zones.add(&NameBuf::from_text(zone).expect("a zone"), index));

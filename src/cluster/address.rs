@@ -1,14 +1,14 @@
-//! Addresses as labels: the dashed form of an endpoint or Pod, and the reverse names of RFC 1035 3.5 and RFC 3596 2.5.
+//! Addresses as labels: the dashed form of endpoints and Pods, and the reverse names of RFC 1035 3.5 and RFC 3596 2.5.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::Question;
 
-/// The longest dashed form: 39 characters of a whole IPv6 address, and the zero that may follow a dash.
+/// The maximum length of the dashed form: 39 characters of an IPv6 address, and the zero that may follow a dash.
 pub const MAX_DASHED: usize = 40;
 
-/// An address with dashes for dots and colons, as an endpoint without a name is called.
+/// An address with dashes instead of dots and colons, which is the label of an endpoint without a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Dashed {
     text: [u8; MAX_DASHED],
@@ -16,18 +16,18 @@ pub struct Dashed {
 }
 
 impl Dashed {
-    /// The endpoint form: a trailing dash gets a `0` behind it, since no label may end in a dash (CoreDNS
+    /// Returns the form for endpoints: a trailing dash is followed by `0`, since no label may end in a dash (CoreDNS
     /// `endpointHostname`).
     pub fn endpoint(address: IpAddr) -> Dashed {
         let mut dashed = Dashed { text: [0; MAX_DASHED], len: 0 };
         if let IpAddr::V4(address) = address {
-            dashed.ipv4(address);
+            dashed.write_ipv4(address);
             return dashed;
         }
         let mut rest = &mut dashed.text[..];
-        // The longest address leaves room, so that writing cannot fail.
+        // The buffer fits the longest address, so writing cannot fail.
         let _ = match address {
-            // Its text has dots, and as dashes they would read as colons.
+            // The text form has dots, and dashes in their place would be parsed as colons.
             IpAddr::V6(mapped) if mapped.to_ipv4_mapped().is_some() => {
                 let [.., high, low] = mapped.segments();
                 write!(rest, "::ffff:{high:x}:{low:x}")
@@ -35,9 +35,9 @@ impl Dashed {
             _ => write!(rest, "{address}"),
         };
         let mut len = MAX_DASHED - rest.len();
-        for octet in &mut dashed.text[..len] {
-            if matches!(octet, b'.' | b':') {
-                *octet = b'-';
+        for byte in &mut dashed.text[..len] {
+            if matches!(byte, b'.' | b':') {
+                *byte = b'-';
             }
         }
         if dashed.text[len - 1] == b'-' {
@@ -48,53 +48,52 @@ impl Dashed {
         dashed
     }
 
-    /// Four numbers, digit by digit: this is on the path of queries for SRV and PTR, where formatting is slow.
-    fn ipv4(&mut self, address: Ipv4Addr) {
+    /// Writes four numbers digit by digit: this is on the path of queries for SRV and PTR, where formatting is slow.
+    fn write_ipv4(&mut self, address: Ipv4Addr) {
         let mut len = 0;
-        let mut push = |octet| {
-            self.text[len] = octet;
+        let mut push = |byte| {
+            self.text[len] = byte;
             len += 1;
         };
-        for (at, octet) in address.octets().into_iter().enumerate() {
+        for (at, byte) in address.octets().into_iter().enumerate() {
             if at > 0 {
                 push(b'-');
             }
-            if octet >= 100 {
-                push(b'0' + octet / 100);
+            if byte >= 100 {
+                push(b'0' + byte / 100);
             }
-            if octet >= 10 {
-                push(b'0' + octet / 10 % 10);
+            if byte >= 10 {
+                push(b'0' + byte / 10 % 10);
             }
-            push(b'0' + octet % 10);
+            push(b'0' + byte % 10);
         }
         self.len = len as u8;
     }
 
-    /// The label.
+    /// Returns the label.
     pub fn as_label(&self) -> &[u8] {
         &self.text[..usize::from(self.len)]
     }
 }
 
-/// The address that a dashed label stands for: with exactly three dashes and no two in a row IPv4, else IPv6 (CoreDNS
-/// `findPods`).
+/// Parses a dashed label: IPv4 if it has exactly three dashes and no two in a row, otherwise IPv6 (CoreDNS `findPods`).
 pub fn parse_dashed(label: &[u8]) -> Option<IpAddr> {
-    let dashes = label.iter().filter(|&&octet| octet == b'-').count();
+    let dashes = label.iter().filter(|&&byte| byte == b'-').count();
     if dashes == 3 && !label.windows(2).any(|pair| pair == b"--") {
-        let mut octets = [0; 4];
-        for (octet, digits) in octets.iter_mut().zip(label.split(|&octet| octet == b'-')) {
-            *octet = decimal(digits)?;
+        let mut bytes = [0; 4];
+        for (byte, digits) in bytes.iter_mut().zip(label.split(|&byte| byte == b'-')) {
+            *byte = parse_decimal(digits)?;
         }
-        return Some(IpAddr::V4(octets.into()));
+        return Some(IpAddr::V4(bytes.into()));
     }
-    // Most labels end here: the shortest IPv6 address is two colons.
+    // Most labels return here: the shortest IPv6 address is two colons.
     if dashes < 2 {
         return None;
     }
     let mut address = [0; MAX_DASHED];
     let address = address.get_mut(..label.len())?;
-    for (octet, &given) in address.iter_mut().zip(label) {
-        *octet = match given {
+    for (byte, &given) in address.iter_mut().zip(label) {
+        *byte = match given {
             b'-' => b':',
             b'0'..=b'9' | b'a'..=b'f' => given,
             _ => return None,
@@ -103,8 +102,8 @@ pub fn parse_dashed(label: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(address).ok()?.parse().ok().map(IpAddr::V6)
 }
 
-/// An octet as it is written in an address: without a leading zero.
-fn decimal(digits: &[u8]) -> Option<u8> {
+/// Parses a byte of an address, which has no leading zeros.
+fn parse_decimal(digits: &[u8]) -> Option<u8> {
     if digits.is_empty() || digits.len() > 3 || digits.len() > 1 && digits[0] == b'0' {
         return None;
     }
@@ -114,52 +113,52 @@ fn decimal(digits: &[u8]) -> Option<u8> {
     u8::try_from(number).ok()
 }
 
-/// What a name below `in-addr.arpa` or `ip6.arpa` stands for.
+/// A name below `in-addr.arpa` or `ip6.arpa`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReverseName {
-    /// One address.
+    /// An address.
     Address(IpAddr),
-    /// All addresses that start so: an inner node of the tree.
+    /// A range of addresses with a common prefix: an inner node of the tree.
     Prefix {
-        /// The first of them.
+        /// The first address of the range.
         first: IpAddr,
-        /// The last of them.
+        /// The last address of the range.
         last: IpAddr,
     },
-    /// No address can start so.
+    /// A name that is neither an address nor a prefix.
     Other,
 }
 
 impl ReverseName {
-    /// Reads a question's whole name; `None` where it is not below a reverse tree.
+    /// Parses the complete name of a question. Returns `None` if it is not below a reverse tree.
     pub fn parse(question: &Question) -> Option<ReverseName> {
         let count = question.labels().checked_sub(2)?;
         if question.label(count + 1) != b"arpa" {
             return None;
         }
         match question.label(count) {
-            b"in-addr" => Some(ipv4(question, count).unwrap_or(ReverseName::Other)),
-            b"ip6" => Some(ipv6(question, count).unwrap_or(ReverseName::Other)),
+            b"in-addr" => Some(parse_ipv4(question, count).unwrap_or(ReverseName::Other)),
+            b"ip6" => Some(parse_ipv6(question, count).unwrap_or(ReverseName::Other)),
             _ => None,
         }
     }
 }
 
-/// The first `count` labels as decimal octets, the last one first.
-fn ipv4(question: &Question, count: usize) -> Option<ReverseName> {
+/// Parses the first `count` labels as decimal bytes, the last one first.
+fn parse_ipv4(question: &Question, count: usize) -> Option<ReverseName> {
     if count > 4 {
         return None;
     }
     let (mut first, mut last) = ([0; 4], [u8::MAX; 4]);
     for at in 0..count {
-        let octet = decimal(question.label(count - 1 - at))?;
-        (first[at], last[at]) = (octet, octet);
+        let byte = parse_decimal(question.label(count - 1 - at))?;
+        (first[at], last[at]) = (byte, byte);
     }
-    Some(reverse(count == 4, Ipv4Addr::from(first), Ipv4Addr::from(last)))
+    Some(address_or_prefix(count == 4, Ipv4Addr::from(first), Ipv4Addr::from(last)))
 }
 
-/// The first `count` labels as hexadecimal digits, the last one first.
-fn ipv6(question: &Question, count: usize) -> Option<ReverseName> {
+/// Parses the first `count` labels as hexadecimal digits, the last one first.
+fn parse_ipv6(question: &Question, count: usize) -> Option<ReverseName> {
     if count > 32 {
         return None;
     }
@@ -171,11 +170,12 @@ fn ipv6(question: &Question, count: usize) -> Option<ReverseName> {
         first |= digit << shift;
         last = last & !(0xf << shift) | digit << shift;
     }
-    Some(reverse(count == 32, Ipv6Addr::from(first), Ipv6Addr::from(last)))
+    Some(address_or_prefix(count == 32, Ipv6Addr::from(first), Ipv6Addr::from(last)))
 }
 
-fn reverse<A: Into<IpAddr>>(whole: bool, first: A, last: A) -> ReverseName {
-    if whole {
+/// Returns the address, if all its labels are present, or the range.
+fn address_or_prefix<A: Into<IpAddr>>(is_complete: bool, first: A, last: A) -> ReverseName {
+    if is_complete {
         ReverseName::Address(first.into())
     } else {
         ReverseName::Prefix { first: first.into(), last: last.into() }

@@ -1,8 +1,8 @@
-//! What the index holds for one Service: typed arrays, small and whole.
+//! The entry of a Service in the index: typed arrays, small and immutable.
 //!
-//! Endpoints are many, so they are small: an address, and where any endpoint of the slice has a name, an offset into the
-//! slice's names. A Service's entry is replaced whole when anything of it changes; its slices are shared between the
-//! old entry and the new.
+//! There are many endpoints, so each is small: an address, and, if any endpoint of the slice has a name, an offset into
+//! the names of the slice. The entry of a Service is replaced as a whole when any part of it changes; the old and the
+//! new entry share its slices.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,67 +12,67 @@ use super::address::{Dashed, parse_dashed};
 use super::model::{self, Port};
 use crate::wire::{Name, NameBuf};
 
-/// Everything that is known under one `(namespace, Service)` key. Equal where every answer from it is.
+/// All that is known about a `(namespace, Service)` key. Entries are equal if all answers from them are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// The Service; `None` while only its slices are known.
-    pub service: Option<Arc<Service>>,
-    /// Its slices, sorted by name.
+pub struct ServiceEntry {
+    /// The Service, or `None` while only its slices are known.
+    pub service: Option<Arc<IndexedService>>,
+    /// The slices of the Service, sorted by name.
     pub slices: Box<[Arc<Slice>]>,
-    /// Headless only: the IPv4 addresses of all slices, sorted, each once.
+    /// The IPv4 addresses of all slices of a headless Service, sorted and without duplicates.
     pub v4: Box<[Ipv4Addr]>,
-    /// Headless only: the IPv6 addresses of all slices, sorted, each once.
+    /// The IPv6 addresses of all slices of a headless Service, sorted and without duplicates.
     pub v6: Box<[Ipv6Addr]>,
 }
 
-/// A Service, ready to be answered from.
+/// A Service in the form that answers are built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// What its name stands for.
+pub struct IndexedService {
+    /// What the name resolves to.
     pub shape: Shape,
-    /// Its ports, in their order.
+    /// The ports, in their order.
     pub ports: Box<[Port]>,
 }
 
-/// What the name of a Service stands for.
+/// What the name of a Service resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Its cluster addresses, each once, in their order.
+    /// The cluster addresses, in their order and without duplicates.
     ClusterIp {
-        /// IPv4.
+        /// The IPv4 addresses.
         v4: Box<[Ipv4Addr]>,
-        /// IPv6.
+        /// The IPv6 addresses.
         v6: Box<[Ipv6Addr]>,
     },
-    /// Its ready endpoints.
+    /// The ready endpoints.
     Headless,
-    /// Another name; `None` where `externalName` is an address or no name at all, so that there is nothing to answer.
+    /// Another name. `None` if `externalName` is an address or not a name, so that there is no answer.
     ExternalName(Option<NameBuf>),
 }
 
-impl Service {
-    /// From the model.
-    pub fn new(service: &model::Service) -> Service {
+impl IndexedService {
+    /// Converts from the model.
+    pub fn new(service: &model::Service) -> IndexedService {
         let shape = match &service.kind {
             model::ServiceKind::ClusterIp(addresses) => {
-                let (v4, v6) = families(addresses.iter().copied());
+                let (v4, v6) = split_families(addresses.iter().copied());
                 Shape::ClusterIp { v4: v4.into(), v6: v6.into() }
             }
             model::ServiceKind::Headless => Shape::Headless,
             model::ServiceKind::ExternalName(target) => {
-                // An address is no CNAME target; CoreDNS then treats the Service as not there.
+                // An address cannot be the target of a CNAME; CoreDNS then acts as if the Service did not exist.
                 let is_address = target.parse::<IpAddr>().is_ok();
                 Shape::ExternalName(NameBuf::from_text(target).ok().filter(|_| !is_address).map(|name| name.to_lower()))
             }
         };
-        Service { shape, ports: service.ports.clone().into() }
+        IndexedService { shape, ports: service.ports.clone().into() }
     }
 }
 
-/// Addresses by family, each once, in their order.
-fn families(addresses: impl Iterator<Item = IpAddr>) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
+/// Returns addresses by family, in their order and without duplicates.
+fn split_families(addresses: impl Iterator<Item = IpAddr>) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    // The API server allows two; a manifest may hold any number.
+    // The API server allows two addresses; a manifest may contain any number.
     let mut seen = HashSet::with_hasher(foldhash::fast::RandomState::default());
     for address in addresses.filter(|&address| seen.insert(address)) {
         match address {
@@ -83,33 +83,33 @@ fn families(addresses: impl Iterator<Item = IpAddr>) -> (Vec<Ipv4Addr>, Vec<Ipv6
     (v4, v6)
 }
 
-/// One EndpointSlice, packed. A row is one address of one ready endpoint.
+/// A packed EndpointSlice. A row is an address of a ready endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// The slice's own name, by which its Service's entry finds it.
+    /// The name of the slice, by which it is found in the entry of its Service.
     pub name: Box<str>,
     /// The ports of every row; empty for a slice without ports.
     pub ports: Box<[Port]>,
-    /// IPv4 rows, sorted by address; an address of two endpoints stands twice.
+    /// IPv4 rows, sorted by address. An address of two endpoints has two rows.
     v4: Box<[Ipv4Addr]>,
-    /// IPv6 rows behind the IPv4 ones, sorted by address.
+    /// IPv6 rows, which follow the IPv4 rows, sorted by address.
     v6: Box<[Ipv6Addr]>,
     /// Host names, Pod names and topology zones.
     hostnames: Column,
     pods: Column,
     zones: Column,
-    /// Row numbers sorted by host name; empty where no row has one.
+    /// Row numbers sorted by host name; empty if no row has one.
     by_hostname: Box<[u32]>,
-    /// The text of all columns, each piece with its length (at most 255) in front; offset 0 is unused.
+    /// The text of all columns, each value after its length (at most 255); offset 0 is unused.
     text: Box<[u8]>,
 }
 
-/// An optional text for each row: offsets into [`Slice::text`], 0 for none. Empty where no row has any.
+/// An optional text for each row: an offset in [`Slice::text`], or 0 for none. Empty if no row has one.
 type Column = Box<[u32]>;
 
-/// Which fields of an endpoint are kept.
+/// The fields of an endpoint that the index stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
+pub struct EndpointFields {
     /// Pod names (`endpoint_pod_names`).
     pub pods: bool,
     /// Topology zones (`zonal`).
@@ -117,18 +117,18 @@ pub struct Keep {
 }
 
 impl Slice {
-    /// From the model.
-    pub fn new(slice: &model::EndpointSlice, keep: Keep) -> Slice {
+    /// Converts from the model.
+    pub fn new(slice: &model::EndpointSlice, fields: EndpointFields) -> Slice {
         let mut rows: Vec<(IpAddr, &model::Endpoint)> = Vec::new();
         for endpoint in &slice.endpoints {
             rows.extend(endpoint.addresses.iter().map(|&address| (address, endpoint)));
         }
         // IPv4 sorts before IPv6.
         rows.sort_by(|a, b| (a.0, &a.1.hostname, &a.1.pod).cmp(&(b.0, &b.1.hostname, &b.1.pod)));
-        let mut text = Text { octets: vec![0] };
+        let mut text = TextBuilder { bytes: vec![0] };
         let hostnames = text.column(rows.iter().map(|row| row.1.hostname.as_deref()));
-        let pods = text.column(rows.iter().map(|row| row.1.pod.as_deref().filter(|_| keep.pods)));
-        let zones = text.column(rows.iter().map(|row| row.1.zone.as_deref().filter(|_| keep.zones)));
+        let pods = text.column(rows.iter().map(|row| row.1.pod.as_deref().filter(|_| fields.pods)));
+        let zones = text.column(rows.iter().map(|row| row.1.zone.as_deref().filter(|_| fields.zones)));
         let mut by_hostname: Vec<u32> = (0..hostnames.len() as u32).collect();
         by_hostname.sort_by_key(|&row| (text.get(hostnames[row as usize]), row));
         let v4 = rows.iter().filter_map(|row| if let IpAddr::V4(address) = row.0 { Some(address) } else { None });
@@ -142,46 +142,46 @@ impl Slice {
             pods,
             zones,
             by_hostname: by_hostname.into(),
-            text: text.octets.into(),
+            text: text.bytes.into(),
         }
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether no endpoint is ready.
+    /// Returns whether no endpoint is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The IPv4 addresses, sorted.
+    /// Returns the IPv4 addresses, sorted.
     pub fn v4(&self) -> &[Ipv4Addr] {
         &self.v4
     }
 
-    /// The IPv6 addresses, sorted.
+    /// Returns the IPv6 addresses, sorted.
     pub fn v6(&self) -> &[Ipv6Addr] {
         &self.v6
     }
 
-    /// All addresses.
+    /// Returns all addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         (0..self.len()).map(|row| self.address(row))
     }
 
-    /// Whether some row has this address.
+    /// Returns whether a row has this address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         !self.rows_with_address(address).is_empty()
     }
 
-    /// All rows.
+    /// Returns all rows.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.len()).map(|row| Row { slice: self, row })
     }
 
-    /// The rows with this address.
+    /// Returns the range of the rows with this address.
     pub fn rows_with_address(&self, address: IpAddr) -> std::ops::Range<usize> {
         fn range<T: Ord>(sorted: &[T], wanted: &T) -> std::ops::Range<usize> {
             sorted.partition_point(|have| have < wanted)..sorted.partition_point(|have| have <= wanted)
@@ -195,7 +195,7 @@ impl Slice {
         }
     }
 
-    /// The rows of the endpoint with this name.
+    /// Returns the rows of the endpoint with this name.
     pub fn rows_named<'a>(&'a self, endpoint: &'a EndpointName<'_>) -> impl Iterator<Item = Row<'a>> {
         let hostname = |row: &u32| self.get(&self.hostnames, *row as usize).unwrap_or_default();
         let from = self.by_hostname.partition_point(|row| hostname(row) < endpoint.label);
@@ -203,7 +203,7 @@ impl Slice {
         let by_hostname = self.by_hostname[from..to].iter().map(|&row| row as usize);
         let by_address = endpoint.address.map_or(0..0, |address| self.rows_with_address(address));
         let found_by_address = by_address.clone();
-        // Pod names are not sorted: only a stanza with `endpoint_pod_names` looks for them.
+        // Pod names are not sorted: they are searched only if a stanza has `endpoint_pod_names`.
         let by_pod = if endpoint.pod_names { 0..self.pods.len() } else { 0..0 };
         by_hostname
             .chain(by_address.filter(|&row| self.get(&self.hostnames, row).is_none()))
@@ -229,13 +229,13 @@ impl Slice {
     }
 }
 
-/// Text of a slice in the making.
-struct Text {
-    octets: Vec<u8>,
+/// Builds the text of a slice.
+struct TextBuilder {
+    bytes: Vec<u8>,
 }
 
-impl Text {
-    /// Stores a column; one text that stands in neighbouring rows is stored once.
+impl TextBuilder {
+    /// Stores a column; equal texts in adjacent rows are stored once.
     fn column<'a>(&mut self, rows: impl Iterator<Item = Option<&'a str>> + Clone) -> Column {
         if rows.clone().all(|text| text.is_none()) {
             return Box::default();
@@ -248,9 +248,9 @@ impl Text {
             {
                 return at;
             }
-            let at = self.octets.len() as u32;
-            self.octets.push(text.len() as u8);
-            self.octets.extend(text.bytes());
+            let at = self.bytes.len() as u32;
+            self.bytes.push(text.len() as u8);
+            self.bytes.extend(text.bytes());
             previous = Some((text, at));
             at
         })
@@ -259,11 +259,11 @@ impl Text {
 
     fn get(&self, at: u32) -> &[u8] {
         let at = at as usize;
-        &self.octets[at + 1..at + 1 + usize::from(self.octets[at])]
+        &self.bytes[at + 1..at + 1 + usize::from(self.bytes[at])]
     }
 }
 
-/// One address of one ready endpoint.
+/// A row of a slice: an address of a ready endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     slice: &'a Slice,
@@ -271,27 +271,28 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Row number `row` of a slice.
+    /// Returns row number `row` of a slice.
     pub fn new(slice: &'a Slice, row: usize) -> Row<'a> {
         Row { slice, row }
     }
 
-    /// The slice that it is in.
+    /// Returns the slice of the row.
     pub fn slice(self) -> &'a Slice {
         self.slice
     }
 
-    /// Its number in its slice.
+    /// Returns the number of the row in its slice.
     pub fn number(self) -> usize {
         self.row
     }
 
-    /// Its address.
+    /// Returns the address.
     pub fn address(self) -> IpAddr {
         self.slice.address(self.row)
     }
 
-    /// The endpoint's name: its host name; else, if such are wanted, its Pod's name; else its address with dashes.
+    /// Returns the name of the endpoint: its host name; otherwise the name of its Pod, if `pod_names` is set; otherwise
+    /// its address with dashes.
     pub fn label(self, pod_names: bool) -> EndpointLabel<'a> {
         let pod = || self.slice.get(&self.slice.pods, self.row).filter(|_| pod_names);
         match self.slice.get(&self.slice.hostnames, self.row).or_else(pod) {
@@ -300,11 +301,11 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Whether it is in this topology zone, given as labels in wire form.
+    /// Returns whether the endpoint is in this topology zone, given as labels in wire form.
     pub fn is_in_zone(self, zone: &[u8]) -> bool {
         let Some(text) = self.slice.get(&self.slice.zones, self.row) else { return false };
         let mut rest = zone;
-        let mut parts = text.split(|&octet| octet == b'.');
+        let mut parts = text.split(|&byte| byte == b'.');
         while let Some((&len, tail)) = rest.split_first() {
             let (label, tail) = tail.split_at(usize::from(len));
             if parts.next() != Some(label) {
@@ -321,12 +322,12 @@ impl<'a> Row<'a> {
 pub enum EndpointLabel<'a> {
     /// A host name or Pod name.
     Given(&'a [u8]),
-    /// Its address.
+    /// The dashed address.
     Address(Dashed),
 }
 
 impl EndpointLabel<'_> {
-    /// The label's octets.
+    /// Returns the bytes of the label.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             EndpointLabel::Given(label) => label,
@@ -335,50 +336,50 @@ impl EndpointLabel<'_> {
     }
 }
 
-/// The name of an endpoint that is looked for.
+/// The name of an endpoint in a query.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointName<'a> {
     label: &'a [u8],
-    /// The address, if the label may be one.
+    /// The address, if the label is a valid one.
     address: Option<IpAddr>,
     pod_names: bool,
 }
 
 impl<'a> EndpointName<'a> {
-    /// A name in lower case; `pod_names`: Pod names count.
+    /// Creates a name from a label in lower case. `pod_names` selects whether names of Pods match.
     pub fn new(label: &'a [u8], pod_names: bool) -> EndpointName<'a> {
         EndpointName { label, address: parse_dashed(label), pod_names }
     }
 }
 
-impl Entry {
-    /// An entry of these parts.
-    pub fn new(service: Option<Arc<Service>>, slices: Vec<Arc<Slice>>) -> Entry {
+impl ServiceEntry {
+    /// Creates an entry.
+    pub fn new(service: Option<Arc<IndexedService>>, slices: Vec<Arc<Slice>>) -> ServiceEntry {
         let headless = service.as_ref().is_some_and(|service| service.shape == Shape::Headless);
         let (v4, v6) = if headless {
             (union(slices.iter().map(|slice| slice.v4())), union(slices.iter().map(|slice| slice.v6())))
         } else {
             Default::default()
         };
-        Entry { service, slices: slices.into(), v4, v6 }
+        ServiceEntry { service, slices: slices.into(), v4, v6 }
     }
 
-    /// Whether nothing is known.
+    /// Returns whether neither the Service nor a slice is known.
     pub fn is_vacant(&self) -> bool {
         self.service.is_none() && self.slices.is_empty()
     }
 
-    /// Whether some endpoint is ready.
+    /// Returns whether an endpoint is ready.
     pub fn has_endpoints(&self) -> bool {
         self.slices.iter().any(|slice| !slice.is_empty())
     }
 
-    /// Whether some endpoint has this address.
+    /// Returns whether an endpoint has this address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.slices.iter().any(|slice| slice.has_address(address))
     }
 
-    /// The target of an ExternalName, in lower case.
+    /// Returns the target of an ExternalName, in lower case.
     pub fn external_name(&self) -> Option<Name<'_>> {
         match &self.service.as_ref()?.shape {
             Shape::ExternalName(Some(target)) => Some(target.as_name()),
@@ -387,7 +388,7 @@ impl Entry {
     }
 }
 
-/// Sorted lists as one, each value once.
+/// Merges lists into a sorted one without duplicates.
 fn union<'a, T: Ord + Copy + 'a>(lists: impl Iterator<Item = &'a [T]>) -> Box<[T]> {
     let mut all: Vec<T> = lists.flatten().copied().collect();
     all.sort_unstable();

@@ -1,21 +1,22 @@
-//! What a source tells the index.
+//! The events that a source sends to the index.
 
 use super::model::{Key, Kind, Object};
 
-/// One event. `Begin … Upsert … End` of a kind is one full list: what it did not name is gone at its `End`.
+/// An event. `Begin … Upsert … End` of a kind is a complete list: objects that it does not contain are removed at its
+/// `End`.
 ///
-/// Lists of different kinds may interleave, and changes may come in the middle of a list of the same kind.
+/// Lists of different kinds may interleave, and changes may arrive during a list of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A full list of a kind starts. A second `Begin` before the `End` starts that list over.
+    /// A complete list of a kind starts. A second `Begin` before the `End` restarts that list.
     Begin(Kind),
-    /// An object is there, new or changed.
+    /// An object exists and is new or changed.
     Upsert(Object),
-    /// An object is still there, and what was known of it stays: a Pod that is being deleted keeps its name until it is
-    /// gone, as in CoreDNS. Nothing if it was not known.
-    Keep(Kind, Key),
-    /// An object is gone.
+    /// An object still exists, and its known state remains: a Pod that is being deleted has its name until it is
+    /// deleted, as in CoreDNS. Has no effect if the object is not known.
+    Retain(Kind, Key),
+    /// An object was deleted.
     Remove(Kind, Key),
-    /// The full list is complete.
+    /// The list is complete.
     End(Kind),
 }

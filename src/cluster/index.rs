@@ -1,13 +1,13 @@
-//! The cluster's state: one writer applies events, many readers look up.
+//! The state of the cluster: one writer applies events, many readers look up.
 //!
 //! ```text
-//! Event ─► IndexWriter::apply ─► services: dashmap of \3web\7default → Arc<Entry>   ◄─ Index::lookup (many threads)
+//! Event ─► IndexWriter::apply ─► services: \3web\7default → Arc<ServiceEntry>   ◄─ Index::lookup (many threads)
 //!                             ├► namespaces, pods: dashmaps
 //!                             └► reverse: address → Services
 //! ```
 //!
-//! A reader takes a whole entry by its reference count and lets go of the map at once, so that no guard is ever held
-//! while another look-up starts, and a long answer never makes the writer wait.
+//! A reader takes a reference to an entry and releases the map at once. So no guard is held while another look-up
+//! starts, and a long answer does not delay the writer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,102 +17,105 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use dashmap::DashMap;
 use parking_lot::RwLock;
 
-use super::entry::{Entry, Keep, Service, Shape, Slice};
+use super::entry::{EndpointFields, IndexedService, ServiceEntry, Shape, Slice};
 use super::event::Event;
 use super::model::{Key, Kind, Object, Pod};
-use super::reverse::{Reverse, Role, ServiceKey};
+use super::reverse::{AddressRole, ReverseIndex, ServiceKey};
 
 type Hasher = foldhash::fast::RandomState;
 
-/// A few keys. An address seldom belongs to more Services than fit without an allocation.
+/// A few keys. Few addresses belong to more Services than fit without an allocation.
 pub type ServiceKeys = smallvec::SmallVec<[ServiceKey; 4]>;
 
-/// The read side. Cheap to share; every method may be called from any thread.
+/// The read side of the index. Every method may be called from any thread.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// `\3web\7default` → what is known of it. Written by the writer only; read on the path of a query under the lock of
-    /// one shard, for as long as it takes to raise a reference count.
-    services: DashMap<Box<[u8]>, Arc<Entry>, Hasher>,
-    /// The namespaces that exist, by label.
+    /// `\3web\7default` → the entry of the Service. Only the writer writes; queries read under the lock of one shard,
+    /// for the time of raising a reference count.
+    services: DashMap<Box<[u8]>, Arc<ServiceEntry>, Hasher>,
+    /// The existing namespaces, by label.
     namespaces: DashMap<Box<[u8]>, (), Hasher>,
-    /// Pods by address; several where they share their node's.
+    /// Pods by address. Pods that use the address of their node share it.
     pods: DashMap<IpAddr, Box<[Arc<Pod>]>, Hasher>,
-    /// Addresses. Read for PTR and for the server's own names; the writer holds the lock for one Service's change.
-    reverse: RwLock<Reverse>,
-    /// A bit for each kind whose first full list is complete.
+    /// Services by address. Read for PTR and for the server's own names; the writer holds the lock while it changes one
+    /// Service.
+    reverse: RwLock<ReverseIndex>,
+    /// A bit for each kind whose first list is complete.
     synced: AtomicU8,
-    /// The kinds that must be, before the state counts as known.
+    /// The bits of the kinds that must be listed before the index is synced.
     wanted: u8,
-    /// Unix seconds of the last change that an answer depends on; 0 before the first.
+    /// The time of the last change of a record, in Unix seconds; 0 before the first.
     serial: AtomicU32,
 }
 
-/// How an index is kept.
+/// The options of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The kinds that its source lists.
+    /// The kinds that the source lists.
     pub kinds: Vec<Kind>,
-    /// What is kept of an endpoint.
-    pub keep: Keep,
+    /// The fields of endpoints to store.
+    pub endpoint_fields: EndpointFields,
 }
 
-/// The write side.
+/// The write side of the index.
 #[derive(Debug)]
 pub struct IndexWriter {
     index: Arc<Index>,
-    keep: Keep,
-    /// For each kind, the number of the list that is under way or was last. An object that a list did not name still has
-    /// an older number when it ends.
-    lists: [List; 4],
-    /// What exists by key, with the number of the list that named it last.
+    endpoint_fields: EndpointFields,
+    /// The current or last list of each kind. Objects that a list does not contain still have the number of an older
+    /// list when it is complete.
+    lists: [ListProgress; 4],
+    /// The existing objects by key, with the number of the last list that contained them.
     namespaces: HashMap<Key, u32, Hasher>,
     services: HashMap<Key, u32, Hasher>,
     slices: HashMap<Key, SliceRecord, Hasher>,
     pods: HashMap<Key, (u32, Arc<Pod>), Hasher>,
 }
 
-/// Where the lists of a kind stand.
+/// The progress of the lists of a kind.
 #[derive(Clone, Copy, Debug, Default)]
-struct List {
+struct ListProgress {
+    /// The number of the current or last list.
     number: u32,
-    under_way: bool,
+    /// Whether the list is not complete yet.
+    is_in_progress: bool,
 }
 
-/// A slice that exists.
+/// A known slice.
 #[derive(Debug)]
 struct SliceRecord {
     list: u32,
-    /// The key of its Service's entry.
+    /// The key of the entry of its Service.
     service: Box<[u8]>,
     slice: Arc<Slice>,
 }
 
-/// What an event changed, for metrics, cached answers and tests.
+/// The changes by an event, for metrics, cached answers and tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The keys of the Services whose answers may have changed, as the index has them (`\3web\7default`).
+    /// The keys of the Services whose answers may have changed, as in the index (`\3web\7default`).
     pub services: Vec<Box<[u8]>>,
     /// The addresses whose reverse names may have changed.
     pub addresses: Vec<IpAddr>,
-    /// The namespaces that came or went.
+    /// The namespaces that were added or removed.
     pub namespaces: Vec<Box<str>>,
 }
 
 impl Changes {
-    /// Whether nothing changed.
+    /// Returns whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.addresses.is_empty() && self.namespaces.is_empty()
     }
 }
 
 impl Index {
-    /// An empty index and its writer.
+    /// Creates an empty index and its writer.
     pub fn new(options: &Options) -> (Arc<Index>, IndexWriter) {
         let wanted = options.kinds.iter().fold(0, |bits, &kind| bits | bit(kind));
         let index = Arc::new(Index { wanted, ..Index::default() });
         let writer = IndexWriter {
             index: index.clone(),
-            keep: options.keep,
+            endpoint_fields: options.endpoint_fields,
             lists: Default::default(),
             namespaces: HashMap::default(),
             services: HashMap::default(),
@@ -122,29 +125,34 @@ impl Index {
         (index, writer)
     }
 
-    /// Whether each wanted kind has been listed once.
+    /// Returns whether every wanted kind has been listed once.
     pub fn synced(&self) -> bool {
         self.synced.load(Ordering::Acquire) & self.wanted == self.wanted
     }
 
-    /// The wanted kinds that have not been listed yet.
+    /// Whether objects of this kind are listed at all.
+    pub fn lists(&self, kind: Kind) -> bool {
+        self.wanted & bit(kind) != 0
+    }
+
+    /// Returns the wanted kinds that have not been listed yet.
     pub fn unsynced(&self) -> impl Iterator<Item = Kind> {
         let missing = self.wanted & !self.synced.load(Ordering::Acquire);
         Kind::ALL.into_iter().filter(move |&kind| missing & bit(kind) != 0)
     }
 
-    /// Unix seconds of the last change that an answer depends on; 0 before the first.
+    /// Returns the time of the last change of a record, in Unix seconds; 0 before the first.
     pub fn serial(&self) -> u32 {
         self.serial.load(Ordering::Relaxed)
     }
 
-    /// Whether a namespace exists.
+    /// Returns whether a namespace exists.
     pub fn has_namespace(&self, ns: &[u8]) -> bool {
         self.namespaces.contains_key(ns)
     }
 
-    /// What is known under a key.
-    pub fn entry(&self, key: &[u8]) -> Option<Arc<Entry>> {
+    /// Returns the entry of a key.
+    pub fn entry(&self, key: &[u8]) -> Option<Arc<ServiceEntry>> {
         self.services.get(key).map(|entry| entry.clone())
     }
 
@@ -155,37 +163,38 @@ impl Index {
         }
     }
 
-    /// The key of the Service that has this cluster address. Where hand-written manifests give one address to several,
-    /// it is the first in order, whatever came first.
-    pub fn cluster_owner(&self, address: IpAddr, mut exposed: impl FnMut(&[u8]) -> bool) -> Option<ServiceKey> {
+    /// Returns the key of the Service that has this cluster address. If manifests give an address to several Services,
+    /// this is the first one in order, whichever was added first.
+    pub fn cluster_owner(&self, address: IpAddr, mut is_exposed: impl FnMut(&[u8]) -> bool) -> Option<ServiceKey> {
         let reverse = self.reverse.read();
-        reverse.owners(Role::Cluster, address).filter(|key| exposed(key)).min().cloned()
+        reverse.owners(AddressRole::Cluster, address).filter(|key| is_exposed(key)).min().cloned()
     }
 
-    /// The keys of the Services that have an endpoint with this address, in order.
+    /// Returns the keys of the Services that have an endpoint with this address, in order.
     pub fn endpoint_owners(&self, address: IpAddr) -> ServiceKeys {
-        let mut keys: ServiceKeys = self.reverse.read().owners(Role::Endpoint, address).cloned().collect();
+        let mut keys: ServiceKeys = self.reverse.read().owners(AddressRole::Endpoint, address).cloned().collect();
         keys.sort_unstable();
         keys
     }
 
-    /// Whether any known address lies in this range.
+    /// Returns whether any known address is in this range.
     pub fn has_address_within(&self, first: IpAddr, last: IpAddr) -> bool {
         self.reverse.read().has_within(first, last)
     }
 
-    /// Whether nothing at all is known: no Service, slice, namespace, Pod or address.
+    /// Returns whether the index is empty: no Service, slice, namespace, Pod or address.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty() && self.pods.is_empty() && self.reverse.read().is_empty()
     }
 }
 
-/// A kind's bit.
+/// Returns the bit of a kind.
 const fn bit(kind: Kind) -> u8 {
     1 << kind as u8
 }
 
-/// The key of a Service in the index: its label and its namespace's, in wire form. `None` where one is no label.
+/// Returns the key of a Service in the index: its label and its namespace's label in wire form. `None` if one of them
+/// is not a valid label.
 pub fn service_key(ns: &str, name: &str) -> Option<Box<[u8]>> {
     let mut key = Vec::with_capacity(ns.len() + name.len() + 2);
     for label in [name, ns] {
@@ -193,23 +202,23 @@ pub fn service_key(ns: &str, name: &str) -> Option<Box<[u8]>> {
             return None;
         }
         key.push(label.len() as u8);
-        key.extend(label.bytes().map(|octet| octet.to_ascii_lowercase()));
+        key.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
     }
     Some(key.into())
 }
 
 impl IndexWriter {
-    /// The read side.
+    /// Returns the read side.
     pub fn index(&self) -> &Arc<Index> {
         &self.index
     }
 
-    /// What it keeps of an endpoint.
-    pub fn keeps(&self) -> Keep {
-        self.keep
+    /// Returns the fields of endpoints that are stored.
+    pub fn endpoint_fields(&self) -> EndpointFields {
+        self.endpoint_fields
     }
 
-    /// How many objects of a kind are known.
+    /// Returns the number of known objects of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Namespace => self.namespaces.len(),
@@ -219,41 +228,42 @@ impl IndexWriter {
         }
     }
 
-    /// Applies an event that was seen at `now` (Unix seconds), and says what it changed.
+    /// Applies an event that was received at `now` (Unix seconds), and returns the changes.
     pub fn apply(&mut self, event: Event, now: u32) -> Changes {
         let mut changes = Changes::default();
         match event {
             Event::Begin(kind) => {
                 let list = &mut self.lists[kind as usize];
                 list.number = list.number.wrapping_add(1);
-                list.under_way = true;
+                list.is_in_progress = true;
             }
             Event::Upsert(object) => self.upsert(object, &mut changes),
-            Event::Keep(kind, key) => self.keep(kind, &key),
+            Event::Retain(kind, key) => self.retain(kind, &key),
             Event::Remove(kind, key) => self.remove(kind, &key, &mut changes),
-            Event::End(kind) => self.end(kind, &mut changes),
+            Event::End(kind) => self.complete_list(kind, &mut changes),
         }
-        // A Namespace changes which names exist but no record of the zone (CoreDNS moves no serial for it either).
+        // A Namespace changes which names exist but no record of the zone (CoreDNS does not change the serial for it
+        // either).
         if !changes.services.is_empty() || !changes.addresses.is_empty() {
             self.index.serial.store(now, Ordering::Relaxed);
         }
         changes
     }
 
-    /// Ends a list: what it did not name is gone.
-    fn end(&mut self, kind: Kind, changes: &mut Changes) {
+    /// Completes a list: objects that it did not contain are removed.
+    fn complete_list(&mut self, kind: Kind, changes: &mut Changes) {
         let list = &mut self.lists[kind as usize];
-        // Without a beginning it is no list, and would sweep what a later one is about to name.
-        if !std::mem::take(&mut list.under_way) {
+        // An end without a beginning is ignored: it would remove objects that a later list is about to contain.
+        if !std::mem::take(&mut list.is_in_progress) {
             return;
         }
         let number = list.number;
-        let gone = |&(_, list): &(&Key, u32)| list != number;
+        let is_stale = |&(_, list): &(&Key, u32)| list != number;
         let keys: Vec<Key> = match kind {
-            Kind::Namespace => stale(self.namespaces.iter().map(|(key, &list)| (key, list)), gone),
-            Kind::Service => stale(self.services.iter().map(|(key, &list)| (key, list)), gone),
-            Kind::EndpointSlice => stale(self.slices.iter().map(|(key, record)| (key, record.list)), gone),
-            Kind::Pod => stale(self.pods.iter().map(|(key, record)| (key, record.0)), gone),
+            Kind::Namespace => stale_keys(self.namespaces.iter().map(|(key, &list)| (key, list)), is_stale),
+            Kind::Service => stale_keys(self.services.iter().map(|(key, &list)| (key, list)), is_stale),
+            Kind::EndpointSlice => stale_keys(self.slices.iter().map(|(key, record)| (key, record.list)), is_stale),
+            Kind::Pod => stale_keys(self.pods.iter().map(|(key, record)| (key, record.0)), is_stale),
         };
         for key in keys {
             self.remove(kind, &key, changes);
@@ -273,7 +283,7 @@ impl IndexWriter {
             }
             Object::Service(service) => {
                 let Some(key) = service_key(&service.key.ns, &service.key.name) else { return };
-                let new = Service::new(&service);
+                let new = IndexedService::new(&service);
                 self.services.insert(service.key, list);
                 let old = self.index.entry(&key);
                 if old.as_ref().and_then(|entry| entry.service.as_deref()) != Some(&new) {
@@ -282,22 +292,22 @@ impl IndexWriter {
             }
             Object::EndpointSlice(slice) => {
                 let Some(service) = service_key(&slice.key.ns, &slice.service) else {
-                    // Whatever it was, it belongs to nobody now.
+                    // The slice belonged to a Service before, and no longer does.
                     return self.remove(Kind::EndpointSlice, &slice.key, changes);
                 };
-                let new = Slice::new(&slice, self.keep);
+                let new = Slice::new(&slice, self.endpoint_fields);
                 if let Some(old) = self.slices.get_mut(&slice.key)
                     && old.service == service
                     && *old.slice == new
                 {
-                    // The entry holds the old one, and a list must not leave a second beside it.
+                    // The entry has the old slice, and a list must not create a second copy of it.
                     old.list = list;
                     return;
                 }
                 let new = Arc::new(new);
                 let record = SliceRecord { list, service: service.clone(), slice: new.clone() };
                 match self.slices.insert(slice.key, record) {
-                    // Its label names another Service now.
+                    // The slice now belongs to another Service.
                     Some(old) if old.service != service => {
                         self.replace_slice(&old.service, &old.slice.name, None, changes)
                     }
@@ -306,43 +316,43 @@ impl IndexWriter {
                 self.replace_slice(&service, &new.name.clone(), Some(new), changes);
             }
             Object::Pod(pod) => {
-                if let Some((named, old)) = self.pods.get_mut(&pod.key)
+                if let Some((last_list, old)) = self.pods.get_mut(&pod.key)
                     && **old == pod
                 {
-                    *named = list;
+                    *last_list = list;
                     return;
                 }
                 let pod = Arc::new(pod);
                 let old = self.pods.insert(pod.key.clone(), (list, pod.clone()));
                 for &address in &pod.addresses {
                     let mut pods = self.index.pods.entry(address).or_default();
-                    // An address that it keeps is never without it, not even between two look-ups.
+                    // An address that the Pod still has is never without it, not even between two look-ups.
                     let mut all: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != pod.key).cloned().collect();
                     all.push(pod.clone());
-                    // Whatever came first, the answer is the same.
+                    // The answer does not depend on the order of events.
                     all.sort_by(|a, b| a.key.cmp(&b.key));
                     *pods = all.into();
                     changes.addresses.push(address);
                 }
                 if let Some((_, old)) = old {
-                    gone(old.addresses.iter().copied(), pod.addresses.iter().copied())
+                    removed_addresses(old.addresses.iter().copied(), pod.addresses.iter().copied())
                         .for_each(|address| self.remove_pod_address(&old.key, address, changes));
                 }
             }
         }
     }
 
-    /// Counts an object as named by the list that is under way.
-    fn keep(&mut self, kind: Kind, key: &Key) {
+    /// Marks an object as contained in the current list.
+    fn retain(&mut self, kind: Kind, key: &Key) {
         let list = self.lists[kind as usize].number;
-        let named = match kind {
+        let last_list = match kind {
             Kind::Namespace => self.namespaces.get_mut(key),
             Kind::Service => self.services.get_mut(key),
             Kind::EndpointSlice => self.slices.get_mut(key).map(|record| &mut record.list),
-            Kind::Pod => self.pods.get_mut(key).map(|(named, _)| named),
+            Kind::Pod => self.pods.get_mut(key).map(|(last_list, _)| last_list),
         };
-        if let Some(named) = named {
-            *named = list;
+        if let Some(last_list) = last_list {
+            *last_list = list;
         }
     }
 
@@ -375,7 +385,7 @@ impl IndexWriter {
         }
     }
 
-    /// Puts a slice into its Service's entry in the place of the one with this name, or takes that one out.
+    /// Replaces the slice with this name in the entry of its Service, or removes it if `slice` is `None`.
     fn replace_slice(&mut self, key: &[u8], name: &str, slice: Option<Arc<Slice>>, changes: &mut Changes) {
         let old = self.index.entry(key);
         let service = old.as_ref().and_then(|entry| entry.service.clone());
@@ -389,15 +399,16 @@ impl IndexWriter {
         self.publish(key, old.as_deref(), service, Some(slices), changes);
     }
 
-    /// Replaces an entry whole. Names follow before addresses, so that a reverse name never leads to a missing one.
+    /// Replaces an entry. Names change before addresses, so that a reverse name never refers to a name that does not
+    /// exist.
     fn publish(
-        &mut self, key: &[u8], old: Option<&Entry>, service: Option<Arc<Service>>, slices: Option<Vec<Arc<Slice>>>,
-        changes: &mut Changes,
+        &mut self, key: &[u8], old: Option<&ServiceEntry>, service: Option<Arc<IndexedService>>,
+        slices: Option<Vec<Arc<Slice>>>, changes: &mut Changes,
     ) {
-        let vacant = Entry::default();
+        let vacant = ServiceEntry::default();
         let old = old.unwrap_or(&vacant);
         let slices = slices.unwrap_or_else(|| old.slices.to_vec());
-        let new = Arc::new(Entry::new(service, slices));
+        let new = Arc::new(ServiceEntry::new(service, slices));
         if new.is_vacant() {
             self.index.services.remove(key);
         } else if let Some(mut entry) = self.index.services.get_mut(key) {
@@ -408,40 +419,40 @@ impl IndexWriter {
         changes.services.push(key.into());
 
         let mut reverse = self.index.reverse.write();
-        // What both entries share needs no look, a Service or a slice.
+        // A Service or slice that both entries share need not be compared.
         if old.service.as_ref().map(Arc::as_ptr) != new.service.as_ref().map(Arc::as_ptr) {
-            for address in gone(cluster_addresses(old), cluster_addresses(&new)) {
-                reverse.remove(Role::Cluster, address, key);
+            for address in removed_addresses(cluster_addresses(old), cluster_addresses(&new)) {
+                reverse.remove(AddressRole::Cluster, address, key);
                 changes.addresses.push(address);
             }
             for address in cluster_addresses(&new) {
-                if reverse.add(Role::Cluster, address, key) {
+                if reverse.add(AddressRole::Cluster, address, key) {
                     changes.addresses.push(address);
                 }
             }
         }
-        // Nor does an address that its slice keeps.
-        let kept = |slices: &[Arc<Slice>], slice: &Slice, address| {
-            named(slices, &slice.name).is_some_and(|at| slices[at].has_address(address))
+        // The same holds for an address that is still in its slice.
+        let has_address = |slices: &[Arc<Slice>], slice: &Slice, address| {
+            find_slice(slices, &slice.name).is_some_and(|at| slices[at].has_address(address))
         };
-        for slice in changed(&old.slices, &new.slices) {
-            for address in slice.addresses().filter(|&address| !kept(&new.slices, slice, address)) {
+        for slice in difference(&old.slices, &new.slices) {
+            for address in slice.addresses().filter(|&address| !has_address(&new.slices, slice, address)) {
                 if !new.has_address(address) {
-                    reverse.remove(Role::Endpoint, address, key);
+                    reverse.remove(AddressRole::Endpoint, address, key);
                     changes.addresses.push(address);
                 }
             }
         }
-        for slice in changed(&new.slices, &old.slices) {
-            for address in slice.addresses().filter(|&address| !kept(&old.slices, slice, address)) {
-                if reverse.add(Role::Endpoint, address, key) {
+        for slice in difference(&new.slices, &old.slices) {
+            for address in slice.addresses().filter(|&address| !has_address(&old.slices, slice, address)) {
+                if reverse.add(AddressRole::Endpoint, address, key) {
                     changes.addresses.push(address);
                 }
             }
         }
     }
 
-    /// Takes a Pod away from an address.
+    /// Removes a Pod from an address.
     fn remove_pod_address(&self, key: &Key, address: IpAddr, changes: &mut Changes) {
         let mut left = 0;
         if let Some(mut pods) = self.index.pods.get_mut(&address) {
@@ -456,30 +467,34 @@ impl IndexWriter {
     }
 }
 
-/// The keys of what is gone.
-fn stale<'a>(objects: impl Iterator<Item = (&'a Key, u32)>, gone: impl Fn(&(&'a Key, u32)) -> bool) -> Vec<Key> {
-    objects.filter(gone).map(|(key, _)| key.clone()).collect()
+/// Returns the keys of stale objects.
+fn stale_keys<'a>(
+    objects: impl Iterator<Item = (&'a Key, u32)>, is_stale: impl Fn(&(&'a Key, u32)) -> bool,
+) -> Vec<Key> {
+    objects.filter(is_stale).map(|(key, _)| key.clone()).collect()
 }
 
-/// Where the slice with this name is.
-fn named(slices: &[Arc<Slice>], name: &str) -> Option<usize> {
+/// Returns the position of the slice with this name.
+fn find_slice(slices: &[Arc<Slice>], name: &str) -> Option<usize> {
     slices.binary_search_by(|have| (*have.name).cmp(name)).ok()
 }
 
-/// The slices of `these` that are not in `those`.
-fn changed<'a>(these: &'a [Arc<Slice>], those: &'a [Arc<Slice>]) -> impl Iterator<Item = &'a Arc<Slice>> {
-    these.iter().filter(move |slice| !named(those, &slice.name).is_some_and(|at| Arc::ptr_eq(&those[at], slice)))
+/// Returns the slices of `these` that are not in `those`.
+fn difference<'a>(these: &'a [Arc<Slice>], those: &'a [Arc<Slice>]) -> impl Iterator<Item = &'a Arc<Slice>> {
+    these.iter().filter(move |slice| !find_slice(those, &slice.name).is_some_and(|at| Arc::ptr_eq(&those[at], slice)))
 }
 
-/// The addresses of `old` that are not in `new`.
-fn gone(old: impl Iterator<Item = IpAddr>, new: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
+/// Returns the addresses of `old` that are not in `new`.
+fn removed_addresses(
+    old: impl Iterator<Item = IpAddr>, new: impl Iterator<Item = IpAddr>,
+) -> impl Iterator<Item = IpAddr> {
     let mut new: Vec<IpAddr> = new.collect();
     new.sort_unstable();
     old.filter(move |address| new.binary_search(address).is_err())
 }
 
-/// The cluster addresses of an entry's Service.
-fn cluster_addresses(entry: &Entry) -> impl Iterator<Item = IpAddr> {
+/// Returns the cluster addresses of the Service of an entry.
+fn cluster_addresses(entry: &ServiceEntry) -> impl Iterator<Item = IpAddr> {
     let (v4, v6) = match entry.service.as_deref().map(|service| &service.shape) {
         Some(Shape::ClusterIp { v4, v6 }) => (&**v4, &**v6),
         _ => Default::default(),
@@ -493,7 +508,7 @@ mod tests {
     use super::*;
 
     fn writer() -> IndexWriter {
-        Index::new(&Options { kinds: Kind::ALL.to_vec(), keep: Keep::default() }).1
+        Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: EndpointFields::default() }).1
     }
 
     fn slice(service: &str) -> Event {
@@ -513,19 +528,19 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_what_is_known_leaves_no_second_copy() {
+    fn a_list_of_known_objects_creates_no_second_copy() {
         let mut writer = writer();
         for event in [slice("web"), pod("x")] {
             writer.apply(event.clone(), 1);
             assert!(writer.apply(event, 2).is_empty());
         }
-        // One count in the writer, one in what readers see.
+        // One reference in the writer and one in the read side.
         assert!(writer.slices.values().all(|record| Arc::strong_count(&record.slice) == 2));
         assert!(writer.pods.values().all(|(_, pod)| Arc::strong_count(pod) == 2));
     }
 
     #[test]
-    fn a_slice_that_belongs_to_nobody_any_more_is_gone() {
+    fn a_slice_that_no_longer_has_a_service_is_removed() {
         let mut writer = writer();
         writer.apply(slice("web"), 1);
         assert_eq!(writer.apply(slice(""), 2).addresses, [IpAddr::from([10, 0, 0, 1])]);
@@ -533,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_changes_is_known_once() {
+    fn a_pod_that_changes_has_one_entry() {
         let mut writer = writer();
         writer.apply(pod("x"), 1);
         writer.apply(pod("y"), 2);
@@ -543,23 +558,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_kept_outlives_a_list_and_one_that_is_not_does_not() {
-        let kept = |keep: bool| {
+    fn a_list_removes_pods_that_it_does_not_retain() {
+        let pods_after_list = |retain: bool| {
             let mut writer = writer();
             writer.apply(pod("x"), 1);
             writer.apply(Event::Begin(Kind::Pod), 2);
-            if keep {
-                assert!(writer.apply(Event::Keep(Kind::Pod, Key::new("a", "p")), 2).is_empty());
+            if retain {
+                assert!(writer.apply(Event::Retain(Kind::Pod, Key::new("a", "p")), 2).is_empty());
             }
-            writer.apply(Event::Keep(Kind::Pod, Key::new("a", "unknown")), 2);
+            writer.apply(Event::Retain(Kind::Pod, Key::new("a", "unknown")), 2);
             writer.apply(Event::End(Kind::Pod), 2);
             writer.count(Kind::Pod)
         };
-        assert_eq!((kept(true), kept(false)), (1, 0));
+        assert_eq!((pods_after_list(true), pods_after_list(false)), (1, 0));
     }
 
     #[test]
-    fn names_in_capitals_come_and_go_alike() {
+    fn names_in_capitals_are_added_and_removed() {
         let mut writer = writer();
         writer.apply(Event::Upsert(Object::Namespace(Key::new("", "A"))), 1);
         assert!(writer.index().has_namespace(b"a"));

@@ -1,46 +1,47 @@
-//! What a name means: the one place that knows the rules of the Kubernetes DNS specification and of CoreDNS's
-//! `kubernetes` plugin (parse.go, kubernetes.go, reverse.go).
+//! Resolves names: the only place with the rules of the Kubernetes DNS specification and of CoreDNS's plugin
+//! `kubernetes` (parse.go, kubernetes.go, reverse.go).
 //!
-//! A look-up says what there is, or why there is nothing; which records that makes is the plugin's business.
+//! A look-up returns what exists, or why nothing does; the plugin decides which records result from it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::address::{ReverseName, parse_dashed};
-use super::entry::{EndpointName, Entry, Row, Shape, Slice};
+use super::entry::{EndpointName, Row, ServiceEntry, Shape, Slice};
 use super::index::{Index, ServiceKeys};
 use super::model::Port;
 use super::name::{ClusterName, PortName, ServiceName, ZoneName};
 use super::reverse::ServiceKey;
 
-/// What a stanza shows of the cluster. Several stanzas share one index and look at it each in its own way.
+/// The part of the cluster that a stanza exposes. Several stanzas may share an index, each with its own view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Names below `pod`.
+    /// How names below `pod` are answered.
     pub pods: PodMode,
-    /// The namespaces that are shown, in lower case; all where `None`.
+    /// The exposed namespaces in lower case, or `None` for all.
     pub namespaces: Option<Vec<Box<[u8]>>>,
-    /// The index holds only some namespaces (`namespace_labels`), so that a reverse name must ask for its namespace too.
+    /// Whether the index has only some namespaces (`namespace_labels`), so that reverse look-ups must check the
+    /// namespace too.
     pub filtered_namespaces: bool,
-    /// Endpoints without a host name are called after their Pod.
+    /// Whether endpoints without a host name have the name of their Pod.
     pub endpoint_pod_names: bool,
-    /// Endpoints are shown; not with `noendpoints`.
+    /// Whether endpoints are exposed; false with `noendpoints`.
     pub endpoints: bool,
-    /// A ClusterIP Service without a ready endpoint does not exist.
+    /// Whether a ClusterIP Service without a ready endpoint is hidden.
     pub ignore_empty_service: bool,
-    /// Zonal names exist.
+    /// Whether zonal names exist.
     pub zonal: bool,
 }
 
 /// How names below `pod` are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodMode {
-    /// Not at all.
+    /// They do not exist.
     #[default]
     Disabled,
-    /// Any address that the name spells.
+    /// Every valid address resolves to itself.
     Insecure,
-    /// Only addresses of Pods in that namespace.
+    /// Only addresses of Pods in that namespace resolve.
     Verified,
 }
 
@@ -58,72 +59,72 @@ impl Default for View {
     }
 }
 
-/// What a name stands for.
+/// What a name resolves to.
 #[derive(Clone, Debug)]
 pub enum Lookup<'a> {
-    /// It exists and has no record of its own: the zone, a tree, a namespace, an empty non-terminal.
+    /// The name exists and has no record of its own: the zone, a tree, a namespace, an empty non-terminal.
     Node,
-    /// A Service with cluster addresses, or one port of it.
-    ClusterIp(Found<'a>),
-    /// Ready endpoints: all of a headless Service, or some of any.
-    Endpoints(Found<'a>),
-    /// Another name.
-    ExternalName(Arc<Entry>),
-    /// A Pod's address.
+    /// A Service with cluster addresses, or a port of it.
+    ClusterIp(ServiceMatch<'a>),
+    /// Ready endpoints: all of a headless Service, or some of any Service.
+    Endpoints(ServiceMatch<'a>),
+    /// The target of an ExternalName.
+    ExternalName(Arc<ServiceEntry>),
+    /// The address of a Pod.
     Pod(IpAddr),
     /// `dns-version`.
     SchemaVersion,
     /// `ns.dns`.
     NameServer,
-    /// It does not exist.
+    /// The name does not exist.
     Missing(Reason),
 }
 
-/// A Service, and what of it is meant.
+/// A Service, and the part of it that a name refers to.
 #[derive(Clone, Debug)]
-pub struct Found<'a> {
+pub struct ServiceMatch<'a> {
     /// The Service and its endpoints.
-    pub entry: Arc<Entry>,
-    /// Which endpoints.
-    pub endpoints: Endpoints<'a>,
-    /// Which ports; all where `None`.
+    pub entry: Arc<ServiceEntry>,
+    /// The endpoints that the name refers to.
+    pub endpoints: EndpointSelection<'a>,
+    /// The port that the name refers to, or `None` for all.
     pub port: Option<PortName<'a>>,
 }
 
-/// Which endpoints of a Service are meant.
+/// A selection of the endpoints of a Service.
 #[derive(Clone, Copy, Debug)]
-pub enum Endpoints<'a> {
-    /// All.
+pub enum EndpointSelection<'a> {
+    /// All endpoints.
     All,
-    /// The one with this name.
+    /// The endpoint with this name.
     Named(EndpointName<'a>),
-    /// Those of this topology zone, given as labels in wire form.
+    /// The endpoints of this topology zone, given as labels in wire form.
     InZone(&'a [u8]),
-    /// None, though the name exists: `pin` to a zone without endpoints.
+    /// No endpoint, although the name exists: `pin` to a zone without endpoints.
     None,
 }
 
 impl PortName<'_> {
-    /// Whether a port is meant. Names are compared without regard to case; both are in lower case here.
+    /// Returns whether a port matches. Names are compared ignoring case; both are in lower case here.
     pub fn matches(self, port: &Port) -> bool {
         (self.name.is_empty() || self.name == port.name.as_bytes())
             && (self.protocol.is_empty() || self.protocol == port.protocol.label().as_bytes())
     }
 
-    /// Whether every port is meant, even the lack of one.
+    /// Returns whether every port matches, and the absence of ports too.
     fn is_any(self) -> bool {
         self.name.is_empty() && self.protocol.is_empty()
     }
 }
 
-/// Why a name does not exist.
+/// The reason why a name does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No name of a cluster has this form.
+    /// Names of the cluster do not have this form.
     NoSuchForm,
-    /// The namespace does not exist, or this stanza does not show it.
+    /// The namespace does not exist, or the stanza does not expose it.
     NoSuchNamespace,
-    /// There is no such Service.
+    /// The Service does not exist.
     NoSuchService,
     /// The headless Service has no ready endpoint.
     NoReadyEndpoint,
@@ -133,117 +134,125 @@ pub enum Reason {
     NoSuchEndpoint,
     /// The Service has no such port.
     NoSuchPort,
-    /// Zonal names are off, or the Service is not headless.
+    /// Zonal names are disabled, or the Service is not headless.
     NotZonal,
     /// An ExternalName Service has no names below its own.
     BelowExternalName,
-    /// `externalName` is an address or no name.
+    /// `externalName` is an address or not a name.
     BadExternalName,
-    /// Names of Pods are off.
+    /// Names of Pods are disabled.
     PodsDisabled,
-    /// The label spells no address.
+    /// The label is not an address.
     NotAnAddress,
     /// No Pod of that namespace has this address.
     NoSuchPod,
-    /// Nothing in the cluster has this address.
+    /// No Service or endpoint has this address.
     NoSuchAddress,
-    /// A reverse zone has no forward names.
+    /// The name is a forward name in a reverse zone.
     NotReverse,
 }
 
 impl Reason {
-    /// For a person: extended DNS errors, logs.
+    /// Returns the text for people, for extended DNS errors and logs.
     pub const fn text(self) -> &'static str {
         match self {
-            Reason::NoSuchForm => "no name of a cluster has this form",
+            Reason::NoSuchForm => "names of the cluster do not have this form",
             Reason::NoSuchNamespace => "no such namespace",
             Reason::NoSuchService => "no such Service",
             Reason::NoReadyEndpoint => "the headless Service has no ready endpoint",
             Reason::EmptyService => "the Service has no ready endpoint",
             Reason::NoSuchEndpoint => "no ready endpoint has this name",
             Reason::NoSuchPort => "the Service has no such port",
-            Reason::NotZonal => "zonal names are for headless Services, where they are on",
+            Reason::NotZonal => "zonal names are disabled, or the Service is not headless",
             Reason::BelowExternalName => "an ExternalName Service has no names below its own",
             Reason::BadExternalName => "externalName is not a DNS name",
-            Reason::PodsDisabled => "names of Pods are disabled",
-            Reason::NotAnAddress => "the label spells no address",
+            Reason::PodsDisabled => "Pod names are disabled",
+            Reason::NotAnAddress => "the label is not an address",
             Reason::NoSuchPod => "no Pod of the namespace has this address",
-            Reason::NoSuchAddress => "nothing in the cluster has this address",
+            Reason::NoSuchAddress => "no Service or endpoint has this address",
             Reason::NotReverse => "a reverse zone has no such name",
         }
     }
 }
 
-/// What a reverse name stands for.
+/// What a reverse name resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReverseLookup {
-    /// A Service's cluster address: its key.
+    /// The cluster address of a Service, given by its key.
     Service(ServiceKey),
-    /// An endpoint's address: the keys of the Services that have it, in order.
+    /// The address of endpoints: the keys of the Services that have it, in order.
     Endpoints(ServiceKeys),
-    /// Nothing of its own, but something below it.
+    /// The name has no record, but names below it have.
     Node,
-    /// Nothing.
+    /// The name does not exist.
     Missing(Reason),
 }
 
 impl Index {
-    /// What a forward name stands for. Independent of the type asked for: a name that exists for one type exists for
-    /// all.
+    /// Resolves a forward name. The result does not depend on the query type: a name that exists for one type exists
+    /// for all.
     pub fn lookup<'a>(&self, name: &ClusterName<'a>, view: &View) -> Lookup<'a> {
         match *name {
             ClusterName::Apex | ClusterName::ServiceTree | ClusterName::PodTree | ClusterName::Dns => Lookup::Node,
             ClusterName::SchemaVersion => Lookup::SchemaVersion,
             ClusterName::NameServer => Lookup::NameServer,
             ClusterName::Other => Lookup::Missing(Reason::NoSuchForm),
-            ClusterName::Namespace(ns) => self.namespace(ns, view),
+            ClusterName::Namespace(ns) => self.lookup_namespace(ns, view),
             ClusterName::PodNamespace(_) if view.pods == PodMode::Disabled => Lookup::Missing(Reason::PodsDisabled),
-            ClusterName::PodNamespace(ns) => self.namespace(ns, view),
-            ClusterName::Pod { ns, address } => self.pod(ns, address, view),
-            ClusterName::Service(service) => self.service(service, view, |entry| whole_service(entry, view)),
-            ClusterName::Endpoint(service, label) => self.service(service, view, |entry| endpoint(entry, label, view)),
-            ClusterName::Port(service, port) => self.service(service, view, |entry| service_port(entry, port, view)),
-            ClusterName::Zonal(service, zone) => self.service(service, view, |entry| zonal(entry, zone, view)),
+            ClusterName::PodNamespace(ns) => self.lookup_namespace(ns, view),
+            ClusterName::Pod { ns, address } => self.lookup_pod(ns, address, view),
+            ClusterName::Service(service) => self.lookup_service(service, view, |entry| resolve_service(entry, view)),
+            ClusterName::Endpoint(service, label) => {
+                self.lookup_service(service, view, |entry| resolve_endpoint(entry, label, view))
+            }
+            ClusterName::Port(service, port) => {
+                self.lookup_service(service, view, |entry| resolve_port(entry, port, view))
+            }
+            ClusterName::Zonal(service, zone) => {
+                self.lookup_service(service, view, |entry| resolve_zonal(entry, zone, view))
+            }
         }
     }
 
-    /// What a reverse name stands for.
+    /// Resolves a reverse name.
     pub fn lookup_reverse(&self, name: ReverseName, view: &View) -> ReverseLookup {
         let address = match name {
             ReverseName::Address(address) => address,
             ReverseName::Prefix { first, last } if self.has_address_within(first, last) => return ReverseLookup::Node,
             ReverseName::Prefix { .. } | ReverseName::Other => return ReverseLookup::Missing(Reason::NoSuchAddress),
         };
-        // A Service need not be in a known namespace unless the stanza shows only some (CoreDNS `serviceRecordForIP`).
-        let exposed = |key: &[u8]| {
+        // A Service need not be in a known namespace, unless the stanza exposes only some (CoreDNS
+        // `serviceRecordForIP`).
+        let is_exposed = |key: &[u8]| {
             let ns = &key[2 + usize::from(key[0])..];
             match &view.namespaces {
                 Some(namespaces) => namespaces.iter().any(|have| **have == *ns),
                 None => !view.filtered_namespaces || self.has_namespace(ns),
             }
         };
-        if let Some(key) = self.cluster_owner(address, exposed) {
+        if let Some(key) = self.cluster_owner(address, is_exposed) {
             return ReverseLookup::Service(key);
         }
         let mut keys = if view.endpoints { self.endpoint_owners(address) } else { ServiceKeys::new() };
-        keys.retain(|key| exposed(key));
+        keys.retain(|key| is_exposed(key));
         if keys.is_empty() { ReverseLookup::Missing(Reason::NoSuchAddress) } else { ReverseLookup::Endpoints(keys) }
     }
 
-    /// Whether a stanza shows a namespace. The namespace must exist, even where the stanza lists it.
-    fn shows(&self, ns: &[u8], view: &View) -> bool {
-        view.namespaces.as_ref().is_none_or(|shown| shown.iter().any(|have| **have == *ns)) && self.has_namespace(ns)
+    /// Returns whether the view exposes a namespace. The namespace must exist, even if the stanza lists it.
+    fn exposes(&self, ns: &[u8], view: &View) -> bool {
+        view.namespaces.as_ref().is_none_or(|exposed| exposed.iter().any(|have| **have == *ns))
+            && self.has_namespace(ns)
     }
 
-    fn namespace(&self, ns: &[u8], view: &View) -> Lookup<'static> {
-        if self.shows(ns, view) { Lookup::Node } else { Lookup::Missing(Reason::NoSuchNamespace) }
+    fn lookup_namespace(&self, ns: &[u8], view: &View) -> Lookup<'static> {
+        if self.exposes(ns, view) { Lookup::Node } else { Lookup::Missing(Reason::NoSuchNamespace) }
     }
 
-    fn pod(&self, ns: &[u8], label: &[u8], view: &View) -> Lookup<'static> {
+    fn lookup_pod(&self, ns: &[u8], label: &[u8], view: &View) -> Lookup<'static> {
         if view.pods == PodMode::Disabled {
             return Lookup::Missing(Reason::PodsDisabled);
         }
-        if !self.shows(ns, view) {
+        if !self.exposes(ns, view) {
             return Lookup::Missing(Reason::NoSuchNamespace);
         }
         let Some(address) = parse_dashed(label) else { return Lookup::Missing(Reason::NotAnAddress) };
@@ -257,42 +266,46 @@ impl Index {
         Lookup::Pod(address)
     }
 
-    fn service<'a>(
-        &self, service: ServiceName<'_>, view: &View, then: impl FnOnce(Arc<Entry>) -> Lookup<'a>,
+    fn lookup_service<'a>(
+        &self, service: ServiceName<'_>, view: &View, resolve: impl FnOnce(Arc<ServiceEntry>) -> Lookup<'a>,
     ) -> Lookup<'a> {
-        if !self.shows(service.ns, view) {
+        if !self.exposes(service.ns, view) {
             return Lookup::Missing(Reason::NoSuchNamespace);
         }
         match self.entry(service.key) {
-            Some(entry) if entry.service.is_some() => then(entry),
+            Some(entry) if entry.service.is_some() => resolve(entry),
             _ => Lookup::Missing(Reason::NoSuchService),
         }
     }
 }
 
-/// `<svc>.<ns>.svc`.
-fn whole_service(entry: Arc<Entry>, view: &View) -> Lookup<'static> {
+/// Resolves `<svc>.<ns>.svc`.
+fn resolve_service(entry: Arc<ServiceEntry>, view: &View) -> Lookup<'static> {
     match shape(&entry) {
         Some(Shape::ExternalName(Some(_))) => Lookup::ExternalName(entry),
         Some(Shape::ExternalName(None)) => Lookup::Missing(Reason::BadExternalName),
         // Specification 2.4.1: no ready endpoint, NXDOMAIN.
         Some(Shape::Headless) if !view.endpoints || !entry.has_endpoints() => Lookup::Missing(Reason::NoReadyEndpoint),
-        Some(Shape::Headless) => Lookup::Endpoints(Found { entry, endpoints: Endpoints::All, port: None }),
+        Some(Shape::Headless) => {
+            Lookup::Endpoints(ServiceMatch { entry, endpoints: EndpointSelection::All, port: None })
+        }
         Some(Shape::ClusterIp { .. }) if is_hidden(&entry, view) => Lookup::Missing(Reason::EmptyService),
-        Some(Shape::ClusterIp { .. }) => Lookup::ClusterIp(Found { entry, endpoints: Endpoints::All, port: None }),
+        Some(Shape::ClusterIp { .. }) => {
+            Lookup::ClusterIp(ServiceMatch { entry, endpoints: EndpointSelection::All, port: None })
+        }
         None => Lookup::Missing(Reason::NoSuchService),
     }
 }
 
-/// `<endpoint>.<svc>.<ns>.svc`, of any Service but an ExternalName.
-fn endpoint<'a>(entry: Arc<Entry>, label: &'a [u8], view: &View) -> Lookup<'a> {
+/// Resolves `<endpoint>.<svc>.<ns>.svc` of any Service except an ExternalName.
+fn resolve_endpoint<'a>(entry: Arc<ServiceEntry>, label: &'a [u8], view: &View) -> Lookup<'a> {
     match shape(&entry) {
         Some(Shape::ExternalName(_)) => return Lookup::Missing(Reason::BelowExternalName),
         Some(Shape::ClusterIp { .. }) if is_hidden(&entry, view) => return Lookup::Missing(Reason::EmptyService),
         _ => {}
     }
-    // `_tcp` is no endpoint but an empty non-terminal where `_http._tcp` exists (RFC 8020), and so is `_zone`. For want
-    // of a name a port is still `_._tcp`, so that every port counts.
+    // `_tcp` is not an endpoint but an empty non-terminal if `_http._tcp` exists (RFC 8020), and so is `_zone`. A port
+    // without a name is still `_._tcp`, so every port counts.
     if let Some(protocol) = label.strip_prefix(b"_") {
         let wanted = PortName { name: b"", protocol };
         let zonal = view.zonal && protocol == b"zone" && shape(&entry) == Some(&Shape::Headless);
@@ -301,14 +314,14 @@ fn endpoint<'a>(entry: Arc<Entry>, label: &'a [u8], view: &View) -> Lookup<'a> {
     }
     let name = EndpointName::new(label, view.endpoint_pod_names);
     if view.endpoints && entry.slices.iter().any(|slice| slice.rows_named(&name).next().is_some()) {
-        Lookup::Endpoints(Found { entry, endpoints: Endpoints::Named(name), port: None })
+        Lookup::Endpoints(ServiceMatch { entry, endpoints: EndpointSelection::Named(name), port: None })
     } else {
         Lookup::Missing(Reason::NoSuchEndpoint)
     }
 }
 
-/// `<port>.<protocol>.<svc>.<ns>.svc`.
-fn service_port<'a>(entry: Arc<Entry>, wanted: PortName<'a>, view: &View) -> Lookup<'a> {
+/// Resolves `<port>.<protocol>.<svc>.<ns>.svc`.
+fn resolve_port<'a>(entry: Arc<ServiceEntry>, wanted: PortName<'a>, view: &View) -> Lookup<'a> {
     let headless = match shape(&entry) {
         Some(Shape::ExternalName(_)) | None => return Lookup::Missing(Reason::BelowExternalName),
         Some(Shape::ClusterIp { .. }) if is_hidden(&entry, view) => return Lookup::Missing(Reason::EmptyService),
@@ -316,48 +329,48 @@ fn service_port<'a>(entry: Arc<Entry>, wanted: PortName<'a>, view: &View) -> Loo
         Some(Shape::Headless) => true,
     };
     if !has_port(&entry, wanted, view) {
-        // `pin._zone` is above the zonal names.
+        // `pin._zone` is an empty non-terminal above the zonal names.
         let zonal = view.zonal && wanted.protocol == b"zone" && matches!(wanted.name, b"pin" | b"prefer");
         let exists = zonal && headless && view.endpoints && entry.has_endpoints();
         return if exists { Lookup::Node } else { Lookup::Missing(Reason::NoSuchPort) };
     }
     let port = Some(wanted);
     if headless {
-        Lookup::Endpoints(Found { entry, endpoints: Endpoints::All, port })
+        Lookup::Endpoints(ServiceMatch { entry, endpoints: EndpointSelection::All, port })
     } else {
-        Lookup::ClusterIp(Found { entry, endpoints: Endpoints::All, port })
+        Lookup::ClusterIp(ServiceMatch { entry, endpoints: EndpointSelection::All, port })
     }
 }
 
-/// `<topology zone>.pin._zone.<svc>.<ns>.svc`.
-fn zonal<'a>(entry: Arc<Entry>, zone: ZoneName<'a>, view: &View) -> Lookup<'a> {
+/// Resolves `<topology zone>.pin._zone.<svc>.<ns>.svc`.
+fn resolve_zonal<'a>(entry: Arc<ServiceEntry>, zone: ZoneName<'a>, view: &View) -> Lookup<'a> {
     if !view.zonal || shape(&entry) != Some(&Shape::Headless) {
         return Lookup::Missing(Reason::NotZonal);
     }
-    // A headless Service has every zone's name, whatever endpoints it has: NODATA, so that a client's negative cache does
-    // not deny the name for the other types (CoreDNS `findServices`).
+    // A headless Service has the names of all zones, whatever endpoints it has: NODATA, so that a client's negative
+    // cache does not deny the name for the other types (CoreDNS `findServices`).
     let in_zone = entry.slices.iter().any(|slice| slice.rows().any(|row| row.is_in_zone(zone.zone)));
     let endpoints = match (in_zone, zone.pin) {
-        (true, _) => Endpoints::InZone(zone.zone),
-        (false, true) => Endpoints::None,
-        (false, false) => Endpoints::All,
+        (true, _) => EndpointSelection::InZone(zone.zone),
+        (false, true) => EndpointSelection::None,
+        (false, false) => EndpointSelection::All,
     };
-    Lookup::Endpoints(Found { entry, endpoints, port: None })
+    Lookup::Endpoints(ServiceMatch { entry, endpoints, port: None })
 }
 
-fn shape(entry: &Entry) -> Option<&Shape> {
+fn shape(entry: &ServiceEntry) -> Option<&Shape> {
     entry.service.as_deref().map(|service| &service.shape)
 }
 
-/// `ignore empty_service`. With `noendpoints` there is never an endpoint, which hides every ClusterIP Service, as in
-/// CoreDNS.
-fn is_hidden(entry: &Entry, view: &View) -> bool {
+/// Returns whether `ignore empty_service` hides a Service. With `noendpoints` there is never an endpoint, which hides
+/// every ClusterIP Service, as in CoreDNS.
+fn is_hidden(entry: &ServiceEntry, view: &View) -> bool {
     view.ignore_empty_service && !(view.endpoints && entry.has_endpoints())
 }
 
-/// Whether a port is there: of the Service, or for a headless one of a slice with a ready endpoint. A Service or slice
-/// without ports has one without a name, protocol or number (CoreDNS's sentinel −1).
-fn has_port(entry: &Entry, wanted: PortName<'_>, view: &View) -> bool {
+/// Returns whether a port exists: of the Service, or for a headless Service of a slice with a ready endpoint. A Service
+/// or slice without ports has one without a name, protocol or number (CoreDNS's sentinel −1).
+fn has_port(entry: &ServiceEntry, wanted: PortName<'_>, view: &View) -> bool {
     let Some(service) = &entry.service else { return false };
     let any = |ports: &[Port]| ports.iter().any(|port| wanted.matches(port)) || ports.is_empty() && wanted.is_any();
     match service.shape {
@@ -367,42 +380,42 @@ fn has_port(entry: &Entry, wanted: PortName<'_>, view: &View) -> bool {
     }
 }
 
-impl Found<'_> {
-    /// Calls `visit` with each endpoint that is meant, slice by slice.
-    pub fn rows<'e>(&'e self, mut visit: impl FnMut(Row<'e>)) {
+impl ServiceMatch<'_> {
+    /// Calls `visit` with each selected endpoint, slice by slice.
+    pub fn for_each_row<'e>(&'e self, mut visit: impl FnMut(Row<'e>)) {
         for slice in &self.entry.slices {
-            if !self.wants_slice(slice) {
+            if !self.includes_slice(slice) {
                 continue;
             }
             match &self.endpoints {
-                Endpoints::None => {}
-                Endpoints::All => slice.rows().for_each(&mut visit),
-                Endpoints::Named(name) => slice.rows_named(name).for_each(&mut visit),
-                Endpoints::InZone(zone) => slice.rows().filter(|row| row.is_in_zone(zone)).for_each(&mut visit),
+                EndpointSelection::None => {}
+                EndpointSelection::All => slice.rows().for_each(&mut visit),
+                EndpointSelection::Named(name) => slice.rows_named(name).for_each(&mut visit),
+                EndpointSelection::InZone(zone) => slice.rows().filter(|row| row.is_in_zone(zone)).for_each(&mut visit),
             }
         }
     }
 
-    /// Whether a port is meant.
-    pub fn wants_port(&self, port: &Port) -> bool {
+    /// Returns whether a port is selected.
+    pub fn includes_port(&self, port: &Port) -> bool {
         self.port.is_none_or(|wanted| wanted.matches(port))
     }
 
-    /// How many of these ports are meant. Where there is none at all, a lack of ports counts as one (CoreDNS's
+    /// Returns the number of selected ports. If there are no ports at all, their absence counts as one (CoreDNS's
     /// sentinel −1), which the weights of SRV records include.
     pub fn count_ports(&self, ports: &[Port]) -> usize {
         match ports {
             [] => usize::from(self.port.is_none_or(PortName::is_any)),
-            _ => ports.iter().filter(|port| self.wants_port(port)).count(),
+            _ => ports.iter().filter(|port| self.includes_port(port)).count(),
         }
     }
 
-    /// Whether all endpoints with all their ports are meant, so that the entry's merged addresses are the answer.
+    /// Returns whether all endpoints and ports are selected, so that the merged addresses of the entry are the answer.
     pub fn is_whole(&self) -> bool {
-        matches!(self.endpoints, Endpoints::All) && self.port.is_none()
+        matches!(self.endpoints, EndpointSelection::All) && self.port.is_none()
     }
 
-    fn wants_slice(&self, slice: &Slice) -> bool {
+    fn includes_slice(&self, slice: &Slice) -> bool {
         self.port.is_none() || self.count_ports(&slice.ports) > 0
     }
 }

@@ -1,10 +1,12 @@
-//! Kubernetes as DNS sees it: events in, answers out. Pure: no socket, no task, no clock.
+//! The state of a Kubernetes cluster as DNS needs it: events in, answers to look-ups out. Pure: no socket, no task, no
+//! clock.
 //!
 //! ```text
 //! model ─ event ─► index (writer) ─► entry ◄─ index (readers) ◄─ lookup ◄─ name, address
 //! ```
 
 pub mod address;
+mod current;
 pub mod entry;
 pub mod event;
 pub mod index;
@@ -17,6 +19,7 @@ pub mod selector;
 #[cfg(test)]
 mod tests;
 
+pub use current::CurrentIndex;
 pub use event::Event;
 pub use index::{Changes, Index, IndexWriter, Options};
 pub use lookup::{Lookup, PodMode, Reason, ReverseLookup, View};

@@ -1,13 +1,13 @@
-//! The Kubernetes objects, reduced to what DNS needs of them.
+//! The Kubernetes objects, reduced to the fields that DNS needs.
 //!
-//! Sources convert API objects into these; everything that no record depends on is already gone. Names are lower-case
-//! text as the API server guarantees it (RFC 1123 labels); what is not such a label never gets here.
+//! Sources convert API objects into these types and drop all fields that no record depends on. Names are lower-case
+//! text as the API server guarantees it (RFC 1123 labels); objects with invalid names are ignored before.
 
 use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-/// The kinds of objects that the index follows.
+/// The kinds of objects in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// `v1` Namespace.
@@ -16,7 +16,7 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
-    /// `v1` Pod; followed only where a stanza says `pods verified`.
+    /// `v1` Pod; watched only if a stanza has `pods verified`.
     Pod,
 }
 
@@ -24,7 +24,7 @@ impl Kind {
     /// Every kind, in the order in which a source lists them.
     pub const ALL: [Kind; 4] = [Kind::Namespace, Kind::Service, Kind::EndpointSlice, Kind::Pod];
 
-    /// The name that manifests, messages and metrics use.
+    /// Returns the name as used in manifests, messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Namespace => "Namespace",
@@ -35,37 +35,37 @@ impl Kind {
     }
 }
 
-/// What identifies an object within its kind. `ns` is empty for a Namespace.
+/// The identity of an object within its kind. `ns` is empty for a Namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// The namespace that the object is in.
+    /// The namespace of the object.
     pub ns: Box<str>,
-    /// The object's name.
+    /// The name of the object.
     pub name: Box<str>,
 }
 
 impl Key {
-    /// A key from its two parts.
+    /// Creates a key from a namespace and a name.
     pub fn new(ns: impl Into<Box<str>>, name: impl Into<Box<str>>) -> Key {
         Key { ns: ns.into(), name: name.into() }
     }
 }
 
-/// One object of any kind.
+/// An object of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A namespace, which is nothing but its name.
+    /// A namespace, of which only the name matters.
     Namespace(Key),
     /// A Service.
     Service(Service),
-    /// One slice of a Service's endpoints.
+    /// A slice of the endpoints of a Service.
     EndpointSlice(EndpointSlice),
     /// A Pod that has addresses.
     Pod(Pod),
 }
 
 impl Object {
-    /// The object's kind.
+    /// Returns the kind of the object.
     pub fn kind(&self) -> Kind {
         match self {
             Object::Namespace(_) => Kind::Namespace,
@@ -75,7 +75,7 @@ impl Object {
         }
     }
 
-    /// The object's key.
+    /// Returns the key of the object.
     pub fn key(&self) -> &Key {
         match self {
             Object::Namespace(key) => key,
@@ -89,21 +89,21 @@ impl Object {
 /// A `v1` Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Namespace and name.
+    /// The namespace and name.
     pub key: Key,
-    /// What its name stands for.
+    /// What the name resolves to.
     pub kind: ServiceKind,
     /// `spec.ports`, in their order; empty for a Service without ports.
     pub ports: Vec<Port>,
 }
 
-/// What the name of a Service stands for.
+/// What the name of a Service resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
     /// ClusterIP, NodePort or LoadBalancer: `spec.clusterIPs`, both families, in their order. Empty while the API
     /// server has not allocated an address.
     ClusterIp(Vec<IpAddr>),
-    /// `clusterIP: None`: its ready endpoints.
+    /// `clusterIP: None`: the ready endpoints.
     Headless,
     /// `type: ExternalName`: `spec.externalName` as written, without a final dot.
     ExternalName(Box<str>),
@@ -112,16 +112,16 @@ pub enum ServiceKind {
 /// A port of a Service or of an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Port {
-    /// Lower-case name; empty for an unnamed port.
+    /// The name in lower case; empty for an unnamed port.
     pub name: Box<str>,
-    /// The transport; compared without regard to case by DNS, stored as one of three.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// 1–65535. A Service's port number, or the resolved target port in a slice. `None` in a slice means "all ports"
-    /// (the API's nil), which has no SRV record.
+    /// The port number of a Service, or the resolved target port of a slice: 1–65535. `None` in a slice means "all
+    /// ports" (nil in the API), which has no SRV record.
     pub number: Option<u16>,
 }
 
-/// A port's transport protocol.
+/// The transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, the API's default.
@@ -133,7 +133,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The label without its underscore.
+    /// Returns the label of SRV names, without its underscore.
     pub const fn label(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -143,37 +143,36 @@ impl Protocol {
     }
 }
 
-/// A `discovery.k8s.io/v1` EndpointSlice of one Service: its ready endpoints only.
+/// A `discovery.k8s.io/v1` EndpointSlice of one Service, reduced to its ready endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// Namespace and name of the slice.
     pub key: Key,
-    /// The Service that it belongs to (label `kubernetes.io/service-name`). A slice without that label belongs to
-    /// nobody and never gets here.
+    /// The Service of the slice (label `kubernetes.io/service-name`). Slices without that label are ignored.
     pub service: Box<str>,
     /// The ready endpoints (`conditions.ready` true or absent), in their order.
     pub endpoints: Vec<Endpoint>,
-    /// The ports that each of them has; empty for a slice without ports.
+    /// The ports of every endpoint; empty for a slice without ports.
     pub ports: Vec<Port>,
 }
 
-/// One ready endpoint.
+/// A ready endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its addresses, of the slice's family; one as a rule.
+    /// The addresses, of the family of the slice; usually one.
     pub addresses: SmallVec<[IpAddr; 1]>,
-    /// `hostname`, lower-case.
+    /// `hostname` in lower case.
     pub hostname: Option<Box<str>>,
-    /// `targetRef.name` where it is a valid label of at most 63 octets, lower-case (for `endpoint_pod_names`).
+    /// `targetRef.name` in lower case, if it is a valid label of at most 63 bytes (for `endpoint_pod_names`).
     pub pod: Option<Box<str>>,
-    /// `zone`, lower-case (for `zonal`); may hold several labels.
+    /// `zone` in lower case (for `zonal`); may consist of several labels.
     pub zone: Option<Box<str>>,
 }
 
-/// A Pod, for `pods verified` and for the metadata of a client. Finished and deleted Pods are not listed.
+/// A Pod, for `pods verified` and for the metadata of clients. Pods that are finished or deleted are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Namespace and name.
+    /// The namespace and name.
     pub key: Key,
     /// `status.podIPs`, both families.
     pub addresses: Vec<IpAddr>,

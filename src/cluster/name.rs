@@ -1,4 +1,4 @@
-//! The names of a cluster: what the labels in front of a zone stand for.
+//! The names of a cluster: parses the labels before the zone.
 //!
 //! ```text
 //! web.default.svc                    a Service
@@ -31,7 +31,7 @@ pub enum ClusterName<'a> {
     Port(ServiceName<'a>, PortName<'a>),
     /// `<topology zone>.pin._zone.<svc>.<ns>.svc` or `prefer`.
     Zonal(ServiceName<'a>, ZoneName<'a>),
-    /// `<address>.<ns>.pod`; up to two labels in front are passed over, as CoreDNS does.
+    /// `<address>.<ns>.pod`; up to two labels before it are ignored, as in CoreDNS.
     Pod {
         /// The namespace.
         ns: &'a [u8],
@@ -44,7 +44,7 @@ pub enum ClusterName<'a> {
     Dns,
     /// `ns.dns`: the name server.
     NameServer,
-    /// No name of a cluster has this form.
+    /// Any other form.
     Other,
 }
 
@@ -57,7 +57,7 @@ pub struct ServiceName<'a> {
     pub ns: &'a [u8],
 }
 
-/// The name of a port. An empty part, which a lone `_` makes, stands for any (a left-over of CoreDNS's wildcards).
+/// The name of a port. An empty part, which a single `_` results in, matches any (a remnant of CoreDNS's wildcards).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortName<'a> {
     /// The port's name, without a leading underscore.
@@ -69,20 +69,20 @@ pub struct PortName<'a> {
 /// The zonal part of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneName<'a> {
-    /// Only endpoints of the zone (`pin`), or all where it has none (`prefer`).
+    /// Only endpoints of the zone (`pin`), or all endpoints if the zone has none (`prefer`).
     pub pin: bool,
-    /// The topology zone in wire form without a final zero; may hold several labels.
+    /// The topology zone in wire form without a final zero; may consist of several labels.
     pub zone: &'a [u8],
 }
 
 impl<'a> ClusterName<'a> {
-    /// Reads the labels in front of the question's last `zone_labels` labels.
+    /// Parses the labels before the question's last `zone_labels` labels.
     ///
     /// # Panics
-    /// When the question has fewer labels than that.
+    /// If the question has fewer labels than that.
     pub fn parse(question: &'a Question, zone_labels: usize) -> ClusterName<'a> {
         let count = question.labels().checked_sub(zone_labels).expect("the zone is a suffix of the question");
-        // The label that stands `from_right` places left of the zone's neighbour.
+        // The label at this position, counted from the right and from the zone.
         let label = |from_right: usize| question.label(count - 1 - from_right);
         let service = || ServiceName { key: question.slice(count - 3, 2), ns: label(1) };
         let is = |from_right: usize, text: &[u8]| label(from_right) == text;
@@ -117,7 +117,7 @@ impl<'a> ClusterName<'a> {
     }
 }
 
-/// A label without one leading underscore. CoreDNS takes `http.tcp.web` for `_http._tcp.web`.
+/// Removes one leading underscore. CoreDNS accepts `http.tcp.web` as `_http._tcp.web`.
 fn without_underscore(label: &[u8]) -> &[u8] {
     label.strip_prefix(b"_").unwrap_or(label)
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_told_from_the_others() {
+    fn each_form_is_parsed() {
         let web = ServiceName { key: b"\x03web\x01a", ns: b"a" };
         check("", ClusterName::Apex);
         check("SVC.", ClusterName::ServiceTree);

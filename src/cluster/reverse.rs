@@ -1,82 +1,83 @@
-//! From an address to the Services that have it.
+//! Maps addresses to the Services that have them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// The key of a Service in the index: its label and its namespace's in wire form, `\3web\7default`.
+/// The key of a Service in the index: its label and its namespace's label in wire form, `\3web\7default`.
 pub type ServiceKey = Arc<[u8]>;
 
-/// Which Services have which address, in order, so that inner nodes of the reverse tree can be told from names that do
-/// not exist (RFC 8020). A Service is a number here: twelve octets an IPv4 address all told.
+/// The Services of each address. Addresses are sorted, so that inner nodes of the reverse tree can be distinguished
+/// from names that do not exist (RFC 8020). Services are represented by numbers: an IPv4 address takes twelve bytes in
+/// total.
 #[derive(Debug, Default)]
-pub(super) struct Reverse {
-    /// Cluster addresses.
-    clusters: Owners,
-    /// Addresses of endpoints.
-    endpoints: Owners,
-    /// The keys of Services by number; empty where a number is free.
+pub(super) struct ReverseIndex {
+    /// The owners of cluster addresses.
+    clusters: AddressOwners,
+    /// The owners of endpoint addresses.
+    endpoints: AddressOwners,
+    /// The keys of Services by number; empty for a free number.
     keys: Vec<ServiceKey>,
-    /// The numbers of Services in use.
+    /// The number of each Service, and the number of its addresses.
     numbers: HashMap<ServiceKey, (u32, usize), foldhash::fast::RandomState>,
-    /// Numbers to use again.
+    /// Free numbers.
     free: Vec<u32>,
 }
 
 /// Pairs of an address and the number of a Service that has it.
 #[derive(Debug, Default)]
-struct Owners {
+struct AddressOwners {
     v4: BTreeSet<(Ipv4Addr, u32)>,
     v6: BTreeSet<(Ipv6Addr, u32)>,
 }
 
-/// What an address is to a Service.
+/// The role of an address for a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Its cluster address.
+pub(super) enum AddressRole {
+    /// The address is a cluster address of the Service.
     Cluster,
-    /// An endpoint's address.
+    /// The address belongs to an endpoint of the Service.
     Endpoint,
 }
 
-impl Reverse {
-    /// Notes that a Service has an address. Says whether that is new.
-    pub fn add(&mut self, role: Role, address: IpAddr, key: &[u8]) -> bool {
-        let number = self.take_number(key);
+impl ReverseIndex {
+    /// Adds an address of a Service. Returns whether it is new.
+    pub fn add(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) -> bool {
+        let number = self.allocate_number(key);
         let added = self.owners_mut(role).add(address, number);
         if added {
-            // The number is held once for each address.
+            // The number is used once for each address.
             if let Some((_, uses)) = self.numbers.get_mut(key) {
                 *uses += 1;
             }
         } else {
-            self.drop_unused(key);
+            self.free_unused(key);
         }
         added
     }
 
-    /// Notes that a Service has an address no longer.
-    pub fn remove(&mut self, role: Role, address: IpAddr, key: &[u8]) {
+    /// Removes an address of a Service.
+    pub fn remove(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) {
         let Some(&(number, _)) = self.numbers.get(key) else { return };
         if self.owners_mut(role).remove(address, number) {
             if let Some((_, uses)) = self.numbers.get_mut(key) {
                 *uses -= 1;
             }
-            self.drop_unused(key);
+            self.free_unused(key);
         }
     }
 
-    /// The keys of the Services that have this address.
-    pub fn owners(&self, role: Role, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
-        self.owners_of(role).of(address).map(|number| &self.keys[number as usize])
+    /// Returns the keys of the Services that have this address.
+    pub fn owners(&self, role: AddressRole, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        self.owners_with(role).services_at(address).map(|number| &self.keys[number as usize])
     }
 
-    /// Whether any address lies in this range.
+    /// Returns whether any address is in this range.
     pub fn has_within(&self, first: IpAddr, last: IpAddr) -> bool {
         self.clusters.has_within(first, last) || self.endpoints.has_within(first, last)
     }
 
-    /// Whether no address is known and no number is in use.
+    /// Returns whether no address is known and no number is in use.
     pub fn is_empty(&self) -> bool {
         let owners = [&self.clusters, &self.endpoints];
         owners.iter().all(|owners| owners.v4.is_empty() && owners.v6.is_empty())
@@ -84,22 +85,22 @@ impl Reverse {
             && self.free.len() == self.keys.len()
     }
 
-    fn owners_of(&self, role: Role) -> &Owners {
+    fn owners_with(&self, role: AddressRole) -> &AddressOwners {
         match role {
-            Role::Cluster => &self.clusters,
-            Role::Endpoint => &self.endpoints,
+            AddressRole::Cluster => &self.clusters,
+            AddressRole::Endpoint => &self.endpoints,
         }
     }
 
-    fn owners_mut(&mut self, role: Role) -> &mut Owners {
+    fn owners_mut(&mut self, role: AddressRole) -> &mut AddressOwners {
         match role {
-            Role::Cluster => &mut self.clusters,
-            Role::Endpoint => &mut self.endpoints,
+            AddressRole::Cluster => &mut self.clusters,
+            AddressRole::Endpoint => &mut self.endpoints,
         }
     }
 
-    /// The Service's number, or a new one.
-    fn take_number(&mut self, key: &[u8]) -> u32 {
+    /// Returns the number of a Service, which is allocated if there is none.
+    fn allocate_number(&mut self, key: &[u8]) -> u32 {
         if let Some(&(number, _)) = self.numbers.get(key) {
             return number;
         }
@@ -113,8 +114,8 @@ impl Reverse {
         number
     }
 
-    /// Frees the Service's number once it has no address.
-    fn drop_unused(&mut self, key: &[u8]) {
+    /// Frees the number of a Service that has no address.
+    fn free_unused(&mut self, key: &[u8]) {
         if let Some(&(number, 0)) = self.numbers.get(key) {
             self.numbers.remove(key);
             self.keys[number as usize] = ServiceKey::from([]);
@@ -123,7 +124,7 @@ impl Reverse {
     }
 }
 
-impl Owners {
+impl AddressOwners {
     fn add(&mut self, address: IpAddr, number: u32) -> bool {
         match address {
             IpAddr::V4(address) => self.v4.insert((address, number)),
@@ -138,7 +139,8 @@ impl Owners {
         }
     }
 
-    fn of(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+    /// Returns the numbers of the Services that have this address.
+    fn services_at(&self, address: IpAddr) -> impl Iterator<Item = u32> {
         let (v4, v6) = match address {
             IpAddr::V4(address) => (Some(self.v4.range((address, 0)..=(address, u32::MAX))), None),
             IpAddr::V6(address) => (None, Some(self.v6.range((address, 0)..=(address, u32::MAX)))),

@@ -1,31 +1,31 @@
-//! Label selectors, as `kubectl -l` and the `labels` directive write them: `app=web,tier in (front,back),!canary`.
+//! Label selectors as in `kubectl -l` and in the option `labels`: `app=web,tier in (front,back),!canary`.
 //!
-//! The grammar and the rules for keys and values are those of `k8s.io/apimachinery/pkg/labels` (`Parse`, lexer and parser
-//! in `selector.go`), oddities included: `a in (,b)` holds the empty value, `a=` wants the empty value, and an empty
-//! text selects everything. Only `<`, `>` and `!=` are refused here: `metav1.ParseToLabelSelector`, through which CoreDNS
-//! reads its directives, refuses them too.
+//! The grammar and the rules for keys and values are those of `k8s.io/apimachinery/pkg/labels` (`Parse`, lexer and
+//! parser in `selector.go`), oddities included: `a in (,b)` contains the empty value, `a=` matches the empty value, and
+//! an empty text matches everything. Only `<`, `>` and `!=` are errors here: `metav1.ParseToLabelSelector`, with which
+//! CoreDNS parses its directives, refuses them too.
 
 use std::fmt;
 
 /// A parsed selector: a conjunction of requirements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    /// All of these hold for what is selected.
+    /// The requirements, all of which a selected object fulfils.
     requirements: Vec<Requirement>,
 }
 
-/// One requirement on one label.
+/// A requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
-    /// The label's key.
+    /// The key of the label.
     key: Box<str>,
-    /// What is asked of its value.
-    test: Test,
+    /// The test of its value.
+    test: LabelTest,
 }
 
-/// What a requirement asks of the label's value.
+/// The test of the value of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Test {
+enum LabelTest {
     /// `key`
     Exists,
     /// `!key`
@@ -36,15 +36,15 @@ enum Test {
     NotIn(Vec<Box<str>>),
 }
 
-/// Why a text is not a selector.
+/// An error in the text of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// A token that the grammar does not want here.
+    /// A token that is not valid at its position.
     #[error("found {found}, expected {expected}")]
     Unexpected {
         /// The token as written, quoted, or "the end".
         found: String,
-        /// What may stand there.
+        /// What is valid there.
         expected: &'static str,
     },
     /// A key that cannot be the key of a label.
@@ -70,46 +70,46 @@ impl Selector {
     pub fn parse(text: &str) -> Result<Selector, SelectorError> {
         let mut tokens = Tokens { rest: text };
         let mut requirements = Vec::new();
-        if tokens.peek() == Token::End {
+        if tokens.peek() == SelectorToken::End {
             return Ok(Selector { requirements });
         }
         loop {
-            requirements.push(tokens.requirement()?);
+            requirements.push(tokens.parse_requirement()?);
             match tokens.next() {
-                Token::End => return Ok(Selector { requirements }),
-                Token::Comma => {}
+                SelectorToken::End => return Ok(Selector { requirements }),
+                SelectorToken::Comma => {}
                 other => return Err(other.unexpected("',' or the end")),
             }
         }
     }
 
-    /// Whether the selector picks an object, of whose labels `label` gives the value of one.
+    /// Returns whether the selector selects an object; `label` returns the value of one of its labels.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| {
             let value = label(&requirement.key);
             match &requirement.test {
-                Test::Exists => value.is_some(),
-                Test::Absent => value.is_none(),
-                Test::In(values) => value.is_some_and(|value| values.iter().any(|v| **v == *value)),
-                Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| **v != *value)),
+                LabelTest::Exists => value.is_some(),
+                LabelTest::Absent => value.is_none(),
+                LabelTest::In(values) => value.is_some_and(|value| values.iter().any(|v| **v == *value)),
+                LabelTest::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| **v != *value)),
             }
         })
     }
 }
 
 impl fmt::Display for Selector {
-    /// As the API server reads it.
+    /// Writes the form that the API server parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, Requirement { key, test }) in self.requirements.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             match test {
-                Test::Exists => write!(f, "{comma}{key}")?,
-                Test::Absent => write!(f, "{comma}!{key}")?,
-                // One value may be empty, which a list in brackets cannot hold alone.
-                Test::In(values) if values.len() == 1 => write!(f, "{comma}{key}={}", values[0])?,
-                Test::NotIn(values) if values.len() == 1 => write!(f, "{comma}{key}!={}", values[0])?,
-                Test::In(values) => write!(f, "{comma}{key} in ({})", values.join(","))?,
-                Test::NotIn(values) => write!(f, "{comma}{key} notin ({})", values.join(","))?,
+                LabelTest::Exists => write!(f, "{comma}{key}")?,
+                LabelTest::Absent => write!(f, "{comma}!{key}")?,
+                // A single value may be empty, which a list in parentheses cannot express.
+                LabelTest::In(values) if values.len() == 1 => write!(f, "{comma}{key}={}", values[0])?,
+                LabelTest::NotIn(values) if values.len() == 1 => write!(f, "{comma}{key}!={}", values[0])?,
+                LabelTest::In(values) => write!(f, "{comma}{key} in ({})", values.join(","))?,
+                LabelTest::NotIn(values) => write!(f, "{comma}{key} notin ({})", values.join(","))?,
             }
         }
         Ok(())
@@ -118,8 +118,8 @@ impl fmt::Display for Selector {
 
 /// A token of the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
-    /// A key, a value, or one of the words `in` and `notin`, which are words only where an operator stands.
+enum SelectorToken<'a> {
+    /// A key, a value, or one of the words `in` and `notin`, which are operators only in the position of one.
     Word(&'a str),
     Open,
     Close,
@@ -133,145 +133,145 @@ enum Token<'a> {
     End,
 }
 
-impl Token<'_> {
-    /// The error for this token in the place of another.
+impl SelectorToken<'_> {
+    /// Returns the error for this token.
     fn unexpected(self, expected: &'static str) -> SelectorError {
         let found = match self {
-            Token::Word(text) | Token::Equal(text) => format!("'{text}'"),
-            Token::Open => "'('".into(),
-            Token::Close => "')'".into(),
-            Token::Comma => "','".into(),
-            Token::Not => "'!'".into(),
-            Token::NotEqual => "'!='".into(),
-            Token::Compare(sign) => format!("'{sign}'"),
-            Token::End => "the end".into(),
+            SelectorToken::Word(text) | SelectorToken::Equal(text) => format!("'{text}'"),
+            SelectorToken::Open => "'('".into(),
+            SelectorToken::Close => "')'".into(),
+            SelectorToken::Comma => "','".into(),
+            SelectorToken::Not => "'!'".into(),
+            SelectorToken::NotEqual => "'!='".into(),
+            SelectorToken::Compare(sign) => format!("'{sign}'"),
+            SelectorToken::End => "the end".into(),
         };
         SelectorError::Unexpected { found, expected }
     }
 }
 
-/// The text that is still to be read.
+/// The remaining text.
 #[derive(Clone, Copy)]
 struct Tokens<'a> {
     rest: &'a str,
 }
 
 impl<'a> Tokens<'a> {
-    /// The next token, left in place.
-    fn peek(&self) -> Token<'a> {
-        self.clone_next().0
+    /// Returns the next token without consuming it.
+    fn peek(&self) -> SelectorToken<'a> {
+        self.split_token().0
     }
 
-    /// The next token, taken.
-    fn next(&mut self) -> Token<'a> {
-        let (token, rest) = self.clone_next();
+    /// Returns the next token and consumes it.
+    fn next(&mut self) -> SelectorToken<'a> {
+        let (token, rest) = self.split_token();
         self.rest = rest;
         token
     }
 
-    /// The next token and the text behind it.
-    fn clone_next(&self) -> (Token<'a>, &'a str) {
+    /// Returns the next token and the text after it.
+    fn split_token(&self) -> (SelectorToken<'a>, &'a str) {
         let rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
         let two = rest.get(..2).unwrap_or_default();
         let (token, len) = match rest.chars().next() {
-            // The lexer of apimachinery takes a NUL for the end of the text.
-            None | Some('\0') => (Token::End, 0),
-            Some('(') => (Token::Open, 1),
-            Some(')') => (Token::Close, 1),
-            Some(',') => (Token::Comma, 1),
-            Some('!') if two == "!=" => (Token::NotEqual, 2),
-            Some('!') => (Token::Not, 1),
-            Some('=') if two == "==" => (Token::Equal("=="), 2),
-            Some('=') => (Token::Equal("="), 1),
-            Some(sign @ ('<' | '>')) => (Token::Compare(sign), 1),
+            // The lexer of apimachinery interprets NUL as the end of the text.
+            None | Some('\0') => (SelectorToken::End, 0),
+            Some('(') => (SelectorToken::Open, 1),
+            Some(')') => (SelectorToken::Close, 1),
+            Some(',') => (SelectorToken::Comma, 1),
+            Some('!') if two == "!=" => (SelectorToken::NotEqual, 2),
+            Some('!') => (SelectorToken::Not, 1),
+            Some('=') if two == "==" => (SelectorToken::Equal("=="), 2),
+            Some('=') => (SelectorToken::Equal("="), 1),
+            Some(sign @ ('<' | '>')) => (SelectorToken::Compare(sign), 1),
             Some(_) => {
                 let special =
                     |c: char| matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<' | ' ' | '\t' | '\r' | '\n' | '\0');
                 let len = rest.find(special).unwrap_or(rest.len());
-                (Token::Word(&rest[..len]), len)
+                (SelectorToken::Word(&rest[..len]), len)
             }
         };
         (token, &rest[len..])
     }
 
-    /// One requirement.
-    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        let absent = self.peek() == Token::Not;
+    /// Parses a requirement.
+    fn parse_requirement(&mut self) -> Result<Requirement, SelectorError> {
+        let absent = self.peek() == SelectorToken::Not;
         if absent {
             self.next();
         }
         let key = match self.next() {
-            Token::Word(key) if is_key(key) => key.into(),
-            Token::Word(key) => return Err(SelectorError::Key(key.to_owned())),
+            SelectorToken::Word(key) if is_key(key) => key.into(),
+            SelectorToken::Word(key) => return Err(SelectorError::Key(key.to_owned())),
             other if absent => return Err(other.unexpected("a label key")),
             other => return Err(other.unexpected("a label key or '!'")),
         };
         if absent {
-            return Ok(Requirement { key, test: Test::Absent });
+            return Ok(Requirement { key, test: LabelTest::Absent });
         }
-        if matches!(self.peek(), Token::End | Token::Comma) {
-            return Ok(Requirement { key, test: Test::Exists });
+        if matches!(self.peek(), SelectorToken::End | SelectorToken::Comma) {
+            return Ok(Requirement { key, test: LabelTest::Exists });
         }
         let test = match self.next() {
-            Token::Equal(_) => Test::In(vec![self.value()?]),
-            // `metav1.ParseToLabelSelector` knows no such operator, so that CoreDNS refuses it.
-            Token::NotEqual => {
-                return Err(Token::NotEqual.unexpected("in, notin, = or ==; 'key notin (value)' says it"));
+            SelectorToken::Equal(_) => LabelTest::In(vec![self.parse_value()?]),
+            // `metav1.ParseToLabelSelector` does not have this operator, so CoreDNS refuses it.
+            SelectorToken::NotEqual => {
+                return Err(SelectorToken::NotEqual.unexpected("in, notin, = or ==; write 'key notin (value)'"));
             }
-            Token::Word("in") => Test::In(self.values("in")?),
-            Token::Word("notin") => Test::NotIn(self.values("notin")?),
-            Token::Compare(sign) => return Err(SelectorError::Comparison(sign)),
+            SelectorToken::Word("in") => LabelTest::In(self.parse_values("in")?),
+            SelectorToken::Word("notin") => LabelTest::NotIn(self.parse_values("notin")?),
+            SelectorToken::Compare(sign) => return Err(SelectorError::Comparison(sign)),
             other => return Err(other.unexpected("in, notin, = or ==")),
         };
         Ok(Requirement { key, test })
     }
 
-    /// The value after `=` or `==`; nothing there is the empty value.
-    fn value(&mut self) -> Result<Box<str>, SelectorError> {
+    /// Parses the value after `=` or `==`; the value may be empty.
+    fn parse_value(&mut self) -> Result<Box<str>, SelectorError> {
         match self.peek() {
-            Token::End | Token::Comma => Ok("".into()),
-            Token::Word(text) => {
+            SelectorToken::End | SelectorToken::Comma => Ok("".into()),
+            SelectorToken::Word(text) => {
                 self.next();
-                value(text)
+                check_value(text)
             }
             other => Err(other.unexpected("a label value")),
         }
     }
 
-    /// The list after `in` or `notin`; nothing between two commas is the empty value.
-    fn values(&mut self, operator: &'static str) -> Result<Vec<Box<str>>, SelectorError> {
+    /// Parses the list after `in` or `notin`; values may be empty.
+    fn parse_values(&mut self, operator: &'static str) -> Result<Vec<Box<str>>, SelectorError> {
         match self.next() {
-            Token::Open => {}
+            SelectorToken::Open => {}
             other => return Err(other.unexpected("'('")),
         }
-        if self.peek() == Token::Close {
+        if self.peek() == SelectorToken::Close {
             return Err(SelectorError::NoValues(operator));
         }
         let mut values: Vec<Box<str>> = Vec::new();
         loop {
             let text = match self.peek() {
-                Token::Word(text) => {
+                SelectorToken::Word(text) => {
                     self.next();
                     text
                 }
-                Token::Comma | Token::Close => "",
+                SelectorToken::Comma | SelectorToken::Close => "",
                 other => return Err(other.unexpected("a label value, ',' or ')'")),
             };
-            let value = value(text)?;
+            let value = check_value(text)?;
             if !values.contains(&value) {
                 values.push(value);
             }
             match self.next() {
-                Token::Comma => {}
-                Token::Close => return Ok(values),
+                SelectorToken::Comma => {}
+                SelectorToken::Close => return Ok(values),
                 other => return Err(other.unexpected("',' or ')'")),
             }
         }
     }
 }
 
-/// A checked label value.
-fn value(text: &str) -> Result<Box<str>, SelectorError> {
+/// Checks the value of a label.
+fn check_value(text: &str) -> Result<Box<str>, SelectorError> {
     if text.is_empty() || is_qualified_part(text) {
         Ok(text.into())
     } else {
@@ -279,7 +279,8 @@ fn value(text: &str) -> Result<Box<str>, SelectorError> {
     }
 }
 
-/// `validation.IsQualifiedName`: an optional DNS subdomain and a slash, then a name.
+/// Returns whether a text is a label key (`validation.IsQualifiedName`): an optional DNS subdomain and a slash, then a
+/// name.
 fn is_key(text: &str) -> bool {
     match text.split_once('/') {
         None => is_qualified_part(text),
@@ -287,7 +288,13 @@ fn is_key(text: &str) -> bool {
     }
 }
 
-/// The name of a label, and a value that is not empty: at most 63 of `[A-Za-z0-9._-]`, a letter or digit first and last.
+/// Returns whether a text is a label value: empty, or as the name of a label.
+pub fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_qualified_part(text)
+}
+
+/// Returns whether a text is the name of a label, or a value that is not empty: at most 63 of `[A-Za-z0-9._-]`, with a
+/// letter or digit at both ends.
 fn is_qualified_part(text: &str) -> bool {
     let bytes = text.as_bytes();
     let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -297,7 +304,7 @@ fn is_qualified_part(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// RFC 1123 subdomain: lower-case labels with dots between them, 253 octets at most.
+/// Returns whether a text is an RFC 1123 subdomain: lower-case labels separated by dots, at most 253 bytes.
 pub fn is_subdomain(text: &str) -> bool {
     let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= 253
@@ -313,15 +320,15 @@ pub fn is_subdomain(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Whether `selector` picks an object with `labels` (`a=b c=d`).
-    fn picks(selector: &str, labels: &str) -> bool {
+    /// Returns whether `selector` selects an object with `labels` (`a=b c=d`).
+    fn selects(selector: &str, labels: &str) -> bool {
         let labels: Vec<(&str, &str)> = labels.split_whitespace().map(|l| l.split_once('=').unwrap()).collect();
         let label = |key: &str| labels.iter().find(|(have, _)| *have == key).map(|(_, value)| *value);
         Selector::parse(selector).unwrap_or_else(|e| panic!("{selector}: {e}")).matches(label)
     }
 
     #[test]
-    fn a_selector_is_written_as_the_api_server_reads_it() {
+    fn a_selector_is_written_in_the_form_of_the_api_server() {
         for text in ["", "a=b,c=", "x.y/z in (b,c),!d,e", "f notin (g,h),i in (,j)"] {
             assert_eq!(Selector::parse(text).unwrap().to_string(), text);
         }
@@ -355,19 +362,19 @@ mod tests {
             ("a in (b,)", "a=", true),
             ("a in (b,,c)", "a=c", true),
             ("a in(b)", "a=b", true),
-            // The words are words only where an operator stands.
+            // The words are operators only in the position of one.
             ("in", "in=1", true),
             ("in in (in)", "in=in", true),
             ("notin=notin", "notin=notin", true),
             ("a in (in,notin)", "a=notin", true),
             ("app.kubernetes.io/name=web", "app.kubernetes.io/name=web", true),
         ] {
-            assert_eq!(picks(selector, labels), want, "{selector:?} on {labels:?}");
+            assert_eq!(selects(selector, labels), want, "{selector:?} on {labels:?}");
         }
     }
 
     #[test]
-    fn what_kubernetes_rejects_is_rejected_with_a_reason() {
+    fn errors_of_kubernetes_are_errors_with_a_reason() {
         let long = format!("a={}", "x".repeat(64));
         for (selector, want) in [
             (",", "found ',', expected a label key or '!'"),
@@ -390,7 +397,7 @@ mod tests {
             ("a in (b))", "found ')', expected ',' or the end"),
             ("a in (b) c", "found 'c', expected ',' or the end"),
             ("a>1", "'>' does not work in label selectors; in, notin, =, ==, key and !key do"),
-            ("a!=b", "found '!=', expected in, notin, = or ==; 'key notin (value)' says it"),
+            ("a!=b", "found '!=', expected in, notin, = or ==; write 'key notin (value)'"),
         ] {
             assert_eq!(Selector::parse(selector).unwrap_err().to_string(), want, "{selector:?}");
         }

@@ -1,5 +1,5 @@
-//! How a plugin reads its lines: a cursor over the words of one directive or property that reports each mistake with
-//! its place, what was expected and the nearest right word, and goes on.
+//! The cursor with which a plugin parses its lines: it reads the tokens of one directive or property, and reports each
+//! error with its place, what was expected and the most similar valid word.
 //!
 //! ```text
 //! let mut line = Arguments::of(directive, diagnostics);
@@ -15,7 +15,7 @@
 //! line.finish();
 //! ```
 //!
-//! A reader gives `None` after it has reported, so that `if let Some(..)` is all the care that a plugin needs.
+//! A method that reports an error returns `None`, so that a plugin needs nothing but `if let Some(..)`.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -32,35 +32,35 @@ use super::key::normalize_zones;
 use super::parse::MAX_ZONES;
 use super::token::Token;
 
-/// The words of one line, read from left to right.
+/// The tokens of a line, read from left to right.
 pub struct Arguments<'a, 'd> {
     /// The plugin, for messages.
     plugin: &'a str,
-    /// The first word of the line.
+    /// The first token of the line.
     name: &'a Token,
-    /// All words after it.
+    /// The tokens after it.
     args: &'a [Token],
-    /// The next one.
+    /// The index of the next argument.
     at: usize,
-    /// What stands in the line's braces.
+    /// The properties in braces after the line.
     body: Option<&'a [Property]>,
-    /// The line reported a mistake that makes the count of its words meaningless, or took its body.
+    /// What [`Arguments::finish`] does not have to check.
     done: Done,
-    /// Where mistakes go.
+    /// Receives errors and warnings.
     diagnostics: &'d mut Diagnostics,
 }
 
-/// What [`Arguments::finish`] need not check any more.
+/// What has been read, or must not be checked after an error.
 #[derive(Clone, Copy, Default)]
 struct Done {
-    /// Whether all words are read.
+    /// The arguments.
     words: bool,
-    /// Whether the braces are read.
+    /// The braces.
     body: bool,
 }
 
 impl<'a, 'd> Arguments<'a, 'd> {
-    /// Starts with a directive's line.
+    /// Starts with the line of a directive.
     pub fn of(directive: &'a Directive, diagnostics: &'d mut Diagnostics) -> Arguments<'a, 'd> {
         Arguments {
             plugin: &directive.name.text,
@@ -73,7 +73,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         }
     }
 
-    /// Goes into a property. The outer line can be used again when the inner one is gone.
+    /// Starts with the line of a property. The outer line can be used again afterwards.
     pub fn enter<'s>(&'s mut self, property: &'a Property) -> Arguments<'a, 's> {
         Arguments {
             plugin: self.plugin,
@@ -86,46 +86,46 @@ impl<'a, 'd> Arguments<'a, 'd> {
         }
     }
 
-    /// The first word of the line.
+    /// Returns the first token of the line.
     pub fn name(&self) -> &'a str {
         &self.name.text
     }
 
-    /// The first word with its place.
+    /// Returns the first token with its place.
     pub fn name_token(&self) -> &'a Token {
         self.name
     }
 
-    /// Whether another word follows.
+    /// Returns whether there is another argument.
     pub fn more(&self) -> bool {
         self.at < self.args.len()
     }
 
-    /// How many words follow.
+    /// Returns the number of remaining arguments.
     pub fn remaining(&self) -> usize {
         self.args.len().saturating_sub(self.at)
     }
 
-    /// The next word, left in its place.
+    /// Returns the next argument without consuming it.
     pub fn peek(&self) -> Option<&'a Token> {
         self.args.get(self.at)
     }
 
-    /// The next word, if there is one.
+    /// Consumes the next argument, if there is one.
     pub fn next_word(&mut self) -> Option<&'a Token> {
         let token = self.args.get(self.at)?;
         self.at += 1;
         Some(token)
     }
 
-    /// All words that follow; perhaps none.
+    /// Consumes all remaining arguments, of which there may be none.
     pub fn rest(&mut self) -> &'a [Token] {
         let rest = self.args.get(self.at..).unwrap_or(&[]);
         self.at = self.args.len();
         rest
     }
 
-    /// The next word, which must be there. `what` says what it is, for the message.
+    /// Consumes the next argument, which is required. `what` describes it in the message.
     pub fn word(&mut self, what: &str) -> Option<&'a Token> {
         let token = self.next_word();
         if token.is_none() {
@@ -134,7 +134,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         token
     }
 
-    /// All words that follow, of which there must be one at least.
+    /// Consumes all remaining arguments, of which at least one is required.
     pub fn words(&mut self, what: &str) -> Option<&'a [Token]> {
         let rest = self.rest();
         if rest.is_empty() {
@@ -144,7 +144,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         Some(rest)
     }
 
-    /// Exactly `N` words, no more and no fewer, up to the end of the line.
+    /// Consumes the remaining arguments, which must be exactly `N`.
     pub fn exactly<const N: usize>(&mut self, what: &str) -> Option<[&'a Token; N]> {
         let rest = self.rest();
         if let Some(extra) = rest.get(N) {
@@ -158,7 +158,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         words.ok()
     }
 
-    /// The next word, read by `read`; its error becomes the message.
+    /// Consumes the next argument and parses it with `read`, whose error becomes the message.
     pub fn parse<T, E: Display>(&mut self, what: &str, read: impl FnOnce(&'a str) -> Result<T, E>) -> Option<T> {
         let token = self.word(what)?;
         match read(&token.text) {
@@ -170,7 +170,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         }
     }
 
-    /// The next word as a whole number within bounds.
+    /// Consumes an integer within a range.
     pub fn number<T: FromStr + PartialOrd + Display>(&mut self, range: RangeInclusive<T>) -> Option<T> {
         let what = format!("a number from {} to {}", range.start(), range.end());
         self.parse(&what, |text| {
@@ -178,7 +178,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         })
     }
 
-    /// The next word as a duration that is not negative.
+    /// Consumes a duration that is not negative.
     pub fn duration(&mut self) -> Option<Duration> {
         self.parse("a duration such as 5s, 500ms or 1h30m", |text| {
             let nanoseconds = parse_duration(text).map_err(|error| error.to_string())?;
@@ -186,7 +186,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         })
     }
 
-    /// The next word as a duration within bounds.
+    /// Consumes a duration within a range.
     pub fn duration_in(&mut self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let token = self.peek();
         let duration = self.duration()?;
@@ -199,17 +199,17 @@ impl<'a, 'd> Arguments<'a, 'd> {
         None
     }
 
-    /// The next word as an address.
+    /// Consumes an IP address.
     pub fn ip(&mut self) -> Option<IpAddr> {
         self.parse("an IP address", |text| text.parse().map_err(|_| format!("invalid IP address '{text}'")))
     }
 
-    /// The next word as a network. A bare address is none; see [`Arguments::network_or_ip`].
+    /// Consumes a network. A bare address is an error; see [`Arguments::network_or_ip`].
     pub fn network(&mut self) -> Option<IpNet> {
         self.parse("a network such as 10.0.0.0/8", |text| text.parse().map_err(|_| format!("invalid CIDR '{text}'")))
     }
 
-    /// The next word as a network; a bare address is the network of itself.
+    /// Consumes a network; a bare address is the network that contains only itself.
     pub fn network_or_ip(&mut self) -> Option<IpNet> {
         self.parse("a network such as 10.0.0.0/8, or an address", |text| {
             let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
@@ -217,7 +217,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         })
     }
 
-    /// The next word as one of a few, for which there are values.
+    /// Consumes one of several words, and returns its value.
     pub fn one_of<T: Copy>(&mut self, choices: &[(&str, T)]) -> Option<T> {
         let names = || choices.iter().map(|(name, _)| *name);
         let what = one_of(names());
@@ -231,30 +231,30 @@ impl<'a, 'd> Arguments<'a, 'd> {
         found
     }
 
-    /// All words that follow as zones, networks expanded; perhaps none. Like CoreDNS it goes on without one that is
-    /// none, but it says so.
+    /// Consumes all remaining arguments as zones, and expands networks. An invalid zone is ignored as in CoreDNS, with
+    /// a warning.
     pub fn zones(&mut self) -> Vec<String> {
         let mut zones = Vec::new();
         for token in self.rest() {
             if zones.len() > MAX_ZONES {
-                self.error_expected(token, format!("more than {MAX_ZONES} zones"), "fewer or shorter networks");
+                self.error_expected(token, format!("more than {MAX_ZONES} zones"), "fewer or smaller networks");
                 break;
             }
             match normalize_zones(token) {
                 Ok(found) => zones.extend(found),
-                Err(error) => self.warning(token, format!("'{}' is left away: {error}", token.text)),
+                Err(error) => self.warning(token, format!("'{}' is ignored: {error}", token.text)),
             }
         }
         zones
     }
 
-    /// What stands in the line's braces; empty without braces. A line that never asks may have none.
+    /// Returns the properties in braces; empty without braces. If this is never called, braces are an error.
     pub fn body(&mut self) -> &'a [Property] {
         self.done.body = true;
         self.body.unwrap_or(&[])
     }
 
-    /// What stands in the line's braces, which must be there.
+    /// Returns the properties in braces, which are required.
     pub fn required_body(&mut self, what: &str) -> Option<&'a [Property]> {
         self.done.body = true;
         if self.body.is_none() {
@@ -264,7 +264,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
         self.body
     }
 
-    /// Reports that the line's name is no property here. The rest of the line is passed over.
+    /// Reports that the line's name is not one of these properties. The rest of the line is skipped.
     pub fn unknown<'n>(&mut self, names: impl IntoIterator<Item = &'n str, IntoIter: Clone>) {
         let names = names.into_iter();
         let text = &self.name.text;
@@ -274,12 +274,12 @@ impl<'a, 'd> Arguments<'a, 'd> {
         self.done = Done { words: true, body: true };
     }
 
-    /// Passes over the rest of the line and its braces, as CoreDNS does with some properties.
+    /// Skips the rest of the line and its braces, as CoreDNS does for some properties.
     pub fn ignore_rest(&mut self) {
         self.done = Done { words: true, body: true };
     }
 
-    /// The end of the line: reports words and braces that nothing asked for.
+    /// Ends the line: reports arguments and braces that were not read.
     pub fn finish(mut self) {
         if let Some(extra) = self.peek().filter(|_| !self.done.words) {
             self.error_expected(extra, wrong_count(&extra.text), "end of line");
@@ -290,40 +290,40 @@ impl<'a, 'd> Arguments<'a, 'd> {
         }
     }
 
-    /// Reports an error at a word.
+    /// Reports an error at a token.
     pub fn error(&mut self, token: &Token, message: impl Into<String>) {
         self.push(Diagnostic::error(Stage::Parse, Some(token.span), message));
     }
 
-    /// Reports an error at a word, with what was expected there.
+    /// Reports an error at a token, with what was expected.
     pub fn error_expected(&mut self, token: &Token, message: impl Into<String>, expected: &str) {
         self.push(Diagnostic::error(Stage::Parse, Some(token.span), message).expected(expected));
     }
 
-    /// Reports a warning at a word.
+    /// Reports a warning at a token.
     pub fn warning(&mut self, token: &Token, message: impl Into<String>) {
         self.push(Diagnostic::warning(Stage::Parse, Some(token.span), message));
     }
 
-    /// Reports anything; the plugin's name is added. After an error no more is said about the rest of the line.
+    /// Reports a diagnostic with the name of the plugin. After an error, the rest of the line is not checked.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.done.words |= diagnostic.severity == Severity::Error;
         self.diagnostics.push(diagnostic.plugin(self.plugin));
     }
 
-    /// Reports that the line ends too early.
+    /// Reports a missing argument.
     fn error_missing(&mut self, what: &str) {
         let last = self.args.last().unwrap_or(self.name);
         self.error_expected(last, wrong_count(&last.text), what);
     }
 }
 
-/// CoreDNS's words for too many or too few arguments.
+/// Returns CoreDNS's message for too many or too few arguments.
 fn wrong_count(text: &str) -> String {
     format!("Wrong argument count or unexpected line ending after '{text}'")
 }
 
-/// `one of a, b, c`.
+/// Returns `one of a, b, c`.
 fn one_of<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.collect();
     match names.as_slice() {

@@ -1,10 +1,10 @@
-//! Tests of [`Arguments`] with a plugin made for them.
+//! Tests of [`Arguments`] with a plugin of their own.
 
 use std::time::Duration;
 
 use super::*;
 
-/// Reads the only directive of `body` with `read`, and gives the messages.
+/// Parses a directive with `read`, and returns the messages.
 fn messages(line: &str, read: impl FnOnce(&mut Arguments<'_, '_>)) -> String {
     let mut diagnostics = Diagnostics::new();
     let text = format!(". {{\n{line}\n}}\n");
@@ -21,8 +21,8 @@ fn messages(line: &str, read: impl FnOnce(&mut Arguments<'_, '_>)) -> String {
 }
 
 #[test]
-fn values_are_read() {
-    let said = messages("p 5 1h 10.0.0.0/8 ::1 on A.b 10.0.0.0/8", |line| {
+fn values_are_parsed() {
+    let messages = messages("p 5 1h 10.0.0.0/8 ::1 on A.b 10.0.0.0/8", |line| {
         assert_eq!((line.name(), line.remaining()), ("p", 7));
         assert_eq!(line.number(1..=10u8), Some(5));
         assert_eq!(line.duration(), Some(Duration::from_secs(3600)));
@@ -31,11 +31,11 @@ fn values_are_read() {
         assert_eq!(line.one_of(&[("on", true), ("off", false)]), Some(true));
         assert_eq!(line.zones(), ["a.b.", "10.in-addr.arpa."]);
     });
-    assert_eq!(said, "");
+    assert_eq!(messages, "");
 }
 
 #[test]
-fn a_wrong_value_is_reported_once_with_what_was_expected() {
+fn an_invalid_value_is_reported_once_with_what_was_expected() {
     let number = |line: &mut Arguments<'_, '_>| assert_eq!(line.number(1..=10u8), None);
     assert_eq!(
         messages("p 11 x", number),
@@ -62,12 +62,12 @@ fn a_wrong_value_is_reported_once_with_what_was_expected() {
     );
     assert_eq!(
         messages("p a..b c", |line| assert_eq!(line.zones(), ["c."])),
-        "C:2:3 - Warning: plugin/p: 'a..b' is left away: zone is not a valid domain name: a..b | - | -\n"
+        "C:2:3 - Warning: plugin/p: 'a..b' is ignored: zone is not a valid domain name: a..b | - | -\n"
     );
 }
 
 #[test]
-fn words_and_braces_that_nothing_asked_for_are_reported() {
+fn unread_arguments_and_braces_are_reported() {
     assert_eq!(
         messages("p a {\n}", |_| ()),
         "C:2:3 - Error during parsing: plugin/p: Wrong argument count or unexpected line ending after 'a' \
@@ -86,9 +86,9 @@ C:2:1 - Error during parsing: plugin/p: Unexpected token '{', expecting argument
 }
 
 #[test]
-fn properties_are_read_one_by_one() {
+fn properties_are_parsed_one_by_one() {
     let mut ttl = None;
-    let said = messages("p {\nttl 5\nendpont x {\ny\n}\nttl 5 6\n}", |line| {
+    let messages = messages("p {\nttl 5\nendpont x {\ny\n}\nttl 5 6\n}", |line| {
         for property in line.body() {
             let mut line = line.enter(property);
             match line.name() {
@@ -100,7 +100,7 @@ fn properties_are_read_one_by_one() {
     });
     assert_eq!(ttl, Some(5));
     assert_eq!(
-        said,
+        messages,
         "C:4:1 - Error during parsing: plugin/p: unknown property 'endpont' | one of endpoint, ttl | endpoint
 C:7:7 - Error during parsing: plugin/p: Wrong argument count or unexpected line ending after '6' | end of line | -\n"
     );

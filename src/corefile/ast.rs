@@ -1,5 +1,5 @@
-//! The tree that a Corefile is read into. Each word knows its place; the environment is already filled in, imports and
-//! snippets are already in their places.
+//! The syntax tree of a Corefile. Every token has its span. Environment variables, imports and snippets are already
+//! expanded.
 
 use std::fmt::Write as _;
 
@@ -7,65 +7,66 @@ use super::key::Key;
 use super::source::{Sources, Span};
 use super::token::Token;
 
-/// A whole configuration.
+/// A parsed Corefile.
 #[derive(Clone, Debug, Default)]
 pub struct Corefile {
-    /// The server blocks, in file order. Snippets are not among them.
+    /// The server blocks, in file order, without snippets.
     pub blocks: Vec<Block>,
-    /// The texts that spans point into.
+    /// The texts that spans refer to.
     pub sources: Sources,
 }
 
-/// A server block: what it serves and how.
+/// A server block: keys and directives.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// At least one.
     pub keys: Vec<Key>,
-    /// In file order; the same name may come several times. Only names that the caller knows.
+    /// In file order; a name may occur several times. Only names that are [`super::Known::Yes`].
     pub directives: Vec<Directive>,
     /// From the first key to the closing brace.
     pub span: Span,
 }
 
-/// A line of a server block with what belongs to it.
+/// A directive: a line of a server block, and its body.
 #[derive(Clone, Debug)]
 pub struct Directive {
     /// The name of the plugin.
     pub name: Token,
-    /// The rest of its line.
+    /// The rest of the line.
     pub args: Vec<Token>,
-    /// What stands in its braces; none without braces.
+    /// The lines in braces; `None` without braces.
     pub body: Option<Vec<Property>>,
     /// From the name to the closing brace or last argument.
     pub span: Span,
 }
 
-/// A line within the braces of a directive or of another property.
+/// A line in the body of a directive or of another property.
 #[derive(Clone, Debug)]
 pub struct Property {
     /// The first word of the line.
     pub name: Token,
     /// The rest of the line.
     pub args: Vec<Token>,
-    /// What stands in its braces, one level deeper; none without braces.
+    /// The lines in braces, one level deeper; `None` without braces.
     pub body: Option<Vec<Property>>,
 }
 
 impl Block {
-    /// The zones of all keys, in order.
+    /// Returns the zones of all keys, in order.
     pub fn zones(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().flat_map(|key| &key.zones).map(String::as_str)
     }
 
-    /// The directives of one name, in order.
+    /// Returns the directives with a name, in order.
     pub fn directives_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Directive> {
         self.directives.iter().filter(move |directive| directive.name.text == name)
     }
 }
 
 impl Corefile {
-    /// The configuration without its spans, comments and spacing: two Corefiles with the same canonical text mean the
-    /// same. For the hash that decides about a reload, and for tests. Not a Corefile itself: each word is escaped.
+    /// Returns the configuration without spans, comments and spacing: Corefiles with equal canonical text are
+    /// equivalent. For the digest that a reload compares, and for tests. The result is not a Corefile, since every
+    /// token is escaped.
     pub fn canonical(&self) -> String {
         let mut out = String::new();
         for block in &self.blocks {
@@ -81,7 +82,7 @@ impl Corefile {
     }
 }
 
-/// Writes the properties of a body, if there is one, and its closing brace.
+/// Writes the properties of a body, if any, and the closing brace.
 fn write_body(out: &mut String, depth: usize, body: Option<&[Property]>) {
     let Some(properties) = body else { return };
     for Property { name, args, body } in properties {
@@ -92,14 +93,14 @@ fn write_body(out: &mut String, depth: usize, body: Option<&[Property]>) {
     out.push_str("}\n");
 }
 
-/// Writes words in one line, with an opening brace if asked.
+/// Writes tokens on one line, with an opening brace if `brace`.
 fn write_line<'a>(out: &mut String, depth: usize, words: impl Iterator<Item = &'a Token>, brace: bool) {
     out.extend(std::iter::repeat_n("  ", depth));
     for (index, word) in words.enumerate() {
         let separator = if index > 0 { " " } else { "" };
-        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '#');
-        if word.text.is_empty() || matches!(word.text.as_str(), "{" | "}") || word.text.contains(odd) {
-            // Writing to a String does not fail.
+        let needs_escape = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '#');
+        if word.text.is_empty() || matches!(word.text.as_str(), "{" | "}") || word.text.contains(needs_escape) {
+            // Writing to a String cannot fail.
             let _ = write!(out, "{separator}{:?}", word.text);
         } else {
             let _ = write!(out, "{separator}{}", word.text);

@@ -1,53 +1,53 @@
-//! Mistakes in a configuration: collected, not thrown, so that one run shows them all. How they look is in `render.rs`.
+//! Errors and warnings about a configuration, collected so that one run reports all of them. `render.rs` formats them.
 
 use super::source::Span;
 
-/// The most errors that are kept, and the most warnings; a file with more has been understood well enough.
-const MAX_KEPT: usize = 200;
+/// The maximum number of errors that are stored, and of warnings. More would not help anyone.
+const MAX_ENTRIES: usize = 200;
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// The configuration can be used, but hardly means what was written.
+    /// The configuration can be used, but probably does not do what was intended.
     Warning,
 }
 
-/// Which step found the mistake. It chooses the words that CoreDNS puts before the message, for which scripts look.
+/// The step that found the problem. It selects CoreDNS's prefix of the message, which scripts look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Braces and line ends: `Syntax error: …`.
+    /// Braces and ends of lines: `Syntax error: …`.
     Syntax,
-    /// All else within blocks: `Error during parsing: …`.
+    /// Everything else within blocks: `Error during parsing: …`.
     Parse,
-    /// Server block keys: `error inspecting server blocks: …`.
+    /// Keys of server blocks: `error inspecting server blocks: …`.
     Keys,
-    /// Anything later: no words before it.
+    /// Later steps: no prefix.
     Setup,
 }
 
-/// One mistake.
+/// An error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Error or warning.
     pub severity: Severity,
-    /// Which step found it.
+    /// The step that found it.
     pub stage: Stage,
-    /// The place; none when no text is at fault, as with a Corefile that does not exist.
+    /// The place; `None` where it is not about a text, as for a Corefile that does not exist.
     pub span: Option<Span>,
-    /// The plugin that refused it.
+    /// The plugin that reported it.
     pub plugin: Option<String>,
-    /// What is wrong, in CoreDNS's words where it has some.
+    /// The problem, in CoreDNS's words where it has a message for it.
     pub message: String,
-    /// What would have been right.
+    /// What was expected.
     pub expected: Option<String>,
-    /// The nearest right word.
+    /// The most similar valid word.
     pub suggestion: Option<String>,
 }
 
 impl Diagnostic {
-    /// An error.
+    /// Creates an error.
     pub fn error(stage: Stage, span: Option<Span>, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
             severity: Severity::Error,
@@ -60,93 +60,93 @@ impl Diagnostic {
         }
     }
 
-    /// A warning.
+    /// Creates a warning.
     pub fn warning(stage: Stage, span: Option<Span>, message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(stage, span, message) }
     }
 
-    /// Adds the plugin.
+    /// Sets the plugin.
     pub fn plugin(self, plugin: impl Into<String>) -> Diagnostic {
         Diagnostic { plugin: Some(plugin.into()), ..self }
     }
 
-    /// Adds what would have been right.
+    /// Sets what was expected.
     pub fn expected(self, expected: impl Into<String>) -> Diagnostic {
         Diagnostic { expected: Some(expected.into()), ..self }
     }
 
-    /// Adds the nearest right word, if there is one.
+    /// Sets the most similar valid word, if there is one.
     pub fn suggestion(self, suggestion: Option<String>) -> Diagnostic {
         Diagnostic { suggestion, ..self }
     }
 }
 
-/// The mistakes found so far. The same mistake at the same place is kept once (a snippet may be imported often), and
-/// no more than 200 errors and 200 warnings are; the rest are counted.
+/// The diagnostics of a run. Identical ones are stored once, since a snippet may be imported several times. Up to 200
+/// errors and 200 warnings are stored; the rest is counted.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     /// In the order in which they were found, until they are sorted.
-    kept: Vec<Diagnostic>,
-    /// How many were left away.
+    entries: Vec<Diagnostic>,
+    /// The number of diagnostics over the limit.
     dropped: usize,
-    /// Whether any was an error, left away or not.
+    /// Whether any was an error, stored or not.
     has_errors: bool,
 }
 
 impl Diagnostics {
-    /// None yet.
+    /// Creates an empty collection.
     pub fn new() -> Diagnostics {
         Diagnostics::default()
     }
 
-    /// Adds one.
+    /// Adds a diagnostic.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.has_errors |= diagnostic.severity == Severity::Error;
-        if self.kept.iter().filter(|kept| kept.severity == diagnostic.severity).count() >= MAX_KEPT {
+        if self.entries.iter().filter(|entry| entry.severity == diagnostic.severity).count() >= MAX_ENTRIES {
             self.dropped = self.dropped.saturating_add(1);
-        } else if !self.kept.contains(&diagnostic) {
-            self.kept.push(diagnostic);
+        } else if !self.entries.contains(&diagnostic) {
+            self.entries.push(diagnostic);
         }
     }
 
-    /// Adds an error of the parsing kind.
+    /// Adds an error of [`Stage::Parse`].
     pub fn error(&mut self, span: Span, message: impl Into<String>) {
         self.push(Diagnostic::error(Stage::Parse, Some(span), message));
     }
 
-    /// Adds a warning.
+    /// Adds a warning of [`Stage::Parse`].
     pub fn warning(&mut self, span: Span, message: impl Into<String>) {
         self.push(Diagnostic::warning(Stage::Parse, Some(span), message));
     }
 
-    /// Whether the configuration cannot be used.
+    /// Returns whether there was an error, so that the configuration cannot be used.
     pub fn has_errors(&self) -> bool {
         self.has_errors
     }
 
-    /// Whether nothing was found at all.
+    /// Returns whether there is no diagnostic.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.entries.is_empty()
     }
 
-    /// How many are kept.
+    /// Returns the number of stored diagnostics.
     pub fn len(&self) -> usize {
-        self.kept.len()
+        self.entries.len()
     }
 
-    /// How many were found beyond those that are kept.
+    /// Returns the number of diagnostics that were not stored.
     pub fn dropped(&self) -> usize {
         self.dropped
     }
 
-    /// Puts them into the order of the text, file by file; those without a place come last.
+    /// Sorts by file and position; diagnostics without a place come last.
     pub fn sort(&mut self) {
-        self.kept.sort_by_key(|found| found.span.map_or((true, 0, 0), |span| (false, span.file.0, span.start)));
+        self.entries.sort_by_key(|found| found.span.map_or((true, 0, 0), |span| (false, span.file.0, span.start)));
     }
 
-    /// Those that are kept, in their order.
+    /// Iterates over the stored diagnostics.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
-        self.kept.iter()
+        self.entries.iter()
     }
 }
 
@@ -159,11 +159,11 @@ impl<'a> IntoIterator for &'a Diagnostics {
     }
 }
 
-/// The candidate nearest to `word`, if one is near enough to be a slip of the finger: at most two edits, fewer for short
-/// words, where two neighbours that change places count as one edit.
+/// Returns the candidate that is most similar to `word`, if it is similar enough to be a typo: at most two edits, fewer
+/// for short words. Two adjacent letters that are swapped count as one edit.
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let length = word.chars().count();
-    // The longest directive has 21 letters; a word far longer is no slip, and comparing it costs its square.
+    // The longest directive has 21 letters. A much longer word is no typo, and the comparison takes quadratic time.
     if length > 64 {
         return None;
     }

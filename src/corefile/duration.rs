@@ -1,28 +1,28 @@
-//! Durations as Go writes them: `300ms`, `1.5h`, `2h45m`.
+//! Durations in Go's format: `300ms`, `1.5h`, `2h45m`.
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// Why a text is no duration. The words are those of Go's `time.ParseDuration`.
+/// Why a text is not a duration, in the words of Go's `time.ParseDuration`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// No number, or one that does not fit 292 years.
+    /// Not a number, or more than 292 years.
     #[error("time: invalid duration \"{0}\"")]
     Invalid(String),
-    /// A number that is not zero must have a unit.
+    /// A number other than zero without a unit.
     #[error("time: missing unit in duration \"{0}\"")]
     MissingUnit(String),
-    /// Units are ns, us, ms, s, m, h.
+    /// A unit other than ns, us, ms, s, m and h.
     #[error("time: unknown unit \"{unit}\" in duration \"{text}\"")]
     UnknownUnit {
-        /// What stands in the unit's place.
+        /// The text in the place of the unit.
         unit: String,
         /// The whole text.
         text: String,
     },
 }
 
-/// Reads a duration as `time.ParseDuration` does: nanoseconds, which may be negative.
+/// Parses a duration as `time.ParseDuration` does. Returns nanoseconds, which may be negative.
 pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let negative = text.starts_with('-');
@@ -66,12 +66,12 @@ pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
     i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
 }
 
-/// The leading digits of a text, and what follows.
+/// Splits a text after its leading digits.
 fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// A decimal fraction of a unit in whole nanoseconds, rounded down. Digits beyond the eighteenth weigh nothing.
+/// Converts a decimal fraction of a unit into whole nanoseconds, rounded down. Digits after the eighteenth are ignored.
 fn fraction_of(digits: &str, scale: i128) -> i128 {
     let digits = digits.get(..18).unwrap_or(digits);
     let value: i128 = digits.parse().unwrap_or(0);
@@ -79,7 +79,7 @@ fn fraction_of(digits: &str, scale: i128) -> i128 {
     value * scale / divisor
 }
 
-/// A duration as Go writes it: `1h0m5s`, `1.5s`, `500ms`.
+/// Displays a duration in Go's format: `1h0m5s`, `1.5s`, `500ms`.
 pub struct GoDuration(pub Duration);
 
 impl fmt::Display for GoDuration {
@@ -105,7 +105,7 @@ impl fmt::Display for GoDuration {
         }
         write!(f, "{whole}")?;
         if fraction > 0 {
-            // As many digits as the unit has, without the zeros at the end.
+            // All digits of the unit, without trailing zeros.
             let mut digits = String::new();
             write!(digits, "{:0width$}", fraction, width = unit.ilog10() as usize)?;
             write!(f, ".{}", digits.trim_end_matches('0'))?;
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_in_go() {
+    fn durations_are_parsed_as_in_go() {
         for (text, nanoseconds) in [
             ("0", 0),
             ("-0", 0),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused_in_gos_words() {
+    fn other_texts_are_rejected_in_gos_words() {
         for (text, message) in [
             ("", "time: invalid duration \"\""),
             ("-", "time: invalid duration \"-\""),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_go_writes_them() {
+    fn durations_are_displayed_as_in_go() {
         let show = |nanoseconds| GoDuration(Duration::from_nanos(nanoseconds)).to_string();
         assert_eq!(show(0), "0s");
         assert_eq!(show(1), "1ns");

@@ -1,25 +1,25 @@
-//! `{$NAME}` and `{%NAME%}`: words from the environment.
+//! `{$NAME}` and `{%NAME%}`: environment variables in tokens.
 
 use super::source::Files;
 
-/// The longest word that a substitution may make.
+/// The maximum length of a token after substitution, in bytes.
 const MAX_WORD: usize = 64 << 10;
 
-/// How often a word is looked at again. A value may name another variable; one that names itself never ends.
+/// The maximum number of substitutions in a token. A value may refer to another variable, and in a cycle to itself.
 const MAX_ROUNDS: usize = 100;
 
-/// A word with the environment filled in.
+/// The result of a substitution.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Substituted {
-    /// The word.
+    /// The token's text.
     pub text: String,
-    /// Variables that are not set, and read as empty.
+    /// Variables that are not set; they are replaced by nothing.
     pub unset: Vec<String>,
-    /// A value names itself, or the word grew too long; `text` is empty then.
+    /// A value refers to itself, or the text exceeded [`MAX_WORD`]; `text` is empty then.
     pub endless: bool,
 }
 
-/// Fills in `text`. None when it names no variable, which is almost always.
+/// Substitutes environment variables in `text`. Returns `None` if it has none, which is the usual case.
 pub(super) fn substitute(text: &str, files: &dyn Files) -> Option<Substituted> {
     if !text.contains("{$") && !text.contains("{%") {
         return None;
@@ -31,14 +31,14 @@ pub(super) fn substitute(text: &str, files: &dyn Files) -> Option<Substituted> {
 }
 
 impl Substituted {
-    /// Replaces the references of one style, again and again until none is left. One that is empty or not closed ends
-    /// it, and what follows stays as it is (`caddyfile/parse.go` `replaceEnvReferences`).
+    /// Replaces references of one style until none is left. An empty or unclosed reference ends the replacement, and
+    /// the rest stays as it is (`caddyfile/parse.go` `replaceEnvReferences`).
     fn replace(&mut self, open: &str, close: &str, files: &dyn Files) {
         for _ in 0..MAX_ROUNDS {
             let Some(start) = self.text.find(open) else { return };
             let rest = &self.text[start..];
             let Some(length) = rest.find(close) else { return };
-            // `{$}` names nothing; in `{%}` the two marks even overlap.
+            // `{$}` has no name; in `{%}` the delimiters overlap.
             if length <= open.len() {
                 return;
             }

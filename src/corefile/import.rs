@@ -1,23 +1,24 @@
-//! From the pattern of an `import` to the files that it names.
+//! Resolves the pattern of an `import` to files.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::source::Files;
 
-/// Why a pattern cannot be used.
+/// Why a pattern is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PatternError {
-    /// CoreDNS allows one `*` and one `?` in a path, since more can take for ever.
+    /// CoreDNS allows one `*` and one `?` in a path, because more could take very long.
     #[error("Glob pattern may only contain one wildcard (*), but has others")]
     TooManyWildcards,
-    /// A bracket that does not close, or a backslash at the end.
+    /// An unclosed bracket, or a backslash at the end.
     #[error("syntax error in pattern")]
     Malformed,
 }
 
-/// The files that `pattern` means in `folder`, in lexical order. A plain path is given back whether it exists or not.
-pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result<Vec<PathBuf>, PatternError> {
-    let path = if Path::new(pattern).is_absolute() { PathBuf::from(pattern) } else { clean(&folder.join(pattern)) };
+/// Returns the files that match `pattern` in `directory`, in lexical order. A plain path is returned whether it exists
+/// or not.
+pub(super) fn resolve(directory: &Path, pattern: &str, files: &dyn Files) -> Result<Vec<PathBuf>, PatternError> {
+    let path = if Path::new(pattern).is_absolute() { PathBuf::from(pattern) } else { clean(&directory.join(pattern)) };
     let Some(text) = path.to_str() else { return Ok(vec![path]) };
     let count = |wildcard| text.matches(wildcard).count();
     if count('*') > 1 || count('?') > 1 || (text.contains('[') && text.contains(']')) {
@@ -30,7 +31,7 @@ pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result
         return Ok(vec![path]);
     }
     let mut found = vec![PathBuf::new()];
-    // From the first wildcard on, folders are listed, so that only what exists is found.
+    // From the first wildcard on, directories are listed, so that only existing files are found.
     let mut listing = false;
     for component in path.components() {
         let name = component.as_os_str().to_string_lossy();
@@ -40,20 +41,21 @@ pub(super) fn resolve(folder: &Path, pattern: &str, files: &dyn Files) -> Result
             continue;
         }
         let glob = Glob::parse(&name)?;
-        found = found.iter().flat_map(|folder| matching(folder, &glob, files)).collect();
+        found = found.iter().flat_map(|directory| matching(directory, &glob, files)).collect();
     }
     Ok(found)
 }
 
-/// What in a folder matches, sorted. A folder that cannot be listed holds nothing, as Go's `filepath.Glob` has it.
-fn matching(folder: &Path, glob: &Glob, files: &dyn Files) -> Vec<PathBuf> {
-    let mut names = files.list(folder).unwrap_or_default();
+/// Returns the matching entries of a directory, sorted. A directory that cannot be listed counts as empty, as in Go's
+/// `filepath.Glob`.
+fn matching(directory: &Path, glob: &Glob, files: &dyn Files) -> Vec<PathBuf> {
+    let mut names = files.list(directory).unwrap_or_default();
     names.retain(|name| glob.matches(name));
     names.sort_unstable();
-    names.into_iter().map(|name| folder.join(name)).collect()
+    names.into_iter().map(|name| directory.join(name)).collect()
 }
 
-/// Removes `.` and resolves `..` by the letter, as Go's `filepath.Clean` does.
+/// Removes `.` and resolves `..` lexically, as Go's `filepath.Clean` does.
 fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for component in path.components() {
@@ -72,38 +74,38 @@ fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
-/// One component of a pattern: letters before and after its `*`. None stands for any letter, `?`.
+/// One component of a pattern: the characters before and after `*`. `None` is `?`, any character.
 struct Glob {
-    /// What a name must start with.
+    /// The prefix of matching names.
     start: Vec<Option<char>>,
-    /// What it must end with, if there was a `*`.
+    /// Their suffix, if the pattern has a `*`.
     end: Option<Vec<Option<char>>>,
 }
 
 impl Glob {
-    /// Reads a component, in which `*` comes at most once.
+    /// Parses a component, which has at most one `*`.
     fn parse(text: &str) -> Result<Glob, PatternError> {
         let mut glob = Glob { start: Vec::new(), end: None };
-        let mut letters = text.chars();
-        while let Some(letter) = letters.next() {
-            let letter = match letter {
+        let mut chars = text.chars();
+        while let Some(next) = chars.next() {
+            let next = match next {
                 '*' => {
                     glob.end = Some(Vec::new());
                     continue;
                 }
                 '?' => None,
-                '\\' => Some(letters.next().ok_or(PatternError::Malformed)?),
-                _ => Some(letter),
+                '\\' => Some(chars.next().ok_or(PatternError::Malformed)?),
+                _ => Some(next),
             };
-            glob.end.as_mut().unwrap_or(&mut glob.start).push(letter);
+            glob.end.as_mut().unwrap_or(&mut glob.start).push(next);
         }
         Ok(glob)
     }
 
-    /// Whether a name matches. A leading dot is a letter like others.
+    /// Returns whether a name matches. A leading dot is not special.
     fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
-        let same = |(wanted, letter): (&Option<char>, &char)| wanted.is_none_or(|wanted| wanted == *letter);
+        let same = |(expected, found): (&Option<char>, &char)| expected.is_none_or(|expected| expected == *found);
         let start = self.start.iter().zip(&name).all(same);
         match &self.end {
             None => name.len() == self.start.len() && start,

@@ -1,5 +1,5 @@
-//! Server block keys, `[scheme://]zone[:port]`, and the zones that they and plugins' arguments name. A network in CIDR
-//! notation means its reverse zones.
+//! Keys of server blocks, `[scheme://]zone[:port]`, and zones in keys and in arguments of plugins. A network in CIDR
+//! notation expands to its reverse zones.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::token::Token;
 
-/// The most bytes of a zone's text (`plugin/normalize.go` `SplitHostPort`).
+/// The maximum length of a zone's text in bytes (`plugin/normalize.go` `SplitHostPort`).
 const MAX_ZONE: usize = 255;
 
-/// How queries come in.
+/// The transport of a server block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
     /// UDP and TCP.
@@ -32,7 +32,7 @@ impl Scheme {
     /// Every scheme.
     pub const ALL: [Scheme; 6] = [Scheme::Dns, Scheme::Tls, Scheme::Quic, Scheme::Grpc, Scheme::Https, Scheme::Https3];
 
-    /// The name, without `://`.
+    /// Returns the name, without `://`.
     pub const fn name(self) -> &'static str {
         match self {
             Scheme::Dns => "dns",
@@ -44,7 +44,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a key that names none. For [`Scheme::Dns`] the flag `-dns.port` overrides it.
+    /// Returns the port of a key without one. For [`Scheme::Dns`] the flag `-dns.port` overrides it.
     pub const fn default_port(self) -> u16 {
         match self {
             Scheme::Dns => 53,
@@ -53,7 +53,7 @@ impl Scheme {
         }
     }
 
-    /// Takes the scheme off a text. Capital letters make no scheme, and an unknown one is part of the name.
+    /// Splits a text into scheme and rest. Schemes are case-sensitive; an unknown one is part of the name.
     pub fn split(text: &str) -> (Scheme, &str) {
         text.split_once("://")
             .and_then(|(name, rest)| Some((Scheme::ALL.into_iter().find(|scheme| scheme.name() == name)?, rest)))
@@ -61,21 +61,21 @@ impl Scheme {
     }
 }
 
-/// One key of a server block.
+/// A key of a server block.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// As written, without a trailing comma.
     pub token: Token,
-    /// How queries come in.
+    /// The transport.
     pub scheme: Scheme,
-    /// Lower case and fully qualified, `cluster.local.`; at least one, several for a network between octets.
+    /// Lower case and fully qualified, `cluster.local.`. At least one; several for a network that expands.
     pub zones: Vec<String>,
-    /// The port, if the key names one.
+    /// The port, if the key has one.
     pub port: Option<u16>,
 }
 
 impl Key {
-    /// The port to listen on, where `-dns.port` or its default is `dns_port`.
+    /// Returns the port to listen on; `dns_port` is the value of `-dns.port`.
     pub fn port_or_default(&self, dns_port: u16) -> u16 {
         self.port.unwrap_or(match self.scheme {
             Scheme::Dns => dns_port,
@@ -83,18 +83,18 @@ impl Key {
         })
     }
 
-    /// Reads a key. None, with a message, for one that CoreDNS refuses.
+    /// Parses a key. Returns `None`, and reports an error, for a key that CoreDNS rejects.
     pub(super) fn parse(token: Token, diagnostics: &mut Diagnostics) -> Option<Key> {
         let (scheme, rest) = Scheme::split(&token.text);
         let (zones, port) = match split_port(rest).and_then(|(zone, port)| Ok((zones_of(zone)?, port))) {
-            Ok(read) => read,
+            Ok(parsed) => parsed,
             Err(error) => {
                 let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), error.to_string());
                 diagnostics.push(diagnostic.expected("a key of the form [SCHEME://]ZONE[:PORT]"));
                 return None;
             }
         };
-        // CoreDNS finds this only when it opens the socket.
+        // CoreDNS notices this only when it opens the socket.
         let port = match port.map(|port| u16::try_from(port).map_err(|_| port)).transpose() {
             Ok(port) => port,
             Err(port) => {
@@ -117,34 +117,34 @@ impl Key {
     }
 }
 
-/// Why a text names no zone. The words are CoreDNS's.
+/// Why a text is not a zone, in CoreDNS's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
-    /// It is empty, or a colon is its last character.
+    /// It is empty, or ends in a colon.
     #[error("expecting data after last colon: \"{0}\"")]
     NothingAfterColon(String),
     /// It has more than 255 bytes.
     #[error("specified zone is too long: {0} > {MAX_ZONE}")]
     TooLong(usize),
-    /// A label is empty or too long, or there is nothing before the port.
+    /// A label is empty or too long, or the zone before the port is missing.
     #[error("zone is not a valid domain name: {0}")]
     NotAName(String),
-    /// An IPv6 network whose text starts with `:` or `0`, which CoreDNS cannot tell from a port.
+    /// An IPv6 network whose text starts with `:` or `0`, which CoreDNS cannot distinguish from a port.
     #[error("invalid CIDR {0}")]
     InvalidCidr(String),
-    /// A scheme that only upstreams may have.
+    /// A scheme that is valid for upstreams only.
     #[error("'unix://' is for upstreams only")]
     Unix,
 }
 
-/// The zones that a text means, as keys and plugins' arguments have it: a scheme and a port are taken off, a network is
-/// expanded, the rest is lower-cased and fully qualified. CoreDNS's plugins leave an invalid argument away in silence.
+/// Returns the zones of a key or of an argument of a plugin: scheme and port are removed, a network is expanded, and
+/// names are lower-cased and fully qualified. CoreDNS's plugins ignore an invalid argument without a message.
 pub fn normalize_zones(token: &Token) -> Result<Vec<String>, ZoneError> {
     let (_, rest) = Scheme::split(&token.text);
     split_port(rest).and_then(|(zone, _)| zones_of(zone))
 }
 
-/// Takes the port off: what follows the last colon, if it is a number.
+/// Splits off the port: what follows the last colon, if it is a number.
 fn split_port(text: &str) -> Result<(&str, Option<i64>), ZoneError> {
     if text.is_empty() || text.ends_with(':') {
         return Err(ZoneError::NothingAfterColon(text.to_owned()));
@@ -156,7 +156,7 @@ fn split_port(text: &str) -> Result<(&str, Option<i64>), ZoneError> {
     Ok(split.unwrap_or((text, None)))
 }
 
-/// Checks a zone's name and expands a network.
+/// Validates the name of a zone, and expands a network.
 fn zones_of(zone: &str) -> Result<Vec<String>, ZoneError> {
     if zone.len() > MAX_ZONE {
         return Err(ZoneError::TooLong(zone.len()));
@@ -171,39 +171,39 @@ fn zones_of(zone: &str) -> Result<Vec<String>, ZoneError> {
         return Ok(reverse_zones(address, length));
     }
     let qualified = if is_qualified(zone) { zone.to_owned() } else { format!("{zone}.") };
-    // CoreDNS checks once more with the dot, which is one byte longer; but in a message a name is one byte longer again.
+    // CoreDNS checks again with the final dot, which is one byte more; in wire format a name has yet another byte.
     if qualified.len() + 1 > MAX_ZONE {
         return Err(ZoneError::TooLong(qualified.len() + 1));
     }
     Ok(vec![qualified.to_lowercase()])
 }
 
-/// A network as Go's `net.ParseCIDR` reads it: no zone, and a length that is all digits.
+/// Parses a network as Go's `net.ParseCIDR` does: without a scope, and with a length of digits only.
 fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    length.parse().ok().filter(|length| *length <= most).map(|length| (address, length))
+    let max = if address.is_ipv4() { 32 } else { 128 };
+    length.parse().ok().filter(|length| *length <= max).map(|length| (address, length))
 }
 
-/// The reverse zones of a network: one if its length is a whole number of octets (IPv4) or nibbles (IPv6), else all of
-/// the next such length, at most 128.
+/// Returns the reverse zones of a network: one if its length is a multiple of 8 (IPv4) or 4 bits (IPv6), otherwise all
+/// zones of the next such length, at most 128.
 pub fn reverse_zones(address: IpAddr, length: u8) -> Vec<String> {
-    // The address as digits of the reverse name, from the left: octets or nibbles.
+    // The address as labels of the reverse name, from the left: bytes or nibbles.
     let (digits, width): (Vec<u8>, u8) = match address {
         IpAddr::V4(address) => (address.octets().to_vec(), 8),
-        IpAddr::V6(address) => (address.octets().iter().flat_map(|octet| [octet >> 4, octet & 15]).collect(), 4),
+        IpAddr::V6(address) => (address.octets().iter().flat_map(|byte| [byte >> 4, byte & 15]).collect(), 4),
     };
-    let kept = usize::from(length.div_ceil(width)).min(digits.len());
+    let used = usize::from(length.div_ceil(width)).min(digits.len());
     let free_bits = (width - length % width) % width;
-    let (last, before) = match digits[..kept].split_last() {
+    let (last, before) = match digits[..used].split_last() {
         Some((last, before)) => (Some(*last), before),
         None => (None, &digits[..0]),
     };
-    // The free bits of the last digit count through the zones; without a digit there is one zone.
+    // The zones differ in the free bits of the last digit; without a digit there is one zone.
     let first = last.map_or(0, |digit| digit >> free_bits << free_bits);
     let count = 1u16 << free_bits;
     (0..count)
@@ -211,7 +211,7 @@ pub fn reverse_zones(address: IpAddr, length: u8) -> Vec<String> {
             let mut zone = String::new();
             let last = last.map(|_| u16::from(first) + index);
             for digit in last.into_iter().chain(before.iter().rev().map(|digit| u16::from(*digit))) {
-                // Writing to a String does not fail.
+                // Writing to a String cannot fail.
                 let _ = if width == 8 { write!(zone, "{digit}.") } else { write!(zone, "{digit:x}.") };
             }
             zone + if width == 8 { "in-addr.arpa." } else { "ip6.arpa." }
@@ -219,13 +219,13 @@ pub fn reverse_zones(address: IpAddr, length: u8) -> Vec<String> {
         .collect()
 }
 
-/// Whether a name ends in a dot that no backslash escapes.
+/// Returns whether a name ends in an unescaped dot.
 fn is_qualified(name: &str) -> bool {
     name.strip_suffix('.').is_some_and(|rest| rest.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0)
 }
 
-/// Whether a text is a domain name in the sense of `miekg/dns` `IsDomainName`, which is generous: any character, labels
-/// of at most 63 bytes, none empty but the root.
+/// Returns whether a text is a domain name as in `miekg/dns` `IsDomainName`: any characters, labels of 1 to 63 bytes,
+/// and the root.
 pub fn is_domain_name(name: &str) -> bool {
     if name.is_empty() {
         return false;
@@ -259,11 +259,12 @@ pub fn is_domain_name(name: &str) -> bool {
             _ => label += 1,
         }
     }
-    // A backslash that swallows the last dot leaves a label open.
+    // If a backslash escapes the last dot, a label is not terminated.
     label == 0
 }
 
-/// Whether CoreDNS says nothing about a zone's name at start: RFC 1035 section 2.3.1, the root, or a reverse zone.
+/// Returns whether a zone follows the preferred syntax (RFC 1035 2.3.1), or is the root or a reverse zone, so that
+/// CoreDNS does not warn about it at start.
 fn is_preferred(zone: &str) -> bool {
     if zone == "." || zone.ends_with("in-addr.arpa.") || zone.ends_with("ip6.arpa.") {
         return true;
@@ -279,12 +280,12 @@ fn is_preferred(zone: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// A word without a place.
+    /// Returns a token without a place.
     fn word(text: &str) -> Token {
         Token { text: text.to_owned(), span: Default::default(), line_start: false }
     }
 
-    /// A key as text, or the message about it.
+    /// Returns a key as text, or the message about it.
     fn key(text: &str) -> String {
         let mut diagnostics = Diagnostics::new();
         match Key::parse(word(text), &mut diagnostics) {
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_read_as_in_coredns() {
+    fn keys_are_parsed_as_in_coredns() {
         let label = "a".repeat(63);
         let long = "a.".repeat(127);
         for (text, expected) in [
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_become_reverse_zones() {
+    fn networks_expand_to_reverse_zones() {
         for (text, first, last, count) in [
             ("10.0.0.0/8", "10.in-addr.arpa.", "10.in-addr.arpa.", 1),
             ("10.1.2.3/24", "2.1.10.in-addr.arpa.", "2.1.10.in-addr.arpa.", 1),
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn unusual_names_are_named() {
+    fn unusual_names_are_reported() {
         for (zone, preferred) in [
             (".", true),
             ("a-b.c1.", true),

@@ -1,5 +1,5 @@
-//! The Corefile: text in, spanned typed tree out, and every mistake at once. Pure but for the files and the environment
-//! that a Corefile names, which come through [`Files`].
+//! The Corefile: parses text into a typed tree with spans, and reports every error in one run. Pure, except for the
+//! files and environment variables that a Corefile refers to, which are read through [`Files`].
 //!
 //! ```text
 //! text ── token::lex ──▶ tokens ── stream (import, snippets, environment) ──▶ parse ──▶ ast ──▶ args (for the plugins)
@@ -7,10 +7,10 @@
 //!                        every step ──▶ Diagnostics ──▶ render_text | render_json
 //! ```
 //!
-//! It accepts what CoreDNS accepts; what CoreDNS accepts by accident gets a warning. It knows no plugin: which names
-//! are directives is told by the caller ([`Known`]), what stands inside a directive is read by its plugin through
-//! [`Arguments`]. An empty tree is no error here; CoreDNS then serves `whoami` and `log` on `.:53`, which is for the
-//! caller to make.
+//! It accepts what CoreDNS accepts; what CoreDNS accepts only by accident gets a warning. It has no knowledge of
+//! plugins: the caller decides which names are directives ([`Known`]), and each plugin parses the contents of its own
+//! directive through [`Arguments`]. An empty tree is not an error here. CoreDNS then serves `whoami` and `log` on
+//! `.:53`; the caller has to do the same.
 
 mod args;
 #[cfg(test)]
@@ -43,20 +43,20 @@ pub use render::{headline, render_json, render_text};
 pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span, read_source};
 pub use token::Token;
 
-/// What the caller knows about a name that stands where a directive must.
+/// What the caller knows about a name in the place of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// A directive of this server.
+    /// This server implements the directive.
     Yes,
-    /// CoreDNS has it, this server does not; the text says why, or what to use instead.
+    /// CoreDNS implements it, this server does not; the text is the reason, or an alternative.
     Unsupported(Option<String>),
-    /// A plugin that is not in CoreDNS's own tree; the text says what it is, or what to use instead.
+    /// A plugin from outside CoreDNS's tree; the text describes it, or is an alternative.
     External(Option<String>),
-    /// No directive at all; perhaps with the nearest right name, see [`suggest`].
+    /// Not a directive; with the most similar name, if there is one (see [`suggest`]).
     No(Option<String>),
 }
 
-/// Reads the Corefile at `path`, with what it imports. Gives whatever could be read; the mistakes are in `diagnostics`.
+/// Parses the Corefile at `path`, including its imports. Returns what could be parsed; errors go to `diagnostics`.
 pub fn load(path: &Path, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics) -> Corefile {
     match files.read(path) {
         Ok(text) => parse_text(&path.display().to_string(), &text, files, known, diagnostics),
@@ -71,7 +71,7 @@ pub fn load(path: &Path, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagn
     }
 }
 
-/// Reads a Corefile that is already text, standard input for instance. Imports are relative to the folder of `name`.
+/// Parses the text of a Corefile, for instance of standard input. Imports are relative to the directory of `name`.
 pub fn parse_text(
     name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {

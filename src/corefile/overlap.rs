@@ -1,31 +1,33 @@
-//! Whether the blocks of a Corefile get in each other's way: the same zone on the same socket twice.
+//! Detects server blocks that conflict: the same zone twice on the same socket.
 
 use std::collections::HashMap;
 
 use super::ast::Corefile;
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
-use super::key::Scheme;
+use super::key::{Key, Scheme};
 use super::source::Span;
 
-/// Where a block listens and when; known only once its *bind* and *view* have been read.
+/// Where a block listens, and for which queries; known once its *bind* and *view* have been parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
-    /// The addresses of *bind*; empty for all addresses.
+    /// The addresses of *bind*; empty for every address.
     pub addresses: Vec<String>,
-    /// A *view* chooses the queries, so other blocks may have the same zone.
+    /// A *view* selects the queries, so that other blocks may have the same zone.
     pub filtered: bool,
 }
 
-/// A zone on a socket. An empty address is every address.
-type Place = (Scheme, String, u16, String);
+/// Scheme, zone, port and address. An empty address is every address.
+type ZoneSocket = (Scheme, String, u16, String);
 
-/// Reports what `core/dnsserver/address.go` refuses: a zone and port defined twice, and a block that listens on every
-/// address beside one that listens on some. `dns_port` is `-dns.port`; `listens` has one for each block, in their order.
+/// Reports what `core/dnsserver/address.go` rejects: a zone and port that are defined twice, and a block on every
+/// address beside a block on specific addresses. `dns_port` is the value of `-dns.port`; `listens` has an entry for
+/// each block, in order.
 pub fn check_keys(
     corefile: &Corefile, dns_port: u16, listens: impl IntoIterator<Item = Listen>, diagnostics: &mut Diagnostics,
 ) {
-    let mut defined: HashMap<Place, Span> = HashMap::new();
-    // The last bound address seen for a zone and port, to find an unbound one beside it.
+    let mut defined: HashMap<ZoneSocket, Span> = HashMap::new();
+    let mut listeners: Vec<KeyListener<'_>> = Vec::new();
+    // The last address for a zone and port, to detect a block on every address beside it.
     let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
     for (block, listen) in corefile.blocks.iter().zip(listens) {
         let Listen { mut addresses, filtered } = listen;
@@ -34,13 +36,15 @@ pub fn check_keys(
         }
         for key in &block.keys {
             let port = key.port_or_default(dns_port);
+            let listener = |address: &String| KeyListener { key, port, address: address.clone() };
+            listeners.extend(addresses.iter().map(listener));
             for (zone, address) in key.zones.iter().flat_map(|zone| addresses.iter().map(move |at| (zone, at))) {
-                let place = (key.scheme, zone.clone(), port, address.clone());
+                let socket = (key.scheme, zone.clone(), port, address.clone());
                 let unbound = (key.scheme, zone.clone(), port);
                 let error = |message| Diagnostic::error(Stage::Setup, Some(key.token.span), message);
-                if let Some(first) = defined.get(&place) {
+                if let Some(first) = defined.get(&socket) {
                     if !filtered {
-                        let message = format!("cannot serve {} - it is already defined", display(&place));
+                        let message = format!("cannot serve {} - it is already defined", display(&socket));
                         diagnostics.push(error(message).expected(first_at(corefile, *first)));
                     }
                     continue;
@@ -54,27 +58,52 @@ pub fn check_keys(
                     None => None,
                 };
                 if let Some((other, span)) = overlap {
-                    let (place, other) = (display(&place), display(&other));
-                    let message = format!("cannot serve {place} - zone overlap listener capacity with {other}");
+                    let (socket, other) = (display(&socket), display(&other));
+                    let message = format!("cannot serve {socket} - zone overlap listener capacity with {other}");
                     diagnostics.push(error(message).expected(first_at(corefile, span)));
                 } else if !filtered {
                     seen.insert(unbound, (address.clone(), key.token.span));
-                    defined.insert(place, key.token.span);
+                    defined.insert(socket, key.token.span);
                 }
             }
         }
     }
+    check_shadows(corefile, &listeners, diagnostics);
 }
 
-/// Says where the other definition is.
+/// A key at an address, which is empty for every address.
+struct KeyListener<'a> {
+    key: &'a Key,
+    port: u16,
+    address: String,
+}
+
+/// Warns of an address that has blocks of its own where other blocks serve every address: queries to it never reach
+/// those (CoreDNS documents the case as undefined).
+fn check_shadows(corefile: &Corefile, listeners: &[KeyListener<'_>], diagnostics: &mut Diagnostics) {
+    for KeyListener { key, port, address } in listeners.iter().filter(|listener| !listener.address.is_empty()) {
+        // The same zone is an error that is reported already.
+        let is_shadowed = |other: &&KeyListener<'_>| {
+            other.address.is_empty()
+                && (other.key.scheme, other.port) == (key.scheme, *port)
+                && !other.key.zones.iter().any(|zone| key.zones.contains(zone))
+        };
+        let Some(other) = listeners.iter().find(is_shadowed) else { continue };
+        let other = corefile.sources.place(other.key.token.span);
+        let message =
+            format!("queries to {address} at port {port} never reach the block at {other}, which has no 'bind'");
+        let warning = Diagnostic::warning(Stage::Setup, Some(key.token.span), message);
+        diagnostics.push(warning.expected("'bind' in every block of a port, or in none"));
+    }
+}
+
+/// Describes where the first definition is.
 fn first_at(corefile: &Corefile, span: Span) -> String {
-    let position = corefile.sources.position(span);
-    let name = corefile.sources.name(span.file);
-    format!("a zone, port and address that is not the one at {name}:{}:{}", position.line, position.column)
+    format!("a zone, port and address other than those at {}", corefile.sources.place(span))
 }
 
-/// A place as CoreDNS prints it.
-fn display((scheme, zone, port, address): &Place) -> String {
+/// Formats a zone and socket as CoreDNS does.
+fn display((scheme, zone, port, address): &ZoneSocket) -> String {
     let on = if address.is_empty() { String::new() } else { format!(" on {address}") };
     format!("{}://{zone}:{port}{on}", scheme.name())
 }

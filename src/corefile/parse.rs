@@ -1,36 +1,37 @@
-//! Words to tree: which are keys, directives, properties. After a mistake it goes on at the next line or brace.
+//! The parser: builds the tree of blocks, directives and properties from tokens. After an error it continues at the
+//! next line or brace.
 //!
 //! ```text
 //! file      = { snippet | import | block }
-//! snippet   = "(" name ")" "{" words "}"
+//! snippet   = "(" name ")" "{" tokens "}"
 //! block     = key { [","] key } ( "{" directives "}" | directives to the end of the file )
-//! directive = name { arg } [ "{" properties "}" ]         the line ends it
+//! directive = name { arg } [ "{" properties "}" ]         ends with the line
 //! ```
 //!
-//! `import` may stand where a line may start; `stream.rs` follows it. The rules are those of Caddy 1's
-//! `caddyfile/parse.go`. Where that accepts something only by accident, so does this, with a warning, except for a `}`
-//! that closes nothing, which Caddy takes for a zone.
+//! `import` is allowed at the start of a line; `stream.rs` expands it. The rules are those of Caddy 1's
+//! `caddyfile/parse.go`. What Caddy accepts only by accident is accepted with a warning, except for an unmatched `}`,
+//! which Caddy parses as a zone.
 
 use super::Known;
 use super::ast::{Block, Corefile, Directive, Property};
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::key::Key;
 use super::source::{Files, Span};
-use super::stream::{Ahead, Shape, Stream};
+use super::stream::{Lookahead, TokenKind, TokenStream};
 use super::token::Token;
 
-/// How many zones the keys of a Corefile, or the arguments of a directive, may stand for. A network such as 10.0.0.0/9
-/// stands for 128.
+/// The maximum number of zones that the keys of a Corefile, or the arguments of a directive, may expand to. A network
+/// such as 10.0.0.0/9 expands to 128.
 pub(super) const MAX_ZONES: usize = 65_536;
 
-/// How deep braces may be nested in a directive. No plugin of CoreDNS reads more than two levels.
+/// The maximum nesting of braces in a directive. No plugin of CoreDNS reads more than two levels.
 const MAX_NESTING: usize = 32;
 
-/// Reads a Corefile and all that it imports.
+/// Parses a Corefile and everything that it imports.
 pub(super) fn parse(
     name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {
-    let mut parser = Parser { stream: Stream::new(name, text, files, diagnostics), known, zones: 0 };
+    let mut parser = Parser { stream: TokenStream::new(name, text, files, diagnostics), known, zones: 0 };
     let mut blocks = Vec::new();
     while parser.stream.peek().is_some() {
         blocks.extend(parser.block());
@@ -38,18 +39,18 @@ pub(super) fn parse(
     Corefile { blocks, sources: parser.stream.sources }
 }
 
-/// The state of [`parse`].
+/// The state of the parser.
 pub(super) struct Parser<'a> {
-    /// The words still to come.
-    pub(super) stream: Stream<'a>,
-    /// Tells directives from other words.
+    /// The remaining tokens.
+    pub(super) stream: TokenStream<'a>,
+    /// Decides which names are directives.
     known: &'a dyn Fn(&str) -> Known,
-    /// How many zones the keys so far stand for.
+    /// The number of zones of all keys so far.
     zones: usize,
 }
 
 impl Parser<'_> {
-    /// A server block or a snippet. None for a snippet, and for a block that serves nothing.
+    /// Parses a server block or a snippet. Returns `None` for a snippet, and for a block without a zone.
     fn block(&mut self) -> Option<Block> {
         let (tokens, at_end) = self.keys();
         if !at_end && let [only] = tokens.as_slice() {
@@ -64,7 +65,7 @@ impl Parser<'_> {
         let span = start?.to(self.stream.last.map_or(start?, |last| last.span));
         if tokens.is_empty() {
             if !directives.is_empty() {
-                self.stream.diagnostics.warning(start?, "this block has no zone and is left away");
+                self.stream.diagnostics.warning(start?, "this block has no zone and is ignored");
             }
             return None;
         }
@@ -75,7 +76,7 @@ impl Parser<'_> {
                 let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), message);
                 self.stream
                     .diagnostics
-                    .push(diagnostic.expected("fewer or shorter networks: each stands for many zones"));
+                    .push(diagnostic.expected("fewer or smaller networks: each expands to many zones"));
                 break;
             }
             if let Some(key) = Key::parse(token, self.stream.diagnostics) {
@@ -86,7 +87,7 @@ impl Parser<'_> {
         (!keys.is_empty()).then_some(Block { keys, directives, span })
     }
 
-    /// The keys of a block, and whether the file ends with them.
+    /// Parses the keys of a block. Also returns whether the file ends after them.
     fn keys(&mut self) -> (Vec<Token>, bool) {
         let mut keys = Vec::new();
         let mut comma: Option<Span> = None;
@@ -97,38 +98,40 @@ impl Parser<'_> {
                 }
                 return (keys, true);
             };
-            // The first word of a block may follow another block's brace on its line.
-            let goes_on = comma.is_some() || keys.is_empty() || !ahead.line_start;
-            match ahead.shape {
-                _ if !goes_on => return (keys, false),
-                Shape::Import if ahead.line_start => self.stream.import(),
-                Shape::Open => {
+            // The first key of a block may be on the line of the previous block's closing brace.
+            let continues = comma.is_some() || keys.is_empty() || !ahead.line_start;
+            match ahead.kind {
+                _ if !continues => return (keys, false),
+                TokenKind::Import if ahead.line_start => self.stream.import(),
+                TokenKind::Open => {
                     if comma.is_some() {
                         let message = "Expected another address but had '{' - check for extra comma";
                         self.stream.diagnostics.error(ahead.span, message);
                     }
                     return (keys, false);
                 }
-                Shape::Close => {
+                TokenKind::Close => {
                     self.stream.next_raw();
                     self.error_unopened(ahead);
                 }
-                Shape::Import | Shape::Word => {
+                TokenKind::Import | TokenKind::Word => {
                     let Some(mut key) = self.stream.next() else { continue };
                     if key.text == "import" && key.line_start {
-                        // From the environment, as below.
+                        // The keyword came from an environment variable.
                         self.stream.import_after(key.span);
                         continue;
                     }
                     if key.text == "{" {
-                        // From the environment; written braces were seen above.
+                        // It came from an environment variable; literal braces are handled above.
                         let diagnostic = Diagnostic::error(Stage::Parse, Some(key.span), "Unknown directive '{'");
-                        self.stream.diagnostics.push(diagnostic.expected("'{' written out, not from the environment"));
+                        self.stream
+                            .diagnostics
+                            .push(diagnostic.expected("a literal '{', not one from an environment variable"));
                         return (keys, false);
                     }
                     if key.text.is_empty() {
-                        self.stream.diagnostics.warning(key.span, "an empty key is left away");
-                        // CoreDNS leaves the key out but not the end of the line that it stands on.
+                        self.stream.diagnostics.warning(key.span, "an empty key is ignored");
+                        // CoreDNS ignores the key, but not the end of its line.
                         if comma.is_none() && self.stream.peek().is_some_and(|next| next.line_start) {
                             return (keys, false);
                         }
@@ -144,10 +147,10 @@ impl Parser<'_> {
         }
     }
 
-    /// Keeps the words of a snippet for later; they are not looked at before something imports them.
+    /// Stores the tokens of a snippet. They are not parsed before they are imported.
     fn snippet(&mut self, key: Span, name: String) {
         let Some(open) = self.stream.peek() else { return };
-        if open.shape != Shape::Open {
+        if open.kind != TokenKind::Open {
             self.error_syntax(open.span, "{");
             if !open.line_start {
                 self.skip_line();
@@ -182,15 +185,15 @@ impl Parser<'_> {
         if let Some([_, pattern]) = imports_itself {
             let message = format!("snippet '{name}' imports itself");
             self.stream.diagnostics.error(pattern.span, message);
-            // Defined all the same, so that its uses are not called missing files, but without its words.
+            // Defined without its tokens, so that its uses are not reported as missing files.
             tokens.clear();
         }
         self.stream.define(name, tokens);
     }
 
-    /// What a block holds, with or without braces.
+    /// Parses the directives of a block, with or without braces.
     fn contents(&mut self, keys: &[Token]) -> Vec<Directive> {
-        let open = self.stream.peek().filter(|ahead| ahead.shape == Shape::Open);
+        let open = self.stream.peek().filter(|ahead| ahead.kind == TokenKind::Open);
         if open.is_some() {
             self.stream.next_raw();
         }
@@ -202,39 +205,39 @@ impl Parser<'_> {
                 }
                 return directives;
             };
-            match ahead.shape {
-                Shape::Close => {
+            match ahead.kind {
+                TokenKind::Close => {
                     self.stream.next_raw();
                     if open.is_none() {
                         let zone = keys.first().map_or("", |key| &key.text);
-                        let message = format!("this '}}' closes the block of '{zone}', which no '{{' opened");
+                        let message = format!("this '}}' closes the block of '{zone}', which has no '{{'");
                         self.stream.diagnostics.warning(ahead.span, message);
                     }
                     return directives;
                 }
-                Shape::Import => self.stream.import(),
-                Shape::Open => {
+                TokenKind::Import => self.stream.import(),
+                TokenKind::Open => {
                     let diagnostic = Diagnostic::error(Stage::Parse, Some(ahead.span), "Unknown directive '{'");
                     self.stream.diagnostics.push(diagnostic.expected("the name of a directive"));
                     self.stream.next_raw();
                     self.skip_braces();
                 }
-                Shape::Word => directives.extend(self.directive(open.is_some())),
+                TokenKind::Word => directives.extend(self.directive(open.is_some())),
             }
         }
     }
 
-    /// The file ends within a block's braces. CoreDNS looks only at the last word, so any `}` will do.
-    fn block_ends_with_file(&mut self, open: Ahead) {
+    /// Called when the file ends within a block. CoreDNS checks only that the last token is a `}`.
+    fn block_ends_with_file(&mut self, open: Lookahead) {
         match self.stream.last {
-            Some(last) if last.shape == Shape::Close && !self.stream.stopped => {
-                self.stream.diagnostics.warning(open.span, "this '{' is never closed; the file ends first");
+            Some(last) if last.kind == TokenKind::Close && !self.stream.stopped => {
+                self.stream.diagnostics.warning(open.span, "unclosed '{': the file ends before its '}'");
             }
             _ => self.error_unclosed(open.span),
         }
     }
 
-    /// A directive with its arguments and body. None for a name that is no directive of this server.
+    /// Parses a directive with its arguments and body. Returns `None` if the name is not a known directive.
     fn directive(&mut self, braced: bool) -> Option<Directive> {
         let name = self.stream.next()?;
         let known = (self.known)(&name.text);
@@ -243,24 +246,24 @@ impl Parser<'_> {
         }
         let args = self.args();
         if known != Known::Yes && name.text.len() > 1 && name.text.ends_with('{') {
-            // `log{` was meant to open a block; to read on in it would only bring more errors.
+            // `log{` was meant to open a block; parsing its contents would only produce more errors.
             self.skip_braces();
             return None;
         }
         let body = match self.stream.peek() {
-            Some(ahead) if ahead.shape == Shape::Open => {
+            Some(ahead) if ahead.kind == TokenKind::Open => {
                 self.stream.next_raw();
                 let body = self.body(ahead.span, &name.text, 1);
                 if ahead.line_start && known == Known::Yes {
-                    self.brace_on_next_line(&name.text, ahead.span, body.is_empty());
+                    self.report_brace_on_next_line(&name.text, ahead.span, body.is_empty());
                     None
                 } else {
-                    self.line_must_end(&name.text);
+                    self.expect_end_of_line(&name.text);
                     Some(body)
                 }
             }
-            // CoreDNS: `. { log }` on one line has no end of line to end the directive.
-            Some(ahead) if ahead.shape == Shape::Close && !ahead.line_start => {
+            // As in CoreDNS, the directive in `. { log }` is not terminated, since only the end of a line does that.
+            Some(ahead) if ahead.kind == TokenKind::Close && !ahead.line_start => {
                 self.error_unopened(ahead);
                 None
             }
@@ -270,11 +273,11 @@ impl Parser<'_> {
         (known == Known::Yes).then_some(Directive { name, args, body, span })
     }
 
-    /// The words up to the end of the line or a brace.
+    /// Returns the tokens up to the end of the line or a brace.
     fn args(&mut self) -> Vec<Token> {
         let mut args = Vec::new();
         while let Some(ahead) = self.stream.peek() {
-            if ahead.line_start || matches!(ahead.shape, Shape::Open | Shape::Close) {
+            if ahead.line_start || matches!(ahead.kind, TokenKind::Open | TokenKind::Close) {
                 break;
             }
             args.extend(self.stream.next());
@@ -285,14 +288,14 @@ impl Parser<'_> {
             && self.stream.sources.snippet(last.span) == last.text
             && self.stream.peek().is_none_or(|next| next.line_start)
         {
-            let message = format!("'{}' is one word and opens no block", last.text);
+            let message = format!("'{}' is one word and does not open a block", last.text);
             let diagnostic = Diagnostic::warning(Stage::Syntax, Some(last.span), message);
             self.stream.diagnostics.push(diagnostic.expected("white space before '{'"));
         }
         args
     }
 
-    /// The properties of a body, whose brace was just taken, and its closing brace.
+    /// Parses the properties of a body up to its closing brace. The opening brace has been consumed.
     fn body(&mut self, open: Span, owner: &str, depth: usize) -> Vec<Property> {
         let mut properties = Vec::new();
         if depth > MAX_NESTING {
@@ -306,26 +309,26 @@ impl Parser<'_> {
                 self.error_eof(open, format!("'}}' to close the '{{' of '{owner}'"));
                 return properties;
             };
-            match ahead.shape {
-                Shape::Close => {
+            match ahead.kind {
+                TokenKind::Close => {
                     self.stream.next_raw();
                     if !ahead.line_start && !properties.is_empty() {
-                        let message = "CoreDNS may take this '}' for an argument";
+                        let message = "CoreDNS may parse this '}' as an argument";
                         let diagnostic = Diagnostic::warning(Stage::Syntax, Some(ahead.span), message);
                         self.stream.diagnostics.push(diagnostic.expected("'}' on a line of its own"));
                     }
                     return properties;
                 }
-                Shape::Import if ahead.line_start => self.stream.import(),
-                Shape::Open => {
+                TokenKind::Import if ahead.line_start => self.stream.import(),
+                TokenKind::Open => {
                     self.error_syntax(ahead.span, "a property");
                     self.stream.next_raw();
                     self.skip_braces();
                 }
-                Shape::Import | Shape::Word => {
+                TokenKind::Import | TokenKind::Word => {
                     let Some(name) = self.stream.next() else { continue };
                     let args = self.args();
-                    let inner = self.stream.peek().filter(|next| next.shape == Shape::Open && !next.line_start);
+                    let inner = self.stream.peek().filter(|next| next.kind == TokenKind::Open && !next.line_start);
                     let body = inner.map(|inner| {
                         self.stream.next_raw();
                         self.body(inner.span, &name.text, depth + 1)
@@ -336,27 +339,27 @@ impl Parser<'_> {
         }
     }
 
-    /// Behind a body's closing brace nothing may stand on its line, not even the block's own closing brace.
-    fn line_must_end(&mut self, name: &str) {
+    /// Reports tokens after a body's closing brace on the same line, including the closing brace of the block.
+    fn expect_end_of_line(&mut self, name: &str) {
         let Some(ahead) = self.stream.peek().filter(|ahead| !ahead.line_start) else { return };
-        if ahead.shape == Shape::Close {
+        if ahead.kind == TokenKind::Close {
             self.error_unopened(ahead);
             return;
         }
-        self.words_after_brace(name, ahead.span);
+        self.report_words_after_brace(name, ahead.span);
         while let Some(ahead) = self.stream.peek().filter(|ahead| !ahead.line_start) {
-            match ahead.shape {
-                Shape::Close => return self.error_unopened(ahead),
-                Shape::Open => {
+            match ahead.kind {
+                TokenKind::Close => return self.error_unopened(ahead),
+                TokenKind::Open => {
                     self.stream.next_raw();
                     self.skip_braces();
                 }
-                Shape::Import | Shape::Word => drop(self.stream.next_raw()),
+                TokenKind::Import | TokenKind::Word => drop(self.stream.next_raw()),
             }
         }
     }
 
-    /// Passes the rest of the line.
+    /// Skips the rest of the line.
     fn skip_line(&mut self) {
         self.stream.next_raw();
         while self.stream.peek().is_some_and(|ahead| !ahead.line_start) {
@@ -364,15 +367,15 @@ impl Parser<'_> {
         }
     }
 
-    /// Passes everything up to the brace that closes the one just taken.
+    /// Skips everything up to the brace that matches the one just consumed.
     fn skip_braces(&mut self) {
         let mut depth = 1usize;
         while depth > 0 {
             let Some(ahead) = self.stream.peek() else { return };
-            match ahead.shape {
-                Shape::Open => depth += 1,
-                Shape::Close => depth -= 1,
-                Shape::Import | Shape::Word => {}
+            match ahead.kind {
+                TokenKind::Open => depth += 1,
+                TokenKind::Close => depth -= 1,
+                TokenKind::Import | TokenKind::Word => {}
             }
             self.stream.next_raw();
         }

@@ -1,35 +1,35 @@
-//! The words of the parser's refusals, apart from the grammar so that both can be read.
+//! The parser's error messages, separate from the grammar.
 
 use super::Known;
 use super::diagnostic::{Diagnostic, Stage};
 use super::parse::Parser;
 use super::source::Span;
-use super::stream::Ahead;
+use super::stream::Lookahead;
 use super::token::Token;
 
-/// The most of a word that a message repeats, in characters.
+/// The maximum number of characters of a token in a message.
 const MAX_QUOTED: usize = 60;
 
-/// Directives that may come several times in a block and for which CoreDNS takes almost any words for another of their
-/// kind. So it accepts braces on the line after them, and words behind their braces, without what was meant.
+/// Directives that may be used several times in a block, and for which CoreDNS parses almost any tokens as another use.
+/// Therefore it accepts braces on the line after them, and tokens after their braces, both without an effect.
 const ANY_STANZA: [&str; 11] =
     ["acl", "any", "bufsize", "cancel", "chaos", "debug", "dns64", "log", "minimal", "reload", "whoami"];
 
-/// Directives with which it does so as long as the braces are empty.
+/// Directives for which it does so if the braces are empty.
 const EMPTY_STANZA: [&str; 3] = ["health", "loadbalance", "local"];
 
 impl Parser<'_> {
-    /// A name that is not a directive of this server.
+    /// Reports a name that is not a directive of this server.
     pub(super) fn error_unknown(&mut self, name: &Token, known: &Known, braced: bool) {
-        let text = &cut(&name.text);
+        let text = &shorten(&name.text);
         let (message, hint) = match known {
             Known::Yes => return,
             Known::No(_) => (format!("Unknown directive '{text}'"), &None),
             Known::Unsupported(hint) => {
-                (format!("Unsupported directive '{text}': CoreDNS has it, this server does not have it yet"), hint)
+                (format!("Unsupported directive '{text}': this server does not implement it"), hint)
             }
             Known::External(hint) => {
-                (format!("Unknown directive '{text}': a plugin that is not part of CoreDNS itself"), hint)
+                (format!("Unknown directive '{text}': an external plugin, not part of CoreDNS"), hint)
             }
         };
         let message = hint.as_ref().map_or(message.clone(), |hint| format!("{message}; {hint}"));
@@ -39,12 +39,12 @@ impl Parser<'_> {
                 diagnostic = diagnostic.expected("white space before '{'");
             }
             Known::No(Some(suggestion)) => diagnostic.suggestion = Some(suggestion.clone()),
-            // A zone where a directive must stand: the block before it lacks its end.
+            // A zone in the place of a directive: the closing brace of the previous block is missing.
             Known::No(None) if text.contains(['.', ':']) => {
                 diagnostic = diagnostic.expected(if braced {
-                    "a directive; if this starts a server block, the '}' of the one before it is missing"
+                    "a directive; if this starts a server block, the '}' of the previous one is missing"
                 } else {
-                    "a directive; a block without braces is the last of its file"
+                    "a directive; a block without braces must be the last one of its file"
                 });
             }
             Known::No(None) | Known::Yes | Known::Unsupported(_) | Known::External(_) => {}
@@ -52,12 +52,12 @@ impl Parser<'_> {
         self.stream.diagnostics.push(diagnostic);
     }
 
-    /// A directive's `{` on the line after it, with what its braces held already read.
-    pub(super) fn brace_on_next_line(&mut self, name: &str, open: Span, is_empty: bool) {
-        let forgiven = ANY_STANZA.contains(&name) || is_empty && EMPTY_STANZA.contains(&name);
-        let message = format!("the '{{' of '{name}' is not on its line");
-        let diagnostic = if forgiven {
-            let message = message + "; as in CoreDNS, what the braces hold has no effect";
+    /// Reports the `{` of a directive on the next line. The body has been parsed already.
+    pub(super) fn report_brace_on_next_line(&mut self, name: &str, open: Span, is_empty: bool) {
+        let tolerated = ANY_STANZA.contains(&name) || is_empty && EMPTY_STANZA.contains(&name);
+        let message = format!("the '{{' of '{name}' must be on the same line");
+        let diagnostic = if tolerated {
+            let message = message + "; as in CoreDNS, the block has no effect";
             Diagnostic::warning(Stage::Syntax, Some(open), message)
         } else {
             Diagnostic::error(Stage::Syntax, Some(open), message)
@@ -65,11 +65,11 @@ impl Parser<'_> {
         self.stream.diagnostics.push(diagnostic.expected(format!("'{{' on the line of '{name}'")));
     }
 
-    /// Words behind a directive's closing brace.
-    pub(super) fn words_after_brace(&mut self, name: &str, span: Span) {
+    /// Reports tokens after a directive's closing brace.
+    pub(super) fn report_words_after_brace(&mut self, name: &str, span: Span) {
         let message = format!("Unexpected token '{}', expecting 'end of line'", self.quote(span));
-        let forgiven = ANY_STANZA.contains(&name) || EMPTY_STANZA.contains(&name);
-        self.stream.diagnostics.push(if forgiven {
+        let tolerated = ANY_STANZA.contains(&name) || EMPTY_STANZA.contains(&name);
+        self.stream.diagnostics.push(if tolerated {
             let message = message + "; as in CoreDNS, the rest of the line has no effect";
             Diagnostic::warning(Stage::Syntax, Some(span), message)
         } else {
@@ -77,13 +77,13 @@ impl Parser<'_> {
         });
     }
 
-    /// A word as it is written, cut if it is long.
+    /// Returns the text of a span, shortened if it is long.
     fn quote(&self, span: Span) -> String {
-        cut(self.stream.sources.snippet(span))
+        shorten(self.stream.sources.snippet(span))
     }
 
-    /// A `}` that closes nothing.
-    pub(super) fn error_unopened(&mut self, at: Ahead) {
+    /// Reports an unmatched `}`.
+    pub(super) fn error_unopened(&mut self, at: Lookahead) {
         let message = "Unexpected '}' because no matching opening brace";
         let diagnostic = Diagnostic::error(Stage::Parse, Some(at.span), message);
         self.stream.diagnostics.push(if at.line_start {
@@ -93,7 +93,7 @@ impl Parser<'_> {
         });
     }
 
-    /// The file ends where `expected` is still missing; `span` is what asks for it.
+    /// Reports that the file ends before `expected`, which `span` requires.
     pub(super) fn error_eof(&mut self, span: Span, expected: impl Into<String>) {
         if !self.stream.stopped {
             let diagnostic = Diagnostic::error(Stage::Parse, Some(span), "Unexpected EOF");
@@ -102,7 +102,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The file ends within the braces of a block or snippet.
+    /// Reports that the file ends within the braces of a block or snippet.
     pub(super) fn error_unclosed(&mut self, open: Span) {
         if !self.stream.stopped {
             let last = self.stream.last.map_or(open, |last| last.span);
@@ -115,15 +115,15 @@ impl Parser<'_> {
         }
     }
 
-    /// A word where `expecting` must be.
+    /// Reports a token in the place of `expecting`.
     pub(super) fn error_syntax(&mut self, span: Span, expecting: &str) {
         let message = format!("Unexpected token '{}', expecting '{expecting}'", self.quote(span));
         self.stream.diagnostics.push(Diagnostic::error(Stage::Syntax, Some(span), message));
     }
 }
 
-/// A text, cut if it is long.
-fn cut(text: &str) -> String {
+/// Shortens a text to [`MAX_QUOTED`] characters.
+fn shorten(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

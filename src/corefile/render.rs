@@ -1,4 +1,4 @@
-//! How diagnostics look: for people, with the line and a caret; for programs, as JSON.
+//! Formats diagnostics: as text with the source line and a caret, or as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::diagnostic::{Diagnostic, Diagnostics, Severity, Stage};
 use super::source::{Sources, Span};
 
-/// The longest line that is shown with its caret; longer ones are no help.
+/// The maximum length of a source line that is shown, in bytes. Longer lines do not help.
 const MAX_SHOWN_LINE: usize = 1000;
 
-/// All diagnostics, each with a first line of CoreDNS's form (`FILE:LINE:COL - Error during parsing: …`), the line of
-/// the source with a caret, what was expected, and the nearest right word.
+/// Formats all diagnostics. Each has a first line in CoreDNS's format (`FILE:LINE:COL - Error during parsing: …`), the
+/// source line with a caret, what was expected, and the most similar valid word.
 pub fn render_text(diagnostics: &Diagnostics, sources: &Sources) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {
@@ -37,7 +37,7 @@ pub fn render_text(diagnostics: &Diagnostics, sources: &Sources) -> String {
     out
 }
 
-/// The first line of a diagnostic, for a log that has room for one line only.
+/// Returns the first line of a diagnostic, for a log.
 pub fn headline(diagnostic: &Diagnostic, sources: &Sources) -> String {
     let place = diagnostic.span.map(|span| place(span, sources) + " - ").unwrap_or_default();
     let kind = match (diagnostic.severity, diagnostic.stage) {
@@ -48,18 +48,18 @@ pub fn headline(diagnostic: &Diagnostic, sources: &Sources) -> String {
         (Severity::Error, Stage::Setup) => "",
     };
     let plugin = diagnostic.plugin.as_ref().map(|plugin| format!("plugin/{plugin}: ")).unwrap_or_default();
-    // A word from the file may hold a line break, which would break this line in two.
+    // A token may contain a line break, which would split this line.
     let message = diagnostic.message.replace(|c: char| c.is_control(), " ");
     format!("{place}{kind}{plugin}{message}")
 }
 
-/// `FILE:LINE:COL` of the start of a span.
+/// Returns `FILE:LINE:COL` of the start of a span.
 fn place(span: Span, sources: &Sources) -> String {
     let position = sources.position(span);
     format!("{}:{}:{}", sources.name(span.file), position.line, position.column)
 }
 
-/// The first line of a span, with a caret under what of the span is in it.
+/// Returns the first line of a span, with carets under the part of the span that is on it.
 fn snippet(span: Span, sources: &Sources) -> String {
     let position = sources.position(span);
     let (line, start) = sources.line(span.file, position.line);
@@ -75,39 +75,39 @@ fn snippet(span: Span, sources: &Sources) -> String {
     text
 }
 
-/// A diagnostic as JSON has it.
+/// A diagnostic in the JSON output.
 #[derive(Serialize)]
-struct Row<'a> {
+struct JsonDiagnostic<'a> {
     /// `error` or `warning`.
     severity: &'static str,
-    /// The file's name, if a place is known.
+    /// The name of the file, if there is a place.
     file: Option<&'a str>,
     /// From 1.
     line: Option<usize>,
     /// From 1, in characters.
     column: Option<usize>,
-    /// Where the text at fault ends: one past its last character.
+    /// The end of the span: one past its last character.
     end_line: Option<usize>,
-    /// As `column`.
+    /// As `column`, at the end of the span.
     end_column: Option<usize>,
-    /// The plugin that refused it.
+    /// The plugin that reported it.
     plugin: Option<&'a str>,
-    /// What is wrong.
+    /// The problem.
     message: &'a str,
-    /// What would have been right.
+    /// What was expected.
     expected: Option<&'a str>,
-    /// The nearest right word.
+    /// The most similar valid word.
     suggestion: Option<&'a str>,
 }
 
-/// All diagnostics as a JSON array; what is not known is null.
+/// Formats all diagnostics as a JSON array; fields without a value are null.
 pub fn render_json(diagnostics: &Diagnostics, sources: &Sources) -> String {
-    let rows: Vec<Row<'_>> = diagnostics
+    let rows: Vec<JsonDiagnostic<'_>> = diagnostics
         .iter()
         .map(|diagnostic| {
             let start = diagnostic.span.map(|span| sources.position(span));
             let end = diagnostic.span.map(|span| sources.end_position(span));
-            Row {
+            JsonDiagnostic {
                 severity: match diagnostic.severity {
                     Severity::Error => "error",
                     Severity::Warning => "warning",
@@ -124,6 +124,6 @@ pub fn render_json(diagnostics: &Diagnostics, sources: &Sources) -> String {
             }
         })
         .collect();
-    // Strings and numbers always serialise.
+    // Serialising strings and numbers cannot fail.
     serde_json::to_string_pretty(&rows).unwrap_or_default()
 }

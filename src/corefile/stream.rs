@@ -1,9 +1,9 @@
-//! The words of a configuration in the order in which the parser sees them: imports are opened on the way, and the
-//! environment is filled in.
+//! The tokens of a configuration in the order in which the parser reads them, with imports and environment variables
+//! expanded.
 //!
-//! Caddy splices the words of an import into its list and judges by file and line what shares a line. Here each import
-//! is a frame on a stack, and its first word, like the first one after it, always starts a line. So a snippet that is
-//! imported twice gives two lines, where Caddy glues them together; nobody can have meant that.
+//! Caddy splices the tokens of an import into its list, and decides by file and line number which tokens share a line.
+//! Here each import is a frame on a stack; its first token, and the first one after it, always start a line. A snippet
+//! that is imported twice therefore yields two lines, where Caddy joins them, which is never intended.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -16,23 +16,23 @@ use super::import::{PatternError, resolve};
 use super::source::{Files, MAX_SOURCE_BYTES, Sources, Span};
 use super::token::{Token, lex};
 
-/// How many snippets may be put in, as in Caddy.
+/// The maximum number of expanded snippets, as in Caddy.
 const MAX_SNIPPET_EXPANSIONS: usize = 10_000;
-/// How many imports of files may be followed, as in Caddy.
+/// The maximum number of imported files, as in Caddy.
 const MAX_FILE_EXPANSIONS: usize = 100_000;
-/// How many words a configuration may have, written or put in.
+/// The maximum number of tokens, after expansion.
 const MAX_TOKENS: usize = 1_000_000;
-/// How many bytes all words together may have.
+/// The maximum size of all tokens in bytes, after expansion.
 const MAX_TOKEN_BYTES: usize = 64 << 20;
-/// How deep imports may be nested.
+/// The maximum nesting of imports.
 const MAX_DEPTH: usize = 1000;
-/// How often a file or snippet may be open at the same time. Nothing in it is conditional, so one that imports itself
-/// never ends; Caddy goes on to its other limits.
+/// How often a file or snippet may be open at the same time. Imports are unconditional, so a cycle never ends; Caddy
+/// continues until another limit is reached.
 const MAX_SELF_IMPORT: usize = 64;
 
-/// What a word is to the parser.
+/// The syntactic kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum TokenKind {
     /// `{`.
     Open,
     /// `}`.
@@ -43,89 +43,89 @@ pub(super) enum Shape {
     Word,
 }
 
-impl Shape {
-    /// Braces count even when quoted, since the lexer takes the quotes off; from the environment they do not.
-    fn of(text: &str) -> Shape {
+impl TokenKind {
+    /// Quoted braces are braces, since the lexer removes quotes; those from environment variables are not.
+    fn of(text: &str) -> TokenKind {
         match text {
-            "{" => Shape::Open,
-            "}" => Shape::Close,
-            "import" => Shape::Import,
-            _ => Shape::Word,
+            "{" => TokenKind::Open,
+            "}" => TokenKind::Close,
+            "import" => TokenKind::Import,
+            _ => TokenKind::Word,
         }
     }
 }
 
-/// The next word, seen from afar.
+/// The next token, without its text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ahead {
-    /// What it is.
-    pub shape: Shape,
+pub(super) struct Lookahead {
+    /// Its kind.
+    pub kind: TokenKind,
     /// Whether it starts a line.
     pub line_start: bool,
     /// Where it is.
     pub span: Span,
 }
 
-/// An import that is being read.
+/// A file or snippet that is being read.
 struct Frame {
-    /// The words of its file or snippet.
+    /// Its tokens.
     tokens: Rc<[Token]>,
-    /// The next one.
+    /// The index of the next token.
     at: usize,
-    /// What else the import named, the next one last.
+    /// Further files of the same import, the next one last.
     rest: Vec<Rc<[Token]>>,
-    /// An import has just ended here, so the next word starts a line.
+    /// An import has just ended here, so the next token starts a line.
     resumed: bool,
 }
 
-/// The files that a pattern means.
+/// The files that match a pattern.
 type Matches = Result<Rc<[PathBuf]>, PatternError>;
 
-/// The words still to come, and all that is needed to find them.
-pub(super) struct Stream<'a> {
-    /// The outside world.
+/// The remaining tokens, and the state that is needed to expand them.
+pub(super) struct TokenStream<'a> {
+    /// The files and the environment.
     files: &'a dyn Files,
-    /// Where mistakes go.
+    /// Receives errors and warnings.
     pub diagnostics: &'a mut Diagnostics,
     /// The texts read so far.
     pub sources: Sources,
-    /// What is being read, the innermost import last.
+    /// The files and snippets being read, the innermost import last.
     frames: Vec<Frame>,
     /// Snippets defined so far.
     snippets: HashMap<String, Rc<[Token]>>,
-    /// Files read so far; none for one that could not be.
+    /// Files read so far; `None` for files that could not be read.
     lexed: HashMap<PathBuf, Option<Rc<[Token]>>>,
     /// Patterns resolved so far.
     patterns: HashMap<(PathBuf, String), Matches>,
-    /// The word that was taken last.
-    pub last: Option<Ahead>,
-    /// The words end too early, and an error says so: a limit was passed, or something is not closed.
+    /// The token that was consumed last.
+    pub last: Option<Lookahead>,
+    /// The tokens end early, which has been reported: a limit was exceeded, or a brace is not closed.
     pub stopped: bool,
-    /// What was used of each limit.
+    /// What has been used of each limit.
     used: Used,
 }
 
-/// Counts against the limits above.
+/// Counters for the limits above.
 #[derive(Default)]
 struct Used {
-    /// Snippets put in.
+    /// Expanded snippets.
     snippets: usize,
-    /// Imports of files.
+    /// Imported files.
     imports: usize,
     /// Bytes of source.
     source_bytes: usize,
-    /// Words read from sources.
+    /// Tokens of sources.
     lexed: usize,
-    /// Words handed out, and imports opened.
+    /// Tokens consumed, and imports opened.
     tokens: usize,
-    /// Bytes of words handed out.
+    /// Bytes of consumed tokens.
     token_bytes: usize,
 }
 
-impl<'a> Stream<'a> {
-    /// Starts with the Corefile itself.
-    pub fn new(name: &str, text: &str, files: &'a dyn Files, diagnostics: &'a mut Diagnostics) -> Stream<'a> {
-        let mut stream = Stream {
+impl<'a> TokenStream<'a> {
+    /// Starts with the text of the Corefile.
+    pub fn new(name: &str, text: &str, files: &'a dyn Files, diagnostics: &'a mut Diagnostics) -> TokenStream<'a> {
+        let mut stream = TokenStream {
             files,
             diagnostics,
             sources: Sources::default(),
@@ -142,8 +142,8 @@ impl<'a> Stream<'a> {
         stream
     }
 
-    /// Looks at the next word.
-    pub fn peek(&mut self) -> Option<Ahead> {
+    /// Returns the next token without consuming it.
+    pub fn peek(&mut self) -> Option<Lookahead> {
         let frame = loop {
             let frame = self.frames.last_mut()?;
             if frame.at < frame.tokens.len() {
@@ -156,10 +156,10 @@ impl<'a> Stream<'a> {
         };
         let token = frame.tokens.get(frame.at)?;
         let line_start = token.line_start || frame.resumed || frame.at == 0;
-        Some(Ahead { shape: Shape::of(&token.text), line_start, span: token.span })
+        Some(Lookahead { kind: TokenKind::of(&token.text), line_start, span: token.span })
     }
 
-    /// Takes the next word as it is written.
+    /// Consumes the next token, without expanding environment variables.
     pub fn next_raw(&mut self) -> Option<Token> {
         let ahead = self.peek()?;
         let frame = self.frames.last_mut()?;
@@ -177,17 +177,17 @@ impl<'a> Stream<'a> {
         Some(token)
     }
 
-    /// Takes the next word and fills in the environment.
+    /// Consumes the next token and expands environment variables.
     pub fn next(&mut self) -> Option<Token> {
         let mut token = self.next_raw()?;
         if let Some(word) = substitute(&token.text, self.files) {
             if word.endless {
-                // Each such word is costly, so the first is the last.
-                self.stop(token.span, "the environment variables in this word never end".to_owned());
+                // Each such token is expensive, so the first one ends the run.
+                self.stop(token.span, "the environment variables in this word refer to themselves".to_owned());
                 return None;
             }
             for name in word.unset {
-                let message = format!("environment variable '{name}' is not set and reads as empty");
+                let message = format!("environment variable '{name}' is not set and is replaced by nothing");
                 self.diagnostics.warning(token.span, message);
             }
             self.used.token_bytes += word.text.len();
@@ -196,26 +196,26 @@ impl<'a> Stream<'a> {
         Some(token)
     }
 
-    /// Remembers a snippet. The caller has checked that the name is new.
+    /// Defines a snippet. The caller has checked that the name is new.
     pub fn define(&mut self, name: String, tokens: Vec<Token>) {
         self.snippets.insert(name, tokens.into());
     }
 
-    /// Whether there is a snippet of that name.
+    /// Returns whether a snippet is defined.
     pub fn is_defined(&self, name: &str) -> bool {
         self.snippets.contains_key(name)
     }
 
-    /// Follows an `import`, which is the next word: what it names comes next.
+    /// Expands the `import` that is the next token.
     pub fn import(&mut self) {
         if let Some(keyword) = self.next_raw() {
             self.import_after(keyword.span);
         }
     }
 
-    /// Follows an `import` whose keyword has been taken.
+    /// Expands an `import` whose keyword has been consumed.
     pub fn import_after(&mut self, keyword: Span) {
-        if !self.line_goes_on() {
+        if !self.line_continues() {
             let message = "Wrong argument count or unexpected line ending after 'import'";
             self.diagnostics.push(
                 Diagnostic::error(Stage::Parse, Some(keyword), message)
@@ -224,11 +224,11 @@ impl<'a> Stream<'a> {
             return;
         }
         let Some(pattern) = self.next() else { return };
-        if self.line_goes_on() {
+        if self.line_continues() {
             let message = "Import takes only one argument (glob pattern or file)";
             let extra = self.peek().map_or(pattern.span, |ahead| ahead.span);
             self.diagnostics.error(extra, message);
-            while self.line_goes_on() && self.next_raw().is_some() {}
+            while self.line_continues() && self.next_raw().is_some() {}
             return;
         }
         if pattern.text.is_empty() {
@@ -254,16 +254,16 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Whether another word stands on the line of the one taken last.
-    fn line_goes_on(&self) -> bool {
+    /// Returns whether the next token is on the line of the one consumed last.
+    fn line_continues(&self) -> bool {
         let next = self.frames.last().and_then(|frame| frame.tokens.get(frame.at));
         next.is_some_and(|token| !token.line_start)
     }
 
-    /// The files that an import means, with a message if there are none.
+    /// Returns the files that match an import; reports if there are none.
     fn find(&mut self, pattern: &Token) -> Rc<[PathBuf]> {
-        let folder = Path::new(self.sources.name(pattern.span.file)).parent().unwrap_or(Path::new("")).to_owned();
-        let key = (folder, pattern.text.clone());
+        let directory = Path::new(self.sources.name(pattern.span.file)).parent().unwrap_or(Path::new("")).to_owned();
+        let key = (directory, pattern.text.clone());
         let result = match self.patterns.get(&key) {
             Some(result) => result.clone(),
             None => {
@@ -290,7 +290,7 @@ impl<'a> Stream<'a> {
         Rc::from([])
     }
 
-    /// An import names nothing: no harm if it looks like a pattern.
+    /// Reports an import without a match: a warning for a pattern, an error for a file.
     fn import_not_found(&mut self, pattern: &Token) {
         let text = &pattern.text;
         if text.contains(['*', '?', '[', ']']) {
@@ -300,7 +300,8 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// The words of a file, read on first use. None, with a message, if it cannot be.
+    /// Returns the tokens of a file, which is read at its first use. Reports an error, and returns `None`, if it cannot
+    /// be read.
     fn file(&mut self, path: &Path, pattern: &Token) -> Option<Rc<[Token]>> {
         if let Some(known) = self.lexed.get(path) {
             return known.clone();
@@ -320,12 +321,12 @@ impl<'a> Stream<'a> {
         None
     }
 
-    /// Splits a text into words and remembers both.
+    /// Splits a text into tokens, and stores both.
     fn lex(&mut self, path: &Path, text: String, imported_at: Option<Span>) -> Option<Rc<[Token]>> {
         self.used.source_bytes = self.used.source_bytes.saturating_add(text.len());
         if self.used.source_bytes > MAX_SOURCE_BYTES {
             let message = format!("the configuration is longer than {MAX_SOURCE_BYTES} bytes, imports included");
-            // The text is not kept, but its name is, so that the message has a place.
+            // Only the name is stored, so that the message has a place.
             let file = self.sources.add(&path.display().to_string(), String::new(), imported_at);
             self.stop(imported_at.unwrap_or(Span { file, start: 0, end: 0 }), message);
             return None;
@@ -339,7 +340,7 @@ impl<'a> Stream<'a> {
         }
         if let Some(span) = lexed.open_quote {
             let quote = Span { end: span.start + 1, ..span };
-            self.diagnostics.warning(quote, "this quote is never closed; it takes in the rest of the file");
+            self.diagnostics.warning(quote, "unclosed quote: it contains the rest of the file");
         }
         self.used.lexed += lexed.tokens.len();
         let tokens: Rc<[Token]> = lexed.tokens.into();
@@ -347,14 +348,14 @@ impl<'a> Stream<'a> {
         Some(tokens)
     }
 
-    /// Puts lists of words in the place of an import.
+    /// Continues with the tokens of an import.
     fn open(&mut self, pattern: &Token, mut lists: Vec<Rc<[Token]>>) {
         if let Some(frame) = self.frames.last_mut() {
             frame.resumed = true;
         }
         let times_open = |tokens| self.frames.iter().filter(|frame| Rc::ptr_eq(&frame.tokens, tokens)).count();
         if lists.iter().any(|tokens| times_open(tokens) >= MAX_SELF_IMPORT) {
-            return self.stop(pattern.span, format!("'{}' imports itself without end", pattern.text));
+            return self.stop(pattern.span, format!("import cycle: '{}' imports itself", pattern.text));
         }
         if self.frames.len() >= MAX_DEPTH {
             return self.stop(pattern.span, format!("imports are nested more than {MAX_DEPTH} deep"));
@@ -366,7 +367,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Reports that a limit was passed, and lets no more words come.
+    /// Reports an error, and ends the tokens.
     fn stop(&mut self, span: Span, message: String) {
         self.diagnostics.error(span, message);
         self.frames.clear();

@@ -1,50 +1,50 @@
-//! Tests of the module as a whole: text in, tree and messages out. What CoreDNS 1.15.0 does with the same text was
-//! looked up with its binary; where this parser differs on purpose, the test's name or comment says so.
+//! Tests of the whole module: text in, tree and messages out. The expectations were compared with CoreDNS 1.15.0's
+//! binary; where this parser differs on purpose, the name or a comment of the test says so.
 
 use super::*;
 
 /// Names that count as directives.
 const DIRECTIVES: [&str; 9] = ["any", "cache", "errors", "forward", "health", "kubernetes", "log", "reload", "whoami"];
 
-/// Tells directives from other words.
+/// Decides which names are directives.
 fn known(name: &str) -> Known {
     if DIRECTIVES.contains(&name) { Known::Yes } else { Known::No(suggest(name, DIRECTIVES)) }
 }
 
-/// Files for imports, and the environment: `ZONE` is set, `LOOP` names itself.
-fn world(files: &[(&str, &str)]) -> MemoryFiles {
-    let mut world = MemoryFiles::default();
-    world.files.extend(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())));
+/// Files for imports and environment variables: `ZONE` is set, `LOOP` refers to itself.
+fn environment_with(files: &[(&str, &str)]) -> MemoryFiles {
+    let mut environment = MemoryFiles::default();
+    environment.files.extend(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())));
     for (name, value) in
         [("ZONE", "Example.ORG"), ("DIR", "whoami"), ("LOOP", "{$LOOP}"), ("NEST", "{$ZONE}"), ("I", "import")]
     {
-        world.env.insert(name.to_owned(), value.to_owned());
+        environment.env.insert(name.to_owned(), value.to_owned());
     }
-    world
+    environment
 }
 
-/// The tree and the first lines of the messages.
+/// Returns the tree and the first lines of the messages.
 fn read(text: &str, files: &[(&str, &str)]) -> String {
     let mut diagnostics = Diagnostics::new();
-    let corefile = parse_text("Corefile", text, &world(files), &known, &mut diagnostics);
+    let corefile = parse_text("Corefile", text, &environment_with(files), &known, &mut diagnostics);
     let messages = diagnostics.iter().map(|diagnostic| headline(diagnostic, &corefile.sources) + "\n");
     corefile.canonical() + &messages.collect::<String>()
 }
 
-/// Checks tree and messages, both with the indentation of the test left out.
+/// Checks tree and messages, ignoring the indentation of the test.
 #[track_caller]
 fn check(text: &str, expected: &str) {
     check_with(text, &[], expected);
 }
 
-/// As [`check`], with files to import.
+/// Like [`check`], with files to import.
 #[track_caller]
 fn check_with(text: &str, files: &[(&str, &str)], expected: &str) {
     let flat = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect::<String>();
     assert_eq!(flat(&read(text, files)), flat(expected), "{text}");
 }
 
-/// Checks that a text is taken without a word and gives the same tree as another.
+/// Checks that two texts are parsed to the same tree and messages.
 #[track_caller]
 fn same(text: &str, plain: &str) {
     assert_eq!(read(text, &[]), read(plain, &[]), "{text}");
@@ -53,7 +53,7 @@ fn same(text: &str, plain: &str) {
 #[test]
 fn words_quotes_and_comments() {
     same("\u{feff}.\t{\u{c}\r\n\u{a0}who\rami#glued\r\n# {\n\u{b}}", ". {\nwhoami\n}");
-    // A comment that is glued to a word ends at white space; the next word counts again.
+    // A comment directly after a word ends at white space; the next word is a token again.
     same(". {\nlog#x y\n}", ". {\nlog y\n}");
     same(". \"{\"\n\"whoami\"\n\"}\"", ". {\nwhoami\n}");
     same(". {\nlog \".\"\"{common}\"\n}", ". {\nlog . {common}\n}");
@@ -61,7 +61,7 @@ fn words_quotes_and_comments() {
     check(
         ". {\nlog \"abc\nwhoami\n}\n",
         ". {\nlog \"abc\\nwhoami\\n}\\n\"\n}
-         Corefile:2:5 - Warning: this quote is never closed; it takes in the rest of the file
+         Corefile:2:5 - Warning: unclosed quote: it contains the rest of the file
          Corefile:2:5 - Syntax error: Unexpected token '\"abc whoami } ', expecting '}'",
     );
 }
@@ -75,20 +75,17 @@ fn blocks_with_and_without_braces() {
     same("a,\nb c {\n}", "a b c {\n}");
     same("a", "a {\n}");
     same("", "# nothing");
-    check(
-        ".\nwhoami\n}",
-        ". {\nwhoami\n}\nCorefile:3:1 - Warning: this '}' closes the block of '.', which no '{' opened",
-    );
+    check(".\nwhoami\n}", ". {\nwhoami\n}\nCorefile:3:1 - Warning: this '}' closes the block of '.', which has no '{'");
     check(
         ". {\ncache 30 {\n}",
-        ". {\ncache 30 {\n}\n}\nCorefile:1:3 - Warning: this '{' is never closed; the file ends first",
+        ". {\ncache 30 {\n}\n}\nCorefile:1:3 - Warning: unclosed '{': the file ends before its '}'",
     );
-    check("{\nlog\n}\n. {\n}", ". {\n}\nCorefile:1:1 - Warning: this block has no zone and is left away");
+    check("{\nlog\n}\n. {\n}", ". {\n}\nCorefile:1:1 - Warning: this block has no zone and is ignored");
 }
 
 #[test]
-fn a_brace_that_closes_nothing_is_refused() {
-    // CoreDNS serves the zone `}.` then.
+fn an_unmatched_closing_brace_is_an_error() {
+    // CoreDNS serves the zone `}.` instead.
     let error = "Error during parsing: Unexpected '}' because no matching opening brace";
     check(". {\nwhoami\n}\n}\n", &format!(". {{\nwhoami\n}}\nCorefile:4:1 - {error}"));
     check(". { whoami }\n", &format!(". {{\nwhoami\n}}\nCorefile:1:12 - {error}"));
@@ -104,18 +101,18 @@ fn bodies() {
     );
     same(". {\nlog { class error\n}\n}", ". {\nlog {\nclass error\n}\n}");
     check(". {\nlog {}\n}", ". {\nlog {}\n}");
-    // CoreDNS gives the brace to `log` as an argument, but not to `forward`.
+    // CoreDNS passes the brace to `log` as an argument, but not to `forward`.
     check(
         ". {\nlog { class error }\n}",
-        ". {\nlog {\nclass error\n}\n}\nCorefile:2:19 - Warning: CoreDNS may take this '}' for an argument",
+        ". {\nlog {\nclass error\n}\n}\nCorefile:2:19 - Warning: CoreDNS may parse this '}' as an argument",
     );
     check(
         ". {\ncache\n{\nprefetch 1\n}\n}",
-        ". {\ncache\n}\nCorefile:3:1 - Syntax error: the '{' of 'cache' is not on its line",
+        ". {\ncache\n}\nCorefile:3:1 - Syntax error: the '{' of 'cache' must be on the same line",
     );
     check(
         ". {\nlog\n{\nclass error\n}\n}",
-        ". {\nlog\n}\nCorefile:3:1 - Warning: the '{' of 'log' is not on its line; as in CoreDNS, what the braces hold has no effect",
+        ". {\nlog\n}\nCorefile:3:1 - Warning: the '{' of 'log' must be on the same line; as in CoreDNS, the block has no effect",
     );
     check(
         ". {\nlog {\n} whoami\n}",
@@ -143,24 +140,24 @@ fn environment() {
     check("{$ZONE} {\n{%DIR%} a{$NEST}b\n}", "Example.ORG {\nwhoami aExample.ORGb\n}");
     check(
         "{$NO} {\nlog\n}",
-        "Corefile:1:1 - Warning: environment variable 'NO' is not set and reads as empty
-         Corefile:1:1 - Warning: an empty key is left away
-         Corefile:1:7 - Warning: this block has no zone and is left away",
+        "Corefile:1:1 - Warning: environment variable 'NO' is not set and is replaced by nothing
+         Corefile:1:1 - Warning: an empty key is ignored
+         Corefile:1:7 - Warning: this block has no zone and is ignored",
     );
     check(
         ". {\nlog {$NO} {$} {$x {%}\n}",
-        ". {\nlog \"\" {$} {$x {%}\n}\nCorefile:2:5 - Warning: environment variable 'NO' is not set and reads as empty",
+        ". {\nlog \"\" {$} {$x {%}\n}\nCorefile:2:5 - Warning: environment variable 'NO' is not set and is replaced by nothing",
     );
     check(
         ". {\nlog {$LOOP}\n}",
-        ". {\nlog\n}\nCorefile:2:5 - Error during parsing: the environment variables in this word never end",
+        ". {\nlog\n}\nCorefile:2:5 - Error during parsing: the environment variables in this word refer to themselves",
     );
 }
 
 #[test]
 fn snippets() {
     check("(a) {\nlog {\nclass error\n}\n}\n. {\nimport a\n}", ". {\nlog {\nclass error\n}\n}");
-    // Caddy would glue these lines together, as they come from the same line of the file.
+    // Caddy would join these lines, since they come from the same line of the file.
     check("(a) {\nerrors\n}\n. {\nimport a\nimport a\n}", ". {\nerrors\nerrors\n}");
     check("(a) {\nnosuch\n}\n. {\n}", ". {\n}");
     check(
@@ -172,7 +169,7 @@ fn snippets() {
     check("(a) {\nimport a\n}", "Corefile:2:8 - Error during parsing: snippet 'a' imports itself");
     check(
         "(a) {\nimport b\n}\n(b) {\nimport a\n}\n. {\nimport a\n}",
-        ". {\n}\nCorefile:5:8 - Error during parsing: 'a' imports itself without end",
+        ". {\n}\nCorefile:5:8 - Error during parsing: import cycle: 'a' imports itself",
     );
 }
 
@@ -208,12 +205,12 @@ fn imported_files() {
 }
 
 #[test]
-fn imports_that_never_end_are_found() {
-    let error = "Error during parsing: 'a' imports itself without end";
+fn import_cycles_are_reported() {
+    let error = "Error during parsing: import cycle: 'a' imports itself";
     check_with("import a", &[("a", "import a")], &format!("a:1:8 - {error}"));
     check_with("import a", &[("a", "import b\nx"), ("b", "import a\ny")], &format!("b:1:8 - {error}"));
-    check("import Corefile", "Corefile:1:8 - Error during parsing: 'Corefile' imports itself without end");
-    // Doubling: each snippet imports the one before it twice.
+    check("import Corefile", "Corefile:1:8 - Error during parsing: import cycle: 'Corefile' imports itself");
+    // Exponential growth: each snippet imports the previous one twice.
     let mut text = "(s0) {\nlog\n}\n".to_owned();
     for level in 1..40 {
         let below = level - 1;
@@ -224,22 +221,22 @@ fn imports_that_never_end_are_found() {
 }
 
 #[test]
-fn deep_nesting_and_many_mistakes_are_bounded() {
+fn nesting_size_and_number_of_messages_are_limited() {
     let text = format!(". {{\nlog {}{}\n}}\n", "{\na ".repeat(10_000), "\n}".repeat(10_000));
     assert!(read(&text, &[]).contains("braces are nested more than 32 deep"));
     let text = "a".repeat((16 << 20) + 1);
     assert!(read(&text, &[]).starts_with("Corefile:1:1 - Error during parsing: the configuration is longer than"));
     let text = format!(". {{\n{}}}\n", "x\n".repeat(1000));
     let mut diagnostics = Diagnostics::new();
-    let corefile = parse_text("Corefile", &text, &world(&[]), &known, &mut diagnostics);
+    let corefile = parse_text("Corefile", &text, &environment_with(&[]), &known, &mut diagnostics);
     assert_eq!((diagnostics.len(), diagnostics.dropped()), (200, 800));
     assert!(render_text(&diagnostics, &corefile.sources).ends_with("… and 800 more\n"));
 }
 
 #[test]
-fn a_message_shows_the_place() {
+fn a_message_shows_its_place() {
     let mut diagnostics = Diagnostics::new();
-    let files = world(&[("part", "\n\tlgo é")]);
+    let files = environment_with(&[("part", "\n\tlgo é")]);
     let corefile = parse_text("Corefile", ". {\nimport part\n}", &files, &known, &mut diagnostics);
     let expected = "part:2:2 - Error during parsing: Unknown directive 'lgo'
   |
@@ -260,15 +257,16 @@ fn a_message_shows_the_place() {
 #[test]
 fn a_missing_corefile_is_an_error_without_a_place() {
     let mut diagnostics = Diagnostics::new();
-    let corefile = load(Path::new("none"), &world(&[]), &known, &mut diagnostics);
+    let corefile = load(Path::new("none"), &environment_with(&[]), &known, &mut diagnostics);
     assert!(diagnostics.has_errors() && corefile.blocks.is_empty());
     assert!(render_text(&diagnostics, &corefile.sources).starts_with("cannot read the Corefile 'none': "));
 }
 
-/// What `check_keys` says of blocks whose *log* arguments are their addresses; a block with *any* has a view.
+/// Returns the messages of `check_keys`. Arguments of *log* are the addresses of a block; a block with *any* has a
+/// view.
 fn overlaps(text: &str) -> Vec<String> {
     let mut diagnostics = Diagnostics::new();
-    let corefile = parse_text("Corefile", text, &world(&[]), &known, &mut diagnostics);
+    let corefile = parse_text("Corefile", text, &environment_with(&[]), &known, &mut diagnostics);
     let listen = |block: &Block| Listen {
         addresses: block.directives_named("log").flat_map(|log| &log.args).map(|word| word.text.clone()).collect(),
         filtered: block.directives_named("any").count() > 0,

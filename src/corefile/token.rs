@@ -1,32 +1,34 @@
-//! Text to tokens: words, quotes, comments. Braces are words like others here; the parser gives them their meaning.
+//! The lexer: splits text into tokens, which are words or quoted texts, and skips comments. Braces are ordinary tokens
+//! here.
 //!
-//! The rules are those of Caddy 1's `caddyfile/lexer.go`, oddities included: a comment glued to a word ends at the next
-//! white space, a carriage return vanishes wherever it stands, and a quote counts only as the first character of a word.
+//! The rules are those of Caddy 1's `caddyfile/lexer.go`, including its oddities: a comment directly after a word ends
+//! at the next white space, carriage returns are dropped everywhere, and a quote is special only as the first character
+//! of a token.
 
 use super::source::{FileId, Span};
 
-/// A word of a Corefile.
+/// A token of a Corefile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What it says: unquoted, and in the tree with the environment filled in.
+    /// The text without quotes; in the tree, with environment variables expanded.
     pub text: String,
-    /// Where it is written, quotes included. Text from the environment keeps the place of its `{$NAME}`.
+    /// The place in the source, including quotes. An expanded variable has the place of its `{$NAME}`.
     pub span: Span,
-    /// Whether it is the first of its line, or of an import.
+    /// Whether it is the first token of a line, or of an import.
     pub line_start: bool,
 }
 
-/// What [`lex`] found.
+/// The result of [`lex`].
 pub(super) struct Lexed {
-    /// The words, in order.
+    /// The tokens, in order.
     pub tokens: Vec<Token>,
-    /// A quote that never closes: the span from it to the end of the text.
+    /// The span from an unclosed quote to the end of the text.
     pub open_quote: Option<Span>,
-    /// The text had more words than allowed, and the rest was left away.
+    /// The text has more tokens than allowed; the rest is missing.
     pub overflow: bool,
 }
 
-/// Splits `text` into at most `limit` words.
+/// Splits `text` into at most `limit` tokens.
 pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
     let mut lexer = Lexer { text, at: 0, end: 0, line_start: true, open_quote: None };
     if text.starts_with('\u{feff}') {
@@ -43,28 +45,28 @@ pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
     Lexed { tokens, open_quote, overflow: false }
 }
 
-/// A span from byte counts; [`super::Sources`] holds no text longer than 32 bits can count.
+/// Creates a span from offsets; [`super::Sources`] has no text whose offsets exceed 32 bits.
 fn span(file: FileId, start: usize, end: usize) -> Span {
     let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     Span { file, start: offset(start), end: offset(end) }
 }
 
-/// The state of [`lex`].
+/// The state of the lexer.
 struct Lexer<'a> {
     /// The whole text.
     text: &'a str,
-    /// The byte to read next.
+    /// The offset of the next character.
     at: usize,
-    /// One past the last word, without a comment that is glued to it.
+    /// The end of the last token, without a comment directly after it.
     end: usize,
-    /// Whether a line ended since the last word.
+    /// Whether a line ended since the last token.
     line_start: bool,
-    /// Where a quote opened that did not close.
+    /// The offset of an unclosed quote.
     open_quote: Option<usize>,
 }
 
 impl Lexer<'_> {
-    /// The next word, the byte at which it starts, and whether it is the first of its line.
+    /// Returns the next token, its offset, and whether it is the first of its line.
     fn word(&mut self) -> Option<(String, usize, bool)> {
         self.skip_blank();
         let start = self.at;
@@ -76,7 +78,7 @@ impl Lexer<'_> {
         Some((word, start, line_start))
     }
 
-    /// Passes white space and comments.
+    /// Skips white space and comments.
     fn skip_blank(&mut self) {
         let mut comment = false;
         while let Some(next) = self.peek() {
@@ -93,7 +95,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// A word without quotes. From `#` on it is a comment, but only to the next white space. Sets `end`.
+    /// Reads a token without quotes. From `#` on it is a comment, but only to the next white space. Sets `end`.
     fn plain(&mut self) -> String {
         let mut word = String::new();
         let mut comment = false;
@@ -111,7 +113,7 @@ impl Lexer<'_> {
         word
     }
 
-    /// A quoted word. None when the text ends within it before anything was said.
+    /// Reads a quoted token. Returns `None` if the text ends right after the quote.
     fn quoted(&mut self) -> Option<String> {
         let start = self.at;
         let mut word = String::new();
@@ -137,7 +139,7 @@ impl Lexer<'_> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// The character to read next.
+    /// Returns the next character.
     fn peek(&self) -> Option<char> {
         self.text.get(self.at..)?.chars().next()
     }

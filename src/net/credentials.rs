@@ -1,4 +1,5 @@
-//! Certificate and key of a listener, and what it asks of its clients. Renewed files are taken up without a restart.
+//! TLS credentials of a listener: certificate, key, and requirements on client certificates. Renewed files are loaded
+//! without a restart.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -16,193 +17,195 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, KeyLog, RootCertStore, ServerConfig, SignatureScheme};
 use rustls::{SupportedProtocolVersion, version};
 
-/// How old what was read of the files may be.
-const FRESH: Duration = Duration::from_secs(10);
-/// The longest file that is read, in octets.
+use super::tls_error::tls_reason;
+
+/// The interval at which files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The maximum size of a file in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// Why there is no TLS.
+/// Why credentials cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
-    #[error("cannot read {}: {}", path.display(), why(source))]
+    #[error("cannot read {}: {}", path.display(), without_number(source))]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A configuration that names files is wrong.
+    /// A configuration that names files is invalid.
     #[error("{}: {reason}", path.display())]
     Configuration {
         /// The file.
         path: PathBuf,
-        /// What is wrong, on one line.
+        /// The reason, on one line.
         reason: String,
     },
     /// A file cannot be written.
-    #[error("cannot write {}: {}", path.display(), why(source))]
+    #[error("cannot write {}: {}", path.display(), without_number(source))]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds no certificate or key.
-    #[error("{} holds no {what}", path.display())]
+    /// A file does not contain a certificate or key.
+    #[error("{} does not contain a {what}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// What it should contain.
         what: &'static str,
     },
-    /// Certificate and key do not belong together, or a like fault.
-    #[error("{}: {source}", path.display())]
+    /// The certificate is invalid, or does not match the key.
+    #[error("{}: {}", path.display(), tls_reason(source))]
     Certificate {
-        /// The certificate's file.
+        /// The file of the certificate.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
-    /// The certificates for clients are of no use.
+    /// The authorities for client certificates are invalid.
     #[error("{}: {source}", path.display())]
     Clients {
-        /// Their file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::server::VerifierBuilderError,
     },
 }
 
-/// What is asked of clients: Go's `tls.ClientAuthType`.
+/// The requirements on client certificates: Go's `tls.ClientAuthType`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clients {
-    /// Nothing.
+    /// None.
     #[default]
     Any,
-    /// A certificate, of whomever; they need not have one.
+    /// Any certificate is requested, but not required.
     Request,
-    /// A certificate, of whomever.
+    /// Any certificate is required.
     Require,
-    /// A certificate of our authorities, if they have one.
+    /// A certificate is not required, but must be of our authorities.
     VerifyIfGiven,
-    /// A certificate of our authorities.
+    /// A certificate of our authorities is required.
     Verify,
 }
 
-/// Where a listener's credentials are.
+/// The files of a listener's credentials, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// Its certificate and those that it hangs on.
+pub struct TlsFiles {
+    /// The certificate and its intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
-    /// The authorities of its clients; this machine's without.
+    /// The authorities of client certificates; those of the system if `None`.
     pub authorities: Option<PathBuf>,
-    /// What is asked of clients.
+    /// The requirements on client certificates.
     pub clients: Clients,
-    /// TLS 1.2 is too old.
+    /// Accept TLS 1.3 only.
     pub only_tls13: bool,
-    /// Where secrets of connections are written for those who look into packets (the form of NSS).
+    /// The file for secrets of connections, in the format of NSS, for packet analysers.
     pub keylog: Option<PathBuf>,
 }
 
-/// The texts of certificate, key and authorities; by them a change is seen.
+/// The texts of certificate, key and authorities, which are compared to detect a change.
 type Texts = (String, String, Option<String>);
-/// Says where the credentials are now.
-type Find = dyn Fn() -> Result<Files, CredentialsError> + Send + Sync;
+/// Returns the current files.
+type Find = dyn Fn() -> Result<TlsFiles, CredentialsError> + Send + Sync;
 
-/// A listener's TLS.
+/// The TLS credentials of a listener.
 pub struct Credentials {
     find: Box<Find>,
-    /// The names of the protocols that it speaks (RFC 7301).
+    /// The protocols that are negotiated (ALPN, RFC 7301).
     protocols: Vec<Vec<u8>>,
     /// The directive, for log lines.
     plugin: &'static str,
-    last: Mutex<Last>,
+    loaded: Mutex<Loaded>,
 }
 
-/// What was last read. Held while files are read, by one connection in ten seconds.
-struct Last {
-    at: Instant,
-    files: Files,
+/// What was loaded last. Locked while files are checked, by one connection in [`CHECK_INTERVAL`].
+struct Loaded {
+    checked_at: Instant,
+    files: TlsFiles,
     texts: Texts,
     config: Arc<ServerConfig>,
-    /// What was wrong with newer files, so that it is told once.
-    fault: String,
+    /// The error of newer files, so that it is reported once.
+    error: String,
 }
 
 impl Credentials {
-    /// Reads the files that `find` names, now and again.
+    /// Loads the files that `find` returns, and reloads them when they change.
     pub fn load(
-        find: impl Fn() -> Result<Files, CredentialsError> + Send + Sync + 'static, protocols: &[&str],
+        find: impl Fn() -> Result<TlsFiles, CredentialsError> + Send + Sync + 'static, protocols: &[&str],
         plugin: &'static str,
     ) -> Result<Credentials, CredentialsError> {
         let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let files = find()?;
         let texts = files.read()?;
         let config = files.config(&texts, &protocols)?;
-        let last = Mutex::new(Last { at: Instant::now(), files, texts, config, fault: String::new() });
-        Ok(Credentials { find: Box::new(find), protocols, plugin, last })
+        let loaded = Loaded { checked_at: Instant::now(), files, texts, config, error: String::new() };
+        Ok(Credentials { find: Box::new(find), protocols, plugin, loaded: Mutex::new(loaded) })
     }
 
-    /// What a new connection is met with. Files that have become bad leave the last good state standing.
+    /// Returns the configuration for a new connection. If the files have become invalid, that is the previous one.
     pub fn now(&self) -> Arc<ServerConfig> {
-        let mut last = self.last.lock();
-        if last.at.elapsed() >= FRESH {
-            last.at = Instant::now();
-            self.renew(&mut last);
+        let mut loaded = self.loaded.lock();
+        if loaded.checked_at.elapsed() >= CHECK_INTERVAL {
+            loaded.checked_at = Instant::now();
+            self.reload_if_changed(&mut loaded);
         }
-        last.config.clone()
+        loaded.config.clone()
     }
 
-    fn renew(&self, last: &mut Last) {
-        let renewed = (self.find)().and_then(|files| {
+    fn reload_if_changed(&self, loaded: &mut Loaded) {
+        let changed = (self.find)().and_then(|files| {
             let texts = files.read()?;
-            if texts == last.texts && files == last.files {
+            if texts == loaded.texts && files == loaded.files {
                 return Ok(None);
             }
             let config = files.config(&texts, &self.protocols)?;
             Ok(Some((files, texts, config)))
         });
-        match renewed {
-            Ok(renewed) => {
-                if let Some((files, texts, config)) = renewed {
-                    tracing::info!(plugin = self.plugin, "{} has been read anew", files.certificate.display());
-                    (last.files, last.texts, last.config) = (files, texts, config);
+        match changed {
+            Ok(changed) => {
+                if let Some((files, texts, config)) = changed {
+                    tracing::info!(plugin = self.plugin, "certificate reloaded from {}", files.certificate.display());
+                    (loaded.files, loaded.texts, loaded.config) = (files, texts, config);
                 }
-                last.fault.clear();
+                loaded.error.clear();
             }
             Err(error) => {
-                let fault = error.to_string();
-                if last.fault != fault {
-                    tracing::warn!(plugin = self.plugin, "{fault}; the last good certificate is used on");
-                    last.fault = fault;
+                let error = error.to_string();
+                if loaded.error != error {
+                    tracing::warn!(plugin = self.plugin, "{error}; the previous certificate stays in use");
+                    loaded.error = error;
                 }
             }
         }
     }
 }
 
-impl Files {
+impl TlsFiles {
     fn read(&self) -> Result<Texts, CredentialsError> {
         let authorities = self.authorities.as_deref().map(read_file).transpose()?;
         Ok((read_file(&self.certificate)?, read_file(&self.key)?, authorities))
     }
 
-    /// What TLS needs of the files' texts.
+    /// Builds the TLS configuration from the texts of the files.
     fn config(
         &self, (certificate, key, authorities): &Texts, protocols: &[Vec<u8>],
     ) -> Result<Arc<ServerConfig>, CredentialsError> {
-        let fault = |source| CredentialsError::Certificate { path: self.certificate.clone(), source };
+        let invalid = |source| CredentialsError::Certificate { path: self.certificate.clone(), source };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let versions: &[&SupportedProtocolVersion] = match self.only_tls13 {
             true => &[&version::TLS13],
-            // Older ones are not safe; Go's default.
+            // Older versions are insecure; this is Go's default.
             false => &[&version::TLS13, &version::TLS12],
         };
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
-        let builder = builder.map_err(fault)?;
+        let builder = builder.map_err(invalid)?;
         let builder = match self.verifier(authorities.as_deref(), provider)? {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -210,32 +213,32 @@ impl Files {
         let chain = certificates(&self.certificate, certificate)?;
         let no_key = |_| CredentialsError::Pem { path: self.key.clone(), what: "private key" };
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(no_key)?;
-        let mut config = builder.with_single_cert(chain, key).map_err(fault)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(invalid)?;
         config.alpn_protocols = protocols.to_vec();
         if let Some(path) = &self.keylog {
-            config.key_log = Arc::new(Secrets::open(path)?);
+            config.key_log = Arc::new(KeyLogFile::open(path)?);
         }
         Ok(Arc::new(config))
     }
 
-    /// Who looks at the certificates of clients, if anybody does.
+    /// Returns the verifier of client certificates, if they are requested.
     fn verifier(
         &self, authorities: Option<&str>, provider: Arc<CryptoProvider>,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, CredentialsError> {
         let is_optional = match self.clients {
             Clients::Any => return Ok(None),
-            Clients::Request => return Ok(Some(Arc::new(Whomever { provider, is_needed: false }))),
-            Clients::Require => return Ok(Some(Arc::new(Whomever { provider, is_needed: true }))),
+            Clients::Request => return Ok(Some(Arc::new(AnyCertificate { provider, is_required: false }))),
+            Clients::Require => return Ok(Some(Arc::new(AnyCertificate { provider, is_required: true }))),
             Clients::VerifyIfGiven => true,
             Clients::Verify => false,
         };
         let mut roots = RootCertStore::empty();
-        let path = self.authorities.clone().unwrap_or_else(|| PathBuf::from("the machine's certificates"));
+        let path = self.authorities.clone().unwrap_or_else(|| PathBuf::from("certificates of the system"));
         match authorities {
             Some(text) => {
                 for root in certificates(&path, text)? {
-                    let fault = |source| CredentialsError::Certificate { path: path.clone(), source };
-                    roots.add(root).map_err(fault)?;
+                    let invalid = |source| CredentialsError::Certificate { path: path.clone(), source };
+                    roots.add(root).map_err(invalid)?;
                 }
             }
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
@@ -249,16 +252,16 @@ impl Files {
     }
 }
 
-/// Takes any certificate whose owner has the key to it.
+/// Accepts every certificate, provided that the client has its key.
 #[derive(Debug)]
-struct Whomever {
+struct AnyCertificate {
     provider: Arc<CryptoProvider>,
-    is_needed: bool,
+    is_required: bool,
 }
 
-impl ClientCertVerifier for Whomever {
+impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
-        self.is_needed
+        self.is_required
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -288,36 +291,36 @@ impl ClientCertVerifier for Whomever {
     }
 }
 
-/// The file that secrets are written to.
+/// Writes secrets of connections to a file.
 #[derive(Debug)]
-struct Secrets(Mutex<File>);
+struct KeyLogFile(Mutex<File>);
 
-impl Secrets {
-    fn open(path: &Path) -> Result<Secrets, CredentialsError> {
+impl KeyLogFile {
+    fn open(path: &Path) -> Result<KeyLogFile, CredentialsError> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
         let file = file.map_err(|source| CredentialsError::Write { path: path.to_owned(), source })?;
-        Ok(Secrets(Mutex::new(file)))
+        Ok(KeyLogFile(Mutex::new(file)))
     }
 }
 
-impl KeyLog for Secrets {
+impl KeyLog for KeyLogFile {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
-        // A full disk ends no connection.
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        // A full disk must not break connections.
         let _ = self.0.lock().write_all(format!("{label} {} {}\n", hex(client_random), hex(secret)).as_bytes());
     }
 }
 
-/// The certificates of a file's text, one at least.
+/// Parses the certificates of a text, of which there must be at least one.
 fn certificates(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let found = found.ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| CredentialsError::Pem { path: path.to_owned(), what: "certificate" })
 }
 
-/// An error of a file, without its number.
-fn why(error: &io::Error) -> String {
+/// Returns the text of an I/O error without its number.
+fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -1,15 +1,18 @@
-//! What listening sockets of every kind share: why there is none, in words that say what to do about it, and the
-//! certificates of those that speak TLS.
+//! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
 
 mod credentials;
+mod shares;
+mod tls_error;
 
-pub use credentials::{Clients, Credentials, CredentialsError, Files};
+pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
+pub(crate) use shares::{Shares, Ticket};
+pub use tls_error::{CA_AS_END_ENTITY, find_tls_error, tls_reason};
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// The reason, without an error number.
+/// Describes why a socket cannot be opened, without an error number.
 pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".into(),
@@ -21,7 +24,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Whether IPv6 is switched off in the kernel or on every interface.
+/// Returns whether an error means that IPv6 is disabled, in the kernel or on every interface.
 pub fn has_no_ipv6(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))

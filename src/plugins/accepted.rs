@@ -2,13 +2,21 @@
 //! this server is made, and *pprof*, which is about Go.
 
 use super::{Context, no_arguments};
-use crate::corefile::{Arguments, Directive};
+use crate::corefile::{Arguments, Directive, Scheme};
 
 /// Reads *shed*. CoreDNS then writes answers newest first and drops the oldest; here answers are written by whoever made
 /// them, batch by batch, so that none wait, and what is too much is shed where it would wait for other servers.
 pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+    let errors = context.diagnostics.has_errors();
     no_arguments(stanzas, context);
-    Some(())
+    let encrypted = context.keys.iter().find(|key| key.scheme != Scheme::Dns);
+    if let (Some(key), Some(stanza)) = (encrypted, stanzas.first()) {
+        let (text, transport) = (&key.token.text, key.scheme.name());
+        let message = format!("only plain DNS server blocks are supported; \"{text}\" uses transport \"{transport}\"");
+        let mut line = Arguments::of(stanza, context.diagnostics);
+        line.error_expected(&stanza.name, message, "no 'shed' in this block");
+    }
+    (errors == context.diagnostics.has_errors()).then_some(())
 }
 
 /// Reads *pprof*, and says that it does nothing.
@@ -34,4 +42,20 @@ pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
         line.finish();
     }
     (errors == context.diagnostics.has_errors()).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::testing::{config, read_in};
+
+    /// CoreDNS plugin/shed `setup`.
+    #[test]
+    fn shed_is_for_plain_dns() {
+        config("shed", shed);
+        let (read, said) = read_in("example tls://example.org:853", "shed", shed);
+        assert!(read.is_none());
+        let message = "only plain DNS server blocks are supported; \"tls://example.org:853\" uses transport \"tls\"";
+        assert_eq!(said, [message]);
+    }
 }

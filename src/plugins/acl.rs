@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Context, zones_or_block};
+use super::{Context, zones_or_block_or_none};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
@@ -64,7 +64,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let mut config = Config::default();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
-        let zones = line.zones();
+        let zones = zones_or_block_or_none(&mut line, context.zones);
         let mut policies = Vec::new();
         for property in line.body() {
             let mut inner = line.enter(property);
@@ -72,7 +72,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             inner.finish();
         }
         line.finish();
-        let zones = zones_or_block(zones, context);
         config.rules.push(Rule { zones, policies });
     }
     (errors == context.diagnostics.has_errors()).then_some(config)

@@ -1,4 +1,5 @@
-//! *bufsize*: lowers the UDP size that a client offers, so that answers need not be fragmented.
+//! *bufsize*: lowers the UDP payload size that a client offers, for its own answer and towards upstreams, so that no
+//! answer is fragmented (CoreDNS `plugin/bufsize`).
 
 use super::Context;
 use crate::chain::{Exchange, Plugin, Step, Wait};
@@ -36,7 +37,8 @@ impl Plugin for Bufsize {
         "bufsize"
     }
 
-    fn query(&self, _: &mut Exchange<'_>) -> Step {
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        exchange.state.max_udp = Some(self.config.size);
         Step::Next
     }
 

@@ -11,7 +11,7 @@ use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
-use crate::wire::reply::Kind;
+use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
 /// The well-known prefix (RFC 6052 2.1).
@@ -98,7 +98,7 @@ impl Config {
     /// no name the IPv4 side is asked, as CoreDNS does.
     fn replaces(&self, reply: &Reply) -> bool {
         let has_addresses = || reply.section(Section::Answer).any(|record| record.rtype == Type::AAAA);
-        reply.kind() != Kind::NameError && (self.translate_all || !has_addresses())
+        reply.kind() != ReplyKind::NameError && (self.translate_all || !has_addresses())
     }
 
     /// The reply with the addresses of `inner` (RFC 6147 5.1.7, 5.3). Flags are those of a new answer, as in CoreDNS.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use crate::corefile::Arguments;
+use crate::corefile::{Arguments, Diagnostic, Stage};
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,16 @@ impl Endpoint {
     /// Reads the next word of a line, if there is one.
     pub fn read(line: &mut Arguments<'_, '_>, default: &str) -> Option<Endpoint> {
         if line.more() {
-            return line.parse(EXPECTED, Endpoint::parse);
+            let word = line.next_word()?;
+            return match Endpoint::parse(&word.text) {
+                Ok(endpoint) => Some(endpoint),
+                Err(message) => {
+                    let is_port = word.text.parse::<u16>().is_ok();
+                    let error = Diagnostic::error(Stage::Parse, Some(word.span), message).expected(EXPECTED);
+                    line.push(error.suggestion(is_port.then(|| format!(":{}", word.text))));
+                    None
+                }
+            };
         }
         Endpoint::parse(default).ok()
     }

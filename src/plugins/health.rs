@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn mistakes_are_told() {
         for (lines, message) in [
-            ("health 8080", "address 8080: missing port in address"),
+            ("health 8080", "address 8080: missing port in address (:8080?)"),
             ("health :1 :2", "Wrong argument count or unexpected line ending after ':2'"),
             ("health {\n lameduck\n}", "Wrong argument count or unexpected line ending after 'lameduck'"),
             (

@@ -115,11 +115,11 @@ fn answer(reply: &mut Reply, question: &Question, zone: u8, is_localhost: bool, 
         }
         Type::SOA if apex => soa(reply, Section::Answer, zone),
         Type::NS if apex => {
-            let host = reply.name(&[LOCALHOST], None);
+            let host = reply.store_labels(&[LOCALHOST], None);
             reply.answer(Type::NS, TTL, Rdata::Name(host));
         }
         Type::PTR if is_loopback => {
-            let host = reply.name(&[LOCALHOST], None);
+            let host = reply.store_labels(&[LOCALHOST], None);
             reply.answer(Type::PTR, TTL, Rdata::Name(host));
         }
         _ if apex || is_loopback => soa(reply, Section::Authority, zone),
@@ -143,9 +143,9 @@ fn loopback(reply: &mut Reply, qtype: Type) -> bool {
 
 /// The SOA of the zone that starts at `zone` in the question.
 fn soa(reply: &mut Reply, section: Section, zone: u8) {
-    let mname = reply.name(&[LOCALHOST], None);
-    let rname = reply.name(&[b"\x04root", LOCALHOST], None);
-    let numbers = reply.soa_numbers(SoaNumbers { serial: 1, refresh: 0, retry: 0, expire: 0, minimum: TTL });
+    let mname = reply.store_labels(&[LOCALHOST], None);
+    let rname = reply.store_labels(&[b"\x04root", LOCALHOST], None);
+    let numbers = reply.store_soa_numbers(SoaNumbers { serial: 1, refresh: 0, retry: 0, expire: 0, minimum: TTL });
     let rdata = Rdata::Soa { mname, rname, numbers };
     let owner = NameRef::question(zone);
     reply.push(Record { section, owner, rtype: Type::SOA, class: Class::IN, ttl: TTL, rdata });

@@ -3,7 +3,7 @@
 //! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
 //! It makes no plugin but is a property of its chain.
 
-use super::{Context, zones_or_block};
+use super::{Context, zones_or_block_or_none};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::NameBuf;
 
@@ -21,7 +21,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         Arguments::of(again, context.diagnostics).error(&again.name, "metadata can only be used once per Server Block");
     }
     let mut line = Arguments::of(first, context.diagnostics);
-    let zones = line.zones();
+    let zones = zones_or_block_or_none(&mut line, context.zones);
     line.finish();
-    Some(Config { zones: zones_or_block(zones, context) })
+    Some(Config { zones })
 }

@@ -4,7 +4,7 @@ use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::Directive;
 use crate::wire::Section;
-use crate::wire::reply::Kind;
+use crate::wire::reply::ReplyKind;
 
 /// Reads the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
@@ -26,7 +26,7 @@ impl Plugin for Minimal {
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // A denial needs its SOA and a delegation its servers.
-        if exchange.reply().kind() == Kind::NoError {
+        if exchange.reply().kind() == ReplyKind::NoError {
             exchange.reply().records_mut().retain(|record| record.section == Section::Answer);
         }
         None

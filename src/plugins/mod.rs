@@ -10,7 +10,6 @@ pub mod any;
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
-mod changing;
 pub mod chaos;
 pub mod debug;
 pub mod dns64;
@@ -30,6 +29,7 @@ pub mod metadata;
 pub mod minimal;
 pub mod multisocket;
 pub mod nsid;
+mod path;
 pub mod prometheus;
 pub mod ready;
 mod regexp;
@@ -44,13 +44,16 @@ pub mod whoami;
 
 use std::path::Path;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Known};
+use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
+use crate::wire::NameBuf;
 
 pub use table::{DIRECTIVES, Setting};
 
 /// What a directive's reader may look at besides its own lines.
 pub struct Context<'a> {
-    /// The zones of the server block, in lower case with their final dot.
+    /// The keys of the server block.
+    pub keys: &'a [Key],
+    /// Their zones, in lower case with their final dot.
     pub zones: &'a [String],
     /// *root*'s folder, to which relative file names are joined.
     pub root: Option<&'a Path>,
@@ -59,7 +62,7 @@ pub struct Context<'a> {
 }
 
 /// Reads the directives of a server block: its settings in the order in which plugins run, whatever the file's.
-pub fn settings(block: &Block, diagnostics: &mut Diagnostics) -> Vec<Setting> {
+pub fn settings(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<Setting> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let mut settings: Vec<Setting> = Vec::new();
     let mut root = None;
@@ -67,12 +70,14 @@ pub fn settings(block: &Block, diagnostics: &mut Diagnostics) -> Vec<Setting> {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();
         let Some(read) = entry.read.filter(|_| !stanzas.is_empty()) else { continue };
         if entry.once {
+            let first = sources.place(stanzas[0].span);
             for again in stanzas.drain(1..) {
                 let message = "this plugin can only be used once per Server Block";
-                Arguments::of(again, diagnostics).error(&again.name, message);
+                let expected = format!("no '{}' beside the one at {first}", entry.name);
+                Arguments::of(again, diagnostics).error_expected(&again.name, message, &expected);
             }
         }
-        let mut context = Context { zones: &zones, root: root.as_deref(), diagnostics };
+        let mut context = Context { keys: &block.keys, zones: &zones, root: root.as_deref(), diagnostics };
         let Some(setting) = read(&stanzas, &mut context) else { continue };
         if let Setting::Root(path) = &setting {
             root = Some(path.clone());
@@ -103,22 +108,45 @@ fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
     }
 }
 
-/// Zones given as arguments, or those of the server block.
-fn zones_or_block(mut zones: Vec<String>, context: &Context<'_>) -> Vec<crate::wire::NameBuf> {
-    if zones.is_empty() {
-        zones = context.zones.to_vec();
+/// The zones that follow in the line, or those of the server block where none follow. Words of which none is a zone
+/// leave none: the directive is about no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
+fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
+    if !line.more() {
+        return names(block);
     }
-    // What the Corefile's reader took for a zone is a name.
-    zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect()
+    names(&line.zones())
 }
 
-/// The arguments of `fallthrough`.
-fn fallthrough(line: &mut Arguments<'_, '_>) -> crate::chain::Fallthrough {
-    if !line.more() {
-        return crate::chain::Fallthrough::Always;
+/// The same, with a warning where no zone is left.
+fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
+    let zones = zones_or_block(line, block);
+    if zones.is_empty() {
+        line.warning(line.name_token(), format!("no zone is left: '{}' applies to no name", line.name()));
     }
-    let zones = line.zones();
-    let zones: Vec<_> = zones.iter().filter_map(|zone| crate::wire::NameBuf::from_text(zone).ok()).collect();
+    zones
+}
+
+/// Zones as names. What the Corefile's reader took for a zone is a name.
+fn names(zones: &[String]) -> Vec<NameBuf> {
+    zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
+}
+
+/// The arguments of `fallthrough`,
+/// of a stanza that answers for these zones.
+fn fallthrough(line: &mut Arguments<'_, '_>, of: &[NameBuf]) -> crate::chain::Fallthrough {
+    let Some(first) = line.peek() else { return crate::chain::Fallthrough::Always };
+    let zones = names(&line.zones());
+    let overlap = |one: &NameBuf, other: &NameBuf| {
+        one.as_name().is_within(other.as_name()) || other.as_name().is_within(one.as_name())
+    };
+    // The reverse trees are copied from one Corefile to the next, and do no harm.
+    let is_tree = |zone: &NameBuf| matches!(zone.to_string().as_str(), "in-addr.arpa." | "ip6.arpa.");
+    for zone in zones.iter().filter(|zone| !is_tree(zone) && !of.iter().any(|of| overlap(of, zone))) {
+        line.warning(
+            first,
+            format!("no zone of this stanza overlaps '{zone}': 'fallthrough' passes nothing on for it"),
+        );
+    }
     match zones.is_empty() {
         true => crate::chain::Fallthrough::Never,
         false => crate::chain::Fallthrough::Within(zones),

@@ -1,5 +1,5 @@
-//! *multisocket*: how many sockets each address has, and so how many workers (CoreDNS `plugin/multisocket`). Without it
-//! there is one for each core.
+//! *multisocket*: how many UDP sockets each address has (CoreDNS `plugin/multisocket`). Without it there is one for
+//! each core. It never starts more workers than there are cores: a worker serves several sockets.
 
 use std::num::NonZeroUsize;
 

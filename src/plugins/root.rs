@@ -1,26 +1,36 @@
 //! *root*: the folder that relative file names of other directives start from. It makes no plugin.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::Context;
+use super::path::path;
 use crate::corefile::{Arguments, Directive};
 
 /// Reads the directive; the last of several counts.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<PathBuf> {
+    let errors = context.diagnostics.has_errors();
     let mut root = None;
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
-        if let Some(word) = line.word("a folder") {
-            let path = PathBuf::from(&word.text);
-            // It may come later, as in CoreDNS, but it may be a slip as well.
-            if !path.exists() {
-                line.warning(word, format!("root path does not exist: {}", path.display()));
+        let word = line.peek().unwrap_or(&stanza.name);
+        if let Some(path) = path(&mut line, None, "a folder") {
+            match std::fs::metadata(&path).map_err(|error| (error.kind(), error)) {
+                Ok(_) => {}
+                // It may come later, as in CoreDNS, but it may be a slip as well.
+                Err((ErrorKind::NotFound, _)) => {
+                    line.warning(word, format!("root path does not exist: {}", path.display()));
+                }
+                Err((_, error)) => {
+                    let message = format!("unable to access root path '{}': {error}", path.display());
+                    line.error_expected(word, message, "a folder");
+                }
             }
             root = Some(path);
         }
         line.finish();
     }
-    root
+    root.filter(|_| errors == context.diagnostics.has_errors())
 }
 
 #[cfg(test)]
@@ -34,5 +44,8 @@ mod tests {
         assert_eq!(read("root /\nroot /no/such/folder", parse), (Some("/no/such/folder".into()), told.to_vec()));
         let few = "Wrong argument count or unexpected line ending after 'root'";
         assert_eq!(read("root", parse), (None, vec![few.to_owned()]));
+        let (root, said) = read("root /dev/null/x", parse);
+        assert!(root.is_none() && said[0].starts_with("unable to access root path '/dev/null/x': "), "{said:?}");
+        assert_eq!(read("root a\0b", parse), (None, vec!["invalid file name \"a\\0b\"".to_owned()]));
     }
 }

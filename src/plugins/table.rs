@@ -80,7 +80,7 @@ pub enum Setting {
     /// *header*.
     Header(header::Config),
     /// *tls*.
-    Tls(net::Files),
+    Tls(net::TlsFiles),
     /// *minimal*.
     Minimal,
     /// *hosts*.

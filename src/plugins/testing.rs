@@ -18,14 +18,22 @@ pub fn n(text: &str) -> NameBuf {
 
 /// What `parse` makes of these lines of a block for `example.` and `example.org.`, and what it reports.
 pub fn read<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> (Option<C>, Vec<String>) {
+    read_in("example example.org", lines, parse)
+}
+
+/// The same of a block with these keys.
+pub fn read_in<C>(
+    keys: &str, lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>,
+) -> (Option<C>, Vec<String>) {
     let mut diagnostics = Diagnostics::new();
-    let text = format!("example example.org {{\n{lines}\n}}\n");
+    let text = format!("{keys} {{\n{lines}\n}}\n");
     let files = MemoryFiles::default();
     let corefile = corefile::parse_text("Corefile", &text, &files, &|_| Known::Yes, &mut diagnostics);
     let block = corefile.blocks.first().expect("a block");
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let stanzas: Vec<&Directive> = block.directives.iter().collect();
-    let config = parse(&stanzas, &mut Context { zones: &zones, root: None, diagnostics: &mut diagnostics });
+    let config =
+        parse(&stanzas, &mut Context { keys: &block.keys, zones: &zones, root: None, diagnostics: &mut diagnostics });
     let said = diagnostics.iter().map(|diagnostic| {
         let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
         format!("{}{suggestion}", diagnostic.message)
@@ -144,12 +152,6 @@ impl Folder {
         let path = self.0.join(name);
         std::fs::write(&path, text).expect("a file");
         path
-    }
-
-    /// Puts another file in the place of one.
-    pub fn replace(&self, name: &str, text: &str) {
-        let new = self.write("new", text);
-        std::fs::rename(new, self.0.join(name)).expect("a file");
     }
 }
 

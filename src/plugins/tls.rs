@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::path::path;
 use crate::corefile::{Arguments, Directive};
-use crate::net::{Clients, Files};
+use crate::net::{Clients, TlsFiles};
 
 /// What may be asked of clients.
 const CLIENTS: &[(&str, Clients)] = &[
@@ -16,12 +17,12 @@ const CLIENTS: &[(&str, Clients)] = &[
 ];
 
 /// Reads the directive; the last of several counts.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Files> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFiles> {
     let errors = context.diagnostics.has_errors();
     let root = context.root;
-    let mut files = Files::default();
+    let mut files = TlsFiles::default();
     for stanza in stanzas {
-        files = Files::default();
+        files = TlsFiles::default();
         let mut line = Arguments::of(stanza, context.diagnostics);
         if !line.more() {
             let message = "certificates by ACME are not built";
@@ -29,21 +30,20 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Files>
             line.ignore_rest();
             continue;
         }
-        let mut file = |what| line.word(what).map(|word| rooted(root, &word.text));
-        if let Some(certificate) = file("a certificate file and a key file") {
+        if let Some(certificate) = path(&mut line, root, "a certificate file and a key file") {
             files.certificate = certificate;
         }
-        if let Some(key) = file("a key file behind the certificate file") {
+        if let Some(key) = path(&mut line, root, "a key file behind the certificate file") {
             files.key = key;
         }
         if line.more() {
-            files.authorities = line.word("a file of authorities").map(|word| rooted(root, &word.text));
+            files.authorities = path(&mut line, root, "a file of authorities");
         }
         for property in line.body() {
             let mut inner = line.enter(property);
             match inner.name() {
                 "client_auth" => files.clients = inner.one_of(CLIENTS).unwrap_or_default(),
-                "keylog" => files.keylog = inner.word("a file").map(|word| rooted(root, &word.text)),
+                "keylog" => files.keylog = keylog(&mut inner, root),
                 _ => inner.unknown(["client_auth", "keylog"]),
             }
             inner.finish();
@@ -56,8 +56,21 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Files>
     (errors == context.diagnostics.has_errors()).then_some(files)
 }
 
-fn rooted(root: Option<&Path>, file: &str) -> PathBuf {
-    root.map_or_else(|| PathBuf::from(file), |root| root.join(file))
+/// The file that secrets are written to. It is made at start; its folder must be there.
+fn keylog(line: &mut Arguments<'_, '_>, root: Option<&Path>) -> Option<PathBuf> {
+    let word = line.peek().unwrap_or(line.name_token());
+    let file = path(line, root, "a file")?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() || file.is_dir() {
+        let message = format!(
+            "cannot write {}: {}",
+            file.display(),
+            if file.is_dir() { "it is a folder" } else { "its folder does not exist" }
+        );
+        line.error_expected(word, message, "a file in a folder that exists");
+        return None;
+    }
+    Some(file)
 }
 
 #[cfg(test)]
@@ -71,7 +84,7 @@ mod tests {
         assert_eq!(said, ["secrets of connections are written to d"]);
         let (authorities, keylog) = (Some("c.pem".into()), Some("d".into()));
         let (certificate, key, clients) = ("a.pem".into(), "b.pem".into(), Clients::Verify);
-        assert_eq!(made, Some(Files { certificate, key, authorities, clients, keylog, only_tls13: false }));
+        assert_eq!(made, Some(TlsFiles { certificate, key, authorities, clients, keylog, only_tls13: false }));
         assert_eq!(config("tls a b", parse).clients, Clients::Any);
         for (line, message) in [
             ("tls", "certificates by ACME are not built"),

@@ -35,8 +35,8 @@ impl Plugin for Whoami {
         let transport = client.transport.name().as_bytes();
         // A name that has no room for one more label gets no SRV record.
         if question.name().as_wire().len() + transport.len() + 2 <= name::MAX_LEN {
-            let owner = reply.name(&[&[transport.len() as u8 + 1], b"_", transport], Some(0));
-            let target = reply.name(&[], None);
+            let owner = reply.store_labels(&[&[transport.len() as u8 + 1], b"_", transport], Some(0));
+            let target = reply.store_labels(&[], None);
             let rdata = Rdata::Srv { priority: 0, weight: 0, port: client.remote.port(), target };
             reply.push(Record { section: Section::Additional, owner, rtype: Type::SRV, class, ttl: 0, rdata });
         }

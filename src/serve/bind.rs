@@ -1,4 +1,4 @@
-//! Sockets: bound so that a fault is told at start, in one line.
+//! Binds sockets, so that an error shows at start, in one line.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,53 +8,53 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::{has_no_ipv6, reason};
 
-/// How many ports are tried until one is free for UDP and TCP, where any port will do.
+/// How many ports are tried until one is free for UDP and TCP, where any port is asked for.
 const PORT_TRIES: usize = 16;
 /// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
+pub(super) const BACKLOG: i32 = 4_096;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A socket could not be had at this address.
+    /// A socket could not be bound to this address.
     #[error("listen {transport} {address}: {}", reason(.source))]
     Listen {
         /// `udp` or `tcp`.
         transport: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// A worker's thread could not be started.
+    /// A worker could not be started.
     #[error("start of UDP worker {worker}: {source}")]
     Worker {
-        /// Which, from 0.
+        /// The worker's number, from 0.
         worker: usize,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
 }
 
 /// The sockets of one listener.
 pub(super) struct Bound {
-    /// As many as were wished for, all of one port.
+    /// As many as were wanted, all of one port.
     pub(super) udp: Vec<UdpSocket>,
-    /// The listening one, where it was wished for.
+    /// The listening one, if it was wanted.
     pub(super) tcp: Option<TcpListener>,
-    /// Where they are bound, with the real port.
+    /// Their address, with the real port.
     pub(super) address: SocketAddr,
 }
 
-/// What the sockets of one listener are like.
-pub(super) struct Wish {
+/// What sockets a listener needs.
+pub(super) struct WantedSockets {
     /// The address, where unspecified means every address of both families, and the port, where 0 means any.
     pub(super) address: SocketAddr,
     /// How many UDP sockets.
-    pub(super) workers: usize,
+    pub(super) sockets: usize,
     /// Whether there is a TCP socket.
     pub(super) tcp: bool,
-    /// The octets that a UDP socket may hold unread.
+    /// The bytes that a UDP socket may hold unread.
     pub(super) receive_buffer: usize,
     /// Another listener of this server has the same port at an address that this one includes or that includes it, or
     /// another process may have it.
@@ -62,65 +62,65 @@ pub(super) struct Wish {
 }
 
 /// Binds one listener.
-pub(super) fn bind(wish: &Wish) -> Result<Bound, ServeError> {
+pub(super) fn bind(wanted: &WantedSockets) -> Result<Bound, ServeError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match bind_once(wish) {
-            // Free for UDP is not free for TCP.
+        match bind_once(wanted) {
+            // A port that is free for UDP may not be free for TCP.
             Err(ServeError::Listen { transport: "tcp", source, .. })
-                if wish.address.port() == 0 && tries < PORT_TRIES && source.kind() == io::ErrorKind::AddrInUse => {}
+                if wanted.address.port() == 0 && tries < PORT_TRIES && source.kind() == io::ErrorKind::AddrInUse => {}
             other => return other,
         }
     }
 }
 
 /// Binds one listener, UDP first.
-fn bind_once(wish: &Wish) -> Result<Bound, ServeError> {
-    let mut address = wish.address;
+fn bind_once(wanted: &WantedSockets) -> Result<Bound, ServeError> {
+    let mut address = wanted.address;
     if address.ip().is_unspecified() {
-        // As Go's `net.Listen`, which takes `0.0.0.0` and `::` for both families, too.
+        // As Go's `net.Listen`, for which `0.0.0.0` and `::` mean both families.
         address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
     }
-    let bound = bind_at(address, wish);
+    let bound = bind_at(address, wanted);
     let is_without_ipv6 =
         |error: &ServeError| matches!(error, ServeError::Listen { source, .. } if has_no_ipv6(source));
     if address.ip().is_unspecified() && bound.as_ref().is_err_and(is_without_ipv6) {
-        return bind_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), wish);
+        return bind_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), wanted);
     }
     bound
 }
 
-fn bind_at(mut address: SocketAddr, wish: &Wish) -> Result<Bound, ServeError> {
+fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, ServeError> {
     let failed = |transport, address| move |source| ServeError::Listen { transport, address, source };
     let mut sockets = Vec::new();
-    if wish.workers > 0 {
-        let first = udp(address, wish).map_err(failed("udp", address))?;
+    if wanted.sockets > 0 {
+        let first = udp(address, wanted).map_err(failed("udp", address))?;
         address = first.local_addr().map_err(failed("udp", address))?;
-        // Unless the port is shared, the first socket was bound alone, so that a port in use is noticed: with
+        // Unless the port is shared, the first socket was bound alone, so that a port in use is an error: with
         // SO_REUSEPORT two servers of one user would share its queries in silence. From now on it may be shared.
         setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp", address)(errno.into()))?;
         sockets.push(first);
     }
-    while sockets.len() < wish.workers {
-        sockets.push(udp(address, &Wish { shared: true, ..*wish }).map_err(failed("udp", address))?);
+    while sockets.len() < wanted.sockets {
+        sockets.push(udp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("udp", address))?);
     }
     let mut listener = None;
-    if wish.tcp {
-        let bound = tcp(address, wish).map_err(failed("tcp", address))?;
+    if wanted.tcp {
+        let bound = tcp(address, wanted).map_err(failed("tcp", address))?;
         address = bound.local_addr().map_err(failed("tcp", address))?;
         listener = Some(bound);
     }
     Ok(Bound { udp: sockets, tcp: listener, address })
 }
 
-/// A bound UDP socket.
-fn udp(address: SocketAddr, wish: &Wish) -> io::Result<UdpSocket> {
-    let socket = socket(address, Type::DGRAM, Protocol::UDP, wish)?;
-    // More than the default holds out a burst; less than asked for is no fault (`net.core.rmem_max`).
-    let _ = socket.set_recv_buffer_size(wish.receive_buffer);
+/// Binds a UDP socket.
+fn udp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP, wanted)?;
+    // More than the default outlasts a burst; less than asked for is no error (`net.core.rmem_max`).
+    let _ = socket.set_recv_buffer_size(wanted.receive_buffer);
     if address.ip().is_unspecified() {
-        // So that an answer can leave from the address that was asked.
+        // So that an answer leaves from the address that its query was sent to.
         match address {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
@@ -130,30 +130,32 @@ fn udp(address: SocketAddr, wish: &Wish) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A listening TCP socket, not blocking.
-fn tcp(address: SocketAddr, wish: &Wish) -> io::Result<TcpListener> {
-    let socket = socket(address, Type::STREAM, Protocol::TCP, wish)?;
-    // Connections of a server that has just ended stand in TIME-WAIT and must not keep the next one from starting.
+/// Binds a listening TCP socket, not blocking.
+fn tcp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP, wanted)?;
+    // Connections of a server that has just stopped are in TIME-WAIT and must not keep the next one from starting.
     socket.set_reuse_address(true)?;
-    // Connections have it from their listener: a client that never reads holds so much of the kernel's memory, no more.
+    // Connections inherit it: a client that never reads holds so much of the kernel's memory, no more.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
+    // As with UDP: from now on another listener of this server may take an address that overlaps.
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// What the kernel may hold of a TCP connection's answers, in octets; it doubles the number for its own use. One answer
+/// What the kernel may hold of a TCP connection's answers, in bytes; it doubles the number for its own use. One answer
 /// of the largest size fits.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// A socket of the address's family; `[::]` is for both families.
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wish: &Wish) -> io::Result<Socket> {
+/// Makes a socket of the address's family; `[::]` is for both families.
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &WantedSockets) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    if wish.shared {
+    if wanted.shared {
         socket.set_reuse_port(true)?;
     }
     Ok(socket)

@@ -1,14 +1,14 @@
-//! What the sockets count. Their names in `/metrics` are given elsewhere.
+//! What the sockets count. Names in `/metrics` are given in `app`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
-        /// What one worker has counted, or all TCP connections together. Read by whoever sums them up.
+        /// What one worker has counted, or all connections together. Read to sum them up.
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub(super) struct Counters {
-            $($(#[$doc])* pub(super) $field: Counter,)*
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $field: Counter,)*
         }
 
         /// A sum over all workers and connections.
@@ -18,8 +18,8 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// Adds what one has counted.
-            pub(super) fn add(&mut self, counters: &Counters) {
+            /// Adds what a worker, or the connections, have counted.
+            pub(crate) fn add(&mut self, counters: &Counters) {
                 $(self.$field += counters.$field.0.load(Ordering::Relaxed);)*
             }
         }
@@ -27,9 +27,9 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Answers given to the kernel.
+    /// Answers that the kernel took.
     answered,
-    /// Packets that were met with silence: too short, answers, or a plugin's wish.
+    /// Packets without an answer: too short, responses, or dropped by a plugin.
     silent,
     /// UDP packets dropped because their source can be no client: port 0, no address, or many at once.
     bad_source,
@@ -37,15 +37,17 @@ counts! {
     send_failed,
     /// Reads that failed.
     receive_failed,
-    /// Plugins that panicked; the client got SERVFAIL.
+    /// Panics of plugins; the client got SERVFAIL.
     panics,
-    /// Queries whose answer came later.
+    /// Pending queries.
     later,
-    /// Queries that were answered at once because too many waited.
+    /// Pending queries that were answered at once because another took their permit.
     overloads,
     /// TCP connections accepted.
     connections,
-    /// TCP connections closed at once because there were too many.
+    /// Connections closed at a limit to make room for another.
+    connections_evicted,
+    /// Connections closed at once, at a limit.
     connections_refused,
     /// TCP connections cut by a timeout.
     connections_timed_out,
@@ -53,13 +55,13 @@ counts! {
     accept_failed,
 }
 
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds to it. On x86 and ARM this is one uncontended instruction, and it is done once for a batch.
-    pub(super) fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         if more > 0 {
             self.0.fetch_add(more, Ordering::Relaxed);
         }

@@ -1,55 +1,95 @@
-//! Answers that come later: how many may wait, and what happens when one panics.
+//! Pending queries: how many there may be, whose give way, and how they are finished.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::Service;
 use super::counts::Counters;
 use crate::chain::Pending;
-use crate::wire::encode::encode_error;
-use crate::wire::{MAX_MESSAGE, Rcode};
+use crate::net::{Shares, Ticket};
+use crate::wire::MAX_MESSAGE;
 
-/// A bound on how many answers may wait, over all transports.
+/// The limit on pending queries, over all transports. Where all its permits are taken, the client that holds the most
+/// loses its oldest one.
 #[derive(Debug)]
-pub(in crate::serve) struct Waiting {
-    /// How many wait. Every worker and connection writes it, but only for a query that waits.
-    open: AtomicUsize,
-    /// How many may.
+pub(crate) struct PendingLimit {
+    /// The permits that are taken. Locked for a moment when a query becomes pending and when it is answered, by workers
+    /// and by tokio's threads; books of each thread's own could not compare clients.
+    held: Mutex<Shares<oneshot::Sender<()>>>,
     limit: usize,
 }
 
-impl Waiting {
-    /// Room for `limit`.
-    pub(in crate::serve) fn new(limit: usize) -> Arc<Waiting> {
-        Arc::new(Waiting { open: AtomicUsize::new(0), limit })
+impl PendingLimit {
+    /// A limit of so many, of one at least.
+    pub(crate) fn new(limit: usize) -> Arc<PendingLimit> {
+        Arc::new(PendingLimit { held: Mutex::default(), limit: limit.max(1) })
     }
 
-    /// A place for one more, if there is one; it is free again when dropped.
-    pub(in crate::serve) fn enter(self: &Arc<Self>) -> Option<Place> {
-        let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.clone());
-        (open < self.limit).then_some(place)
+    /// How many permits are taken.
+    pub(crate) fn held(&self) -> usize {
+        self.held.lock().len()
     }
 
-    /// How many wait.
-    pub(in crate::serve) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// Takes a permit for a query of this client. Says whether another query has lost its permit for it.
+    fn acquire(&self, client: IpAddr, revoke: oneshot::Sender<()>) -> (Ticket, bool) {
+        let held = &mut *self.held.lock();
+        let evicted = (held.len() >= self.limit).then(|| held.gives_way_to(client)).flatten();
+        // Dropping the sender tells the other.
+        let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
+        (held.add(client, revoke), has_revoked)
     }
 }
 
-/// A taken place.
-pub(in crate::serve) struct Place(Arc<Waiting>);
+/// Lets a query be pending; given back when dropped.
+pub(crate) struct PendingPermit {
+    /// A permit of each limit that applies, which ends when it is revoked.
+    permits: SmallVec<[(Arc<PendingLimit>, Ticket, oneshot::Receiver<()>); 1]>,
+}
 
-impl Drop for Place {
+impl PendingPermit {
+    /// Takes permits of these limits for a query of a client. Returns also how many other queries have lost theirs.
+    pub(crate) fn acquire<'a>(
+        client: IpAddr, limits: impl IntoIterator<Item = Option<&'a Arc<PendingLimit>>>,
+    ) -> (PendingPermit, u64) {
+        let (client, mut revoked) = (client.to_canonical(), 0);
+        let permits = limits.into_iter().flatten().map(|limit| {
+            let (sender, receiver) = oneshot::channel();
+            let (ticket, has_revoked) = limit.acquire(client, sender);
+            revoked += u64::from(has_revoked);
+            (limit.clone(), ticket, receiver)
+        });
+        let permits = permits.collect();
+        (PendingPermit { permits }, revoked)
+    }
+
+    /// Waits until the permit is revoked.
+    async fn revoked(&mut self) {
+        std::future::poll_fn(|cx| {
+            let is_revoked = |receiver: &mut oneshot::Receiver<()>| Pin::new(receiver).poll(cx).is_ready();
+            match self.permits.iter_mut().map(|(_, _, receiver)| receiver).any(is_revoked) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for PendingPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        for (limit, ticket, _) in &self.permits {
+            limit.held.lock().remove(*ticket);
+        }
     }
 }
 
@@ -58,16 +98,17 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Waits for an answer and writes it, `limit` octets at most; nothing where nothing is to be said. `packet` is the
-/// query, for the case that a plugin panics.
-pub(in crate::serve) async fn answer(
-    pending: Pending, packet: Box<[u8]>, limit: usize, service: Arc<Service>, counters: &Counters,
+/// Waits for an answer, or until the permit is revoked, and writes it, `limit` bytes at most. Returns `None` where the
+/// client gets nothing. `packet` is the query, for the case that a plugin panics.
+pub(crate) async fn answer(
+    pending: Pending, permit: &mut PendingPermit, packet: Box<[u8]>, limit: usize, service: Arc<Service>,
+    counters: &Counters,
 ) -> Option<Box<[u8]>> {
-    let mut future = std::pin::pin!(pending.finish());
-    // What a panic leaves half done is dropped with the future, so that nobody sees it.
+    let mut future = std::pin::pin!(pending.finish_unless(permit.revoked()));
+    // What a panic leaves half done is dropped with the future, so that it is not used again.
     let finished = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => std::task::Poll::Ready(Err(panic)),
+        Err(panic) => Poll::Ready(Err(panic)),
     });
     let finished = finished.await;
     SCRATCH.with_borrow_mut(|out| {
@@ -77,45 +118,23 @@ pub(in crate::serve) async fn answer(
         });
         let len = match written {
             Ok(len) => len?,
-            Err(panic) => panicked(&*panic, &service, counters, &packet, out),
+            Err(panic) => service.panicked(&*panic, counters, &packet, out),
         };
         Some(out[..len].into())
     })
 }
 
-/// When a panic was last logged.
-static LOGGED: Seldom = Seldom::new();
-
-/// What a plugin's panic comes to: SERVFAIL, as CoreDNS `Server.ServeDNS` recovers; gives the answer's length.
-///
-/// Where the configuration wants no recovery (*debug*) this ends the process, as an unrecovered panic does in Go.
-pub(in crate::serve) fn panicked(
-    panic: &(dyn Any + Send), service: &Service, counters: &Counters, packet: &[u8], out: &mut [u8],
-) -> usize {
-    counters.panics.add(1);
-    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let recover = service.settings().recover;
-    // The panic hook has told where.
-    if LOGGED.now() || !recover {
-        tracing::error!(panic = what.unwrap_or("unknown"), "a plugin panicked");
-    }
-    if !recover {
-        std::process::abort();
-    }
-    encode_error(packet, Rcode::SERVFAIL, out)
-}
-
-/// A brake on log lines about a problem that may recur for each packet: one in ten seconds.
-pub(in crate::serve) struct Seldom(Mutex<Option<Instant>>);
+/// Limits log lines about a problem that may recur for each packet: one in ten seconds.
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     /// None logged yet.
-    pub(in crate::serve) const fn new() -> Seldom {
+    pub(crate) const fn new() -> Seldom {
         Seldom(Mutex::new(None))
     }
 
     /// Whether to log now.
-    pub(in crate::serve) fn now(&self) -> bool {
+    pub(crate) fn now(&self) -> bool {
         let (mut last, now) = (self.0.lock(), Instant::now());
         let due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(10));
         if due {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Kind;
+use super::ListenerKind;
 
 /// The statuses of HTTP.
 const STATUSES: &[(u16, &str)] =
@@ -10,31 +10,32 @@ const STATUSES: &[(u16, &str)] =
 /// The codes of DNS over QUIC (RFC 9250 4.3), as CoreDNS writes them.
 const CODES: &[(u16, &str)] = &[(0, "0x0"), (1, "0x1"), (2, "0x2")];
 
-/// Numbers that only grow, one for each way to end.
-pub(in crate::serve) struct Replies {
+/// A counter for each way to end.
+pub(crate) struct Replies {
     of: &'static [(u16, &'static str)],
     counts: Vec<AtomicU64>,
 }
 
 impl Replies {
-    pub(in crate::serve) fn of(kind: Kind) -> Replies {
+    /// The counters that a listener needs.
+    pub(crate) fn of(kind: ListenerKind) -> Replies {
         let of = match kind {
-            Kind::Dns | Kind::Tls => &[],
-            Kind::Https | Kind::Https3 => STATUSES,
-            Kind::Quic => CODES,
+            ListenerKind::Dns | ListenerKind::Tls => &[],
+            ListenerKind::Https | ListenerKind::Https3 => STATUSES,
+            ListenerKind::Quic => CODES,
         };
         Replies { of, counts: of.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Counts one.
-    pub(in crate::serve) fn count(&self, end: u16) {
+    /// Counts one that ended with this status or code.
+    pub(crate) fn count(&self, end: u16) {
         if let Some(at) = self.of.iter().position(|(number, _)| *number == end) {
             self.counts[at].fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Those that there have been.
-    pub(in crate::serve) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// The labels with their counts, without those that are 0.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
         self.of.iter().map(|(_, label)| *label).zip(counts).filter(|(_, count)| *count > 0)
     }

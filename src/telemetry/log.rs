@@ -1,7 +1,7 @@
 //! Log lines, in CoreDNS's form: `[INFO] plugin/reload: …` or one JSON object a line.
 //!
-//! A line goes into a bounded buffer that a thread of its own empties. Where that thread cannot keep up, because whoever
-//! reads standard output has stopped, lines are dropped and counted: a log never makes an answer wait.
+//! Lines are appended to a bounded buffer, which a separate thread writes out. If that thread cannot keep up, because
+//! standard output is not read, lines are dropped and counted: logging never delays a response.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,16 +14,16 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// How many octets may wait to be written.
+/// The size of the buffer in bytes.
 const BUFFER: usize = 1024 * 1024;
-/// The longest line that is kept whole, in octets.
+/// The maximum length of a line in bytes; longer lines are truncated.
 const MAX_LINE: usize = 16 * 1024;
-/// How long lines are gathered before they are written: a busy server wakes the writer so many times a second at most.
+/// How long lines are collected before they are written, which limits how often a busy server wakes the writer.
 const GATHER: Duration = Duration::from_millis(5);
-/// How often a loss is told of.
-const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum interval between reports of dropped lines.
+const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How lines look.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `[LEVEL] plugin/x: text`.
@@ -33,23 +33,23 @@ pub enum Format {
     Json,
 }
 
-/// How much a line matters.
+/// The level of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// For who looks for a fault.
+    /// For debugging.
     Debug,
-    /// The ordinary course.
+    /// Normal operation.
     Info,
-    /// Something is not as it should be.
+    /// A problem that does not prevent operation.
     Warning,
-    /// Something failed.
+    /// A failure.
     Error,
-    /// The program ends for it.
+    /// A failure that ends the program.
     Fatal,
 }
 
 impl Severity {
-    /// As a text line has it.
+    /// Returns the level as in a text line.
     pub const fn text(self) -> &'static str {
         match self {
             Severity::Debug => "DEBUG",
@@ -60,7 +60,7 @@ impl Severity {
         }
     }
 
-    /// As a JSON line has it.
+    /// Returns the level as in a JSON line.
     fn json(self) -> &'static str {
         match self {
             Severity::Warning => "WARN",
@@ -69,10 +69,10 @@ impl Severity {
     }
 }
 
-/// What a JSON line says besides its message.
+/// Additional fields of a JSON line.
 pub type Fields<'a> = &'a [(&'static str, serde_json::Value)];
 
-/// Takes lines; cheap to clone.
+/// Writes log lines; cheap to clone.
 #[derive(Clone)]
 pub struct Logger {
     shared: Arc<Shared>,
@@ -80,98 +80,99 @@ pub struct Logger {
 
 struct Shared {
     format: Format,
-    /// Lines that wait, with their line ends. Any thread appends; the writer thread takes the whole. Held for the time
-    /// of one copy.
-    waiting: Mutex<Waiting>,
-    /// Something waits, or the writer has finished.
+    /// Lines that are not written yet. Any thread appends, and the writer thread takes all; locked for the time of a
+    /// copy.
+    buffer: Mutex<Buffer>,
+    /// Signalled when the buffer is no longer empty, and when the writer has written all of it.
     changed: Condvar,
-    /// Lines that found no room.
+    /// The number of lines dropped because the buffer was full.
     dropped: AtomicU64,
 }
 
 #[derive(Default)]
-struct Waiting {
-    octets: Vec<u8>,
-    /// The writer holds lines that it has taken and not written yet.
+struct Buffer {
+    /// Lines with their line ends.
+    bytes: Vec<u8>,
+    /// The writer has taken lines that it has not written yet.
     writing: bool,
 }
 
 impl Logger {
-    /// A logger whose thread writes to `sink`.
+    /// Creates a logger whose thread writes to `sink`.
     pub fn start(format: Format, sink: impl Write + Send + 'static) -> Logger {
         let logger = Logger::unwritten(format);
         let shared = logger.shared.clone();
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // Without a thread the buffer fills and lines are dropped, which is counted; the server goes on.
+        // Without a thread the buffer fills up and lines are dropped and counted; the server continues.
         let _ = thread.spawn(move || write_loop(&shared, sink));
         logger
     }
 
-    /// A logger that keeps its lines until [`Logger::take`], for tests.
+    /// Creates a logger that stores its lines until [`Logger::take`], for tests.
     pub fn unwritten(format: Format) -> Logger {
-        let waiting = Mutex::new(Waiting::default());
-        Logger { shared: Arc::new(Shared { format, waiting, changed: Condvar::new(), dropped: AtomicU64::new(0) }) }
+        let buffer = Mutex::new(Buffer::default());
+        Logger { shared: Arc::new(Shared { format, buffer, changed: Condvar::new(), dropped: AtomicU64::new(0) }) }
     }
 
-    /// Takes the lines that wait.
+    /// Returns the lines that are not written yet, and removes them.
     pub fn take(&self) -> String {
-        String::from_utf8_lossy(&std::mem::take(&mut self.shared.waiting.lock().octets)).into_owned()
+        String::from_utf8_lossy(&std::mem::take(&mut self.shared.buffer.lock().bytes)).into_owned()
     }
 
-    /// How many lines found no room.
+    /// Returns the number of dropped lines.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// How lines look.
+    /// Returns the format of lines.
     pub fn format(&self) -> Format {
         self.shared.format
     }
 
-    /// Writes a line of a plugin, or of the server.
+    /// Logs a line of a plugin, or of the server itself.
     pub fn line(&self, severity: Severity, plugin: Option<&str>, text: &str) {
         self.line_with(severity, plugin, text, &[]);
     }
 
-    /// Writes a line whose JSON form has more fields.
+    /// Logs a line that has additional fields in JSON.
     pub fn line_with(&self, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) {
         self.raw(&line(self.shared.format, severity, plugin, text, fields));
     }
 
-    /// Writes a line as it is.
+    /// Logs a line that is already formatted.
     pub fn raw(&self, line: &str) {
         let mut end = line.len().min(MAX_LINE);
         while !line.is_char_boundary(end) {
             end -= 1;
         }
-        let mut waiting = self.shared.waiting.lock();
-        if waiting.octets.len() + end + 1 > BUFFER {
-            drop(waiting);
+        let mut buffer = self.shared.buffer.lock();
+        if buffer.bytes.len() + end + 1 > BUFFER {
+            drop(buffer);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let wake = waiting.octets.is_empty();
-        waiting.octets.extend_from_slice(&line.as_bytes()[..end]);
-        waiting.octets.push(b'\n');
-        drop(waiting);
+        let wake = buffer.bytes.is_empty();
+        buffer.bytes.extend_from_slice(&line.as_bytes()[..end]);
+        buffer.bytes.push(b'\n');
+        drop(buffer);
         if wake {
             self.shared.changed.notify_all();
         }
     }
 
-    /// Waits until all is written, at most `limit`.
+    /// Waits until all lines are written, for `limit` at most.
     pub fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        let mut waiting = self.shared.waiting.lock();
-        while !waiting.octets.is_empty() || waiting.writing {
-            if self.shared.changed.wait_until(&mut waiting, deadline).timed_out() {
+        let mut buffer = self.shared.buffer.lock();
+        while !buffer.bytes.is_empty() || buffer.writing {
+            if self.shared.changed.wait_until(&mut buffer, deadline).timed_out() {
                 return;
             }
         }
     }
 }
 
-/// A line in its form, without a line end.
+/// Formats a line, without a line end.
 pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) -> String {
     let mut line = String::with_capacity(text.len() + 32);
     match format {
@@ -180,12 +181,12 @@ pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str
             if let Some(plugin) = plugin {
                 let _ = write!(line, "plugin/{plugin}: ");
             }
-            // A name from a query is escaped already; a line end in other text must not forge a line.
+            // Names of queries are escaped already; a line end in other text must not start a forged line.
             line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
         }
         Format::Json => {
-            // Written piece by piece, in CoreDNS's order: a map would sort them, and who reads along looks for the time
-            // first. Names of fields are words of this program.
+            // Written field by field, in CoreDNS's order, since a map would sort them and readers expect the time
+            // first. Names of fields are constants of this program and need no escaping.
             let (time, level, text) = (timestamp(SystemTime::now()), severity.json(), serde_json::Value::from(text));
             let _ = write!(line, r#"{{"time":"{time}","level":"{level}","msg":{text}"#);
             if let Some(plugin) = plugin {
@@ -200,44 +201,44 @@ pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str
     line
 }
 
-/// Empties the buffer for ever.
+/// Writes out the buffer, until the process ends.
 fn write_loop(shared: &Shared, mut sink: impl Write) {
     let mut lines = Vec::new();
-    let (mut told, mut told_at) = (0, None::<Instant>);
+    let (mut reported, mut reported_at) = (0, None::<Instant>);
     loop {
         {
-            let mut waiting = shared.waiting.lock();
-            waiting.writing = false;
+            let mut buffer = shared.buffer.lock();
+            buffer.writing = false;
             shared.changed.notify_all();
-            while waiting.octets.is_empty() {
-                shared.changed.wait(&mut waiting);
+            while buffer.bytes.is_empty() {
+                shared.changed.wait(&mut buffer);
             }
-            // Not to be woken for each line of many: nobody who adds one to others wakes the writer.
-            waiting.writing = true;
-            drop(waiting);
+            // Collect more lines: appending to a buffer that is not empty does not wake the writer.
+            buffer.writing = true;
+            drop(buffer);
             std::thread::sleep(GATHER);
-            let mut waiting = shared.waiting.lock();
+            let mut buffer = shared.buffer.lock();
             lines.clear();
-            std::mem::swap(&mut lines, &mut waiting.octets);
-            waiting.writing = true;
+            std::mem::swap(&mut lines, &mut buffer.bytes);
+            buffer.writing = true;
         }
-        // Nobody is left to be told where standard output is closed.
+        // If standard output is closed, the error cannot be reported anywhere.
         let _ = sink.write_all(&lines);
         let dropped = shared.dropped.load(Ordering::Relaxed);
-        if dropped > told && told_at.is_none_or(|at| at.elapsed() >= LOSS_INTERVAL) {
-            let text = format!("{} log lines were dropped: standard output is read too slowly", dropped - told);
+        if dropped > reported && reported_at.is_none_or(|at| at.elapsed() >= DROP_REPORT_INTERVAL) {
+            let text = format!("{} log lines were dropped: standard output is read too slowly", dropped - reported);
             let _ = writeln!(sink, "{}", line(shared.format, Severity::Warning, None, &text, &[]));
-            (told, told_at) = (dropped, Some(Instant::now()));
+            (reported, reported_at) = (dropped, Some(Instant::now()));
         }
         let _ = sink.flush();
     }
 }
 
-/// A time as RFC 3339 with nanoseconds, in UTC.
+/// Formats a time as RFC 3339 in UTC, with nanoseconds.
 pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a civil date: years start in March, so that the leap day is the last (Hinnant, "chrono-compatible
+    // From days to a date. Years start in March, so that the leap day is the last one (Hinnant, "chrono-compatible
     // low-level date algorithms").
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -251,14 +252,14 @@ pub fn timestamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
 }
 
-/// Takes `tracing` events as lines. Debug events only where `debug` says so (*debug*).
+/// Logs `tracing` events as lines; events of level debug only if `debug` is set.
 pub struct LogLayer {
     logger: Logger,
     debug: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl LogLayer {
-    /// A layer that writes to `logger`; `debug` is set by the *debug* directive.
+    /// Creates a layer that writes to `logger`; the directive *debug* sets `debug`.
     pub fn new(logger: Logger, debug: Arc<std::sync::atomic::AtomicBool>) -> LogLayer {
         LogLayer { logger, debug }
     }
@@ -266,7 +267,7 @@ impl LogLayer {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // The API client's troubles are told of by the watch, once a minute.
+        // The watch reports failures of the API client, once a minute.
         if event.metadata().target().starts_with("kube") {
             return;
         }
@@ -274,14 +275,14 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             Level::ERROR => Severity::Error,
             Level::WARN => Severity::Warning,
             Level::INFO => Severity::Info,
-            // Other crates' chatter is of no use to an operator.
+            // Debug events of other crates do not help an operator.
             _ if !event.metadata().target().starts_with("clusterdns") => return,
             _ if !self.debug.load(Ordering::Relaxed) => return,
             _ => Severity::Debug,
         };
-        let mut fields = Collected::default();
+        let mut fields = EventFields::default();
         event.record(&mut fields);
-        let Collected { message, plugin, mut rest, json } = fields;
+        let EventFields { message, plugin, mut rest, json } = fields;
         if !rest.is_empty() && !message.is_empty() {
             rest.insert_str(0, ": ");
         }
@@ -292,14 +293,14 @@ impl<S: Subscriber> Layer<S> for LogLayer {
 
 /// The fields of an event.
 #[derive(Default)]
-struct Collected {
+struct EventFields {
     message: String,
     plugin: Option<String>,
     rest: String,
     json: Vec<(&'static str, serde_json::Value)>,
 }
 
-impl Collected {
+impl EventFields {
     fn add(&mut self, field: &Field, text: String) {
         match field.name() {
             "message" => self.message = text,
@@ -313,7 +314,7 @@ impl Collected {
     }
 }
 
-impl Visit for Collected {
+impl Visit for EventFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.add(field, value.to_owned());
     }
@@ -328,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_have_coredns_form() {
+    fn lines_have_coredns_format() {
         let logger = Logger::unwritten(Format::Text);
         logger.line(Severity::Info, Some("reload"), "done");
         logger.line(Severity::Warning, None, "two\nlines");
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_drops_and_counts() {
+    fn a_full_buffer_drops_lines_and_counts_them() {
         let logger = Logger::unwritten(Format::Text);
         let line = "x".repeat(MAX_LINE);
         for _ in 0..BUFFER / MAX_LINE + 9 {
@@ -363,13 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn a_written_line_arrives() {
+    fn a_flushed_line_is_written() {
         let (sender, receiver) = std::sync::mpsc::channel();
         struct Sink(std::sync::mpsc::Sender<Vec<u8>>);
         impl Write for Sink {
-            fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-                let _ = self.0.send(octets.to_vec());
-                Ok(octets.len())
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let _ = self.0.send(bytes.to_vec());
+                Ok(bytes.len())
             }
             fn flush(&mut self) -> std::io::Result<()> {
                 Ok(())
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_civil() {
+    fn timestamps_are_dates_in_utc() {
         let at = |seconds: u64| timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + 7));
         assert_eq!(at(0), "1970-01-01T00:00:00.007000000Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007000000Z");

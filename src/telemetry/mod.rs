@@ -1,4 +1,4 @@
-//! What the server tells of itself.
+//! Log lines and metrics.
 
 pub mod log;
 pub mod metrics;

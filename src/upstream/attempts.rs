@@ -1,4 +1,4 @@
-//! Which server a query goes to next, and when it has failed (CoreDNS `Forward.ServeDNS`).
+//! Which upstream a query goes to next, and when it has failed (CoreDNS `Forward.ServeDNS`). No I/O, no clock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,55 +8,75 @@ use super::{Error, MAX_UPSTREAMS};
 use crate::upstream::group::{Group, Transport, Upstream};
 use crate::wire::Message;
 
-/// How long a query may take in all (CoreDNS plugin/forward `defaultTimeout`).
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Failed failures for each server, where nothing else is said.
+/// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has started
+/// has its whole time.
+pub const LAST_START: Duration = Duration::from_secs(5);
+/// Failed attempts for each upstream, where the configuration has no number (CoreDNS
+/// `defaultConnectAttemptsPerUpstream`).
 const ATTEMPTS_PER_UPSTREAM: u32 = 2;
-/// Failed failures where any number may be made: what fails at once would be tried without end.
-const MOST_ATTEMPTS: u32 = 64;
+/// Failed attempts where the configuration allows any number: one that fails at once would be repeated without end.
+const MAX_ATTEMPTS: u32 = 64;
 
-/// A query on its way through the servers of a group.
+/// The attempts of one query at the upstreams of a group.
 pub struct Attempts {
     group: Arc<Group>,
-    /// The servers as they were when it began.
+    /// The upstreams as they were when the query came.
     upstreams: Arc<Vec<Arc<Upstream>>>,
     order: [u8; MAX_UPSTREAMS],
     /// The place in the order that is looked at next.
     at: u8,
-    /// The server that is asked.
+    /// The upstream of the last attempt.
     current: u8,
-    /// Servers that were passed over in this round since they are down.
+    /// Upstreams that were passed over in this round because they are down.
     down: u8,
-    /// Codes that made the next server be asked.
+    /// Answers whose code made the next upstream be asked.
     failovers: u8,
     /// Attempts that failed.
     failures: u32,
-    /// Use a stream.
+    /// The last attempt failed when every upstream was down already.
+    exhausted: bool,
+    /// Queries go over a stream.
     stream: bool,
-    /// The server's answer over UDP was cut; ask it again over TCP.
-    cut: bool,
-    deadline: Instant,
+    /// The last answer over UDP was truncated; the same upstream is asked over TCP.
+    truncated: bool,
+    /// No attempt starts at this time or later.
+    last_start: Instant,
     error: Option<Error>,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NextStep {
-    /// Send it over UDP and wait until then.
+    /// Send the query over UDP and wait until this time.
     Udp(Instant),
-    /// Send it over a stream, which ends by then.
-    Stream(Instant),
-    /// There is no answer.
+    /// Send the query over a stream and wait so long for the answer.
+    Stream(Duration),
+    /// Give up.
     End(Error),
 }
 
-/// What an answer is worth.
+/// Which attempt an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// It is the client's.
+pub struct Answered {
+    /// The upstream, see [`Attempts::current`].
+    pub upstream: u8,
+    /// The time between the attempt and its answer.
+    pub took: Duration,
+    /// It came over UDP.
+    pub over_udp: bool,
+    /// No other attempt has started since.
+    pub is_last: bool,
+}
+
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets it.
     Deliver,
-    /// UpstreamQuery again: another server, or the same one over TCP.
-    Again,
+    /// Another upstream is asked, or the same one over TCP.
+    Retry,
+    /// The answer to the last attempt is still waited for.
+    Ignore,
 }
 
 impl Attempts {
@@ -64,9 +84,21 @@ impl Attempts {
         group: Arc<Group>, upstreams: Arc<Vec<Arc<Upstream>>>, order: [u8; MAX_UPSTREAMS], stream: bool, now: Instant,
     ) -> Attempts {
         let stream = group.rules.force_tcp || stream && !group.rules.prefer_udp;
-        let (deadline, error) = (now + PATIENCE, None);
-        let (at, current, down, failovers, failures, cut) = (0, 0, 0, 0, 0, false);
-        Attempts { group, upstreams, order, at, current, down, failovers, failures, stream, cut, deadline, error }
+        Attempts {
+            group,
+            upstreams,
+            order,
+            at: 0,
+            current: 0,
+            down: 0,
+            failovers: 0,
+            failures: 0,
+            exhausted: false,
+            stream,
+            truncated: false,
+            last_start: now + LAST_START,
+            error: None,
+        }
     }
 
     /// The group.
@@ -74,32 +106,37 @@ impl Attempts {
         &self.group
     }
 
-    /// The server that the last move was for.
+    /// The number of the last attempt's upstream within the group.
+    pub fn current(&self) -> u8 {
+        self.current
+    }
+
+    /// The upstream of the last attempt.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstreams[usize::from(self.current)]
     }
 
-    /// Whether a stream is used, as far as that is known before a server is chosen: part of what makes two queries alike.
+    /// The upstream with a number that [`Attempts::current`] has returned.
+    pub fn upstream_at(&self, number: u8) -> &Arc<Upstream> {
+        &self.upstreams[usize::from(number)]
+    }
+
+    /// Whether plain DNS goes over TCP. Queries that differ in it are not merged.
     pub fn is_stream(&self) -> bool {
         self.stream
     }
 
-    /// When the query ends, whatever happens.
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// The next move.
+    /// Returns the next step.
     pub fn next(&mut self, now: Instant) -> NextStep {
         let rules = &self.group.rules;
         let len = self.upstreams.len() as u8;
         let most = rules.max_attempts.unwrap_or(ATTEMPTS_PER_UPSTREAM * u32::from(len));
-        let most = if most == 0 { MOST_ATTEMPTS } else { most };
-        if len == 0 || now >= self.deadline || self.failures >= most {
+        let most = if most == 0 { MAX_ATTEMPTS } else { most };
+        if len == 0 || self.exhausted || now >= self.last_start || self.failures >= most {
             return self.end();
         }
-        if self.cut {
-            return NextStep::Stream((now + rules.read_timeout).min(self.deadline));
+        if self.truncated {
+            return NextStep::Stream(rules.read_timeout);
         }
         loop {
             if self.at >= len {
@@ -119,46 +156,56 @@ impl Attempts {
             if rules.failfast {
                 return self.end();
             }
-            // The checks may be what is broken: any server, then.
+            // The health checks may be what is broken: any upstream gets one attempt.
             self.current = fastrand::u8(..len);
             break;
         }
-        let until = (now + rules.read_timeout).min(self.deadline);
         match self.upstream().transport {
-            Transport::Dns if !self.stream => NextStep::Udp(until),
-            // A connection that was kept and is dead is made anew within the same attempt.
-            _ => NextStep::Stream(until),
+            Transport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
+            _ => NextStep::Stream(rules.read_timeout),
         }
     }
 
-    /// The attempt failed.
-    pub fn failed(&mut self, error: Error) {
+    /// Records that the last attempt failed.
+    pub fn record_failure(&mut self, error: Error) {
         if self.group.rules.max_fails > 0 {
             self.upstream().care.failed();
         }
+        self.record_unsent(error);
+    }
+
+    /// Records that the last attempt was not made because of a limit of this server, which says nothing of the upstream.
+    pub fn record_unsent(&mut self, error: Error) {
         self.failures += 1;
-        self.cut = false;
+        // CoreDNS asks on only as long as an upstream in this round is not down.
+        self.exhausted = usize::from(self.down) >= self.upstreams.len();
+        self.truncated = false;
         self.error = Some(error);
     }
 
-    /// An answer came after so long. What is cut is asked for again over TCP with *prefer_udp*.
-    pub fn judge(&mut self, message: &Message<'_>, took: Duration) -> Judgement {
+    /// Decides what becomes of an answer, and counts it for the upstream that it came from.
+    pub fn judge(&mut self, message: &Message<'_>, answered: Answered) -> Verdict {
         let rcode = message.rcode();
-        self.upstream().care.answered(rcode, took);
+        self.upstream_at(answered.upstream).care.answered(rcode, answered.took);
         let rules = &self.group.rules;
-        let over_udp = !self.stream && !self.cut && self.upstream().transport == Transport::Dns;
-        if message.is_truncated() && over_udp && rules.prefer_udp {
-            self.cut = true;
-            return Judgement::Again;
+        if message.is_truncated() && answered.over_udp && rules.prefer_udp {
+            if !answered.is_last {
+                return Verdict::Ignore;
+            }
+            self.truncated = true;
+            return Verdict::Retry;
         }
-        self.cut = false;
         if rules.failover.contains(&rcode) {
+            if !answered.is_last {
+                return Verdict::Ignore;
+            }
+            self.truncated = false;
             self.failovers += 1;
             if usize::from(self.failovers) < self.upstreams.len() {
-                return Judgement::Again;
+                return Verdict::Retry;
             }
         }
-        Judgement::Deliver
+        Verdict::Deliver
     }
 
     fn end(&mut self) -> NextStep {
@@ -169,5 +216,133 @@ impl Attempts {
 impl Drop for Attempts {
     fn drop(&mut self) {
         self.group.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::upstream::testing::{group, set_down};
+    use crate::upstream::{Policy, Rules};
+    use crate::wire::{Class, Name, Question, Rcode, Type};
+
+    fn addresses(count: usize) -> Vec<SocketAddr> {
+        (0..count).map(|number| SocketAddr::from(([192, 0, 2, number as u8], 53))).collect()
+    }
+
+    fn rules() -> Rules {
+        Rules { policy: Policy::Sequential, ..Rules::default() }
+    }
+
+    /// The attempts of a query that nobody answers: times in seconds and upstreams, then the time of the end. `states`
+    /// has a letter for each upstream: `u`p or `d`own.
+    fn unanswered(states: &str, rules: Rules) -> String {
+        let (group, _) = group(&addresses(states.len()), rules);
+        states.chars().enumerate().for_each(|(number, state)| set_down(&group, number, state == 'd'));
+        let start = Instant::now();
+        let (mut now, mut text) = (start, String::new());
+        let mut attempts = group.begin(false, start).expect("no limit");
+        loop {
+            let until = match attempts.next(now) {
+                NextStep::Udp(until) => until,
+                NextStep::Stream(read_timeout) => now + read_timeout,
+                NextStep::End(_) => return format!("{text}end {:.1}", (now - start).as_secs_f64()),
+            };
+            text += &format!("{:.1} {}, ", (now - start).as_secs_f64(), char::from(b'a' + attempts.current()));
+            now = until;
+            attempts.record_failure(Error::Timeout("x".into()));
+        }
+    }
+
+    /// The expectations are those of CoreDNS 1.15.0 under the same test.
+    #[test]
+    fn silent_upstreams_are_asked_as_often_and_as_long_as_by_coredns() {
+        let seconds = Duration::from_secs;
+        for (states, rules, expected) in [
+            ("u", rules(), "0.0 a, 2.0 a, end 4.0"),
+            ("uu", rules(), "0.0 a, 2.0 b, 4.0 a, end 6.0"),
+            ("uuu", rules(), "0.0 a, 2.0 b, 4.0 c, end 6.0"),
+            // Known to be down: one attempt more, in case that the checks are what is broken.
+            ("d", rules(), "0.0 a, end 2.0"),
+            ("d", Rules { max_attempts: Some(0), ..rules() }, "0.0 a, end 2.0"),
+            ("d", Rules { max_fails: 0, ..rules() }, "0.0 a, 2.0 a, end 4.0"),
+            ("d", Rules { failfast: true, ..rules() }, "end 0.0"),
+            ("du", rules(), "0.0 b, 2.0 b, 4.0 b, end 6.0"),
+            ("uuu", Rules { max_attempts: Some(1), ..rules() }, "0.0 a, end 2.0"),
+            // An attempt that has started has its whole time.
+            ("u", Rules { read_timeout: seconds(7), ..rules() }, "0.0 a, end 7.0"),
+            ("uu", Rules { read_timeout: seconds(3), ..rules() }, "0.0 a, 3.0 b, end 6.0"),
+            ("uu", Rules { force_tcp: true, ..rules() }, "0.0 a, 2.0 b, 4.0 a, end 6.0"),
+            (
+                "uu",
+                Rules { read_timeout: Duration::from_millis(300), ..rules() },
+                "0.0 a, 0.3 b, 0.6 a, 0.9 b, end 1.2",
+            ),
+        ] {
+            assert_eq!(unanswered(states, rules.clone()), expected, "{states}: {rules:?}");
+        }
+        // Any of them, once.
+        let all_down = unanswered("ddd", rules());
+        assert!(
+            all_down.starts_with("0.0 ") && all_down.ends_with(", end 2.0") && all_down.matches(',').count() == 1,
+            "{all_down}"
+        );
+        let any_number = Rules { read_timeout: Duration::from_millis(300), max_attempts: Some(0), ..rules() };
+        let many = unanswered("uu", any_number);
+        assert!(many.matches(',').count() == 17 && many.ends_with("end 5.1"), "{many}");
+    }
+
+    fn answer(rcode: Rcode, truncated: bool) -> Vec<u8> {
+        vec![0, 0, if truncated { 0x82 } else { 0x80 }, rcode.0 as u8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]
+    }
+
+    fn judge(attempts: &mut Attempts, bytes: &[u8], upstream: u8, over_udp: bool, is_last: bool) -> Verdict {
+        let question = Question::new(Name::ROOT, Type::A, Class::IN);
+        let message = Message::parse(bytes, &question).expect("an answer");
+        let took = Duration::from_millis(u64::from(upstream));
+        attempts.judge(&message, Answered { upstream, took, over_udp, is_last })
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_upstream_that_it_came_from() {
+        let (group, notes) = group(&addresses(2), Rules { failover: vec![Rcode::SERVFAIL], ..rules() });
+        let now = Instant::now();
+        let mut attempts = group.begin(false, now).expect("no limit");
+        attempts.next(now);
+        attempts.record_failure(Error::Timeout("x".into()));
+        attempts.next(now);
+        // A late answer of the first with a code for failover is none; the second is asked already.
+        assert_eq!(judge(&mut attempts, &answer(Rcode::SERVFAIL, false), 0, true, false), Verdict::Ignore);
+        assert_eq!(judge(&mut attempts, &answer(Rcode::NXDOMAIN, false), 0, true, false), Verdict::Deliver);
+        let notes = notes.lock();
+        assert_eq!((&notes.failed[..], &notes.answered[..]), (&[0][..], &[(0, Duration::ZERO); 2][..]));
+    }
+
+    #[test]
+    fn a_truncated_answer_leads_to_tcp_once() {
+        let (group, _) = group(&addresses(1), Rules { prefer_udp: true, ..rules() });
+        let now = Instant::now();
+        let mut attempts = group.begin(true, now).expect("no limit");
+        let truncated = answer(Rcode::NOERROR, true);
+        assert!(matches!(attempts.next(now), NextStep::Udp(_)));
+        assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
+        assert!(matches!(attempts.next(now), NextStep::Stream(_)));
+        assert_eq!(judge(&mut attempts, &truncated, 0, true, false), Verdict::Ignore);
+        assert_eq!(judge(&mut attempts, &truncated, 0, false, true), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_limit_of_this_server_is_no_failure_of_the_upstream() {
+        let (group, notes) = group(&addresses(1), rules());
+        let now = Instant::now();
+        let mut attempts = group.begin(false, now).expect("no limit");
+        for _ in 0..2 {
+            assert!(matches!(attempts.next(now), NextStep::Udp(_)));
+            attempts.record_unsent(Error::Full);
+        }
+        assert_eq!(attempts.next(now), NextStep::End(Error::Full));
+        assert!(notes.lock().failed.is_empty());
     }
 }

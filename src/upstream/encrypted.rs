@@ -1,8 +1,9 @@
-//! DNS over TLS, HTTPS and QUIC to another server, by hickory's client: one connection that many queries share.
+//! DNS over TLS, HTTPS and QUIC to an upstream, by hickory's clients: one connection, which many queries share.
+//!
+//! Queries that need a connection wait for the same handshake, which has a time of its own. A query that times out gives
+//! the connection up for those that follow only if nothing at all came over it meanwhile; those that wait on it go on.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,46 +13,32 @@ use hickory_server::net::quic::QuicClientStream;
 use hickory_server::net::runtime::{RuntimeProvider, Spawn, TokioRuntimeProvider};
 use hickory_server::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_server::net::{NetError, tls};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::timeout_at;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
-use super::Error;
 use super::group::Transport;
 use super::health::Server;
 use super::metrics::UpstreamMetrics;
 use super::tcp_pool::Keeping;
+use super::trust::{TrustError, Verifier};
+use super::{CONNECT_TIMEOUT, Error};
+use crate::net::{find_tls_error, tls_reason};
 use crate::wire::Type;
 
-/// Exchanges that one server may have at once; past it a query fails.
-const MOST: usize = 1_000;
+/// Exchanges that one upstream may have at once; a query over the limit fails.
+const MAX_EXCHANGES: usize = 1_000;
 /// Where queries over HTTPS go (RFC 8484 4.1.1's example, and everybody's choice).
 const PATH: &str = "/dns-query";
-/// How often it is looked whether a connection is used.
+/// How often it is checked whether the connection is idle.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The library gives up queries over TLS after a time of its own. The configured time is shorter and counts.
+const LIBRARY_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// Whom an encrypted server must be, and who we are to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// The name in its certificate; its address without.
-    pub server_name: Option<String>,
-    /// The authorities that it may have its certificate from; this machine's without.
-    pub authorities: Option<PathBuf>,
-    /// Our certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-impl Trust {
-    /// Reads the files. An error names the one that is no certificate or key.
-    pub fn check(&self) -> Result<(), String> {
-        client_config(self).map(drop)
-    }
-}
-
-/// The connection to one server.
+/// The connection to one upstream.
 pub(super) struct Secure {
     address: SocketAddr,
     transport: Transport,
@@ -60,52 +47,66 @@ pub(super) struct Secure {
     keeping: Keeping,
     server_name: ServerName<'static>,
     config: ClientConfig,
-    /// What runs connections; they end with it.
+    verifier: Arc<Verifier>,
+    /// Runs connections; they end with it.
     provider: TokioRuntimeProvider,
     runtime: Handle,
     metrics: Arc<UpstreamMetrics>,
-    places: Semaphore,
-    /// Held while a connection is made, so that those who need one wait for the same.
-    connection: Mutex<Option<Connection>>,
+    permits: Semaphore,
+    /// Locked for a look or a change by each query.
+    connection: Mutex<State>,
 }
 
+/// What there is of a connection.
+enum State {
+    None,
+    /// It is being made; the result comes here.
+    Connecting(watch::Receiver<Option<Result<Connection, Error>>>),
+    Open(Connection),
+}
+
+/// A connection, for as long as somebody holds it.
 #[derive(Clone)]
 struct Connection {
     exchange: DnsExchange<TokioRuntimeProvider>,
-    number: u64,
     opened: Instant,
+    /// Shared by all copies.
+    activity: Arc<Mutex<Activity>>,
+}
+
+/// When something last happened on a connection.
+struct Activity {
+    /// A query was sent.
     used: Instant,
-    /// It has failed somebody.
-    dead: bool,
+    /// An answer came, or the connection was made.
+    answered: Instant,
 }
 
 impl Secure {
-    /// Nothing is connected yet. An error names the file that is no certificate or key.
-    pub(super) fn new(server: &Server, runtime: Handle, metrics: Arc<UpstreamMetrics>) -> Result<Secure, String> {
+    /// Nothing is connected yet.
+    pub(super) fn new(server: &Server, runtime: Handle, metrics: Arc<UpstreamMetrics>) -> Result<Secure, TrustError> {
         let Server { address, transport, source, keeping, trust, .. } = server;
-        let server_name = match &trust.server_name {
-            Some(name) => ServerName::try_from(name.clone()).map_err(|_| format!("'{name}' is no server name"))?,
-            None => ServerName::IpAddress(address.ip().into()),
-        };
+        let (config, verifier) = trust.client_config()?;
         Ok(Secure {
             address: *address,
             transport: *transport,
             source: *source,
             label: address.to_string().into(),
             keeping: *keeping,
-            server_name,
-            config: client_config(trust)?,
+            server_name: trust.name(address.ip())?,
+            config,
+            verifier,
             provider: TokioRuntimeProvider::new(),
             runtime,
             metrics,
-            places: Semaphore::new(MOST),
-            connection: Mutex::default(),
+            permits: Semaphore::new(MAX_EXCHANGES),
+            connection: Mutex::new(State::None),
         })
     }
 
-    /// Sends a query and gives the answer.
-    pub(super) async fn exchange(self: &Arc<Self>, packet: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
-        let Ok(_place) = self.places.try_acquire() else { return Err(Error::Full) };
+    /// Exchanges a query. Once it was sent the answer may take so long.
+    pub(super) async fn exchange(self: &Arc<Self>, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
+        let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Full) };
         let message = Message::from_vec(&packet).map_err(|_| Error::Malformed(self.label.clone()))?;
         let is_transfer = message.queries.iter().any(|query| {
             let qtype = u16::from(query.query_type());
@@ -114,97 +115,149 @@ impl Secure {
         if is_transfer && self.transport == Transport::Quic {
             return Err(Error::Unsupported(self.label.clone()));
         }
-        match timeout_at(deadline.into(), self.exchange_kept(&message)).await {
-            Ok(result) => result,
+        let (connection, was_open) = self.connect().await?;
+        match self.exchange_over(&connection, &message, read_timeout).await {
+            // A connection that was open may have died unnoticed.
+            Err((_, true)) if was_open => {
+                let (connection, _) = self.connect().await?;
+                self.exchange_over(&connection, &message, read_timeout).await.map_err(|(error, _)| error)
+            }
+            result => result.map_err(|(error, _)| error),
+        }
+    }
+
+    /// Exchanges a query over a connection. With an error comes whether the connection has broken.
+    async fn exchange_over(
+        &self, connection: &Connection, message: &Message, read_timeout: Duration,
+    ) -> Result<Vec<u8>, (Error, bool)> {
+        let sent = Instant::now();
+        connection.activity.lock().used = sent;
+        let request = DnsRequest::new(message.clone(), DnsRequestOptions::default());
+        match timeout(read_timeout, connection.exchange.send(request).first_answer()).await {
+            Ok(Ok(answer)) => {
+                connection.activity.lock().answered = Instant::now();
+                Ok(answer.into_buffer())
+            }
+            Ok(Err(error)) if concerns_one_query(&error) => {
+                connection.activity.lock().answered = Instant::now();
+                Err((self.error(&error), false))
+            }
+            Ok(Err(error)) => {
+                self.give_up(connection);
+                Err((self.error(&error), true))
+            }
             Err(_) => {
-                // Whoever does not answer gets a new connection next time.
-                self.forget(None).await;
-                Err(Error::Timeout(self.label.clone()))
+                if connection.activity.lock().answered <= sent {
+                    self.give_up(connection);
+                }
+                Err((Error::Timeout(self.label.clone()), false))
             }
         }
     }
 
-    /// The same on the connection there is, and once more on a fresh one where that is dead.
-    async fn exchange_kept(self: &Arc<Self>, message: &Message) -> Result<Vec<u8>, Error> {
-        loop {
-            let (connection, kept) = self.connection().await?;
-            let request = DnsRequest::new(message.clone(), DnsRequestOptions::default());
-            match connection.exchange.send(request).first_answer().await {
-                Ok(answer) => return Ok(answer.into_buffer()),
-                Err(error) => {
-                    self.forget(Some(connection.number)).await;
-                    if !kept {
-                        return Err(self.failed(&error));
-                    }
+    fn error(&self, error: &NetError) -> Error {
+        let label = self.label.clone();
+        match error {
+            NetError::Timeout => Error::Timeout(label),
+            NetError::Io(error) => match find_tls_error(&**error) {
+                Some(error) => Error::Protocol(label, tls_reason(error)),
+                // An error of QUIC, for one.
+                None if error.kind() == std::io::ErrorKind::Other => Error::Protocol(label, error.to_string()),
+                None => Error::Connection(label, error.kind()),
+            },
+            NetError::RustlsError(error) => Error::Protocol(label, tls_reason(error)),
+            error => Error::Protocol(label, error.to_string()),
+        }
+    }
+
+    /// The connection, and whether it was open already. Where there is none, one is made, by the first who needs it.
+    async fn connect(self: &Arc<Self>) -> Result<(Connection, bool), Error> {
+        let mut connecting = {
+            let mut state = self.connection.lock();
+            match &*state {
+                State::Open(connection) if self.is_usable(connection, Instant::now()) => {
+                    self.metrics.stream(true);
+                    return Ok((connection.clone(), true));
+                }
+                State::Connecting(connecting) => connecting.clone(),
+                State::Open(_) | State::None => {
+                    self.metrics.stream(false);
+                    let (sender, connecting) = watch::channel(None);
+                    *state = State::Connecting(connecting.clone());
+                    let secure = self.clone();
+                    self.runtime.spawn(async move {
+                        let result = secure.open().await;
+                        let new = match &result {
+                            Ok(connection) => State::Open(connection.clone()),
+                            Err(_) => State::None,
+                        };
+                        *secure.connection.lock() = new;
+                        if let Ok(connection) = &result {
+                            secure.close_when_idle(connection.clone());
+                        }
+                        let _ = sender.send(Some(result));
+                    });
+                    connecting
                 }
             }
+        };
+        let result = connecting.wait_for(Option::is_some).await.map(|result| result.clone());
+        match result {
+            Ok(Some(result)) => result.map(|connection| (connection, false)),
+            // The task that makes it is gone, since the server ends.
+            Ok(None) | Err(_) => Err(Error::Ending),
         }
     }
 
-    fn failed(&self, error: &NetError) -> Error {
-        match error {
-            NetError::Timeout => Error::Timeout(self.label.clone()),
-            NetError::Io(error) => Error::Connection(self.label.clone(), error.kind()),
-            error => Error::Protocol(self.label.clone(), error.to_string()),
+    /// Makes a connection.
+    async fn open(&self) -> Result<Connection, Error> {
+        match timeout(CONNECT_TIMEOUT, self.handshake()).await {
+            Err(_) => Err(Error::Timeout(self.label.clone())),
+            Ok(Err(error)) => Err(match self.verifier.take_reason() {
+                Some(reason) => Error::Protocol(self.label.clone(), reason),
+                None => self.error(&error),
+            }),
+            Ok(Ok(exchange)) => {
+                let now = Instant::now();
+                let activity = Arc::new(Mutex::new(Activity { used: now, answered: now }));
+                Ok(Connection { exchange, opened: now, activity })
+            }
         }
     }
 
-    /// The connection, and whether it was there already.
-    async fn connection(self: &Arc<Self>) -> Result<(Connection, bool), Error> {
-        let mut held = self.connection.lock().await;
-        let now = Instant::now();
-        if let Some(connection) = held.as_mut().filter(|connection| self.is_good(connection, now)) {
-            connection.used = now;
-            self.metrics.stream(true);
-            return Ok((connection.clone(), true));
-        }
-        self.metrics.stream(false);
-        let number = held.take().map_or(0, |connection| connection.number + 1);
-        let exchange = self.connect().await.map_err(|error| self.failed(&error))?;
-        let connection = Connection { exchange, number, opened: now, used: now, dead: false };
-        *held = Some(connection.clone());
-        self.watch(number);
-        Ok((connection, false))
-    }
-
-    fn is_good(&self, connection: &Connection, now: Instant) -> bool {
+    fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
         let Keeping { expire, max_age, .. } = self.keeping;
-        !connection.dead
-            && now.saturating_duration_since(connection.used) < expire
+        now.saturating_duration_since(connection.activity.lock().used) < expire
             && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
     }
 
-    /// Makes the next query open a new connection, unless that has happened since.
-    async fn forget(&self, number: Option<u64>) {
-        let mut held = self.connection.lock().await;
-        if let Some(connection) = held.as_mut().filter(|of| number.is_none_or(|number| of.number == number)) {
-            // It stays for those who wait on it, and for its number.
-            connection.dead = true;
+    /// Makes the next query open a new connection, unless that has happened since. Queries that wait on this one go on.
+    fn give_up(&self, connection: &Connection) {
+        let mut state = self.connection.lock();
+        if matches!(&*state, State::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
+            *state = State::None;
         }
     }
 
-    /// Closes a connection that nobody uses.
-    fn watch(self: &Arc<Self>, number: u64) {
+    /// Closes a connection that has become idle or too old.
+    fn close_when_idle(self: &Arc<Self>, connection: Connection) {
         let secure = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let Some(secure) = secure.upgrade() else { return };
-                let mut held = secure.connection.lock().await;
-                match held.as_ref() {
-                    Some(connection) if connection.number == number => {
-                        if !secure.is_good(connection, Instant::now()) {
-                            *held = None;
-                            return;
-                        }
-                    }
-                    _ => return,
+                if !secure.is_usable(&connection, Instant::now()) {
+                    return secure.give_up(&connection);
+                }
+                let state = secure.connection.lock();
+                if !matches!(&*state, State::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
+                    return;
                 }
             }
         });
     }
 
-    async fn connect(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
+    async fn handshake(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
         let (provider, source) = (self.provider.clone(), self.source.map(|ip| SocketAddr::new(ip, 0)));
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
@@ -227,47 +280,230 @@ impl Secure {
             }
             Transport::Tls | Transport::Dns => {
                 let (name, config) = (self.server_name.clone(), self.config.clone());
-                let time = super::attempts::PATIENCE;
-                tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, Some(MOST), provider).await
+                let (time, most) = (LIBRARY_TIMEOUT, Some(MAX_EXCHANGES));
+                tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
             }
         }
     }
 }
 
-/// What TLS needs of a trust. An error names the file.
-fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match &trust.authorities {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-        }
-        None => {
-            // Certificates that cannot be read are no authorities; a machine without any trusts nobody.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
-    match &trust.identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((certificate, key)) => {
-            let chain = certificates(certificate)?;
-            let read = fs::read(key).map_err(|error| format!("cannot read {}: {error}", key.display()))?;
-            let private =
-                PrivateKeyDer::from_pem_slice(&read).map_err(|_| format!("{} holds no private key", key.display()))?;
-            builder.with_client_auth_cert(chain, private).map_err(|error| format!("{}: {error}", certificate.display()))
-        }
+/// Whether an error is about one query and says nothing of the connection: an HTTP status, a stream that was reset, a
+/// message that cannot be read. Any other may mean that the connection has broken.
+fn concerns_one_query(error: &NetError) -> bool {
+    match error {
+        NetError::Proto(_) | NetError::Decode(_) | NetError::ParseInt(_) | NetError::QuicMessageIdNot0(_) => true,
+        NetError::H2(reset) => reset.is_reset() && !error.is_connection_closed(),
+        NetError::QuinnReadError(error) => !error.to_string().contains("connection lost"),
+        NetError::Msg(text) => text.starts_with("http unsuccessful code") || text.starts_with("ContentType"),
+        _ => false,
     }
 }
 
-/// The certificates of a PEM file, one at least.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| format!("{} holds no certificate", path.display()))
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::upstream::{Check, Metrics, Trust};
+    use crate::wire::{Name, NameBuf};
+
+    /// An upstream that speaks DNS over TLS.
+    #[derive(Default)]
+    struct Upstream {
+        handshakes: AtomicUsize,
+        queries: AtomicUsize,
+        /// It answers nothing, not only names that begin with `slow`.
+        is_silent: AtomicBool,
+    }
+
+    /// A certificate for `dns.example` and loopback with its key.
+    struct Identity {
+        certificate: rcgen::Certificate,
+        key: KeyPair,
+    }
+
+    fn params() -> CertificateParams {
+        CertificateParams::new(["dns.example".to_owned(), "127.0.0.1".to_owned()]).expect("names")
+    }
+
+    fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let (mut params, key) = (params(), KeyPair::generate().expect("a key"));
+        change(&mut params);
+        Identity { certificate: params.self_signed(&key).expect("a certificate"), key }
+    }
+
+    /// Starts an upstream with this certificate. Returns its address.
+    fn start(runtime: &tokio::runtime::Runtime, identity: &Identity) -> (SocketAddr, Arc<Upstream>) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::try_from(identity.key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.certificate.der().clone()], key)
+            .expect("a certificate");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
+        let (address, upstream) = (listener.local_addr().expect("an address"), Arc::new(Upstream::default()));
+        let shared = upstream.clone();
+        runtime.spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                shared.handshakes.fetch_add(1, Ordering::Relaxed);
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    while let Ok(len) = stream.read_u16().await {
+                        let mut message = vec![0; usize::from(len)];
+                        stream.read_exact(&mut message).await.expect("a query");
+                        shared.queries.fetch_add(1, Ordering::Relaxed);
+                        message[2] |= 0x80;
+                        if !shared.is_silent.load(Ordering::Relaxed) && !message[13..].starts_with(b"slow") {
+                            stream.write_all(&[&len.to_be_bytes()[..], &message].concat()).await.expect("sent");
+                        }
+                    }
+                });
+            }
+        });
+        (address, upstream)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    }
+
+    /// A client of an upstream that trusts this file, and asks for the certificate of `dns.example`.
+    fn secure(runtime: &tokio::runtime::Runtime, address: SocketAddr, trusted: &str, name: &str) -> Arc<Secure> {
+        static FILES: AtomicUsize = AtomicUsize::new(0);
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("clusterdns-trust-{}-{number}.pem", std::process::id()));
+        std::fs::write(&path, trusted).expect("a file");
+        let trust = Trust { server_name: Some(name.to_owned()), authorities: Some(path.clone()), identity: None };
+        let check =
+            Check { interval: Duration::from_secs(1), recursion: true, domain: Name::ROOT.to_owned(), tcp: false };
+        let (transport, keeping) = (Transport::Tls, Keeping::default());
+        let server = Server { address, transport, source: None, keeping, check, trust, get: false };
+        let metrics = Metrics::default().upstream("x");
+        let secure = Secure::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
+        std::fs::remove_file::<PathBuf>(path).expect("removed");
+        Arc::new(secure)
+    }
+
+    fn query(name: &str) -> Vec<u8> {
+        let name = NameBuf::from_text(name).expect("a name");
+        [&[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat()
+    }
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_query_that_times_out_closes_only_a_connection_that_brings_nothing() {
+        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let (address, upstream) = start(&runtime, &identity);
+        let secure = secure(&runtime, address, &identity.certificate.pem(), "dns.example");
+        runtime.block_on(async {
+            // Queries that come together share one handshake.
+            let (one, other) =
+                tokio::join!(secure.exchange(query("a.example."), LONG), secure.exchange(query("b.example."), LONG));
+            assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+            for _ in 0..3 {
+                let slow = secure.exchange(query("slow.example."), Duration::from_millis(200));
+                let others = async {
+                    // One that is sent after the slow one and answered before that is given up.
+                    while upstream.queries.load(Ordering::Relaxed) % 2 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    secure.exchange(query("a.example."), LONG).await
+                };
+                let (slow, other) = tokio::join!(slow, others);
+                assert!(matches!(slow, Err(Error::Timeout(_))) && other.is_ok(), "{slow:?} {other:?}");
+            }
+            assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 1);
+            // A query that waits on the connection is not concerned when it is given up.
+            upstream.is_silent.store(true, Ordering::Relaxed);
+            let silent = secure.exchange(query("a.example."), Duration::from_millis(50)).await;
+            assert!(matches!(silent, Err(Error::Timeout(_))), "{silent:?}");
+            upstream.is_silent.store(false, Ordering::Relaxed);
+            secure.exchange(query("a.example."), LONG).await.expect("an answer over a new connection");
+            assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 2);
+        });
+    }
+
+    #[test]
+    fn a_slow_handshake_has_a_time_of_its_own() {
+        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let (address, upstream) = start(&runtime, &identity);
+        // What is between takes the connection and passes nothing on for a while.
+        let between = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
+        let at = between.local_addr().expect("an address");
+        runtime.spawn(async move {
+            let (mut client, _) = between.accept().await.expect("a connection");
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let mut server = tokio::net::TcpStream::connect(address).await.expect("connected");
+            tokio::io::copy_bidirectional(&mut client, &mut server).await.expect("copied");
+        });
+        let secure = secure(&runtime, at, &identity.certificate.pem(), "dns.example");
+        let answer = runtime.block_on(secure.exchange(query("a.example."), Duration::from_millis(300)));
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 1);
+    }
+
+    /// What becomes of a query to an upstream with this certificate.
+    fn outcome(identity: &Identity, trusted: &str, name: &str) -> Result<(), String> {
+        let runtime = runtime();
+        let (address, _) = start(&runtime, identity);
+        let secure = secure(&runtime, address, trusted, name);
+        let answer = runtime.block_on(secure.exchange(query("a.example."), LONG));
+        answer.map(drop).map_err(|error| error.to_string().replace(&format!("{address}: "), ""))
+    }
+
+    #[test]
+    fn a_certificate_that_the_file_holds_is_accepted_whatever_it_is_for() {
+        let unknown = "certificate signed by unknown authority";
+        let marked = "certificate is marked as one of an authority (CA:TRUE) and not trusted itself";
+        for (ca, reason) in
+            [(IsCa::NoCa, unknown), (IsCa::ExplicitNoCa, unknown), (IsCa::Ca(BasicConstraints::Unconstrained), marked)]
+        {
+            let identity = self_signed(|params| params.is_ca = ca);
+            let pem = identity.certificate.pem();
+            assert_eq!(outcome(&identity, &pem, "dns.example"), Ok(()));
+            assert_eq!(
+                outcome(&identity, &pem, "other.example").expect_err("another name"),
+                "tls: failed to verify certificate: x509: certificate is valid for dns.example, 127.0.0.1, not other.example"
+            );
+            let mut other = params();
+            other.distinguished_name.push(rcgen::DnType::CommonName, "another");
+            let other = other.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").pem();
+            let refused = outcome(&identity, &other, "dns.example").expect_err("another authority");
+            assert_eq!(refused, format!("tls: failed to verify certificate: x509: {reason}"));
+        }
+        let expired = self_signed(|params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        });
+        assert_eq!(
+            outcome(&expired, &expired.certificate.pem(), "dns.example").expect_err("an old one"),
+            "tls: failed to verify certificate: x509: certificate has expired"
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_an_authority_that_the_file_holds_is_accepted() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("authority");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = self::params().signed_by(&key, &authority).expect("a certificate");
+        assert_eq!(outcome(&Identity { certificate, key }, &authority.pem(), "dns.example"), Ok(()));
+    }
 }

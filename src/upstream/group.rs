@@ -30,8 +30,9 @@ pub enum Transport {
 /// What follows an exchange: counts it, and looks after a server that fails. Implemented where there is a clock and a
 /// runtime.
 pub trait Care: Send + Sync {
-    /// An exchange over a stream: TCP, TLS, HTTPS or QUIC. It ends at the deadline at the latest.
-    fn exchange(&self, packet: Vec<u8>, deadline: Instant) -> BoxFuture<Result<Vec<u8>, Error>>;
+    /// Exchanges a query over a stream: TCP, TLS, HTTPS or QUIC. The answer may take so long once the query was sent; all
+    /// together it takes no longer than [`super::max_exchange_time`].
+    fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>>;
 
     /// An answer came after so long.
     fn answered(&self, rcode: Rcode, took: Duration);
@@ -145,15 +146,15 @@ pub trait Counts: Send + Sync {
     fn shed(&self, why: Shed);
 }
 
-/// Why a query is shed.
+/// The limit because of which a query was not sent, or is waited for no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shed {
-    /// Every slot was taken.
+    /// Too many queries were waiting, and it was the oldest one of the client that had the most.
+    Evicted,
+    /// A worker had too many queries of other workers and transports to begin.
     Full,
-    /// Its group had its share of the slots.
-    Share,
-    /// It had waited so long that its slot went to a newer one.
-    Old,
+    /// The upstream had too many exchanges over streams.
+    Exchanges,
 }
 
 /// Servers that are asked for the same names.

@@ -3,16 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 
 use super::{BoxFuture, Error};
-use crate::upstream::encrypted::{Secure, Trust};
+use crate::upstream::encrypted::Secure;
 use crate::upstream::group::{Care, Dropped, Transport, Upstream};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::tcp_pool::{Keeping, Pool};
+use crate::upstream::trust::{Trust, TrustError};
 use crate::wire::{NameBuf, Rcode, Type};
 
 /// How long a health check may take (CoreDNS plugin/pkg/proxy `setDefaultTimeout`).
@@ -71,7 +72,7 @@ impl Servers {
     }
 
     /// A server: the one that is there already, if there is one. An error says which file is no certificate or key.
-    pub fn server(&self, server: &Server) -> Result<Arc<Upstream>, String> {
+    pub fn server(&self, server: &Server) -> Result<Arc<Upstream>, TrustError> {
         let mut known = self.known.lock();
         known.retain(|(_, upstream)| upstream.strong_count() > 0);
         if let Some(found) = known.iter().find(|(of, _)| of == server).and_then(|(_, upstream)| upstream.upgrade()) {
@@ -118,9 +119,9 @@ struct Cared {
 }
 
 impl Care for Cared {
-    fn exchange(&self, packet: Vec<u8>, deadline: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
+    fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         let carer = self.carer.clone();
-        Box::pin(async move { carer.exchange(packet, deadline).await })
+        Box::pin(async move { carer.exchange(packet, read_timeout).await })
     }
 
     fn answered(&self, rcode: Rcode, took: Duration) {
@@ -158,10 +159,10 @@ impl Care for Cared {
 }
 
 impl Carer {
-    async fn exchange(&self, packet: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+    async fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
         match &self.streams {
-            Streams::Tcp(pool) => pool.exchange(packet, deadline).await,
-            Streams::Secure(secure) => secure.exchange(packet, deadline).await,
+            Streams::Tcp(pool) => pool.exchange(packet, read_timeout).await,
+            Streams::Secure(secure) => secure.exchange(packet, read_timeout).await,
         }
     }
 
@@ -172,12 +173,11 @@ impl Carer {
         packet.extend(domain.as_name().as_wire());
         packet.extend(Type::NS.0.to_be_bytes());
         packet.extend([0, 1]);
-        let deadline = Instant::now() + CHECK_TIMEOUT;
         if self.server.transport != Transport::Dns || *tcp {
-            return self.exchange(packet, deadline).await.is_ok();
+            return self.exchange(packet, CHECK_TIMEOUT).await.is_ok();
         }
         let over_udp = self.exchange_over_udp(packet);
-        tokio::time::timeout_at(deadline.into(), over_udp).await.is_ok_and(|answered| answered.is_ok())
+        tokio::time::timeout(CHECK_TIMEOUT, over_udp).await.is_ok_and(|answered| answered.is_ok())
     }
 
     async fn exchange_over_udp(&self, mut packet: Vec<u8>) -> std::io::Result<()> {

@@ -1,322 +1,570 @@
-//! The queries that a worker has sent to other servers and that wait for an answer.
+//! The queries that a worker has sent to upstreams and that are not answered.
 //!
-//! A table is bounded and allocates nothing once it has grown. It does no I/O: it is told what was sent through which
-//! socket and what came in, and says whose it is. What comes in belongs to a query only if it came through the socket
-//! that the query left by, has its random ID and repeats its question (RFC 5452 9.1); anything else is dropped.
+//! ```text
+//!  key ──────────┐                          ┌─► waiter (client A) ─► waiter (client B) ─► …
+//!  socket, ID ───┴─► query: attempts, timer ┘     each counts towards the limit and for its client
+//! ```
+//!
+//! The table has a limit on waiters, of which identical queries share one query, and allocates nothing once it has grown. It
+//! does no I/O: it is told what was sent through which socket and what came in, and says whose it is. An answer belongs to
+//! a query only if it came through the socket that the query left by, has its random ID and repeats its question (RFC 5452
+//! 9.1); anything else is dropped.
+//!
+//! A query that has ended stays until each of its waiters was handed over, so that the many waiters of one query are
+//! answered little by little and count until then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Attempts;
-use super::group::Shed;
-use super::timer_wheel::TimerWheel;
-use crate::wire::header::Change;
+use smallvec::SmallVec;
 
-/// Answers to earlier attempts that are still welcome: a slow server's answer comes when another was asked already.
-const WELCOME: usize = 4;
-/// No query.
+use super::timer_wheel::TimerWheel;
+use super::{Attempts, Group};
+use crate::net::{Shares, Ticket};
+use crate::wire::QueryChange;
+
+/// Attempts over UDP of one query whose answers are still taken: a slow upstream's answer may come when another was asked
+/// already.
+const MAX_OPEN_ATTEMPTS: usize = 4;
+/// How many waiters of a query a retransmission is compared with, the oldest ones.
+const MAX_COMPARED: usize = 8;
+/// No query, no waiter.
 const NONE: u32 = u32::MAX;
 
-/// Somebody who waits for an answer.
+/// A client, or a task of this server, that waits for an answer.
 pub trait Waiter {
-    /// The query as it came: a whole packet.
+    /// The query as it came: a whole packet that was parsed before.
     fn packet(&self) -> &[u8];
 
-    /// How its flags are changed as it goes out.
-    fn flags(&self) -> Change;
+    /// How the query is changed when it is sent.
+    fn change(&self) -> QueryChange;
+
+    /// The address of the client, for which the waiter counts.
+    fn client(&self) -> IpAddr;
+
+    /// Whether this is the same query of the same client, sent again.
+    fn is_repeated_by(&self, other: &Self) -> bool;
+}
+
+/// A table of queries in flight with waiters `W`; `O` is what an ended query tells all its waiters.
+pub struct InFlight<W, O> {
+    queries: Slots<InFlightQuery<O>>,
+    waiters: Slots<Entry<W>>,
+    /// The places of the waiters, by client.
+    shares: Shares<u32>,
+    /// The most waiters.
+    limit: usize,
+    /// Queries by what makes queries identical.
+    by_key: HashMap<u64, u32, foldhash::fast::RandomState>,
+    /// Queries by socket and ID.
+    by_id: HashMap<(u32, u16), u32, foldhash::fast::RandomState>,
+    timers: TimerWheel,
+    /// Queries that have ended and have waiters.
+    ended: VecDeque<AttemptId>,
+    /// The last serial number of an attempt.
+    serial: u64,
+    random: Random,
 }
 
 /// A query in the table.
-pub struct Slot<W> {
-    /// Where it is on its way.
+pub struct InFlightQuery<O> {
+    /// Its attempts.
     pub attempts: Attempts,
-    /// The client whose query was sent.
-    pub first: W,
-    /// Those that asked the same meanwhile.
-    pub others: Vec<(W, Attempts)>,
-    /// What makes queries alike, hashed.
+    /// What makes queries identical, hashed.
     key: u64,
-    /// When the last attempt began.
+    /// The serial number of the last attempt.
+    serial: u64,
+    /// The last attempt goes over UDP; it is the last one of `open`.
+    is_udp: bool,
+    /// When the last attempt started.
+    started: Instant,
+    /// The attempts over UDP whose answers are taken.
+    open: SmallVec<[OpenAttempt; MAX_OPEN_ATTEMPTS]>,
+    /// The waiters, a list in the order in which they came.
+    first: u32,
+    last: u32,
+    /// There once the query has ended.
+    outcome: Option<O>,
+}
+
+/// An attempt over UDP whose answer is taken.
+#[derive(Clone, Copy)]
+struct OpenAttempt {
+    socket: u32,
+    id: u16,
+    upstream: u8,
     sent: Instant,
-    /// When the query began.
-    begun: Instant,
-    /// Tells this wait from others in the same slot.
-    token: u64,
-    /// The sockets and IDs of its attempts, the last one last.
-    sent_as: smallvec::SmallVec<[(u32, u16); WELCOME]>,
-    /// Its neighbours in the order in which queries began.
-    older: u32,
-    newer: u32,
+}
+
+/// A waiter in the table.
+struct Entry<W> {
+    waiter: W,
+    /// What it has begun at its group. `None` for the waiter whose attempts are those of the query.
+    attempts: Option<Attempts>,
+    query: u32,
+    /// Where it counts for its client.
+    ticket: Ticket,
+    previous: u32,
+    next: u32,
+}
+
+/// Names an attempt of a query. It is stale once another attempt has started or the query has ended, even when another
+/// query has taken its place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptId {
+    /// The query's place in the table.
+    pub query: u32,
+    serial: u64,
 }
 
 /// What became of a new query.
-pub enum Begun<W> {
-    /// It has a slot.
-    Slot(u32),
-    /// The same is on its way already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is in the table; its first attempt is to be made.
+    Started(AttemptId),
+    /// It waits for the answer of an identical query.
     Merged,
-    /// There is no slot for it.
-    Full(W, Attempts, Shed),
+    /// It is a retransmission of a query that waits already, and was dropped.
+    Repeated,
 }
 
-/// Queries that wait.
-pub struct InFlight<W> {
-    slots: Vec<Option<Slot<W>>>,
-    free: Vec<u32>,
-    /// The most slots.
-    limit: usize,
-    /// Slots by what makes queries alike.
-    by_key: HashMap<u64, u32, foldhash::fast::RandomState>,
-    /// How many slots each group has, by its address. There are as many as stanzas.
-    by_group: Vec<(usize, usize)>,
-    /// Slots by socket and ID.
-    by_id: HashMap<(u32, u16), u32, foldhash::fast::RandomState>,
-    wheel: TimerWheel,
-    oldest: u32,
-    newest: u32,
-    /// The last token.
-    tokens: u64,
-    random: Random,
+/// What is left to do for a query that has ended or was abandoned.
+pub struct Ended {
+    /// The key that it began with.
+    pub key: u64,
+    /// The sockets of its open attempts.
+    pub sockets: SmallVec<[u32; MAX_OPEN_ATTEMPTS]>,
+}
+
+/// A waiter that gives way to others.
+pub struct Evicted<W, O> {
+    /// The waiter.
+    pub waiter: W,
+    /// Where its query went.
+    pub group: Arc<Group>,
+    /// The outcome of its query, if that has ended and the waiter was not handed over yet.
+    pub outcome: Option<O>,
+    /// Its query, if nobody else waits for it.
+    pub abandoned: Option<Ended>,
+}
+
+/// An attempt that a message may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The query's place in the table.
+    pub query: u32,
+    /// The number of the upstream that was asked, see [`Attempts::upstream_at`].
+    pub upstream: u8,
+    /// The time since the attempt.
+    pub took: Duration,
+    /// No other attempt has started since.
+    pub is_last: bool,
 }
 
 /// Unpredictable numbers, fetched many at a time.
 struct Random {
-    octets: [u8; 1_024],
+    bytes: [u8; 1_024],
     used: usize,
 }
 
 impl Random {
     fn number(&mut self) -> u16 {
-        if self.used + 2 > self.octets.len() {
-            getrandom::fill(&mut self.octets).expect("the kernel has random numbers");
+        if self.used + 2 > self.bytes.len() {
+            getrandom::fill(&mut self.bytes).expect("the kernel has random numbers");
             self.used = 0;
         }
         self.used += 2;
-        u16::from_ne_bytes([self.octets[self.used - 2], self.octets[self.used - 1]])
+        u16::from_ne_bytes([self.bytes[self.used - 2], self.bytes[self.used - 1]])
     }
 }
 
-impl<W: Waiter> InFlight<W> {
-    /// A table for at most so many queries.
-    pub fn new(limit: usize, now: Instant) -> InFlight<W> {
+impl<W: Waiter, O: Clone> InFlight<W, O> {
+    /// A table for at most so many waiters.
+    pub fn new(limit: usize, now: Instant) -> InFlight<W, O> {
         InFlight {
-            // What is not used takes no memory, and growing takes none twice.
-            slots: Vec::with_capacity(limit),
-            free: Vec::with_capacity(limit),
+            queries: Slots::with_capacity(limit + 1),
+            waiters: Slots::with_capacity(limit + 1),
+            shares: Shares::default(),
             limit,
             by_key: HashMap::default(),
-            by_group: Vec::new(),
             by_id: HashMap::default(),
-            wheel: TimerWheel::new(now),
-            oldest: NONE,
-            newest: NONE,
-            tokens: 0,
-            random: Random { octets: [0; 1_024], used: 1_024 },
+            timers: TimerWheel::new(now),
+            ended: VecDeque::new(),
+            serial: 0,
+            random: Random { bytes: [0; 1_024], used: 1_024 },
         }
     }
 
-    /// How many queries wait, those that ask the same counted once.
+    //--- Waiters
+
+    /// How many waiters there are.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.waiters.len()
     }
 
-    /// Whether none waits.
+    /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Everybody who waits. It looks at each slot.
+    /// Whether there are more waiters than the limit allows, so that [`InFlight::evict`] is due.
+    pub fn is_over_limit(&self) -> bool {
+        self.len() > self.limit
+    }
+
+    /// All waiters. It looks at each place of the table.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
-        let slots = self.slots.iter().flatten();
-        slots.flat_map(|slot| std::iter::once(&slot.first).chain(slot.others.iter().map(|(waiter, _)| waiter)))
+        self.waiters.iter().map(|entry| &entry.waiter)
     }
 
-    /// The query that began first, and how long ago.
-    pub fn oldest(&self, now: Instant) -> Option<(u32, Duration)> {
-        let slot = self.slots.get(self.oldest as usize)?.as_ref()?;
-        Some((self.oldest, now.saturating_duration_since(slot.begun)))
+    /// Whether a query with this key is in flight.
+    pub fn has(&self, key: u64) -> bool {
+        self.by_key.contains_key(&key)
     }
 
-    /// Takes a query. `key` is equal for queries that are alike, and rarely for others.
-    pub fn begin(&mut self, key: u64, attempts: Attempts, waiter: W, now: Instant) -> Begun<W> {
-        if let Some(&slot) = self.by_key.get(&key)
-            && let Some(slot) = &mut self.slots[slot as usize]
-            && std::ptr::eq(&**slot.attempts.group(), &**attempts.group())
-            && slot.attempts.is_stream() == attempts.is_stream()
-            && slot.first.flags() == waiter.flags()
-            && are_alike(slot.first.packet(), waiter.packet())
+    /// Adds a query, which may bring the table over its limit by one waiter. `key` is equal for identical queries, and
+    /// rarely for others.
+    pub fn begin(&mut self, key: u64, attempts: Attempts, waiter: W, now: Instant) -> Admission {
+        if let Some(number) = self.find_identical(key, &attempts, &waiter) {
+            if self.is_repeated(number, &waiter) {
+                return Admission::Repeated;
+            }
+            // Its attempts count towards `max_concurrent` as long as it waits.
+            self.add_waiter(number, waiter, Some(attempts));
+            return Admission::Merged;
+        }
+        let serial = self.next_serial();
+        let query = self.queries.insert(InFlightQuery {
+            attempts,
+            key,
+            serial,
+            is_udp: false,
+            started: now,
+            open: SmallVec::new(),
+            first: NONE,
+            last: NONE,
+            outcome: None,
+        });
+        self.by_key.insert(key, query);
+        self.add_waiter(query, waiter, None);
+        Admission::Started(AttemptId { query, serial })
+    }
+
+    /// Removes the waiter that gives way to one of this client: the oldest one of the client that has the most.
+    pub fn evict(&mut self, client: IpAddr) -> Option<Evicted<W, O>> {
+        let &at = self.shares.get(self.shares.gives_way_to(client.to_canonical())?)?;
+        let number = self.waiters.get(at)?.query;
+        let query = self.queries.get(number)?;
+        let (group, outcome) = (query.attempts.group().clone(), query.outcome.clone());
+        let waiter = self.remove_waiter(at)?;
+        let is_abandoned = self.queries.get(number).is_some_and(|query| query.first == NONE);
+        let abandoned = if is_abandoned { self.forget(number).filter(|_| outcome.is_none()) } else { None };
+        Some(Evicted { waiter, group, outcome, abandoned })
+    }
+
+    fn find_identical(&self, key: u64, attempts: &Attempts, waiter: &W) -> Option<u32> {
+        let &number = self.by_key.get(&key)?;
+        let query = self.queries.get(number)?;
+        let first = &self.waiters.get(query.first)?.waiter;
+        let is_identical = std::ptr::eq(&**query.attempts.group(), &**attempts.group())
+            && query.attempts.is_stream() == attempts.is_stream()
+            && first.change() == waiter.change()
+            && are_identical(first.packet(), waiter.packet());
+        is_identical.then_some(number)
+    }
+
+    fn is_repeated(&self, number: u32, waiter: &W) -> bool {
+        let mut at = self.queries.get(number).map_or(NONE, |query| query.first);
+        for _ in 0..MAX_COMPARED {
+            let Some(entry) = self.waiters.get(at) else { return false };
+            if entry.waiter.is_repeated_by(waiter) {
+                return true;
+            }
+            at = entry.next;
+        }
+        false
+    }
+
+    fn add_waiter(&mut self, number: u32, waiter: W, attempts: Option<Attempts>) {
+        let Some(query) = self.queries.get_mut(number) else { return };
+        let previous = query.last;
+        // The entry will have the next free place.
+        let ticket = self.shares.add(waiter.client().to_canonical(), self.waiters.next_place());
+        let at = self.waiters.insert(Entry { waiter, attempts, query: number, ticket, previous, next: NONE });
+        query.last = at;
+        match self.waiters.get_mut(previous) {
+            Some(entry) => entry.next = at,
+            None => query.first = at,
+        }
+    }
+
+    /// Removes a waiter. Where it was the one whose attempts are the query's, the next one takes its place.
+    fn remove_waiter(&mut self, at: u32) -> Option<W> {
+        let Entry { waiter, attempts, query, ticket, previous, next } = self.waiters.remove(at)?;
+        self.shares.remove(ticket);
+        let query = self.queries.get_mut(query)?;
+        match self.waiters.get_mut(previous) {
+            Some(entry) => entry.next = next,
+            None => query.first = next,
+        }
+        match self.waiters.get_mut(next) {
+            Some(entry) => entry.previous = previous,
+            None => query.last = previous,
+        }
+        if attempts.is_none()
+            && let Some(first) = self.waiters.get_mut(query.first)
         {
-            // Its attempts counts towards `max_concurrent` as long as it waits.
-            slot.others.push((waiter, attempts));
-            return Begun::Merged;
+            first.attempts = None;
         }
-        let group = Arc::as_ptr(attempts.group()).addr();
-        let of_group = match self.by_group.iter().position(|(of, _)| *of == group) {
-            Some(of_group) => of_group,
-            None => {
-                self.by_group.push((group, 0));
-                self.by_group.len() - 1
-            }
-        };
-        // One that is slow leaves room for the others.
-        if self.by_group[of_group].1 >= self.limit - self.limit / 4 {
-            return Begun::Full(waiter, attempts, Shed::Share);
-        }
-        let at = match self.free.pop() {
-            Some(at) => at,
-            None if self.slots.len() < self.limit => {
-                self.slots.push(None);
-                (self.slots.len() - 1) as u32
-            }
-            None => return Begun::Full(waiter, attempts, Shed::Full),
-        };
-        self.by_group[of_group].1 += 1;
-        let older = std::mem::replace(&mut self.newest, at);
-        match self.slots.get_mut(older as usize) {
-            Some(Some(slot)) => slot.newer = at,
-            _ => self.oldest = at,
-        }
-        let (sent_as, others) = (smallvec::SmallVec::new(), Vec::new());
-        let (sent, begun, newer, token) = (now, now, NONE, 0);
-        let slot = Slot { attempts, first: waiter, others, key, sent, begun, token, sent_as, older, newer };
-        self.slots[at as usize] = Some(slot);
-        self.by_key.insert(key, at);
-        Begun::Slot(at)
+        Some(waiter)
     }
 
-    /// A query in its slot.
-    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Slot<W>> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+    //--- Attempts
+
+    /// The query that an attempt belongs to, unless the attempt is stale.
+    pub fn current(&mut self, id: AttemptId) -> Option<&mut InFlightQuery<O>> {
+        self.queries.get_mut(id.query).filter(|query| query.serial == id.serial)
     }
 
-    /// Notes that a query goes out through this socket now, and when its time is over; gives the ID to send. An attempt of
-    /// long ago may have to give way; then the socket that it went through is given, too.
-    ///
-    /// # Panics
-    /// When the slot is empty.
-    pub fn send(&mut self, slot: u32, socket: u32, now: Instant, until: Instant) -> (u16, Option<u32>) {
+    /// A query in flight with its first waiter.
+    pub fn get_mut(&mut self, number: u32) -> Option<(&mut InFlightQuery<O>, &W)> {
+        let query = self.queries.get_mut(number).filter(|query| query.outcome.is_none())?;
+        let first = &self.waiters.get(query.first)?.waiter;
+        Some((query, first))
+    }
+
+    /// The last attempt of a query.
+    pub fn last_attempt(&self, number: u32) -> Option<AttemptId> {
+        self.queries.get(number).map(|query| AttemptId { query: number, serial: query.serial })
+    }
+
+    /// The key that a query began with.
+    pub fn key(&self, number: u32) -> Option<u64> {
+        self.queries.get(number).map(|query| query.key)
+    }
+
+    /// Records that a query is sent through this socket now, and until when its answer is waited for. Returns the ID to
+    /// send and the attempt. An early attempt may have to be closed; then its socket is returned, too.
+    pub fn start_udp(
+        &mut self, number: u32, socket: u32, now: Instant, until: Instant,
+    ) -> Option<(u16, AttemptId, Option<u32>)> {
+        let serial = self.next_serial();
+        let query = self.queries.get_mut(number)?;
         let id = loop {
             let id = self.random.number();
             if let std::collections::hash_map::Entry::Vacant(vacant) = self.by_id.entry((socket, id)) {
-                vacant.insert(slot);
+                vacant.insert(number);
                 break id;
             }
         };
-        let query = self.slots[slot as usize].as_mut().expect("a slot that is taken");
-        (query.sent, query.token) = (now, 0);
-        let mut left = None;
-        if query.sent_as.len() == WELCOME {
-            let earliest = query.sent_as.remove(0);
-            self.by_id.remove(&earliest);
-            left = Some(earliest.0);
+        (query.started, query.serial, query.is_udp) = (now, serial, true);
+        let mut closed = None;
+        if query.open.len() == MAX_OPEN_ATTEMPTS {
+            let earliest = query.open.remove(0);
+            self.by_id.remove(&(earliest.socket, earliest.id));
+            closed = Some(earliest.socket);
         }
-        query.sent_as.push((socket, id));
-        self.wheel.set(slot, until);
-        (id, left)
+        query.open.push(OpenAttempt { socket, id, upstream: query.attempts.current(), sent: now });
+        self.timers.set(number, until, now);
+        Some((id, AttemptId { query: number, serial }, closed))
     }
 
-    /// Notes when a query's time is over that waits for something else than a socket; gives a token for it.
-    pub fn wait(&mut self, slot: u32, now: Instant, until: Instant) -> u64 {
-        self.tokens += 1;
-        let token = self.tokens;
-        if let Some(query) = self.get_mut(slot) {
-            (query.sent, query.token) = (now, token);
-            self.wheel.set(slot, until);
-        }
-        token
+    /// Records that a query is sent over a stream now, and until when its outcome is waited for.
+    pub fn start_stream(&mut self, number: u32, now: Instant, until: Instant) -> Option<AttemptId> {
+        let serial = self.next_serial();
+        let query = self.queries.get_mut(number)?;
+        (query.started, query.serial, query.is_udp) = (now, serial, false);
+        self.timers.set(number, until, now);
+        Some(AttemptId { query: number, serial })
     }
 
-    /// After how long what this token stands for has come, if somebody still waits for it.
-    pub fn waited(&self, slot: u32, token: u64, now: Instant) -> Option<Duration> {
-        let query = self.slots.get(slot as usize)?.as_ref()?;
-        (query.token == token).then(|| now.saturating_duration_since(query.sent))
-    }
-
-    /// Whose a message with this ID is that came through this socket, and after how long; `late` if another attempt was
-    /// made meanwhile.
+    /// The attempt that a message with this ID answers, which came through this socket.
     pub fn find(&self, socket: u32, id: u16, now: Instant) -> Option<Found> {
-        let &slot = self.by_id.get(&(socket, id))?;
-        let query = self.slots[slot as usize].as_ref()?;
-        let late = query.sent_as.last() != Some(&(socket, id));
-        Some(Found { slot, took: now.saturating_duration_since(query.sent), late })
+        let &number = self.by_id.get(&(socket, id))?;
+        let query = self.queries.get(number)?;
+        let place = query.open.iter().position(|attempt| (attempt.socket, attempt.id) == (socket, id))?;
+        let OpenAttempt { upstream, sent, .. } = query.open[place];
+        let is_last = query.is_udp && place + 1 == query.open.len();
+        Some(Found { query: number, upstream, took: now.saturating_duration_since(sent), is_last })
     }
 
-    /// The queries whose last attempt went through this socket, which has broken.
-    pub fn through(&self, socket: u32, slots: &mut Vec<u32>) {
-        for (&(of, id), &slot) in &self.by_id {
-            let last = self.slots[slot as usize].as_ref().and_then(|query| query.sent_as.last());
-            if of == socket && last == Some(&(of, id)) {
-                slots.push(slot);
+    /// Takes no more answers for an attempt: the first one has come.
+    pub fn close(&mut self, socket: u32, id: u16) {
+        let Some(number) = self.by_id.remove(&(socket, id)) else { return };
+        if let Some(query) = self.queries.get_mut(number)
+            && let Some(place) = query.open.iter().position(|attempt| (attempt.socket, attempt.id) == (socket, id))
+        {
+            query.is_udp &= place + 1 < query.open.len();
+            query.open.remove(place);
+        }
+    }
+
+    /// How long ago an attempt over a stream started, unless it is stale.
+    pub fn time_since(&self, id: AttemptId, now: Instant) -> Option<Duration> {
+        let query = self.queries.get(id.query)?;
+        (query.serial == id.serial).then(|| now.saturating_duration_since(query.started))
+    }
+
+    /// Appends the attempts that wait for an answer through this socket, which has broken.
+    pub fn through(&self, socket: u32, attempts: &mut Vec<AttemptId>) {
+        for (&(of, id), &number) in &self.by_id {
+            if let Some(query) = self.queries.get(number).filter(|query| of == socket && query.is_udp)
+                && query.open.last().is_some_and(|last| (last.socket, last.id) == (of, id))
+            {
+                attempts.push(AttemptId { query: number, serial: query.serial });
             }
         }
     }
 
-    /// A query whose time is over. To be called until there is none.
-    pub fn due(&mut self, now: Instant) -> Option<u32> {
-        self.wheel.due(now)
+    /// An attempt that has timed out. To be called until there is none.
+    pub fn pop_timed_out(&mut self, now: Instant) -> Option<AttemptId> {
+        let query = self.timers.pop_expired(now)?;
+        let serial = self.queries.get(query)?.serial;
+        Some(AttemptId { query, serial })
     }
 
-    /// How long it takes until one may be due.
-    pub fn wait_for_due(&self, now: Instant) -> Option<Duration> {
-        self.wheel.wait(now)
+    /// How long it takes until an attempt may time out.
+    pub fn time_to_next(&self, now: Instant) -> Option<Duration> {
+        self.timers.time_to_next(now)
     }
 
-    /// Ends a query; gives those who wait.
-    pub fn finish(&mut self, slot: u32) -> Option<Slot<W>> {
-        let query = self.slots.get_mut(slot as usize)?.take()?;
-        self.wheel.clear(slot);
-        for attempt in &query.sent_as {
-            self.by_id.remove(attempt);
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    //--- Ends
+
+    /// Ends a query: [`InFlight::pop_answered`] hands its waiters over.
+    pub fn end(&mut self, number: u32, outcome: O) -> Option<Ended> {
+        let ended = self.detach(number)?;
+        let serial = self.next_serial();
+        let query = self.queries.get_mut(number)?;
+        (query.outcome, query.serial) = (Some(outcome), serial);
+        self.ended.push_back(AttemptId { query: number, serial });
+        Some(ended)
+    }
+
+    /// Ends a query and hands its first waiter over. The outcome is made for the others, if there are any.
+    pub fn end_and_pop(&mut self, number: u32, outcome: impl FnOnce() -> O) -> Option<(W, Ended)> {
+        let first = self.queries.get(number)?.first;
+        let ended = self.detach(number)?;
+        let waiter = self.remove_waiter(first)?;
+        if self.queries.get(number).is_some_and(|query| query.first == NONE) {
+            self.queries.remove(number);
+        } else {
+            let serial = self.next_serial();
+            let query = self.queries.get_mut(number)?;
+            (query.outcome, query.serial) = (Some(outcome()), serial);
+            self.ended.push_back(AttemptId { query: number, serial });
         }
-        if self.by_key.get(&query.key) == Some(&slot) {
-            self.by_key.remove(&query.key);
+        Some((waiter, ended))
+    }
+
+    /// Whether a waiter of a query that has ended is to be handed over.
+    pub fn has_answered(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Hands over the next waiter of the queries that have ended, with the outcome.
+    pub fn pop_answered(&mut self) -> Option<(W, O)> {
+        loop {
+            let &id = self.ended.front()?;
+            let Some(query) = self.queries.get(id.query).filter(|query| query.serial == id.serial) else {
+                // Its last waiter has given way.
+                self.ended.pop_front();
+                continue;
+            };
+            let (first, outcome) = (query.first, query.outcome.clone());
+            let waiter = self.remove_waiter(first);
+            if self.queries.get(id.query).is_some_and(|query| query.first == NONE) {
+                self.queries.remove(id.query);
+                self.ended.pop_front();
+            }
+            return waiter.zip(outcome);
         }
-        match self.slots.get_mut(query.older as usize) {
-            Some(Some(older)) => older.newer = query.newer,
-            _ => self.oldest = query.newer,
+    }
+
+    /// Removes a query that nobody waits for.
+    fn forget(&mut self, number: u32) -> Option<Ended> {
+        let ended = self.detach(number);
+        self.queries.remove(number);
+        ended
+    }
+
+    /// Makes a query neither merge with others, nor time out, nor take answers.
+    fn detach(&mut self, number: u32) -> Option<Ended> {
+        let query = self.queries.get_mut(number)?;
+        let key = query.key;
+        let open = std::mem::take(&mut query.open);
+        for attempt in &open {
+            self.by_id.remove(&(attempt.socket, attempt.id));
         }
-        match self.slots.get_mut(query.newer as usize) {
-            Some(Some(newer)) => newer.older = query.older,
-            _ => self.newest = query.older,
+        if self.by_key.get(&key) == Some(&number) {
+            self.by_key.remove(&key);
         }
-        self.free.push(slot);
-        let group = Arc::as_ptr(query.attempts.group()).addr();
-        if let Some(of_group) = self.by_group.iter().position(|(of, _)| *of == group) {
-            self.by_group[of_group].1 -= 1;
-            if self.by_group[of_group].1 == 0 {
-                self.by_group.swap_remove(of_group);
+        self.timers.clear(number);
+        Some(Ended { key, sockets: open.iter().map(|attempt| attempt.socket).collect() })
+    }
+}
+
+/// Values in numbered places that are used again.
+struct Slots<T> {
+    all: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slots<T> {
+    /// Room that is not used takes no memory, and growing into it takes none twice.
+    fn with_capacity(capacity: usize) -> Slots<T> {
+        Slots { all: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
+    }
+
+    fn len(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
+    fn get(&self, at: u32) -> Option<&T> {
+        self.all.get(at as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, at: u32) -> Option<&mut T> {
+        self.all.get_mut(at as usize)?.as_mut()
+    }
+
+    /// The place that the next value gets.
+    fn next_place(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.all.len() as u32)
+    }
+
+    fn insert(&mut self, value: T) -> u32 {
+        match self.free.pop() {
+            Some(at) => {
+                self.all[at as usize] = Some(value);
+                at
+            }
+            None => {
+                self.all.push(Some(value));
+                (self.all.len() - 1) as u32
             }
         }
-        Some(query)
+    }
+
+    fn remove(&mut self, at: u32) -> Option<T> {
+        let value = self.all.get_mut(at as usize)?.take()?;
+        self.free.push(at);
+        Some(value)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.all.iter().flatten()
     }
 }
 
-impl<W> Slot<W> {
-    /// The key that it was begun with.
-    pub fn key(&self) -> u64 {
-        self.key
-    }
-
-    /// The sockets of its attempts.
-    pub fn sockets(&self) -> impl Iterator<Item = u32> {
-        self.sent_as.iter().map(|&(socket, _)| socket)
-    }
-}
-
-/// A query that a message may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its slot.
-    pub slot: u32,
-    /// How long it took since the last attempt.
-    pub took: Duration,
-    /// It answers an attempt before the last one.
-    pub late: bool,
-}
-
-/// Whether two packets ask the same in the same way: all is equal but the ID and letter case in the name.
-fn are_alike(one: &[u8], other: &[u8]) -> bool {
+/// Whether two packets are the same query: all is equal but the ID and letter case in the name.
+fn are_identical(one: &[u8], other: &[u8]) -> bool {
     // Options hold letters, too, but two clients whose options differ in case alone are not worth a rule.
     one.len() == other.len() && one.len() > 2 && {
         let name_end =
@@ -324,5 +572,246 @@ fn are_alike(one: &[u8], other: &[u8]) -> bool {
         one[2..12.min(one.len())] == other[2..12.min(one.len())]
             && one.get(12..name_end).zip(other.get(12..name_end)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b))
             && one[name_end..] == other[name_end..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::upstream::testing::group;
+    use crate::upstream::{Error, Rules};
+
+    /// A query for a name of one letter.
+    struct Asker {
+        packet: Vec<u8>,
+        client: SocketAddr,
+    }
+
+    impl Waiter for Asker {
+        fn packet(&self) -> &[u8] {
+            &self.packet
+        }
+
+        fn change(&self) -> QueryChange {
+            QueryChange::default()
+        }
+
+        fn client(&self) -> IpAddr {
+            self.client.ip()
+        }
+
+        fn is_repeated_by(&self, other: &Asker) -> bool {
+            (self.client, &self.packet[..2]) == (other.client, &other.packet[..2])
+        }
+    }
+
+    impl Asker {
+        fn id(&self) -> u16 {
+            u16::from_be_bytes([self.packet[0], self.packet[1]])
+        }
+    }
+
+    struct Bench {
+        table: InFlight<Asker, &'static str>,
+        group: Arc<Group>,
+        now: Instant,
+    }
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    impl Bench {
+        fn new(limit: usize) -> Bench {
+            let (group, _) = group(&[([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()], Rules::default());
+            let now = Instant::now();
+            Bench { table: InFlight::new(limit, now), group, now }
+        }
+
+        /// A client asks for a name.
+        fn ask(&mut self, client: u8, id: u16, name: u8) -> Admission {
+            let mut packet = id.to_be_bytes().to_vec();
+            packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, name, 0, 0, 1, 0, 1]);
+            let waiter = Asker { packet, client: SocketAddr::new(self::client(client), 1_000) };
+            let attempts = self.group.begin(false, self.now).expect("no limit");
+            self.table.begin(u64::from(name.to_ascii_lowercase()), attempts, waiter, self.now)
+        }
+
+        fn start(&mut self, client: u8, id: u16, name: u8) -> AttemptId {
+            match self.ask(client, id, name) {
+                Admission::Started(attempt) => attempt,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// The IDs of the waiters that are handed over.
+        fn answered(&mut self) -> Vec<(u16, &'static str)> {
+            let pop = || self.table.pop_answered().map(|(waiter, outcome)| (waiter.id(), outcome));
+            std::iter::from_fn(pop).collect()
+        }
+    }
+
+    #[test]
+    fn identical_queries_wait_for_one_answer_and_retransmissions_do_not_count() {
+        let mut bench = Bench::new(9);
+        let first = bench.start(1, 1, b'a');
+        assert_eq!(bench.ask(2, 2, b'A'), Admission::Merged);
+        assert_eq!(bench.ask(1, 3, b'a'), Admission::Merged);
+        for (client, id) in [(1, 1), (2, 2), (1, 3)] {
+            assert_eq!(bench.ask(client, id, b'a'), Admission::Repeated);
+        }
+        bench.start(3, 4, b'b');
+        assert_eq!(bench.table.len(), 4);
+        let (waiter, ended) = bench.table.end_and_pop(first.query, || "answer").expect("a waiter");
+        assert_eq!((waiter.id(), ended.key), (1, u64::from(b'a')));
+        // Those that have not got it count.
+        assert_eq!((bench.table.len(), bench.answered()), (3, vec![(2, "answer"), (3, "answer")]));
+        assert_eq!(bench.table.len(), 1);
+        // What has ended takes no more waiters.
+        bench.start(1, 1, b'a');
+    }
+
+    #[test]
+    fn the_oldest_waiter_of_the_heaviest_client_gives_way() {
+        let mut bench = Bench::new(4);
+        // Client 1 asks before the other, and for what the other asks for, too.
+        let slow = bench.start(1, 1, b'a');
+        bench.start(1, 2, b'b');
+        assert_eq!(bench.ask(2, 3, b'a'), Admission::Merged);
+        bench.start(1, 4, b'c');
+        assert!(!bench.table.is_over_limit());
+        bench.start(3, 5, b'd');
+        assert!(bench.table.is_over_limit());
+        let evicted = bench.table.evict(client(3)).expect("one");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (1, None));
+        assert!(evicted.abandoned.is_none(), "the other client still waits");
+        bench.start(4, 6, b'e');
+        // Client 1 has still the most.
+        let evicted = bench.table.evict(client(4)).expect("one");
+        assert_eq!((evicted.waiter.id(), evicted.abandoned.map(|ended| ended.key)), (2, Some(u64::from(b'b'))));
+        assert_eq!(bench.table.end(slow.query, "late").map(|ended| ended.key), Some(u64::from(b'a')));
+        assert_eq!(bench.answered(), [(3, "late")]);
+        assert_eq!(bench.table.len(), 3);
+    }
+
+    #[test]
+    fn a_waiter_that_is_answered_and_gives_way_gets_its_answer() {
+        let mut bench = Bench::new(2);
+        let query = bench.start(1, 1, b'a');
+        assert_eq!(bench.ask(1, 2, b'a'), Admission::Merged);
+        bench.table.end(query.query, "answer");
+        bench.start(2, 3, b'b');
+        let evicted = bench.table.evict(client(2)).expect("one");
+        assert_eq!((evicted.waiter.id(), evicted.outcome, evicted.abandoned.is_none()), (1, Some("answer"), true));
+        // The last one of a query that has ended, whose place another query takes.
+        bench.start(2, 4, b'c');
+        let evicted = bench.table.evict(client(1)).expect("client 2 has more");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (3, None));
+        let evicted = bench.table.evict(client(1)).expect("as much as client 2");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (2, Some("answer")));
+        assert_eq!(bench.start(3, 5, b'd').query, query.query);
+        assert_eq!((bench.answered(), bench.table.len()), (vec![], 2));
+    }
+
+    #[test]
+    fn max_concurrent_counts_waiters() {
+        let mut bench = Bench::new(9);
+        (bench.group, _) = group(&[([192, 0, 2, 1], 53).into()], Rules { max_concurrent: 2, ..Rules::default() });
+        let query = bench.start(1, 1, b'a');
+        assert_eq!(bench.ask(2, 2, b'a'), Admission::Merged);
+        assert!(bench.group.begin(false, bench.now).is_err());
+        // The waiter whose attempts are the query's goes first.
+        bench.table.end_and_pop(query.query, || "answer").expect("a waiter");
+        drop(bench.group.begin(false, bench.now).expect("one has ended"));
+        bench.answered();
+        let two: Vec<_> = (0..2).map(|_| bench.group.begin(false, bench.now).expect("both have ended")).collect();
+        assert!(bench.group.begin(false, bench.now).is_err());
+        drop(two);
+    }
+
+    #[test]
+    fn an_answer_belongs_to_its_attempt() {
+        let mut bench = Bench::new(9);
+        let until = |seconds| bench.now + Duration::from_secs(seconds);
+        let (two, four, now) = (until(2), until(4), bench.now);
+        let query = bench.start(1, 1, b'a').query;
+        let next = |bench: &mut Bench, now| bench.table.get_mut(query).expect("in flight").0.attempts.next(now);
+        next(&mut bench, now);
+        let (first_id, first, _) = bench.table.start_udp(query, 7, now, two).expect("in flight");
+        let first_upstream = bench.table.get_mut(query).expect("in flight").0.attempts.current();
+        assert_eq!(bench.table.pop_timed_out(two), Some(first));
+        bench.table.current(first).expect("the last").attempts.record_failure(Error::Timeout("x".into()));
+        next(&mut bench, two);
+        let (second_id, second, _) = bench.table.start_udp(query, 8, two, four).expect("in flight");
+        assert!(bench.table.current(first).is_none(), "it is stale");
+        let later = two + Duration::from_millis(100);
+        let found = bench.table.find(7, first_id, later).expect("the first");
+        assert_eq!((found.upstream, found.took, found.is_last), (first_upstream, later - now, false));
+        let found = bench.table.find(8, second_id, later).expect("the second");
+        assert_eq!((found.upstream, found.took, found.is_last), (1 - first_upstream, later - two, true));
+        assert_eq!(bench.table.find(7, second_id, later), None, "it left by another socket");
+        let mut through = Vec::new();
+        bench.table.through(7, &mut through);
+        assert!(through.is_empty(), "the first attempt has failed already");
+        bench.table.through(8, &mut through);
+        assert_eq!(through, [second]);
+        bench.table.close(8, second_id);
+        assert_eq!(bench.table.find(8, second_id, later), None, "a copy of the answer is none");
+        // A stream is under way; the first answer is late still, and a break of its socket does not concern the query.
+        let stream = bench.table.start_stream(query, later, four).expect("in flight");
+        assert!(!bench.table.find(7, first_id, later).expect("the first").is_last);
+        through.clear();
+        bench.table.through(7, &mut through);
+        assert!(through.is_empty());
+        assert_eq!(bench.table.time_since(stream, later + Duration::from_secs(1)), Some(Duration::from_secs(1)));
+        assert_eq!(bench.table.time_since(second, later), None);
+        let ended = bench.table.end(query, "answer").expect("in flight");
+        assert_eq!(ended.sockets[..], [7]);
+        assert!(bench.table.current(stream).is_none());
+        bench.answered();
+        let another = bench.start(1, 2, b'b');
+        assert_eq!(another.query, query, "it has the same place");
+        assert!(bench.table.current(stream).is_none() && bench.table.current(another).is_some());
+    }
+
+    #[test]
+    fn any_order_of_operations_leaves_an_empty_table() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut bench = Bench::new(20);
+        let mut queries: Vec<AttemptId> = Vec::new();
+        for id in 0..5_000 {
+            match random.u8(..8) {
+                0..=3 => {
+                    if let Admission::Started(attempt) = bench.ask(random.u8(..6), id, b'a' + random.u8(..9)) {
+                        queries.push(attempt);
+                        bench.table.start_udp(attempt.query, u32::from(id % 3), bench.now, bench.now);
+                    }
+                    while bench.table.is_over_limit() {
+                        bench.table.evict(client(9)).expect("somebody");
+                    }
+                }
+                4 => drop(bench.table.evict(client(random.u8(..6)))),
+                5 if !queries.is_empty() => {
+                    let query = queries.swap_remove(random.usize(..queries.len())).query;
+                    if bench.table.get_mut(query).is_some() {
+                        match random.bool() {
+                            true => drop(bench.table.end(query, "answer")),
+                            false => drop(bench.table.end_and_pop(query, || "answer")),
+                        }
+                    }
+                }
+                _ => drop(bench.table.pop_answered()),
+            }
+            assert!(bench.table.len() <= 20);
+            assert_eq!(bench.table.len(), bench.table.waiters().count());
+            assert_eq!(bench.table.len(), bench.table.shares.len());
+        }
+        while bench.table.evict(client(9)).is_some() {}
+        assert_eq!(bench.table.pop_answered().map(|(waiter, _)| waiter.id()), None);
+        let table = &bench.table;
+        assert_eq!((table.len(), table.queries.len(), table.by_id.len(), table.by_key.len()), (0, 0, 0, 0));
+        assert_eq!(table.time_to_next(bench.now), None);
     }
 }

@@ -100,16 +100,16 @@ impl Counts for Arc<Metrics> {
 
     fn shed(&self, why: Shed) {
         let at = match why {
-            Shed::Full => 0,
-            Shed::Share => 1,
-            Shed::Old => 2,
+            Shed::Evicted => 0,
+            Shed::Full => 1,
+            Shed::Exchanges => 2,
         };
         self.shed[at].fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Reasons as the label names them.
-const SHED: [&str; 3] = ["full", "share", "old"];
+const SHED: [&str; 3] = ["evicted", "full", "exchanges"];
 
 /// The label that CoreDNS gives proxies of *forward*.
 const PROXY: &str = "forward";

@@ -16,28 +16,42 @@ mod health;
 pub mod inflight;
 mod metrics;
 mod tcp_pool;
+#[cfg(test)]
+pub mod testing;
 mod timer_wheel;
+mod trust;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use crate::wire::Reply;
-use crate::wire::header::Change;
+use crate::wire::{QueryChange, Reply};
 
-pub use attempts::{Attempts, Judgement, NextStep};
-pub use encrypted::Trust;
+pub use attempts::{Answered, Attempts, NextStep, Verdict};
 pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
 pub use health::{Check, Server, Servers};
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
 pub use tcp_pool::{Keeping, read_answer};
+pub use trust::{Trust, TrustError};
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The most servers that a group may have (CoreDNS plugin/forward `max`).
-pub const MAX_UPSTREAMS: usize = 15;
+/// The most servers that a group may have. A resolv.conf names three, and some that machines write sixteen.
+pub const MAX_UPSTREAMS: usize = 32;
+
+/// How long a connection to an upstream may take to be made, TLS included; the time for the answer starts behind it
+/// (CoreDNS plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// The longest time that an exchange over a stream takes: a connection that was kept may turn out to be dead just before
+/// the time for the answer is over; then a new one is made.
+pub fn max_exchange_time(read_timeout: Duration) -> Duration {
+    read_timeout.saturating_mul(2) + CONNECT_TIMEOUT + Duration::from_millis(250)
+}
 
 /// Why there is no answer. The words are those that CoreDNS's users look for in its log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,8 +107,8 @@ pub type Outcome = Result<Box<Reply>, Error>;
 
 /// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
 pub trait Carrier: Send + Sync {
-    /// Sends a query, which is a whole packet that was parsed before, on its attempts, with its flags changed so.
-    fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> BoxFuture<Outcome>;
+    /// Sends a query of a client, which is a whole packet that was parsed before, on its attempts, with this change.
+    fn carry(&self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts) -> BoxFuture<Outcome>;
 }
 
 /// The carrier of a process: there once the sockets are.
@@ -108,9 +122,9 @@ impl Carriers {
     }
 
     /// Sends a query on its attempts, see [`Carrier::carry`].
-    pub async fn carry(&self, packet: Box<[u8]>, flags: Change, attempts: Attempts) -> Outcome {
+    pub async fn carry(&self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts) -> Outcome {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, flags, attempts).await,
+            Some(carrier) => carrier.carry(packet, change, client, attempts).await,
             None => Err(Error::Ending),
         }
     }

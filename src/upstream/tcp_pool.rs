@@ -1,7 +1,8 @@
-//! Plain TCP to another server: one query a connection at a time, and connections that are kept.
+//! Plain TCP to an upstream: one query a connection at a time; idle connections are used again.
 //!
-//! A connection that was kept may be dead without our knowing: closed, reset, or silent for good when the server was
-//! restarted without a FIN. Its query is then sent once more, through a fresh one.
+//! An idle connection may be dead without our knowing: closed, reset, or without anybody at its other end when the
+//! upstream's machine is gone. Its query is then sent once more over a new connection. A connection whose other end takes
+//! the query and does not answer is alive, and its query is given up after the configured time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::time::timeout;
 
-use super::Error;
 use super::metrics::UpstreamMetrics;
+use super::{CONNECT_TIMEOUT, Error};
 
 /// Exchanges that one server may have at once; past it a query fails.
 const MOST: usize = 1_000;
@@ -25,6 +26,8 @@ const MOST: usize = 1_000;
 const KEPT: usize = 100;
 /// How often connections are looked through that nobody uses.
 const SWEEP: Duration = Duration::from_secs(1);
+/// An idle connection is dead when what is sent over it stays unacknowledged so long.
+const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages with another ID that are passed over; a connection that has more is out of step.
 const STRANGERS: usize = 8;
 
@@ -81,29 +84,34 @@ impl Pool {
         Pool { address, source, label, keeping, runtime, metrics, places, idle }
     }
 
-    /// Sends a query and gives the answer, with an ID of our own.
-    pub(super) async fn exchange(self: &Arc<Self>, mut packet: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+    /// Exchanges a query, with an ID of our own. Once it was sent the answer may take so long.
+    pub(super) async fn exchange(
+        self: &Arc<Self>, mut packet: Vec<u8>, read_timeout: Duration,
+    ) -> Result<Vec<u8>, Error> {
         let Ok(_place) = self.places.try_acquire() else { return Err(Error::Full) };
         getrandom::fill(&mut packet[..2]).map_err(|_| self.connection(&io::ErrorKind::Other.into()))?;
         let mut framed = Vec::with_capacity(packet.len() + 2);
         framed.extend((packet.len() as u16).to_be_bytes());
         framed.extend_from_slice(&packet);
-        if let Some(kept) = self.take() {
+        if let Some(idle) = self.take() {
             self.metrics.stream(true);
-            // A live one answers in half the time, or the rest is for a fresh one.
-            let now = Instant::now();
-            let half = now + deadline.saturating_duration_since(now) / 2;
-            if let Ok(Ok(answer)) = timeout_at(half.into(), self.exchange_over(kept, &framed)).await {
-                return Ok(answer);
+            let started = Instant::now();
+            match timeout(read_timeout, self.exchange_over(idle, &framed)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => self.close_unused_since(started),
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Error::Timeout(self.label.clone())),
             }
         }
         self.metrics.stream(false);
-        let fresh = async {
-            let stream = self.connect().await?;
-            let now = Instant::now();
-            self.exchange_over(Connection { stream, opened: now, used: now }, &framed).await
+        let connected = timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let stream = match connected {
+            Ok(connected) => connected.map_err(|error| self.connection(&error))?,
+            Err(_) => return Err(Error::Timeout(self.label.clone())),
         };
-        match timeout_at(deadline.into(), fresh).await {
+        let now = Instant::now();
+        let connection = Connection { stream, opened: now, used: now };
+        match timeout(read_timeout, self.exchange_over(connection, &framed)).await {
             Err(_) => Err(Error::Timeout(self.label.clone())),
             Ok(result) => result.map_err(|error| self.connection(&error)),
         }
@@ -156,6 +164,8 @@ impl Pool {
     /// Keeps a connection for later.
     fn keep(self: &Arc<Self>, connection: Connection) {
         let most = if self.keeping.max_idle == 0 { KEPT } else { self.keeping.max_idle };
+        // From now on its other end may vanish unnoticed. Without the option a query to nobody takes the whole time.
+        let _ = SockRef::from(&connection.stream).set_tcp_user_timeout(Some(ACK_TIMEOUT));
         let mut idle = self.idle.lock();
         if idle.connections.len() >= most || !self.is_good(&connection, connection.used) {
             return;
@@ -174,6 +184,11 @@ impl Pool {
                 }
             });
         }
+    }
+
+    /// Closes the connections that brought nothing since then: the upstream's machine is gone.
+    fn close_unused_since(&self, since: Instant) {
+        self.idle.lock().connections.retain(|connection| connection.used >= since);
     }
 
     /// Closes what is too old; says whether any is left.
@@ -239,7 +254,7 @@ mod tests {
 
     fn ask(runtime: &tokio::runtime::Runtime, pool: &Arc<Pool>, time: Duration) -> Result<Vec<u8>, Error> {
         let packet = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        runtime.block_on(pool.exchange(packet, Instant::now() + time))
+        runtime.block_on(pool.exchange(packet, time))
     }
 
     const SOON: Duration = Duration::from_secs(10);
@@ -264,8 +279,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_connection_that_is_dead_costs_no_answer() {
-        // The first is closed behind its first answer, the second is silent from then on, the third lives.
+    fn an_idle_connection_that_is_closed_costs_no_answer_and_one_that_is_silent_only_its_own() {
+        // The first is closed after its first answer, the second is silent from then on, the third lives.
         let (runtime, pool) = pool(Keeping::default(), |number, mut stream| {
             std::thread::spawn(move || {
                 while let Some(answer) = read(&mut stream) {
@@ -278,9 +293,49 @@ mod tests {
                 }
             });
         });
-        for _ in 0..4 {
-            ask(&runtime, &pool, Duration::from_secs(1)).expect("an answer");
+        ask(&runtime, &pool, SOON).expect("an answer");
+        ask(&runtime, &pool, SOON).expect("an answer over a new connection");
+        assert!(matches!(ask(&runtime, &pool, Duration::from_millis(50)), Err(Error::Timeout(_))));
+        for _ in 0..2 {
+            ask(&runtime, &pool, SOON).expect("an answer");
         }
+    }
+
+    #[test]
+    fn an_idle_connection_has_the_whole_time_for_an_answer() {
+        let queries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = queries.clone();
+        let (runtime, pool) = pool(Keeping::default(), move |_, mut stream| {
+            let queries = counted.clone();
+            std::thread::spawn(move || {
+                while let Some(answer) = read(&mut stream) {
+                    // The second one comes over an idle connection.
+                    if queries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0 {
+                        std::thread::sleep(Duration::from_millis(1_300));
+                    }
+                    if stream.write_all(&answer).is_err() {
+                        break;
+                    }
+                }
+            });
+        });
+        for _ in 0..2 {
+            ask(&runtime, &pool, Duration::from_secs(2)).expect("an answer");
+        }
+        assert_eq!(queries.load(std::sync::atomic::Ordering::Relaxed), 2, "each query is asked once");
+    }
+
+    #[test]
+    fn an_idle_connection_without_a_peer_is_noticed_before_the_time_is_over() {
+        let (runtime, pool) = pool(Keeping::default(), |_, mut stream| {
+            let answer = read(&mut stream).expect("a query");
+            stream.write_all(&answer).expect("sent");
+            std::mem::forget(stream);
+        });
+        ask(&runtime, &pool, SOON).expect("an answer");
+        let idle = pool.idle.lock();
+        let timeout = SockRef::from(&idle.connections[0].stream).tcp_user_timeout().expect("an option");
+        assert_eq!(timeout, Some(ACK_TIMEOUT));
     }
 
     #[test]

@@ -1,50 +1,52 @@
-//! The one place that writes answers: compression, EDNS and truncation.
+//! The only place that writes responses: compression, EDNS and truncation.
 //!
-//! * The question is echoed octet for octet, so that the letter case that a client mixed in comes back (0x20).
-//! * OPT's octets are set aside before a record is written: an answer that is cut keeps its OPT (RFC 6891 7).
-//! * A record is written whole or not at all. Answers go first, so that a client that ignores TC still gets addresses.
-//! * TC is set when any record is left out, as miekg/dns `Truncate` does.
+//! * The question is echoed byte for byte, so that the letter case that a client mixed in is preserved (0x20).
+//! * Space for OPT is reserved before records are written: a truncated response has its OPT (RFC 6891 7).
+//! * A record is written completely or not at all. Answers go first, so that a client that ignores TC still gets
+//!   addresses.
+//! * TC is set if any record is left out, as in miekg/dns `Truncate`.
 
 use super::header::{self, flag};
 use super::query::{Edns, Query};
-use super::reply::{NameRef, Rdata, Record, Reply, Section, Stored};
+use super::reply::{NameRef, Rdata, Record, Reply, Section, StoredBytes};
 use super::types::{Rcode, Type};
 
-/// The largest UDP answer, whatever the client offers. Longer ones fragment many times over (RFC 9715).
+/// The maximum length of a UDP response in bytes, whatever the client offers. Longer ones consist of many fragments
+/// (RFC 9715).
 pub const MAX_UDP: usize = 4_096;
-/// The UDP size that a client without OPT, or with a smaller one, has (RFC 1035 4.2.1, RFC 6891 6.2.3).
+/// The UDP payload size of a client that sends no OPT or a smaller size (RFC 1035 4.2.1, RFC 6891 6.2.3).
 pub const MIN_UDP: usize = 512;
-/// An OPT record without options.
+/// The length of an OPT record without options.
 const OPT_LEN: usize = 11;
-/// Where names of earlier records start, for compression. Answers with more distinct names compress a little less.
+/// The maximum number of compression targets. Responses with more distinct names compress a little less.
 const MAX_TARGETS: usize = 24;
 
-/// Writes the answer to `query` into `out` and gives its length, `limit` octets at most.
+/// Writes the response to `query` into `out` and returns its length, at most `limit` bytes.
 ///
 /// # Panics
-/// When `out` is shorter than `limit`, or `limit` than [`MIN_UDP`].
+/// If `out` is shorter than `limit`, or `limit` is below [`MIN_UDP`].
 pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]) -> usize {
     assert!(limit >= MIN_UDP && limit <= out.len());
     let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.nsid.map_or(0, |nsid| 4 + reply.bytes(nsid).len()));
     let question = query.question_wire();
-    let again = reply.mark_encoded();
+    let is_encoded_again = reply.mark_encoded();
     let (records, arena) = reply.arena();
-    if again {
-        records.iter().for_each(|record| record.forget_positions(arena));
+    if is_encoded_again {
+        records.iter().for_each(|record| record.clear_positions(arena));
     }
-    // The longest question leaves 241 of 512 octets, so that it and an OPT always fit; a long NSID may not, and then
-    // gives way.
+    // The longest question leaves 241 of 512 bytes, so it always fits together with an OPT. A long NSID may not fit,
+    // and is then left out.
     let with_nsid = header::LEN + question.len() + opt_len <= limit;
     let opt_len = if with_nsid { opt_len } else { OPT_LEN };
     let sent_name = query.sent_name().as_wire();
     let (at, end) = (header::LEN, limit - opt_len);
-    let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: Targets::default() };
+    let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: CompressionTargets::default() };
     writer.put(question);
 
     let (mut counts, mut left) = ([0u16; 3], records.len());
     let mut complete = true;
     for section in [Section::Answer, Section::Authority, Section::Additional] {
-        // Most answers have records in one section only.
+        // Most responses have records in one section only.
         if left == 0 {
             break;
         }
@@ -82,9 +84,9 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     len
 }
 
-/// Writes an answer to a packet that could not be read whole: its code, and its question if that much was readable.
+/// Writes the response to a packet that is not a valid query: its code, and its question if that is readable.
 pub fn encode_error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> usize {
-    // Only a message with one question has a question to echo.
+    // Only a message with exactly one question has a question to echo.
     let question = match header::u16_at(packet, 4) {
         1 => Query::readable_question(packet).unwrap_or_default(),
         _ => &[],
@@ -96,7 +98,7 @@ pub fn encode_error(packet: &[u8], rcode: Rcode, out: &mut [u8]) -> usize {
     header::LEN + question.len()
 }
 
-/// The bits of an answer: the query's operation code, RD and CD, and the code's low four bits.
+/// Returns the flags of a response: the operation code, RD and CD of the query, and the low four bits of the code.
 fn response_bits(flags: u16, rcode: Rcode) -> u16 {
     flag::QR | flags & (0x7800 | flag::RD | flag::CD) | rcode.0 & 0x0f
 }
@@ -104,55 +106,55 @@ fn response_bits(flags: u16, rcode: Rcode) -> u16 {
 /// Writes the header.
 fn put_header(out: &mut [u8], id: u16, bits: u16, counts: [u16; 4]) {
     let mut header = [0; header::LEN];
-    for (octets, number) in
+    for (bytes, number) in
         header.as_chunks_mut::<2>().0.iter_mut().zip([id, bits, counts[0], counts[1], counts[2], counts[3]])
     {
-        *octets = number.to_be_bytes();
+        *bytes = number.to_be_bytes();
     }
     out[..header::LEN].copy_from_slice(&header);
 }
 
-/// A cursor over the answer.
+/// A cursor over the response.
 struct Writer<'a> {
-    /// The answer.
+    /// The buffer for the response.
     out: &'a mut [u8],
-    /// Where the next octet goes.
+    /// The offset of the next byte.
     at: usize,
-    /// What may be filled now.
+    /// The offset up to which may be written now.
     end: usize,
-    /// The question's name as sent.
+    /// The name of the question as sent.
     sent_name: &'a [u8],
-    /// Names to point to.
-    targets: Targets,
+    /// The names that pointers may refer to.
+    targets: CompressionTargets,
 }
 
-/// Label starts in the message that later names may point to; all are below 16,384, as far as a pointer reaches.
+/// Offsets of labels in the message that later names may point to. All are below 16,384, the limit of a pointer.
 #[derive(Default)]
-struct Targets {
+struct CompressionTargets {
     at: [u16; MAX_TARGETS],
     len: usize,
 }
 
 impl Writer<'_> {
-    /// Writes octets that are known to fit.
-    fn put(&mut self, octets: &[u8]) {
-        self.out[self.at..self.at + octets.len()].copy_from_slice(octets);
-        self.at += octets.len();
+    /// Writes bytes that are known to fit.
+    fn put(&mut self, bytes: &[u8]) {
+        self.out[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
     }
 
-    /// Writes octets if there is room. Of a length that is known it is a comparison and a store or two.
+    /// Writes bytes if they fit. For a constant length this is a comparison and a store or two.
     #[inline(always)]
-    fn try_put(&mut self, octets: &[u8]) -> Option<()> {
-        let end = self.at + octets.len();
+    fn try_put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.at + bytes.len();
         if end > self.end {
             return None;
         }
-        self.out[self.at..end].copy_from_slice(octets);
+        self.out[self.at..end].copy_from_slice(bytes);
         self.at = end;
         Some(())
     }
 
-    /// Writes one record whole, or says that it does not fit; the caller then takes back what was written.
+    /// Writes a record, or returns `None` if it does not fit; the caller then discards what was written of it.
     fn record(&mut self, record: &Record, arena: &mut [u8]) -> Option<()> {
         self.name(record.owner, arena, true)?;
         let mut fixed = [0; 10];
@@ -160,7 +162,7 @@ impl Writer<'_> {
         fixed[2..4].copy_from_slice(&record.class.0.to_be_bytes());
         fixed[4..8].copy_from_slice(&record.ttl.to_be_bytes());
         match record.rdata {
-            // The commonest data is written with its head in one go.
+            // The most common data is written together with its fixed fields.
             Rdata::A(address) => {
                 fixed[9] = 4;
                 self.try_put(&fixed)?;
@@ -179,8 +181,8 @@ impl Writer<'_> {
             Rdata::Name(name) => self.name(name, arena, true)?,
             Rdata::Srv { priority, weight, port, target } => {
                 let mut head = [0; 6];
-                for (octets, number) in head.chunks_exact_mut(2).zip([priority, weight, port]) {
-                    octets.copy_from_slice(&number.to_be_bytes());
+                for (bytes, number) in head.chunks_exact_mut(2).zip([priority, weight, port]) {
+                    bytes.copy_from_slice(&number.to_be_bytes());
                 }
                 self.try_put(&head)?;
                 // RFC 2782: "Name compression is not to be used for this field."
@@ -198,7 +200,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes a name, or a pointer to where it or its end already stands.
+    /// Writes a name, or a pointer to an earlier occurrence of it or of its end.
     fn name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
         let Some((labels, position)) = name.stored() else {
             return self.tail(name, compress);
@@ -217,14 +219,14 @@ impl Writer<'_> {
             }
             None => self.literal(&arena[labels], compress)?,
         }
-        // A pointer has 14 bits. The octets are zero while the name stands nowhere, which offset 0 never is.
+        // A pointer has 14 bits. The two bytes are zero until the name is written, which is never at offset 0.
         if start < 0x4000 {
             arena[position].copy_from_slice(&(start as u16).to_be_bytes());
         }
         Some(())
     }
 
-    /// Writes the end of the question's name that a name ends in.
+    /// Writes the end of the question's name that `name` ends with.
     #[inline(always)]
     fn tail(&mut self, name: NameRef, compress: bool) -> Option<()> {
         let Some(tail) = name.tail() else { return self.try_put(&[0]) };
@@ -242,17 +244,17 @@ impl Writer<'_> {
         self.try_put(&(target | 0xc000).to_be_bytes())
     }
 
-    /// Writes labels and the root; as much of their end as stands in the message already becomes a pointer.
+    /// Writes labels and the root; the longest end of them that the message already has becomes a pointer.
     fn literal(&mut self, labels: &[u8], compress: bool) -> Option<()> {
         if self.targets.len == 0 {
-            self.targets.note(self.out, header::LEN);
+            self.targets.record_labels(self.out, header::LEN);
         }
         let start = self.at;
         let mut rest = labels;
         while !rest.is_empty() {
             if compress && let Some(target) = self.targets.find(self.out, rest) {
                 self.pointer(target)?;
-                self.targets.note(self.out, start);
+                self.targets.record_labels(self.out, start);
                 return Some(());
             }
             let label = &rest[..=usize::from(rest[0])];
@@ -260,11 +262,11 @@ impl Writer<'_> {
             rest = &rest[label.len()..];
         }
         self.try_put(&[0])?;
-        self.targets.note(self.out, start);
+        self.targets.record_labels(self.out, start);
         Some(())
     }
 
-    /// Writes the OPT record, for which room was left.
+    /// Writes the OPT record, for which space was reserved.
     fn opt(&mut self, edns: &Edns<'_>, reply: &Reply, with_nsid: bool) {
         let start = self.at;
         let mut opt = [0; OPT_LEN];
@@ -284,7 +286,7 @@ impl Writer<'_> {
         self.out[start + 9..start + 11].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// Writes an EDNS option if there is room.
+    /// Writes an EDNS option if it fits.
     fn option(&mut self, code: u16, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if 4 + len <= self.end - self.at {
@@ -295,9 +297,9 @@ impl Writer<'_> {
     }
 }
 
-impl Targets {
-    /// Notes each label start of the name at `at`, as far as its pointer or end.
-    fn note(&mut self, out: &[u8], mut at: usize) {
+impl CompressionTargets {
+    /// Records the offset of each label of the name at `at`, up to its pointer or end.
+    fn record_labels(&mut self, out: &[u8], mut at: usize) {
         while self.len < MAX_TARGETS && at < 0x4000 && (1..=63).contains(&out[at]) {
             self.at[self.len] = at as u16;
             self.len += 1;
@@ -305,19 +307,20 @@ impl Targets {
         }
     }
 
-    /// Where these labels and the root already stand, in the same letter case.
+    /// Returns the offset of an earlier name that consists of these labels, in the same letter case.
     fn find(&self, out: &[u8], labels: &[u8]) -> Option<u16> {
-        // A length and a letter tell most names apart, and none that is noted starts with a pointer.
+        // A length and a letter distinguish most names, and no recorded name starts with a pointer.
         let head = labels.first_chunk::<2>();
         self.at[..self.len].iter().copied().find(|&at| {
             let at = usize::from(at);
-            out[at..].first_chunk() == head && ends_with(out, at, labels)
+            out[at..].first_chunk() == head && is_name_at(out, at, labels)
         })
     }
 }
 
-/// Whether the name at `at` is exactly these labels. Its pointers were written here and lead backwards.
-fn ends_with(out: &[u8], mut at: usize, mut labels: &[u8]) -> bool {
+/// Returns whether the name at `at` consists of exactly these labels. Its pointers were written here and lead
+/// backwards.
+fn is_name_at(out: &[u8], mut at: usize, mut labels: &[u8]) -> bool {
     loop {
         match out[at] {
             0 => return labels.is_empty(),
@@ -334,28 +337,28 @@ fn ends_with(out: &[u8], mut at: usize, mut labels: &[u8]) -> bool {
     }
 }
 
-impl Stored {
-    /// The octets, out of the arena.
+impl StoredBytes {
+    /// Returns the bytes in the arena.
     fn of(self, arena: &[u8]) -> &[u8] {
         &arena[self.range()]
     }
 }
 
 impl Record {
-    /// Clears what an earlier encoding noted of where this record's names stand.
-    fn forget_positions(&self, arena: &mut [u8]) {
-        let mut forget = |name: NameRef| {
+    /// Clears the offsets of this record's names that an earlier encoding stored.
+    fn clear_positions(&self, arena: &mut [u8]) {
+        let mut clear = |name: NameRef| {
             if let Some((_, position)) = name.stored() {
                 arena[position].fill(0);
             }
         };
-        forget(self.owner);
+        clear(self.owner);
         match self.rdata {
             Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Bytes(_) => {}
-            Rdata::Name(name) | Rdata::Srv { target: name, .. } => forget(name),
+            Rdata::Name(name) | Rdata::Srv { target: name, .. } => clear(name),
             Rdata::Soa { mname, rname, .. } => {
-                forget(mname);
-                forget(rname);
+                clear(mname);
+                clear(rname);
             }
         }
     }

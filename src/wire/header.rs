@@ -1,13 +1,13 @@
-//! The twelve octets in front of every message, and the one check that every transport makes on them first.
+//! The header of a message, and the check of it that every transport makes before anything else.
 
 use super::types::{Opcode, Rcode};
 
-/// The length of a header.
+/// The length of a header in bytes.
 pub const LEN: usize = 12;
 
-/// Bits of the third and fourth octet, as one 16-bit number.
+/// Flags of the header: bits of its third and fourth byte as one 16-bit number.
 pub mod flag {
-    /// It is a response.
+    /// The message is a response.
     pub const QR: u16 = 0x8000;
     /// The answer is authoritative.
     pub const AA: u16 = 0x0400;
@@ -23,22 +23,22 @@ pub mod flag {
     pub const CD: u16 = 0x0010;
 }
 
-/// Bits of a header that are set and cleared.
+/// Flags to set and to clear in a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Change {
-    /// Are set.
+    /// The bits to set.
     pub set: u16,
-    /// Are cleared.
+    /// The bits to clear.
     pub clear: u16,
 }
 
 impl Change {
-    /// The bits as they become.
+    /// Returns `bits` with this change applied.
     pub const fn of(self, bits: u16) -> u16 {
         bits & !self.clear | self.set
     }
 
-    /// Sets or clears these, too.
+    /// Adds `bits` to those that are set, if `state` is true, or to those that are cleared.
     pub fn add(&mut self, bits: u16, state: bool) {
         let Change { set, clear } = self;
         let (to, from) = if state { (set, clear) } else { (clear, set) };
@@ -47,18 +47,18 @@ impl Change {
     }
 }
 
-/// What the header alone says of a packet.
+/// The decision on a packet from its header alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
-    /// It may be a query; parse it.
+    /// Parse the packet: it may be a query.
     Parse,
-    /// Say nothing: an answer to this could be used to attack, or to loop.
+    /// Send no response: one could be used for an attack, or start a loop.
     Drop,
-    /// Answer with this code and no more.
+    /// Respond with this code only.
     Refuse(Rcode),
 }
 
-/// The 16-bit number at `at`, or 0 past the end.
+/// Returns the 16-bit number at `at`, or 0 past the end.
 pub(super) fn u16_at(packet: &[u8], at: usize) -> u16 {
     match packet.get(at..at + 2) {
         Some(&[high, low]) => u16::from_be_bytes([high, low]),
@@ -66,21 +66,21 @@ pub(super) fn u16_at(packet: &[u8], at: usize) -> u16 {
     }
 }
 
-/// The operation code of a header of at least [`LEN`] octets.
+/// Returns the operation code of a header of at least [`LEN`] bytes.
 pub fn opcode(packet: &[u8]) -> Opcode {
-    Opcode(packet.get(2).map_or(0, |octet| octet >> 3 & 0x0f))
+    Opcode(packet.get(2).map_or(0, |byte| byte >> 3 & 0x0f))
 }
 
-/// Checks the header. Nothing is read beyond it and nothing is reserved for a count that it claims.
+/// Checks the header. Reads nothing beyond it, and reserves nothing for the counts that it claims.
 ///
-/// The same limits as miekg/dns `defaultMsgAcceptFunc`, so that what CoreDNS accepts is accepted, but for NOTIFY, which
-/// no zone of this server wants (RFC 1996 is for secondaries).
+/// The limits are those of miekg/dns `defaultMsgAcceptFunc`, so that what CoreDNS accepts is accepted, except NOTIFY,
+/// which no zone of this server expects (RFC 1996 is for secondaries).
 pub fn accept(packet: &[u8]) -> Accept {
-    // Too short for a header: there is no ID to answer to.
+    // Too short for a header: there is no ID to respond to.
     if packet.len() < LEN {
         return Accept::Drop;
     }
-    // An answer to an answer is how loops between servers start.
+    // A response to a response starts a loop between servers.
     if u16_at(packet, 2) & flag::QR != 0 {
         return Accept::Drop;
     }
@@ -88,8 +88,8 @@ pub fn accept(packet: &[u8]) -> Accept {
         return Accept::Refuse(Rcode::NOTIMP);
     }
     let [questions, answers, authorities, additionals] = [4, 6, 8, 10].map(|at| u16_at(packet, at));
-    // RFC 9619: a query has exactly one question. An IXFR holds one SOA in the authority section (RFC 1995 3), and OPT
-    // and TSIG are the only additional records that a query may want.
+    // RFC 9619: a query has exactly one question. IXFR has one SOA in the authority section (RFC 1995 3), and OPT and
+    // TSIG are the only additional records of a query.
     if questions != 1 || answers > 1 || authorities > 1 || additionals > 2 {
         return Accept::Refuse(Rcode::FORMERR);
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_judged_before_anything_else_is_read() {
+    fn the_header_alone_decides_whether_a_packet_is_parsed() {
         assert_eq!(accept(&[0; 11]), Accept::Drop);
         assert_eq!(accept(&header(flag::QR, [1, 0, 0, 0])), Accept::Drop);
         assert_eq!(accept(&header(flag::QR | 5 << 11, [9, 9, 9, 9])), Accept::Drop);

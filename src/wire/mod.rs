@@ -1,8 +1,8 @@
-//! Bytes ↔ views: names, queries, replies and the one encoder. No I/O and no clock.
+//! Conversion between bytes and views: names, queries, replies and the only encoder. No I/O and no clock.
 //!
 //! ```text
 //! packet ─ header::accept ─ Query::parse ──► Query (a view)      Reply (a list of records) ──► encode ──► bytes
-//! answer of another server ─ Message::parse ─ Reply::read ──────────▲
+//! response of an upstream ─ Message::parse ─ Reply::read ───────────▲
 //! ```
 
 pub mod encode;
@@ -16,10 +16,10 @@ pub mod types;
 
 pub use encode::encode;
 pub use name::{Name, NameBuf};
-pub use query::{Edns, Query, Question};
+pub use query::{Edns, Query, QueryChange, Question};
 pub use read::{Message, MessageError};
 pub use reply::{NameRef, Rdata, Record, Reply, Section};
 pub use types::{Class, Opcode, Rcode, Type};
 
-/// The largest DNS message (RFC 1035 4.2.2: a 16-bit length).
+/// The maximum length of a DNS message in bytes (RFC 1035 4.2.2: a 16-bit length).
 pub const MAX_MESSAGE: usize = 65_535;

@@ -1,33 +1,33 @@
-//! Domain names in wire form: labels, each with its length in front, and a zero octet at the end.
+//! Domain names in wire form: labels, each after its length, and a final zero byte.
 
 use std::fmt;
 
-/// The longest name, with its final zero octet (RFC 1035 2.3.4).
+/// The maximum length of a name in bytes, with its final zero byte (RFC 1035 2.3.4).
 pub const MAX_LEN: usize = 255;
-/// The longest label (RFC 1035 2.3.4).
+/// The maximum length of a label in bytes (RFC 1035 2.3.4).
 pub const MAX_LABEL: usize = 63;
 
-/// Why bytes or text are no name.
+/// An error in bytes or text that should be a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The bytes end before the name does.
+    /// The bytes end before the name.
     #[error("the name is cut off")]
     Short,
-    /// A label has a length above 63, or is a compression pointer where none may be.
-    #[error("a label is longer than 63 octets")]
+    /// The length of a label is above 63, or is a compression pointer where none is allowed.
+    #[error("a label is longer than 63 bytes")]
     Label,
-    /// The whole is longer than 255 octets.
-    #[error("the name is longer than 255 octets")]
+    /// The name is longer than 255 bytes.
+    #[error("the name is longer than 255 bytes")]
     Long,
-    /// Text holds an empty label.
+    /// The text has an empty label.
     #[error("the name has an empty label")]
     Empty,
-    /// Text holds a bad escape.
-    #[error("the name has a bad escape")]
+    /// The text has an invalid escape.
+    #[error("the name has an invalid escape")]
     Escape,
 }
 
-/// A borrowed, valid, uncompressed name.
+/// A borrowed name, valid and uncompressed.
 #[derive(Clone, Copy)]
 pub struct Name<'a>(&'a [u8]);
 
@@ -41,7 +41,7 @@ impl<'a> Name<'a> {
         if rest.is_empty() { Ok(name) } else { Err(NameError::Long) }
     }
 
-    /// Reads the name that `bytes` start with; gives it and what follows. A pointer is refused.
+    /// Reads the name at the start of `bytes`, and returns it with the bytes after it. A pointer is an error.
     pub fn split_from(bytes: &'a [u8]) -> Result<(Name<'a>, &'a [u8]), NameError> {
         let mut at = 0;
         loop {
@@ -60,47 +60,48 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// A name from bytes that are known to be one, such as the rest of a name behind one of its labels.
+    /// Returns the name in bytes that are known to be valid, such as a suffix of another name.
     pub(super) fn trusted(bytes: &'a [u8]) -> Name<'a> {
         debug_assert!(Name::from_wire(bytes).is_ok());
         Name(bytes)
     }
 
-    /// The wire form.
+    /// Returns the wire form.
     pub fn as_wire(self) -> &'a [u8] {
         self.0
     }
 
-    /// Whether it is the root.
+    /// Returns whether this is the root.
     pub fn is_root(self) -> bool {
         self.0.len() == 1
     }
 
-    /// The labels, leftmost first, without the root's.
+    /// Returns the labels from left to right, without the root.
     pub fn labels(self) -> Labels<'a> {
         Labels(self.0)
     }
 
-    /// The name without its first label; `None` at the root.
+    /// Returns the name without its first label, or `None` for the root.
     pub fn parent(self) -> Option<Name<'a>> {
         let len = usize::from(self.0[0]);
         if len == 0 { None } else { Some(Name(&self.0[1 + len..])) }
     }
 
-    /// Equality as DNS means it (RFC 4343): ASCII letters in any case. Length octets are below `A`, so folding them
+    /// Compares as DNS does, ignoring the case of ASCII letters (RFC 4343). Length bytes are below `A`, so folding them
     /// changes nothing.
     pub fn eq_ignore_case(self, other: Name<'_>) -> bool {
         self.0.eq_ignore_ascii_case(other.0)
     }
 
-    /// Whether it is `zone` or below it.
+    /// Returns whether this is `zone` or a name below it.
     pub fn is_within(self, zone: Name<'_>) -> bool {
         let Some(at) = self.0.len().checked_sub(zone.0.len()) else { return false };
-        // The same octets are no zone where they start in the middle of a label. Few names get that far.
+        // Equal bytes are no zone if they start in the middle of a label. This is checked last, since few names get
+        // here.
         self.0[at..].eq_ignore_ascii_case(zone.0) && self.has_label_at(at)
     }
 
-    /// Whether a label starts at this offset; the root's counts.
+    /// Returns whether a label starts at this offset; the root counts as a label.
     fn has_label_at(self, offset: usize) -> bool {
         let mut at = 0;
         while at < offset {
@@ -109,27 +110,27 @@ impl<'a> Name<'a> {
         at == offset
     }
 
-    /// An owned copy.
+    /// Returns an owned copy.
     pub fn to_owned(self) -> NameBuf {
         NameBuf(self.0.into())
     }
 }
 
 impl fmt::Display for Name<'_> {
-    /// Presentation form with its final dot (RFC 1035 5.1).
+    /// Writes the presentation form with its final dot (RFC 1035 5.1).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {
             return f.write_str(".");
         }
         for label in self.labels() {
-            for &octet in label {
-                match octet {
-                    // The same octets as miekg/dns escapes, so that log lines are alike.
+            for &byte in label {
+                match byte {
+                    // The bytes that miekg/dns escapes, so that log lines are the same.
                     b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => {
-                        write!(f, "\\{}", char::from(octet))?
+                        write!(f, "\\{}", char::from(byte))?
                     }
-                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
-                    _ => write!(f, "\\{octet:03}")?,
+                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                    _ => write!(f, "\\{byte:03}")?,
                 }
             }
             f.write_str(".")?;
@@ -167,30 +168,31 @@ impl<'a> Iterator for Labels<'a> {
 pub struct NameBuf(Box<[u8]>);
 
 impl NameBuf {
-    /// Reads presentation form, with or without the final dot; `\.` and `\DDD` escape. `""` is an error, `.` the root.
+    /// Parses presentation form, with or without the final dot; `\.` and `\DDD` are escapes. `""` is an error, `.` is
+    /// the root.
     pub fn from_text(text: &str) -> Result<NameBuf, NameError> {
         if text == "." {
             return Ok(Name::ROOT.to_owned());
         }
         let mut wire = vec![0];
         let mut label_at = 0;
-        let mut octets = text.bytes().peekable();
-        if octets.peek().is_none() {
+        let mut bytes = text.bytes().peekable();
+        if bytes.peek().is_none() {
             return Err(NameError::Empty);
         }
-        while let Some(octet) = octets.next() {
-            match octet {
+        while let Some(byte) = bytes.next() {
+            match byte {
                 b'.' => {
                     close_label(&mut wire, label_at)?;
                     label_at = wire.len();
                     wire.push(0);
                 }
                 b'\\' => {
-                    let first = octets.next().ok_or(NameError::Escape)?;
+                    let first = bytes.next().ok_or(NameError::Escape)?;
                     if first.is_ascii_digit() {
                         let mut number = u16::from(first - b'0');
                         for _ in 0..2 {
-                            let digit = octets.next().filter(u8::is_ascii_digit).ok_or(NameError::Escape)?;
+                            let digit = bytes.next().filter(u8::is_ascii_digit).ok_or(NameError::Escape)?;
                             number = number * 10 + u16::from(digit - b'0');
                         }
                         wire.push(u8::try_from(number).map_err(|_| NameError::Escape)?);
@@ -198,7 +200,7 @@ impl NameBuf {
                         wire.push(first);
                     }
                 }
-                _ => wire.push(octet),
+                _ => wire.push(byte),
             }
         }
         if label_at + 1 != wire.len() {
@@ -208,23 +210,23 @@ impl NameBuf {
         if wire.len() > MAX_LEN { Err(NameError::Long) } else { Ok(NameBuf(wire.into())) }
     }
 
-    /// The same name in lower case.
+    /// Returns the name in lower case.
     pub fn to_lower(&self) -> NameBuf {
         NameBuf(self.0.to_ascii_lowercase().into())
     }
 
-    /// A view of it.
+    /// Returns a borrowed view.
     pub fn as_name(&self) -> Name<'_> {
         Name(&self.0)
     }
 
-    /// The wire form.
+    /// Returns the wire form.
     pub fn as_wire(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Writes the length in front of the label that starts at `label_at` and reaches to the end of `wire`.
+/// Writes the length of the label that starts at `label_at` and ends at the end of `wire`.
 fn close_label(wire: &mut [u8], label_at: usize) -> Result<(), NameError> {
     let len = wire.len() - label_at - 1;
     if len == 0 {
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_name_is_refused() {
+    fn text_that_is_not_a_name_is_an_error() {
         assert_eq!(NameBuf::from_text(""), Err(NameError::Empty));
         assert_eq!(NameBuf::from_text("a..b"), Err(NameError::Empty));
         assert_eq!(NameBuf::from_text(".a"), Err(NameError::Empty));
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_holds_itself_and_what_is_below_it() {
+    fn a_zone_contains_itself_and_names_below_it() {
         assert!(n("a.B.c").as_name().is_within(n("b.C").as_name()));
         assert!(n("b.c").as_name().is_within(n("b.c").as_name()));
         assert!(n("b.c").as_name().is_within(Name::ROOT));

@@ -1,122 +1,123 @@
-//! Answers of other servers: bytes → [`Reply`].
+//! Parses responses of upstreams into [`Reply`].
 //!
-//! * The header and the question are looked at first ([`Message::parse`]), which is all that is needed to tell whether it
-//!   answers what was asked.
-//! * Names are followed backwards only, and a bounded number of times; nothing is reserved for a count that the message
-//!   merely claims.
-//! * Names in data are expanded where they may be compressed (RFC 3597 4), so that a record can stand anywhere in an
-//!   answer of ours.
+//! * The header and the question are checked first ([`Message::parse`]), which suffices to decide whether the message
+//!   answers the question.
+//! * Pointers are followed backwards only, and a limited number of times; nothing is reserved for the counts that the
+//!   message claims.
+//! * Names in data are expanded for every type, so that a record is valid anywhere in a response of ours.
 
+use super::MAX_MESSAGE;
 use super::header::{self, flag, u16_at};
 use super::name::{MAX_LABEL, MAX_LEN};
 use super::query::Question;
 use super::reply::{NameRef, Rdata, Record, Reply, Section};
 use super::types::{Class, Rcode, Type};
 
-/// How many pointers a name may have. A name of 255 octets has at most 127 labels.
+/// The maximum number of pointers in a name. A name of 255 bytes has at most 127 labels.
 const MAX_JUMPS: usize = 127;
-/// How many places of names are remembered, so that a name that is pointed to often is stored once.
+/// The number of offsets of names that are remembered, so that a name that is the target of many pointers is stored
+/// once.
 const REMEMBERED: usize = 16;
-/// The longest time to live (RFC 2181 8: "a 31 bit number"); what is above counts as zero.
+/// The maximum TTL in seconds (RFC 2181 8: "a 31 bit number"). A larger value counts as zero.
 const MAX_TTL: u32 = 0x7fff_ffff;
 
-/// What is wrong with a message.
+/// An error in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// It is no answer to this question.
-    #[error("it is no answer to the question")]
-    Stranger,
-    /// It ends before its records do.
+    /// The message is not a response to the question.
+    #[error("it is not a response to the question")]
+    WrongQuestion,
+    /// The message ends before its records.
     #[error("it is cut off")]
-    Cut,
-    /// A record is not what its type says.
+    Short,
+    /// The data of a record does not match its type.
     #[error("a record in it is malformed")]
     Malformed,
 }
 
-/// An answer whose header and question have been looked at.
+/// A response whose header and question have been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    octets: &'a [u8],
-    /// Where the records start.
+    bytes: &'a [u8],
+    /// The offset of the first record.
     records_at: usize,
 }
 
 impl<'a> Message<'a> {
-    /// Looks at a message that may be an answer to `question`; its ID is not compared.
+    /// Checks a message that may be a response to `question`. The ID is not compared.
     ///
-    /// An error code may come without the question: servers that do not understand a query send it so.
-    pub fn parse(octets: &'a [u8], question: &Question) -> Result<Message<'a>, MessageError> {
-        let flags = u16_at(octets, 2);
-        if octets.len() < header::LEN || flags & flag::QR == 0 || header::opcode(octets).0 != 0 {
-            return Err(MessageError::Stranger);
+    /// An error may come without the question: servers that do not understand a query respond so.
+    pub fn parse(bytes: &'a [u8], question: &Question) -> Result<Message<'a>, MessageError> {
+        let flags = u16_at(bytes, 2);
+        if bytes.len() < header::LEN || flags & flag::QR == 0 || header::opcode(bytes).0 != 0 {
+            return Err(MessageError::WrongQuestion);
         }
-        let message = Message { octets, records_at: header::LEN };
-        match u16_at(octets, 4) {
+        let message = Message { bytes, records_at: header::LEN };
+        match u16_at(bytes, 4) {
             1 => {}
             0 if message.counts() == [0; 3] && matches!(message.rcode().0, 1 | 2 | 4 | 5) => return Ok(message),
-            _ => return Err(MessageError::Stranger),
+            _ => return Err(MessageError::WrongQuestion),
         }
         let name = question.name().as_wire();
-        let sent = octets.get(header::LEN..header::LEN + name.len()).ok_or(MessageError::Stranger)?;
+        let sent = bytes.get(header::LEN..header::LEN + name.len()).ok_or(MessageError::WrongQuestion)?;
         let numbers_at = header::LEN + name.len();
-        let numbers = [u16_at(octets, numbers_at), u16_at(octets, numbers_at + 2)];
-        // Length octets are below `A`, so folding them changes nothing.
+        let numbers = [u16_at(bytes, numbers_at), u16_at(bytes, numbers_at + 2)];
+        // Length bytes are below `A`, so folding them changes nothing.
         if !sent.eq_ignore_ascii_case(name)
-            || octets.len() < numbers_at + 4
+            || bytes.len() < numbers_at + 4
             || numbers != [question.qtype.0, question.qclass.0]
         {
-            return Err(MessageError::Stranger);
+            return Err(MessageError::WrongQuestion);
         }
-        Ok(Message { octets, records_at: numbers_at + 4 })
+        Ok(Message { bytes, records_at: numbers_at + 4 })
     }
 
-    /// A message that is known to answer `question`, since it was made so.
-    pub fn trusted(octets: &'a [u8], question: &Question) -> Message<'a> {
-        debug_assert!(Message::parse(octets, question).is_ok());
-        Message { octets, records_at: header::LEN + question.name().as_wire().len() + 4 }
+    /// Returns a message that is known to answer `question`, because this server built it.
+    pub fn trusted(bytes: &'a [u8], question: &Question) -> Message<'a> {
+        debug_assert!(Message::parse(bytes, question).is_ok());
+        Message { bytes, records_at: header::LEN + question.name().as_wire().len() + 4 }
     }
 
-    /// The octets.
-    pub fn octets(&self) -> &'a [u8] {
-        self.octets
+    /// Returns the bytes of the message.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
-    /// The flag bits.
+    /// Returns the flag bits.
     pub fn flags(&self) -> u16 {
-        u16_at(self.octets, 2)
+        u16_at(self.bytes, 2)
     }
 
-    /// Whether TC is set.
+    /// Returns whether TC is set.
     pub fn is_truncated(&self) -> bool {
         self.flags() & flag::TC != 0
     }
 
-    /// The code, without the bits that an OPT may add.
+    /// Returns the response code, without the bits that an OPT may add.
     pub fn rcode(&self) -> Rcode {
         Rcode(self.flags() & 0x0f)
     }
 
-    /// How many records the header claims, by section.
+    /// Returns the number of records that the header claims, by section.
     fn counts(&self) -> [u16; 3] {
-        [6, 8, 10].map(|at| u16_at(self.octets, at))
+        [6, 8, 10].map(|at| u16_at(self.bytes, at))
     }
 
-    /// Whether the header claims answer records.
+    /// Returns whether the header claims answer records.
     pub fn has_answer(&self) -> bool {
         self.counts()[0] > 0
     }
 }
 
 impl Reply {
-    /// Makes this the reply that a message is, but for its OPT, which is between two neighbours only. Of what is cut off
-    /// it is the header, and of what is malformed nothing.
+    /// Replaces this reply by the content of a message, except its OPT, which is hop-by-hop. After
+    /// [`MessageError::Short`] the reply has the header only; after another error it is empty.
     pub fn read(&mut self, message: &Message<'_>) -> Result<(), MessageError> {
         self.clear();
         let read = self.read_records(message);
         match read {
             Ok(()) => {}
-            Err(MessageError::Cut) => self.forget_records(),
+            Err(MessageError::Short) => self.clear_records(),
             Err(_) => self.clear(),
         }
         read
@@ -129,8 +130,8 @@ impl Reply {
         self.truncated = flags & flag::TC != 0;
         self.recursion_available = flags & flag::RA != 0;
         self.authentic_data = flags & flag::AD != 0;
-        let mut reader = Reader {
-            octets: message.octets,
+        let mut reader = MessageReader {
+            bytes: message.bytes,
             at: message.records_at,
             question_end: message.records_at.saturating_sub(4),
             remembered: [(0, NameRef::QUESTION); REMEMBERED],
@@ -149,9 +150,9 @@ impl Reply {
     }
 }
 
-/// The least time to live of a message that this server has written, its OPT aside, in seconds; nothing without records.
-pub fn least_ttl(message: &[u8]) -> Option<u32> {
-    let (mut at, mut least) = (header::LEN, None);
+/// Returns the lowest TTL in a message that this server wrote, its OPT excepted, in seconds. `None` without records.
+pub fn lowest_ttl(message: &[u8]) -> Option<u32> {
+    let (mut at, mut lowest) = (header::LEN, None);
     for _ in 0..u16_at(message, 4) {
         at = name_end(message, at)? + 4;
     }
@@ -161,14 +162,14 @@ pub fn least_ttl(message: &[u8]) -> Option<u32> {
         let fixed = message.get(end..end + 10)?;
         if Type(u16_at(fixed, 0)) != Type::OPT {
             let ttl = u32::from(u16_at(fixed, 4)) << 16 | u32::from(u16_at(fixed, 6));
-            least = Some(least.map_or(ttl, |least: u32| least.min(ttl)));
+            lowest = Some(lowest.map_or(ttl, |lowest: u32| lowest.min(ttl)));
         }
         at = end + 10 + usize::from(u16_at(fixed, 8));
     }
-    least
+    lowest
 }
 
-/// Where the name at `at` ends in a message: behind its root or its pointer.
+/// Returns the offset after the name at `at`, after its root or its pointer.
 fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
@@ -180,29 +181,29 @@ fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// A cursor over a message.
-struct Reader<'a> {
-    octets: &'a [u8],
-    /// Where the next record starts.
+struct MessageReader<'a> {
+    bytes: &'a [u8],
+    /// The offset of the next record.
     at: usize,
-    /// Where the question's name ends.
+    /// The offset at which the question's name ends.
     question_end: usize,
-    /// Where names stand that are stored already.
+    /// Offsets of names that are already stored.
     remembered: [(u16, NameRef); REMEMBERED],
-    /// How many of them there are.
+    /// The number of remembered names.
     known: usize,
 }
 
-impl Reader<'_> {
+impl MessageReader<'_> {
     /// Reads a record and adds it to the reply.
     fn record(&mut self, section: Section, reply: &mut Reply) -> Result<(), MessageError> {
         let (owner, at) = self.name(self.at, reply)?;
-        let fixed = self.octets.get(at..at + 10).ok_or(MessageError::Cut)?;
+        let fixed = self.bytes.get(at..at + 10).ok_or(MessageError::Short)?;
         let rtype = Type(u16_at(fixed, 0));
         let class = Class(u16_at(fixed, 2));
         let ttl = u32::from(u16_at(fixed, 4)) << 16 | u32::from(u16_at(fixed, 6));
         let start = at + 10;
         let end = start + usize::from(u16_at(fixed, 8));
-        let data = self.octets.get(start..end).ok_or(MessageError::Cut)?;
+        let data = self.bytes.get(start..end).ok_or(MessageError::Short)?;
         self.at = end;
         if rtype == Type::OPT {
             // RFC 6891 6.1.3: the upper eight bits of the code.
@@ -225,79 +226,76 @@ impl Reader<'_> {
                 if at + 20 != end {
                     return Err(MessageError::Malformed);
                 }
-                Rdata::Soa { mname, rname, numbers: reply.store(&self.octets[at..end]) }
+                Rdata::Soa { mname, rname, numbers: reply.store(&self.bytes[at..end]) }
             }
-            (Type::SRV, 7..) => {
+            (Type::SRV, ..7) => return Err(MessageError::Malformed),
+            (Type::SRV, _) => {
                 let [priority, weight, port] = [0, 2, 4].map(|at| u16_at(data, at));
                 Rdata::Srv { priority, weight, port, target: self.data_name(start + 6, end, reply)? }
             }
-            _ => self.other(rtype, start, end, reply)?,
+            _ => self.opaque(rtype, start, end, reply)?,
         };
         let ttl = if ttl > MAX_TTL { 0 } else { ttl };
         reply.push(Record { section, owner, rtype, class, ttl, rdata });
         Ok(())
     }
 
-    /// Data that is kept as octets, with its names expanded.
-    fn other(&self, rtype: Type, start: usize, end: usize, reply: &mut Reply) -> Result<Rdata, MessageError> {
-        let Some((mut at, names)) = self.names_of(rtype, start, end)? else {
-            return Ok(Rdata::Bytes(reply.store(&self.octets[start..end])));
+    /// Stores data as bytes, with its names expanded.
+    fn opaque(&self, rtype: Type, start: usize, end: usize, reply: &mut Reply) -> Result<Rdata, MessageError> {
+        let Some(fields) = fields(rtype, &self.bytes[start..end]).ok_or(MessageError::Malformed)? else {
+            return Ok(Rdata::Bytes(reply.store(&self.bytes[start..end])));
         };
-        let mut data = smallvec::SmallVec::<[u8; 512]>::from_slice(&self.octets[start..at]);
-        for _ in 0..names {
-            let mut name = [0; MAX_LEN];
-            let expanded = self.expand(at, &mut name)?;
-            data.extend_from_slice(&name[..expanded.len]);
-            // The question's end is in the message, too.
-            if let Some(tail) = expanded.tail {
-                let rest = &self.octets[header::LEN + usize::from(tail)..self.question_end];
-                data.extend_from_slice(rest);
-            } else {
-                data.push(0);
-            }
-            at = expanded.end;
+        let mut data = smallvec::SmallVec::<[u8; 512]>::new();
+        let mut at = start;
+        for part in fields {
+            let len = match part {
+                Part::Name => {
+                    at = self.append_name(at, &mut data)?;
+                    0
+                }
+                Part::Names => {
+                    while at < end && data.len() <= MAX_MESSAGE {
+                        at = self.append_name(at, &mut data)?;
+                    }
+                    0
+                }
+                Part::Bytes(len) => len,
+                Part::Text => 1 + usize::from(*self.bytes[..end].get(at).ok_or(MessageError::Malformed)?),
+                Part::Rest => end.saturating_sub(at),
+            };
+            data.extend_from_slice(self.bytes[..end].get(at..at + len).ok_or(MessageError::Malformed)?);
+            at += len;
         }
-        if at != end {
+        // Expanded names may exceed the length of a record.
+        if at != end || data.len() > MAX_MESSAGE {
             return Err(MessageError::Malformed);
         }
         Ok(Rdata::Bytes(reply.store(&data)))
     }
 
-    /// Where names start in the data of a type, and how many there are; nothing for a type whose names are never
-    /// compressed (RFC 3597 4).
-    fn names_of(&self, rtype: Type, start: usize, end: usize) -> Result<Option<(usize, usize)>, MessageError> {
-        let (skip, names) = match rtype.0 {
-            // MD, MF, MB, MG, MR, DNAME.
-            3 | 4 | 7..=9 | 39 => (0, 1),
-            // MINFO, RP.
-            14 | 17 => (0, 2),
-            // MX, AFSDB, RT.
-            15 | 18 | 21 => (2, 1),
-            // PX.
-            26 => (2, 2),
-            // NAPTR: two numbers and three strings, then the replacement.
-            35 => {
-                let mut at = start + 4;
-                for _ in 0..3 {
-                    at += 1 + usize::from(*self.octets[..end].get(at).ok_or(MessageError::Malformed)?);
-                }
-                (at - start, 1)
-            }
-            _ => return Ok(None),
-        };
-        if start + skip >= end { Err(MessageError::Malformed) } else { Ok(Some((start + skip, names))) }
+    /// Appends the name at `at`, expanded, and returns the offset after it.
+    fn append_name(&self, at: usize, data: &mut smallvec::SmallVec<[u8; 512]>) -> Result<usize, MessageError> {
+        let mut labels = [0; MAX_LEN];
+        let expanded = self.expand(at, &mut labels)?;
+        data.extend_from_slice(&labels[..expanded.len]);
+        match expanded.tail {
+            // The rest of the question's name is in this message, including its root.
+            Some(tail) => data.extend_from_slice(&self.bytes[header::LEN + usize::from(tail)..self.question_end]),
+            None => data.push(0),
+        }
+        Ok(expanded.end)
     }
 
-    /// Stores a name that ends where its data ends.
+    /// Stores a name that ends exactly where its data ends.
     fn data_name(&mut self, at: usize, end: usize, reply: &mut Reply) -> Result<NameRef, MessageError> {
         let (name, after) = self.name(at, reply)?;
         if after == end { Ok(name) } else { Err(MessageError::Malformed) }
     }
 
-    /// Stores the name at `at`; gives it and where it ends.
+    /// Stores the name at `at` and returns it with the offset after it.
     fn name(&mut self, at: usize, reply: &mut Reply) -> Result<(NameRef, usize), MessageError> {
-        // Most owners are one pointer: to the question, or to a name that is stored already.
-        let target = match self.octets.get(at..at + 2) {
+        // Most owners are a single pointer: to the question, or to a name that is already stored.
+        let target = match self.bytes.get(at..at + 2) {
             Some(&[high, low]) if high >= 192 => usize::from(high & 0x3f) << 8 | usize::from(low),
             _ => at,
         };
@@ -312,9 +310,9 @@ impl Reader<'_> {
         let expanded = self.expand(at, &mut labels)?;
         let name = match expanded {
             Expanded { len: 0, tail: Some(tail), .. } => NameRef::question(tail),
-            Expanded { len, tail, .. } => reply.name(&[&labels[..len]], tail),
+            Expanded { len, tail, .. } => reply.store_labels(&[&labels[..len]], tail),
         };
-        // A pointer reaches 14 bits far.
+        // A pointer has 14 bits.
         if target < 0x4000 && self.known < REMEMBERED {
             self.remembered[self.known] = (target as u16, name);
             self.known += 1;
@@ -322,19 +320,19 @@ impl Reader<'_> {
         Ok((name, expanded.end))
     }
 
-    /// Copies the labels of the name at `at`, until its root or a place within the question.
+    /// Copies the labels of the name at `at`, up to its root or to a label of the question.
     fn expand(&self, at: usize, labels: &mut [u8; MAX_LEN]) -> Result<Expanded, MessageError> {
         let (mut from, mut len, mut end, mut jumps) = (at, 0, None, 0);
         loop {
-            let octet = *self.octets.get(from).ok_or(MessageError::Cut)?;
-            match octet {
+            let byte = *self.bytes.get(from).ok_or(MessageError::Short)?;
+            match byte {
                 0 => return Ok(Expanded { len, tail: None, end: end.unwrap_or(from + 1) }),
                 192.. => {
-                    let low = *self.octets.get(from + 1).ok_or(MessageError::Cut)?;
-                    let target = usize::from(octet & 0x3f) << 8 | usize::from(low);
+                    let low = *self.bytes.get(from + 1).ok_or(MessageError::Short)?;
+                    let target = usize::from(byte & 0x3f) << 8 | usize::from(low);
                     end.get_or_insert(from + 2);
                     jumps += 1;
-                    // Backwards only: what leads forwards, or to itself, might never end.
+                    // Backwards only: a pointer forwards, or to itself, might never end.
                     if target >= from || target < header::LEN || jumps > MAX_JUMPS {
                         return Err(MessageError::Malformed);
                     }
@@ -351,12 +349,12 @@ impl Reader<'_> {
                 }
                 label if usize::from(label) <= MAX_LABEL => {
                     let size = 1 + usize::from(label);
-                    let octets = self.octets.get(from..from + size).ok_or(MessageError::Cut)?;
-                    // One octet is left for the root.
+                    let bytes = self.bytes.get(from..from + size).ok_or(MessageError::Short)?;
+                    // One byte is left for the root.
                     if len + size >= MAX_LEN {
                         return Err(MessageError::Malformed);
                     }
-                    labels[len..len + size].copy_from_slice(octets);
+                    labels[len..len + size].copy_from_slice(bytes);
                     (len, from) = (len + size, from + size);
                 }
                 _ => return Err(MessageError::Malformed),
@@ -364,23 +362,85 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a label of the question's name starts at this offset into it; the root's counts.
+    /// Returns whether a label of the question's name starts at this offset in it; the root counts as a label.
     fn is_label_of_question(&self, tail: usize) -> bool {
         let mut at = 0;
         while at < tail {
-            at += 1 + usize::from(self.octets[header::LEN + at]);
+            at += 1 + usize::from(self.bytes[header::LEN + at]);
         }
         at == tail
     }
 }
 
-/// A name that was followed.
+/// A part of a record's data.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// This number of bytes.
+    Bytes(usize),
+    /// A character string: its length, then its bytes.
+    Text,
+    /// A name.
+    Name,
+    /// Names, up to the end.
+    Names,
+    /// The remaining bytes.
+    Rest,
+}
+
+/// Returns the fields of data that may contain names. The inner `None` is for data without names, or of an unknown type
+/// (RFC 3597 3: it is opaque). The outer `None` means that the data is malformed.
+///
+/// Only a few types may be compressed (RFC 3597 4), but a sender may do so with any type that it knows, and a pointer
+/// copied into another message would refer to another name: the names of every type are expanded, as in miekg/dns.
+fn fields(rtype: Type, data: &[u8]) -> Option<Option<smallvec::SmallVec<[Part; 5]>>> {
+    use Part::{Bytes, Name, Names, Rest, Text};
+    let fields: &[Part] = match rtype.0 {
+        // MD, MF, MB, MG, MR, NSAP-PTR, DNAME.
+        3 | 4 | 7..=9 | 23 | 39 => &[Name],
+        // MINFO, RP, TALINK.
+        14 | 17 | 58 => &[Name, Name],
+        // MX, AFSDB, RT, KX, LP: a preference or subtype.
+        15 | 18 | 21 | 36 | 107 => &[Bytes(2), Name],
+        // PX: a preference.
+        26 => &[Bytes(2), Name, Name],
+        // SIG, RRSIG: seven numbers, the signer, the signature.
+        24 | 46 => &[Bytes(18), Name, Rest],
+        // NXT, NSEC: a bitmap of types. TKEY, TSIG: the algorithm is a name.
+        30 | 47 | 249 | 250 => &[Name, Rest],
+        // NAPTR: order, preference, flags, services, regular expression.
+        35 => &[Bytes(4), Text, Text, Text, Name],
+        // A6 (RFC 2874): the length of the prefix, the rest of the address, and the name that has the prefix.
+        38 => match *data.first()? {
+            0 => &[Rest],
+            prefix @ 1..=128 => {
+                return Some(Some([Bytes(1 + (128 - usize::from(prefix)).div_ceil(8)), Name].into_iter().collect()));
+            }
+            _ => return None,
+        },
+        // IPSECKEY: precedence, gateway type, algorithm. AMTRELAY: precedence, discovery bit and relay type.
+        45 if *data.get(1)? == 3 => &[Bytes(3), Name, Rest],
+        260 if *data.get(1)? & 0x7f == 3 => &[Bytes(2), Name],
+        // HIP: the lengths of tag and key, which follow, and rendezvous servers.
+        55 => {
+            let key = usize::from(u16_at(data.get(..4)?, 2));
+            return Some(Some([Bytes(4 + usize::from(data[0]) + key), Names].into_iter().collect()));
+        }
+        // SVCB, HTTPS: a priority, the target, parameters.
+        64 | 65 => &[Bytes(2), Name, Rest],
+        // DSYNC (RFC 9859): a type, a scheme and a port.
+        66 => &[Bytes(5), Name],
+        _ => return Some(None),
+    };
+    Some(Some(fields.iter().copied().collect()))
+}
+
+/// An expanded name.
 struct Expanded {
-    /// How many octets of labels were copied.
+    /// The length of the copied labels in bytes.
     len: usize,
-    /// The place in the question where it goes on, where it does not end at its root.
+    /// The offset in the question's name at which the rest is, unless the name ends at its own root.
     tail: Option<u8>,
-    /// Where it ends in the message.
+    /// The offset after the name in the message.
     end: usize,
 }
 
@@ -395,22 +455,22 @@ mod tests {
         Question::new(NameBuf::from_text(name).expect("a name").as_name(), qtype, Class::IN)
     }
 
-    /// An answer to `web.example. A` with these flags, counts and records.
+    /// Builds a response to `web.example. A` with these flags, counts and records.
     fn message(flags: u16, counts: [u16; 3], records: &[&[u8]]) -> Vec<u8> {
-        let mut octets = vec![9, 9];
-        octets.extend((flag::QR | flags).to_be_bytes());
-        octets.extend([0, 1]);
-        octets.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
-        octets.extend(b"\x03wEb\x07eXample\0\x00\x01\x00\x01");
-        octets.extend(records.concat());
-        octets
+        let mut bytes = vec![9, 9];
+        bytes.extend((flag::QR | flags).to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+        bytes.extend(b"\x03wEb\x07eXample\0\x00\x01\x00\x01");
+        bytes.extend(records.concat());
+        bytes
     }
 
-    /// What is read of it, written again as an answer to a query of another letter case, and read by hickory.
-    fn reread(octets: &[u8]) -> String {
+    /// Reads a message, writes it as the response to a query in another letter case, and shows what hickory reads.
+    fn read_and_write(bytes: &[u8]) -> String {
         let question = question("web.example.", Type::A);
         let mut reply = Reply::new();
-        reply.read(&Message::parse(octets, &question).expect("an answer")).expect("readable");
+        reply.read(&Message::parse(bytes, &question).expect("an answer")).expect("readable");
         let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03WEB\x07example\0\x00\x01\x00\x01";
         let mut out = [0; 4096];
         let len = encode(&Query::parse(query).expect("a query"), &mut reply, 4096, &mut out);
@@ -423,9 +483,9 @@ mod tests {
     }
 
     #[test]
-    fn records_are_read_and_can_be_written_again() {
+    fn records_are_read_and_written_again() {
         // www.example CNAME of the question, its A by a pointer to the CNAME's data, an MX with a compressed name.
-        let octets = message(
+        let bytes = message(
             0,
             [2, 1, 1],
             &[
@@ -440,38 +500,38 @@ mod tests {
             www.example. 30 IN A 10.0.0.1\n\
             example. 5 IN SOA ns.example. h.example. 1 2 3 4 5\n\
             example. 0 IN MX 10 mail.eXample.\n";
-        assert_eq!(reread(&octets), expected);
+        assert_eq!(read_and_write(&bytes), expected);
     }
 
     #[test]
-    fn what_answers_something_else_is_a_stranger() {
+    fn a_response_to_another_question_is_an_error() {
         let good = message(0, [0; 3], &[]);
-        let asked = question("web.example.", Type::A);
-        assert!(Message::parse(&good, &asked).is_ok());
+        let expected = question("web.example.", Type::A);
+        assert!(Message::parse(&good, &expected).is_ok());
         for other in [question("web.example.", Type::AAAA), question("wec.example.", Type::A), question(".", Type::A)] {
-            assert_eq!(Message::parse(&good, &other).expect_err("another"), MessageError::Stranger);
+            assert_eq!(Message::parse(&good, &other).expect_err("another"), MessageError::WrongQuestion);
         }
         let mut query = good.clone();
         query[2] = 0;
-        assert!(Message::parse(&query, &asked).is_err());
-        // Without its question only an error is an answer.
+        assert!(Message::parse(&query, &expected).is_err());
+        // Without a question only an error is a response.
         let bare = |rcode: u8, answers| [9, 9, 0x80, rcode, 0, 0, 0, answers, 0, 0, 0, 0];
-        assert!(Message::parse(&bare(1, 0), &asked).is_ok());
-        assert!(Message::parse(&bare(0, 0), &asked).is_err());
-        assert!(Message::parse(&bare(3, 0), &asked).is_err());
-        assert!(Message::parse(&bare(1, 1), &asked).is_err());
+        assert!(Message::parse(&bare(1, 0), &expected).is_ok());
+        assert!(Message::parse(&bare(0, 0), &expected).is_err());
+        assert!(Message::parse(&bare(3, 0), &expected).is_err());
+        assert!(Message::parse(&bare(1, 1), &expected).is_err());
     }
 
     #[test]
-    fn what_is_cut_or_malformed_is_told_apart() {
-        let asked = question("web.example.", Type::A);
-        let read = |octets: &[u8]| Reply::new().read(&Message::parse(octets, &asked)?);
+    fn short_and_malformed_messages_are_different_errors() {
+        let expected = question("web.example.", Type::A);
+        let read = |bytes: &[u8]| Reply::new().read(&Message::parse(bytes, &expected)?);
         let a = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01";
         assert_eq!(read(&message(0, [1, 0, 0], &[a])), Ok(()));
-        assert_eq!(read(&message(0, [2, 0, 0], &[a])), Err(MessageError::Cut));
-        assert_eq!(read(&message(0, [1, 0, 0], &[&a[..14]])), Err(MessageError::Cut));
+        assert_eq!(read(&message(0, [2, 0, 0], &[a])), Err(MessageError::Short));
+        assert_eq!(read(&message(0, [1, 0, 0], &[&a[..14]])), Err(MessageError::Short));
         for bad in [
-            // An A of three octets, a CNAME that ends early, a pointer to itself, one into a label, an unknown label.
+            // An A of three bytes, a CNAME that ends early, a pointer to itself, one into a label, an unknown label.
             &b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x03\x0a\x00\x00"[..],
             b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x1e\x00\x04\x01a\0\0",
             b"\xc0\x1d\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\x0a\x00\x00\x01",
@@ -483,11 +543,102 @@ mod tests {
         }
     }
 
+    /// Data of each type that may contain names; an empty part is replaced by a name.
+    const WITH_NAMES: &[(u16, &[&[u8]])] = &[
+        (3, &[b""]),
+        (4, &[b""]),
+        (7, &[b""]),
+        (8, &[b""]),
+        (9, &[b""]),
+        (14, &[b"", b""]),
+        (15, &[b"\0\x0a", b""]),
+        (17, &[b"", b""]),
+        (18, &[b"\0\x01", b""]),
+        (21, &[b"\0\x01", b""]),
+        (23, &[b""]),
+        (24, &[&[1; 18], b"", b"\xc0\x0c signature"]),
+        (26, &[b"\0\x01", b"", b""]),
+        (30, &[b"", b"\xc0\x0c"]),
+        (35, &[b"\0\x01\0\x02\x01u\x07E2U+sip\x02\xc0\x0c", b""]),
+        (36, &[b"\0\x01", b""]),
+        (38, &[b"\x00", &[9; 16]]),
+        (38, &[b"\x41", &[9; 8], b""]),
+        (38, &[b"\x80", b""]),
+        (39, &[b""]),
+        (45, &[b"\x0a\x03\x02", b"", b"\xc0\x0c key"]),
+        (45, &[b"\x0a\x01\x02\xc0\x0c\xc0\x0c key"]),
+        (46, &[&[1; 18], b"", b"\xc0\x0c signature"]),
+        (47, &[b"", b"\0\x06\x40\x01\0\0\0\x03"]),
+        (55, &[b"\x02\x02\0\x02\xc0\x0c\xc0\x0c"]),
+        (55, &[b"\x02\x02\0\x02\xc0\x0c\xc0\x0c", b"", b"", b""]),
+        (58, &[b"", b""]),
+        (64, &[b"\0\x01", b"", b"\0\x01\0\x03\x02h2"]),
+        (65, &[b"\0\x00", b""]),
+        (65, &[b"\0\x01", b"", b"\0\x04\0\x04\xc0\x0c\xc0\x0c"]),
+        (66, &[b"\0\x3b\x01\0\x35", b""]),
+        (107, &[b"\0\x01", b""]),
+        (249, &[b"", b"\xc0\x0c"]),
+        (260, &[b"\x01\x83", b""]),
+        (260, &[b"\x01\x02", &[0xc0; 16]]),
+        // Opaque data that looks like a pointer.
+        (16, &[b"\x02\xc0\x0c"]),
+        (43, &[b"\xc0\x0c\xc0\x0c"]),
+        (65_280, &[b"\xc0\x0c"]),
+    ];
+
+    /// Builds a record of the question's name with this data.
+    fn record(rtype: u16, data: &[u8]) -> Vec<u8> {
+        let head = [b"\xc0\x0c", &rtype.to_be_bytes()[..], b"\0\x01\0\0\0\x1e"].concat();
+        [&head[..], &(data.len() as u16).to_be_bytes(), data].concat()
+    }
+
+    #[test]
+    fn n02_names_in_data_are_expanded_whatever_the_type() {
+        let expected = question("web.example.", Type::A);
+        let fill = |fields: &[&[u8]], name: &[u8]| -> Vec<u8> {
+            fields.iter().flat_map(|part| if part.is_empty() { name } else { part }).copied().collect()
+        };
+        for &(rtype, fields) in WITH_NAMES {
+            let bytes = message(0, [1, 0, 0], &[&record(rtype, &fill(fields, b"\x01t\xc0\x10"))]);
+            let mut reply = Reply::new();
+            reply.read(&Message::parse(&bytes, &expected).expect("an answer")).expect("readable");
+            let Rdata::Bytes(data) = reply.records()[0].rdata else { panic!("TYPE{rtype}") };
+            assert_eq!(reply.bytes(data), fill(fields, b"\x01t\x07eXample\0"), "TYPE{rtype}");
+        }
+    }
+
+    #[test]
+    fn data_that_does_not_end_with_its_fields_is_malformed() {
+        let expected = question("web.example.", Type::A);
+        let read = |rtype, data: &[u8]| {
+            let bytes = message(0, [1, 0, 0], &[&record(rtype, data), &[0; 300]]);
+            Reply::new().read(&Message::parse(&bytes, &expected).expect("an answer"))
+        };
+        for (rtype, data) in [
+            (47, &b"\x01"[..]),
+            (47, b"\xc0\x50"),
+            (39, b"\xc0\x0c\0"),
+            (46, &[1; 18]),
+            (46, &[1; 4]),
+            (65, b"\0\x01"),
+            (65, b"\0\x01\x05a"),
+            (35, b"\0\x01\0\x02\x09u"),
+            (55, b"\x02\x02\0"),
+            (55, b"\x02\x02\0\x09\xc0\x0c"),
+            (38, b"\x81\0"),
+            (33, b"\0\x01\0\x02\0\x03"),
+            // Longer than a record allows, once expanded.
+            (55, &[&[0; 4][..], &b"\xc0\x0c".repeat(6_000)].concat()),
+        ] {
+            assert_eq!(read(rtype, data), Err(MessageError::Malformed), "TYPE{rtype} {data:02x?}");
+        }
+    }
+
     #[test]
     fn the_upper_bits_of_the_code_are_in_the_opt() {
-        let octets = message(0, [0, 0, 1], &[b"\0\x00\x29\x04\xd0\x01\x00\x00\x00\x00\x00"]);
+        let bytes = message(0, [0, 0, 1], &[b"\0\x00\x29\x04\xd0\x01\x00\x00\x00\x00\x00"]);
         let mut reply = Reply::new();
-        reply.read(&Message::parse(&octets, &question("web.example.", Type::A)).expect("an answer")).expect("read");
+        reply.read(&Message::parse(&bytes, &question("web.example.", Type::A)).expect("an answer")).expect("read");
         assert_eq!((reply.rcode, reply.records().len()), (Rcode::BADVERS, 0));
     }
 }

@@ -1,201 +1,202 @@
-//! A reply: what will be said, not yet in which octets.
+//! A reply: the records and flags of a response, independent of its encoding.
 //!
-//! A `Reply` is kept by its worker and cleared for each query, so that filling it allocates nothing once it has grown.
-//! Names and longer data lie in one byte arena; a record is a small `Copy` value that refers to it.
+//! Each worker has a `Reply` that it clears for each query, so that filling it allocates nothing once it has grown.
+//! Names and longer data are in one byte arena; a record is a small `Copy` value that refers to it.
 
 use super::encode::{MAX_UDP, MIN_UDP};
 use super::name::Name;
 use super::query::{Edns, Question};
 use super::types::{Class, Rcode, Type};
 
-/// A TCP message holds 4,095 records at most: each takes a pointer, ten fixed octets and four of data (16 of 65,535).
+/// The maximum number of records. A TCP message has 4,095 at most: each takes a pointer, ten fixed bytes and four of
+/// data (16 of 65,535).
 pub const MAX_RECORDS: usize = 4_096;
-/// What the arena may hold. Records past it could not be sent in one message anyhow.
+/// The maximum size of the arena in bytes. Further records would not fit into one message.
 pub const MAX_ARENA: usize = 512 * 1024;
-/// What a worker's reply keeps from answer to answer, in records and in octets: the largest headless Service that
-/// Kubernetes supports, 250 endpoints, with two ports and both families.
-const KEPT_RECORDS: usize = 1_024;
-const KEPT_ARENA: usize = 32 * 1024;
-/// `NameRef::tail` of a name that ends at the root and not in the question.
+/// The capacity that [`Reply::clear`] retains, in records and in bytes: the largest headless Service that Kubernetes
+/// supports, 250 endpoints, with two ports and both families.
+const RETAINED_RECORDS: usize = 1_024;
+const RETAINED_ARENA: usize = 32 * 1024;
+/// `NameRef::tail` of a name that ends at the root instead of in the question.
 const NO_TAIL: u8 = u8::MAX;
 
-/// Where a record stands.
+/// A section of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
-    /// What was asked for.
+    /// The answers to the question.
     Answer,
-    /// Who says so; the SOA of a denial.
+    /// Name servers, or the SOA of a denial.
     Authority,
-    /// What the client would ask next.
+    /// Records that the client is likely to need next.
     Additional,
 }
 
 /// A name in a reply: labels from the arena, followed by the end of the question's name or by the root.
 ///
-/// Nearly every name in an answer ends like the question, which makes it short to hold and cheap to compress, and keeps
-/// the letter case that the client sent (CoreDNS reuses the zone as typed).
+/// Nearly every name in an answer ends like the question, which makes it short to store and cheap to compress, and
+/// preserves the letter case that the client sent (CoreDNS reuses the zone as typed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameRef {
-    /// Where the labels start in the arena; two octets in front of them are the encoder's.
+    /// The offset of the labels in the arena. The two bytes before them belong to the encoder.
     at: u32,
-    /// Their length, 0–254.
+    /// The length of the labels in bytes, 0–254.
     len: u8,
-    /// Offset into the question's name where the rest starts, or [`NO_TAIL`].
+    /// The offset in the question's name at which the rest starts, or [`NO_TAIL`].
     tail: u8,
 }
 
 impl NameRef {
-    /// The question's name.
+    /// The name of the question.
     pub const QUESTION: NameRef = NameRef::question(0);
 
-    /// The end of the question's name from this offset on ([`Question::suffix_at`]).
+    /// Returns the end of the question's name from this offset on ([`Question::suffix_at`]).
     pub const fn question(offset: u8) -> NameRef {
         NameRef { at: 0, len: 0, tail: offset }
     }
 
-    /// Where the tail starts in the question's name, if there is one.
+    /// Returns the offset of the tail in the question's name, if there is one.
     pub(super) fn tail(self) -> Option<u8> {
         (self.tail != NO_TAIL).then_some(self.tail)
     }
 
-    /// The range of the labels in the arena, and of the encoder's two octets in front of them.
+    /// Returns the range of the labels in the arena, and of the encoder's two bytes before them.
     pub(super) fn stored(self) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
         let at = self.at as usize;
         (self.len > 0).then(|| (at..at + usize::from(self.len), at - 2..at))
     }
 }
 
-/// A record's data. What has no form of its own is `Bytes`, already in wire form and without names to compress.
+/// The data of a record. Types without a variant of their own are `Bytes`, in wire form and without names to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rdata {
     /// A.
     A([u8; 4]),
     /// AAAA.
     Aaaa([u8; 16]),
-    /// One name that may be compressed (RFC 3597 4): CNAME, NS, PTR.
+    /// A name that may be compressed (RFC 3597 4): CNAME, NS, PTR.
     Name(NameRef),
     /// SRV (RFC 2782); its target is never compressed.
     Srv {
-        /// Lower is tried first.
+        /// Targets of lower priority are tried first.
         priority: u16,
-        /// Share among those of one priority.
+        /// The share among targets of the same priority.
         weight: u16,
-        /// The port.
+        /// The port of the service.
         port: u16,
-        /// The host.
+        /// The host of the service.
         target: NameRef,
     },
     /// SOA.
     Soa {
         /// The primary server.
         mname: NameRef,
-        /// The mailbox of who is responsible.
+        /// The mailbox of the person responsible.
         rname: NameRef,
-        /// Serial, refresh, retry, expire, minimum: twenty octets of the arena.
-        numbers: Stored,
+        /// Serial, refresh, retry, expire, minimum: 20 bytes of the arena.
+        numbers: StoredBytes,
     },
-    /// Anything else.
-    Bytes(Stored),
+    /// The data of any other type.
+    Bytes(StoredBytes),
 }
 
-/// Octets of the arena.
+/// A range of bytes of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredBytes {
     at: u32,
     len: u16,
 }
 
-impl Stored {
-    /// Where they lie.
+impl StoredBytes {
+    /// Returns the range in the arena.
     pub(super) fn range(self) -> std::ops::Range<usize> {
         self.at as usize..self.at as usize + usize::from(self.len)
     }
 }
 
-/// One record.
+/// A resource record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands.
+    /// The section of the record.
     pub section: Section,
-    /// Whose it is.
+    /// The name that the record belongs to.
     pub owner: NameRef,
-    /// Its type.
+    /// The type.
     pub rtype: Type,
-    /// Its class.
+    /// The class.
     pub class: Class,
-    /// Seconds that it may be kept.
+    /// The time to live in seconds.
     pub ttl: u32,
-    /// Its data.
+    /// The data.
     pub rdata: Rdata,
 }
 
-/// The numbers of an SOA, in seconds but for the serial.
+/// The numbers of an SOA. All but the serial are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoaNumbers {
-    /// Grows with each change of the zone.
+    /// The version of the zone, which grows with each change.
     pub serial: u32,
-    /// How often a secondary asks.
+    /// The interval at which a secondary checks for changes.
     pub refresh: u32,
-    /// How soon it asks again.
+    /// The interval after a failed check.
     pub retry: u32,
-    /// When it gives up.
+    /// The time after which a secondary without contact stops answering.
     pub expire: u32,
-    /// How long a denial may be kept (RFC 2308 4).
+    /// The time to live of a denial (RFC 2308 4).
     pub minimum: u32,
 }
 
-/// An extended error (RFC 8914), sent where the client sent an OPT.
+/// An extended DNS error (RFC 8914), sent if the query has an OPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedError {
-    /// The code; 0 is "other".
+    /// The INFO-CODE; 0 is "Other".
     pub code: u16,
-    /// Why, for a person.
+    /// The EXTRA-TEXT: the reason, for people.
     pub text: &'static str,
 }
 
-/// What a reply amounts to (CoreDNS `response.Typify`).
+/// The kind of a reply (CoreDNS `response.Typify`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An answer.
+pub enum ReplyKind {
+    /// The reply has an answer, or is empty.
     NoError,
     /// The name does not exist.
     NameError,
-    /// The name exists without such a record.
+    /// The name exists, but has no record of the type.
     NoData,
-    /// Other servers know.
+    /// The reply refers to other name servers.
     Delegation,
-    /// The server failed, or does not do such a thing.
+    /// The server failed, or does not implement the query.
     ServerError,
-    /// Any other code, and an alias that leads to no name.
+    /// Any other code, and an alias whose target does not exist.
     OtherError,
 }
 
-/// A reply in the making.
+/// A reply that plugins fill and change.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// The outcome.
+    /// The response code.
     pub rcode: Rcode,
-    /// Set AA.
+    /// The AA flag: the answer is authoritative.
     pub authoritative: bool,
-    /// Set RA.
+    /// The RA flag: recursion is available.
     pub recursion_available: bool,
-    /// Set AD.
+    /// The AD flag: the data is authentic.
     pub authentic_data: bool,
-    /// Set or clear RD, whatever the query has.
+    /// The RD flag, or `None` to copy it from the query.
     pub recursion_desired: Option<bool>,
-    /// Set TC: something is missing already.
+    /// The TC flag: records are missing already, whatever fits.
     pub truncated: bool,
-    /// Why it was denied.
+    /// The extended error to send.
     pub extended_error: Option<ExtendedError>,
-    /// The name server identifier to send (RFC 5001), where one is configured and was asked for.
-    pub nsid: Option<Stored>,
-    /// The most that a UDP answer may hold, where *bufsize* says so: 512–4096 octets.
+    /// The name server identifier to send (RFC 5001), if one is configured and the query requests it.
+    pub nsid: Option<StoredBytes>,
+    /// The maximum length of a UDP response that *bufsize* sets, 512–4096 bytes.
     pub max_udp: Option<u16>,
-    /// It was written once, so that the arena holds where its names then stood.
+    /// Whether the reply has been encoded, so that the arena holds offsets of its names.
     encoded: bool,
-    /// The records, each section in the order in which it will be sent.
+    /// The records; within each section in the order in which they are sent.
     records: Vec<Record>,
-    /// Names and data.
+    /// The bytes of names and data.
     arena: Vec<u8>,
 }
 
@@ -206,20 +207,20 @@ impl Default for Rcode {
 }
 
 impl Reply {
-    /// An empty reply.
+    /// Creates an empty reply.
     pub fn new() -> Reply {
         Reply::default()
     }
 
-    /// Makes it as new, but keeps its memory unless an unusual answer made it large.
+    /// Resets the reply. Its memory is retained, unless an unusual answer made it large.
     pub fn clear(&mut self) {
         self.records.clear();
         self.arena.clear();
-        if self.records.capacity() > KEPT_RECORDS || self.arena.capacity() > KEPT_ARENA {
-            self.records.shrink_to(KEPT_RECORDS);
-            self.arena.shrink_to(KEPT_ARENA);
+        if self.records.capacity() > RETAINED_RECORDS || self.arena.capacity() > RETAINED_ARENA {
+            self.records.shrink_to(RETAINED_RECORDS);
+            self.arena.shrink_to(RETAINED_ARENA);
         }
-        // Field by field, so that the lists stay where they are. The compiler notices a field that is missing here.
+        // Field by field, so that the vectors are not moved. The pattern makes the compiler notice a missing field.
         let Reply {
             rcode,
             authoritative,
@@ -240,101 +241,102 @@ impl Reply {
         *encoded = false;
     }
 
-    /// Takes all records out.
-    pub fn forget_records(&mut self) {
+    /// Removes all records.
+    pub fn clear_records(&mut self) {
         self.records.clear();
         self.arena.clear();
         self.nsid = None;
     }
 
-    //--- Look
+    //--- Reading
 
-    /// The UDP payload size that the answer's OPT names: the client's, lowered by `max_udp`; never below 512.
+    /// Returns the UDP payload size for the OPT of the response: the client's, limited by `max_udp`, and never below
+    /// 512.
     pub fn udp_size(&self, edns: &Edns<'_>) -> u16 {
         edns.size.min(self.max_udp.unwrap_or(u16::MAX)).max(MIN_UDP as u16)
     }
 
-    /// How long a UDP answer to this client may be.
+    /// Returns the maximum length of a UDP response to this client, in bytes.
     pub fn udp_limit(&self, edns: Option<&Edns<'_>>) -> usize {
         edns.map_or(MIN_UDP, |edns| usize::from(self.udp_size(edns)).min(MAX_UDP))
     }
 
-    /// All records.
+    /// Returns all records.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// All records, to be changed or put into another order.
+    /// Returns all records, to change or reorder them.
     pub fn records_mut(&mut self) -> &mut Vec<Record> {
         &mut self.records
     }
 
-    /// The records of one section.
+    /// Returns the records of a section.
     pub fn section(&self, section: Section) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(move |record| record.section == section)
     }
 
-    /// Whether there is an answer record.
+    /// Returns whether the answer section has a record.
     pub fn has_answer(&self) -> bool {
         self.section(Section::Answer).next().is_some()
     }
 
-    /// What it amounts to.
-    pub fn kind(&self) -> Kind {
+    /// Returns the kind of the reply.
+    pub fn kind(&self) -> ReplyKind {
         let has_authority = |rtype| self.section(Section::Authority).any(|record| record.rtype == rtype);
         match self.rcode {
-            Rcode::NOERROR if self.has_answer() => Kind::NoError,
-            Rcode::NOERROR if has_authority(Type::SOA) => Kind::NoData,
-            Rcode::NOERROR if has_authority(Type::NS) => Kind::Delegation,
-            Rcode::NOERROR => Kind::NoError,
-            // An alias that leads to no name.
-            Rcode::NXDOMAIN if self.has_answer() => Kind::OtherError,
-            Rcode::NXDOMAIN => Kind::NameError,
-            Rcode::SERVFAIL | Rcode::NOTIMP => Kind::ServerError,
-            _ => Kind::OtherError,
+            Rcode::NOERROR if self.has_answer() => ReplyKind::NoError,
+            Rcode::NOERROR if has_authority(Type::SOA) => ReplyKind::NoData,
+            Rcode::NOERROR if has_authority(Type::NS) => ReplyKind::Delegation,
+            Rcode::NOERROR => ReplyKind::NoError,
+            // An alias whose target does not exist.
+            Rcode::NXDOMAIN if self.has_answer() => ReplyKind::OtherError,
+            Rcode::NXDOMAIN => ReplyKind::NameError,
+            Rcode::SERVFAIL | Rcode::NOTIMP => ReplyKind::ServerError,
+            _ => ReplyKind::OtherError,
         }
     }
 
-    /// The stored octets.
-    pub fn bytes(&self, stored: Stored) -> &[u8] {
+    /// Returns stored bytes.
+    pub fn bytes(&self, stored: StoredBytes) -> &[u8] {
         &self.arena[stored.range()]
     }
 
-    /// The arena, for the encoder, which notes in it where it has written a name.
+    /// Returns the records and the arena, for the encoder, which stores the offsets of names in it.
     pub(super) fn arena(&mut self) -> (&[Record], &mut [u8]) {
         (&self.records, &mut self.arena)
     }
 
-    /// Whether it was encoded before; from now on it was.
+    /// Marks the reply as encoded. Returns whether it was encoded before.
     pub(super) fn mark_encoded(&mut self) -> bool {
         std::mem::replace(&mut self.encoded, true)
     }
 
-    /// The labels that a name holds in the arena.
+    /// Returns the labels of a name that are in the arena.
     pub(super) fn prefix(&self, name: NameRef) -> &[u8] {
         name.stored().map_or(&[], |(labels, _)| &self.arena[labels])
     }
 
-    /// Whether two names of this reply are the same, octet for octet.
-    pub fn same_name(&self, a: NameRef, b: NameRef) -> bool {
+    /// Returns whether two names of this reply are equal, byte for byte.
+    pub fn names_are_equal(&self, a: NameRef, b: NameRef) -> bool {
         a.tail == b.tail && self.prefix(a) == self.prefix(b)
     }
 
-    /// Whether two names of this reply are the same as DNS means it (RFC 4343), for whom `question` is the question's
-    /// name.
-    pub fn same_name_in_any_case(&self, a: NameRef, b: NameRef, question: Name<'_>) -> bool {
+    /// Returns whether two names of this reply are equal ignoring case (RFC 4343); `question` is the name of the
+    /// question.
+    pub fn names_are_equal_ignoring_case(&self, a: NameRef, b: NameRef, question: Name<'_>) -> bool {
         let tail = |name: NameRef| name.tail().map_or(&[0][..], |tail| &question.as_wire()[usize::from(tail)..]);
-        let octets = |name| self.prefix(name).iter().chain(tail(name)).map(u8::to_ascii_lowercase);
+        let bytes = |name| self.prefix(name).iter().chain(tail(name)).map(u8::to_ascii_lowercase);
         let len = |name| self.prefix(name).len() + tail(name).len();
-        // Length octets are below `A`, so folding them changes nothing.
-        a == b || len(a) == len(b) && octets(a).eq(octets(b))
+        // Length bytes are below `A`, so folding them changes nothing.
+        a == b || len(a) == len(b) && bytes(a).eq(bytes(b))
     }
 
-    /// The name of these labels (wire form, no final zero) and this tail, where it is some record's data already.
+    /// Returns the name of these labels (wire form, no final zero) and this tail if it is the data of a record already.
     pub fn data_name(&self, labels: &[&[u8]], tail: Option<u8>) -> Option<NameRef> {
         let len: usize = labels.iter().map(|part| part.len()).sum();
         let tail = tail.unwrap_or(NO_TAIL);
-        let is_that = |name: &NameRef| {
+        let is_equal = |name: &NameRef| {
             let mut rest = self.prefix(*name);
             let all = labels.iter().all(|part| rest.strip_prefix(*part).map(|after| rest = after).is_some());
             all && rest.is_empty()
@@ -343,10 +345,10 @@ impl Reply {
             Rdata::Name(name) => Some(name),
             _ => None,
         });
-        names.filter(|name| usize::from(name.len) == len && name.tail == tail).find(is_that)
+        names.filter(|name| usize::from(name.len) == len && name.tail == tail).find(is_equal)
     }
 
-    /// A name in full, for whom `question` is the question's name as sent.
+    /// Returns a complete name; `question` is the name of the question as sent.
     pub fn full_name(&self, name: NameRef, question: Name<'_>) -> super::NameBuf {
         let mut wire = self.prefix(name).to_vec();
         match name.tail() {
@@ -356,12 +358,13 @@ impl Reply {
         Name::trusted(&wire).to_owned()
     }
 
-    //--- Make
+    //--- Building
 
-    /// Stores a name made of labels (wire form, no final zero) and the question's name from `tail` on, or the root.
+    /// Stores a name that consists of labels (wire form, no final zero) and of the question's name from `tail` on, or
+    /// the root.
     ///
-    /// The caller sees to it that the whole is a name: at most 255 octets.
-    pub fn name(&mut self, labels: &[&[u8]], tail: Option<u8>) -> NameRef {
+    /// The caller ensures that the whole is a name: at most 255 bytes.
+    pub fn store_labels(&mut self, labels: &[&[u8]], tail: Option<u8>) -> NameRef {
         self.arena.extend([0, 0]);
         let at = self.arena.len();
         for part in labels {
@@ -372,31 +375,31 @@ impl Reply {
         NameRef { at: at as u32, len: len as u8, tail: tail.unwrap_or(NO_TAIL) }
     }
 
-    /// Stores a whole name.
-    pub fn whole_name(&mut self, name: Name<'_>) -> NameRef {
+    /// Stores a complete name.
+    pub fn store_name(&mut self, name: Name<'_>) -> NameRef {
         let wire = name.as_wire();
-        self.name(&[&wire[..wire.len() - 1]], None)
+        self.store_labels(&[&wire[..wire.len() - 1]], None)
     }
 
-    /// Stores data, at most 65,535 octets.
-    pub fn store(&mut self, data: &[u8]) -> Stored {
+    /// Stores data, at most 65,535 bytes.
+    pub fn store(&mut self, data: &[u8]) -> StoredBytes {
         debug_assert!(data.len() <= super::MAX_MESSAGE);
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(data);
-        Stored { at, len: data.len() as u16 }
+        StoredBytes { at, len: data.len() as u16 }
     }
 
     /// Stores the numbers of an SOA.
-    pub fn soa_numbers(&mut self, soa: SoaNumbers) -> Stored {
+    pub fn store_soa_numbers(&mut self, soa: SoaNumbers) -> StoredBytes {
         let mut numbers = [0; 20];
         let fields = [soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum];
-        for (octets, field) in numbers.chunks_exact_mut(4).zip(fields) {
-            octets.copy_from_slice(&field.to_be_bytes());
+        for (bytes, field) in numbers.chunks_exact_mut(4).zip(fields) {
+            bytes.copy_from_slice(&field.to_be_bytes());
         }
         self.store(&numbers)
     }
 
-    /// Adds a record. Past what any message can hold it is left out, and the reply says that it is cut.
+    /// Adds a record. If no message could hold it, it is left out and the reply is marked as truncated.
     pub fn push(&mut self, record: Record) {
         if self.records.len() >= MAX_RECORDS || self.arena.len() > MAX_ARENA {
             self.truncated = true;
@@ -405,7 +408,7 @@ impl Reply {
         }
     }
 
-    /// Whether another record could be sent at all. A maker of many stops here.
+    /// Returns whether no further record can be added. Code that adds many records stops then.
     pub fn is_full(&self) -> bool {
         self.truncated && (self.records.len() >= MAX_RECORDS || self.arena.len() > MAX_ARENA)
     }
@@ -415,7 +418,8 @@ impl Reply {
         self.push(Record { section: Section::Answer, owner: NameRef::QUESTION, rtype, class: Class::IN, ttl, rdata });
     }
 
-    /// Sorts the records from `first` on, each of which holds one stored name, by that name; one of equal ones is kept.
+    /// Sorts the records from `first` on, each of which has a stored name as its data, by that name, and removes
+    /// duplicates.
     pub fn sort_names(&mut self, first: usize) {
         let arena = &self.arena;
         let labels = |record: &Record| match record.rdata {
@@ -436,12 +440,12 @@ impl Reply {
         });
     }
 
-    /// Takes over the records of an answer to another question, as one section's end: names are stored in full.
+    /// Appends the records of a section of the reply to another question. Names are stored completely.
     pub fn append(&mut self, other: &Reply, question: &Question, from: Section, into: Section) {
         for record in other.section(from) {
             let mut name = |name| {
                 let full = other.full_name(name, question.name());
-                self.whole_name(full.as_name())
+                self.store_name(full.as_name())
             };
             let owner = name(record.owner);
             let rdata = match record.rdata {

@@ -1,4 +1,4 @@
-//! The numbers of DNS, each a newtype so that they are not mixed up.
+//! The numbers of DNS, each a newtype so that they cannot be mixed up.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ macro_rules! numbers {
         impl $name {
             $($(#[$vdoc])* pub const $variant: $name = $name($value);)*
 
-            /// The mnemonic, where there is one.
+            /// Returns the mnemonic, if there is one.
             pub const fn mnemonic(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some($text),)*
@@ -19,7 +19,7 @@ macro_rules! numbers {
                 }
             }
 
-            /// The number of a mnemonic, in any letter case.
+            /// Parses a mnemonic in any letter case.
             pub fn from_mnemonic(text: &str) -> Option<$name> {
                 $(if text.eq_ignore_ascii_case($text) { return Some($name($value)); })*
                 // RFC 3597 5: an unknown type or class is written with its number.
@@ -58,7 +58,7 @@ numbers! {
         SOA = 6 "SOA",
         /// Pointer, for reverse names.
         PTR = 12 "PTR",
-        /// Host information; the whole answer to ANY (RFC 8482).
+        /// Host information; the complete answer to ANY (RFC 8482).
         HINFO = 13 "HINFO",
         /// Mail exchanger.
         MX = 15 "MX",
@@ -94,7 +94,7 @@ numbers! {
         IXFR = 251 "IXFR",
         /// Zone transfer.
         AXFR = 252 "AXFR",
-        /// Everything.
+        /// All types.
         ANY = 255 "ANY",
         /// Certification authority authorization.
         CAA = 257 "CAA",
@@ -106,7 +106,7 @@ numbers! {
     Class(u16), "CLASS", {
         /// Internet.
         IN = 1 "IN",
-        /// Chaos, where servers tell of themselves.
+        /// Chaos, for information about the server itself.
         CH = 3 "CH",
         /// Hesiod.
         HS = 4 "HS",
@@ -138,15 +138,15 @@ numbers! {
     Rcode(u16), "RCODE", {
         /// No error.
         NOERROR = 0 "NOERROR",
-        /// The query could not be read.
+        /// The query is malformed.
         FORMERR = 1 "FORMERR",
-        /// The server could not answer.
+        /// The server failed to answer.
         SERVFAIL = 2 "SERVFAIL",
         /// The name does not exist.
         NXDOMAIN = 3 "NXDOMAIN",
         /// The operation is not implemented.
         NOTIMP = 4 "NOTIMP",
-        /// The server does not want to answer.
+        /// The server refuses to answer, by policy.
         REFUSED = 5 "REFUSED",
         /// A name that should not exist does.
         YXDOMAIN = 6 "YXDOMAIN",

@@ -1,5 +1,4 @@
-//! Rights, tokens and certificates: what is missing is said in a line, and whatever is renewed is taken up without a
-//! restart.
+//! Rights, tokens and certificates: a missing right is logged, and renewed credentials are used without a restart.
 
 use serde_json::json;
 
@@ -15,7 +14,7 @@ pub fn tests() -> Vec<Test> {
     [
         ("deploy/base/rbac.yaml is what is needed", needed as fn()),
         ("a right is missing from the start", missing_from_the_start),
-        ("a right is taken away and given back", taken_away),
+        ("a right is revoked and granted again", revoked),
         ("B13 a new token in the file", new_token),
         ("B13 a new authority and certificate", new_authority),
         ("endpoint and tls", client_certificate),
@@ -29,41 +28,43 @@ pub fn tests() -> Vec<Test> {
     .into()
 }
 
-/// The user that RBAC knows the ServiceAccount as.
+/// The name of the ServiceAccount's user in RBAC.
 const USER: &str = "system:serviceaccount:kube-system:coredns";
 
-/// Makes a Service with an address of its own; gives the question for it and its answer.
+/// Creates a Service with its own address; returns a question and the expected answer.
 fn new_service(cluster: &Cluster, name: &str) -> (String, String) {
     let _ = cluster.api.delete("Service", "shop", name);
-    let made = cluster.api.apply(&service("shop", name, &[("p", 80, "TCP")], &json!({})));
-    let address = made["spec"]["clusterIP"].as_str().expect("an address");
+    let created = cluster.api.apply(&service("shop", name, &[("p", 80, "TCP")], &json!({})));
+    let address = created["spec"]["clusterIP"].as_str().expect("an address");
     (format!("{name}.shop.svc.cluster.local. A"), format!("NOERROR {address}"))
 }
 
-/// Takes endpoint slices out of the role.
-fn take_slices(cluster: &Cluster) {
+/// Removes endpoint slices from the role.
+fn revoke_slices(cluster: &Cluster) {
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "services", "pods"], "verbs": ["list", "watch"]}]);
     cluster.api.merge("ClusterRole", "", "system:coredns", &json!({ "rules": rules }));
-    // The API server hears of it by a watch of its own.
+    // The API server learns of it by a watch of its own.
     let client = cluster.client(&cluster.access());
-    eventually("the right is taken", SOON, || match client.text("/apis/discovery.k8s.io/v1/endpointslices?limit=1") {
-        Err(refused) if refused.status == 403 => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually("the right is revoked", SOON, || {
+        match client.text("/apis/discovery.k8s.io/v1/endpointslices?limit=1") {
+            Err(refused) if refused.status == 403 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
 }
 
-/// Waits for the line that says which right is missing.
-fn says_what_is_missing(server: &Server) {
+/// Waits for the log line about the missing right.
+fn logs_the_missing_right(server: &Server) {
     let is_it = |line: &&str| {
         ["endpointslices", "discovery.k8s.io", "forbidden", USER].iter().all(|word| line.contains(word))
             && (line.contains("list") || line.contains("watch"))
     };
-    eventually("a line says what is missing", SOON, || {
+    eventually("a line about the missing right", SOON, || {
         let log = server.log();
         log.lines().find(is_it).map(|_| ()).ok_or(log)
     });
-    // In one line, not again and again.
+    // Not repeatedly.
     let count = server.log().lines().filter(is_it).count();
     assert!(count <= 3, "{count} lines:\n{}", server.log());
 }
@@ -89,10 +90,10 @@ fn needed() {
 
 fn missing_from_the_start() {
     let cluster = GUARDED.lock();
-    take_slices(&cluster);
+    revoke_slices(&cluster);
     let server = cluster.serve(&corefiles::with("startup_timeout 1s"));
-    says_what_is_missing(&server);
-    // What depends on slices is not denied.
+    logs_the_missing_right(&server);
+    // Names that depend on slices are not denied.
     let answer = server.ask("db.data.svc.cluster.local. A").expect("an answer");
     assert_eq!(answer.brief(), "SERVFAIL");
     cluster.apply_rbac();
@@ -100,15 +101,15 @@ fn missing_from_the_start() {
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
 }
 
-fn taken_away() {
+fn revoked() {
     let mut cluster = GUARDED.lock();
     let server = cluster.serve(&corefiles::with("pods verified"));
     server.comes_to("db-0.db.data.svc.cluster.local. A", "NOERROR 10.244.3.10");
-    take_slices(&cluster);
-    // A watch that stands is not looked at again.
+    revoke_slices(&cluster);
+    // The API server does not check an open watch again.
     cluster.restart_api_server();
-    says_what_is_missing(&server);
-    // The other kinds go on; slices are as they were.
+    logs_the_missing_right(&server);
+    // Other kinds are followed; slices stay as they were.
     let (question, answer) = new_service(&cluster, "meanwhile");
     server.comes_to_within(LATER, &question, &answer);
     server.comes_to("db-0.db.data.svc.cluster.local. A", "NOERROR 10.244.3.10");
@@ -143,7 +144,7 @@ fn new_authority() {
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
     cluster.change_authority();
     let (question, answer) = new_service(&cluster, "after-the-authority");
-    // It does not talk to whom it has no reason to trust.
+    // It does not trust the new certificate yet.
     assert_eq!(server.ask(&question).expect("an answer").brief(), "NXDOMAIN");
     cluster.renew(&access);
     server.comes_to_within(LATER, &question, &answer);

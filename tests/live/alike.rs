@@ -1,4 +1,4 @@
-//! The same answers as CoreDNS's, whatever the Corefile says and whatever has happened.
+//! The same answers as CoreDNS, for each Corefile.
 
 use libtest_mimic::Failed;
 

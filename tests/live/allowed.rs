@@ -1,4 +1,4 @@
-//! The differences from CoreDNS that are known and meant, in the form of `docs/differences.allow`.
+//! Intended differences from CoreDNS, in the format of `docs/differences.allow`.
 
 use std::sync::OnceLock;
 
@@ -9,13 +9,13 @@ use regex::Regex;
 use super::Test;
 use super::ask::{Answer, Part};
 
-/// A difference that is meant: for some names and types, and only in what it names.
+/// An intended difference: for some names and types, in some parts of the answer.
 #[derive(Clone, Debug)]
 pub struct Allowed {
     /// Searched for in `NAME TYPE`.
     questions: Regex,
     what: What,
-    /// Where the answer section may differ: it may only have more aliases than CoreDNS's.
+    /// If the answer section may differ: it may only have more aliases than CoreDNS's.
     aliases_only: bool,
 }
 
@@ -29,9 +29,9 @@ enum What {
 }
 
 impl Allowed {
-    /// Reads `REGEX => RCODE RCODE` or `REGEX => PART,PART`; a line that does not say what may differ is an error.
+    /// Parses `REGEX => RCODE RCODE` or `REGEX => PART,PART`.
     pub fn parse(line: &str) -> Result<Allowed, String> {
-        let (questions, what) = line.split_once(" => ").ok_or_else(|| format!("nothing behind '=>': {line}"))?;
+        let (questions, what) = line.split_once(" => ").ok_or_else(|| format!("nothing after '=>': {line}"))?;
         let questions = Regex::new(questions.trim()).map_err(|error| error.to_string())?;
         let what = match what.split_whitespace().collect::<Vec<_>>()[..] {
             [theirs, ours] => What::Rcodes(rcode(theirs)?, rcode(ours)?),
@@ -44,7 +44,7 @@ impl Allowed {
         Ok(Allowed { questions, what, aliases_only: false })
     }
 
-    /// Whether all that differs between the answers to a question is what may.
+    /// Returns whether everything that differs between the answers to a question may differ.
     fn excuses(&self, question: &str, theirs: &Answer, ours: &Answer) -> bool {
         if !self.questions.is_match(question) {
             return false;
@@ -63,7 +63,7 @@ impl Allowed {
     }
 }
 
-/// Whether this server's answer section is CoreDNS's, or that with more aliases.
+/// Returns whether this server's answer section is CoreDNS's, or has only more aliases.
 fn has_more_aliases_only(theirs: &Answer, ours: &Answer) -> bool {
     let [theirs, ours] = [theirs, ours].map(|answer| &answer.sections[0]);
     let mut more = ours.iter().filter(|record| !theirs.contains(record));
@@ -71,7 +71,7 @@ fn has_more_aliases_only(theirs: &Answer, ours: &Answer) -> bool {
         && more.all(|record| record.split(' ').nth(2).is_some_and(|rtype| rtype.eq_ignore_ascii_case("CNAME")))
 }
 
-/// Whether one of these lines excuses a difference.
+/// Returns whether one of these lines allows a difference.
 pub fn is_allowed(allowed: &[Allowed], question: &str, theirs: &Answer, ours: &Answer) -> bool {
     allowed.iter().any(|allowed| allowed.excuses(question, theirs, ours))
 }
@@ -81,15 +81,15 @@ fn rcode(name: &str) -> Result<Rcode, String> {
     known.into_iter().find(|rcode| rcode.to_string() == name).ok_or_else(|| format!("no rcode: {name}"))
 }
 
-/// The lines of a text in this form, without comments.
+/// Parses the lines of a text, without comments.
 fn parse_all(text: &str) -> Vec<Allowed> {
     let lines = text.lines().map(|line| if line.starts_with('#') { "" } else { line.split(" #").next().unwrap_or("") });
     let lines = lines.map(str::trim).filter(|line| !line.is_empty());
     lines.map(|line| Allowed::parse(line).unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
-/// The lines of `docs/differences.allow`. The form has no word for it, but no line there means another difference of an
-/// answer section than an alias more.
+/// Returns the lines of `docs/differences.allow`. The format cannot express it, but its lines allow only more aliases
+/// in an answer section.
 pub fn everywhere() -> &'static [Allowed] {
     static ALLOWED: OnceLock<Vec<Allowed>> = OnceLock::new();
     ALLOWED.get_or_init(|| {
@@ -100,7 +100,7 @@ pub fn everywhere() -> &'static [Allowed] {
 }
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("allowed: nothing but what a line names is excused", only_what_is_named)]
+    vec![Test::new("allowed: only what a line names may differ", only_what_is_named)]
 }
 
 fn only_what_is_named() -> Result<(), Failed> {

@@ -1,4 +1,4 @@
-//! A client of an API server for the tests themselves: objects go in and out as JSON.
+//! A client of the API server for the tests, with objects as JSON.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::patience::{SOON, eventually};
 
-/// A client with one user's rights.
+/// A client with the rights of a user.
 #[derive(Clone)]
 pub struct Api {
     client: Client,
@@ -19,12 +19,12 @@ pub struct Api {
 /// Why a request was refused.
 #[derive(Debug)]
 pub struct Refused {
-    /// The HTTP status; 0 where none came.
+    /// The HTTP status; 0 without a response.
     pub status: u16,
     pub message: String,
 }
 
-/// Where the objects of a kind stand: `apis/GROUP/VERSION`, the plural, and whether they are in namespaces.
+/// The paths of kinds: `apis/GROUP/VERSION`, the plural, and whether they are namespaced.
 const KINDS: [(&str, &str, &str, bool); 10] = [
     ("Namespace", "api/v1", "namespaces", false),
     ("Node", "api/v1", "nodes", false),
@@ -39,7 +39,7 @@ const KINDS: [(&str, &str, &str, bool); 10] = [
 ];
 
 impl Api {
-    /// A client that trusts one authority and shows a token.
+    /// Creates a client that trusts an authority and uses a token.
     pub fn new(port: u16, authority: Vec<u8>, token: &str) -> Api {
         let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().expect("an address"));
         config.root_cert = Some(vec![authority]);
@@ -50,17 +50,17 @@ impl Api {
         Api { client: Client::try_from(config).expect("a client") }
     }
 
-    /// Asks for a path, as it is.
+    /// Requests a path.
     pub fn text(&self, path: &str) -> Result<String, Refused> {
         let request = Request::get(path).body(Vec::new()).expect("a request");
         runtime().block_on(self.client.request_text(request)).map_err(refused)
     }
 
-    /// All objects of a kind.
+    /// Returns all objects of a kind.
     pub fn list(&self, kind: &str) -> Vec<Value> {
         let mut list = self.done(|| self.send(Method::GET, &path(kind, "", ""), "", None));
         let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        // A list's items do not say what they are.
+        // Items of a list do not have a kind.
         items
             .into_iter()
             .map(|mut item| {
@@ -70,40 +70,40 @@ impl Api {
             .collect()
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub fn create(&self, object: &Value) -> Result<Value, Refused> {
         let (kind, ns, _) = names(object);
         self.send(Method::POST, &path(kind, ns, ""), "application/json", Some(object))
     }
 
-    /// Makes an object, or makes it what is given here; tries until the server takes it.
+    /// Creates or replaces an object; retries until the server accepts it.
     pub fn apply(&self, object: &Value) -> Value {
         self.done(|| self.try_apply(object))
     }
 
-    /// Makes an object, or makes it what is given here.
+    /// Creates or replaces an object.
     pub fn try_apply(&self, object: &Value) -> Result<Value, Refused> {
         let (kind, ns, name) = names(object);
         let path = format!("{}?fieldManager=live&force=true", path(kind, ns, name));
         self.send(Method::PATCH, &path, "application/apply-patch+yaml", Some(object))
     }
 
-    /// Changes some fields of an object; tries until the server takes it.
+    /// Changes fields of an object; retries until the server accepts it.
     pub fn merge(&self, kind: &str, ns: &str, name: &str, fields: &Value) -> Value {
         self.done(|| self.try_merge(kind, ns, name, fields))
     }
 
-    /// Changes some fields of an object.
+    /// Changes fields of an object.
     pub fn try_merge(&self, kind: &str, ns: &str, name: &str, fields: &Value) -> Result<Value, Refused> {
         self.send(Method::PATCH, &path(kind, ns, name), "application/merge-patch+json", Some(fields))
     }
 
-    /// Changes some fields of an object's status; tries until the server takes it.
+    /// Changes fields of an object's status; retries until the server accepts it.
     pub fn set_status(&self, kind: &str, ns: &str, name: &str, status: &Value) -> Value {
         self.done(|| self.try_set_status(kind, ns, name, status))
     }
 
-    /// Changes some fields of an object's status.
+    /// Changes fields of an object's status.
     pub fn try_set_status(&self, kind: &str, ns: &str, name: &str, status: &Value) -> Result<Value, Refused> {
         let (path, fields) = (format!("{}/status", path(kind, ns, name)), json!({ "status": status }));
         self.send(Method::PATCH, &path, "application/merge-patch+json", Some(&fields))
@@ -115,13 +115,13 @@ impl Api {
         self.send(Method::DELETE, &path(kind, ns, name), "application/json", Some(&options))
     }
 
-    /// Asks for a Pod to end; without a kubelet it stays terminating.
+    /// Deletes a Pod gracefully; without a kubelet it stays terminating.
     pub fn terminate(&self, ns: &str, name: &str) {
         let options = json!({"gracePeriodSeconds": 3600});
         self.done(|| self.send(Method::DELETE, &path("Pod", ns, name), "application/json", Some(&options)));
     }
 
-    /// A token of a ServiceAccount.
+    /// Requests a token of a ServiceAccount.
     pub fn token(&self, ns: &str, account: &str) -> String {
         let path = format!("{}/token", path("ServiceAccount", ns, account));
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
@@ -129,10 +129,10 @@ impl Api {
         answer["status"]["token"].as_str().expect("a token").to_owned()
     }
 
-    /// Tries until the server does it; what it refuses for good ends the test.
+    /// Retries until the server accepts a request; a permanent error fails the test.
     fn done(&self, attempt: impl Fn() -> Result<Value, Refused>) -> Value {
         eventually("a request", SOON, || match attempt() {
-            // 403 and 404: what it needs may only be on its way, such as a namespace or a role.
+            // 403 and 404 may be temporary, until a namespace or a role exists.
             Err(refused) if [400, 401, 405, 415, 422].contains(&refused.status) => panic!("{refused:?}"),
             other => other.map_err(|refused| format!("{refused:?}")),
         })
@@ -149,7 +149,7 @@ impl Api {
     }
 }
 
-/// Kind, namespace and name of an object.
+/// Returns kind, namespace and name of an object.
 pub fn names(object: &Value) -> (&str, &str, &str) {
     let metadata = &object["metadata"];
     (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
@@ -159,7 +159,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Where an object stands, or all of a kind.
+/// Returns the path of an object, or of all objects of a kind.
 fn path(kind: &str, ns: &str, name: &str) -> String {
     let known = KINDS.iter().find(|(known, ..)| *known == kind);
     let (_, group, plural, namespaced) = known.unwrap_or_else(|| panic!("the kind '{kind}'"));

@@ -1,4 +1,4 @@
-//! Questions to a server over the network, one or thousands.
+//! Sends queries to a server over the network, one or thousands.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -9,38 +9,38 @@ use clusterdns::wire::hickory::decode;
 use clusterdns::wire::{NameBuf, Type};
 use hickory_proto::rr::{RData, Record};
 
-/// After how long a question is asked again.
+/// The timeout after which a query is repeated.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often a question is asked before silence is its answer.
+/// How often a query is sent before it counts as unanswered.
 const TRIES: u32 = 4;
-/// How many questions a socket waits for at a time.
+/// The number of queries in flight on a socket.
 const WINDOW: usize = 64;
-/// How many threads ask.
+/// The number of threads.
 const THREADS: usize = 2;
 
-/// A question and how it is put.
+/// A question and how it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question {
     pub name: String,
     pub rtype: Type,
     pub tcp: bool,
-    /// With EDNS, and what size it offers.
+    /// The size offered in EDNS, if there is an OPT.
     pub edns: Option<u16>,
 }
 
-/// An answer, for comparison.
+/// A response, for comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub rcode: u16,
-    /// AA, TC and RA, as far as they are set.
+    /// Those of AA, TC and RA that are set.
     pub flags: String,
-    /// The size that its OPT offers, if it has one.
+    /// The size in its OPT, if it has one.
     pub edns: Option<u16>,
-    /// The records of each section, sorted; empty where the answer was cut.
+    /// The records of each section, sorted; empty if the response is truncated.
     pub sections: [Vec<String>; 3],
 }
 
-/// A part of an answer, as `docs/differences.allow` names it.
+/// A part of a response, as in `docs/differences.allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Rcode,
@@ -52,7 +52,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// The part of this name.
+    /// Returns the part with a name.
     pub fn of(name: &str) -> Option<Part> {
         Some(match name {
             "rcode" => Part::Rcode,
@@ -67,12 +67,12 @@ impl Part {
 }
 
 impl Question {
-    /// The plainest question: over UDP, without EDNS.
+    /// Creates a query over UDP, without EDNS.
     pub fn new(name: &str, rtype: Type) -> Question {
         Question { name: name.to_owned(), rtype, tcp: false, edns: None }
     }
 
-    /// Whether its name can stand in a message.
+    /// Returns whether the name is valid in a message.
     pub fn can_be_asked(&self) -> bool {
         NameBuf::from_text(&self.name).is_ok()
     }
@@ -102,16 +102,16 @@ impl std::fmt::Display for Question {
 }
 
 impl Answer {
-    /// Reads a message.
-    fn read(octets: &[u8]) -> Answer {
-        let message = decode(octets).unwrap_or_else(|| panic!("hickory cannot read {octets:02x?}"));
+    /// Parses a message.
+    fn read(bytes: &[u8]) -> Answer {
+        let message = decode(bytes).unwrap_or_else(|| panic!("hickory cannot read {bytes:02x?}"));
         let head = &message.metadata;
         let rcode = u16::from(head.response_code);
         let flags = [("aa", head.authoritative), ("tc", head.truncation), ("ra", head.recursion_available)].into_iter();
         let flags: Vec<&str> = flags.filter(|(_, set)| *set).map(|(name, _)| name).collect();
         let edns = message.edns.as_ref().map(|edns| edns.max_payload());
-        // What is left out of a message that does not hold all is the server's choice.
-        let is_cut = head.truncation || octets.len() > 50_000;
+        // Which records are missing from a truncated response is the server's choice.
+        let is_cut = head.truncation || bytes.len() > 50_000;
         let sections = [&message.answers, &message.authorities, &message.additionals].map(|records| {
             let mut lines: Vec<String> = records.iter().filter(|_| !is_cut).map(line_of).collect();
             lines.sort();
@@ -120,7 +120,7 @@ impl Answer {
         Answer { rcode, flags: flags.join(" "), edns, sections }
     }
 
-    /// The same with every owner and target in lower case.
+    /// Returns the response with all owners and targets in lower case.
     pub fn in_lower_case(&self) -> Answer {
         let sections = self.sections.clone().map(|lines| {
             let mut lines: Vec<String> = lines.iter().map(|line| line.to_lowercase()).collect();
@@ -130,13 +130,13 @@ impl Answer {
         Answer { sections, ..self.clone() }
     }
 
-    /// The rcode, the flags and the EDNS size in one line.
+    /// Returns code, flags and EDNS size on one line.
     pub fn head(&self) -> String {
         let edns = self.edns.map_or(String::new(), |size| format!(" edns={size}"));
         format!("{} {}{edns}", clusterdns::wire::Rcode(self.rcode), self.flags)
     }
 
-    /// The parts in which another answer is not the same.
+    /// Returns the parts in which another response differs.
     pub fn differing(&self, other: &Answer) -> Vec<Part> {
         let [answer, authority, additional] = [0, 1, 2].map(|at| self.sections[at] != other.sections[at]);
         let parts = [
@@ -150,10 +150,10 @@ impl Answer {
         parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }
 
-    /// The rcode and the data of the answer section, in few words: `NOERROR 10.96.0.1`.
+    /// Returns code and data of the answer section, such as `NOERROR 10.96.0.1`.
     pub fn brief(&self) -> String {
         let rcode = clusterdns::wire::Rcode(self.rcode).to_string();
-        // After owner, TTL and type.
+        // The text after owner, TTL and type.
         let data = self.sections[0].iter().filter_map(|line| line.splitn(4, ' ').nth(3));
         std::iter::once(&*rcode).chain(data).collect::<Vec<_>>().join(" ")
     }
@@ -169,7 +169,7 @@ impl std::fmt::Display for Answer {
     }
 }
 
-/// A record: owner, TTL, type, data. The serial of an SOA changes with the clock.
+/// Formats a record: owner, TTL, type, data. The serial of an SOA depends on the clock.
 fn line_of(record: &Record) -> String {
     let data = match &record.data {
         RData::SOA(soa) => {
@@ -182,14 +182,14 @@ fn line_of(record: &Record) -> String {
     format!("{} {} {} {data}", record.name, record.ttl, record.record_type())
 }
 
-/// Asks once; `None` where nothing comes within two seconds.
+/// Sends a query once; returns `None` without a response within two seconds.
 pub fn ask(at: SocketAddr, question: &Question) -> Option<Answer> {
     let packet = question.packet(fastrand::u16(..));
-    let octets = if question.tcp { tcp(at, &[packet]).pop()? } else { udp(at, &packet).ok()? };
-    Some(Answer::read(&octets))
+    let bytes = if question.tcp { tcp(at, &[packet]).pop()? } else { udp(at, &packet).ok()? };
+    Some(Answer::read(&bytes))
 }
 
-/// Asks all questions as fast as the server answers; what got lost again. The answers stand in the questions' order.
+/// Sends all queries as fast as the server responds, and repeats lost ones. Responses have the order of the queries.
 pub fn ask_all(at: SocketAddr, questions: &[Question]) -> Vec<Option<Answer>> {
     let mut answers = vec![None; questions.len()];
     let size = questions.len().div_ceil(THREADS).max(1);
@@ -210,33 +210,33 @@ fn ask_some(at: SocketAddr, questions: &[Question], answers: &mut [Option<Answer
     let (over_tcp, over_udp): (Vec<usize>, Vec<usize>) = (0..questions.len()).partition(|&id| questions[id].tcp);
     for ids in over_tcp.chunks(WINDOW) {
         let packets: Vec<Vec<u8>> = ids.iter().map(|&id| packet(id)).collect();
-        for octets in tcp(at, &packets) {
-            answers[id_of(&octets)] = Some(Answer::read(&octets));
+        for bytes in tcp(at, &packets) {
+            answers[id_of(&bytes)] = Some(Answer::read(&bytes));
         }
     }
     let socket = connected(at).expect("a socket");
     socket.set_read_timeout(Some(AGAIN / 4)).expect("a timeout");
-    let mut octets = vec![0; 65_535];
+    let mut bytes = vec![0; 65_535];
     let mut next = over_udp.into_iter();
-    // Those that are waited for, the longest first.
+    // Queries in flight, the oldest first.
     let mut waiting: VecDeque<(usize, Instant, u32)> = VecDeque::new();
     loop {
         while waiting.len() < WINDOW
             && let Some(id) = next.next()
         {
-            // Refused: nobody listens. It is asked again like what got lost.
+            // Refused, since nothing listens; it is repeated like a lost one.
             let _ = socket.send(&packet(id));
             waiting.push_back((id, Instant::now(), 1));
         }
         if waiting.is_empty() {
             return;
         }
-        if let Ok(len) = socket.recv(&mut octets) {
-            let id = id_of(&octets[..len]);
-            // A second answer to what was asked twice is not waited for.
+        if let Ok(len) = socket.recv(&mut bytes) {
+            let id = id_of(&bytes[..len]);
+            // A second response to a repeated query is ignored.
             if let Some(place) = waiting.iter().position(|(waiting, ..)| *waiting == id) {
                 waiting.remove(place);
-                answers[id] = Some(Answer::read(&octets[..len]));
+                answers[id] = Some(Answer::read(&bytes[..len]));
             }
         }
         while let Some(&(id, since, tries)) = waiting.front()
@@ -251,8 +251,8 @@ fn ask_some(at: SocketAddr, questions: &[Question], answers: &mut [Option<Answer
     }
 }
 
-fn id_of(octets: &[u8]) -> usize {
-    usize::from(u16::from_be_bytes([octets[0], octets[1]]))
+fn id_of(bytes: &[u8]) -> usize {
+    usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
 fn connected(at: SocketAddr) -> std::io::Result<UdpSocket> {
@@ -265,13 +265,13 @@ fn udp(at: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>> {
     let socket = connected(at)?;
     socket.set_read_timeout(Some(AGAIN))?;
     socket.send(packet)?;
-    let mut octets = vec![0; 65_535];
-    let len = socket.recv(&mut octets)?;
-    octets.truncate(len);
-    Ok(octets)
+    let mut bytes = vec![0; 65_535];
+    let len = socket.recv(&mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
-/// Asks over one connection, one question behind the other; gives the answers that come.
+/// Sends queries over one connection, one after the other; returns the responses.
 fn tcp(at: SocketAddr, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut answers = Vec::new();
     let mut all = || -> std::io::Result<()> {
@@ -282,16 +282,16 @@ fn tcp(at: SocketAddr, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         for _ in packets {
             let mut len = [0; 2];
             stream.read_exact(&mut len)?;
-            let mut octets = vec![0; usize::from(u16::from_be_bytes(len))];
-            stream.read_exact(&mut octets)?;
-            if octets.len() < 12 {
+            let mut bytes = vec![0; usize::from(u16::from_be_bytes(len))];
+            stream.read_exact(&mut bytes)?;
+            if bytes.len() < 12 {
                 return Err(ErrorKind::InvalidData.into());
             }
-            answers.push(octets);
+            answers.push(bytes);
         }
         Ok(())
     };
-    // What did not come is not among the answers.
+    // Missing responses are not in the result.
     let _ = all();
     answers
 }

@@ -1,4 +1,4 @@
-//! Certificate authorities of the tests' own.
+//! Certificate authorities for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -25,17 +25,17 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key()).expect("a certificate"))
     }
 
-    /// Its certificate.
+    /// Returns its certificate.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// Its certificate's octets.
+    /// Returns its certificate in DER.
     pub fn der(&self) -> Vec<u8> {
         self.0.der().to_vec()
     }
 
-    /// A certificate of a server on loopback.
+    /// Creates a certificate of a server on loopback.
     pub fn server(&self, folder: &Path, file: &str) -> Files {
         let mut params =
             CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names of loopback");
@@ -44,7 +44,7 @@ impl Authority {
         self.sign(params, folder, file)
     }
 
-    /// A certificate by which a client is the user `name`.
+    /// Creates a client certificate of the user `name`.
     pub fn client(&self, name: &str, folder: &Path, file: &str) -> Files {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -63,7 +63,7 @@ impl Authority {
     }
 }
 
-/// A new key in two PEM files: for who signs, and for who checks.
+/// Creates a key in two PEM files: the private and the public one.
 pub fn write_key(private: &Path, public: &Path) {
     let key = key();
     std::fs::write(private, key.serialize_pem()).expect("a file");

@@ -1,5 +1,5 @@
-//! A thousand changes by chance, of every kind and in several namespaces at once; then the answers are CoreDNS's, and
-//! again after the API server was killed and more has changed.
+//! A thousand random changes of every kind in several namespaces. Then the answers are those of CoreDNS, and again
+//! after the API server was killed and more has changed.
 
 use fastrand::Rng;
 use libtest_mimic::Failed;
@@ -16,13 +16,13 @@ use super::patience::{LATER, SOON};
 use super::questions::Objects;
 use super::shared::GUARDED;
 
-/// Namespaces, each changed by a thread of its own.
+/// The number of namespaces; each is changed by a thread.
 const SPACES: usize = 4;
-/// Changes to each.
+/// The number of changes in each.
 const CHANGES: usize = 250;
-/// Changes to each after the relist.
+/// The number of changes in each after the relist.
 const MORE: usize = 50;
-/// How many questions a Corefile is worth: there are more names now.
+/// The number of queries for each Corefile, since there are more names now.
 const DEPTH: Depth = Depth::Some(6_000);
 
 pub fn tests() -> Vec<Test> {
@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn thousand() -> Result<(), Failed> {
-    // `SEED=N` makes the same changes again.
+    // `SEED=N` repeats the same changes.
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     eprintln!("changes: SEED={seed}");
     let told = |wrong: Failed| format!("SEED={seed}: {}", wrong.message().unwrap_or_default());
@@ -60,14 +60,14 @@ fn change(hands: &mut [Hand], count: usize) {
     });
 }
 
-/// Waits until both servers know the last change.
+/// Waits until both servers have the last change.
 fn settle(cluster: &Cluster, pair: &Pair, deadline: std::time::Duration) {
     let marker = Marker::set(&cluster.api);
     pair.wait_for(&marker, deadline);
     marker.remove(&cluster.api);
 }
 
-/// Who changes a namespace.
+/// Changes a namespace.
 struct Hand {
     api: Api,
     chance: Rng,
@@ -75,9 +75,9 @@ struct Hand {
     ns: String,
 }
 
-/// How many Pods a namespace may have.
+/// The maximum number of Pods in a namespace.
 const PODS: u8 = 10;
-/// What ports are taken from.
+/// The ports to choose from.
 const PORTS: [Port; 5] =
     [("http", 80, "TCP"), ("https", 443, "TCP"), ("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"), ("x", 9000, "SCTP")];
 
@@ -89,7 +89,7 @@ impl Hand {
         hand
     }
 
-    /// One change. What the API server refuses was no change.
+    /// Makes a change. If the API server rejects it, there is no change.
     fn change(&mut self) {
         let ns = self.ns.clone();
         let done = match self.chance.u8(..100) {
@@ -119,8 +119,8 @@ impl Hand {
         }
     }
 
-    /// Removes everything; the namespace goes some time later. Pods go first and at once: one that is being deleted has
-    /// names only for a server that has seen it before, so that two servers may differ by right.
+    /// Removes everything; the namespace disappears later. Pods are deleted first and immediately: a Pod that is being
+    /// deleted has names only in a server that has seen it before, so that two servers could differ correctly.
     fn close(&mut self) -> Result<Value, Refused> {
         for number in 0..PODS {
             let _ = self.api.delete("Pod", &self.ns, &format!("p{number}"));
@@ -144,7 +144,7 @@ impl Hand {
         format!("app-{}", self.chance.u8(..4))
     }
 
-    /// `tier=front`, for two of three.
+    /// Returns `tier=front` for two of three.
     fn tiered(&mut self, object: Value) -> Value {
         if self.chance.u8(..3) > 0 { labelled(object, &[("tier", "front")]) } else { object }
     }
@@ -154,7 +154,7 @@ impl Hand {
         self.chance.choose_multiple(PORTS, count)
     }
 
-    /// A Service of some kind, in the place of the one that has its name.
+    /// Creates a Service of some kind, or replaces the one with its name.
     fn put_service(&mut self) -> Result<Value, Refused> {
         let (ns, mut name, app) = (self.ns.clone(), self.service_name(), self.app());
         let mut ports = self.ports();
@@ -180,7 +180,7 @@ impl Hand {
         let object = service(&ns, &name, &ports, &spec);
         let object = self.tiered(object);
         self.api.try_apply(&object).or_else(|refused| match refused.status {
-            // What it was cannot become what it is to be.
+            // The old kind cannot be changed into the new one.
             422 => self.api.delete("Service", &ns, &name).and_then(|_| self.api.try_apply(&object)),
             _ => Err(refused),
         })
@@ -198,7 +198,7 @@ impl Hand {
 
     fn put_slice(&mut self) -> Result<Value, Refused> {
         let (ns, service, name) = (self.ns.clone(), self.service_name(), self.slice_name());
-        // The family of a slice cannot be changed.
+        // The address family of a slice is immutable.
         let is_six = name.ends_with(['2', '5']);
         let count = self.chance.usize(..5);
         let endpoints: Value = (0..count).map(|_| self.endpoint(is_six)).collect();
@@ -209,7 +209,7 @@ impl Hand {
     }
 
     fn endpoint(&mut self, is_six: bool) -> Value {
-        // So few that Services share some.
+        // Few enough that Services share some.
         let number = self.chance.u8(1..40);
         let address = if is_six {
             format!("2001:db8:{}::{number:x}", self.number)
@@ -229,7 +229,7 @@ impl Hand {
         endpoint
     }
 
-    /// A Pod, or another state of the one that is there.
+    /// Creates a Pod, or changes the state of an existing one.
     fn put_pod(&mut self) -> Result<Value, Refused> {
         let (name, app) = (self.pod_name(), self.app());
         let address = self.chance.u8(1..30);
@@ -241,7 +241,7 @@ impl Hand {
         pod.phase =
             self.chance.choice(["Running", "Running", "Running", "Pending", "Succeeded", "Failed"]).expect("one");
         let object = self.tiered(pod.object());
-        // Its app is what it was when it was made.
+        // Its label app is that of its creation.
         let _ = self.api.create(&object);
         self.api.try_set_status("Pod", &self.ns, &name, &pod.status())
     }

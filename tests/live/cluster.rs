@@ -1,6 +1,6 @@
-//! A cluster's control plane on loopback: etcd, the API server with RBAC and a certificate of its own authority, and
-//! the controllers that make EndpointSlices, finish namespaces and so on. Each part can be stopped, killed and started
-//! again. There is no kubelet: Pods are objects whose status the tests write.
+//! The control plane of a cluster on loopback: etcd, the API server with RBAC and a certificate of its own authority,
+//! and the controllers that create EndpointSlices, finalize namespaces and so on. Each part can be stopped, killed and
+//! restarted. There is no kubelet: tests write the status of Pods.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use super::{parts, ports};
 pub const ACCOUNT: (&str, &str) = ("kube-system", "coredns");
 /// The administrator's token.
 const ADMIN: &str = "the-administrator";
-/// ClusterIPs, of both families.
+/// The ranges of ClusterIPs, of both families.
 const SERVICE_RANGE: &str = "10.96.0.0/15,fd00:10:96::/112";
 
 /// A running cluster.
@@ -26,9 +26,9 @@ pub struct Cluster {
     folder: PathBuf,
     etcd_port: u16,
     api_port: u16,
-    /// What the API server's certificate is signed by.
+    /// The authority of the API server's certificate.
     authority: Authority,
-    /// What signs certificates of clients.
+    /// The authority of client certificates.
     clients: Authority,
     serving: Files,
     etcd: Option<Process>,
@@ -38,7 +38,7 @@ pub struct Cluster {
     pub api: Api,
 }
 
-/// How a server under test comes to the API server; its files may be changed while it runs.
+/// How a server under test connects to the API server; its files may change while it runs.
 pub struct Access {
     pub kubeconfig: PathBuf,
     pub token: PathBuf,
@@ -46,7 +46,7 @@ pub struct Access {
 }
 
 impl Cluster {
-    /// Starts one that holds what every cluster has, and the ServiceAccount of `deploy/base/rbac.yaml`.
+    /// Starts a cluster with the usual objects, and the ServiceAccount of `deploy/base/rbac.yaml`.
     pub fn start(folder: PathBuf) -> Cluster {
         std::fs::create_dir_all(&folder).expect("a folder");
         let (authority, clients) = (Authority::new("serving"), Authority::new("clients"));
@@ -73,14 +73,14 @@ impl Cluster {
         }
     }
 
-    /// A way to the API server with the ServiceAccount's rights.
+    /// Returns an access with the rights of the ServiceAccount.
     pub fn access(&self) -> Access {
         let (ns, account) = ACCOUNT;
         self.access_by(&self.api.token(ns, account))
     }
 
-    /// A way to the API server with all rights. An API server that has just started refuses others for a moment, until
-    /// it has read the roles.
+    /// Returns an access with all rights. An API server that has just started rejects others for a moment, until it has
+    /// read the roles.
     pub fn unlimited_access(&self) -> Access {
         self.access_by(ADMIN)
     }
@@ -100,24 +100,24 @@ impl Cluster {
         access
     }
 
-    /// Puts a new token, and the present authority's certificate, in the place of the old ones.
+    /// Replaces the token and the authority's certificate by the current ones.
     pub fn renew(&self, access: &Access) {
         let (ns, account) = ACCOUNT;
         replace(&access.token, &self.api.token(ns, account));
         replace(&access.authority, &self.authority.pem());
     }
 
-    /// A client with an access's token, as it is now.
+    /// Returns a client with the current token of an access.
     pub fn client(&self, access: &Access) -> Api {
         Api::new(self.api_port, self.authority.der(), &std::fs::read_to_string(&access.token).expect("a token"))
     }
 
-    /// The API server's address.
+    /// Returns the URL of the API server.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.api_port)
     }
 
-    /// A client certificate for the user `name`, and the file of the authority to trust.
+    /// Creates a client certificate of the user `name`; also returns the file of the authority to trust.
     pub fn client_certificate(&self, name: &str) -> (Files, PathBuf) {
         let folder = unique(&self.folder, "client");
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -126,27 +126,27 @@ impl Cluster {
         (self.clients.client(name, &folder, "client"), authority)
     }
 
-    /// Starts this server with the ServiceAccount's rights; `$API` in the Corefile is the way to the API server, `$PORT`
-    /// a free port.
+    /// Starts this server with the rights of the ServiceAccount. `$API` in the Corefile is replaced by the access to
+    /// the API server, `$PORT` by a free port.
     pub fn serve(&self, corefile: &str) -> Server {
         self.serve_with(corefile, &self.access())
     }
 
-    /// As [`Cluster::serve`], with files that the test may change.
+    /// Like [`Cluster::serve`], with files that the test may change.
     pub fn serve_with(&self, corefile: &str, access: &Access) -> Server {
         let port = ports::free();
         let text = corefile.replace("$API", &format!("kubeconfig {}", access.kubeconfig.display()));
         Server::start(Software::Clusterdns, &text.replace("$PORT", &port.to_string()), port, self.folder())
     }
 
-    /// A folder for a server's files.
+    /// Returns a directory for the files of a server.
     pub fn folder(&self) -> PathBuf {
         let folder = unique(&self.folder, "server");
         std::fs::create_dir_all(&folder).expect("a folder");
         folder
     }
 
-    /// Starts what does not run, and waits until all of it works.
+    /// Starts parts that do not run, and waits until all of them work.
     pub fn heal(&mut self) {
         self.start_etcd();
         self.launch_api_server();
@@ -158,7 +158,7 @@ impl Cluster {
 
     //--- etcd
 
-    /// Starts etcd, where it does not run.
+    /// Starts etcd, if it does not run.
     fn start_etcd(&mut self) {
         if self.etcd.as_mut().is_some_and(Process::is_running) {
             return;
@@ -177,12 +177,12 @@ impl Cluster {
         self.etcd = Some(Process::start(parts::path("etcd"), &arguments, self.folder.join("etcd.log")));
     }
 
-    /// `kill -9`.
+    /// Kills it (`kill -9`).
     pub fn kill_etcd(&mut self) {
         self.etcd = None;
     }
 
-    /// Copies what etcd holds. It is stopped for the moment of the copy.
+    /// Copies the data of etcd, which is stopped meanwhile.
     pub fn snapshot(&mut self) -> PathBuf {
         if let Some(etcd) = self.etcd.take() {
             etcd.signal("TERM");
@@ -194,8 +194,8 @@ impl Cluster {
         copy
     }
 
-    /// Puts a copy in the place of what etcd holds, as a restore does: revisions go back. The API server is started
-    /// anew, as Kubernetes asks for after a restore.
+    /// Replaces the data of etcd by a copy, as a restore does: revisions go back. The API server is restarted, as
+    /// Kubernetes demands after a restore.
     pub fn restore(&mut self, copy: &Path) {
         self.kill_api_server();
         self.kill_etcd();
@@ -207,7 +207,7 @@ impl Cluster {
 
     //--- API server
 
-    /// Starts the API server, where it does not run, and waits for nothing.
+    /// Starts the API server, if it does not run, without waiting.
     pub fn launch_api_server(&mut self) {
         if !self.api_server.as_mut().is_some_and(Process::is_running) {
             let file = |path: &Path| path.display().to_string();
@@ -226,7 +226,7 @@ impl Cluster {
                 format!("--service-account-key-file={}", file(&self.folder.join("accounts.pub"))),
                 format!("--service-account-signing-key-file={}", file(&self.folder.join("accounts.key"))),
                 format!("--service-cluster-ip-range={SERVICE_RANGE}"),
-                // Pods need no account of their own here.
+                // Pods need no ServiceAccount here.
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
                 "--max-requests-inflight=2000".to_owned(),
                 "--max-mutating-requests-inflight=1000".to_owned(),
@@ -237,7 +237,7 @@ impl Cluster {
         }
     }
 
-    /// `kill -9`, and the controllers with it: they would come back much later by themselves.
+    /// Kills it (`kill -9`) together with the controllers, which would reconnect much later.
     pub fn kill_api_server(&mut self) {
         self.controllers = None;
         self.api_server = None;
@@ -249,17 +249,17 @@ impl Cluster {
         self.heal();
     }
 
-    /// Stops it without ending it: connections stand, and nothing comes.
+    /// Pauses it: connections stay open, and nothing is sent.
     pub fn pause_api_server(&self) {
         self.api_server.as_ref().expect("it runs").signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn resume_api_server(&self) {
         self.api_server.as_ref().expect("it runs").signal("CONT");
     }
 
-    /// Starts it anew with a certificate of a new authority.
+    /// Restarts it with a certificate of a new authority.
     pub fn change_authority(&mut self) {
         self.kill_api_server();
         self.authority = Authority::new("serving, the next");
@@ -268,7 +268,7 @@ impl Cluster {
         self.heal();
     }
 
-    /// Starts it anew with a new key for tokens, so that none of before is good any more.
+    /// Restarts it with a new key for tokens, so that earlier tokens are invalid.
     pub fn change_account_key(&mut self) {
         self.kill_api_server();
         write_key(&self.folder.join("accounts.key"), &self.folder.join("accounts.pub"));
@@ -334,13 +334,13 @@ impl Cluster {
     }
 }
 
-/// A path below a folder that was not given out before.
+/// Returns a path below a directory that was not used before.
 fn unique(folder: &Path, name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     folder.join(format!("{}-{name}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Replaces a file in one step, as kubelet does: a reader sees the old one or the new one.
+/// Replaces a file atomically, as kubelet does.
 fn replace(path: &Path, text: &str) {
     let next = path.with_extension("next");
     std::fs::write(&next, text).expect("a file");

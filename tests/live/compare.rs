@@ -1,4 +1,4 @@
-//! Two servers beside each other: this one and CoreDNS, with the same Corefile in the same cluster.
+//! Compares two servers: this one and CoreDNS, with the same Corefile in the same cluster.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use super::ports::{self, on_loopback};
 use super::questions::Objects;
 use super::server::{Server, Software};
 
-/// How many differences a message shows.
+/// The number of differences in a message.
 const SHOWN: usize = 15;
 
-/// The two servers, with the same Corefiles side by side, each on a port of its own.
+/// The two servers, with the same Corefiles, each on its own port.
 pub struct Pair {
     /// This server.
     pub ours: Server,
@@ -28,7 +28,7 @@ pub struct Pair {
     blocks: Vec<Block>,
 }
 
-/// A Corefile and where it is served.
+/// A Corefile and its port.
 struct Block {
     corefile: Corefile,
     ours: SocketAddr,
@@ -36,12 +36,12 @@ struct Block {
     allowed: Vec<Allowed>,
 }
 
-/// How many questions are asked.
+/// The number of queries.
 #[derive(Clone, Copy)]
 pub enum Depth {
     /// All.
     Full,
-    /// About this many of them, chosen by chance.
+    /// About this many of them, chosen at random.
     Some(usize),
 }
 
@@ -54,7 +54,7 @@ impl Pair {
             let folder = cluster.folder();
             std::thread::spawn(move || (Server::start(software, &text, ports[0], folder), ports))
         };
-        // At the same time: each waits for its first list.
+        // At the same time, since each waits for its first list.
         let both = [Software::Clusterdns, Software::CoreDns].map(start);
         let [(ours, our_ports), (theirs, their_ports)] = both.map(|server| server.join().expect("it starts"));
         let blocks = corefiles.iter().zip(our_ports.into_iter().zip(their_ports)).map(|(corefile, ports)| {
@@ -66,7 +66,7 @@ impl Pair {
         Pair { ours, theirs, blocks }
     }
 
-    /// Waits until both have heard of everything that was done before the marker was set.
+    /// Waits until both know everything that was done before the marker was set.
     pub fn wait_for(&self, marker: &Marker, deadline: Duration) {
         for block in &self.blocks {
             for (at, server) in [(block.ours, &self.ours), (block.theirs, &self.theirs)] {
@@ -75,14 +75,14 @@ impl Pair {
         }
     }
 
-    /// Waits until this server has.
+    /// Waits until this server does.
     pub fn wait_for_ours(&self, marker: &Marker, deadline: Duration) {
         for block in &self.blocks {
             marker.wait(block.ours, &self.ours, &block.corefile, deadline);
         }
     }
 
-    /// Starts CoreDNS anew: what it lists at its start is the truth.
+    /// Restarts CoreDNS, whose list at its start is the reference.
     pub fn renew_theirs(&mut self, cluster: &Cluster) {
         let corefiles: Vec<Corefile> = self.blocks.iter().map(|block| block.corefile).collect();
         let (text, ports) = together(&corefiles, &cluster.access());
@@ -92,7 +92,7 @@ impl Pair {
         }
     }
 
-    /// Asks both everything.
+    /// Compares the answers to all queries.
     pub fn compare(&self, objects: &Objects, depth: Depth) -> Result<(), Failed> {
         for block in &self.blocks {
             block.compare(objects, depth).map_err(|wrong| format!("{}: {wrong}", block.corefile.name))?;
@@ -102,7 +102,7 @@ impl Pair {
 }
 
 impl Block {
-    /// What differs is asked again until it is the same, so that a server may be a moment behind.
+    /// Differing queries are repeated until they agree, so that a server may be a moment behind.
     fn compare(&self, objects: &Objects, depth: Depth) -> Result<(), String> {
         let mut questions = objects.questions(self.corefile.zones);
         if let Depth::Some(wanted) = depth {
@@ -112,7 +112,7 @@ impl Block {
         let (total, start) = (questions.len(), Instant::now());
         let (mut found, mut allowed) = (0, 0);
         let mut differences = Vec::new();
-        // On a machine with other work one round may take all the time that there is.
+        // On a busy machine one round may take all the time.
         for round in 1.. {
             let [ours, theirs] = [self.ours, self.theirs].map(|at| ask_all(at, &questions));
             differences = Vec::new();
@@ -134,8 +134,8 @@ impl Block {
         if !differences.is_empty() {
             return Err(format!("{counts}\n{}", shown(&differences)));
         }
-        // Two servers that know nothing are alike too.
-        if found < total / 100 { Err(format!("{counts}, and only {found} have an answer")) } else { Ok(()) }
+        // Two servers that know nothing agree as well.
+        if found < total / 100 { Err(format!("{counts}, and only {found} have answers")) } else { Ok(()) }
     }
 
     fn is_same(&self, ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
@@ -145,7 +145,7 @@ impl Block {
 
     fn is_allowed(&self, question: &Question, ours: &Option<Answer>, theirs: &Option<Answer>) -> bool {
         let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
-        // The expressions are about the usual zone.
+        // The expressions refer to the usual zone.
         let mut name = question.name.to_lowercase();
         for zone in self.corefile.zones {
             if let Some(rest) = name.strip_suffix(zone) {
@@ -165,7 +165,7 @@ impl Block {
     }
 }
 
-/// The answer to a name that was left to the next plugin, where there is none, as if it had been denied like `other`.
+/// Returns a response without a next plugin as if the name had been denied like `other`.
 fn denied_by_nobody(answer: &Answer, other: &Answer) -> Answer {
     let is_nobodys =
         answer.rcode == Rcode::SERVFAIL.0 && answer.flags.is_empty() && answer.sections.concat().is_empty();
@@ -176,7 +176,7 @@ fn denied_by_nobody(answer: &Answer, other: &Answer) -> Answer {
     Answer { rcode: Rcode::NXDOMAIN.0, flags: other.flags.clone(), sections, ..answer.clone() }
 }
 
-/// The Corefiles as one, and their ports.
+/// Joins the Corefiles, and returns their ports.
 fn together(corefiles: &[Corefile], access: &Access) -> (String, Vec<u16>) {
     let ports: Vec<u16> = corefiles.iter().map(|_| ports::free()).collect();
     let api = format!("kubeconfig {}", access.kubeconfig.display());
@@ -184,14 +184,14 @@ fn together(corefiles: &[Corefile], access: &Access) -> (String, Vec<u16>) {
     (texts.collect(), ports)
 }
 
-/// A few of the differences, and what all of them are about.
+/// Formats some of the differences, and a summary of all.
 fn shown(differences: &[(Question, Option<Answer>, Option<Answer>)]) -> String {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    let head = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::head);
+    let head = |answer: &Option<Answer>| answer.as_ref().map_or("no response".to_owned(), Answer::head);
     for (question, ours, theirs) in differences {
         *kinds.entry(format!("{}: {} | {}", question.rtype, head(ours), head(theirs))).or_default() += 1;
     }
-    let text = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::to_string);
+    let text = |answer: &Option<Answer>| answer.as_ref().map_or("no response".to_owned(), Answer::to_string);
     let lines = differences.iter().take(SHOWN).map(|(question, ours, theirs)| {
         format!("{question}\n    ours: {}\n    CoreDNS: {}\n", text(ours), text(theirs))
     });

@@ -1,6 +1,6 @@
-//! The Corefiles under which answers are compared with CoreDNS's.
+//! The Corefiles for the comparison with CoreDNS.
 
-/// One stanza in the usual zones, with these lines in it.
+/// A stanza with the usual zones and these lines.
 macro_rules! stanza {
     ($($line:literal)*) => {
         concat!(
@@ -11,24 +11,24 @@ macro_rules! stanza {
     };
 }
 
-/// A Corefile, and what there is to know about it. `$PORT` and `$API` are filled in.
+/// A Corefile and facts about it. `$PORT` and `$API` are replaced.
 #[derive(Clone, Copy)]
 pub struct Corefile {
     pub name: &'static str,
     pub text: &'static str,
     /// The cluster's zones.
     pub zones: &'static [&'static str],
-    /// Whether slices, Pods and all namespaces are seen.
+    /// Whether slices, Pods and all namespaces are visible.
     pub sees: Sees,
-    /// Differences that `docs/differences.allow` cannot hold, since they are none elsewhere: lines like those there.
+    /// Differences of this Corefile only, as lines of `docs/differences.allow`.
     pub differs: &'static [&'static str],
-    /// CoreDNS's owners are in lower case (`docs/differences.md`, 26).
+    /// CoreDNS has owners in lower case (`docs/differences.md`, 26).
     pub lowers: bool,
-    /// What does not exist is left to the next plugin, and there is none.
+    /// Names that do not exist are passed to the next plugin, and there is none.
     pub falls_through: bool,
 }
 
-/// What is followed.
+/// What is visible.
 #[derive(Clone, Copy)]
 pub struct Sees {
     pub slices: bool,
@@ -37,13 +37,13 @@ pub struct Sees {
 }
 
 impl Corefile {
-    /// The text with a way to the API server, and on a port.
+    /// Returns the text with an access to the API server, and a port.
     pub fn text(&self, api: &str, port: u16) -> String {
         self.text.replace("$API", api).replace("$PORT", &port.to_string())
     }
 }
 
-/// One stanza in the usual zones with these lines in it, for a server of its own.
+/// Returns a stanza with the usual zones and these lines, for a separate server.
 pub fn with(lines: &str) -> String {
     let lines: String = lines.lines().map(|line| format!("        {line}\n")).collect();
     stanza!().replace("        $API\n", &format!("        $API\n{lines}"))
@@ -52,12 +52,12 @@ pub fn with(lines: &str) -> String {
 const ALL: Sees = Sees { slices: true, pods: false, namespaces: true };
 const PODS: Sees = Sees { pods: true, ..ALL };
 
-/// One stanza in the usual zones.
+/// Returns a Corefile with a stanza.
 const fn one(name: &'static str, sees: Sees, text: &'static str) -> Corefile {
     Corefile { name, text, zones: &["cluster.local"], sees, differs: &[], lowers: false, falls_through: false }
 }
 
-/// All of them.
+/// All Corefiles.
 pub const COREFILES: [Corefile; 16] = [
     one("pods disabled", ALL, stanza!()),
     one("pods insecure", ALL, stanza!("pods insecure")),
@@ -120,7 +120,7 @@ pub const COREFILES: [Corefile; 16] = [
     },
 ];
 
-/// One of them.
+/// Returns the Corefile with a name.
 pub fn named(name: &str) -> Corefile {
     *COREFILES.iter().find(|corefile| corefile.name == name).expect("a Corefile of this name")
 }

@@ -1,4 +1,4 @@
-//! What `deploy` holds, in a real API server: it is taken, without a warning, and what then stands there serves.
+//! The manifests of `deploy` in a real API server: they are accepted without a warning, and their configuration serves.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
 struct Kubectl<'a>(&'a Cluster);
 
 impl Kubectl<'_> {
-    /// Runs it with some text for its input; gives what it prints.
+    /// Runs it with an input; returns its output.
     fn run(&self, arguments: &[&str], input: &str) -> String {
         let access = self.0.unlimited_access();
         let mut child = Command::new(parts::path("kubectl"))
@@ -49,12 +49,12 @@ impl Kubectl<'_> {
         let output = child.wait_with_output().expect("kubectl ends");
         let [told, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
         assert!(output.status.success(), "{arguments:?}: {told}{errors}");
-        // Fields that are deprecated or mean nothing are warnings.
+        // Deprecated and unknown fields cause warnings.
         assert!(!errors.contains("Warning"), "{arguments:?}: {errors}");
         told
     }
 
-    /// `kubectl kustomize FOLDER | kubectl apply --server-side -f -`; gives what was rendered.
+    /// Runs `kubectl kustomize DIRECTORY | kubectl apply --server-side -f -`; returns the rendered objects.
     fn apply(&self, folder: &str, more: &[&str]) -> Vec<Value> {
         let text = self.run(&["kustomize", folder], "");
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
@@ -69,8 +69,8 @@ impl Kubectl<'_> {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    /// Deletes what a folder holds, but the ServiceAccount and its rights, which other tests need, and the Service, which
-    /// belongs to the shop.
+    /// Deletes the objects of a directory, except the ServiceAccount and its rights, which other tests need, and the
+    /// Service, which belongs to the shop.
     fn clean(&self, objects: &[Value]) {
         const KEPT: [&str; 4] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service"];
         let gone: Vec<&Value> =
@@ -89,19 +89,18 @@ fn base() {
     let cluster = GUARDED.lock();
     let kubectl = Kubectl(&cluster);
     let objects = kubectl.apply("deploy/base", &[]);
-    // What stands there is what was sent: the API server drops nothing of it.
+    // The API server has what was sent, without a dropped field.
     for object in &objects {
         let [kind, name] = [&object["kind"], &object["metadata"]["name"]].map(|text| text.as_str().expect("text"));
         contains(&kubectl.get(kind, name), object, &format!("{kind} {name}"));
     }
     assert_eq!(kubectl.get("service", "kube-dns")["spec"]["clusterIP"], "10.96.0.10");
-    // The Corefile that stands there, on ports that are free and with the way that a Pod would have, serves with the
-    // rights that stand there.
+    // The applied Corefile, on free ports and with the access of a Pod, serves with the applied rights.
     let map = kubectl.get("configmap", "coredns");
     let access = cluster.access();
     let (port, metrics, health, ready) = (ports::free(), ports::free(), ports::free(), ports::free());
     let folder = cluster.folder();
-    // Not the machine's: `loop` would find a resolver of the machine that leads back here.
+    // Not that of the machine, since *loop* could find that its resolver forwards to this server.
     let resolvers = folder.join("resolv.conf");
     std::fs::write(&resolvers, "nameserver 192.0.2.1\n").expect("a file");
     let mut corefile = map["data"]["Corefile"].as_str().expect("a Corefile").to_owned();
@@ -112,7 +111,7 @@ fn base() {
         ("prometheus :9153", format!("prometheus 127.0.0.1:{metrics}")),
         ("/etc/resolv.conf", resolvers.display().to_string()),
         ("pods insecure", format!("kubeconfig {}\n        pods insecure", access.kubeconfig.display())),
-        // Of a Pod that ends.
+        // For a Pod that stops.
         ("lameduck 5s", "lameduck 0s".to_owned()),
     ] {
         assert_eq!(corefile.matches(from).count(), 1, "{from} in\n{corefile}");
@@ -133,7 +132,7 @@ fn overlays() {
     for folder in ["deploy/hpa", "deploy/autoscaler"] {
         kubectl.apply(folder, &["--dry-run=server"]);
     }
-    // The autoscaler may do what it has to, and no more.
+    // The autoscaler has the rights that it needs, and no more.
     let objects = kubectl.apply("deploy/autoscaler", &[]);
     let may = |verb: &str, what: &str, more: &[&str]| {
         let user = "--as=system:serviceaccount:kube-system:dns-autoscaler";
@@ -141,10 +140,10 @@ fn overlays() {
         let access = cluster.unlimited_access();
         let mut command = Command::new(parts::path("kubectl"));
         let output = command.arg("--kubeconfig").arg(&access.kubeconfig).args(arguments).output();
-        // A "no" is a failure, too.
+        // The answer "no" is an exit status, too.
         String::from_utf8_lossy(&output.expect("kubectl runs").stdout).trim() == "yes"
     };
-    // Roles are read by a watch of the API server's own.
+    // The API server reads roles by a watch.
     eventually("the autoscaler's rights are there", SOON, || {
         const SCALE: &[&str] = &["--subresource=scale"];
         let wanted = [
@@ -163,7 +162,7 @@ fn overlays() {
         assert!(!may(verb, what, &[]), "{verb} {what}");
     }
     restore(&cluster, &objects);
-    // Beside the cluster's own DNS, which stays as it is.
+    // Beside the cluster's DNS, which stays unchanged.
     let before = kubectl.get("service", "kube-dns");
     let beside = kubectl.apply("deploy/beside", &[]);
     assert_eq!(kubectl.get("service", "kube-dns"), before);
@@ -176,7 +175,7 @@ fn image_only() {
     let cluster = GUARDED.lock();
     let kubectl = Kubectl(&cluster);
     let objects = kubectl.apply("deploy/base", &[]);
-    // As an installation of CoreDNS left it.
+    // As after an installation of CoreDNS.
     let image = "registry.k8s.io/coredns/coredns:v1.12.0";
     let set = format!("coredns={image}");
     kubectl.run(&["set", "image", "-n", "kube-system", "deployment/coredns", &set], "");
@@ -191,14 +190,14 @@ fn image_only() {
     restore(&cluster, &objects);
 }
 
-/// Leaves the cluster as the next test expects it.
+/// Restores the state that the next test expects.
 fn restore(cluster: &Cluster, objects: &[Value]) {
     Kubectl(cluster).clean(objects);
     cluster.apply_rbac();
     super::shop::open(&cluster.api);
 }
 
-/// Whether a value has all that another has; lists as they are.
+/// Checks that a value has all fields of another one; lists must be equal.
 fn contains(whole: &Value, part: &Value, place: &str) {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => {

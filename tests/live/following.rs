@@ -1,5 +1,5 @@
-//! Answers follow the objects: what is made, changed and deleted is answered so, and nothing is kept of what was said
-//! before. EndpointSlices are made by Kubernetes' own controllers, from Pods.
+//! Answers follow the objects: created, changed and deleted objects are visible in answers, and no earlier answer is
+//! cached. Kubernetes' own controllers create EndpointSlices from Pods.
 
 use parking_lot::MappedMutexGuard;
 use serde_json::json;
@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Test> {
     .into()
 }
 
-/// A server in the calm cluster, with these lines in its stanza, and an empty namespace of the test's own.
+/// Starts a server in the calm cluster, with these lines in its stanza, and creates an empty namespace.
 fn start(ns: &str, lines: &str) -> (MappedMutexGuard<'static, Cluster>, Server) {
     let cluster = CALM.lock();
     cluster.api.apply(&namespace(ns, &json!({})));
@@ -39,9 +39,9 @@ fn start(ns: &str, lines: &str) -> (MappedMutexGuard<'static, Cluster>, Server) 
     (cluster, server)
 }
 
-/// Removes a namespace with what is in it.
+/// Removes a namespace and its objects.
 fn remove(api: &Api, ns: &str) {
-    // There is no kubelet that would end them.
+    // There is no kubelet to stop them.
     for pod in api.list("Pod").iter().filter(|pod| pod["metadata"]["namespace"] == ns) {
         let _ = api.delete("Pod", ns, pod["metadata"]["name"].as_str().expect("a name"));
     }
@@ -54,7 +54,7 @@ fn a_service() {
     let (name, http) = ("new.one.svc.cluster.local. A", [("http", 80, "TCP")]);
     assert_eq!(server.ask(name).expect("an answer").brief(), "NXDOMAIN");
     api.create(&service("one", "new", &http, &json!({"clusterIP": "10.96.77.1"}))).expect("created");
-    // Whoever asked before is not told the old denial.
+    // The earlier denial is not repeated.
     server.comes_to(name, "NOERROR 10.96.77.1");
     server.comes_to("_http._tcp.new.one.svc.cluster.local. SRV", "NOERROR 0 100 80 new.one.svc.cluster.local.");
     server.comes_to("1.77.96.10.in-addr.arpa. PTR", "NOERROR new.one.svc.cluster.local.");
@@ -63,7 +63,7 @@ fn a_service() {
     api.merge("Service", "one", "new", &web);
     server.comes_to("_web._tcp.new.one.svc.cluster.local. SRV", "NOERROR 0 100 8080 new.one.svc.cluster.local.");
     server.comes_to("_http._tcp.new.one.svc.cluster.local. SRV", "NXDOMAIN");
-    // Another family too.
+    // Another address family in addition.
     let both =
         json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "clusterIPs": ["10.96.77.1", "fd00:10:96::7701"]}});
     api.merge("Service", "one", "new", &both);
@@ -97,7 +97,7 @@ fn endpoints_of_pods() {
         "0.77.244.10.in-addr.arpa. PTR",
         "NOERROR 10-244-77-0.vip.two.svc.cluster.local. set-0.set.two.svc.cluster.local.",
     );
-    // One becomes ready, one no longer is.
+    // One becomes ready, another one unready.
     pods[1].ready = true;
     pods[1].report(api);
     server.comes_to(name, "NOERROR 10.244.77.0 10.244.77.1 10.244.77.2");
@@ -116,7 +116,7 @@ fn endpoints_of_pods() {
         "_peer._tcp.set.two.svc.cluster.local. SRV",
         "NOERROR 0 50 7000 set-1.set.two.svc.cluster.local. 0 50 7000 set-2.set.two.svc.cluster.local.",
     );
-    // Those that are not ready too.
+    // Including Pods that are not ready.
     api.merge("Service", "two", "set", &json!({"spec": {"publishNotReadyAddresses": true}}));
     server.comes_to(name, "NOERROR 10.244.77.0 10.244.77.1 10.244.77.9");
     remove(api, "two");
@@ -128,7 +128,7 @@ fn slices_made_by_hand() {
     let api = &cluster.api;
     let x = [("x", 9000, "TCP")];
     let endpoints = |addresses: &[&str]| addresses.iter().map(|address| json!({"addresses": [address]})).collect();
-    // Slices before their Service.
+    // Slices are created before their Service.
     api.apply(&slice("three", "late", "late-1", "IPv4", &endpoints(&["192.0.2.71"]), &x));
     api.apply(&slice("three", "late", "late-2", "IPv6", &endpoints(&["2001:db8::71"]), &x));
     api.apply(&service("three", "late", &x, &json!({"clusterIP": "None"})));
@@ -136,7 +136,7 @@ fn slices_made_by_hand() {
     let name = "late.three.svc.cluster.local. A";
     server.comes_to(name, "NOERROR 192.0.2.71");
     server.comes_to("late.three.svc.cluster.local. AAAA", "NOERROR 2001:db8::71");
-    // The same address in a second slice, then only there.
+    // The same address in a second slice, then only in that one.
     api.apply(&slice("three", "late", "late-3", "IPv4", &endpoints(&["192.0.2.71", "192.0.2.73"]), &x));
     server.comes_to(name, "NOERROR 192.0.2.71 192.0.2.73");
     api.delete("EndpointSlice", "three", "late-1").expect("deleted");
@@ -155,7 +155,7 @@ fn slices_made_by_hand() {
     );
     server.comes_to("h.other.three.svc.cluster.local. A", "NOERROR 192.0.2.74");
     server.comes_to("71.2.0.192.in-addr.arpa. PTR", "NXDOMAIN");
-    // The Service goes and comes; its slices stay.
+    // The Service is deleted and created again; its slices stay.
     api.delete("Service", "three", "other").expect("deleted");
     server.comes_to("other.three.svc.cluster.local. A", "NXDOMAIN");
     api.apply(&service("three", "other", &x, &json!({"clusterIP": "None"})));
@@ -178,7 +178,7 @@ fn pods() {
     server.comes_to(second, "NOERROR 10.244.78.2");
     server.comes_to("fd00-10-244-78--2.four.pod.cluster.local. AAAA", "NOERROR fd00:10:244:78::2");
     server.comes_to(first, "NXDOMAIN");
-    // It ends, and another gets its address: in another namespace, then in its own.
+    // It finishes, and another Pod gets its address: in another namespace, then in the same.
     pod.phase = "Succeeded";
     pod.report(api);
     server.comes_to(second, "NXDOMAIN");
@@ -224,7 +224,7 @@ fn labels() {
     api.apply(&labelled(shown.clone(), &front));
     let name = "shown.six.svc.cluster.local. A";
     server.comes_to(name, "NOERROR 10.96.77.6");
-    // The API server tells of an object that no longer fits as if it were deleted.
+    // The API server reports an object that no longer matches as deleted.
     api.merge("Service", "six", "shown", &json!({"metadata": {"labels": {"tier": "back"}}}));
     server.comes_to(name, "NXDOMAIN");
     api.merge("Service", "six", "shown", &json!({"metadata": {"labels": {"tier": "front"}}}));
@@ -235,7 +235,7 @@ fn labels() {
     server.comes_to("10-244-78-6.six.pod.cluster.local. A", "NOERROR 10.244.78.6");
     api.merge("Pod", "six", "p", &json!({"metadata": {"labels": {"tier": null}}}));
     server.comes_to("10-244-78-6.six.pod.cluster.local. A", "NXDOMAIN");
-    // Namespaces that are chosen by label come and go with their Services.
+    // Namespaces selected by label appear and disappear with their Services.
     assert_eq!(hiding.ask(name).expect("an answer").brief(), "NXDOMAIN");
     api.merge("Namespace", "", "six", &json!({"metadata": {"labels": {"stage": "live"}}}));
     hiding.comes_to(name, "NOERROR 10.96.77.6");

@@ -1,5 +1,5 @@
-//! Log lines beside CoreDNS's: the same Corefile, the same attempts of events, the same lines, in text and as JSON. What
-//! docs/differences.md tells of lines is taken out of both before they are compared.
+//! Log lines compared with CoreDNS: the same Corefile and the same events cause the same lines, as text and as JSON.
+//! Differences listed in docs/differences.md are removed from both before the comparison.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use super::patience::{SOON, eventually};
 use super::server::{Server, Software};
 use super::{ports, shared};
 
-/// Nothing in it needs a cluster. Who is asked for `org` is nobody.
+/// A Corefile without a cluster. Nothing listens at the upstream for `org`.
 const COREFILE: &str = ".:$PORT org:$PORT {
     bind 127.0.0.1
     errors
@@ -62,7 +62,7 @@ denials.example:$PORT {
 }
 ";
 
-/// An API server that is not there.
+/// A Corefile with an API server that does not exist.
 const WITHOUT_API: &str = ".:$PORT {
     bind 127.0.0.1
     errors
@@ -86,7 +86,7 @@ pub fn tests() -> Vec<Test> {
 struct Subject {
     software: Software,
     server: Server,
-    /// What its Corefile has for `$PORT`, `$HEALTH` and `$NOBODY`.
+    /// The ports for `$PORT`, `$HEALTH` and `$NOBODY` in its Corefile.
     ports: [u16; 3],
     text: String,
 }
@@ -104,16 +104,16 @@ impl Subject {
         Subject { software, server, ports, text }
     }
 
-    /// Writes its Corefile anew, with this in the place of that.
+    /// Replaces a text in its Corefile.
     fn change(&mut self, from: &str, to: &str) {
         self.text = self.text.replace(from, to);
-        // Nobody may read half of it.
+        // Atomically, so that no reader gets half of it.
         let (new, conf) = (self.server.conf().with_extension("new"), self.server.conf());
         std::fs::write(&new, &self.text).expect("a file");
         std::fs::rename(&new, conf).expect("a file");
     }
 
-    /// Waits until it has written so many lines with this text.
+    /// Waits until it has written a number of lines with a text.
     fn writes(&self, count: usize, text: &str) {
         eventually(&format!("{:?} writes '{text}'", self.software), SOON, || {
             let log = self.server.log();
@@ -121,7 +121,7 @@ impl Subject {
         });
     }
 
-    /// Its lines, without what is not to be compared.
+    /// Returns its lines, without parts that are not compared.
     fn lines(&self) -> Vec<String> {
         let mut log = self.server.log().replace(&self.server.conf().display().to_string(), "Corefile");
         for (port, name) in self.ports.into_iter().zip(["PORT", "HEALTH", "NOBODY"]) {
@@ -131,23 +131,23 @@ impl Subject {
     }
 }
 
-/// A line as both should have it; nothing where it is only one's.
+/// Normalises a line; returns `None` for a line that only one of the servers has.
 fn plain(line: &str) -> Option<String> {
     let mut fields = serde_json::from_str::<Value>(line).unwrap_or_default();
     let Some(object) = fields.as_object_mut() else { return plain_text(line) };
-    // Which of all the same keys there are is compared, but not what differs each time.
+    // The keys are compared, but not values that differ each time.
     for key in ["time", "client_port", "id", "duration_seconds", "response_size"] {
         object.entry(key).and_modify(|value| *value = "_".into());
     }
     let text = object.get("msg")?.as_str()?.to_owned();
-    // 46: what is about the server itself has its level in the text, too.
+    // 46: CoreDNS repeats the level of lines about itself in the text.
     let (level, text) = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((level, rest)) => (level.to_owned(), rest.to_owned()),
         None => (object.get("level")?.as_str()?.to_owned(), text),
     };
-    // Plain lines are one object, each with a line end behind.
+    // Lines without a level are joined into one object.
     let mut lines: Vec<String> = text.lines().filter_map(plain_text).collect();
-    // Zones, or the version and the platform.
+    // The zones, or version and platform.
     lines.sort();
     let text = lines.join(" / ");
     if text.is_empty() {
@@ -159,7 +159,7 @@ fn plain(line: &str) -> Option<String> {
 }
 
 fn plain_text(line: &str) -> Option<String> {
-    // 45: a reload that fails is one line here. What CoreDNS tells of Go and, now and then, of its HTTP servers. 33:
+    // 45: a failed reload is one line here. Lines about Go and CoreDNS's HTTP servers. 33:
     // warnings about a Corefile.
     const NOT_COMPARED: &[&str] = &["Restart failed: ", "maxprocs: ", "Failed to stop ", "[WARNING] Corefile:"];
     if NOT_COMPARED.iter().any(|text| line.contains(text)) {
@@ -169,15 +169,15 @@ fn plain_text(line: &str) -> Option<String> {
     let rules = RULES.get_or_init(|| {
         let rules = [
             (r"(127\.0\.0\.1):\d+ - \d+ ", "$1:_ - _ "),
-            // 40: {rsize}; and how long it took.
+            // 40: {rsize}; and the duration.
             (r#"("[^"]*" \S+ \S+) \d+ [\d.]+s"#, "$1 _ _"),
             // 42: the version.
             ("^.*CoreDNS-1.15.0.*$", "VERSION"),
             ("^linux/.*$", "PLATFORM"),
             (r"SHA512 = [0-9a-f]{128}\s*$", "SHA512 = _"),
-            // 44: what happened at another server.
+            // 44: errors of upstreams.
             (r"read udp 127\.0\.0\.1:\d+->(\S+): read: ", "$1: "),
-            // 45: a place has its column here.
+            // 45: a place has a column here.
             (r"Corefile:(\d+)(:\d+)? - ", "Corefile:$1 - "),
             ("(starting with listener file descriptors|SIGUSR1: reload failed): ", "SIGUSR1: "),
             ("SIGUSR1: SIGUSR1: ", "SIGUSR1: "),
@@ -192,7 +192,7 @@ fn plain_text(line: &str) -> Option<String> {
     Some(line)
 }
 
-/// What both are asked.
+/// The queries.
 fn questions() -> Vec<Question> {
     let mut questions = Vec::new();
     for (name, rtype) in [
@@ -217,12 +217,12 @@ fn questions() -> Vec<Question> {
             questions.push(Question { tcp, edns, ..Question::new(name, rtype) });
         }
     }
-    // Nothing is said to it.
+    // It gets no response.
     questions.push(Question::new("inline.example.", Type::NAPTR));
     questions
 }
 
-/// Start, queries, reloads that succeed and fail, end.
+/// Start, queries, successful and failed reloads, stop.
 fn attempts(format: &'static str) -> Result<(), Failed> {
     let flag = format!("-log-format={format}");
     let all = [Software::Clusterdns, Software::CoreDns].map(|software| {
@@ -235,25 +235,25 @@ fn attempts(format: &'static str) -> Result<(), Failed> {
         subject.writes(1, "NAPTR");
         subject.change("chaos one", "chaos two");
         subject.writes(1, "Reloading complete");
-        subject.change("chaos two", "nonsense");
+        subject.change("chaos two", "invalid");
         subject.writes(1, "Corefile changed but reload failed");
         subject.server.signal("USR1");
         subject.writes(2, "SIGUSR1: ");
         subject.server.signal("TERM");
-        eventually("it ends", SOON, || if subject.server.is_running() { Err("it runs".to_owned()) } else { Ok(()) });
+        eventually("it exits", SOON, || if subject.server.is_running() { Err("it runs".to_owned()) } else { Ok(()) });
         subject.lines()
     });
     compare(&all)
 }
 
-/// What scripts wait for while there is no API server.
+/// The lines that scripts wait for without an API server.
 fn without_api() -> Result<(), Failed> {
     for software in [Software::Clusterdns, Software::CoreDns] {
         let subject = Subject::start(software, "api", WITHOUT_API, &[]);
         subject.writes(1, "[INFO] plugin/kubernetes: waiting for Kubernetes API before starting server");
         subject.writes(1, "[WARNING] plugin/kubernetes: starting server with unsynced Kubernetes API");
         subject.writes(1, "linux/");
-        eventually("it says what is not ready", SOON, || {
+        eventually("a line about readiness", SOON, || {
             let text = super::metrics::page(ports::on_loopback(subject.ports[1]), "/ready");
             if text.starts_with("kubernetes") { Ok(()) } else { Err(text) }
         });
@@ -262,13 +262,13 @@ fn without_api() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Tells of the lines that only one of them has, or has elsewhere.
+/// Compares the lines, and reports those that only one server has, or has in another place.
 fn compare(all: &[Vec<String>; 2]) -> Result<(), Failed> {
     let [ours, theirs] = all.each_ref().map(|lines| {
         let mut lines = lines.clone();
         let first = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or(0);
         let (zones, queries) = (first("SHA512"), first("PLATFORM") + 1..first("Reloading"));
-        // Which of two zones comes first is nobody's concern; CoreDNS writes of a query when the next is there already.
+        // The order of zones does not matter; CoreDNS writes the line of a query after the next one has arrived.
         lines[..zones].sort();
         lines[queries].sort();
         lines

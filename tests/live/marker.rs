@@ -1,5 +1,5 @@
-//! An object of each kind that says "everything before me": a watch delivers the changes of a kind in their order, so a
-//! server that knows the marker knows what was done before.
+//! An object of each kind that marks a point in time: a watch delivers changes of a kind in order, so that a server
+//! that knows the marker knows all earlier changes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,20 +15,20 @@ use super::objects::{Pod, labelled, namespace, service, slice};
 use super::patience::eventually;
 use super::server::Server;
 
-/// A marker that was set.
+/// A marker.
 pub struct Marker {
     number: u8,
 }
 
 impl Marker {
-    /// Sets the next one.
+    /// Creates a marker.
     pub fn set(api: &Api) -> Marker {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let marker = Marker { number };
         let (name, labels) = (marker.name(), [("tier", "front")]);
         let endpoints = json!([{"addresses": [marker.endpoint()]}]);
-        // Seen by the comparison's Corefiles, whatever they choose.
+        // Visible to all Corefiles of the comparison, whatever they select.
         api.apply(&namespace(&name, &json!({"team": "store"})));
         api.apply(&labelled(slice("shop", &name, &name, "IPv4", &endpoints, &[]), &labels));
         api.apply(&labelled(service("shop", &name, &[], &json!({"clusterIP": "None"})), &labels));
@@ -55,7 +55,7 @@ impl Marker {
             zone.iter().flat_map(|zone| wanted.iter().map(move |(name, a)| (format!("{name}.{zone}."), a)))
         {
             eventually(&format!("{name} is known"), deadline, || {
-                let answer = ask(at, &Question::new(&name, Type::A)).ok_or("silence")?;
+                let answer = ask(at, &Question::new(&name, Type::A)).ok_or("no response")?;
                 let is_right = match address {
                     Some(address) => answer.brief() == format!("NOERROR {address}"),
                     None => answer.rcode == 0 && !answer.sections[0].is_empty(),
@@ -65,13 +65,14 @@ impl Marker {
         }
         if corefile.sees.namespaces {
             eventually(&format!("the namespace {name} is known"), deadline, || {
-                let answer = ask(at, &Question::new(&format!("{name}.svc.{}.", zone[0]), Type::A)).ok_or("silence")?;
+                let answer =
+                    ask(at, &Question::new(&format!("{name}.svc.{}.", zone[0]), Type::A)).ok_or("no response")?;
                 if answer.rcode == 0 { Ok(()) } else { Err(format!("{answer}\n{}", server.last_words())) }
             });
         }
     }
 
-    /// Removes it; its namespace goes some time later.
+    /// Removes it; its namespace disappears later.
     pub fn remove(self, api: &Api) {
         let name = self.name();
         let _ = api.delete("Namespace", "", &name);

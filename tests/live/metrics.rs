@@ -1,5 +1,5 @@
-//! Metrics beside CoreDNS's: with the same Corefile, cluster and questions every family that CoreDNS shows is here, with the
-//! same type, text, labels and buckets, nothing else bears CoreDNS's name, and what can be equal is equal.
+//! Metrics compared with CoreDNS: with the same Corefile, cluster and queries, every family of CoreDNS exists here with
+//! the same type, help text, labels and buckets, no other family has CoreDNS's prefix, and comparable values are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -20,7 +20,8 @@ use super::resolvers::Resolver;
 use super::server::{Server, Software};
 use super::shared::{self, CALM};
 
-/// As much as both have. The cluster's zones are not kept, as kubeadm has it: this server never keeps them.
+/// Directives that both have. The zones of the cluster are not cached, as with kubeadm, since this server never caches
+/// them.
 const COREFILE: &str = ".:$PORT {
     bind 127.0.0.1
     errors
@@ -78,23 +79,23 @@ both.out.example:$PORT {
 }
 ";
 
-/// Families of CoreDNS's that are not here; docs/differences.md says why.
+/// Families of CoreDNS that do not exist here; docs/differences.md has the reasons.
 const ABSENT: &[&str] = &["go_*", "promhttp_*"];
-/// Families with names of CoreDNS's that it does not show.
+/// Families with CoreDNS's prefix that it does not have.
 const MORE: &[&str] = &[
-    // It had them once, and dashboards still ask for them.
+    // Earlier versions had them, and dashboards still use them.
     "coredns_forward_healthcheck_failures_total",
     "coredns_forward_request_duration_seconds",
     "coredns_forward_requests_total",
     "coredns_forward_responses_total",
-    // They are empty while it streams its lists.
+    // They are empty while CoreDNS streams its lists.
     "coredns_kubernetes_rest_client_rate_limiter_duration_seconds",
     "coredns_kubernetes_rest_client_request_duration_seconds",
-    // Prometheus' libraries for Go and Rust differ in it.
+    // The Prometheus libraries for Go and Rust differ in it.
     "process_threads",
 ];
 
-/// Families whose samples are the same, whole.
+/// Families with equal samples.
 const EQUAL: &[&str] = &[
     "coredns_acl_allowed_requests_total",
     "coredns_acl_blocked_requests_total",
@@ -116,7 +117,7 @@ const EQUAL: &[&str] = &[
     "coredns_panics_total",
     "coredns_plugin_enabled",
 ];
-/// Histograms whose numbers of samples are.
+/// Histograms with equal numbers of samples.
 const COUNTED: &[&str] = &[
     "coredns_dns_request_duration_seconds",
     "coredns_dns_response_size_bytes",
@@ -127,7 +128,7 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("metrics: as CoreDNS", as_coredns)]
 }
 
-/// A family: what it says of itself, its type, and its samples by their lines' heads.
+/// A family: its help text, its type, and its samples by name and labels.
 #[derive(Default)]
 struct Family {
     help: String,
@@ -136,7 +137,7 @@ struct Family {
 }
 
 impl Family {
-    /// The names of labels of its samples; buckets have `le`.
+    /// Returns the names of labels, which for buckets include `le`.
     fn labels(&self) -> BTreeSet<String> {
         let names = self.samples.keys().flat_map(|head| {
             let labels = head.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
@@ -145,7 +146,7 @@ impl Family {
         names.collect()
     }
 
-    /// The bounds of its buckets, as numbers.
+    /// Returns the bounds of its buckets.
     fn bounds(&self) -> BTreeSet<String> {
         let bounds = self.samples.keys().filter_map(|head| {
             let (_, bound) = head.split_once("le=\"")?;
@@ -155,7 +156,7 @@ impl Family {
         bounds.collect()
     }
 
-    /// The samples that say how many there have been.
+    /// Returns the samples that are counts.
     fn counts(&self) -> BTreeMap<&str, f64> {
         let counts =
             self.samples.iter().filter(|(head, _)| head.split('{').next().is_some_and(|name| name.ends_with("_count")));
@@ -163,7 +164,7 @@ impl Family {
     }
 }
 
-/// What a page says; nothing where it is not there.
+/// Returns the text of a page; empty without a response.
 pub fn page(at: SocketAddr, path: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(at) else { return String::new() };
     let request = format!("GET {path} HTTP/1.0\r\nHost: {at}\r\n\r\n");
@@ -191,7 +192,7 @@ impl Subject {
         Subject { server, metrics: ports::on_loopback(metrics), port }
     }
 
-    /// What it shows; ports that differ are called the same.
+    /// Returns its families; different ports are replaced.
     fn families(&self) -> BTreeMap<String, Family> {
         let text = page(self.metrics, "/metrics").replace(&format!(":{}\"", self.port), ":53\"");
         let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -214,7 +215,7 @@ impl Subject {
     }
 }
 
-/// What both are asked, in this order.
+/// The queries, in this order.
 fn questions() -> Vec<Question> {
     let mut questions = Vec::new();
     for (name, rtype) in [
@@ -252,14 +253,14 @@ fn questions() -> Vec<Question> {
     questions
 }
 
-/// Changes what a headless Service leads to until both have told how long that took: one that gets to know of the Service
-/// later than of the change tells nothing of it.
+/// Changes the endpoints of a headless Service until both have measured how long that took. A server that learns of the
+/// Service after the change does not measure it.
 fn see_a_change(api: &Api, subjects: &[&Subject; 2]) {
     api.apply(&namespace("metrics", &json!({})));
     api.apply(&service("metrics", "changing", &[("x", 80, "TCP")], &headless("changing")));
     let mut pods = 0_u8..200;
-    eventually("both tell of a change", SOON, || {
-        let pod = pods.next().ok_or("of 200 changes none was told of")?;
+    eventually("both have measured a change", SOON, || {
+        let pod = pods.next().ok_or("none of 200 changes was measured")?;
         Pod::new("metrics", &format!("changing-{pod}"), "changing", &[&format!("10.244.9.{pod}")]).apply(api);
         for subject in subjects {
             let families = subject.families();
@@ -288,7 +289,7 @@ fn as_coredns() -> Result<(), Failed> {
         [Software::Clusterdns, Software::CoreDns].map(|software| Subject::start(software, &cluster, knot.at, &hosts));
     let subjects = [&ours, &theirs];
     for subject in subjects {
-        eventually("it is in step", SOON, || {
+        eventually("it is synced", SOON, || {
             let text = page(subject.metrics, "/metrics");
             let answer = subject.server.ask("kubernetes.default.svc.cluster.local. A");
             match (text.is_empty(), answer) {
@@ -298,22 +299,22 @@ fn as_coredns() -> Result<(), Failed> {
         });
     }
     see_a_change(&cluster.api, &subjects);
-    // Both may have been asked more than once until then.
+    // Both may have got more than one query until then.
     let before = subjects.map(Subject::families);
     for question in questions() {
         for subject in subjects {
-            assert!(ask(subject.server.at, &question).is_some(), "{question}: silence");
+            assert!(ask(subject.server.at, &question).is_some(), "{question}: no response");
         }
     }
     let after = subjects.map(Subject::families);
     let mut wrong = Vec::new();
     let differences = include_str!("../../docs/differences.md");
     for absent in ABSENT {
-        assert!(differences.contains(&format!("`{absent}`")), "docs/differences.md does not tell of {absent}");
+        assert!(differences.contains(&format!("`{absent}`")), "docs/differences.md does not have {absent}");
     }
     for (name, ours) in &after[0] {
         let is_theirs = name.starts_with("clusterdns_") || after[1].contains_key(name) || MORE.contains(&&**name);
-        // CoreDNS shows no family without samples.
+        // CoreDNS omits families without samples.
         if !is_theirs && !ours.samples.is_empty() {
             wrong.push(format!("{name} is not CoreDNS's"));
         }
@@ -331,13 +332,13 @@ fn as_coredns() -> Result<(), Failed> {
             wrong.push(format!("{name}: {here:?} here, {there:?} in CoreDNS"));
         }
     }
-    // What has been added by the questions, sample by sample.
+    // The increase by the queries, sample by sample.
     let added = |of: usize, name: &str, counted: bool| -> BTreeMap<String, f64> {
         let Some(now) = after[of].get(name) else { return BTreeMap::new() };
         let is_gauge = now.kind == "gauge";
         let samples = now.samples.iter().filter(|(head, _)| match counted {
             true => now.counts().contains_key(head.as_str()),
-            // Sums of sizes and times are no counts.
+            // Sums of sizes and times are not counts.
             false => !head.split('{').next().is_some_and(|name| name.ends_with("_sum")),
         });
         let samples = samples.map(|(head, value)| {

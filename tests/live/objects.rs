@@ -1,10 +1,10 @@
-//! Kubernetes objects, in few words.
+//! Builders for Kubernetes objects.
 
 use serde_json::{Value, json};
 
 use super::api::Api;
 
-/// A port of a Service or a slice: its name, if it has one, number and protocol.
+/// A port of a Service or a slice: name, which may be empty, number and protocol.
 pub type Port = (&'static str, u16, &'static str);
 
 /// A Namespace with labels.
@@ -12,13 +12,13 @@ pub fn namespace(name: &str, labels: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
-/// A Node in a zone; the controllers skip Pods of Nodes that are not there.
+/// A Node in a zone; the controllers ignore Pods of Nodes that do not exist.
 pub fn node(name: &str, zone: &str) -> Value {
     let labels = json!({"topology.kubernetes.io/zone": zone});
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
 }
 
-/// A Service; `spec` is what it has beside its ports.
+/// A Service; `spec` has the fields other than ports.
 pub fn service(ns: &str, name: &str, ports: &[Port], spec: &Value) -> Value {
     let mut spec = spec.clone();
     if !ports.is_empty() {
@@ -27,17 +27,17 @@ pub fn service(ns: &str, name: &str, ports: &[Port], spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": ns, "name": name}, "spec": spec})
 }
 
-/// `spec` of a Service for the Pods of an app.
+/// Returns the `spec` of a Service for the Pods of an app.
 pub fn selects(app: &str) -> Value {
     json!({"selector": {"app": app}})
 }
 
-/// `spec` of a headless Service for the Pods of an app.
+/// Returns the `spec` of a headless Service for the Pods of an app.
 pub fn headless(app: &str) -> Value {
     json!({"clusterIP": "None", "selector": {"app": app}})
 }
 
-/// A slice of a Service, made by hand.
+/// A slice of a Service, not managed by a controller.
 pub fn slice(ns: &str, service: &str, name: &str, family: &str, endpoints: &Value, ports: &[Port]) -> Value {
     let labels = json!({"kubernetes.io/service-name": service});
     json!({
@@ -58,7 +58,7 @@ fn ports_of(ports: &[Port]) -> Value {
     ports.collect()
 }
 
-/// The same object with these labels too.
+/// Adds labels to an object.
 pub fn labelled(mut object: Value, labels: &[(&str, &str)]) -> Value {
     for &(key, value) in labels {
         object["metadata"]["labels"][key] = value.into();
@@ -66,7 +66,7 @@ pub fn labelled(mut object: Value, labels: &[(&str, &str)]) -> Value {
     object
 }
 
-/// A Pod, as a kubelet would report it.
+/// A Pod, with the status that a kubelet would report.
 #[derive(Clone, Debug)]
 pub struct Pod {
     pub ns: String,
@@ -74,7 +74,7 @@ pub struct Pod {
     pub app: String,
     pub ips: Vec<String>,
     pub node: &'static str,
-    /// `hostname` and `subdomain`, as a StatefulSet sets them.
+    /// Host name and subdomain, as a StatefulSet sets them.
     pub host: Option<(String, String)>,
     pub host_network: bool,
     pub ready: bool,
@@ -82,21 +82,21 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A running and ready one.
+    /// Creates a running and ready Pod.
     pub fn new(ns: &str, name: &str, app: &str, ips: &[&str]) -> Pod {
         let ips = ips.iter().map(|&ip| ip.to_owned()).collect();
         let (ns, name, app) = (ns.to_owned(), name.to_owned(), app.to_owned());
         Pod { ns, name, app, ips, node: "node-a", host: None, host_network: false, ready: true, phase: "Running" }
     }
 
-    /// One of a StatefulSet, whose Service is named like its app.
+    /// Creates a Pod of a StatefulSet whose Service is named like its app.
     pub fn of_set(ns: &str, app: &str, number: u32, ips: &[&str]) -> Pod {
         let name = format!("{app}-{number}");
         let node = if number.is_multiple_of(2) { "node-a" } else { "node-b" };
         Pod { host: Some((name.clone(), app.to_owned())), node, ..Pod::new(ns, &name, app, ips) }
     }
 
-    /// The object, without status.
+    /// Returns the object, without status.
     pub fn object(&self) -> Value {
         let containers = json!([{"name": "main", "image": "registry.example/main"}]);
         let mut spec = json!({"containers": containers, "nodeName": self.node, "hostNetwork": self.host_network});
@@ -110,7 +110,7 @@ impl Pod {
         })
     }
 
-    /// Makes it and reports its status.
+    /// Creates it and reports its status.
     pub fn apply(&self, api: &Api) {
         api.apply(&self.object());
         self.report(api);
@@ -121,7 +121,7 @@ impl Pod {
         api.set_status("Pod", &self.ns, &self.name, &self.status());
     }
 
-    /// Its status.
+    /// Returns its status.
     pub fn status(&self) -> Value {
         let condition = |kind: &str, is: bool| {
             let is = if is { "True" } else { "False" };

@@ -1,5 +1,5 @@
-//! The control plane goes away, comes back, and comes back with another past. Known names are answered all the while,
-//! and afterwards the answers are those of the cluster as it is, without a restart.
+//! Outages of the control plane, and a restore of its store. Known names are answered meanwhile, and afterwards the
+//! answers are those of the cluster, without a restart.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::questions::Objects;
 use super::shared::ROUGH;
 use super::stream::Stream;
 
-/// How long the control plane is away.
+/// How long the control plane is unavailable.
 const AWAY: Duration = Duration::from_secs(20);
 
 pub fn tests() -> Vec<Test> {
     [
         ("the API server is killed and started again", killed as fn()),
         ("the API server is paused", paused),
-        ("API server and etcd are away", away),
+        ("API server and etcd are down", away),
         ("etcd is restored from an older snapshot", restored),
     ]
     .map(|(name, run)| {
@@ -73,7 +73,7 @@ fn away() {
     cluster.kill_etcd();
     cluster.kill_api_server();
     stream.run_for(AWAY);
-    // A moment of an API server without a store.
+    // For a moment, the API server has no store.
     cluster.launch_api_server();
     stream.run_for(Duration::from_secs(1));
     cluster.heal();
@@ -91,7 +91,7 @@ fn restored() {
     let x = [("x", 9000, "TCP")];
     let endpoints = json!([{"addresses": ["192.0.2.81"], "hostname": "h"}]);
     let spec = |address: &str| json!({"clusterIP": address});
-    // What stays, what is changed and what is deleted after the snapshot.
+    // Objects that stay, are changed and are deleted after the snapshot.
     api.apply(&namespace("past", &json!({})));
     api.apply(&service("past", "stays", &x, &spec("10.96.78.1")));
     api.apply(&service("past", "changes", &x, &spec("None")));
@@ -99,8 +99,7 @@ fn restored() {
     api.apply(&service("past", "goes", &x, &spec("10.96.78.3")));
     Pod::new("past", "goes", "goes", &["10.244.79.3"]).apply(&api);
     let mut pair = Pair::start(&cluster, &chosen());
-    // Nobody refuses this one for a moment, which would make it list anew: all that tells it of the restore is that its
-    // watches broke.
+    // This server's requests are never rejected, which would cause a list: only broken watches indicate the restore.
     let unrefused = cluster.serve_with(&corefiles::with("pods verified"), &cluster.unlimited_access());
     let servers = [&pair.ours, &unrefused];
     for server in servers {
@@ -117,7 +116,7 @@ fn restored() {
     api.merge("EndpointSlice", "past", "changes-1", &other);
     api.delete("Service", "past", "goes").expect("deleted");
     api.delete("Pod", "past", "goes").expect("deleted");
-    // It has heard of the last change of each kind.
+    // It knows the last change of each kind.
     for (question, answer) in [
         ("new.future.svc.cluster.local. A", "NOERROR 10.96.78.4"),
         ("new.past.svc.cluster.local. A", "NOERROR 10.96.78.5"),
@@ -147,7 +146,7 @@ fn restored() {
         servers.iter().for_each(|server| server.comes_to_within(LATER, question, answer));
     }
     stream.end();
-    // And it goes on from there, in every kind, though the versions are older than those that it has seen.
+    // It continues with every kind, although the versions are older than those that it has seen.
     let marker = Marker::set(&api);
     pair.wait_for_ours(&marker, SOON);
     pair.renew_theirs(&cluster);

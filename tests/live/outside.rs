@@ -1,5 +1,5 @@
-//! Names outside the cluster: the same answers as CoreDNS with the same upstream, and what becomes of queries when an
-//! upstream is killed, stopped, restarted or loses packets.
+//! External names: the same answers as CoreDNS with the same upstream, and queries while an upstream is killed, paused,
+//! restarted or loses packets.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,17 +40,17 @@ pub fn tests() -> Vec<Test> {
     tests.extend([
         Test::new("outside: over TLS, HTTPS and QUIC", encrypted),
         Test::new("outside: D01 an upstream is killed and comes back", killed),
-        Test::new("outside: D18 an upstream is stopped without a word", stopped),
-        Test::new("outside: connections that are kept survive a restart", kept_connections),
+        Test::new("outside: D18 an upstream is paused", stopped),
+        Test::new("outside: idle connections survive a restart of the upstream", idle_connections),
         Test::new("outside: a path loses packets", lossy),
-        Test::new("outside: D02 nobody is there", nobody),
-        Test::new("outside: D13 sockets to nobody are given back", leak),
-        Test::new("outside: D21 a server that asks itself ends", looped),
+        Test::new("outside: D02 all upstreams are down", nobody),
+        Test::new("outside: D13 sockets to upstreams that are down are closed", leak),
+        Test::new("outside: D21 a server that forwards to itself exits", looped),
     ]);
     tests
 }
 
-/// A folder of a test.
+/// Returns a directory for a test.
 fn folder() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let folder = shared::folder().join(format!("outside-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
@@ -58,7 +58,7 @@ fn folder() -> PathBuf {
     folder
 }
 
-/// A server with this Corefile's body.
+/// Starts a server with the body of a Corefile.
 fn serve(software: Software, body: &str) -> Server {
     let port = ports::free();
     let text = format!(".:{port} {{\n    errors\n    bind 127.0.0.1\n{body}}}\n");
@@ -81,17 +81,18 @@ fn alike(body: &str) -> Result<(), Failed> {
     }
     questions.push(Question::new("elsewhere.test.", Type::A));
     questions.push(Question::new("localhost.", Type::A));
-    // The second time answers come out of a cache, where there is one.
+    // The second time, answers come from the cache, if there is one.
     let start = Instant::now();
     for time in ["first", "second"] {
         let (ours, theirs) = (ask_all(ours.at, &questions), ask_all(theirs.at, &questions));
-        // One may have aged longer than the other, by as long as all this has taken.
+        // Their ages may differ by the duration of the comparison.
         let age = start.elapsed().as_secs() as i64 + 2;
         let different =
             questions.iter().zip(ours.iter().zip(&theirs)).filter(|(_, (ours, theirs))| !same(ours, theirs, age));
         let shown: Vec<String> = different
             .map(|(question, (ours, theirs))| {
-                let text = |answer: &Option<Answer>| answer.as_ref().map_or("silence".to_owned(), Answer::to_string);
+                let text =
+                    |answer: &Option<Answer>| answer.as_ref().map_or("no response".to_owned(), Answer::to_string);
                 format!("{question}\n    ours: {}\n    CoreDNS: {}\n", text(ours), text(theirs))
             })
             .collect();
@@ -100,12 +101,12 @@ fn alike(body: &str) -> Result<(), Failed> {
             return Err(format!("{time} time: {} of {} differ\n{first}", shown.len(), questions.len()).into());
         }
         let answered = ours.iter().flatten().filter(|answer| !answer.sections[0].is_empty()).count();
-        assert!(answered > 50, "only {answered} have an answer");
+        assert!(answered > 50, "only {answered} have answers");
     }
     Ok(())
 }
 
-/// Whether two answers are the same but for so many seconds of TTLs that run down.
+/// Returns whether two responses are equal, except for a number of seconds in TTLs.
 fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
     ours.head() == theirs.head()
@@ -114,7 +115,7 @@ fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
         })
 }
 
-/// `OWNER TTL TYPE DATA`. Letter case of names in data is as each has it: compression takes a name for another's.
+/// Parses `OWNER TTL TYPE DATA`. The letter case of names in data is ignored, since compression may change it.
 fn same_line(ours: &str, theirs: &str, age: i64) -> bool {
     let parts = |line: &str| -> Option<(String, i64, String)> {
         let (owner, rest) = line.split_once(' ')?;
@@ -133,7 +134,7 @@ fn encrypted() -> Result<(), Failed> {
     let (_unbound, tls, https) = Resolver::unbound(&folder, knot.at, &authority);
     let trusted = folder.join("authority.crt");
     std::fs::write(&trusted, authority.pem()).expect("a file");
-    // CoreDNS serves DNS over QUIC, and asks Knot.
+    // CoreDNS serves DNS over QUIC, and forwards to Knot.
     let (files, quic) = (authority.server(&folder, "quic"), ports::free());
     let (certificate, key) = (files.certificate.display(), files.key.display());
     let text = format!(
@@ -154,12 +155,12 @@ fn encrypted() -> Result<(), Failed> {
         for number in 0..20 {
             server.comes_to(&format!("x{number}.wild.out.example. A"), "NOERROR 192.0.2.11");
         }
-        // CoreDNS cuts what goes over QUIC to what its EDNS offers.
+        // CoreDNS truncates responses over QUIC to the size in EDNS.
         let long = Question { tcp: true, edns: Some(4_096), ..Question::new("long.out.example.", Type::TXT) };
-        let answer = ask(server.at, &long).ok_or(format!("{name}: silence"))?;
+        let answer = ask(server.at, &long).ok_or(format!("{name}: no response"))?;
         assert_eq!(answer.sections[0].len(), 1, "{name}: {answer}");
     }
-    // Whoever has another certificate, or another name, is not believed.
+    // A server with another certificate, or another name, is not trusted.
     for (to, lines) in [
         (format!("tls://{tls}"), String::new()),
         (format!("tls://{tls}"), format!("        tls {trusted}\n        tls_servername other.example\n")),
@@ -178,12 +179,12 @@ fn killed() -> Result<(), Failed> {
     let server = serve(Software::Clusterdns, &body);
     server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
     first.kill();
-    // No query fails: a closed port is told at once, and the second is asked.
+    // No query fails: a closed port is noticed immediately, and the second upstream is used.
     for number in 0..200 {
-        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("silence")?;
+        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("no response")?;
         assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "query {number}");
     }
-    // One upstream alone, away and back.
+    // A single upstream that stops and comes back.
     let alone = serve(Software::Clusterdns, &format!("    forward . {}\n", first.at));
     alone.comes_to("a.out.example. A", "SERVFAIL");
     first.restart("a.out.example. A");
@@ -203,24 +204,24 @@ fn stopped() -> Result<(), Failed> {
     let mut slow = 0;
     for number in 0..60 {
         let start = Instant::now();
-        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("silence")?;
+        let answer = server.ask(&format!("x{number}.wild.out.example. A")).ok_or("no response")?;
         assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "query {number}");
         slow += usize::from(start.elapsed() > Duration::from_millis(150));
         std::thread::sleep(Duration::from_millis(50));
     }
-    // Health checks have found out after the third that failed, some three seconds in.
-    assert!(slow < 60, "the one that is down is asked for ever");
+    // The upstream is unhealthy after the third failed health check, after about three seconds.
+    assert!(slow < 60, "the upstream that is down still gets queries");
     first.signal("CONT");
     server.comes_to("a.out.example. A", "NOERROR 192.0.2.1");
     Ok(())
 }
 
-fn kept_connections() -> Result<(), Failed> {
+fn idle_connections() -> Result<(), Failed> {
     let mut knot = Resolver::knot(&folder());
     let server = serve(Software::Clusterdns, &format!("    forward . {} {{\n        force_tcp\n    }}\n", knot.at));
     for round in 0..3 {
         for number in 0..10 {
-            let answer = server.ask(&format!("r{round}-{number}.wild.out.example. A")).ok_or("silence")?;
+            let answer = server.ask(&format!("r{round}-{number}.wild.out.example. A")).ok_or("no response")?;
             assert_eq!(answer.brief(), "NOERROR 192.0.2.11", "round {round}, query {number}");
         }
         knot.kill();
@@ -249,7 +250,7 @@ fn nobody() -> Result<(), Failed> {
     let closed = ports::free();
     let server =
         serve(Software::Clusterdns, &format!("    forward . 127.0.0.1:{closed} 127.0.0.1:{closed}\n    cache 30\n"));
-    // A host that never answers: of the network for documentation (RFC 5737), by way of a socket that nobody reads.
+    // An upstream that never responds: a socket that is not read.
     let mute = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let silent: SocketAddr = mute.local_addr().expect("an address");
     let slow = serve(Software::Clusterdns, &format!("    forward . {silent}\n"));
@@ -259,29 +260,30 @@ fn nobody() -> Result<(), Failed> {
     );
     for (server, most) in [(&server, Duration::from_secs(2)), (&slow, Duration::from_millis(5_200))] {
         let (start, question) = (Instant::now(), Question { tcp: false, ..Question::new("a.out.example.", Type::A) });
-        let answer = patient(server.at, &question).ok_or("silence")?;
+        let answer = patient(server.at, &question).ok_or("no response")?;
         assert_eq!(answer.brief(), "SERVFAIL");
         assert!(start.elapsed() <= most, "{:?}", start.elapsed());
     }
-    // Once checks have failed, no query waits.
+    // After the health checks have failed, no query waits.
     let deadline = Instant::now() + SOON;
     loop {
         let start = Instant::now();
-        let answer = patient(fast.at, &Question::new("a.out.example.", Type::A)).ok_or("silence")?;
+        let answer = patient(fast.at, &Question::new("a.out.example.", Type::A)).ok_or("no response")?;
         assert_eq!(answer.brief(), "SERVFAIL");
         if start.elapsed() < Duration::from_millis(100) {
             return Ok(());
         }
-        assert!(Instant::now() < deadline, "queries still wait for an upstream that is down");
+        assert!(Instant::now() < deadline, "queries still wait for the unhealthy upstream");
     }
 }
 
-/// Asks and waits up to ten seconds.
+/// Sends a query and waits up to ten seconds.
 fn patient(at: SocketAddr, question: &Question) -> Option<Answer> {
     (0..5).find_map(|_| ask(at, question))
 }
 
-/// Fifty stanzas to servers that never answer, over both transports: sockets are bounded while queries wait, and given back.
+/// Fifty stanzas with upstreams that never respond, over both transports: the number of sockets is limited while
+/// queries are pending, and they are closed afterwards.
 fn leak() -> Result<(), Failed> {
     let mutes: Vec<std::net::UdpSocket> =
         (0..50).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket")).collect();
@@ -301,11 +303,11 @@ fn leak() -> Result<(), Failed> {
         let answers = ask_all(server.at, &questions);
         most = most.max(server.descriptors());
         let failed = answers.iter().flatten().filter(|answer| answer.brief() == "SERVFAIL").count();
-        assert_eq!(failed, questions.len(), "every query is told that nobody answers");
+        assert_eq!(failed, questions.len(), "every query fails");
     }
-    // A rotating pool for each upstream, and no socket for each query.
+    // A pool for each upstream, and not a socket for each query.
     assert!(most < before + 600, "{most} descriptors, {before} before");
-    eventually("sockets are given back", Duration::from_secs(60), || match server.descriptors() {
+    eventually("sockets are closed", Duration::from_secs(60), || match server.descriptors() {
         now if now <= before + 16 => Ok(()),
         now => Err(format!("{now} descriptors, {before} before, {most} at most")),
     });
@@ -323,7 +325,7 @@ fn looped() -> Result<(), Failed> {
     }
     let log = server.log();
     assert!(log.contains("[FATAL] plugin/loop: Loop (127.0.0.1:"), "{log}");
-    // A server whose upstream leads elsewhere goes on, also when somebody repeats what it probes with.
+    // A server with another upstream continues, also if a client repeats its probe.
     let knot = Resolver::knot(&self::folder());
     let mut good = serve(Software::Clusterdns, &format!("    loop\n    forward . {}\n", knot.at));
     good.comes_to("a.out.example. A", "NOERROR 192.0.2.1");

@@ -1,28 +1,28 @@
-//! The real parts that the tests run, by name: what `tests/live/build` has built.
+//! The programs that the tests run, built by `tests/live/build`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The exit status by which the build says that Go is missing.
+/// The exit status of the build without Go.
 const NO_GO: i32 = 3;
 
-/// The path of a part; the first call builds all of them, where that has not been done yet.
+/// Returns the path of a program; the first call builds all of them, if necessary.
 pub fn path(name: &str) -> &'static Path {
     match parts() {
-        Ok(parts) => parts.get(name).expect("a part that tests/live/build knows"),
+        Ok(parts) => parts.get(name).expect("a program of tests/live/build"),
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Why the parts cannot be had on this machine at all, if they cannot.
+/// Returns why the programs cannot be built on this machine, if they cannot.
 pub fn missing() -> Option<String> {
     let go = Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if go.is_ok_and(|status| status.success()) {
         return None;
     }
-    // Somebody else may have built them.
+    // They may have been built before.
     parts().as_ref().err().cloned()
 }
 

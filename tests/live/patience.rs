@@ -1,14 +1,13 @@
-//! Waiting for what is to come. No test says how fast something has to be: a deadline is only there to end a test that
-//! would wait for ever.
+//! Waits for conditions. No test requires a speed: a deadline only ends a test that would wait forever.
 
 use std::time::{Duration, Instant};
 
-/// For what takes moments on a quiet machine.
+/// For conditions that take moments on an idle machine.
 pub const SOON: Duration = Duration::from_secs(60);
-/// For what waits for somebody else's clock, such as a client that tries again at longer and longer intervals.
+/// For conditions that depend on other timers, such as the back-off of a client.
 pub const LATER: Duration = Duration::from_secs(240);
 
-/// Tries until it succeeds; past the deadline the last failure ends the test.
+/// Repeats an attempt until it succeeds; after the deadline the last error fails the test.
 pub fn eventually<T>(what: &str, deadline: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {

@@ -1,14 +1,14 @@
-//! Ports of loopback that are free, and stay so while nobody listens.
+//! Free ports of loopback, which stay free while nothing listens.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Mutex;
 
-/// Below those that the kernel gives to outgoing connections (`ip_local_port_range`): one of these could take the port
-/// while its server is down, or connect to itself there.
+/// Below the ports of outgoing connections (`ip_local_port_range`): one of those could use the port while its server is
+/// down, or connect to itself.
 const RANGE: std::ops::Range<u16> = 12_000..32_000;
 
-/// A port that is free for both transports and was not given out before.
+/// Returns a port that is free for both transports and was not used before.
 pub fn free() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().expect("never poisoned");
@@ -23,7 +23,7 @@ pub fn free() -> u16 {
     }
 }
 
-/// The address of a port.
+/// Returns the address of a port.
 pub fn on_loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }

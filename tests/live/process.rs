@@ -1,4 +1,4 @@
-//! A program that runs beside the tests and never outlives them.
+//! Programs that run beside the tests and never outlive them.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// What the starting thread is given.
+/// A request to the thread that starts programs.
 type Order = (Command, Sender<std::io::Result<Child>>);
 
 impl Process {
-    /// Starts a program whose standard output and error are added to a file.
+    /// Starts a program whose standard output and error are appended to a file.
     pub fn start(program: &Path, arguments: &[String], log: PathBuf) -> Process {
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
-        // The kernel kills it when the thread that started it is gone, however this program ends.
+        // The kernel kills it when the thread that started it ends, however this program exits.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("a second handle")).stderr(file);
@@ -27,24 +27,24 @@ impl Process {
         Process { child, log }
     }
 
-    /// Its number.
+    /// Returns its process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has written, and those before it with the same file.
+    /// Returns the text of its log file, including that of earlier programs with the same file.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines of the log, for a message.
+    /// Returns the last lines of the log, for a message.
     pub fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
-    /// Whether it has not ended.
+    /// Returns whether it is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -56,7 +56,7 @@ impl Process {
         assert!(status.success(), "kill -{name} {pid}: {status}");
     }
 
-    /// Waits until it has ended by itself, or by a signal.
+    /// Waits until it exits.
     pub fn wait(mut self) {
         self.child.wait().expect("a status");
     }
@@ -69,8 +69,8 @@ impl Drop for Process {
     }
 }
 
-/// Starts a child from a thread that lives as long as this program: the kernel means a thread by "parent"
-/// (prctl(2), PR_SET_PDEATHSIG), and those of the tests come and go.
+/// Starts a child from a thread that lives as long as this program: for the kernel, the parent is a thread (prctl(2),
+/// PR_SET_PDEATHSIG), and threads of tests end earlier.
 fn start(command: Command) -> std::io::Result<Child> {
     static THREAD: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
     let thread = THREAD.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! What is asked about a cluster: every name of its objects in every form, near misses, many types, and letter cases,
-//! transports and EDNS sizes.
+//! The queries for a cluster: every name of its objects in every form, near misses, many types, and various letter
+//! cases, transports and EDNS sizes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::api::Api;
 use super::ask::Question;
 
-/// The types that every name is asked for.
+/// The types for every name.
 const TYPES: [Type; 11] = [
     Type::A,
     Type::AAAA,
@@ -34,14 +34,14 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Those that the API server holds.
+    /// Returns the objects of the API server.
     pub fn of(api: &Api) -> Objects {
         let [namespaces, services, slices, pods] =
             ["Namespace", "Service", "EndpointSlice", "Pod"].map(|kind| api.list(kind));
         Objects { namespaces, services, slices, pods }
     }
 
-    /// Everything there is to ask about them in these zones.
+    /// Returns all queries about them in these zones.
     pub fn questions(&self, zones: &[&str]) -> Vec<Question> {
         let mut questions = Vec::new();
         let plain = |name: &str, rtype| Question::new(name, rtype);
@@ -99,7 +99,7 @@ impl Objects {
         names
     }
 
-    /// Reverse names of all addresses, and those above them.
+    /// Returns the reverse names of all addresses, and their parents.
     fn reverse_names(&self) -> BTreeSet<String> {
         let mut addresses: BTreeSet<&str> = ["10.99.99.99", "fd00::9999"].into();
         for service in &self.services {
@@ -173,12 +173,12 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// An address as the label of a Pod or an endpoint.
+/// Returns an address as the label of a Pod or an endpoint.
 fn dashed(address: &str) -> String {
     address.replace(['.', ':'], "-")
 }
 
-/// The reverse name of an address.
+/// Returns the reverse name of an address.
 pub fn reverse(address: IpAddr) -> String {
     let (mut labels, zone): (Vec<String>, _) = match address {
         IpAddr::V4(address) => (address.octets().iter().map(u8::to_string).collect(), "in-addr.arpa"),
@@ -191,7 +191,7 @@ pub fn reverse(address: IpAddr) -> String {
     format!("{}.{zone}", labels.join("."))
 }
 
-/// Every other letter a capital.
+/// Capitalises every other letter.
 fn mixed(name: &str) -> String {
     name.chars().enumerate().map(|(at, c)| if at % 2 == 1 { c.to_ascii_uppercase() } else { c }).collect()
 }

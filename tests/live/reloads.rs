@@ -1,4 +1,4 @@
-//! Reloads beside a real API server: what a stanza has of the cluster is kept, and nothing is asked for again (E06).
+//! Reloads with a real API server: the index stays, and nothing is requested again (E06).
 
 use super::Test;
 use super::cluster::Access;
@@ -15,7 +15,8 @@ pub fn tests() -> Vec<Test> {
     })]
 }
 
-/// A Corefile. `.` is reloaded with another TTL and answers for `name.example.`, by which it is known which one serves.
+/// A Corefile. Each version of `.` has another TTL, and an answer for `name.example.` that identifies the version in
+/// use.
 fn corefile(access: &Access, port: u16, metrics: u16, round: usize, more: &str) -> String {
     let api = access.kubeconfig.display();
     format!(
@@ -33,7 +34,7 @@ fn nothing_is_asked_for_again() {
     let text = |round, more| corefile(&access, port, metrics, round, more);
     let mut server = Server::start(Software::Clusterdns, &text(1, ""), port, cluster.folder());
     let at = ports::on_loopback(metrics);
-    // Of the metrics whose name this is.
+    // The sum of the metrics with a name.
     let sum = |name: &str| -> f64 {
         let page = page(at, "/metrics");
         let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
@@ -43,10 +44,10 @@ fn nothing_is_asked_for_again() {
     let name = |round: usize| format!("NOERROR 192.0.2.{round}");
     server.comes_to("name.example. A", &name(1));
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");
-    eventually("all is watched", SOON, || if requests() >= 3.0 { Ok(()) } else { Err(server.last_words()) });
+    eventually("all watches are open", SOON, || if requests() >= 3.0 { Ok(()) } else { Err(server.last_words()) });
     let before = requests();
     for round in 2..=30 {
-        server.rewrite(&text(round, "nonsense"));
+        server.rewrite(&text(round, "invalid"));
         let failed = sum("coredns_reload_failed_total");
         server.reload();
         eventually("the bad one is counted", SOON, || match sum("coredns_reload_failed_total") {
@@ -60,9 +61,9 @@ fn nothing_is_asked_for_again() {
         assert_eq!(page(at, "/ready"), "OK", "after reload {round}");
     }
     assert_eq!(sum("coredns_reload_failed_total"), 29.0);
-    assert_eq!(requests(), before, "the API server was asked again: {}", server.last_words());
+    assert_eq!(requests(), before, "there were more requests to the API server: {}", server.last_words());
     assert_eq!(sum("clusterdns_kubernetes_relists_total"), 0.0);
-    // That a reload can be seen by these numbers: who wants Pods asks for them.
+    // Requests for Pods show that the numbers do change.
     server.rewrite(&text(31, "pods verified"));
     server.reload();
     server.comes_to("name.example. A", &name(31));

@@ -1,5 +1,5 @@
-//! Other name servers on loopback, from Debian's packages: Knot with a zone of its own, Unbound in front of it; and a path
-//! to them that loses packets.
+//! Upstreams on loopback, from Debian's packages: Knot with a zone, Unbound in front of it, and a proxy that loses
+//! packets.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::ports::{self, on_loopback};
 use super::process::Process;
 use clusterdns::wire::Type;
 
-/// The zone that Knot serves. Names of it are all there is outside of the cluster.
+/// The zone that Knot serves. Its names are the only external names.
 const ZONE: &str = r#"
 $ORIGIN out.example.
 @       3600 SOA ns hostmaster 1 3600 600 86400 60
@@ -51,7 +51,7 @@ sub     3600 NS ns.sub
 ns.sub  3600 A 192.0.2.54
 "#;
 
-/// Names to ask for, with what is not there and what is no name of the zone among them.
+/// Names for queries, including ones that do not exist and ones outside the zone.
 pub const NAMES: &[&str] = &[
     "",
     "ns.",
@@ -82,7 +82,7 @@ pub const NAMES: &[&str] = &[
     "host.sub.",
 ];
 
-/// Types to ask for.
+/// Types for queries.
 pub const TYPES: &[Type] = &[
     Type::A,
     Type::AAAA,
@@ -100,7 +100,7 @@ pub const TYPES: &[Type] = &[
     Type(65_280),
 ];
 
-/// Why these servers cannot be had on this machine, if they cannot.
+/// Returns why these servers are not available on this machine, if they are not.
 pub fn missing() -> Option<String> {
     ["knotd", "unbound"]
         .into_iter()
@@ -108,7 +108,7 @@ pub fn missing() -> Option<String> {
         .map(|name| format!("{name} is not installed (apt-get install knot unbound)"))
 }
 
-/// Where a program is.
+/// Returns the path of a program.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
@@ -121,12 +121,12 @@ pub struct Resolver {
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
-    /// Where it is asked in plain DNS.
+    /// Its address for plain DNS.
     pub at: SocketAddr,
 }
 
 impl Resolver {
-    /// Knot with the zone.
+    /// Starts Knot with the zone.
     pub fn knot(folder: &Path) -> Resolver {
         let port = ports::free();
         let shown = folder.display();
@@ -141,8 +141,8 @@ impl Resolver {
         Resolver::start("knotd", &arguments, folder.join("knot.log"), on_loopback(port), "a.out.example. A")
     }
 
-    /// Unbound, which asks Knot. It serves DNS over TLS and HTTPS with a certificate of this authority for `localhost` and
-    /// 127.0.0.1, too; gives their addresses.
+    /// Starts Unbound, which forwards to Knot. It also serves DNS over TLS and HTTPS with a certificate of this
+    /// authority for `localhost` and 127.0.0.1; returns their addresses.
     pub fn unbound(folder: &Path, knot: SocketAddr, authority: &Authority) -> (Resolver, SocketAddr, SocketAddr) {
         let [port, tls, https] = [(); 3].map(|()| ports::free());
         let files = authority.server(folder, "resolver");
@@ -169,7 +169,7 @@ impl Resolver {
         resolver
     }
 
-    /// Starts it, once more or for the first time, and waits until it answers.
+    /// Starts it, and waits until it responds.
     pub fn restart(&mut self, question: &str) {
         self.process = Some(Process::start(&self.program, &self.arguments, self.log.clone()));
         let question: Question = super::server::read(question);
@@ -184,21 +184,21 @@ impl Resolver {
         self.process.take();
     }
 
-    /// Stops it without a word, and lets it go on: `STOP`, `CONT`.
+    /// Pauses or resumes it: `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("it runs").signal(name);
     }
 }
 
-/// A UDP path that loses some of what passes, in both directions.
+/// A UDP proxy that loses some datagrams, in both directions.
 pub struct Lossy {
-    /// Where it begins.
+    /// Its address.
     pub at: SocketAddr,
     ended: Arc<AtomicBool>,
 }
 
 impl Lossy {
-    /// A path to a server that loses so many of a hundred datagrams.
+    /// Starts a proxy to a server that loses a percentage of datagrams.
     pub fn to(server: SocketAddr, percent: u32) -> Lossy {
         let port = ports::free();
         let front = UdpSocket::bind(on_loopback(port)).expect("a socket");
@@ -206,7 +206,7 @@ impl Lossy {
         let ended = Arc::new(AtomicBool::new(false));
         let stop = ended.clone();
         std::thread::spawn(move || {
-            // Each client has a socket of its own behind.
+            // Each client has a socket to the server.
             let mut behind: std::collections::HashMap<SocketAddr, UdpSocket> = std::collections::HashMap::new();
             let mut buffer = [0; 4_096];
             while !stop.load(Ordering::Relaxed) {

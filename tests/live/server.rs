@@ -1,4 +1,4 @@
-//! A DNS server that runs with a Corefile: this one, or CoreDNS beside it.
+//! A running DNS server with a Corefile: this one, or CoreDNS.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::patience::{SOON, eventually};
 use super::ports::on_loopback;
 use super::process::Process;
 
-/// Which program.
+/// The program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Software {
     Clusterdns,
@@ -22,7 +22,7 @@ pub enum Software {
 /// A running server; dropping it kills it.
 pub struct Server {
     process: Process,
-    /// Where it listens, for both transports.
+    /// Its address, for both transports.
     pub at: SocketAddr,
     conf: PathBuf,
 }
@@ -30,7 +30,7 @@ pub struct Server {
 impl Software {
     fn program(self) -> &'static Path {
         match self {
-            // To compare CoreDNS with itself shows what the comparison is worth.
+            // A comparison of CoreDNS with itself shows the quality of the comparison.
             Software::Clusterdns if std::env::var_os("SUBJECT_IS_COREDNS").is_some() => parts::path("coredns"),
             Software::Clusterdns => Path::new(env!("CARGO_BIN_EXE_clusterdns")),
             Software::CoreDns => parts::path("coredns"),
@@ -39,22 +39,22 @@ impl Software {
 }
 
 impl Server {
-    /// Starts it in a folder of its own and waits until it answers anything on a port of its Corefile.
+    /// Starts it in a new directory, and waits until it responds on a port of its Corefile.
     pub fn start(software: Software, corefile: &str, port: u16, folder: PathBuf) -> Server {
         let mut server = Server::launch(software, corefile, port, folder);
         eventually("the server answers", SOON, || {
             assert!(server.is_running(), "{software:?} has ended:\n{}", server.log());
-            server.ask("localhost. A").ok_or_else(|| "silence".to_owned())
+            server.ask("localhost. A").ok_or_else(|| "no response".to_owned())
         });
         server
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it without waiting.
     pub fn launch(software: Software, corefile: &str, port: u16, folder: PathBuf) -> Server {
         Server::launch_with(software, corefile, port, folder, &[])
     }
 
-    /// As [`Server::launch`], with more arguments.
+    /// Like [`Server::launch`], with more arguments.
     pub fn launch_with(software: Software, corefile: &str, port: u16, folder: PathBuf, more: &[&str]) -> Server {
         let conf = folder.join("Corefile");
         std::fs::write(&conf, corefile).expect("a file");
@@ -64,7 +64,7 @@ impl Server {
         Server { process, at: on_loopback(port), conf }
     }
 
-    /// Its Corefile.
+    /// Returns the path of its Corefile.
     pub fn conf(&self) -> &Path {
         &self.conf
     }
@@ -74,7 +74,7 @@ impl Server {
         std::fs::write(&self.conf, corefile).expect("a file");
     }
 
-    /// Has it load its Corefile anew.
+    /// Makes it reload its Corefile.
     pub fn reload(&self) {
         self.signal("USR1");
     }
@@ -84,48 +84,48 @@ impl Server {
         self.process.signal(name);
     }
 
-    /// Asks `NAME TYPE` over UDP; `None` where nothing comes.
+    /// Queries `NAME TYPE` over UDP; returns `None` without a response.
     pub fn ask(&self, question: &str) -> Option<Answer> {
         ask(self.at, &read(question))
     }
 
-    /// Waits until `NAME TYPE` has this answer: the rcode, and the data of the answers of that type, sorted.
+    /// Waits until `NAME TYPE` has an answer: the code, and the sorted data of the answers of that type.
     pub fn comes_to(&self, question: &str, expected: &str) {
         self.comes_to_within(SOON, question, expected);
     }
 
-    /// As [`Server::comes_to`], with another deadline.
+    /// Like [`Server::comes_to`], with another deadline.
     pub fn comes_to_within(&self, deadline: Duration, question: &str, expected: &str) {
         let told = format!("{question} is answered '{expected}'");
         eventually(&told, deadline, || match self.ask(question) {
             Some(answer) if answer.brief() == expected => Ok(()),
             Some(answer) => Err(format!("{answer}\n{}", self.last_words())),
-            None => Err(format!("silence\n{}", self.last_words())),
+            None => Err(format!("no response\n{}", self.last_words())),
         });
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of its open descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).map_or(0, Iterator::count)
     }
 
-    /// Its lines so far.
+    /// Returns its log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// The last of its lines, for a message.
+    /// Returns the last lines of its log, for a message.
     pub fn last_words(&self) -> String {
         self.process.last_words()
     }
 
-    /// Whether it has not ended.
+    /// Returns whether it is running.
     pub fn is_running(&mut self) -> bool {
         self.process.is_running()
     }
 }
 
-/// Reads `NAME TYPE`.
+/// Parses `NAME TYPE`.
 pub fn read(question: &str) -> Question {
     let (name, rtype) = question.split_once(' ').expect("a name and a type");
     Question::new(name, Type::from_mnemonic(rtype).expect("a type"))

@@ -1,4 +1,4 @@
-//! Clusters that several tests use, one test at a time: a start costs seconds, most of them the API server's.
+//! Clusters that tests share, one test at a time, since a start takes seconds, mostly for the API server.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,24 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use super::cluster::Cluster;
 use super::shop;
 
-/// A cluster that is started by the first test that wants it.
+/// A cluster that the first test starts.
 pub struct Shared {
     name: &'static str,
-    /// Locked by the test that uses it. A test that fails leaves it to the next, which heals it first.
+    /// Locked by the test that uses it. After a failed test, the next one repairs it first.
     cluster: Mutex<Option<Cluster>>,
 }
 
 /// For tests that change objects only.
 pub static CALM: Shared = Shared { name: "calm", cluster: Mutex::new(None) };
-/// For tests that take the control plane away.
+/// For tests with outages of the control plane.
 pub static ROUGH: Shared = Shared { name: "rough", cluster: Mutex::new(None) };
 /// For tests of rights and credentials, and those that need a cluster to restart.
 pub static GUARDED: Shared = Shared { name: "guarded", cluster: Mutex::new(None) };
-/// How many tests can run at a time, and how many more may wait for their turns so that no cluster has to.
+/// The number of tests that can run at a time, and how many more may wait, so that no cluster is idle.
 pub const THREADS: usize = 3 + 5;
 
 impl Shared {
-    /// Waits for one's turn; the cluster runs and holds the shop.
+    /// Waits for the cluster, which is running and has the objects of the shop.
     pub fn lock(&'static self) -> MappedMutexGuard<'static, Cluster> {
         let mut cluster = self.cluster.lock();
         match &mut *cluster {
@@ -39,7 +39,7 @@ impl Shared {
     }
 }
 
-/// Removes what runs before this one have left.
+/// Removes files of earlier runs.
 pub fn sweep() {
     let Ok(entries) = std::fs::read_dir(all()) else { return };
     for entry in entries.flatten() {
@@ -49,7 +49,7 @@ pub fn sweep() {
     }
 }
 
-/// Ends the clusters. Their files stay where a test has failed.
+/// Stops the clusters. Their files stay if a test has failed.
 pub fn end(failed: bool) {
     for shared in [&CALM, &ROUGH, &GUARDED] {
         shared.cluster.lock().take();
@@ -61,12 +61,12 @@ pub fn end(failed: bool) {
     }
 }
 
-/// The folder of this run.
+/// Returns the directory of this run.
 pub fn folder() -> PathBuf {
     all().join(std::process::id().to_string())
 }
 
-/// The folder of all runs.
+/// Returns the directory of all runs.
 fn all() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("live")
 }

@@ -1,4 +1,4 @@
-//! A small cluster with one of everything that DNS makes a difference of.
+//! A small cluster with one object of every kind that DNS distinguishes.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::api::Api;
 use super::objects::{Pod, headless, labelled, namespace, node, selects, service, slice};
 use super::patience::{SOON, eventually};
 
-/// Fills a new cluster and waits until the controllers have made the slices.
+/// Fills a new cluster, and waits until the controllers have created the slices.
 pub fn open(api: &Api) {
     for object in [spaces(), services(), slices()].concat() {
         api.apply(&object);
@@ -19,10 +19,10 @@ pub fn open(api: &Api) {
     let selected: Vec<&str> = pods.iter().filter(|pod| pod.phase == "Running").map(|pod| &*pod.app).collect();
     let services = api.list("Service");
     let selected: Vec<&str> = selected.into_iter().filter(|app| selects_app(&services, app)).collect();
-    eventually("the controllers have made slices for all Pods", SOON, || {
+    eventually("the controllers have created slices for all Pods", SOON, || {
         let slices = api.list("EndpointSlice");
         let made = pods.iter().filter(|pod| selected.contains(&&*pod.app)).find(|pod| !targets(&slices, &pod.name));
-        // One is made from an Endpoints object.
+        // One is created from an Endpoints object.
         let mirrored = slices.iter().any(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "legacy");
         match made {
             Some(pod) => Err(format!("no slice for {}", pod.name)),
@@ -48,7 +48,7 @@ fn dual(mut spec: Value) -> Value {
     spec
 }
 
-/// A ClusterIP of one's choice.
+/// Returns a `spec` with a given ClusterIP.
 fn at(address: &str, mut spec: Value) -> Value {
     spec["clusterIP"] = address.into();
     spec
@@ -160,7 +160,7 @@ fn pods() -> Vec<Pod> {
         Pod::of_set("data", "leaving", 0, &["10.244.5.30"]),
         Pod { host_network: true, ..Pod::new("data", "agent-a", "agent", &["192.168.1.10"]) },
         Pod { phase: "Succeeded", ready: false, ..Pod::new("data", "job-done", "job", &["10.244.6.9"]) },
-        // The next Pod has got the address of the one that has ended.
+        // The next Pod has the address of the finished one.
         Pod::new("lab", "job-next", "job", &["10.244.6.9"]),
         Pod::new("lab", "lab-web-1", "lab-web", &["10.244.6.20"]),
         Pod::new("lab", "six", "six", &["fd00:10:244:6::1"]),

@@ -1,4 +1,4 @@
-//! A start without an API server.
+//! Start without an API server.
 
 use super::Test;
 use super::patience::{LATER, SOON, eventually};
@@ -13,9 +13,9 @@ pub fn tests() -> Vec<Test> {
     })]
 }
 
-/// With and without `fallthrough`; the plugin behind would answer anything.
+/// With and without `fallthrough`; the next plugin would answer everything.
 const STANZAS: [&str; 2] = ["startup_timeout 1s", "startup_timeout 1s\nfallthrough"];
-/// Names that the cluster has, and that it could have.
+/// Names that the cluster has, and names that it could have.
 const NAMES: [&str; 5] = [
     "web.shop.svc.cluster.local. A",
     "db-0.db.data.svc.cluster.local. A",
@@ -23,7 +23,7 @@ const NAMES: [&str; 5] = [
     "nosuch.nowhere.svc.cluster.local. AAAA",
     "20.10.96.10.in-addr.arpa. PTR",
 ];
-/// What is right once it is in step.
+/// The answers once it is synced.
 const RIGHT: &str = "NOERROR 10.96.10.20";
 
 fn without() {
@@ -42,14 +42,14 @@ fn without() {
         for name in NAMES {
             assert_eq!(server.ask(name).expect("an answer").brief(), "SERVFAIL", "{name}");
         }
-        // Other names have nothing to do with the cluster.
+        // Other names do not depend on the cluster.
         assert_eq!(server.ask("www.example. A").expect("an answer").rcode, 0);
     }
     cluster.heal();
     for server in &servers {
-        eventually("it is in step", LATER, || match server.ask(NAMES[0]).ok_or("silence")?.brief() {
+        eventually("it is synced", LATER, || match server.ask(NAMES[0]).ok_or("no response")?.brief() {
             answer if answer == RIGHT => Ok(()),
-            // Nothing else may be said on the way there.
+            // No other response is allowed meanwhile.
             answer => {
                 assert_eq!(answer, "SERVFAIL");
                 Err(server.last_words())

@@ -1,4 +1,4 @@
-//! Queries without a pause while something else happens: names that are known must stay so.
+//! Continuous queries while something else happens: known names must stay known.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ask::{Answer, Question, ask};
 use super::server::read;
 
-/// Names of the shop, of every sort.
+/// Names of the shop, of every kind.
 const KNOWN: [&str; 9] = [
     "web.shop.svc.cluster.local. A",
     "api.shop.svc.cluster.local. AAAA",
@@ -22,7 +22,7 @@ const KNOWN: [&str; 9] = [
     "11.3.244.10.in-addr.arpa. PTR",
 ];
 
-/// A thread that asks.
+/// A thread that sends queries.
 pub struct Stream {
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
@@ -30,7 +30,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Starts to ask a server that is in step: what it says now is what it has to say later.
+    /// Starts to query a synced server, whose responses must not change.
     pub fn start(at: SocketAddr) -> Stream {
         let known: Vec<(Question, Answer)> = KNOWN
             .map(|question| {
@@ -51,7 +51,7 @@ impl Stream {
                     match ask(at, question) {
                         Some(answer) if answer == *expected => {}
                         Some(answer) => wrong.push(format!("{question}: {answer}")),
-                        None => wrong.push(format!("{question}: silence")),
+                        None => wrong.push(format!("{question}: no response")),
                     }
                     asked.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(1));
@@ -62,7 +62,7 @@ impl Stream {
         Stream { stop, asked, thread }
     }
 
-    /// Lets it go on for a time, and for a thousand queries at least.
+    /// Waits for a time, and for at least a thousand queries.
     pub fn run_for(&self, time: Duration) {
         let (start, asked) = (Instant::now(), self.asked.load(Ordering::Relaxed));
         while start.elapsed() < time || self.asked.load(Ordering::Relaxed) < asked + 1_000 {
@@ -71,7 +71,7 @@ impl Stream {
         }
     }
 
-    /// Ends it; every answer was right.
+    /// Stops it, and checks that every response was right.
     pub fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let wrong = self.thread.join().expect("the thread ends");

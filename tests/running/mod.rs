@@ -1,8 +1,9 @@
-//! What tests of the program share: it is started, asked and signalled.
+//! Shared by the tests of the program: starts it, queries it and sends it signals.
 
-// Each test uses its part of this module.
+// Each test uses only part of this module.
 #![allow(dead_code)]
 
+pub mod api;
 pub mod upstream;
 
 use std::ffi::OsStr;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clusterdns::wire::hickory::decode;
 
-/// How long anything may take.
+/// The time limit of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn program() -> Command {
@@ -25,10 +26,10 @@ pub fn program() -> Command {
 }
 
 pub fn run<W: AsRef<OsStr>>(words: &[W]) -> Output {
-    program().args(words).output().expect("the program runs")
+    program().args(words).output().expect("failed to start the program")
 }
 
-/// Asks for a page; gives its status and body.
+/// Requests a page and returns its status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connected");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -46,7 +47,7 @@ pub fn told(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A folder of this test run's own.
+/// Creates a directory for this test run.
 pub fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -59,24 +60,36 @@ pub fn file(folder: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A server that runs until this is dropped, and the address that its first line names.
+/// A running server, killed on drop, and the address from its startup lines.
 pub struct Running {
     pub child: Child,
-    /// Where it answers.
+    /// Its DNS address, for UDP and TCP.
     pub at: SocketAddr,
-    /// What it said at start.
+    /// The lines that it printed at startup.
     pub lines: Vec<String>,
-    /// What it has said since.
+    /// What it has printed since.
     later: Arc<Mutex<String>>,
 }
 
 impl Running {
-    /// Starts it on a free port and waits for its last line at start.
+    /// Starts it on a free port and waits for its last startup line.
     pub fn start(words: &[&str]) -> Running {
-        let child =
-            program().args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("the program runs");
-        let (mut port, mut said) = (None, Vec::new());
+        Running::start_as(program(), words)
+    }
+
+    /// Like [`Running::start`], with limits set by the shell's `ulimit`.
+    pub fn start_within(limits: &str, words: &[&str]) -> Running {
+        let mut command = Command::new("sh");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+        command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_clusterdns")]);
+        Running::start_as(command, words)
+    }
+
+    /// The same of another command.
+    pub fn start_as(mut command: Command, words: &[&str]) -> Running {
+        let child = command.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("failed to start the program");
+        let (mut port, mut startup) = (None, Vec::new());
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         loop {
             let mut line = String::new();
@@ -84,30 +97,30 @@ impl Running {
             if read == 0 {
                 let mut errors = String::new();
                 child.stderr.take().expect("a pipe").read_to_string(&mut errors).expect("text");
-                unreachable!("it has ended: {errors}");
+                panic!("the program exited at startup: {errors}");
             }
             if line.starts_with('.') {
                 port = line.rsplit(':').next().and_then(|port| port.split_whitespace().next()?.parse().ok());
             }
             let is_last = line.contains("pid ");
-            said.push(line);
+            startup.push(line);
             if is_last {
                 break;
             }
         }
-        // What it logs later is read, so that it is never in its way.
+        // Later output is read as well, because a full pipe would block the program.
         let later = Arc::<Mutex<String>>::default();
-        let said_later = later.clone();
+        let log = later.clone();
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                said_later.lock().expect("not poisoned").push_str(&format!("{line}\n"));
+                log.lock().expect("not poisoned").push_str(&format!("{line}\n"));
             }
         });
         let at = SocketAddr::from(([127, 0, 0, 1], port.expect("a line for the zone")));
-        Running { child, at, lines: said, later }
+        Running { child, at, lines: startup, later }
     }
 
-    /// Asks for addresses; gives the code and them.
+    /// Sends an A query over UDP and returns the response code and the sorted addresses.
     pub fn ask(&self, name: &str) -> (u8, Vec<String>) {
         let name = clusterdns::wire::NameBuf::from_text(name).expect("a name");
         let packet = [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat();
@@ -122,12 +135,12 @@ impl Running {
         (message.metadata.response_code.low(), addresses)
     }
 
-    /// What it has logged since its start.
+    /// What it has logged since startup.
     pub fn log(&self) -> String {
         self.later.lock().expect("not poisoned").clone()
     }
 
-    /// Where a directive's pages are that listens at any port.
+    /// The address of a directive's HTTP listener that was configured with port 0.
     pub fn page(&self, directive: &str) -> SocketAddr {
         let start = format!("[INFO] plugin/{directive}: listening at ");
         let address = self.lines.iter().find_map(|line| line.strip_prefix(&start)?.trim().parse().ok());
@@ -145,7 +158,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a status") {
                 return status.code();
             }
-            assert!(start.elapsed() < PATIENCE, "it ends");
+            assert!(start.elapsed() < PATIENCE, "the program did not exit in time");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -153,15 +166,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Of a test that fails what the program says is of interest.
+        // When a test fails, its output is shown with the program's.
         if std::thread::panicking() {
-            // If it is dying, it may take a moment.
+            // Gives a crashing program a moment to exit.
             std::thread::sleep(Duration::from_millis(200));
             let status = self.child.try_wait();
             let _ = self.child.kill();
             let mut errors = String::new();
             let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut errors));
-            eprintln!("the program, {status:?}, said:\n{}{}{errors}", self.lines.concat(), self.log());
+            eprintln!("output of the program (status {status:?}):\n{}{}{errors}", self.lines.concat(), self.log());
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! Another server, that queries are forwarded to.
+//! A fake upstream server that can hold its answers back.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,18 +6,19 @@ use std::sync::Mutex;
 
 use clusterdns::wire::NameBuf;
 
-/// Queries that have not been answered, and who asks.
+/// Queries that have not been answered, with the addresses of the clients.
 type Held = Vec<(Vec<u8>, SocketAddr)>;
 
-/// Another server: it answers each query, but for names that begin with "slow" only when it is told to.
+/// A fake upstream: it answers each query at once, except names that begin with "slow", which wait for
+/// [`Upstream::let_go`].
 pub struct Upstream {
     socket: UdpSocket,
-    /// What it has not answered; nothing once it has been told to.
+    /// The unanswered queries; `None` after [`Upstream::let_go`].
     held: Mutex<Option<Held>>,
 }
 
 impl Upstream {
-    /// It runs until the test ends.
+    /// Starts it on a free port; it runs until the test process ends.
     pub fn start() -> &'static Upstream {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let upstream: &Upstream = Box::leak(Box::new(Upstream { socket, held: Mutex::new(Some(Vec::new())) }));
@@ -34,12 +35,12 @@ impl Upstream {
         upstream
     }
 
-    /// Where it is asked.
+    /// Its address.
     pub fn at(&self) -> SocketAddr {
         self.socket.local_addr().expect("an address")
     }
 
-    /// No record is an answer, too. That it carries no OPT is no fault of a server.
+    /// Answers without records and without OPT, which is valid.
     fn answer(&self, mut query: Vec<u8>, client: SocketAddr) {
         (query[2], query[3], query[11]) = (0x81, 0x80, 0);
         let question = 12 + query[12..].iter().position(|&octet| octet == 0).expect("a name") + 5;
@@ -47,14 +48,14 @@ impl Upstream {
         self.socket.send_to(&query, client).expect("sent");
     }
 
-    /// How many names it has not answered; one may have been asked for again.
+    /// The number of distinct names without an answer; a name may have been queried several times.
     pub fn holds(&self) -> usize {
         let held = self.held.lock().expect("not poisoned");
         let names = held.iter().flatten().map(|(query, _)| query[12..].to_ascii_lowercase());
         names.collect::<HashSet<_>>().len()
     }
 
-    /// Answers them, and from now on all at once.
+    /// Answers the held queries, and all later ones at once.
     pub fn let_go(&self) {
         let held = self.held.lock().expect("not poisoned").take();
         held.into_iter().flatten().for_each(|(query, client)| self.answer(query, client));

@@ -1,11 +1,11 @@
-//! What holds for the files that a server reads besides its Corefile: hosts, weights, resolv.conf. Each is compared with
-//! the plainest reading of its form.
+//! What holds for the files that a server reads besides its Corefile: hosts, weights, resolv.conf. Each parser is
+//! compared with a simple one.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 
-use clusterdns::plugins::forward::parse_name_servers;
+use clusterdns::plugins::forward::ResolvConf;
 use clusterdns::plugins::hosts::{Addresses, Table};
 use clusterdns::plugins::loadbalance::Weights;
 use clusterdns::wire::{Class, NameBuf, Question, Type};
@@ -80,7 +80,7 @@ impl Hosts {
     }
 }
 
-/// Go's `net.ParseIP` of what stands before a `%`, and `net.IP.To4`.
+/// Parses an address as Go's `net.ParseIP` does for the text before a `%`, and applies `net.IP.To4`.
 fn address(text: &str) -> Option<IpAddr> {
     text.split('%').next()?.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
@@ -98,7 +98,7 @@ fn check_addresses(table: &Table, expected: &Hosts, name: &NameBuf, own: &[IpAdd
             addresses.iter().copied().filter(|address| address.is_ipv4() == (rtype == Type::A)).collect()
         };
         let own = of_family(own);
-        // A wildcard stands in for a family that the name lacks.
+        // A wildcard replaces an address family that the name does not have.
         let expected = if own.is_empty() { of_family(wildcard.map_or(&[][..], Vec::as_slice)) } else { own };
         let question = Question::new(name.as_name(), rtype, Class::IN);
         let found = table.addresses(&question, rtype).map_or_else(Vec::new, |found| listed(found, rtype));
@@ -129,7 +129,7 @@ pub fn check_weights(data: &[u8]) {
             let line = message.strip_prefix("line ").and_then(|rest| rest.split(':').next());
             let line = line.and_then(|line| line.parse::<usize>().ok()).expect("an error in a text has a line");
             assert!((1..=text.lines().count()).contains(&line), "{message}");
-            // What stands before that line was good.
+            // The text before that line is valid.
             let before: Vec<&str> = text.lines().take(line - 1).collect();
             assert!(Weights::read(&before.join("\n")).is_ok(), "{message}");
             return;
@@ -169,7 +169,7 @@ fn escaped(name: &NameBuf) -> String {
 /// Checks that the servers of a resolv.conf are those of its `nameserver` lines, and that a file of those alone names
 /// the same.
 pub fn check_resolv_conf(data: &[u8]) {
-    let servers = parse_name_servers(data);
+    let servers = ResolvConf::parse(data).servers;
     let text = String::from_utf8_lossy(data);
     let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let words = lines.filter(|words| words.len() > 1 && words[0] == "nameserver").map(|words| words[1].to_owned());
@@ -180,6 +180,8 @@ pub fn check_resolv_conf(data: &[u8]) {
     assert_eq!(found, expected);
     assert!(servers.iter().all(|server| server.address.port() == 53));
     let again: String = expected.iter().map(|ip| format!("nameserver {ip}\n")).collect();
-    let again: Vec<SocketAddr> = parse_name_servers(again.as_bytes()).iter().map(|server| server.address).collect();
+    let again = ResolvConf::parse(again.as_bytes());
+    assert!(again.ignored.is_empty(), "{again:?}");
+    let again: Vec<SocketAddr> = again.servers.iter().map(|server| server.address).collect();
     assert_eq!(again.iter().map(SocketAddr::ip).collect::<Vec<_>>(), expected);
 }

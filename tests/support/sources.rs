@@ -1,10 +1,10 @@
-//! What holds for anything that an API server sends or a manifest says: it is read or refused, always in the same way, and
-//! an index that has heard of it is empty again after an empty list.
+//! What holds for everything in responses of an API server and in manifests: parsing is deterministic, and an index is
+//! empty after an empty list.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use clusterdns::cluster::entry::Keep;
+use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::model::Kind;
 use clusterdns::cluster::{Event, Index, IndexWriter, Options};
 use clusterdns::source::Selection;
@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use super::Choices;
 use super::cluster::NOW;
 
-const KEEP: Keep = Keep { pods: true, zones: true };
-/// The longest message of an API server that is repeated, in bytes, with the sign that it was cut.
+const FIELDS: EndpointFields = EndpointFields { pods: true, zones: true };
+/// The maximum length of an API server's message in bytes, including the sign of truncation.
 const MAX_WORDS: usize = 600 + 3;
 
 //--- The API server
@@ -40,13 +40,13 @@ pub fn check_watch(data: &[u8]) {
         }
     };
     check_lines(&body, most, piece);
-    let (_, mut writer) = Index::new(&Options { kinds: vec![kind], keep: KEEP });
+    let (_, mut writer) = Index::new(&Options { kinds: vec![kind], endpoint_fields: FIELDS });
     for line in body.split_inclusive(|&byte| byte == b'\n') {
         let refusal = Refusal::parse(line, (500, "words"));
         assert!(!refusal.message.is_empty() && refusal.message.len() <= MAX_WORDS);
-        let said = event(kind, KEEP, line);
+        let decoded = event(kind, FIELDS, line);
         let whole = check_page(kind, line);
-        match said {
+        match decoded {
             Ok(Said::Change { change, .. }) => {
                 let (what, object) = parts(line).expect("an event has a type and an object");
                 if what != "DELETED" {
@@ -65,7 +65,7 @@ pub fn check_watch(data: &[u8]) {
     assert!(writer.index().is_empty(), "left after an empty list: {:?}", writer.index());
 }
 
-/// Checks that lines do not depend on the pieces in which they come, and that no more is held than allowed.
+/// Checks that lines do not depend on the pieces in which they arrive, and that the buffer has its limit.
 fn check_lines(body: &[u8], most: usize, piece: usize) {
     let mut expected = body.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     let (mut buffer, mut held) = (LineBuffer::new(most), 0);
@@ -94,19 +94,19 @@ fn parts(line: &[u8]) -> Option<(String, &RawValue)> {
 /// Reads a body as a page of a list, whose objects are those that the JSON has.
 fn check_page(kind: Kind, body: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
-    if page(kind, KEEP, body, |change| changes.push(change)).is_ok() {
+    if page(kind, FIELDS, body, |change| changes.push(change)).is_ok() {
         let value: serde_json::Value = serde_json::from_slice(body).expect("a page is JSON");
         assert_eq!(changes.len(), value["items"].as_array().map_or(0, Vec::len));
     }
     changes
 }
 
-/// Checks that an object is in a list what it is in a watch, alone and beside one that cannot be read.
+/// Checks that an object is decoded in a list as in a watch, alone and beside an invalid one.
 fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
     for beside in ["", ",7"] {
         let body = format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{object}{beside}]}}"#);
         let mut listed = Vec::new();
-        let read = page(kind, KEEP, body.as_bytes(), |change| listed.push(change));
+        let read = page(kind, FIELDS, body.as_bytes(), |change| listed.push(change));
         let read = read.unwrap_or_else(|error| panic!("{}: {body}", error.0));
         assert_eq!(read.version, "1");
         assert_eq!(format!("{:?}", listed.first()), format!("{:?}", Some(watched)), "in {body}");
@@ -114,16 +114,16 @@ fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
     }
 }
 
-/// Tells an index of a change, as a watch does.
+/// Applies a change to an index, as a watch does.
 fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
     let event = match change {
         Change::Upsert { object, .. } => {
             assert_eq!(object.kind(), kind);
             Event::Upsert(object)
         }
-        Change::Keep(key) => Event::Keep(kind, key),
-        Change::Remove(key) => Event::Remove(kind, key),
-        Change::Bad { key: Some(key), .. } => Event::Keep(kind, key),
+        Change::Retain(key, ..) => Event::Retain(kind, key),
+        Change::Remove(key, ..) => Event::Remove(kind, key),
+        Change::Bad { key: Some(key), .. } => Event::Retain(kind, key),
         Change::Bad { key: None, .. } => return,
     };
     writer.apply(event, NOW);
@@ -131,7 +131,7 @@ fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
 
 //--- Manifests
 
-/// Checks a manifest in either form. The first byte chooses what an index wants to hear of.
+/// Checks a manifest in both forms. The first byte chooses the kinds of an index.
 pub fn check_manifest(data: &[u8]) {
     let Some((&first, bytes)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -142,8 +142,8 @@ pub fn check_manifest(data: &[u8]) {
         check_snapshot(snapshot, &selection);
         snapshot.warnings().iter().for_each(|warning| assert!(!warning.to_string().is_empty()));
     }
-    assert!(read("m.yaml").changes(&yaml, &selection).next().is_none(), "the same text reads the same");
-    // JSON is YAML. Where both parsers take a text, it says the same.
+    assert!(read("m.yaml").changes(&yaml, &selection).next().is_none(), "parsing is deterministic");
+    // JSON is YAML: if both parsers accept a text, it has the same meaning.
     let is_read = |snapshot: &Snapshot| snapshot.warnings().iter().all(|warning| warning.object.is_some());
     if is_read(&yaml) && is_read(&json) {
         let events = |snapshot: &Snapshot| snapshot.events(&selection).collect::<Vec<_>>();
@@ -151,10 +151,10 @@ pub fn check_manifest(data: &[u8]) {
     }
 }
 
-/// Checks that an index follows a snapshot, and forgets it.
+/// Checks that an index applies a snapshot, and its removal.
 fn check_snapshot(snapshot: &Snapshot, selection: &Selection) {
     let kinds: Vec<Kind> = selection.kinds().collect();
-    let (index, mut writer) = Index::new(&Options { kinds, keep: KEEP });
+    let (index, mut writer) = Index::new(&Options { kinds, endpoint_fields: FIELDS });
     let mut upserts = 0;
     for event in snapshot.events(selection) {
         upserts += usize::from(matches!(event, Event::Upsert(_)));

@@ -100,7 +100,7 @@ fn clamp(ttl: u32, limits: &Limits) -> u32 {
 pub(super) fn answers(reply: &Reply, question: &Question) -> bool {
     let of_class = |record: &&Record| question.qclass == Class::ANY || record.class == question.qclass;
     let records = || reply.section(Section::Answer).filter(of_class);
-    let is_at = |record: &Record, name| reply.same_name_in_any_case(record.owner, name, question.name());
+    let is_at = |record: &Record, name| reply.names_are_equal_ignoring_case(record.owner, name, question.name());
     if reply.rcode != Rcode::NOERROR {
         return false;
     }
@@ -132,7 +132,7 @@ struct TwoTargets;
 
 /// What a name is an alias of, if it is one.
 fn target(reply: &Reply, question: &Question, name: NameRef) -> Result<Option<NameRef>, TwoTargets> {
-    let same = |a, b| reply.same_name_in_any_case(a, b, question.name());
+    let same = |a, b| reply.names_are_equal_ignoring_case(a, b, question.name());
     let mut found = None;
     for record in reply.section(Section::Answer) {
         let Rdata::Name(target) = record.rdata else { continue };
@@ -177,10 +177,10 @@ mod tests {
                 "ns" => Section::Authority,
                 _ => Section::Additional,
             };
-            let owner = reply.whole_name(n(words[1]).as_name());
+            let owner = reply.store_name(n(words[1]).as_name());
             let rtype = Type::from_mnemonic(words[2]).expect("a type");
             let rdata = match words.get(3) {
-                Some(target) => Rdata::Name(reply.whole_name(n(target).as_name())),
+                Some(target) => Rdata::Name(reply.store_name(n(target).as_name())),
                 None => Rdata::Bytes(reply.store(&[1, 2, 3, 4])),
             };
             reply.push(Record { section, owner, rtype, class: Class::IN, ttl: 60, rdata });

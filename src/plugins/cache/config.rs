@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::corefile::{Arguments, Directive, Token, parse_duration};
-use crate::plugins::{Context, zones_or_block};
+use crate::plugins::{Context, zones_or_block_or_none};
 use crate::wire::NameBuf;
 
 /// The longest that an answer is kept; a denial half of it (CoreDNS `dnsutil.MaximumDefaultTTL`).
@@ -107,9 +107,15 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     {
         (success.max, denial.max) = (max, max);
     }
-    let zones = line.zones();
+    if let Some(word) = line.peek()
+        && let Ok(time) = parse_duration(&word.text)
+    {
+        let (text, seconds) = (&word.text, time / 1_000_000_000);
+        let message = format!("'{text}' is taken for a zone, so that no other name is cached: write 'cache {seconds}'");
+        line.warning(word, message);
+    }
     let mut config = Config {
-        zones: Vec::new(),
+        zones: zones_or_block_or_none(&mut line, context.zones),
         success,
         denial,
         servfail: Duration::from_secs(u64::from(MIN_TTL)),
@@ -158,7 +164,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         line.error_expected(policy, "serve_stale_policy requires serve_stale", "serve_stale beside it");
     }
     line.finish();
-    config.zones = zones_or_block(zones, context);
     config.prefetch = (prefetch.amount > 0).then_some(prefetch);
     config.stale = config.stale.map(|stale| Stale { prefer_positive, ..stale });
     (errors == context.diagnostics.has_errors()).then_some(config)

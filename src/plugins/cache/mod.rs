@@ -8,7 +8,8 @@
 //! ```
 //!
 //! An item is a message in wire form; its question, DO and CD are the key, and are compared whole. What is said of the
-//! cluster ([`Origin::Live`]) is never kept, only its TTLs are those that a kept answer would have.
+//! cluster ([`Origin::Live`]) is never kept, only its TTLs are those that a kept answer would have. Where names that the
+//! cluster does not have go on to other plugins, it is asked before an item of theirs is used ([`Plugin::claims`]).
 
 mod classify;
 mod config;
@@ -45,12 +46,15 @@ pub struct Memory {
     /// What is said of names in these is always [`Origin::Live`], so that nothing need be looked for. They are within
     /// `zones`.
     live: Zones,
+    /// Names in these may come to be answered live by a plugin behind the cache, whatever another one has said of them.
+    shared: Zones,
     store: Arc<Store>,
 }
 
 impl Memory {
-    /// Nothing yet. Every name in the `live` zones is answered by somebody who makes his replies [`Origin::Live`].
-    pub fn new(config: Config, live: &[NameBuf]) -> Memory {
+    /// Nothing yet. Every name in the `live` zones is answered by a plugin that makes its replies [`Origin::Live`], and of
+    /// the `shared` zones those that it claims.
+    pub fn new(config: Config, live: &[NameBuf], shared: &[NameBuf]) -> Memory {
         fn index<'a>(names: impl IntoIterator<Item = &'a NameBuf>) -> Zones {
             let mut zones = Zones::default();
             for name in names {
@@ -64,6 +68,7 @@ impl Memory {
             no_success: index(&config.success.except),
             no_denial: index(&config.denial.except),
             live: index(live.iter().filter(is_covered)),
+            shared: index(shared),
             store: Arc::new(Store::new(&config.success, &config.denial)),
             config,
         }
@@ -127,6 +132,11 @@ impl Cache {
 
     fn covers(&self, question: &Question) -> bool {
         self.memory.zones.longest(question).is_some()
+    }
+
+    /// Whether a plugin behind answers the question live.
+    fn is_claimed(&self, exchange: &Exchange<'_>) -> bool {
+        self.memory.shared.longest(exchange.question()).is_some() && exchange.is_claimed()
     }
 
     /// Makes the exchange's reply what an item says.
@@ -238,6 +248,8 @@ impl Plugin for Cache {
         }
         let (now, cells) = (exchange.now, self.counts.cells.mine());
         let found = if is_live { None } else { self.memory.find(self.asked(exchange.query), now) };
+        // What has come into the cluster since is newer than what another plugin has said of it.
+        let found = found.filter(|_| !self.is_claimed(exchange));
         let Some((item, place)) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
             exchange.state.asked.add(flag::AD, true);

@@ -189,7 +189,7 @@ mod tests {
     }
 
     const OVERLOAD: Option<Failure> = Some(Failure::Overload("forward"));
-    const LINE: &str = "[ERROR] plugin/errors: 2 web. A: plugin/forward: too many queries are waiting for an answer\n";
+    const LINE: &str = "[ERROR] plugin/errors: 2 web. A: plugin/forward: too many queries are pending\n";
 
     #[test]
     fn a_failure_is_a_line_and_a_code_alone_is_none() {

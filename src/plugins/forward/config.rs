@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{self, To};
-use crate::corefile::{Arguments, Directive, normalize_zones};
+use super::address::{self, ResolvConf, To};
+use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
 use crate::plugins::Context;
-use crate::plugins::changing::rooted;
-use crate::upstream::{Check, Keeping, MAX_UPSTREAMS, Policy, Rules, Trust};
+use crate::plugins::path::rooted;
+use crate::upstream::{Check, Keeping, Policy, Rules, Trust};
 use crate::wire::{NameBuf, Rcode};
 
 /// The properties.
@@ -35,6 +35,9 @@ const PROPERTIES: [&str; 21] = [
     "source_address",
     "resolver",
 ];
+
+/// The most words that may name servers (CoreDNS plugin/forward `max`). Files and hosts stand for any number of them.
+const MAX_TO: usize = 15;
 
 /// What a stanza says.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +72,9 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Vec<Config>> {
     let errors = context.diagnostics.has_errors();
     let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| one(stanza, context)).collect();
+    if configs.len() == stanzas.len() {
+        check_reach(stanzas, &configs, context);
+    }
     (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(configs)
 }
 
@@ -111,7 +117,11 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         resolvers: Vec::new(),
     };
     for word in words {
-        match address::parse(&word.text, |name| rooted(root, name)) {
+        if rooted(&mut line, root, word).is_none() {
+            continue;
+        }
+        let in_root = |name: &str| root.map_or_else(|| PathBuf::from(name), |root| root.join(name));
+        match address::parse(&word.text, in_root) {
             Ok(to) => {
                 let named = matches!(&to, To::Server(target) if target.server_name.is_some())
                     || matches!(&to, To::Host { server_name: Some(_), .. });
@@ -129,9 +139,10 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
             }
         }
     }
-    if let Some(word) = words.get(MAX_UPSTREAMS) {
-        line.error(word, format!("more than {MAX_UPSTREAMS} TOs configured: {}", words.len()));
+    if let Some(word) = words.get(MAX_TO) {
+        line.error(word, format!("more than {MAX_TO} TOs configured: {}", words.len()));
     }
+    check_files(&config.to, &words[0], &mut line);
     for property in line.body() {
         let mut inner = line.enter(property);
         let _ = config.property(&mut inner, root);
@@ -146,7 +157,52 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     Some(config)
 }
 
+/// Warns of stanzas that no query reaches: the first whose zone fits takes a name, whatever zone is longer.
+fn check_reach(stanzas: &[&Directive], configs: &[Config], context: &mut Context<'_>) {
+    for (at, config) in configs.iter().enumerate() {
+        let takes_all = |before: &&Config| {
+            let passes_on = !before.next.is_empty() || before.next_on_nodata;
+            config.from.as_name().is_within(before.from.as_name()) && before.except.is_empty() && !passes_on
+        };
+        if let Some(before) = configs[..at].iter().find(takes_all) {
+            let message = format!(
+                "no query gets here: the 'forward {}' before it takes every name of '{}'",
+                before.from, config.from
+            );
+            let mut line = Arguments::of(stanzas[at], context.diagnostics);
+            line.warning(&stanzas[at].name, message);
+        }
+    }
+}
+
+/// Reports files that cannot be read, and that nothing names a server. CoreDNS refuses the second; here the file is
+/// followed, and an empty one is about to be written.
+fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
+    let mut empty = Vec::new();
+    for to in to {
+        let To::File(path) = to else { continue };
+        match ResolvConf::read(path) {
+            Ok(conf) if conf.servers.is_empty() => empty.push(path),
+            Ok(_) => {}
+            Err(error) => line.error(word, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    if !empty.is_empty() && empty.len() == to.len() {
+        let message = format!("{} names no server: queries fail until it does", empty[0].display());
+        let warning = Diagnostic::warning(Stage::Setup, Some(word.span), message);
+        line.push(warning.expected("a line 'nameserver ADDRESS' in the file"));
+    }
+}
+
 impl Config {
+    /// Reports certificates that cannot be used. CoreDNS does, though only encrypted upstreams need them.
+    pub fn check_trust(&self) -> Result<(), String> {
+        match self.trust.authorities.is_some() || self.trust.identity.is_some() {
+            true => self.trust.check().map_err(|error| error.to_string()),
+            false => Ok(()),
+        }
+    }
+
     /// Reads one line in the braces; `None` after an error.
     fn property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
         match line.name() {
@@ -178,7 +234,8 @@ impl Config {
                 }
             }
             "tls" => {
-                let files: Vec<PathBuf> = line.rest().iter().map(|word| rooted(root, &word.text)).collect();
+                let words = line.rest();
+                let files: Vec<PathBuf> = words.iter().filter_map(|word| rooted(line, root, word)).collect();
                 self.trust.identity = None;
                 match &files[..] {
                     [] => {}

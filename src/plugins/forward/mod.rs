@@ -7,15 +7,16 @@ mod config;
 mod resolve;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::changing::ChangingFile;
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
-use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
+use crate::files::{FollowedFile, Look};
+use crate::upstream::{Carriers, Error, Group, MAX_UPSTREAMS, Server, Servers, Trust, Upstream};
 use crate::wire::{NameBuf, Question, Rcode};
 
-pub use address::{Target, To, parse_name_servers};
+pub use address::{ResolvConf, Target, To};
 pub use config::{Config, parse};
 
 /// The plugin of one stanza.
@@ -29,44 +30,41 @@ pub struct Forward {
     has_next: bool,
 }
 
-/// What a stanza's servers are made of, and made anew when a file of theirs changes.
+/// What follows the files that a stanza names, and asks other servers when they change.
 pub struct Following {
     config: Config,
     servers: Arc<Servers>,
     group: Arc<Group>,
-    /// The files among the destinations. Looked at by a timer only.
-    files: Mutex<Vec<ChangingFile>>,
+    /// Looked at by a timer only.
+    destinations: Mutex<Vec<Destination>>,
+}
+
+/// What one word of a stanza stands for now.
+struct Destination {
+    /// The servers. Those of a file are the last that it named.
+    targets: Vec<Target>,
+    file: Option<FollowedFile>,
+    /// The log says already that the file is of no use now.
+    is_reported: bool,
 }
 
 impl Forward {
-    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a while.
+    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a
+    /// while.
     pub fn new(
         config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
-        if config.trust.authorities.is_some() || config.trust.identity.is_some() {
-            // As CoreDNS does, though only encrypted servers need them.
-            config.trust.check()?;
-        }
-        let upstreams = upstreams(config, servers)?;
-        let has_files = config.to.iter().any(|to| matches!(to, To::File(_)));
-        if upstreams.is_empty() {
-            // CoreDNS starts, too: the file may name some later.
-            tracing::warn!(plugin = "forward", zone = %config.from, "no file names a server; queries fail until one does");
-        }
+        config.check_trust()?;
+        let destinations = config.to.iter().map(|to| Destination::new(to, config)).collect::<Result<Vec<_>, _>>()?;
+        let upstreams = upstreams(config, servers, &destinations)?;
         let counts = Box::new(servers.metrics().clone());
         let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
-        let following = has_files.then(|| {
-            let files = config.to.iter().filter_map(|to| match to {
-                To::File(path) => {
-                    let mut file = ChangingFile::new(path.clone());
-                    // What it holds now is known.
-                    let _ = file.open_if_changed();
-                    Some(file)
-                }
-                _ => None,
-            });
-            let files = Mutex::new(files.collect());
-            Following { config: config.clone(), servers: servers.clone(), group: group.clone(), files }
+        let has_files = destinations.iter().any(|destination| destination.file.is_some());
+        let following = has_files.then(|| Following {
+            config: config.clone(),
+            servers: servers.clone(),
+            group: group.clone(),
+            destinations: Mutex::new(destinations),
         });
         let Config { from, except, next, next_on_nodata, .. } = config.clone();
         Ok((Forward { from, except, group, next, next_on_nodata, has_next }, following))
@@ -94,9 +92,9 @@ impl Plugin for Forward {
             return Step::Next;
         }
         let stream = !exchange.client.transport.is_datagram();
-        let flags = exchange.state.asked;
+        let change = exchange.state.query_change();
         match self.group.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }
@@ -119,51 +117,117 @@ impl Plugin for Forward {
 }
 
 impl Following {
-    /// Looks whether a file has changed, and asks the servers that it names now. A file that is gone names those that it
-    /// named before.
-    pub fn refresh(&self) {
-        let changed = |file: &mut ChangingFile| file.open_if_changed().is_ok_and(|changed| changed.is_some());
-        // Each is looked at, so that none is news the next time.
-        let changes = self.files.lock().iter_mut().map(changed).filter(|&changed| changed).count();
-        if changes == 0 {
-            return;
-        }
-        match upstreams(&self.config, &self.servers) {
-            Ok(upstreams) => {
-                let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
-                tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
-                self.group.replace(upstreams);
+    /// Looks whether a file has changed, and asks the servers that it names now. Returns whether somebody is writing
+    /// one, so that it is to be looked at again soon. `now` is the time of day.
+    pub fn refresh(&self, now: SystemTime) -> bool {
+        let mut destinations = self.destinations.lock();
+        // Not `any`: each is looked at, so that none is news the next time.
+        let looks: Vec<Refreshed> = destinations.iter_mut().map(|destination| destination.refresh(now)).collect();
+        if looks.contains(&Refreshed::Changed) {
+            match upstreams(&self.config, &self.servers, &destinations) {
+                Ok(upstreams) => {
+                    let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
+                    tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
+                    self.group.replace(upstreams);
+                }
+                Err(error) => tracing::warn!(plugin = "forward", %error, "the servers stay as they are"),
             }
-            Err(error) => tracing::warn!(plugin = "forward", %error, "the servers stay as they are"),
+        }
+        looks.contains(&Refreshed::Unsettled)
+    }
+}
+
+/// What a look at a destination has shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refreshed {
+    Unchanged,
+    Unsettled,
+    Changed,
+}
+
+impl Destination {
+    /// Finds the servers of a word. Looks up a host, and so may take a while.
+    fn new(to: &To, config: &Config) -> Result<Destination, String> {
+        let mut destination = Destination { targets: Vec::new(), file: None, is_reported: false };
+        match to {
+            To::Server(target) => destination.targets.push(target.clone()),
+            To::File(path) => {
+                let mut file = FollowedFile::polled(path.clone(), address::MAX_FILE);
+                match file.look(SystemTime::now()) {
+                    Ok(Look::Changed(bytes)) => destination.take(&bytes, &path.display().to_string()),
+                    Ok(Look::Unchanged | Look::Unsettled) => false,
+                    Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+                };
+                destination.file = Some(file);
+            }
+            To::Host { name, port, transport, server_name } => {
+                let target = |ip| Target {
+                    address: (ip, *port).into(),
+                    transport: *transport,
+                    server_name: server_name.clone(),
+                };
+                destination.targets = resolve::addresses(name, &config.resolvers)?.into_iter().map(target).collect();
+            }
+        }
+        Ok(destination)
+    }
+
+    /// Takes the servers that a file names; whether they are others. A file that names none is about to be written, or
+    /// a mistake: the last that it named go on to be asked.
+    fn take(&mut self, bytes: &[u8], path: &str) -> bool {
+        let ResolvConf { servers, ignored } = ResolvConf::parse(bytes);
+        if !ignored.is_empty() {
+            let ignored = ignored.join(", ");
+            tracing::warn!(plugin = "forward", "{path}: no address of a server, left out: {ignored}");
+        }
+        if servers.is_empty() {
+            tracing::warn!(plugin = "forward", "{path} names no server{}", self.consequence());
+            self.is_reported = true;
+            return false;
+        }
+        self.is_reported = false;
+        let is_new = self.targets != servers;
+        self.targets = servers;
+        is_new
+    }
+
+    /// What follows from a file that is of no use.
+    fn consequence(&self) -> &'static str {
+        if self.targets.is_empty() { "" } else { "; the last that it named are asked" }
+    }
+
+    fn refresh(&mut self, now: SystemTime) -> Refreshed {
+        let Some(file) = &mut self.file else { return Refreshed::Unchanged };
+        let path = file.path().display().to_string();
+        match file.look(now) {
+            Ok(Look::Unchanged) => Refreshed::Unchanged,
+            Ok(Look::Unsettled) => Refreshed::Unsettled,
+            Ok(Look::Changed(bytes)) if self.take(&bytes, &path) => Refreshed::Changed,
+            Ok(Look::Changed(_)) => Refreshed::Unchanged,
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_reported, true) {
+                    tracing::warn!(plugin = "forward", "cannot read {path}: {error}{}", self.consequence());
+                }
+                Refreshed::Unchanged
+            }
         }
     }
 }
 
 /// The servers of a stanza, each once.
-fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, String> {
-    let mut targets: Vec<Target> = Vec::new();
-    for to in &config.to {
-        let found = match to {
-            To::Server(target) => vec![target.clone()],
-            To::File(path) => {
-                address::name_servers(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?
-            }
-            To::Host { name, port, transport, server_name } => resolve::addresses(name, &config.resolvers)?
-                .into_iter()
-                .map(|ip| Target {
-                    address: (ip, *port).into(),
-                    transport: *transport,
-                    server_name: server_name.clone(),
-                })
-                .collect(),
-        };
-        for target in found {
-            if !targets.contains(&target) {
-                targets.push(target);
-            }
+fn upstreams(config: &Config, servers: &Servers, destinations: &[Destination]) -> Result<Vec<Arc<Upstream>>, String> {
+    let mut targets: Vec<&Target> = Vec::new();
+    for target in destinations.iter().flat_map(|destination| &destination.targets) {
+        if !targets.contains(&target) {
+            targets.push(target);
         }
     }
-    let upstream = |target: &Target| {
+    if targets.len() > MAX_UPSTREAMS {
+        let (zone, count) = (&config.from, targets.len());
+        tracing::warn!(plugin = "forward", %zone, "of {count} servers the first {MAX_UPSTREAMS} are asked");
+        targets.truncate(MAX_UPSTREAMS);
+    }
+    let upstream = |target: &&Target| {
         let server_name = target.server_name.clone().or_else(|| config.trust.server_name.clone());
         servers.server(&Server {
             address: target.address,
@@ -175,5 +239,69 @@ fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, S
             get: config.get,
         })
     };
-    targets.iter().map(upstream).collect()
+    targets.iter().map(|target| upstream(target).map_err(|error| error.to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plugins::testing::Folder;
+
+    /// A file that is emptied, half written or gone names the servers that it named before.
+    #[test]
+    fn a_file_that_names_no_server_names_the_last() {
+        let folder = Folder::new("forward");
+        let path = folder.write("resolv.conf", "nameserver 10.0.0.1\n");
+        let (_, said) = crate::plugins::testing::read(&format!("forward . {}", path.display()), parse);
+        assert_eq!(said, [""; 0]);
+        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let mut destination = Destination::new(&config.to[0], &config).expect("a file");
+        let mut later = SystemTime::now();
+        let mut servers = |text: Option<&[u8]>| {
+            match text {
+                Some(text) => std::fs::write(&path, text).expect("a file"),
+                None => std::fs::remove_file(&path).expect("removed"),
+            }
+            let soon = destination.refresh(SystemTime::now()) == Refreshed::Unsettled;
+            assert_eq!(soon, text.is_some(), "what was just written may be written again");
+            // Long after the file was written.
+            later += Duration::from_secs(60);
+            let changed = destination.refresh(later) == Refreshed::Changed;
+            let servers: Vec<String> = destination.targets.iter().map(|target| target.address.to_string()).collect();
+            (changed, servers.join(" "))
+        };
+        assert_eq!(
+            servers(Some(b"nameserver 10.0.0.2\n# \xe9\nnameserver 10.0.0.3")),
+            (true, "10.0.0.2:53 10.0.0.3:53".into())
+        );
+        for bad in [Some(&b""[..]), Some(b"# nothing yet\n"), Some(b"nameserver 10.\n"), None] {
+            assert_eq!(servers(bad), (false, "10.0.0.2:53 10.0.0.3:53".into()), "{bad:?}");
+        }
+        assert_eq!(servers(Some(b"nameserver 10.0.0.4")), (true, "10.0.0.4:53".into()));
+    }
+
+    #[test]
+    fn files_that_name_no_server_are_reported_unless_others_do() {
+        let folder = Folder::new("forward");
+        let path = folder.write("empty", "# none\n");
+        let read = |more: &str| crate::plugins::testing::read(&format!("forward . {}{more}", path.display()), parse);
+        let (config, said) = read("");
+        assert!(config.is_some());
+        assert_eq!(said, [format!("{} names no server: queries fail until it does", path.display())]);
+        assert_eq!(read(" 10.0.0.1").1, [""; 0]);
+    }
+
+    /// CoreDNS limits the words, not the servers of a file.
+    #[test]
+    fn a_file_may_name_more_servers_than_a_line() {
+        let folder = Folder::new("forward");
+        let text: String = (1..=16).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
+        let path = folder.write("many", &text);
+        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let destination = Destination::new(&config.to[0], &config).expect("a file");
+        assert_eq!(destination.targets.len(), 16);
+        assert!(destination.targets.len() <= MAX_UPSTREAMS);
+    }
 }

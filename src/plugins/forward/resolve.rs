@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::address::name_servers;
+use super::address::ResolvConf;
 use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type};
 
 /// How long one server may take for one answer (CoreDNS plugin/forward `dnsLookup`).
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long all of them may take: a start or a reload waits.
+const MOST: Duration = Duration::from_secs(10);
 /// Where the servers of this machine stand.
 const SYSTEM: &str = "/etc/resolv.conf";
 
@@ -17,12 +19,17 @@ const SYSTEM: &str = "/etc/resolv.conf";
 pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAddr>, String> {
     let mut servers = resolvers.to_vec();
     if servers.is_empty() {
-        let read = name_servers(Path::new(SYSTEM)).map_err(|error| format!("cannot read {SYSTEM}: {error}"))?;
-        servers.extend(read.iter().map(|target| target.address));
+        let conf = ResolvConf::read(Path::new(SYSTEM)).map_err(|error| format!("cannot read {SYSTEM}: {error}"))?;
+        servers.extend(conf.servers.iter().map(|target| target.address));
     }
     let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?;
     let mut last = "no server is known".to_owned();
+    let deadline = Instant::now() + MOST;
     for server in servers {
+        if Instant::now() >= deadline {
+            last.push_str(", and the time was up");
+            break;
+        }
         let mut found = Vec::new();
         for qtype in [Type::A, Type::AAAA] {
             match ask(server, &name, qtype) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::table::parse_address;
 use crate::chain::Fallthrough;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
-use crate::plugins::Context;
-use crate::plugins::changing::rooted;
+use crate::plugins::path::rooted;
+use crate::plugins::{Context, zones_or_block_or_none};
 use crate::wire::NameBuf;
 
 /// The properties.
@@ -39,8 +39,7 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let errors = context.diagnostics.has_errors();
-    let root = context.root;
-    let block_zones = context.zones;
+    let (root, block_zones) = (context.root, context.zones);
     let mut line = Arguments::of(stanza, context.diagnostics);
     let mut config = Config {
         file: PathBuf::from("/etc/hosts"),
@@ -54,7 +53,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     };
     let mut failed = false;
     if let Some(file) = line.next_word() {
-        config.file = rooted(root, &file.text);
+        config.file = rooted(&mut line, root, file)?;
         match missing(&config.file) {
             Ok(None) => {}
             Ok(Some(warning)) => line.warning(file, warning),
@@ -64,7 +63,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             }
         }
     }
-    config.zones = names(&if line.more() { line.zones() } else { block_zones.to_vec() });
+    config.zones = zones_or_block_or_none(&mut line, block_zones);
     let mut unsupported_at = None;
     for property in line.body() {
         let mut line = line.enter(property);
@@ -86,7 +85,7 @@ impl Config {
     /// Reads one line in the braces; `None` after an error.
     fn property(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
         match line.name() {
-            "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line),
+            "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line, &self.zones),
             "fallthrough_unsupported" => self.fallthrough_unsupported = true,
             "no_reverse" => {
                 self.reverse = false;
@@ -131,11 +130,6 @@ impl Config {
     }
 }
 
-/// Zones as names. All have been looked at by the Corefile's reader.
-fn names(zones: &[String]) -> Vec<NameBuf> {
-    zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
-}
-
 /// A file that does not exist yet may come; what is wrong beyond that is an error.
 fn missing(file: &Path) -> io::Result<Option<String>> {
     match std::fs::metadata(file) {
@@ -171,7 +165,7 @@ mod tests {
                 no_reverse
                 reload 0
                 fallthrough_unsupported
-                fallthrough b.example
+                fallthrough a.example
                 fallthrough
             }",
             parse,

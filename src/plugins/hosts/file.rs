@@ -1,17 +1,19 @@
 //! The file behind *hosts*: read off the path of a query, published whole.
 
-use std::io::BufReader;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
-use super::table::Table;
-use crate::plugins::changing::ChangingFile;
+use super::table::{Skipped, Table};
+use crate::files::{FileError, FollowedFile, Look};
 use crate::wire::NameBuf;
-use std::sync::Arc;
+
+/// The most bytes that are read; more than the table looks at.
+const LIMIT: u64 = 128 << 20;
 
 /// A hosts file.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct HostsFile {
 
 #[derive(Debug)]
 struct Source {
-    file: ChangingFile,
+    file: FollowedFile,
     /// It could not be read the last time, and the log says so already.
     failed: bool,
 }
@@ -36,41 +38,44 @@ struct Source {
 impl HostsFile {
     /// A file that is not read yet; call [`HostsFile::refresh`].
     pub(super) fn new(path: PathBuf, zones: Vec<NameBuf>, reverse: bool) -> HostsFile {
-        let source = Mutex::new(Source { file: ChangingFile::new(path), failed: false });
+        let source = Mutex::new(Source { file: FollowedFile::polled(path, LIMIT), failed: false });
         HostsFile { zones, reverse, table: ArcSwap::default(), source }
     }
 
     /// Reads the file again if it has changed. Where it cannot be read, what was read last stays, as in CoreDNS.
+    /// Returns whether somebody is writing it, so that it is to be looked at again soon. `now` is the time of day.
     ///
     /// Blocks on the file system: for a timer, not for a query.
-    pub fn refresh(&self) {
+    pub fn refresh(&self, now: SystemTime) -> bool {
         let mut source = self.source.lock();
-        let read = match source.file.open_if_changed() {
-            Ok(None) => return,
-            Ok(Some(file)) => Table::read(BufReader::new(file), &self.zones, self.reverse),
+        let read = match source.file.look(now) {
+            Ok(Look::Unchanged) => return false,
+            Ok(Look::Unsettled) => return true,
+            Ok(Look::Changed(bytes)) => Table::read(&bytes[..], &self.zones, self.reverse).map_err(FileError::Io),
             Err(error) => Err(error),
         };
         let path = source.file.path().display();
         match read {
             Ok((table, skipped)) => {
                 debug!(plugin = "hosts", "parsed hosts file {path} into {} entries", table.entries());
-                if skipped.names > 0 {
-                    let count = skipped.names;
-                    warn!(plugin = "hosts", "hosts file {path}: left out {count} words that are no names");
+                let Skipped { names, rest } = skipped;
+                if names > 0 {
+                    warn!(plugin = "hosts", "hosts file {path}: left out {names} words that are no names");
                 }
-                if skipped.rest {
+                if rest {
                     warn!(plugin = "hosts", "hosts file {path} is too large, its end is left out");
                 }
                 self.table.store(Arc::new(table));
                 source.failed = false;
             }
             // A file that does not exist is allowed; the Corefile's reader has warned.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound || source.failed => {}
+            Err(error) if error.is_not_found() || source.failed => {}
             Err(error) => {
-                warn!(plugin = "hosts", "cannot read hosts file {path}: {error}");
+                warn!(plugin = "hosts", "cannot read hosts file {path}: {error}; its last good state is served");
                 source.failed = true;
             }
         }
+        false
     }
 
     /// Its path, the label of CoreDNS's `hosts_entries`.

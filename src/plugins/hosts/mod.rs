@@ -78,7 +78,7 @@ impl Hosts {
     /// The plugin for a stanza. It reads the file.
     pub fn new(config: &Config) -> Hosts {
         let file = HostsFile::new(config.file.clone(), config.zones.clone(), config.reverse);
-        file.refresh();
+        file.refresh(SystemTime::now());
         let inline = Table::read(config.inline.as_bytes(), &config.zones, config.reverse);
         // Reading from memory does not fail.
         let inline = inline.map(|(table, _)| table).unwrap_or_default();
@@ -135,7 +135,7 @@ impl Hosts {
             if reply.is_full() {
                 break;
             }
-            let target = reply.whole_name(name.as_name());
+            let target = reply.store_name(name.as_name());
             reply.answer(Type::PTR, self.ttl, Rdata::Name(target));
         }
         found
@@ -271,11 +271,15 @@ mod tests {
         let (hosts, folder) = hosts(TEXT, "");
         folder.write("hosts", "10.0.0.77 b.example\n");
         check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
-        hosts.file().refresh();
+        // Somebody may be writing it, so that it is looked at again soon.
+        assert!(hosts.file().refresh(SystemTime::now()));
+        check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
+        let later = SystemTime::now() + Duration::from_secs(3);
+        assert!(!hosts.file().refresh(later));
         check(&hosts, "a.example", Type::A, "SERVFAIL");
         check(&hosts, "b.example", Type::A, "NOERROR aa 10.0.0.77");
         drop(folder);
-        hosts.file().refresh();
+        assert!(!hosts.file().refresh(later));
         check(&hosts, "b.example", Type::A, "NOERROR aa 10.0.0.77");
         assert_eq!(hosts.reload(), Duration::from_secs(5));
     }

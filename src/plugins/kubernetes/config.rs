@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Answers;
 use crate::cluster::{PodMode, Selector, View};
 use crate::corefile::{Arguments, Directive};
-use crate::plugins::{Context, fallthrough, zones_or_block};
+use crate::plugins::path::{path, rooted};
+use crate::plugins::{Context, fallthrough, names, zones_or_block};
 use crate::wire::NameBuf;
 
 /// The most seconds that an answer may be kept.
@@ -14,7 +15,7 @@ const MAX_TTL: u32 = 3_600;
 /// The longest zone: its `hostmaster` must be a name.
 const MAX_ZONE: usize = 242;
 /// Every property, for suggestions.
-const PROPERTIES: [&str; 18] = [
+const PROPERTIES: [&str; 17] = [
     "endpoint",
     "tls",
     "kubeconfig",
@@ -30,7 +31,6 @@ const PROPERTIES: [&str; 18] = [
     "noendpoints",
     "fallthrough",
     "ignore",
-    "multicluster",
     "zonal",
     "startup_timeout",
 ];
@@ -85,14 +85,9 @@ impl Default for Api {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let mut line = Arguments::of(stanza, context.diagnostics);
-    let zones = line.zones();
-    let answers = Answers {
-        zones: Vec::new(),
-        multicluster: Vec::new(),
-        view: View::default(),
-        ttl: 5,
-        fallthrough: Default::default(),
-    };
+    let first = line.peek().unwrap_or(&stanza.name);
+    let zones = zones_or_block(&mut line, context.zones);
+    let answers = Answers { zones, view: View::default(), ttl: 5, fallthrough: Default::default() };
     let mut config = Config { answers, labels: None, namespace_labels: None, api: Api::default() };
     for property in line.body() {
         let mut inner = line.enter(property);
@@ -109,7 +104,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     line.finish();
 
-    config.answers.zones = zones_or_block(zones, context);
     // CoreDNS counts only what is below the reverse trees as reverse, so that `in-addr.arpa` alone passes.
     let below_reverse = |zone: &NameBuf| {
         let text = zone.to_string();
@@ -117,7 +111,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     };
     if config.answers.zones.iter().all(below_reverse) {
         let mut line = Arguments::of(stanza, context.diagnostics);
-        line.error_expected(&stanza.name, "non-reverse zone name must be used", "a zone such as cluster.local");
+        let expected = "a zone such as cluster.local, or nothing for the zones of the server block";
+        line.error_expected(first, "non-reverse zone name must be used", expected);
         return None;
     }
     let zones = &config.answers.zones;
@@ -125,12 +120,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         let message = format!("the zone {zone} has no room for names below it");
         let mut line = Arguments::of(stanza, context.diagnostics);
         line.error_expected(&stanza.name, message, "a zone of at most 240 characters");
-        return None;
-    }
-    if let Some(zone) = config.answers.multicluster.iter().find(|zone| !zones.contains(zone)) {
-        let message = format!("is not authoritative for the multicluster zone {zone}");
-        let mut line = Arguments::of(stanza, context.diagnostics);
-        line.error_expected(&stanza.name, message, "a zone of this stanza");
         return None;
     }
     Some(config)
@@ -149,12 +138,13 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
         }
         "tls" => {
             let files = line.exactly::<3>("three files: certificate, key, CA");
-            api.server.tls = files.map(|files| files.map(|file| PathBuf::from(&file.text)));
+            let mut file = |word| rooted(line, None, word);
+            api.server.tls = files.and_then(|[cert, key, ca]| Some([file(cert)?, file(key)?, file(ca)?]));
         }
         "kubeconfig" => {
-            let file = line.word("a kubeconfig file, and the context to use in it");
+            let file = path(line, None, "a kubeconfig file, and the context to use in it");
             let context = line.next_word().map(|word| word.text.clone());
-            api.server.kubeconfig = file.map(|file| (PathBuf::from(&file.text), context));
+            api.server.kubeconfig = file.map(|file| (file, context));
         }
         "apiserver_qps" => {
             api.qps = line.parse("requests a second, 0 or more", |text| {
@@ -188,7 +178,7 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
         }
         "noendpoints" => view.endpoints = false,
         "zonal" => view.zonal = true,
-        "fallthrough" => config.answers.fallthrough = fallthrough(line),
+        "fallthrough" => config.answers.fallthrough = fallthrough(line, &config.answers.zones),
         "ignore" => match line.peek() {
             Some(_) => {
                 if line.one_of(&[("empty_service", true)]).is_some() {
@@ -199,12 +189,13 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
             None => line.warning(line.name_token(), "'ignore' without 'empty_service' does nothing"),
         },
         "multicluster" => {
-            if let Some(first) = line.peek() {
-                let message = "ServiceImports are not followed yet: no Service has a name in a multicluster zone";
-                line.warning(first, message);
+            // To deny every name of other clusters with authority is worse than not to start.
+            let zones = names(&line.zones());
+            if !zones.is_empty() {
+                let expected = "no such property; 'forward' the zone to a server that has it";
+                let message = "Unsupported property 'multicluster': CoreDNS has it, this server does not have it yet";
+                line.error_expected(line.name_token(), message, expected);
             }
-            config.answers.multicluster =
-                line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect();
         }
         "startup_timeout" => {
             // A timeout of 0 makes CoreDNS panic; here it is an error.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Said, Stanza, Zone};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
-use crate::cluster::entry::Entry;
+use crate::cluster::entry::ServiceEntry;
 use crate::cluster::{ClusterName, Lookup};
 use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -18,12 +18,12 @@ const MAX_LINKS: usize = 11;
 impl Stanza {
     /// Answers for a name that is an ExternalName Service's.
     pub(super) fn external_name(
-        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<Entry>,
+        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<ServiceEntry>,
     ) -> Said {
         let Some(target) = entry.external_name() else { return Said::NoData };
         match question.qtype {
             Type::CNAME => {
-                let target = exchange.reply().whole_name(target);
+                let target = exchange.reply().store_name(target);
                 self.link(exchange.reply(), NameRef::QUESTION, target);
                 Said::Records
             }
@@ -34,44 +34,47 @@ impl Stanza {
 
     /// Follows the chain.
     fn chase(
-        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, mut entry: Arc<Entry>,
+        self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, mut entry: Arc<ServiceEntry>,
     ) -> Said {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let mut owner = NameRef::QUESTION;
         let first = exchange.reply().records().len();
         loop {
             let Some(target) = entry.external_name() else { return Said::Records };
-            // A chain that comes back, or that is too long, ends here; what there is of it is told.
             let reply = exchange.reply();
-            let stored = reply.whole_name(target);
+            let stored = reply.store_name(target);
             let links = &reply.records()[first..];
-            let leads_to = |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.same_name(name, stored));
-            if links.len() >= MAX_LINKS || question.name().eq_ignore_case(target) || links.iter().any(leads_to) {
-                return if owner == NameRef::QUESTION { Said::NoData } else { Said::Records };
+            if links.len() >= MAX_LINKS {
+                return Said::Records;
             }
+            let leads_to =
+                |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.names_are_equal(name, stored));
+            let comes_back = question.name().eq_ignore_case(target) || links.iter().any(leads_to);
             self.link(reply, owner, stored);
-            owner = stored;
-            if !target.is_within(zone.name.as_name()) {
-                return self.outside(exchange, target, qtype);
+            if comes_back {
+                // Each name of the loop is told, and that none has an address.
+                self.soa_of_denial(reply, tail);
+                return Said::Records;
             }
+            owner = stored;
             let inner = Question::new(target, qtype, Class::IN);
+            if !self.zone_of(&inner).is_some_and(|its| std::ptr::eq(its, zone)) {
+                return self.elsewhere(exchange, target, qtype, false);
+            }
             let name = ClusterName::parse(&inner, zone.labels);
-            match self.index.lookup(&name, &self.answers.view) {
+            match self.index.get().lookup(&name, &self.answers.view) {
                 Lookup::ExternalName(next) => entry = next,
-                Lookup::Missing(_) => {
-                    // RFC 6604 3: the code is that of the last name of the chain.
-                    let reply = exchange.reply();
-                    reply.rcode = Rcode::NXDOMAIN;
-                    self.soa_of_denial(reply, tail);
-                    return Said::Records;
-                }
-                found => {
+                found @ (Lookup::ClusterIp(_) | Lookup::Endpoints(_) | Lookup::Pod(_)) => {
                     let before = exchange.reply().records().len();
                     self.addresses(exchange.state, owner, qtype, &found);
                     if exchange.reply().records().len() == before {
                         self.soa_of_denial(exchange.reply(), tail);
                     }
                     return Said::Records;
+                }
+                // Another plugin or block may know the name, or it is one of the zone's own.
+                Lookup::Missing(_) | Lookup::Node | Lookup::NameServer | Lookup::SchemaVersion => {
+                    return self.elsewhere(exchange, target, qtype, true);
                 }
             }
         }
@@ -83,10 +86,11 @@ impl Stanza {
         reply.push(Record { section: Section::Answer, owner, rtype, class, ttl, rdata: Rdata::Name(target) });
     }
 
-    /// Asks this server for a target outside the zone. Whatever comes of it, the CNAME itself is an answer.
-    fn outside(&self, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type) -> Said {
+    /// Asks this server for a target, through the router and every plugin. Whatever comes of it, the CNAME itself is an
+    /// answer. `in_zone`: the target is in the zone of the question, so that its code is the answer's (RFC 6604 3).
+    fn elsewhere(&self, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type, in_zone: bool) -> Said {
         match exchange.resolve(target, qtype) {
-            Inner::Done(inner) => append(exchange.reply(), &inner, target, qtype),
+            Inner::Done(inner) => append(exchange.reply(), &inner, target, qtype, in_zone),
             Inner::None => {
                 exchange.state.failure = Some(Failure::TooDeep("kubernetes"));
             }
@@ -95,7 +99,7 @@ impl Stanza {
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
                         let inner = inner.await;
-                        append(&mut state.reply, &inner, target.as_name(), qtype);
+                        append(&mut state.reply, &inner, target.as_name(), qtype, in_zone);
                         state.reply.authoritative = true;
                         (state, Continue::Answered)
                     })
@@ -111,9 +115,14 @@ impl Stanza {
     }
 }
 
-/// Takes over the answers of the look-up of `target`.
-fn append(reply: &mut Reply, inner: &Reply, target: Name<'_>, qtype: Type) {
+/// Takes over the answers of the look-up of `target`, and of a target in the same zone the denial.
+fn append(reply: &mut Reply, inner: &Reply, target: Name<'_>, qtype: Type, in_zone: bool) {
     reply.truncated |= inner.truncated;
     let question = Question::new(target, qtype, Class::IN);
     reply.append(inner, &question, Section::Answer, Section::Answer);
+    let is_denied = inner.section(Section::Authority).any(|record| record.rtype == Type::SOA);
+    if in_zone && is_denied && matches!(inner.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
+        reply.rcode = inner.rcode;
+        reply.append(inner, &question, Section::Authority, Section::Authority);
+    }
 }

@@ -34,7 +34,7 @@ fn client_value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Option
         return None;
     }
     let mut found = None;
-    stanza.index.pods_at(exchange.client.remote.ip().to_canonical(), |pod: &Pod| {
+    stanza.index.get().pods_at(exchange.client.remote.ip().to_canonical(), |pod: &Pod| {
         let value = match label.strip_prefix("label/") {
             Some(key) => pod.labels.iter().find(|(have, _)| **have == *key).map(|(_, value)| &**value),
             None if label == "namespace" => Some(&*pod.key.ns),

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
-use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::cluster::model::Kind;
+use crate::cluster::{ClusterName, CurrentIndex, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
 
 use crate::wire::reply::ExtendedError;
@@ -30,8 +31,6 @@ use crate::wire::{NameBuf, Question, Rcode, Type};
 pub struct Answers {
     /// The zones, in the order of the stanza; not empty.
     pub zones: Vec<NameBuf>,
-    /// Those of them whose Services are the ServiceImports of several clusters, of which none is known yet.
-    pub multicluster: Vec<NameBuf>,
     /// What of the cluster is shown.
     pub view: View,
     /// Seconds that an answer may be kept: 0–3600.
@@ -53,7 +52,7 @@ struct Stanza {
     zones: Vec<Zone>,
     /// Labels of the zone that PTR records point into: the first that is no reverse zone.
     primary: NameBuf,
-    index: Arc<Index>,
+    index: CurrentIndex,
     /// This server's own addresses, which are those of the name server.
     own: Vec<IpAddr>,
 }
@@ -65,7 +64,26 @@ struct Zone {
     reverse: bool,
     /// Which of its names that do not exist go on.
     fallthrough: Fallthrough,
-    multicluster: bool,
+}
+
+/// What a name stands for.
+enum Finding<'q> {
+    /// The zone itself.
+    Apex,
+    /// `ns.dns`.
+    NameServer,
+    /// `dns-version`, asked for TXT.
+    SchemaVersion,
+    /// A name that exists and has no record.
+    Node,
+    /// A reverse name.
+    Reverse(ReverseName, ReverseLookup),
+    /// Any other name that exists.
+    Forward(Lookup<'q>),
+    /// The name does not exist.
+    Missing(Reason),
+    /// There is nothing to say but this code.
+    Code(Rcode),
 }
 
 /// What is said of a name.
@@ -84,30 +102,24 @@ enum Said {
 
 impl Kubernetes {
     /// The plugin for a stanza. `own`: this server's addresses.
-    pub fn new(answers: Answers, index: Arc<Index>, own: Vec<IpAddr>) -> Kubernetes {
+    pub fn new(answers: Answers, index: impl Into<CurrentIndex>, own: Vec<IpAddr>) -> Kubernetes {
         let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers)).collect();
         let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own }) }
-    }
-
-    /// The index that it answers from.
-    pub fn index(&self) -> &Arc<Index> {
-        &self.stanza.index
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
     }
 }
 
 impl Zone {
     fn new(name: &NameBuf, answers: &Answers) -> Zone {
-        let multicluster = answers.multicluster.contains(name);
         let name = name.to_lower();
         // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
         let reverse = ["in-addr.arpa", "ip6.arpa"]
             .into_iter()
             .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
         let fallthrough = answers.fallthrough.for_zone(&name);
-        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough, multicluster }
+        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough }
     }
 }
 
@@ -128,8 +140,15 @@ impl Plugin for Kubernetes {
         step
     }
 
+    fn claims(&self, question: &Question) -> bool {
+        let Some(zone) = self.stanza.zone_of(question) else { return false };
+        let name = ClusterName::parse(question, zone.labels);
+        let is_missing = matches!(self.stanza.find(question, &name, zone), Finding::Missing(_));
+        !is_missing || !zone.fallthrough.covers(question)
+    }
+
     fn unready(&self) -> Option<String> {
-        let missing: Vec<&str> = self.stanza.index.unsynced().map(crate::cluster::model::Kind::name).collect();
+        let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
     }
 
@@ -150,49 +169,70 @@ impl Stanza {
     /// Finds what there is to say and puts the records into the reply.
     fn say(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> Said {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
-        if matches!(qtype, Type::AXFR | Type::IXFR) {
-            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
-            return Said::Code(Rcode::REFUSED);
-        }
         let name = ClusterName::parse(question, zone.labels);
+        match self.find(question, &name, zone) {
+            Finding::Apex => self.apex(exchange.reply(), qtype, tail, zone),
+            Finding::NameServer => self.name_server(exchange.reply(), qtype),
+            Finding::SchemaVersion => records::schema_version(exchange.reply()),
+            Finding::Node => Said::NoData,
+            Finding::Missing(reason) => Said::NameError(reason),
+            Finding::Code(rcode) => Said::Code(rcode),
+            Finding::Reverse(_, ReverseLookup::Service(key)) if qtype == Type::PTR => {
+                self.service_pointer(exchange.reply(), &key)
+            }
+            Finding::Reverse(reverse, ReverseLookup::Endpoints(keys)) if qtype == Type::PTR => {
+                self.endpoint_pointers(exchange.reply(), reverse, &keys)
+            }
+            Finding::Reverse(..) => Said::NoData,
+            Finding::Forward(Lookup::ExternalName(entry)) => self.external_name(exchange, question, zone, &entry),
+            Finding::Forward(found) => self.records(exchange.state, question, &name, tail, &found),
+        }
+    }
+
+    /// What a name of the zone stands for. The one place that decides whether it exists.
+    #[inline(always)]
+    fn find<'q>(&self, question: &Question, name: &ClusterName<'q>, zone: &Zone) -> Finding<'q> {
+        if matches!(question.qtype, Type::AXFR | Type::IXFR) {
+            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
+            return Finding::Code(Rcode::REFUSED);
+        }
         match name {
-            ClusterName::Apex => return self.apex(exchange.reply(), qtype, tail, zone),
-            ClusterName::Dns => return Said::NoData,
-            ClusterName::NameServer => return self.name_server(exchange.reply(), qtype),
-            ClusterName::SchemaVersion if qtype == Type::TXT => return records::schema_version(exchange.reply()),
+            ClusterName::Apex => return Finding::Apex,
+            ClusterName::Dns => return Finding::Node,
+            ClusterName::NameServer => return Finding::NameServer,
+            ClusterName::SchemaVersion if question.qtype == Type::TXT => return Finding::SchemaVersion,
             // CoreDNS knows the name for no other type.
-            ClusterName::SchemaVersion => return Said::NameError(Reason::NoSuchForm),
+            ClusterName::SchemaVersion => return Finding::Missing(Reason::NoSuchForm),
             _ => {}
         }
         if zone.reverse {
-            let Some(reverse) = ReverseName::parse(question) else { return Said::NameError(Reason::NotReverse) };
-            if !self.index.synced() {
-                return Said::Code(Rcode::SERVFAIL);
+            let Some(reverse) = ReverseName::parse(question) else { return Finding::Missing(Reason::NotReverse) };
+            let index = self.index.get();
+            if !index.synced() {
+                return Finding::Code(Rcode::SERVFAIL);
             }
-            return match self.index.lookup_reverse(reverse, &self.answers.view) {
-                ReverseLookup::Missing(reason) => Said::NameError(reason),
-                ReverseLookup::Service(key) if qtype == Type::PTR => self.service_pointer(exchange.reply(), &key),
-                ReverseLookup::Endpoints(keys) if qtype == Type::PTR => {
-                    self.endpoint_pointers(exchange.reply(), reverse, &keys)
-                }
-                ReverseLookup::Service(_) | ReverseLookup::Endpoints(_) | ReverseLookup::Node => Said::NoData,
+            return match index.lookup_reverse(reverse, &self.answers.view) {
+                ReverseLookup::Missing(reason) => Finding::Missing(reason),
+                found => Finding::Reverse(reverse, found),
             };
         }
         if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
-            return Said::NoData;
+            return Finding::Node;
         }
-        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes on;
-        // but they do not leave the cluster then either.
-        if !self.index.synced() && (name != ClusterName::Other || zone.fallthrough.covers(question)) {
-            return Said::Code(Rcode::SERVFAIL);
+        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes
+        // on; but they do not leave the cluster then either.
+        let index = self.index.get();
+        if !index.synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
+            return Finding::Code(Rcode::SERVFAIL);
         }
-        if zone.multicluster && records::service_name(&name).is_some() {
-            return Said::NameError(Reason::NoSuchService);
+        // The index before this one may not know Pods, which is no reason to deny them.
+        let is_pod = matches!(name, ClusterName::Pod { .. });
+        if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
+            return Finding::Code(Rcode::SERVFAIL);
         }
-        match self.index.lookup(&name, &self.answers.view) {
-            Lookup::Missing(reason) => Said::NameError(reason),
-            Lookup::ExternalName(entry) => self.external_name(exchange, question, zone, &entry),
-            found => self.records(exchange.state, question, &name, tail, &found),
+        match index.lookup(name, &self.answers.view) {
+            Lookup::Missing(reason) => Finding::Missing(reason),
+            found => Finding::Forward(found),
         }
     }
 

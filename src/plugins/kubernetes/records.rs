@@ -1,12 +1,15 @@
 //! What was found, as records.
 
 use std::net::IpAddr;
+use std::ops::Range;
+
+use smallvec::{SmallVec, smallvec};
 
 use super::{Said, Stanza, Zone};
 use crate::chain::State;
 use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
 use crate::cluster::entry::{EndpointLabel, Row, Shape};
-use crate::cluster::lookup::Found;
+use crate::cluster::lookup::ServiceMatch;
 use crate::cluster::model::Port;
 use crate::cluster::name::ServiceName;
 use crate::cluster::{ClusterName, Lookup, ServiceKey};
@@ -121,7 +124,7 @@ impl Stanza {
             }
             (Lookup::Pod(address), None) => {
                 // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
-                let target = reply.name(&[question.slice(pod_label(question, tail), 3)], Some(tail));
+                let target = reply.store_labels(&[question.slice(pod_label(question, tail), 3)], Some(tail));
                 self.service(reply, 100, 0, target);
                 self.target_address(reply, target, unmapped(*address));
             }
@@ -130,30 +133,24 @@ impl Stanza {
     }
 
     /// One record for each port; the target is the Service.
-    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &Found<'_>) {
+    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &ServiceMatch<'_>) {
         let Some(service) = found.entry.service.as_deref() else { return };
         let Shape::ClusterIp { v4, v6 } = &service.shape else { return };
         let addresses = v4.len() + v6.len();
         let weight = weight(found.count_ports(&service.ports) * addresses);
-        if addresses == 0 || !has_number(&service.ports, found) {
+        // A port that stands once for TCP and once for UDP makes one record.
+        let mut numbers = Numbers::new();
+        append_numbers(&mut numbers, &service.ports, found);
+        keep_first(&mut numbers, 0);
+        if addresses == 0 || numbers.is_empty() {
             return;
         }
-        let target = reply.name(&[name.key, SVC], Some(tail));
-        let mut earlier = None;
-        for port in service.ports.iter().filter(|port| found.wants_port(port)) {
+        let target = reply.store_labels(&[name.key, SVC], Some(tail));
+        for number in numbers {
             if reply.is_full() {
                 return;
             }
-            // A port that stands once for TCP and once for UDP makes one record.
-            if let Some(number) = port.number
-                && earlier != Some(number)
-            {
-                let again = reply.section(Section::Answer).any(|record| srv_port(record) == Some(number));
-                if !again {
-                    self.service(reply, weight, number, target);
-                }
-                earlier = Some(number);
-            }
+            self.service(reply, weight, number, target);
         }
         for &address in v4 {
             self.target_address(reply, target, IpAddr::V4(address));
@@ -166,20 +163,29 @@ impl Stanza {
     /// One record for each endpoint name and port; the targets are the endpoints.
     fn endpoint_services(
         &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, zone_len: usize,
-        found: &Found<'_>,
+        found: &ServiceMatch<'_>,
     ) {
         collect_rows(found, scratch);
         // They stand slice by slice as yet, and a slice's rows have the same ports.
-        let slices = scratch.chunk_by(|a, b| a >> 32 == b >> 32);
-        let candidates = slices.map(|rows| rows.len() * found.count_ports(&row(found, rows[0]).slice().ports));
-        let weight = weight(candidates.sum());
+        let (mut candidates, mut numbers) = (0, Numbers::new());
+        let mut of_slice: SmallVec<[Range<usize>; 16]> = smallvec![0..0; found.entry.slices.len()];
+        for rows in scratch.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
+            candidates += rows.len() * found.count_ports(ports);
+            append_numbers(&mut numbers, ports, found);
+            keep_first(&mut numbers, first);
+            of_slice[(rows[0] >> 32) as usize] = first..numbers.len();
+        }
+        let numbers_of = |packed: u64| &numbers[of_slice[(packed >> 32) as usize].clone()];
+        let weight = weight(candidates);
         let pod_names = self.answers.view.endpoint_pod_names;
         // Rows of one endpoint name come together, so that no record is made twice.
         let name_key = |packed: u64| EndpointKey::new(row(found, packed), pod_names);
         let address = |packed: u64| row(found, packed).address();
         scratch.sort_unstable_by(|&a, &b| (name_key(a), address(a)).cmp(&(name_key(b), address(b))));
         for group in scratch.chunk_by(|&a, &b| name_key(a) == name_key(b)) {
-            if !group.iter().any(|&packed| has_number(&row(found, packed).slice().ports, found)) {
+            // Without a port that has a number there is no record to make.
+            if group.iter().all(|&packed| numbers_of(packed).is_empty()) {
                 continue;
             }
             if reply.is_full() {
@@ -191,32 +197,28 @@ impl Stanza {
             if 1 + label.len() + name.key.len() + SVC.len() + zone_len > MAX_LEN {
                 continue;
             }
-            let target = reply.name(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
-            let first = reply.records().len();
-            let mut earlier: Option<Row<'_>> = None;
+            let target = reply.store_labels(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
+            let mut make = |number| {
+                if !reply.is_full() {
+                    self.service(reply, weight, number, target);
+                }
+            };
+            match group {
+                [one] => numbers_of(*one).iter().copied().for_each(&mut make),
+                group => of_slices(group, numbers_of).into_iter().for_each(&mut make),
+            }
+            let mut earlier = None;
             for &packed in group {
                 if reply.is_full() {
                     return;
                 }
-                let row = row(found, packed);
-                // Without a port that has a number there is no record to make. The address may have one in another slice.
-                if !has_number(&row.slice().ports, found) {
-                    continue;
+                // Rows are sorted by address, so that the same one in another slice comes next. It may have a port with a
+                // number there.
+                let address = address(packed);
+                if earlier != Some(address) && !numbers_of(packed).is_empty() {
+                    self.target_address(reply, target, address);
+                    earlier = Some(address);
                 }
-                // A slice's ports are those of each of its rows.
-                if earlier.is_none_or(|earlier| !std::ptr::eq(earlier.slice(), row.slice())) {
-                    let ports = row.slice().ports.iter().filter(|port| found.wants_port(port));
-                    for number in ports.filter_map(|port| port.number) {
-                        if !reply.records()[first..].iter().any(|record| srv_port(record) == Some(number)) {
-                            self.service(reply, weight, number, target);
-                        }
-                    }
-                }
-                // Rows are sorted by address, so that the same one in another slice comes next.
-                if earlier.is_none_or(|earlier| earlier.address() != row.address()) {
-                    self.target_address(reply, target, row.address());
-                }
-                earlier = Some(row);
             }
         }
     }
@@ -248,7 +250,7 @@ impl Stanza {
         for given in [true, false] {
             let first = reply.records().len();
             for key in keys {
-                let Some(entry) = self.index.entry(key) else { continue };
+                let Some(entry) = self.index.get().entry(key) else { continue };
                 for slice in &entry.slices {
                     for number in slice.rows_with_address(address) {
                         let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
@@ -270,7 +272,7 @@ impl Stanza {
         parts.push(&zone[..zone.len() - 1]);
         // A host name of 63 octets in a Service and namespace of 63 each may leave no room for a long zone.
         if parts.iter().map(|part| part.len()).sum::<usize>() < MAX_LEN {
-            let target = reply.name(&parts, None);
+            let target = reply.store_labels(&parts, None);
             reply.answer(Type::PTR, self.answers.ttl, Rdata::Name(target));
         }
     }
@@ -293,11 +295,13 @@ impl Stanza {
     }
 
     fn soa(&self, reply: &mut Reply, section: Section, tail: u8) {
-        let mname = reply.name(&[b"\x02ns\x03dns"], Some(tail));
-        let rname = reply.name(&[b"\x0ahostmaster"], Some(tail));
-        let serial = if self.index.synced() { self.index.serial() } else { 0 };
+        let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
+        let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
+        let index = self.index.get();
+        let serial = if index.synced() { index.serial() } else { 0 };
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
-        let numbers = reply.soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
+        let numbers =
+            reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
         let rdata = Rdata::Soa { mname, rname, numbers };
         reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
     }
@@ -310,7 +314,7 @@ impl Stanza {
             }
             let (_, rdata) = address_data(address);
             let made = reply.data_name(labels, Some(tail));
-            let name = made.unwrap_or_else(|| reply.name(labels, Some(tail)));
+            let name = made.unwrap_or_else(|| reply.store_labels(labels, Some(tail)));
             if made.is_none() {
                 reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
             }
@@ -342,8 +346,10 @@ impl Stanza {
         };
         let mut found = false;
         for &own in &self.own {
-            for key in self.index.endpoint_owners(own) {
-                let Some(entry) = self.index.entry(&key).filter(|_| self.answers.view.endpoints) else { continue };
+            for key in self.index.get().endpoint_owners(own) {
+                let Some(entry) = self.index.get().entry(&key).filter(|_| self.answers.view.endpoints) else {
+                    continue;
+                };
                 match entry.service.as_deref().map(|service| &service.shape) {
                     Some(Shape::ClusterIp { v4, v6 }) => {
                         found = true;
@@ -391,9 +397,59 @@ fn weight(candidates: usize) -> u16 {
     (100 / candidates.max(1)).max(1) as u16
 }
 
-/// Whether some port that is meant has a number, so that there is an SRV record to make.
-fn has_number(ports: &[Port], found: &Found<'_>) -> bool {
-    ports.iter().any(|port| found.wants_port(port) && port.number.is_some())
+/// Numbers of ports.
+type Numbers = SmallVec<[u16; 64]>;
+
+/// Up to so many numbers are compared with each other.
+const FEW: usize = 16;
+
+/// Appends the numbers of the ports that are meant.
+fn append_numbers(numbers: &mut Numbers, ports: &[Port], found: &ServiceMatch<'_>) {
+    numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
+}
+
+/// Of equal numbers from `first` on, keeps the first. Takes a step for each.
+fn keep_first(numbers: &mut Numbers, first: usize) {
+    let mut len = first;
+    if numbers.len() - first <= FEW {
+        for at in first..numbers.len() {
+            let number = numbers[at];
+            if !numbers[first..len].contains(&number) {
+                numbers[len] = number;
+                len += 1;
+            }
+        }
+    } else {
+        let mut seen = [0_u64; 1 << 10];
+        for at in first..numbers.len() {
+            let number = numbers[at];
+            let (word, bit) = (&mut seen[usize::from(number >> 6)], 1 << (number & 63));
+            if *word & bit == 0 {
+                *word |= bit;
+                numbers[len] = number;
+                len += 1;
+            }
+        }
+    }
+    numbers.truncate(len);
+}
+
+/// The numbers of all slices that these rows are in, each once.
+fn of_slices<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Numbers {
+    let mut slices: SmallVec<[u64; 8]> = SmallVec::new();
+    for &row in rows {
+        if slices.last().is_none_or(|last| last >> 32 != row >> 32) {
+            slices.push(row);
+        }
+    }
+    slices.sort_unstable();
+    slices.dedup_by_key(|row| *row >> 32);
+    let mut numbers = Numbers::new();
+    slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
+    if slices.len() > 1 {
+        keep_first(&mut numbers, 0);
+    }
+    numbers
 }
 
 /// What tells the names of endpoints from each other without their labels being written.
@@ -417,20 +473,12 @@ impl<'a> EndpointKey<'a> {
     }
 }
 
-/// The port of an SRV record.
-fn srv_port(record: &Record) -> Option<u16> {
-    match record.rdata {
-        Rdata::Srv { port, .. } => Some(port),
-        _ => None,
-    }
-}
-
 /// Puts the endpoints that are meant into the worker's scratch list: the slice's number above, the row's below.
-fn collect_rows(found: &Found<'_>, scratch: &mut Vec<u64>) {
+fn collect_rows(found: &ServiceMatch<'_>, scratch: &mut Vec<u64>) {
     scratch.clear();
     let mut slice_number = 0;
     let slices = &found.entry.slices;
-    found.rows(|row| {
+    found.for_each_row(|row| {
         while !std::ptr::eq(&*slices[slice_number], row.slice()) {
             slice_number += 1;
         }
@@ -439,6 +487,6 @@ fn collect_rows(found: &Found<'_>, scratch: &mut Vec<u64>) {
 }
 
 /// The row that a number of the scratch list stands for.
-fn row<'a>(found: &'a Found<'_>, packed: u64) -> Row<'a> {
+fn row<'a>(found: &'a ServiceMatch<'_>, packed: u64) -> Row<'a> {
     Row::new(&found.entry.slices[(packed >> 32) as usize], (packed & 0xffff_ffff) as usize)
 }

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::{Answers, Kubernetes};
 use crate::chain::Plugin;
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Endpoint, EndpointSlice, Key, Kind, Object, Port, Protocol, Service, ServiceKind};
 use crate::cluster::{Event, Index, Options, View};
 use crate::plugins::testing::{client, n, packet, send};
 use crate::wire::reply::MAX_RECORDS;
-use crate::wire::{Reply, Section, Type};
+use crate::wire::{Rdata, Record, Reply, Section, Type};
 
 /// The server's own address, which is an endpoint's too.
 const OWN: [u8; 4] = [10, 0, 0, 1];
@@ -31,15 +31,15 @@ fn port(number: u16) -> Port {
 
 /// What a stanza for `cluster.local` says where these are all that there is.
 fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
-    let (index, mut writer) = Index::new(&Options { kinds: Kind::ALL.to_vec(), keep: Keep::default() });
+    let (index, mut writer) =
+        Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: EndpointFields::default() });
     let all = |event: fn(Kind) -> Event| Kind::ALL.into_iter().map(event);
     let objects = [Object::Namespace(Key::new("", "a"))].into_iter().chain(objects);
     for event in all(Event::Begin).chain(objects.map(Event::Upsert)).chain(all(Event::End)) {
         writer.apply(event, 1);
     }
     let zones = vec![n("cluster.local.")];
-    let answers =
-        Answers { zones, multicluster: Vec::new(), view: View::default(), ttl: 5, fallthrough: Default::default() };
+    let answers = Answers { zones, view: View::default(), ttl: 5, fallthrough: Default::default() };
     let plugin: Arc<dyn Plugin> = Arc::new(Kubernetes::new(answers, index, vec![IpAddr::from(OWN)]));
     send(vec![plugin], &packet(name, qtype, None), client("10.0.0.2:4000"), Instant::now()).reply
 }
@@ -91,4 +91,53 @@ fn an_address_that_repeats_takes_no_room_from_others() {
     let reply = ask(headless(vec![port(80)], |_| None, endpoints), "cluster.local.", Type::NS);
     assert!(!reply.truncated);
     assert_eq!(reply.records().len(), 4);
+}
+
+/// The ports of the SRV records of an answer, in their order.
+fn ports(reply: &Reply) -> Vec<u16> {
+    let port = |record: &Record| match record.rdata {
+        Rdata::Srv { port, .. } => Some(port),
+        _ => None,
+    };
+    reply.section(Section::Answer).filter_map(port).collect()
+}
+
+#[test]
+fn ports_that_repeat_make_one_record_each() {
+    // Every number twice in a row, then all of them again many times over.
+    let twice = (1..=2_000).flat_map(|number| [port(number), port(number)]);
+    let again = (0..60).flat_map(|_| (1..=2_000).rev().map(port));
+    let all: Vec<Port> = twice.chain(again).collect();
+    let want: Vec<u16> = (1..=2_000).collect();
+    let service =
+        Service { key: Key::new("a", "web"), kind: ServiceKind::ClusterIp(vec![address(0)]), ports: all.clone() };
+    let reply = ask(vec![Object::Service(service)], "web.a.svc.cluster.local.", Type::SRV);
+    assert_eq!((ports(&reply), reply.records().len()), (want.clone(), 2_001));
+    let reply = ask(headless(all, |_| None, [address(0)].into_iter()), "web.a.svc.cluster.local.", Type::SRV);
+    assert_eq!((ports(&reply), reply.records().len()), (want, 2_001));
+}
+
+#[test]
+fn one_port_of_many_is_found_once_for_all_endpoints() {
+    let cluster = headless((1..=MANY).map(port).collect(), |_| None, (0..MANY).map(address));
+    let last = format!("_p{MANY}._tcp.web.a.svc.cluster.local.");
+    check_full(&ask(cluster.clone(), &last, Type::SRV), MAX_RECORDS / 2);
+    assert_eq!(ask(cluster, "_q._tcp.web.a.svc.cluster.local.", Type::SRV).records().len(), 1, "an SOA");
+}
+
+#[test]
+fn slices_of_one_endpoint_name_are_merged() {
+    // The addresses of one host name stand in two slices in turn.
+    let mut cluster =
+        headless((1..=2_000).map(port).collect(), |_| Some("h".into()), (0..MANY).step_by(2).map(address));
+    let other = headless((1_000..=3_000).map(port).collect(), |_| Some("h".into()), (1..MANY).step_by(2).map(address));
+    cluster.extend(other.into_iter().filter_map(|object| match object {
+        Object::EndpointSlice(slice) => {
+            Some(Object::EndpointSlice(EndpointSlice { key: Key::new("a", "web-2"), ..slice }))
+        }
+        _ => None,
+    }));
+    let reply = ask(cluster, "web.a.svc.cluster.local.", Type::SRV);
+    assert_eq!(ports(&reply), (1..=3_000).collect::<Vec<u16>>());
+    check_full(&reply, 3_000);
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, suggest};
 use crate::plugins::Context;
-use crate::plugins::changing::rooted;
+use crate::plugins::path::rooted;
 
 /// What all stanzas of a block say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,7 +53,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
                 if file.is_none() {
                     line.error_expected(word, "missing weight file argument", "a file name");
                 }
-                let file = line.next_word().map(|file| rooted(root, &file.text)).unwrap_or_default();
+                let file = line.next_word().and_then(|file| rooted(&mut line, root, file)).unwrap_or_default();
                 if let Some(extra) = line.peek() {
                     line.error_expected(extra, "unexpected argument(s)", "end of line");
                 }

@@ -9,7 +9,7 @@ mod weights;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use tracing::warn;
@@ -70,12 +70,12 @@ impl LoadBalance {
             return Ok(LoadBalance { prefer, weights: None, reload: Duration::ZERO });
         };
         let weights = WeightFile::new(file.clone());
-        match weights.read() {
+        match weights.read(SystemTime::now()) {
             Err(error @ WeightError::Open(_)) if !reload.is_zero() => {
                 let path = file.display();
                 warn!(plugin = "loadbalance", "{error}: {path}: will try again in {}", GoDuration(*reload));
             }
-            read => read?,
+            read => drop(read?),
         }
         Ok(LoadBalance { prefer, weights: Some(Arc::new(weights)), reload: *reload })
     }

@@ -1,6 +1,7 @@
 //! Tests: records in, the order in which they come out.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use super::*;
 use crate::plugins::testing::{Answers, Folder, ask, client, config, n, packet, send};
@@ -97,6 +98,11 @@ fn addresses_and_mail_exchangers_are_shuffled_behind_the_rest() {
 }
 
 #[test]
+fn n16_aliases_come_first_in_the_order_in_which_they_came() {
+    check("loadbalance", "A1 A2 C2 C1", &["C2 C1 A1 A2||", "C2 C1 A2 A1||"]);
+}
+
+#[test]
 fn each_section_has_its_own_order() {
     check("loadbalance", "T1|A1 A2|A3 T2", &["T1|A1 A2|T2 A3", "T1|A2 A1|T2 A3"]);
     let mut mixed = records("A1|T1|A2 T3");
@@ -142,10 +148,10 @@ fn weights_choose_the_first() {
     assert_eq!(orders("T1||A1 A2", Type::SRV).len(), 2);
     // A change is seen by a refresh; a file that is wrong leaves what was read.
     folder.write("w", "www.example\n10.0.0.1 255\n10.0.0.1 1\n");
-    balance.file().expect("a file").refresh();
+    assert!(!balance.file().expect("a file").refresh(SystemTime::now() + Duration::from_secs(3)));
     assert!(orders("A2 A1", Type::A)["A1 A2||"] > RUNS - RUNS / 30);
     folder.write("w", "www.example\n10.0.0.1\n");
-    balance.file().expect("a file").refresh();
+    assert!(!balance.file().expect("a file").refresh(SystemTime::now() + Duration::from_secs(3)));
     assert!(orders("A2 A1", Type::A)["A1 A2||"] > RUNS - RUNS / 30);
     assert_eq!(balance.reload(), Duration::from_secs(30));
 }
@@ -154,7 +160,7 @@ fn weights_choose_the_first() {
 fn the_weights_of_another_owner_count() {
     let weights = Weights::read("other.example\n10.0.0.1 255\n").expect("weights");
     let mut reply = Reply::new();
-    let other = reply.whole_name(n("Other.example").as_name());
+    let other = reply.store_name(n("Other.example").as_name());
     for text in ["A2", "A1"] {
         reply.push(Record { owner: other, ..record(Section::Additional, text) });
     }

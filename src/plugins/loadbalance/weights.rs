@@ -1,17 +1,16 @@
 //! The file of *loadbalance weighted*: a name in a line of its own, then its addresses with a weight each.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tracing::{error, info};
 
-use crate::plugins::changing::ChangingFile;
+use crate::files::{FileError, FollowedFile, Look};
 use crate::wire::{Name, NameBuf};
 
 /// The most octets of a file.
@@ -27,13 +26,7 @@ pub(super) const DEFAULT_WEIGHT: u8 = 1;
 pub enum WeightError {
     /// It cannot be opened. It may come yet.
     #[error("weight file open error: {0}")]
-    Open(#[source] io::Error),
-    /// It cannot be read.
-    #[error("weight file reading error: {0}")]
-    Read(#[source] io::Error),
-    /// Larger than any weight file.
-    #[error("weight file is longer than {MAX_FILE} bytes")]
-    Large,
+    Open(#[source] FileError),
     /// An address stands where a name must.
     #[error("line {line}: wrong domain name:\"{text}\" (Maybe a missing weight value?)")]
     Name {
@@ -136,32 +129,38 @@ pub struct WeightFile {
     /// Written by the readers of the file alone; every query reads it.
     weights: ArcSwap<Weights>,
     /// Held while the file is read.
-    file: Mutex<ChangingFile>,
+    file: Mutex<FollowedFile>,
 }
 
 impl WeightFile {
     /// A file that is not read yet.
     pub(super) fn new(path: PathBuf) -> WeightFile {
-        WeightFile { weights: ArcSwap::default(), file: Mutex::new(ChangingFile::new(path)) }
+        WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::polled(path, MAX_FILE)) }
     }
 
-    /// Reads it if it has changed. What was read last stays where it cannot be.
-    pub(super) fn read(&self) -> Result<(), WeightError> {
+    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether somebody is writing it,
+    /// so that it is to be looked at again soon. `now` is the time of day.
+    pub(super) fn read(&self, now: SystemTime) -> Result<bool, WeightError> {
         let mut file = self.file.lock();
-        let Some(opened) = file.open_if_changed().map_err(WeightError::Open)? else { return Ok(()) };
-        let weights = Weights::read(&whole(opened)?)?;
+        let bytes = match file.look(now).map_err(WeightError::Open)? {
+            Look::Unchanged => return Ok(false),
+            Look::Unsettled => return Ok(true),
+            Look::Changed(bytes) => bytes,
+        };
+        let weights = Weights::read(&String::from_utf8_lossy(&bytes))?;
         self.weights.store(Arc::new(weights));
         info!(plugin = "loadbalance", "Successfully reloaded weight file {}", file.path().display());
-        Ok(())
+        Ok(false)
     }
 
-    /// Reads it if it has changed, and logs what is wrong with it.
+    /// Reads it if it has changed, and logs what is wrong with it. Returns whether it is to be looked at again soon.
     ///
     /// Blocks on the file system: for a timer, not for a query.
-    pub fn refresh(&self) {
-        if let Err(error) = self.read() {
+    pub fn refresh(&self, now: SystemTime) -> bool {
+        self.read(now).unwrap_or_else(|error| {
             error!(plugin = "loadbalance", "weight file {}: {error}", self.path().display());
-        }
+            false
+        })
     }
 
     /// Where it is.
@@ -175,16 +174,6 @@ impl WeightFile {
     pub(super) fn weights(&self) -> Guard<Arc<Weights>> {
         self.weights.load()
     }
-}
-
-/// The text of a file that is not too long.
-fn whole(file: File) -> Result<String, WeightError> {
-    let mut octets = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut octets).map_err(WeightError::Read)?;
-    if octets.len() as u64 > MAX_FILE {
-        return Err(WeightError::Large);
-    }
-    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 #[cfg(test)]

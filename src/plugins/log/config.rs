@@ -4,7 +4,7 @@ use super::format::{Format, Value};
 use crate::chain::State;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
 use crate::plugins::Context;
-use crate::wire::reply::Kind;
+use crate::wire::reply::ReplyKind;
 use crate::wire::{NameBuf, Question, Type};
 
 /// What all stanzas of a block say.
@@ -55,12 +55,12 @@ impl Class {
             return (Class::Error, "META");
         }
         match state.reply.kind() {
-            Kind::NoError => (Class::Success, "NOERROR"),
-            Kind::Delegation => (Class::Success, "DELEGATION"),
-            Kind::NoData => (Class::Denial, "NODATA"),
-            Kind::NameError => (Class::Denial, "NXDOMAIN"),
-            Kind::ServerError => (Class::Error, "SERVERERROR"),
-            Kind::OtherError => (Class::Error, "OTHERERROR"),
+            ReplyKind::NoError => (Class::Success, "NOERROR"),
+            ReplyKind::Delegation => (Class::Success, "DELEGATION"),
+            ReplyKind::NoData => (Class::Denial, "NODATA"),
+            ReplyKind::NameError => (Class::Denial, "NXDOMAIN"),
+            ReplyKind::ServerError => (Class::Error, "SERVERERROR"),
+            ReplyKind::OtherError => (Class::Error, "OTHERERROR"),
         }
     }
 }
@@ -129,6 +129,10 @@ fn scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
             word,
             format!("'{text}' is taken for a name, so that nothing is logged: write 'log . \"{text}\"'"),
         );
+    }
+    if matches!(word.text.as_str(), "stdout" | "stderr") {
+        let text = &word.text;
+        line.warning(word, format!("'{text}' is taken for a name, so that no other one is logged: write 'log'"));
     }
     match word.text.as_str() {
         "" => Some(crate::wire::Name::ROOT.to_owned()),

@@ -169,7 +169,10 @@ impl Line<'_, '_> {
     fn bufsize(&self) -> usize {
         match self.exchange.client.transport.name() {
             "tcp" => MAX_MESSAGE,
-            _ => self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size)).max(MIN_UDP),
+            _ => {
+                let limit = self.exchange.state.reply.max_udp.unwrap_or(u16::MAX);
+                self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size.min(limit))).max(MIN_UDP)
+            }
         }
     }
 

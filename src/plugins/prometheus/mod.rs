@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use super::Context;
 use super::endpoint::Endpoint;
+use super::path::rooted;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::{NameBuf, Query, Rcode};
@@ -45,7 +46,10 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
                 inner.error(&property.name, "tls block already specified");
                 inner.ignore_rest();
             }
-            "tls" => tls = inner.exactly::<1>("a web configuration file").map(|[file]| PathBuf::from(&file.text)),
+            "tls" => {
+                let file = inner.exactly::<1>("a web configuration file");
+                tls = file.and_then(|[file]| rooted(&mut inner, None, file));
+            }
             _ => inner.unknown(["runtime_metrics", "tls"]),
         }
         inner.finish();

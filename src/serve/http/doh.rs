@@ -1,33 +1,42 @@
-//! What DNS over HTTPS makes of a request and of an answer, for either version of HTTP (RFC 8484).
+//! What DNS over HTTPS makes of a request and of an answer, for every version of HTTP (RFC 8484).
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
+use crate::chain::Client;
+use crate::serve::memory::{MemoryLimit, MemoryPermit};
+use crate::serve::tcp::limits::Activity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::wire::read::least_ttl;
+use crate::serve::{Service, Shared};
+use crate::wire::read::lowest_ttl;
 use crate::wire::{Rcode, header};
 
-/// Where queries go.
+/// The path of queries.
 const PATH: &str = "/dns-query";
+/// The most bytes of a request's head. The query of a GET stands in its URI, and one of 65,535 bytes gets the same
+/// status as the same query in a POST, not an end of the connection.
+pub(crate) const HEAD: usize = 96 * 1024;
 /// The type of a message.
 const MESSAGE: &str = "application/dns-message";
-/// How long an answer without records may be kept, and one that is an error, in seconds; CoreDNS's.
+/// How long an answer without records, or an error, may be cached, in seconds; CoreDNS's.
 const SHORT: u32 = 5;
-/// How long any may, in seconds; CoreDNS's.
+/// How long any answer may be cached, in seconds; CoreDNS's.
 const LONG: u32 = 3_600;
 
-/// Where a request's query is.
+/// The query of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Here.
+    /// In its URI.
     Here(Vec<u8>),
     /// In its body.
     Body,
 }
 
-/// Finds the query of a request; else the status that says what is wrong with it.
+/// Finds the query of a request, or the status of the refusal.
 pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
@@ -44,7 +53,7 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, S
             let values = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("dns="));
             let mut values = values.fuse();
             let (Some(value), None) = (values.next(), values.next()) else { return Err(StatusCode::BAD_REQUEST) };
-            // Padding is not to be there, and some write it.
+            // Padding must not be there, but some clients write it.
             let query = URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
             let query = query.map_err(|_| StatusCode::BAD_REQUEST)?;
             match query.len() > MAX_QUESTION {
@@ -56,9 +65,53 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, S
     }
 }
 
-/// Whether a message is worth an answer: twelve octets decide, before anything is read or reserved.
+/// Whether a message is a query: twelve bytes decide, before anything else is read.
 pub fn is_query(packet: &[u8]) -> bool {
     header::accept(packet) == header::Accept::Parse
+}
+
+/// The query of a request while it is read, and the memory that it holds.
+pub(crate) struct RequestMessage {
+    bytes: Vec<u8>,
+    held: MemoryPermit,
+}
+
+impl RequestMessage {
+    /// Nothing has come yet.
+    pub(crate) fn new(memory: &Arc<MemoryLimit>) -> RequestMessage {
+        RequestMessage { bytes: Vec::new(), held: memory.permit() }
+    }
+
+    /// Adds what has come, or returns the status of the refusal.
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), StatusCode> {
+        if self.bytes.len() + piece.len() > MAX_QUESTION {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if !self.held.resize(self.bytes.len() + piece.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Answers it. Returns the answer and the memory that it holds, or the status of the refusal. The connection is
+    /// busy meanwhile.
+    pub(crate) async fn answer(
+        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<Activity>,
+    ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
+        // What is no query at all gets no message in answer.
+        if !is_query(&self.bytes) {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        let busy = activity.query();
+        let answer = service.answer_request(&self.bytes, client, shared, None).await;
+        drop(busy);
+        let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
+        if !self.held.resize(answer.len()) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok((answer, self.held))
+    }
 }
 
 /// The head of an answer.
@@ -74,7 +127,7 @@ pub fn answer(message: &[u8]) -> Response<()> {
     response
 }
 
-/// The head of an answer that is no message.
+/// The head of a refusal.
 pub fn refusal(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -82,13 +135,13 @@ pub fn refusal(status: StatusCode) -> Response<()> {
     response
 }
 
-/// How many seconds an answer may be kept (RFC 8484 5.1).
+/// How many seconds an answer may be cached (RFC 8484 5.1).
 fn age(message: &[u8]) -> u32 {
-    let rcode = message.get(3).map_or(0, |octet| u16::from(octet & 0x0f));
+    let rcode = message.get(3).map_or(0, |byte| u16::from(byte & 0x0f));
     if rcode != Rcode::NOERROR.0 && rcode != Rcode::NXDOMAIN.0 {
         return SHORT;
     }
-    least_ttl(message).map_or(SHORT, |least| least.min(LONG))
+    lowest_ttl(message).map_or(SHORT, |least| least.min(LONG))
 }
 
 #[cfg(test)]
@@ -125,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_be_kept_as_long_as_its_records() {
+    fn an_answer_may_be_cached_as_long_as_its_records() {
         let message = |rcode: u8, ttl: u32| {
             let head = [0, 0, 0x81, rcode, 0, 1, 0, 1, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1, 0xc0, 12, 0, 1, 0, 1];
             [&head[..], &ttl.to_be_bytes(), &[0, 4, 1, 2, 3, 4]].concat()

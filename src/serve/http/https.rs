@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,201 +18,195 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::doh::{self, RequestMessage};
 use crate::chain::Client;
-use crate::serve::http::doh;
-use crate::serve::request::{self, Held, Room};
-use crate::serve::tcp::accept::Seat;
-use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::serve::{FAREWELL, Phase, Service};
+use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::serve::tcp::accept::Acceptor;
+use crate::serve::tcp::limits::ConnectionPermit;
+use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
 
-/// The octets of a request's head.
-const HEAD: usize = 16 * 1024;
-/// What is handed to HTTP at once of an answer: so much may lie there that the client does not take.
+/// How much of an answer is handed to HTTP at once, in bytes: so much may lie there that the client does not take.
 const CHUNK: usize = 4 * 1024;
-/// What one connection may have on its way in and out, in octets.
-const ROOM: usize = 1 << 20;
-/// What of requests is taken before it has been looked at, for a connection, in octets.
+/// How much of requests is taken before it has been looked at, for a connection, in bytes.
 const WINDOW: u32 = 128 * 1024;
 /// How long a client may have requests open without any progress, at least.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves a connection until it ends, or takes too long.
-pub(in crate::serve) async fn serve(
-    socket: TcpStream, client: Client, service: Arc<Service>, seat: Seat, phase: watch::Receiver<Phase>,
+/// Serves a connection until it ends, or a timeout passes.
+pub(crate) async fn serve(
+    socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
+    phase: watch::Receiver<ListenerPhase>,
 ) {
     let Some(credentials) = service.credentials() else {
-        return serve_on(socket, client, service, seat, phase).await;
+        return serve_on(socket, client, service, acceptor, permit, phase).await;
     };
     let (accepting, time) = (TlsAcceptor::from(credentials.now()).accept(socket), service.settings().timeouts.read);
-    if let Some(stream) = seat.handshake(accepting, time, &phase).await {
-        serve_on(stream, client, service, seat, phase).await;
+    if let Some(stream) = acceptor.handshake(&permit, accepting, time, &phase).await {
+        serve_on(stream, client, service, acceptor, permit, phase).await;
     }
 }
 
 async fn serve_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>, seat: Seat,
-    mut phase: watch::Receiver<Phase>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>,
+    acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<ListenerPhase>,
 ) {
-    let settings = *service.settings().as_ref();
+    let settings = service.settings();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(doh::HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
-        .max_header_list_size(HEAD as u32)
+        .max_header_list_size(doh::HEAD as u32)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);
-    let guest = Arc::new(Guest {
+    let http = Arc::new(HttpConnection {
         client,
         service,
-        life: Mutex::new(Life { since: Instant::now(), asked: 0, open: 0 }),
-        room: Room::new(ROOM, Some(seat.tcp.room.clone())),
-        seat,
+        progress: Mutex::new(RequestProgress { last: Instant::now(), requests: 0, open: 0 }),
+        memory: MemoryLimit::of_one(memory::ONE_CONNECTION, acceptor.memory.clone()),
+        acceptor,
+        permit,
     });
-    let answering = guest.clone();
+    let answering = http.clone();
     let service = service_fn(move |request| {
-        let visit = Visit::begin(&answering);
-        async move { Ok::<_, Infallible>(visit.answer(request).await) }
+        let open = OpenRequest::begin(&answering);
+        async move { Ok::<_, Infallible>(open.answer(request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut timer = pin!(tokio::time::sleep_until(guest.deadline().into()));
-    // When a client that has nothing open is left, once the server ends.
-    let mut farewell: Option<Instant> = None;
+    let mut timer = pin!(tokio::time::sleep_until(http.deadline().into()));
+    // The server stops: a connection without an open request is closed soon.
+    let mut is_stopping = false;
     loop {
         tokio::select! {
-            // What goes wrong with a connection is its client's business.
+            // An error of a connection concerns its client only.
             _ = connection.as_mut() => return,
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Serving if changed.is_ok() => {}
-                Phase::Ending if changed.is_ok() => {
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => {
                     connection.as_mut().graceful_shutdown();
-                    let end = Instant::now() + FAREWELL;
-                    farewell = Some(end);
-                    timer.as_mut().reset(end.into());
+                    is_stopping = true;
+                    timer.as_mut().reset((Instant::now() + LEAVE_TIME).into());
                 }
                 _ => return,
             },
-            () = guest.seat.ticket.evicted.notified() => return,
+            () = http.permit.activity.evicted() => return,
             () = timer.as_mut() => {
-                let is_left = farewell.is_some() && guest.life.lock().open == 0;
-                let deadline = if farewell.is_some() { Instant::now() + FAREWELL } else { guest.deadline() };
-                if is_left || guest.deadline() <= Instant::now() {
-                    if guest.life.lock().open > 0 {
-                        guest.seat.tcp.shared.counters.connections_timed_out.add(1);
+                let has_open = http.progress.lock().open > 0;
+                if is_stopping && !has_open || http.deadline() <= Instant::now() {
+                    if has_open {
+                        http.acceptor.shared.counters.connections_timed_out.add(1);
                     }
                     return;
                 }
+                let deadline = if is_stopping { Instant::now() + LEAVE_TIME } else { http.deadline() };
                 timer.as_mut().reset(deadline.into());
             }
         }
     }
 }
 
-/// The client of a connection.
-struct Guest {
+/// A connection, for its requests.
+struct HttpConnection {
     client: Client,
     service: Arc<Service>,
-    seat: Seat,
-    room: Arc<Room>,
-    life: Mutex<Life>,
+    acceptor: Arc<Acceptor>,
+    permit: ConnectionPermit,
+    memory: Arc<MemoryLimit>,
+    /// Written when a request comes and when its answer is taken; read by the connection's timer.
+    progress: Mutex<RequestProgress>,
 }
 
 /// What a connection is doing.
-struct Life {
+struct RequestProgress {
     /// When a request last came or an answer was taken.
-    since: Instant,
+    last: Instant,
     /// Requests that have come.
-    asked: u64,
+    requests: u64,
     /// Requests whose answers have not been taken.
     open: usize,
 }
 
-impl Guest {
-    /// When the client has had its time.
+impl HttpConnection {
+    /// When the client's time is over.
     fn deadline(&self) -> Instant {
         let timeouts = self.service.settings().timeouts;
-        let life = self.life.lock();
-        life.since
-            + match (life.asked, life.open) {
+        let progress = self.progress.lock();
+        progress.last
+            + match (progress.requests, progress.open) {
                 (0, _) => timeouts.read,
                 (_, 0) => timeouts.idle,
-                _ => timeouts.idle.max(PATIENCE),
+                _ => timeouts.idle.max(PROGRESS_TIMEOUT),
             }
     }
 
     /// Notes that a request has come or an answer has been taken.
-    fn change(&self, change: impl Fn(&mut Life)) {
-        let life = &mut *self.life.lock();
-        life.since = Instant::now();
-        change(life);
-        self.seat.ticket.at_work.store(life.open > 0, Ordering::Relaxed);
+    fn change(&self, change: impl Fn(&mut RequestProgress)) {
+        let progress = &mut *self.progress.lock();
+        progress.last = Instant::now();
+        change(progress);
     }
 }
 
 /// A request until its answer has been taken.
-struct Visit(Arc<Guest>);
+struct OpenRequest(Arc<HttpConnection>);
 
-impl Visit {
-    fn begin(guest: &Arc<Guest>) -> Visit {
-        guest.change(|life| (life.asked, life.open) = (life.asked + 1, life.open + 1));
-        Visit(guest.clone())
+impl OpenRequest {
+    fn begin(http: &Arc<HttpConnection>) -> OpenRequest {
+        http.change(|progress| (progress.requests, progress.open) = (progress.requests + 1, progress.open + 1));
+        OpenRequest(http.clone())
     }
 
     /// Answers a request.
     async fn answer(self, request: Request<Incoming>) -> Response<Answer> {
         let service = self.0.service.clone();
-        let (response, content) = match self.find(request).await {
-            Ok((message, held)) => (doh::answer(&message), Some((message, held))),
+        let (response, content) = match self.find_answer(request).await {
+            Ok((answer, held)) => (doh::answer(&answer), Some((answer, held))),
             Err(status) => (doh::refusal(status), None),
         };
-        service.replies.count(response.status().as_u16());
-        let (octets, held) = content.map_or((Bytes::new(), None), |(message, held)| (message.into(), Some(held)));
-        response.map(|()| Answer { octets, _held: held, _visit: self })
+        service.count_reply(response.status().as_u16());
+        let (bytes, held) = content.map_or((Bytes::new(), None), |(answer, held)| (answer.into(), Some(held)));
+        response.map(|()| Answer { bytes, _held: held, _open: self })
     }
 
-    /// The answer to a request and the room that it takes; else the status that says why there is none.
-    async fn find(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, Held), StatusCode> {
-        let Guest { client, service, room, seat, .. } = &*self.0;
-        let query = doh::query(request.method(), request.uri(), request.headers())?;
-        let mut held = room.take(MAX_QUESTION).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let packet = match query {
-            doh::Query::Here(packet) => packet,
+    /// Returns the answer to a request and the memory that it holds, or the status of the refusal.
+    async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
+        let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
+        let mut message = RequestMessage::new(memory);
+        match doh::query(request.method(), request.uri(), request.headers())? {
+            doh::Query::Here(query) => message.push(&query)?,
             doh::Query::Body => {
+                let reading = read_body(request.into_body(), &mut message);
                 let time = service.settings().timeouts.read;
-                let body = Limited::new(request.into_body(), MAX_QUESTION).collect();
-                match tokio::time::timeout(time, body).await {
-                    Ok(Ok(body)) => body.to_bytes().to_vec(),
-                    Ok(Err(_)) => return Err(StatusCode::PAYLOAD_TOO_LARGE),
-                    Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
-                }
+                tokio::time::timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
             }
-        };
-        // What is no query at all gets no message in answer.
-        if !doh::is_query(&packet) {
-            return Err(StatusCode::BAD_REQUEST);
         }
-        let answer = request::answer(&packet, *client, service, &seat.tcp.shared).await;
-        let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
-        match held.resize(answer.len()) {
-            true => Ok((answer, held)),
-            false => Err(StatusCode::SERVICE_UNAVAILABLE),
-        }
+        message.answer(*client, service, &acceptor.shared, &permit.activity).await
     }
 }
 
-impl Drop for Visit {
+/// Reads a body.
+async fn read_body(mut body: Incoming, message: &mut RequestMessage) -> Result<(), StatusCode> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() {
+            message.push(&piece)?;
+        }
+    }
+    Ok(())
+}
+
+impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.0.change(|life| life.open = life.open.saturating_sub(1));
+        self.0.change(|progress| progress.open = progress.open.saturating_sub(1));
     }
 }
 
 /// The body of an answer, handed out in pieces.
 struct Answer {
-    octets: Bytes,
-    _held: Option<Held>,
-    _visit: Visit,
+    bytes: Bytes,
+    _held: Option<MemoryPermit>,
+    _open: OpenRequest,
 }
 
 impl Body for Answer {
@@ -221,18 +214,18 @@ impl Body for Answer {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.octets.is_empty() {
+        if self.bytes.is_empty() {
             return Poll::Ready(None);
         }
-        let len = self.octets.len().min(CHUNK);
-        Poll::Ready(Some(Ok(Frame::data(self.octets.split_to(len)))))
+        let len = self.bytes.len().min(CHUNK);
+        Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(len)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.octets.is_empty()
+        self.bytes.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.octets.len() as u64)
+        SizeHint::with_exact(self.bytes.len() as u64)
     }
 }

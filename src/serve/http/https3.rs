@@ -1,8 +1,6 @@
 //! DNS over HTTP/3: requests as in DNS over HTTPS, each on a stream of QUIC, by h3.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use h3::server::{Connection, RequestResolver, RequestStream};
 use h3_quinn::BidiStream;
@@ -12,128 +10,120 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::doh::{self, RequestMessage};
+use super::limited::{Limited, LimitedConnection};
 use crate::chain::Client;
-use crate::serve::Phase;
-use crate::serve::http::doh;
-use crate::serve::quic::endpoint::{Host, ROOM, code};
-use crate::serve::request::{self, Held, Room};
-use crate::serve::tcp::accept::Seat;
-use crate::serve::udp::mmsg::MAX_QUESTION;
+use crate::serve::ListenerPhase;
+use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::serve::quic::endpoint::{QuicListener, Stopping, code};
+use crate::serve::tcp::limits::{Activity, ConnectionPermit};
 
-/// The octets of a request's head.
-const HEAD: u64 = 16 * 1024;
-/// How long after the last request a connection that ends is still listened to.
-const LAST: Duration = Duration::from_millis(50);
 /// RFC 9114 8.1.
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
 
-type Stream = RequestStream<BidiStream<Bytes>, Bytes>;
+type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
 /// Serves a connection until it ends.
-pub(in crate::serve) async fn serve(
-    host: Arc<Host>, quic: quinn::Connection, seat: Seat, mut phase: watch::Receiver<Phase>,
+pub(crate) async fn serve(
+    listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit,
+    mut phase: watch::Receiver<ListenerPhase>,
 ) {
-    let client = host.client(&quic);
-    let room = Room::new(ROOM, Some(host.tcp.room.clone()));
+    let client = listener.client(&quic);
+    let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(HEAD);
-    let time = host.service.settings().timeouts.read;
-    let building = builder.build(h3_quinn::Connection::new(quic.clone()));
-    let Some(mut connection) = seat.handshake(building, time, &phase).await else { return };
-    let connection: &mut Connection<h3_quinn::Connection, Bytes> = &mut connection;
+    builder.max_field_section_size(doh::HEAD as u64);
+    let time = listener.service.settings().timeouts.read;
+    let building = builder.build(LimitedConnection::new(quic.clone()));
+    let Some(mut connection) = listener.acceptor.handshake(&permit, building, time, &phase).await else { return };
+    let connection: &mut Connection<LimitedConnection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
-    // Whatever the phase is now is news.
+    // The loop looks at the phase once at its start.
     phase.mark_changed();
-    let (mut is_ending, mut is_over) = (false, false);
-    while !is_over {
-        seat.ticket.at_work.store(!requests.is_empty(), Ordering::Relaxed);
+    let mut stopping = Stopping::default();
+    while !stopping.is_over(requests.is_empty()) {
         tokio::select! {
             biased;
             changed = phase.changed() => match *phase.borrow_and_update() {
-                Phase::Ended => return,
-                current => (is_ending, is_over) = (current == Phase::Ending, changed.is_err()),
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => stopping.begin(),
+                _ => return,
             },
-            () = seat.ticket.evicted.notified() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
+            () = permit.activity.evicted() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
             Some(_) = requests.join_next() => {}
-            accepted = connection.accept() => match accepted {
+            accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
-                    let request = Request { host: host.clone(), client, room: room.clone() };
-                    requests.spawn(request.answer(resolver));
+                    let (listener, memory, activity) = (listener.clone(), memory.clone(), permit.activity.clone());
+                    requests.spawn(Request { listener, client, memory, activity }.answer(resolver));
                 }
                 Ok(None) | Err(_) => return,
             },
-            () = tokio::time::sleep(LAST), if is_ending => is_over = requests.is_empty(),
+            () = stopping.next() => stopping.set_quiet(),
         }
     }
     quic.close(code(NO_ERROR), b"");
 }
 
-/// A request and who makes it.
+/// A request and its client.
 struct Request {
-    host: Arc<Host>,
+    listener: Arc<QuicListener>,
     client: Client,
-    room: Arc<Room>,
+    memory: Arc<MemoryLimit>,
+    activity: Arc<Activity>,
 }
 
 impl Request {
     /// Answers it.
-    async fn answer(self, resolver: RequestResolver<h3_quinn::Connection, Bytes>) {
-        let timeouts = self.host.service.settings().timeouts;
+    async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
+        let timeouts = self.listener.service.settings().timeouts;
         let Ok(Ok((request, mut stream))) = timeout(timeouts.read, resolver.resolve_request()).await else { return };
         let found = match doh::query(request.method(), request.uri(), request.headers()) {
-            Ok(query) => self.find(query, &mut stream).await,
+            Ok(query) => self.find_answer(query, &mut stream).await,
             Err(status) => Err(status),
         };
         let (response, content) = match found {
-            Ok((message, held)) => (doh::answer(&message), Some((message, held))),
+            Ok((answer, held)) => (doh::answer(&answer), Some((answer, held))),
             Err(status) => (doh::refusal(status), None),
         };
-        self.host.service.replies.count(response.status().as_u16());
+        self.listener.service.count_reply(response.status().as_u16());
         let has_body = request.method() != Method::HEAD;
         let sent = async {
             stream.send_response(response).await?;
-            if let Some((message, _)) = content.as_ref().filter(|_| has_body) {
-                stream.send_data(Bytes::copy_from_slice(message)).await?;
+            if let Some((answer, _)) = content.as_ref().filter(|_| has_body) {
+                stream.send_data(Bytes::copy_from_slice(answer)).await?;
             }
             stream.finish().await
         };
-        // What goes wrong with a stream is its client's business.
+        // An error of a stream concerns its client only.
         let _ = timeout(timeouts.write, sent).await;
     }
 
-    /// The answer and the room that it takes; else the status that says why there is none.
-    async fn find(&self, query: doh::Query, stream: &mut Stream) -> Result<(Box<[u8]>, Held), StatusCode> {
-        let service = &self.host.service;
-        let mut held = self.room.take(MAX_QUESTION).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let packet = match query {
-            doh::Query::Here(packet) => packet,
+    /// Returns the answer and the memory that it holds, or the status of the refusal.
+    async fn find_answer(
+        &self, query: doh::Query, stream: &mut Stream,
+    ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
+        let QuicListener { service, acceptor, .. } = &*self.listener;
+        let mut message = RequestMessage::new(&self.memory);
+        match query {
+            doh::Query::Here(query) => message.push(&query)?,
             doh::Query::Body => {
+                let reading = read_body(stream, &mut message);
                 let time = service.settings().timeouts.read;
-                timeout(time, body(stream)).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??
+                timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
             }
-        };
-        if !doh::is_query(&packet) {
-            return Err(StatusCode::BAD_REQUEST);
         }
-        let answer = request::answer(&packet, self.client, service, &self.host.tcp.shared).await;
-        let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
-        match held.resize(answer.len()) {
-            true => Ok((answer, held)),
-            false => Err(StatusCode::SERVICE_UNAVAILABLE),
-        }
+        message.answer(self.client, service, &acceptor.shared, &self.activity).await
     }
 }
 
-/// Reads the body of a request.
-async fn body(stream: &mut Stream) -> Result<Vec<u8>, StatusCode> {
-    let mut octets = Vec::new();
+/// Reads a body.
+async fn read_body(stream: &mut Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
     while let Some(mut piece) = stream.recv_data().await.map_err(|_| StatusCode::BAD_REQUEST)? {
-        if octets.len() + piece.remaining() > MAX_QUESTION {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        while piece.has_remaining() {
+            let len = piece.chunk().len();
+            message.push(piece.chunk())?;
+            piece.advance(len);
         }
-        let piece = piece.copy_to_bytes(piece.remaining());
-        octets.extend_from_slice(&piece);
     }
-    Ok(octets)
+    Ok(())
 }

@@ -1,3 +1,4 @@
-//! QUIC listeners: DNS over QUIC (RFC 9250), and the connections of HTTP/3.
+//! QUIC listeners: the endpoint with its connections, and DNS over QUIC (RFC 9250). HTTP/3 is in `http`.
 
-pub(in crate::serve) mod endpoint;
+pub(crate) mod doq;
+pub(crate) mod endpoint;

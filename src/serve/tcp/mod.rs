@@ -1,5 +1,6 @@
 //! DNS over TCP and TLS: accepting connections, their limits, and what each of them reads and writes.
 
-pub(in crate::serve) mod accept;
-pub(in crate::serve) mod connection;
-pub(in crate::serve) mod stream;
+pub(crate) mod accept;
+pub(crate) mod connection;
+pub(crate) mod limits;
+pub(crate) mod stream;

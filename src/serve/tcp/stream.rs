@@ -1,21 +1,22 @@
 //! What a connection reads from and writes to: TCP, or TLS on it.
 //!
-//! TLS is rustls's state machine between the socket and the connection, without a task and without buffers of its own
-//! beyond a record or two, so that DNS over TLS has every bound and every courtesy that DNS over TCP has.
+//! TLS is rustls's state machine between the socket and the connection, without a task, and with buffers for a record
+//! or two only, so that DNS over TLS has every limit of DNS over TCP, and ends connections as it does.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// The octets that TLS may hold of answers that the socket does not take; what does not fit is not taken.
+/// The bytes that TLS may hold of answers that the socket does not take; it takes no more than fit.
 const UNWRITTEN: usize = 64 * 1024;
 
-/// A stream of octets with a client.
-pub(in crate::serve) enum Stream {
+/// A stream of bytes with a client.
+pub(crate) enum Stream {
     /// Plain.
     Tcp(TcpStream),
     /// Within TLS.
@@ -23,16 +24,16 @@ pub(in crate::serve) enum Stream {
 }
 
 /// TLS on a socket.
-pub(in crate::serve) struct Tls {
+pub(crate) struct Tls {
     socket: TcpStream,
     session: ServerConnection,
-    /// Octets that were read stand in the session and have not been taken out.
+    /// The session holds bytes that were read and not taken out.
     has_more: bool,
 }
 
 impl Stream {
-    /// A stream that begins with a handshake.
-    pub(in crate::serve) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
+    /// Makes a stream that begins with a handshake.
+    pub(crate) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
         let mut session = ServerConnection::new(config)?;
         session.set_buffer_limit(Some(UNWRITTEN));
         Ok(Stream::Tls(Box::new(Tls { socket, session, has_more: false })))
@@ -46,12 +47,12 @@ impl Stream {
     }
 
     /// The socket, for its options.
-    pub(in crate::serve) fn options(&self) -> SockRef<'_> {
+    pub(crate) fn options(&self) -> SockRef<'_> {
         SockRef::from(self.socket())
     }
 
     /// Waits until there may be something to read.
-    pub(in crate::serve) async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tls(tls) if tls.has_more => Ok(()),
             _ => self.socket().readable().await,
@@ -59,17 +60,17 @@ impl Stream {
     }
 
     /// Waits until the socket may take something.
-    pub(in crate::serve) async fn writable(&self) -> io::Result<()> {
+    pub(crate) async fn writable(&self) -> io::Result<()> {
         self.socket().writable().await
     }
 
-    /// Whether octets that were taken wait for the socket.
-    pub(in crate::serve) fn has_unwritten(&self) -> bool {
+    /// Whether bytes that were taken wait for the socket.
+    pub(crate) fn has_unwritten(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.session.wants_write())
     }
 
     /// Reads what the runtime knows to be there.
-    pub(in crate::serve) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(socket) => socket.try_read(out),
             Stream::Tls(tls) => tls.read(out, TcpStream::try_read),
@@ -77,7 +78,7 @@ impl Stream {
     }
 
     /// Reads what the kernel has, whether or not the runtime knows of it.
-    pub(in crate::serve) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = |socket: &TcpStream, out: &mut [u8]| (&*SockRef::from(socket)).read(out);
         match self {
             Stream::Tcp(socket) => read(socket, out),
@@ -86,27 +87,28 @@ impl Stream {
     }
 
     /// Writes what fits.
-    pub(in crate::serve) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(socket) => socket.try_write(octets),
+            Stream::Tcp(socket) => socket.try_write(bytes),
             Stream::Tls(tls) => {
-                let taken = tls.session.writer().write(octets)?;
+                let taken = tls.session.writer().write(bytes)?;
                 tls.flush()?;
                 Ok(taken)
             }
         }
     }
 
-    /// Writes what waits for the socket.
-    pub(in crate::serve) fn flush(&mut self) -> io::Result<()> {
+    /// Writes what waits for the socket. Says whether it took any of it.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Stream::Tcp(_) => Ok(()),
+            Stream::Tcp(_) => Ok(false),
             Stream::Tls(tls) => tls.flush(),
         }
     }
 
-    /// Ends this side.
-    pub(in crate::serve) fn shut_down(&mut self) -> io::Result<()> {
+    /// Ends this side. The kernel may go on to send what was written for so long.
+    pub(crate) fn shut_down(&mut self, time: Duration) -> io::Result<()> {
+        let _ = self.options().set_tcp_user_timeout(Some(time));
         if let Stream::Tls(tls) = self {
             tls.session.send_close_notify();
             // A socket that takes nothing has no client that listens.
@@ -117,16 +119,17 @@ impl Stream {
 }
 
 impl Tls {
-    /// Reads from the socket until there is something for the connection, the client has ended, or the socket is empty.
+    /// Reads from the socket until there is something for the connection, the client has ended its side, or the socket
+    /// is empty.
     fn read(&mut self, out: &mut [u8], from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             let taken = self.session.reader().read(out);
             match taken {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Whoever goes without a farewell has still gone.
+                // The client has ended its side without close_notify.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => {
-                    // A record may hold more than there was room for.
+                    // A record may hold more than fits.
                     self.has_more = other.as_ref().is_ok_and(|taken| *taken == out.len());
                     return other;
                 }
@@ -135,7 +138,7 @@ impl Tls {
             let source = &mut Source { socket: &self.socket, from };
             let read = self.session.read_tls(source)?;
             let state = self.session.process_new_packets();
-            // Answers of the handshake, and what went wrong with it.
+            // Messages of the handshake, or an alert.
             self.flush()?;
             state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if read == 0 {
@@ -144,14 +147,16 @@ impl Tls {
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Writes what waits for the socket. Says whether it took any of it.
+    fn flush(&mut self) -> io::Result<bool> {
+        let mut has_written = false;
         while self.session.wants_write() {
             match self.session.write_tls(&mut Sink(&self.socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                other => drop(other?),
+                written => has_written |= written? > 0,
             }
         }
-        Ok(())
+        Ok(has_written)
     }
 }
 
@@ -171,8 +176,8 @@ impl Read for Source<'_> {
 struct Sink<'a>(&'a TcpStream);
 
 impl Write for Sink<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.try_write(octets)
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,52 +1,18 @@
-//! Queries that go to other servers, which here are sockets of the test.
+//! Queries that go to upstreams, which here are sockets of the test.
 
 use parking_lot::Mutex;
 
 use super::*;
 use crate::chain::{Failure, UpstreamQuery};
-use crate::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
+use crate::upstream::testing::{Notes, group_with};
+use crate::upstream::{Dropped, Error, Group, Rules, Shed};
 
-/// Notes what it is told.
-#[derive(Default)]
-struct Notes {
-    dropped: Vec<Dropped>,
-    failed: usize,
-    shed: Vec<Shed>,
-    /// What an exchange over a stream brings for the query's ID and question.
-    streamed: usize,
-}
-
-struct Noted(Arc<Mutex<Notes>>);
-
-impl Care for Noted {
-    fn exchange(&self, mut packet: Vec<u8>, _: Instant) -> BoxFuture<Result<Vec<u8>, Error>> {
-        self.0.lock().streamed += 1;
-        // Two answers, which came whole.
-        packet[2] |= 0x80;
-        packet[7] = 2;
-        packet.extend(A.repeat(2));
-        Box::pin(std::future::ready(Ok(packet)))
-    }
-
-    fn answered(&self, _: Rcode, _: Duration) {}
-
-    fn failed(&self) {
-        self.0.lock().failed += 1;
-    }
-
-    fn socket(&self, _: bool) {}
-
-    fn dropped(&self, why: Dropped) {
-        self.0.lock().dropped.push(why);
-    }
-}
-
-impl Counts for Noted {
-    fn all_down(&self) {}
-    fn over_limit(&self) {}
-    fn shed(&self, why: Shed) {
-        self.0.lock().shed.push(why);
-    }
+/// An answer with two records, which comes whole.
+fn exchange(mut packet: Vec<u8>) -> Result<Vec<u8>, Error> {
+    packet[2] |= 0x80;
+    packet[7] = 2;
+    packet.extend(A.repeat(2));
+    Ok(packet)
 }
 
 /// An A record for the question's name.
@@ -61,9 +27,13 @@ impl Plugin for Forward {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if exchange.question().label(0) == b"cluster" {
+            exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1]));
+            return Step::Answered;
+        }
         let stream = exchange.client.transport == crate::chain::Transport::Tcp;
         match self.0.begin(stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, flags: Default::default() })),
+            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
     }
@@ -78,17 +48,14 @@ struct Relay {
 
 fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
     let upstream = udp_client("127.0.0.1");
-    let notes = Arc::new(Mutex::new(Notes::default()));
     let address = upstream.local_addr().expect("an address");
     let mut options = None;
     let rig = start(&["127.0.0.1:0"], Settings::default(), |made| {
         change(made);
         options = Some(made.carriers.clone());
     });
-    let servers =
-        vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Noted(notes.clone()))))];
-    let group = Group::new(servers, rules, options.expect("options"), Box::new(Noted(notes.clone())));
-    let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
+    let (group, notes) = group_with(&[address], rules, options.expect("options"), exchange);
+    let chain = Chain::new(vec![Arc::new(Forward(group))]);
     let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain };
     rig.service.replace(Arc::new(Router::new(vec![block], false)), Settings::default(), None);
     Relay { rig, upstream, notes }
@@ -191,7 +158,7 @@ fn what_answers_nothing_that_was_asked_is_dropped() {
     assert_eq!((count(Dropped::Unknown), count(Dropped::Stranger)), (1, 4), "{dropped:?}");
     // One that comes twice is late.
     relay.upstream.send_to(&good, from).expect("sent");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while relay.notes.lock().dropped.len() < 6 {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
@@ -231,7 +198,7 @@ fn a_silent_server_is_asked_again_and_then_the_query_fails() {
     let (first, second) = (relay.forwarded(), relay.forwarded());
     assert_eq!(first.0[2..], second.0[2..]);
     assert_eq!(read(&receive(&client).0), (1, Rcode::SERVFAIL, 0));
-    assert_eq!(relay.notes.lock().failed, 2);
+    assert_eq!(relay.notes.lock().failed.len(), 2);
     // A late answer to the first attempt is as good as one to the second.
     ask(&client, relay.at(), 2, "late.example.");
     let first = relay.forwarded();
@@ -252,7 +219,7 @@ fn a_closed_port_is_told_at_once() {
     for _ in 0..100 {
         assert_eq!(read(&receive(&client).0).1, Rcode::SERVFAIL);
     }
-    assert_eq!(notes.lock().failed, 200);
+    assert_eq!(notes.lock().failed.len(), 200);
 }
 
 #[test]
@@ -264,7 +231,10 @@ fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
         let (query, from) = relay.forwarded();
         let mut cut = answer_to(&query);
         cut[2] |= 2;
-        relay.upstream.send_to(&cut, from).expect("sent");
+        // The network may double it.
+        for _ in 0..2 {
+            relay.upstream.send_to(&cut, from).expect("sent");
+        }
         let answer = receive(&client).0;
         assert_eq!(read(&answer), (1, Rcode::NOERROR, records));
         assert_eq!(answer[2] & 2 != 0, !prefer_udp);
@@ -277,7 +247,7 @@ fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
     let mut client = tcp_client(relay.at());
     super::send(&mut client, &framed(&[query(7, "web.example.")]));
     assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 2));
-    assert_eq!(relay.notes.lock().streamed, 1);
+    assert_eq!(relay.notes.lock().exchanges, 1);
 
     let relay = self::relay(Rules { prefer_udp: true, ..Rules::default() }, |_| ());
     let mut client = tcp_client(relay.at());
@@ -286,26 +256,103 @@ fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
     assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 1));
 }
 
+/// One worker, whose table has this limit.
+fn limited(limit: usize) -> impl FnOnce(&mut Options) {
+    move |options| {
+        options.forwarded = limit;
+        options.workers = NonZeroUsize::new(1);
+    }
+}
+
 /// D14, D15; benches/overload.py has them at their full size.
 #[test]
-fn a_full_table_sheds_new_queries_and_is_empty_afterwards() {
-    let relay = relay(Rules::default(), |options| {
-        // One group may have all but a quarter of it, rounded down.
-        options.forwarded = 5;
-        options.workers = NonZeroUsize::new(1);
-    });
+fn in_a_full_table_the_oldest_query_gives_way_and_the_table_is_empty_afterwards() {
+    let relay = relay(Rules::default(), limited(4));
     let client = udp_client("127.0.0.1");
     (0..10).for_each(|id| ask(&client, relay.at(), id, &format!("n{id}.example.")));
-    let forwarded: Vec<_> = (0..4).map(|_| relay.forwarded()).collect();
-    for id in 4..10 {
+    let forwarded: Vec<_> = (0..10).map(|_| relay.forwarded()).collect();
+    for id in 0..6 {
         assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
     }
-    assert_eq!(relay.notes.lock().shed, [Shed::Share; 6]);
+    assert_eq!(relay.notes.lock().shed, [Shed::Evicted; 6]);
+    assert!(relay.notes.lock().failed.is_empty(), "the limit says nothing of the upstream");
     relay.rig.wait_until("four wait", |server| server.waiting() == 4);
     forwarded.iter().for_each(|query| relay.answer(query));
-    for _ in 0..4 {
-        assert_eq!(read(&receive(&client).0).1, Rcode::NOERROR);
+    for id in 6..10 {
+        assert_eq!(read(&receive(&client).0), (id, Rcode::NOERROR, 1));
     }
+    relay.rig.wait_until("none waits", |server| server.waiting() == 0);
+}
+
+#[test]
+fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
+    let relay = relay(Rules::default(), limited(8));
+    let (greedy, modest) = (udp_client("127.0.0.1"), udp_client("127.0.0.2"));
+    let mut tcp = tcp_client(relay.at());
+    ask(&modest, relay.at(), 1, "first.example.");
+    let first = relay.forwarded();
+    for id in 0..40 {
+        ask(&greedy, relay.at(), id, &format!("slow{id}.example."));
+        relay.forwarded();
+        if id == 20 {
+            ask(&modest, relay.at(), 2, "second.example.");
+            let second = relay.forwarded();
+            relay.answer(&second);
+            assert_eq!(read(&receive(&modest).0), (2, Rcode::NOERROR, 1));
+        }
+    }
+    for id in 0..33 {
+        assert_eq!(read(&receive(&greedy).0), (id, Rcode::SERVFAIL, 0));
+    }
+    relay.answer(&first);
+    assert_eq!(read(&receive(&modest).0), (1, Rcode::NOERROR, 1));
+    // A client of TCP counts like one of UDP: from the same address it takes the place of its own queries.
+    super::send(&mut tcp, &framed(&[query(7, "third.example.")]));
+    assert_eq!(read(&next(&mut tcp).expect("an answer")), (7, Rcode::NOERROR, 2));
+    relay.rig.wait_until("seven wait", |server| server.waiting() == 7);
+}
+
+#[test]
+fn a_retransmission_is_no_other_waiter() {
+    let relay = relay(Rules::default(), limited(9));
+    let (client, other) = (udp_client("127.0.0.1"), udp_client("127.0.0.1"));
+    for _ in 0..3 {
+        ask(&client, relay.at(), 1, "web.example.");
+    }
+    ask(&client, relay.at(), 2, "web.example.");
+    ask(&other, relay.at(), 1, "web.example.");
+    relay.rig.wait_until("all have come", |server| server.counts().later == 5);
+    relay.rig.wait_until("three wait", |server| server.waiting() == 3);
+    relay.answer(&relay.forwarded());
+    let mut ids = [read(&receive(&client).0).0, read(&receive(&client).0).0];
+    ids.sort_unstable();
+    assert_eq!((ids, read(&receive(&other).0).0), ([1, 2], 1));
+    client.set_nonblocking(true).expect("a mode");
+    assert!(client.recv(&mut [0; 512]).is_err());
+}
+
+#[test]
+fn waiters_of_one_query_have_a_limit_and_all_get_the_answer() {
+    let relay = relay(Rules::default(), limited(100));
+    let clients: Vec<UdpSocket> = (0..150).map(|_| udp_client("127.0.0.1")).collect();
+    for (id, client) in clients.iter().enumerate() {
+        ask(client, relay.at(), id as u16, "web.example.");
+    }
+    relay.rig.wait_until("all have come", |server| server.counts().later == 150);
+    let forwarded = relay.forwarded();
+    relay.rig.wait_until("the others give way", |server| server.waiting() == 100);
+    let mut failed = 0;
+    relay.answer(&forwarded);
+    // The cluster's names do not wait for the answers to all of them.
+    let other = udp_client("127.0.0.1");
+    ask(&other, relay.at(), 1, "cluster.example.");
+    assert_eq!(read(&receive(&other).0), (1, Rcode::NOERROR, 1));
+    for (id, client) in clients.iter().enumerate() {
+        let (of, rcode, _) = read(&receive(client).0);
+        assert_eq!(of, id as u16);
+        failed += usize::from(rcode == Rcode::SERVFAIL);
+    }
+    assert_eq!(failed, 50);
     relay.rig.wait_until("none waits", |server| server.waiting() == 0);
 }
 
@@ -337,7 +384,7 @@ fn the_end_waits_for_what_is_on_its_way() {
             std::thread::sleep(Duration::from_millis(50));
             upstream.send_to(&answer_to(&forwarded.0), forwarded.1).expect("sent");
         });
-        assert!(relay.rig.stop(PATIENCE) < PATIENCE);
+        assert!(relay.rig.stop(TIMEOUT) < TIMEOUT);
     });
     assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
 }

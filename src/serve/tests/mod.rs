@@ -19,13 +19,13 @@ use crate::chain::{Block, Chain, Exchange, Plugin, Router, Step, Wait, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
 
 /// How long a test waits for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Does what the first label says.
+/// Does what the first label of the name says.
 struct Puppet {
     /// Queries that wait do so until this has a permit.
     gate: Arc<Semaphore>,
-    /// The last octet of the address that is answered.
+    /// The last byte of the address that is answered.
     mark: u8,
 }
 
@@ -37,7 +37,7 @@ impl Plugin for Puppet {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let address = Rdata::A([10, 0, 0, self.mark]);
         match exchange.question().label(0) {
-            b"later" => {
+            b"later" | b"latesent" => {
                 let gate = self.gate.clone();
                 let future = Box::new(move |mut state: crate::chain::State| -> crate::chain::pending::BoxFuture<_> {
                     Box::pin(async move {
@@ -59,6 +59,10 @@ impl Plugin for Puppet {
             _ => exchange.reply().answer(Type::A, 5, address),
         }
         Step::Answered
+    }
+
+    fn sent(&self, exchange: &Exchange<'_>, _: &crate::chain::Sent) {
+        assert!(exchange.question().label(0) != b"latesent", "on purpose");
     }
 }
 
@@ -115,7 +119,7 @@ impl Rig {
 
     /// Waits until this holds.
     fn wait_until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !holds(self.server()) {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.server().counts());
             std::thread::yield_now();
@@ -142,7 +146,7 @@ fn read(answer: &[u8]) -> (u16, Rcode, u16) {
 /// A UDP client.
 fn udp_client(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind((address, 0)).expect("a socket");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     socket
 }
 
@@ -156,7 +160,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 /// A TCP client.
 fn tcp_client(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     stream
 }
 
@@ -178,7 +182,7 @@ fn next(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// Sends octets.
-fn send(stream: &mut TcpStream, octets: &[u8]) {
-    stream.write_all(octets).expect("sent");
+/// Sends bytes.
+fn send(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("sent");
 }

@@ -24,7 +24,7 @@ fn connected(settings: Settings) -> (Rig, TcpStream) {
 }
 
 #[test]
-fn a_late_answer_does_not_hold_up_later_queries() {
+fn a_pending_query_does_not_delay_later_ones() {
     let (rig, mut stream) = connected(Settings::default());
     send(&mut stream, &framed(&[query(1, "later."), query(2, "a."), query(3, "later."), query(4, "a.")]));
     assert_eq!(read(&next(&mut stream).expect("an answer")), (2, Rcode::NOERROR, 1));
@@ -36,7 +36,7 @@ fn a_late_answer_does_not_hold_up_later_queries() {
 }
 
 #[test]
-fn late_answers_of_a_connection_are_bounded_and_none_is_lost() {
+fn pending_queries_of_a_connection_are_limited_and_none_is_lost() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp.waiting_per_connection = 2);
     let mut stream = tcp_client(rig.at("127.0.0.1"));
     let queries: Vec<_> = (0..10).map(|id| query(id, if id % 5 == 4 { "a." } else { "later." })).collect();
@@ -56,14 +56,14 @@ fn late_answers_of_a_connection_are_bounded_and_none_is_lost() {
 fn messages_may_come_in_any_pieces() {
     let (_rig, mut stream) = connected(Settings::default());
     stream.set_nodelay(true).expect("no delay");
-    let octets = framed(&[query(1, "a."), query(2, "www.example.org."), query(3, "b.")]);
-    for octet in &octets {
-        send(&mut stream, std::slice::from_ref(octet));
+    let bytes = framed(&[query(1, "a."), query(2, "www.example.org."), query(3, "b.")]);
+    for byte in &bytes {
+        send(&mut stream, std::slice::from_ref(byte));
     }
     (1..4).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     let many: Vec<_> = (0..5_000).map(|id| query(id, "a.")).collect();
-    let (octets, mut writer) = (framed(&many), stream.try_clone().expect("a clone"));
-    let sender = std::thread::spawn(move || octets.chunks(1_013).for_each(|chunk| send(&mut writer, chunk)));
+    let (bytes, mut writer) = (framed(&many), stream.try_clone().expect("a clone"));
+    let sender = std::thread::spawn(move || bytes.chunks(1_013).for_each(|chunk| send(&mut writer, chunk)));
     (0..5_000).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     sender.join().expect("all sent");
 }
@@ -108,7 +108,7 @@ fn half_a_connection_still_gets_its_answers() {
 }
 
 #[test]
-fn a_client_that_says_nothing_more_is_cut() {
+fn a_connection_with_a_silent_client_ends() {
     let (rig, mut stream) = connected(SHORT);
     // Nothing at all.
     assert_eq!(next(&mut stream), None);
@@ -117,17 +117,17 @@ fn a_client_that_says_nothing_more_is_cut() {
     let mut stream = tcp_client(rig.at("127.0.0.1"));
     send(&mut stream, &[0xff, 0xff]);
     assert_eq!(next(&mut stream), None);
-    // One octet at a time buys no time.
+    // A byte at a time does not extend the timeout.
     let mut stream = tcp_client(rig.at("127.0.0.1"));
     let start = Instant::now();
     stream.set_read_timeout(Some(Duration::from_millis(10))).expect("a timeout");
     send(&mut stream, &framed(&[query(1, "a.")]));
     assert!(next(&mut stream).is_some());
     send(&mut stream, &[0xff, 0xff]);
-    while stream.write_all(&[0]).is_ok() && start.elapsed() < PATIENCE {
+    while stream.write_all(&[0]).is_ok() && start.elapsed() < TIMEOUT {
         let _ = stream.read(&mut [0]);
     }
-    assert!(start.elapsed() < PATIENCE);
+    assert!(start.elapsed() < TIMEOUT);
     rig.wait_until("both are counted", |server| server.counts().connections_timed_out == 2);
     // After an answer, idleness ends it, later than the rest of a message would.
     let mut stream = tcp_client(rig.at("127.0.0.1"));
@@ -139,41 +139,120 @@ fn a_client_that_says_nothing_more_is_cut() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_cut() {
+fn a_connection_whose_client_never_reads_is_reset() {
     let (rig, mut stream) = connected(SHORT);
     let queries = framed(&(0..500).map(|id| query(id, "big.")).collect::<Vec<_>>());
     stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout");
     let start = Instant::now();
-    while start.elapsed() < PATIENCE && rig.server().counts().connections_timed_out == 0 {
+    while start.elapsed() < TIMEOUT && rig.server().counts().connections_timed_out == 0 {
         let _ = stream.write(&queries);
     }
     assert_eq!(rig.server().counts().connections_timed_out, 1);
     rig.wait_until("it is closed", |server| server.open_connections() == 0);
 }
 
+/// Reads until the end. Returns the bytes, and whether the end is orderly (a FIN, not a reset).
+fn read_to_end(stream: &mut TcpStream) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes);
+    (bytes, end.is_ok())
+}
+
+/// N13.
+#[test]
+fn an_idle_connection_ends_in_order_and_its_last_answer_arrives_whole() {
+    let rig = start(&["127.0.0.1:0"], SHORT, |_| ());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // The client's side takes little, so that most of the answer is still in the server's when the time is over.
+    socket.set_recv_buffer_size(2_048).expect("a small buffer");
+    socket.connect(&rig.at("127.0.0.1").into()).expect("a connection");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    send(&mut stream, &framed(&[query(1, "big.")]));
+    let mut start = vec![0; 2_048];
+    stream.read_exact(&mut start).expect("the start of an answer");
+    rig.wait_until("the time is over", |server| server.open_connections() == 0);
+    let (rest, is_orderly) = read_to_end(&mut stream);
+    let len = usize::from(u16::from_be_bytes([start[0], start[1]]));
+    assert_eq!((start.len() + rest.len(), is_orderly), (2 + len, true));
+}
+
+/// N13.
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_answers_however_long_they_take() {
+    let (rig, mut stream) = connected(SHORT);
+    send(&mut stream, &framed(&[query(1, "later.")]));
+    // Longer than a client may take for the rest of this.
+    send(&mut stream, &[0, 40, 1]);
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    rig.wait_until("it is pending", |server| server.waiting() == 1);
+    let pending_since = Instant::now();
+    rig.wait_until("it takes a while", |_| pending_since.elapsed() > 5 * SHORT.timeouts.idle);
+    rig.gate.add_permits(1);
+    assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
+    assert_eq!(read_to_end(&mut stream), (Vec::new(), true));
+}
+
+/// N12: in one segment, then with the length in two.
+#[test]
+fn a_slow_query_in_front_delays_no_other() {
+    let (rig, mut stream) = connected(Settings::default());
+    stream.set_nodelay(true).expect("no delay");
+    let (slow, bytes) = (framed(&[query(1, "later.")]), framed(&[query(1, "later."), query(2, "a.")]));
+    for split in [bytes.len(), 1, slow.len() + 1] {
+        let (first, second) = bytes.split_at(split);
+        send(&mut stream, first);
+        if split == slow.len() + 1 {
+            // So that half of the second length is read with it.
+            rig.wait_until("the slow one is pending", |server| server.waiting() == 1);
+        }
+        send(&mut stream, second);
+        assert_eq!(read(&next(&mut stream).expect("an answer")), (2, Rcode::NOERROR, 1));
+        rig.gate.add_permits(1);
+        assert_eq!(read(&next(&mut stream).expect("an answer")), (1, Rcode::NOERROR, 1));
+    }
+}
+
+#[test]
+fn a_client_that_sends_without_pause_does_not_hold_up_the_end() {
+    let (mut rig, stream) = connected(Settings::default());
+    let mut writer = stream.try_clone().expect("a clone");
+    let queries = framed(&(0..500).map(|id| query(id, "a.")).collect::<Vec<_>>());
+    let writes = std::thread::spawn(move || while writer.write_all(&queries).is_ok() {});
+    let mut reader = stream;
+    let reads = std::thread::spawn(move || {
+        while reader.read(&mut [0; 65_536]).is_ok_and(|len| len > 0) {}
+        let _ = reader.shutdown(Shutdown::Both);
+    });
+    rig.wait_until("it is answered", |server| server.counts().answered > 1_000);
+    assert!(rig.stop(2 * TIMEOUT) < TIMEOUT);
+    writes.join().expect("it ends");
+    reads.join().expect("it ends");
+}
+
 /// A connection from another address of this machine.
-fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(super) fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
     socket.connect(&to.into()).expect("a connection");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     stream
 }
 
 #[test]
-fn silent_connections_make_room_the_oldest_first() {
+fn silent_connections_give_way_the_idlest_first() {
     let limits = TcpLimits { connections: 4, connections_per_address: 3, ..TcpLimits::default() };
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
     let at = rig.at("127.0.0.1");
     let mut silent: Vec<_> = (0..3).map(|_| tcp_client(at)).collect();
     rig.wait_until("all are open", |server| server.open_connections() == 3);
-    // Past the bound of an address: its oldest goes.
+    // Beyond the limit of an address: its idlest is closed.
     let mut new = tcp_client(at);
     send(&mut new, &framed(&[query(1, "a.")]));
     assert!(next(&mut new).is_some());
     assert_eq!(next(&mut silent[0]), None);
-    // Past the bound of all: the oldest of the busiest address goes.
+    // Beyond the limit of all: the idlest of the heaviest address is closed.
     let mut others = [connect_from([127, 0, 0, 2], at), connect_from([127, 0, 0, 3], at)];
     for stream in &mut others {
         send(stream, &framed(&[query(1, "a.")]));
@@ -185,19 +264,19 @@ fn silent_connections_make_room_the_oldest_first() {
 }
 
 #[test]
-fn connections_at_work_keep_their_places() {
+fn busy_connections_of_the_same_client_are_not_closed() {
     let limits = TcpLimits { connections: 5, connections_per_address: 2, ..TcpLimits::default() };
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
     let at = rig.at("127.0.0.1");
-    let mut at_work: Vec<_> = (0..2).map(|_| tcp_client(at)).collect();
-    for stream in &mut at_work {
+    let mut busy: Vec<_> = (0..2).map(|_| tcp_client(at)).collect();
+    for stream in &mut busy {
         send(stream, &framed(&[query(1, "later.")]));
     }
     rig.wait_until("both wait", |server| server.waiting() == 2);
     assert_eq!(next(&mut tcp_client(at)), None);
     assert_eq!(rig.server().counts().connections_refused, 1);
     rig.gate.add_permits(2);
-    for stream in &mut at_work {
+    for stream in &mut busy {
         assert!(next(stream).is_some());
     }
 }
@@ -233,19 +312,19 @@ fn a_server_that_stops_answers_what_it_has_read() {
         ids.sort_unstable();
         (ids, next(&mut other).map(|answer| read(&answer).0), next(&mut other))
     });
-    assert!(rig.stop(PATIENCE) < Duration::from_secs(5));
+    assert!(rig.stop(TIMEOUT) < Duration::from_secs(5));
     assert_eq!(clients.join().expect("clients"), (vec![1, 3], Some(4), None));
     assert!(TcpStream::connect(at).is_err());
 }
 
-/// E01: what a client sends while the server takes its leave is answered, and the farewell comes with the answer.
+/// E01: what a client sends while the server stops is answered, and the connection ends behind the answer.
 #[test]
-fn a_server_that_stops_takes_its_leave_with_an_answer() {
+fn a_server_that_stops_closes_a_connection_behind_an_answer() {
     let (mut rig, mut stream) = connected(Settings::default());
     send(&mut stream, &framed(&[query(1, "a.")]));
     assert_eq!(read(&next(&mut stream).expect("an answer")).0, 1);
     let server = rig.server.take().expect("a server");
-    let stopping = std::thread::spawn(move || server.stop(PATIENCE));
+    let stopping = std::thread::spawn(move || server.stop(TIMEOUT));
     std::thread::sleep(Duration::from_millis(50));
     send(&mut stream, &framed(&[query(2, "a."), query(3, "a.")]));
     let ids: Vec<_> = std::iter::from_fn(|| next(&mut stream)).map(|answer| read(&answer).0).collect();

@@ -1,18 +1,23 @@
-//! A worker's queries to other servers: sockets and the clock around an [`upstream::InFlight`].
+//! A worker's queries to upstreams: sockets and the clock around an [`upstream::InFlight`](InFlight).
 //!
 //! ```text
-//! client ─ Wait::Upstream ─► begin ─► InFlight ─ NextStep::Udp ────► outbox ─► socket ─► server
-//!                                   │   └ NextStep::Stream ─► a task ─► mailbox ─┐     │
-//! client ◄─ chain ◄─ finish ◄────────┴───── judge ◄───────────────────────────┴─────┘
+//! client ─ Wait::Upstream ─► begin ─► InFlight ─ NextStep::Udp ────► outbox ─► socket ─► upstream
+//!                                     │      └ NextStep::Stream ─► a task ─► mailbox ─┐     │
+//! client ◄─ chain ◄─ deliver ◄─────────┴───── take_answer ◄─────────────────────────────┴─────┘
 //! ```
 //!
-//! A query that waits is a slot of the table: no task, no allocation, no other thread. Queries that are alike wait for
-//! one answer, also across workers: whoever comes second puts its query into the mailbox of the worker that was first.
+//! A query in flight is an entry of the table: no task, no allocation, no other thread. Identical queries wait for one
+//! answer, also across workers: the worker that gets the second one leaves it in the mailbox of the worker that got the
+//! first.
+//!
+//! A turn does a bounded amount of work, whatever has come or ended at once, so that the clients' sockets are read in
+//! between and cluster names are answered meanwhile.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,59 +26,87 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use nix::sys::epoll::Epoll;
 
+use super::listener::Listener;
 use super::upstream_sockets::UpstreamSockets;
-use super::worker::Listener;
+use super::worker::wait_for;
 use crate::chain::{Answer, OwnedQuery, Resume, State, UpstreamQuery};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
-use crate::serve::pending;
-use crate::serve::udp::mailbox::{Client, Job, Mailbox, Waiting};
+use crate::serve::udp::mailbox::{Job, Mailbox, UdpClient, UpstreamWaiter};
 use crate::serve::udp::mmsg::{BATCH, Batch, Outbox};
-use crate::upstream::inflight::Begun;
-use crate::upstream::{Attempts, Dropped, Error, InFlight, Judgement, NextStep, Shed};
+use crate::upstream::inflight::{Admission, AttemptId, Ended};
+use crate::upstream::{
+    Answered, Attempts, Dropped, Error, InFlight, NextStep, Shed, Verdict, Waiter as _, max_exchange_time,
+};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::{Message, MessageError, Query, Reply};
 
-/// Marks events of sockets to other servers.
+/// Marks events of upstream sockets.
 pub(in crate::serve) const UPSTREAM: u64 = 1 << 32;
-/// Where there is no slot left, a query that has waited so long gives way to a new one: its client has asked again, or
-/// somebody else.
-const GIVES_WAY: Duration = Duration::from_millis(2_500);
 /// How often sockets that are spent are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// A stream tells of its end itself; so much later it is not waited for any more.
-const STREAM_GRACE: Duration = Duration::from_millis(250);
 /// How many sends of a query may fail at once before it is given up.
 const MAX_ROUNDS: usize = 32;
+/// How many queries of the mailbox are begun in one turn.
+const MAX_BEGUN: usize = 256;
+/// How many attempts may time out in one turn.
+const MAX_TIMEOUTS: usize = 256;
+/// How many waiters of queries that have ended are answered in one turn.
+const MAX_DELIVERED: usize = BATCH;
 
-/// Which worker has a query on its way, by what makes queries alike. Written when a query is sent to another server and
+/// Which worker has a query in flight, by what makes queries identical. Written when a query is sent to an upstream and
 /// when it ends, never for one that is answered here.
 pub(in crate::serve) type Flights = DashMap<u64, usize, foldhash::fast::RandomState>;
 
-/// What a worker has on its way.
+/// What an ended query tells its waiters.
+#[derive(Clone)]
+enum QueryOutcome {
+    Failed(Error),
+    /// A message that answers the question.
+    Answered(Arc<[u8]>),
+}
+
+impl QueryOutcome {
+    fn as_bytes(&self) -> Result<&[u8], Error> {
+        match self {
+            QueryOutcome::Failed(error) => Err(error.clone()),
+            QueryOutcome::Answered(bytes) => Ok(bytes),
+        }
+    }
+}
+
+/// A worker's queries in flight.
 pub(in crate::serve) struct Forwarding {
-    table: InFlight<Waiting>,
+    table: InFlight<UpstreamWaiter, QueryOutcome>,
     sockets: UpstreamSockets,
     /// There once a query has gone out.
     outbox: Option<Outbox>,
-    /// The slots whose queries lie in the outbox, and the place of the socket that they leave by.
-    queued: Vec<u32>,
+    /// The attempts whose packets lie in the outbox, and the place of the socket that they leave by.
+    queued: Vec<AttemptId>,
     queued_for: usize,
-    /// Slots whose attempt has failed, to be moved on.
-    failed: Vec<(u32, Error)>,
-    /// Jobs that were taken out of the mailbox.
-    jobs: Vec<Job>,
+    /// Attempts that have failed, whose queries are to be moved on.
+    failed: Vec<(AttemptId, Error)>,
+    /// Queries that were added while another one ended and have no attempt yet.
+    started: Vec<AttemptId>,
+    /// Waiters that gave way or were refused, to be answered in this turn or the next.
+    shed: Vec<(UpstreamWaiter, QueryOutcome)>,
+    /// Jobs that were taken out of the mailbox and not done.
+    jobs: VecDeque<Job>,
+    /// The mailbox holds a [`Job::Wake`] for those.
+    is_woken: bool,
+    /// Where jobs lie on their way from the mailbox.
+    mail: Vec<Job>,
     pub(in crate::serve) mailbox: Arc<Mailbox>,
-    /// Which worker this is.
+    /// This worker's number.
     me: usize,
-    /// There are others.
-    shares: bool,
+    /// There are other workers.
+    has_others: bool,
     hasher: foldhash::fast::RandomState,
     /// Goes up with each batch.
     pub(in crate::serve) round: u64,
     swept: Instant,
-    /// Slots that were filled while another query ended, to be moved on.
-    started: Vec<u32>,
+    /// More attempts may have timed out than the last turn has dealt with.
+    has_timed_out: bool,
     /// Where a client's answer is written that no batch has room for; absent while it is in use.
     scratch: Option<Box<[u8; MAX_UDP]>>,
     /// Where a query is written before it goes out.
@@ -92,9 +125,9 @@ pub(in crate::serve) struct Around<'a> {
 }
 
 impl Forwarding {
-    /// Nothing is on its way. `hasher` is the same for all workers.
+    /// Nothing is in flight. `limit`: the most waiters. `hasher` is the same for all workers.
     pub(in crate::serve) fn new(
-        me: usize, shares: bool, limit: usize, mailbox: Arc<Mailbox>, hasher: foldhash::fast::RandomState,
+        me: usize, has_others: bool, limit: usize, mailbox: Arc<Mailbox>, hasher: foldhash::fast::RandomState,
     ) -> Forwarding {
         let now = Instant::now();
         Forwarding {
@@ -104,113 +137,175 @@ impl Forwarding {
             queued: Vec::new(),
             queued_for: 0,
             failed: Vec::new(),
-            jobs: Vec::new(),
+            started: Vec::new(),
+            shed: Vec::new(),
+            jobs: VecDeque::new(),
+            is_woken: false,
+            mail: Vec::new(),
             mailbox,
             me,
-            shares,
+            has_others,
             hasher,
             round: 0,
             swept: now,
-            started: Vec::new(),
+            has_timed_out: false,
             scratch: None,
             packet: Vec::new(),
         }
     }
 
-    /// How long it takes until something is to be done; nothing where nothing is on its way.
+    /// How long it takes until [`Forwarding::turn`] is due; `None` where nothing is in flight.
     pub(in crate::serve) fn wait(&self, now: Instant) -> Option<Duration> {
+        let is_due = self.has_timed_out
+            || self.table.has_answered()
+            || !self.shed.is_empty()
+            || !self.failed.is_empty()
+            || !self.started.is_empty();
+        if is_due {
+            return Some(Duration::ZERO);
+        }
         let sweep = (!self.sockets.is_empty()).then(|| (self.swept + SWEEP).saturating_duration_since(now));
-        match (self.table.wait_for_due(now), sweep) {
-            (Some(due), Some(sweep)) => Some(due.min(sweep)),
-            (due, sweep) => due.or(sweep),
+        match (self.table.time_to_next(now), sweep) {
+            (Some(timeout), Some(sweep)) => Some(timeout.min(sweep)),
+            (timeout, sweep) => timeout.or(sweep),
         }
     }
 
-    /// Whether there is nothing to be done now or later.
+    /// Whether there is nothing to do now or later.
     pub(in crate::serve) fn is_idle(&self) -> bool {
-        self.table.is_empty() && self.sockets.is_empty() && self.mailbox.waiting.load(Ordering::Relaxed) == 0
+        self.table.is_empty()
+            && self.shed.is_empty()
+            && self.sockets.is_empty()
+            && self.mailbox.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether a client of this socket waits.
-    pub(in crate::serve) fn waits_for(&self, number: usize) -> bool {
-        self.table.waiters().any(|waiting| matches!(waiting, Waiting::Client(client) if client.listener == number))
+    /// Whether a client of this listener waits.
+    pub(in crate::serve) fn waits_for(&self, listener: usize) -> bool {
+        let shed = self.shed.iter().map(|(waiter, _)| waiter);
+        self.table
+            .waiters()
+            .chain(shed)
+            .any(|waiter| matches!(waiter, UpstreamWaiter::Client(client) if client.listener == listener))
     }
 
     //--- In: clients and jobs
 
-    /// Takes a client's query that waits for another server.
+    /// Takes a client's query that waits for an upstream.
     pub(in crate::serve) fn ask(
-        &mut self, asked: OwnedQuery, at: Resume, ask: UpstreamQuery, from: (usize, super::mmsg::ReturnPath),
-        around: &mut Around<'_>,
+        &mut self, query: OwnedQuery, resume: Resume, upstream_query: UpstreamQuery,
+        from: (usize, super::mmsg::ReturnPath), around: &mut Around<'_>,
     ) {
-        let UpstreamQuery { attempts, flags } = ask;
+        let UpstreamQuery { attempts, change } = upstream_query;
         let (listener, path) = from;
-        let waiting = Waiting::Client(Client { asked, at, flags, listener, path });
-        self.begin(waiting, attempts, around);
+        let client = UdpClient { query, resume, change, listener, path };
+        self.begin(UpstreamWaiter::Client(client), attempts, around);
     }
 
-    /// Does the jobs that others have left; gives those that are the worker's.
+    /// Does the jobs that others have left; returns those that are the worker's.
     pub(in crate::serve) fn work(&mut self, around: &mut Around<'_>) -> Vec<Job> {
-        self.mailbox.take(&mut self.jobs);
-        let mut left = Vec::new();
-        for job in std::mem::take(&mut self.jobs) {
+        self.is_woken = false;
+        self.sort_mail(around);
+        let (mut of_worker, mut begun) = (Vec::new(), 0);
+        while begun < MAX_BEGUN
+            && let Some(job) = self.jobs.pop_front()
+        {
             match job {
-                Job::UpstreamQuery(waiting, attempts) => self.begin(waiting, attempts, around),
-                Job::Follow(_, waiting, attempts) => self.begin(waiting, attempts, around),
-                Job::Came { slot, token, result } => self.came(slot, token, result, around),
+                Job::UpstreamQuery(waiter, attempts) | Job::Follow(_, waiter, attempts) => {
+                    begun += 1;
+                    self.mailbox.record_begun();
+                    self.begin(waiter, attempts, around);
+                }
+                Job::Came { attempt, result } => self.take_exchange(attempt, result, around),
                 Job::Wake => {}
-                Job::Open(..) | Job::Close(_) => left.push(job),
+                Job::Open(..) | Job::Close(_) => of_worker.push(job),
             }
         }
-        left
+        self.wake_for_jobs();
+        of_worker
     }
 
-    /// Puts a query on its way, or behind one that is alike.
-    fn begin(&mut self, waiting: Waiting, attempts: Attempts, around: &mut Around<'_>) {
-        let key = self.key(&waiting, &attempts);
-        if self.shares {
+    /// Takes the jobs out of the mailbox and has queries wait for identical ones that are in flight here. Each job is
+    /// looked at once.
+    fn sort_mail(&mut self, around: &Around<'_>) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.mailbox.take(&mut mail);
+        for job in mail.drain(..) {
+            match job {
+                Job::Follow(key, waiter, attempts) if self.table.has(key) => {
+                    self.mailbox.record_begun();
+                    match self.table.begin(key, attempts, waiter, around.now) {
+                        Admission::Merged => {}
+                        // Another query has the same hash.
+                        Admission::Started(attempt) => self.started.push(attempt),
+                        Admission::Repeated => around.counters.silent.add(1),
+                    }
+                }
+                Job::Wake => {}
+                job => self.jobs.push_back(job),
+            }
+        }
+        self.mail = mail;
+    }
+
+    /// Has the worker call [`Forwarding::work`] again while jobs are left.
+    fn wake_for_jobs(&mut self) {
+        if !self.jobs.is_empty() && !std::mem::replace(&mut self.is_woken, true) {
+            self.mailbox.send(Job::Wake);
+        }
+    }
+
+    /// Puts a query into the table and makes its first attempt, or has it wait for an identical one.
+    fn begin(&mut self, waiter: UpstreamWaiter, attempts: Attempts, around: &mut Around<'_>) {
+        let key = self.key(&waiter, &attempts);
+        if self.has_others {
             match around.shared.flights.entry(key) {
                 Entry::Occupied(of) if *of.get() != self.me => {
-                    // Within the lock: the other takes its mail after it has given up the entry, and so finds this.
-                    around.shared.mailboxes()[*of.get()].send(Job::Follow(key, waiting, attempts));
+                    // Within the lock: the other worker takes its mail after it has given up the entry, and so finds this.
+                    let mailbox = &around.shared.mailboxes()[*of.get()];
+                    if let Err(Job::Follow(_, waiter, attempts)) =
+                        mailbox.send_query(Job::Follow(key, waiter, attempts))
+                    {
+                        attempts.group().counts.shed(Shed::Full);
+                        self.shed.push((waiter, QueryOutcome::Failed(Error::Full)));
+                    }
                     return;
                 }
                 Entry::Occupied(_) => {}
                 Entry::Vacant(vacant) => drop(vacant.insert(self.me)),
             }
         }
-        let begun = match self.table.begin(key, attempts, waiting, around.now) {
-            Begun::Full(waiting, attempts, Shed::Full) => match self.table.oldest(around.now) {
-                Some((oldest, age)) if age >= GIVES_WAY => {
-                    if let Some(query) = self.table.get_mut(oldest) {
-                        let count = 1 + query.others.len();
-                        (0..count).for_each(|_| query.attempts.group().counts.shed(Shed::Old));
-                    }
-                    self.finish(oldest, &Err(Error::Full), around);
-                    self.table.begin(key, attempts, waiting, around.now)
-                }
-                _ => Begun::Full(waiting, attempts, Shed::Full),
-            },
-            begun => begun,
-        };
-        match begun {
-            Begun::Slot(slot) => self.advance(slot, around),
-            Begun::Merged => {}
-            Begun::Full(waiting, attempts, why) => {
-                self.release(key, around.shared);
-                attempts.group().counts.shed(why);
-                drop(attempts);
-                self.deliver(waiting, &Err(Error::Full), around);
+        let client = waiter.client();
+        match self.table.begin(key, attempts, waiter, around.now) {
+            Admission::Started(attempt) => {
+                self.make_room(client, around.shared);
+                self.advance(attempt, around);
             }
+            Admission::Merged => self.make_room(client, around.shared),
+            Admission::Repeated => around.counters.silent.add(1),
         }
     }
 
-    /// What makes queries alike, hashed: the group, the transport, and the packet but for its ID and letter case.
-    fn key(&self, waiting: &Waiting, attempts: &Attempts) -> u64 {
-        use crate::upstream::Waiter as _;
+    /// Has waiters give way to those of this client while there are too many.
+    fn make_room(&mut self, client: IpAddr, shared: &Shared) {
+        while self.table.is_over_limit()
+            && let Some(evicted) = self.table.evict(client)
+        {
+            if let Some(ended) = evicted.abandoned {
+                self.settle(&ended, shared);
+            }
+            let outcome = evicted.outcome.unwrap_or_else(|| {
+                evicted.group.counts.shed(Shed::Evicted);
+                QueryOutcome::Failed(Error::Full)
+            });
+            self.shed.push((evicted.waiter, outcome));
+        }
+    }
+
+    /// What makes queries identical, hashed: the group, the transport, and the packet but for its ID and letter case.
+    fn key(&self, waiter: &UpstreamWaiter, attempts: &Attempts) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiting.flags()).hash(&mut hasher);
-        let packet = waiting.packet();
+        (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiter.change()).hash(&mut hasher);
+        let packet = waiter.packet();
         let mut folded = [0; 512];
         let head = packet.len().min(folded.len());
         folded[..head].copy_from_slice(&packet[..head]);
@@ -223,52 +318,68 @@ impl Forwarding {
 
     /// Lets other workers send such a query.
     fn release(&self, key: u64, shared: &Shared) {
-        if self.shares {
+        if self.has_others {
             shared.flights.remove_if(&key, |_, of| *of == self.me);
         }
     }
 
+    /// Gives up what a query that is in flight no more has held.
+    fn settle(&mut self, ended: &Ended, shared: &Shared) {
+        self.release(ended.key, shared);
+        ended.sockets.iter().for_each(|&socket| self.sockets.left(socket));
+    }
+
     //--- Out: sockets and streams
 
-    /// Makes the next move of a query.
-    fn advance(&mut self, slot: u32, around: &mut Around<'_>) {
+    /// Makes the next attempt of a query, unless the last one is another than this.
+    fn advance(&mut self, attempt: AttemptId, around: &mut Around<'_>) {
         let mut last = Error::NoHealthy;
         for _ in 0..MAX_ROUNDS {
-            let Some(query) = self.table.get_mut(slot) else { return };
+            let Some(query) = self.table.current(attempt) else { return };
             match query.attempts.next(around.now) {
-                NextStep::Udp(until) => match self.send(slot, until, around) {
+                NextStep::Udp(until) => match self.send(attempt.query, until, around) {
                     Ok(()) => return,
                     Err(error) => {
-                        let Some(query) = self.table.get_mut(slot) else { return };
+                        let Some(query) = self.table.current(attempt) else { return };
                         last = Error::Connection(query.attempts.upstream().label.clone(), error.kind());
-                        query.attempts.failed(last.clone());
+                        query.attempts.record_failure(last.clone());
                     }
                 },
-                NextStep::Stream(until) => return self.stream(slot, until, around),
-                NextStep::End(error) => return self.finish(slot, &Err(error), around),
+                NextStep::Stream(read_timeout) => return self.start_exchange(attempt.query, read_timeout, around),
+                NextStep::End(error) => return self.end(attempt.query, error, around),
             }
         }
-        self.finish(slot, &Err(last), around);
+        self.end(attempt.query, last, around);
+    }
+
+    /// Records a failure of an attempt and makes the next one, unless the attempt is stale.
+    fn fail(&mut self, attempt: AttemptId, error: Error, around: &mut Around<'_>) {
+        if let Some(query) = self.table.current(attempt) {
+            query.attempts.record_failure(error);
+            self.advance(attempt, around);
+        }
     }
 
     /// Puts a query into the outbox.
-    fn send(&mut self, slot: u32, until: Instant, around: &mut Around<'_>) -> io::Result<()> {
-        let Some(query) = self.table.get_mut(slot) else { return Ok(()) };
+    fn send(&mut self, number: u32, until: Instant, around: &mut Around<'_>) -> io::Result<()> {
+        let Some((query, _)) = self.table.get_mut(number) else { return Ok(()) };
         let upstream = query.attempts.upstream();
         let (place, kept) = self.sockets.choose(upstream, self.round, around.epoll, UPSTREAM, around.now)?;
         upstream.care.socket(kept);
         if self.queued.len() == BATCH || !self.queued.is_empty() && self.queued_for != place {
             self.flush();
         }
-        let Some(number) = self.sockets.used(place) else { return Ok(()) };
-        let (id, left) = self.table.send(slot, number, around.now, until);
-        if let Some(left) = left {
-            self.sockets.left(left);
+        let Some(socket) = self.sockets.used(place) else { return Ok(()) };
+        let Some((id, attempt, closed)) = self.table.start_udp(number, socket, around.now, until) else {
+            return Ok(());
+        };
+        if let Some(closed) = closed {
+            self.sockets.left(closed);
         }
-        let Some(query) = self.table.get_mut(slot) else { return Ok(()) };
-        put(&query.first, id, &mut self.packet);
+        let Some((_, first)) = self.table.get_mut(number) else { return Ok(()) };
+        write_query(first, id, &mut self.packet);
         self.outbox.get_or_insert_with(Outbox::new).push(&self.packet);
-        self.queued.push(slot);
+        self.queued.push(attempt);
         self.queued_for = place;
         Ok(())
     }
@@ -276,64 +387,71 @@ impl Forwarding {
     /// Sends what is in the outbox.
     fn flush(&mut self) {
         if let (Some(outbox), Some(socket)) = (&mut self.outbox, self.sockets.at(self.queued_for)) {
-            let (queued, failed, table) = (&self.queued, &mut self.failed, &mut self.table);
+            let (queued, failed, label) = (&self.queued, &mut self.failed, &socket.upstream.label);
             outbox.send(socket.socket(), |at, error| {
-                if let Some(query) = table.get_mut(queued[at]) {
-                    let label = query.attempts.upstream().label.clone();
-                    failed.push((queued[at], Error::Connection(label, error.kind())));
-                }
+                failed.push((queued[at], Error::Connection(label.clone(), error.kind())));
             });
         }
         self.queued.clear();
     }
 
     /// Starts an exchange over a stream.
-    fn stream(&mut self, slot: u32, until: Instant, around: &mut Around<'_>) {
-        let token = self.table.wait(slot, around.now, until + STREAM_GRACE);
-        let Some(query) = self.table.get_mut(slot) else { return };
+    fn start_exchange(&mut self, number: u32, read_timeout: Duration, around: &mut Around<'_>) {
+        // It ends by itself; the timer is there in case that it does not.
+        let until = around.now + max_exchange_time(read_timeout);
+        let Some(attempt) = self.table.start_stream(number, around.now, until) else { return };
+        let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
-        put(&query.first, 0, &mut self.packet);
+        write_query(first, 0, &mut self.packet);
         let (packet, mailbox) = (self.packet.clone(), self.mailbox.clone());
         around.shared.runtime.spawn(async move {
-            let result = upstream.care.exchange(packet, until).await;
-            mailbox.send(Job::Came { slot, token, result });
+            let result = upstream.care.exchange(packet, read_timeout).await;
+            mailbox.send(Job::Came { attempt, result });
         });
     }
 
-    /// Does what is due, moves on what has failed, and sends what is to be sent. To be called after each batch.
+    /// Moves queries on whose attempts have timed out or failed, answers waiters, and sends what is to be sent. To be
+    /// called after each batch.
     pub(in crate::serve) fn turn(&mut self, around: &mut Around<'_>) {
-        for slot in std::mem::take(&mut self.started) {
-            self.advance(slot, around);
+        // Those that were added while another query ended.
+        self.make_room(Ipv4Addr::UNSPECIFIED.into(), around.shared);
+        for attempt in std::mem::take(&mut self.started) {
+            self.advance(attempt, around);
         }
-        while let Some(slot) = self.table.due(around.now) {
-            if let Some(query) = self.table.get_mut(slot) {
-                let error = Error::Timeout(query.attempts.upstream().label.clone());
-                query.attempts.failed(error);
-                self.advance(slot, around);
-            }
-        }
-        // What is moved on may fail again, but each query only so often.
-        loop {
-            self.flush();
-            let mut failed = std::mem::take(&mut self.failed);
-            if failed.is_empty() {
+        self.has_timed_out = true;
+        for _ in 0..MAX_TIMEOUTS {
+            let Some(attempt) = self.table.pop_timed_out(around.now) else {
+                self.has_timed_out = false;
                 break;
-            }
-            // A socket that is broken tells of it more than once.
-            failed.sort_unstable_by_key(|(slot, _)| *slot);
-            failed.dedup_by_key(|(slot, _)| *slot);
-            for (slot, error) in failed {
-                if let Some(query) = self.table.get_mut(slot) {
-                    query.attempts.failed(error);
-                    self.advance(slot, around);
-                }
+            };
+            if let Some(query) = self.table.current(attempt) {
+                let error = Error::Timeout(query.attempts.upstream().label.clone());
+                self.fail(attempt, error, around);
             }
         }
+        self.send_and_fail(around);
+        self.deliver_some(around);
+        self.send_and_fail(around);
         if around.now.saturating_duration_since(self.swept) >= SWEEP {
             self.swept = around.now;
             self.sockets.sweep(around.now);
         }
-        self.mailbox.waiting.store(self.table.len(), Ordering::Relaxed);
+        let waiting = self.table.len() + self.shed.len() + self.jobs.len();
+        self.mailbox.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Sends what is to be sent, and moves queries on whose attempts have failed.
+    fn send_and_fail(&mut self, around: &mut Around<'_>) {
+        // A query that is moved on may fail again, but only so often.
+        loop {
+            self.flush();
+            if self.failed.is_empty() {
+                break;
+            }
+            for (attempt, error) in std::mem::take(&mut self.failed) {
+                self.fail(attempt, error, around);
+            }
+        }
     }
 
     //--- In: answers
@@ -345,13 +463,13 @@ impl Forwarding {
         let received = match inbox.receive(socket.socket(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => return self.broke(number, error.kind()),
+            Err(error) => return self.fail_through(place, error.kind()),
         };
         let mut listener = 0;
         for slot in 0..received {
             let (datagram, out) = inbox.slot(slot);
             let Some(datagram) = datagram else { continue };
-            let Some((client, len)) = self.answer(number, datagram.octets, out, around) else { continue };
+            let Some((client, len)) = self.take_datagram(number, datagram.octets, out, around) else { continue };
             if client.listener != listener {
                 send(inbox, around, listener);
             }
@@ -361,158 +479,149 @@ impl Forwarding {
         send(inbox, around, listener);
     }
 
-    /// All queries whose last attempt went through a socket fail with it: an ICMP message says that nobody listens there.
-    fn broke(&mut self, number: u32, kind: io::ErrorKind) {
-        let mut slots = Vec::new();
-        self.table.through(number, &mut slots);
-        for slot in slots {
-            if let Some(query) = self.table.get_mut(slot) {
-                let label = query.attempts.upstream().label.clone();
-                self.failed.push((slot, Error::Connection(label, kind)));
-            }
-        }
+    /// Fails the attempts that wait for an answer through a socket: an ICMP message says that nobody listens there.
+    fn fail_through(&mut self, place: usize, kind: io::ErrorKind) {
+        let Some(socket) = self.sockets.at(place) else { return };
+        let (number, label) = (socket.number, socket.upstream.label.clone());
+        let mut attempts = Vec::new();
+        self.table.through(number, &mut attempts);
+        self.failed.extend(attempts.into_iter().map(|attempt| (attempt, Error::Connection(label.clone(), kind))));
     }
 
-    /// Takes a datagram. Gives the client that the answer in `out` is for, and its length; others that wait for the same
-    /// are answered at once.
-    fn answer(
-        &mut self, number: u32, octets: &[u8], out: &mut [u8], around: &mut Around<'_>,
-    ) -> Option<(Client, usize)> {
-        let id = u16::from_be_bytes([*octets.first()?, *octets.get(1)?]);
-        let Some(found) = self.table.find(number, id, around.now) else {
-            if let Some(socket) = self.sockets.numbered(number) {
+    /// Takes a datagram. Returns the client that the answer in `out` is for, and its length.
+    fn take_datagram(
+        &mut self, socket: u32, bytes: &[u8], out: &mut [u8], around: &mut Around<'_>,
+    ) -> Option<(UdpClient, usize)> {
+        let id = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
+        let Some(found) = self.table.find(socket, id, around.now) else {
+            if let Some(socket) = self.sockets.numbered(socket) {
                 socket.upstream.care.dropped(Dropped::Unknown);
             }
             return None;
         };
-        self.came_whole(found.slot, found.took, octets, Some(out), around)
-    }
-
-    /// Takes what a stream has brought.
-    fn came(&mut self, slot: u32, token: u64, result: Result<Vec<u8>, Error>, around: &mut Around<'_>) {
-        let Some(took) = self.table.waited(slot, token, around.now) else { return };
-        match result {
-            Ok(octets) => {
-                self.came_whole(slot, took, &octets, None, around);
-            }
-            // No server would do it.
-            Err(error @ Error::Unsupported(_)) => self.finish(slot, &Err(error), around),
-            Err(error) => {
-                if let Some(query) = self.table.get_mut(slot) {
-                    query.attempts.failed(error);
-                    self.advance(slot, around);
-                }
-            }
-        }
-    }
-
-    /// Looks whether a message answers a query, and ends it if it does. Gives what is written in `out`, if it is given.
-    fn came_whole(
-        &mut self, slot: u32, took: Duration, octets: &[u8], out: Option<&mut [u8]>, around: &mut Around<'_>,
-    ) -> Option<(Client, usize)> {
-        use crate::upstream::Waiter as _;
-        let waiter = self.table.get_mut(slot)?;
-        let query = Query::parse(waiter.first.packet()).ok()?;
-        let Ok(message) = Message::parse(octets, &query.question) else {
-            // RFC 5452 9.1: it is none of ours. A stream brings nothing else for this query.
-            waiter.attempts.upstream().care.dropped(Dropped::Stranger);
-            if out.is_none() {
-                let error = Error::Malformed(waiter.attempts.upstream().label.clone());
-                waiter.attempts.failed(error);
-                self.advance(slot, around);
-            }
+        let (query, first) = self.table.get_mut(found.query)?;
+        let asked = Query::parse(first.packet()).ok()?;
+        let Ok(message) = Message::parse(bytes, &asked.question) else {
+            // RFC 5452 9.1: it is not ours, and ours may follow.
+            query.attempts.upstream_at(found.upstream).care.dropped(Dropped::Stranger);
             return None;
         };
-        let read = around.state.reply.read(&message);
-        if read == Err(MessageError::Malformed) {
-            let error = Error::Malformed(waiter.attempts.upstream().label.clone());
-            waiter.attempts.failed(error);
-            self.advance(slot, around);
-            return None;
-        }
-        if waiter.attempts.judge(&message, took) == Judgement::Again {
-            self.advance(slot, around);
-            return None;
-        }
-        cut(&mut around.state.reply, read);
-        self.finish_with(slot, &Ok(octets), out, around)
+        // The same datagram may come twice.
+        self.table.close(socket, id);
+        self.sockets.left(socket);
+        let answered = Answered { upstream: found.upstream, took: found.took, over_udp: true, is_last: found.is_last };
+        self.take_answer(found.query, &message, answered, bytes, Some(out), around)
     }
 
-    //--- Back to whoever waits
-
-    /// Ends a query.
-    fn finish(&mut self, slot: u32, outcome: &Result<&[u8], Error>, around: &mut Around<'_>) {
-        self.finish_with(slot, outcome, None, around);
-    }
-
-    /// Ends a query. Where `out` is given, the reply of the first who waits has been read already, and its answer is
-    /// written there and not sent.
-    fn finish_with(
-        &mut self, slot: u32, outcome: &Result<&[u8], Error>, out: Option<&mut [u8]>, around: &mut Around<'_>,
-    ) -> Option<(Client, usize)> {
-        let key = self.table.get_mut(slot)?.key();
-        self.release(key, around.shared);
-        if self.shares {
-            // Those who came second in other workers until just now.
-            self.mailbox.take(&mut self.jobs);
-            if !self.jobs.is_empty() {
-                self.merge(key, around);
+    /// Takes the outcome of an exchange over a stream.
+    fn take_exchange(&mut self, attempt: AttemptId, result: Result<Vec<u8>, Error>, around: &mut Around<'_>) {
+        let Some(took) = self.table.time_since(attempt, around.now) else { return };
+        let Some((query, first)) = self.table.get_mut(attempt.query) else { return };
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            // No upstream of this kind would do it.
+            Err(error @ Error::Unsupported(_)) => return self.end(attempt.query, error, around),
+            Err(Error::Full) => {
+                query.attempts.group().counts.shed(Shed::Exchanges);
+                query.attempts.record_unsent(Error::Full);
+                return self.advance(attempt, around);
             }
+            Err(error) => return self.fail(attempt, error, around),
+        };
+        let upstream = query.attempts.upstream();
+        let asked = Query::parse(first.packet());
+        let Some(message) = asked.ok().and_then(|asked| Message::parse(&bytes, &asked.question).ok()) else {
+            // A stream brings nothing else for this query.
+            upstream.care.dropped(Dropped::Stranger);
+            let error = Error::Malformed(upstream.label.clone());
+            return self.fail(attempt, error, around);
+        };
+        let answered = Answered { upstream: query.attempts.current(), took, over_udp: false, is_last: true };
+        self.take_answer(attempt.query, &message, answered, &bytes, None, around);
+    }
+
+    /// Takes a message that answers a query's question. Returns the client that the answer in `out` is for, and its
+    /// length, if there is one.
+    fn take_answer(
+        &mut self, number: u32, message: &Message<'_>, answered: Answered, bytes: &[u8], out: Option<&mut [u8]>,
+        around: &mut Around<'_>,
+    ) -> Option<(UdpClient, usize)> {
+        let attempt = self.table.last_attempt(number)?;
+        let (query, _) = self.table.get_mut(number)?;
+        let read = around.state.reply.read(message);
+        if read == Err(MessageError::Malformed) {
+            if answered.is_last {
+                let error = Error::Malformed(query.attempts.upstream().label.clone());
+                self.fail(attempt, error, around);
+            }
+            return None;
         }
-        let mut ended = self.table.finish(slot)?;
-        for socket in ended.sockets() {
-            self.sockets.left(socket);
+        match query.attempts.judge(message, answered) {
+            Verdict::Ignore => return None,
+            Verdict::Retry => {
+                self.advance(attempt, around);
+                return None;
+            }
+            Verdict::Deliver => {}
         }
-        let others = std::mem::take(&mut ended.others);
-        drop(ended.attempts);
-        let written = match (ended.first, out) {
-            (Waiting::Client(client), Some(out)) => self.write(client, outcome.clone().map(drop), out, around),
+        mark_cut(&mut around.state.reply, read);
+        self.collect_followers(number, around);
+        let (first, ended) = self.table.end_and_pop(number, || QueryOutcome::Answered(bytes.into()))?;
+        self.settle(&ended, around.shared);
+        match (first, out) {
+            (UpstreamWaiter::Client(client), Some(out)) => self.write(client, Ok(()), out, around),
             (first, _) => {
-                self.deliver(first, outcome, around);
+                self.deliver(first, Ok(()), around);
                 None
             }
-        };
-        for (waiting, attempts) in others {
-            drop(attempts);
-            self.deliver(waiting, outcome, around);
-        }
-        written
-    }
-
-    /// Takes those out of the jobs that wait for the query with this key, which is about to end.
-    fn merge(&mut self, key: u64, around: &Around<'_>) {
-        let jobs = std::mem::take(&mut self.jobs);
-        for job in jobs {
-            match job {
-                Job::Follow(of, waiting, attempts) if of == key => {
-                    match self.table.begin(key, attempts, waiting, around.now) {
-                        Begun::Merged => {}
-                        // Another query with the same hash: it begins like any other.
-                        Begun::Slot(other) => self.started.push(other),
-                        Begun::Full(waiting, attempts, _) => self.jobs.push(Job::UpstreamQuery(waiting, attempts)),
-                    }
-                }
-                job => self.jobs.push(job),
-            }
-        }
-        // The rest is done in its turn.
-        if !self.jobs.is_empty() {
-            self.mailbox.send(Job::Wake);
         }
     }
 
-    /// Gives somebody the outcome.
-    fn deliver(&mut self, waiting: Waiting, outcome: &Result<&[u8], Error>, around: &mut Around<'_>) {
-        let read = match outcome {
-            Err(error) => Err(error.clone()),
-            Ok(octets) => reread(&waiting, octets, &mut around.state.reply),
-        };
-        match waiting {
-            Waiting::Channel { reply, .. } => {
-                // Whoever has gone does not need it.
+    //--- Back to the waiters
+
+    /// Ends a query without an answer. Its waiters are answered in this turn and the next ones.
+    fn end(&mut self, number: u32, error: Error, around: &Around<'_>) {
+        self.collect_followers(number, around);
+        if let Some(ended) = self.table.end(number, QueryOutcome::Failed(error)) {
+            self.settle(&ended, around.shared);
+        }
+    }
+
+    /// Has the queries that other workers got until now, and that are identical to this one, wait for it.
+    fn collect_followers(&mut self, number: u32, around: &Around<'_>) {
+        if self.has_others
+            && let Some(key) = self.table.key(number)
+        {
+            self.release(key, around.shared);
+            self.sort_mail(around);
+            self.wake_for_jobs();
+        }
+    }
+
+    /// Answers waiters that gave way, and some of those whose queries have ended.
+    fn deliver_some(&mut self, around: &mut Around<'_>) {
+        for (waiter, outcome) in std::mem::take(&mut self.shed) {
+            self.deliver_outcome(waiter, &outcome, around);
+        }
+        for _ in 0..MAX_DELIVERED {
+            let Some((waiter, outcome)) = self.table.pop_answered() else { break };
+            self.deliver_outcome(waiter, &outcome, around);
+        }
+    }
+
+    fn deliver_outcome(&mut self, waiter: UpstreamWaiter, outcome: &QueryOutcome, around: &mut Around<'_>) {
+        let read = outcome.as_bytes().and_then(|bytes| read_again(&waiter, bytes, &mut around.state.reply));
+        self.deliver(waiter, read, around);
+    }
+
+    /// Gives a waiter the reply that was read, or the error.
+    fn deliver(&mut self, waiter: UpstreamWaiter, read: Result<(), Error>, around: &mut Around<'_>) {
+        match waiter {
+            UpstreamWaiter::Task { reply, .. } => {
+                // The task may have ended.
                 let _ = reply.send(read.map(|()| Box::new(std::mem::take(&mut around.state.reply))));
             }
-            Waiting::Client(client) => {
+            UpstreamWaiter::Client(client) => {
                 let mut scratch = self.scratch.take().unwrap_or_else(|| Box::new([0; MAX_UDP]));
                 if let Some((client, len)) = self.write(client, read, &mut scratch[..], around) {
                     let socket = around.listener(client.listener).map(|listener| &listener.socket);
@@ -526,69 +635,56 @@ impl Forwarding {
         }
     }
 
-    /// Writes a client's answer into `out`, and gives its length, if there is one now.
+    /// Writes a client's answer into `out`. Returns its length, unless the client gets none or waits again.
     fn write(
-        &mut self, client: Client, read: Result<(), Error>, out: &mut [u8], around: &mut Around<'_>,
-    ) -> Option<(Client, usize)> {
+        &mut self, client: UdpClient, read: Result<(), Error>, out: &mut [u8], around: &mut Around<'_>,
+    ) -> Option<(UdpClient, usize)> {
         let service = around.listeners.get(client.listener)?.as_ref()?.service.clone();
-        let Client { asked, at, .. } = &client;
+        let UdpClient { query, resume, .. } = &client;
         if read.is_err() {
             around.state.clear();
         }
-        let state = &mut *around.state;
-        state.forget_all_but_reply();
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            let query = asked.query()?;
-            Some(asked.answered(&query, *at, read, around.now, state, out))
-        }));
+        around.state.forget_all_but_reply();
+        let now = around.now;
+        let answer = service.recover(client.query.packet(), around.counters, around.state, out, |state, out| {
+            query.query().map_or(Answer::Silent, |asked| query.answered(&asked, *resume, read, now, state, out))
+        });
         match answer {
-            Ok(Some(Answer::Send(len))) => Some((client, len)),
-            Ok(None | Some(Answer::Silent)) => {
-                around.counters.silent.add(1);
-                None
-            }
-            Ok(Some(Answer::Pending(pending))) => {
-                let from = (client.listener, client.path);
-                super::worker::wait_for(self, pending, from, out, around).map(|len| (client, len))
-            }
-            Err(panic) => {
-                *around.state = State::default();
-                let len = pending::panicked(&*panic, &service, around.counters, client.asked.packet(), out);
-                Some((client, len))
-            }
+            Answer::Send(len) => return Some((client, len)),
+            Answer::Silent => around.counters.silent.add(1),
+            Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), around),
         }
+        None
     }
 }
 
-/// Writes the packet of whoever waits as it goes out.
-fn put(waiting: &Waiting, id: u16, packet: &mut Vec<u8>) {
-    use crate::upstream::Waiter as _;
+/// Writes a waiter's query as it goes out.
+fn write_query(waiter: &UpstreamWaiter, id: u16, packet: &mut Vec<u8>) {
     packet.clear();
-    packet.extend_from_slice(waiting.packet());
+    packet.extend_from_slice(waiter.packet());
     packet[..2].copy_from_slice(&id.to_be_bytes());
-    let bits = u16::from_be_bytes([packet[2], packet[3]]);
-    packet[2..4].copy_from_slice(&waiting.flags().of(bits).to_be_bytes());
+    waiter.change().apply(packet);
 }
 
-/// Reads an answer for one of several who wait for it; its first reader has found it good.
-fn reread(waiting: &Waiting, octets: &[u8], reply: &mut Reply) -> Result<(), Error> {
-    use crate::upstream::Waiter as _;
+/// Reads an answer for one of several waiters; it was read for the first one without an error.
+fn read_again(waiter: &UpstreamWaiter, bytes: &[u8], reply: &mut Reply) -> Result<(), Error> {
     let malformed = |_| Error::Malformed("upstream".into());
-    let query = Query::parse(waiting.packet()).map_err(|_| Error::Malformed("query".into()))?;
-    let read = reply.read(&Message::parse(octets, &query.question).map_err(malformed)?);
+    let query = Query::parse(waiter.packet()).map_err(|_| Error::Malformed("query".into()))?;
+    let read = reply.read(&Message::parse(bytes, &query.question).map_err(malformed)?);
     if read == Err(MessageError::Malformed) {
         return read.map_err(malformed);
     }
-    cut(reply, read);
+    mark_cut(reply, read);
     Ok(())
 }
 
-/// What is cut off has no records and gets TC, as in CoreDNS `truncateResponse`: the client asks again over TCP.
-fn cut(reply: &mut Reply, read: Result<(), MessageError>) {
-    reply.truncated |= read == Err(MessageError::Cut);
+/// Sets TC on a reply to a message that was cut off, which has no records, as CoreDNS `truncateResponse` does: the client
+/// asks again over TCP.
+fn mark_cut(reply: &mut Reply, read: Result<(), MessageError>) {
+    reply.truncated |= read == Err(MessageError::Short);
 }
 
-/// Sends the answers that are queued, through the socket of this number if it is still there.
+/// Sends the answers that are queued, through the socket of this listener if it is still there.
 fn send(inbox: &mut Batch, around: &Around<'_>, listener: usize) {
     if let Some(listener) = around.listener(listener) {
         let outcome = inbox.send(listener.socket.as_fd());
@@ -598,7 +694,7 @@ fn send(inbox: &mut Batch, around: &Around<'_>, listener: usize) {
 }
 
 impl Around<'_> {
-    /// The socket of this number, unless it was closed.
+    /// The listener of this number, unless it was closed.
     pub(in crate::serve) fn listener(&self, number: usize) -> Option<&Listener> {
         self.listeners.get(number)?.as_ref()
     }

@@ -1,14 +1,14 @@
 //! Datagrams by the batch: a safe wrapper over `recvmmsg` and `sendmmsg`. The only `unsafe` code of the crate.
 //!
 //! ```text
-//!  slot i:  peer address ─┐   question octets      answer octets
+//!  slot i:  peer address ─┐   question bytes      answer bytes
 //!           control ──────┤        ▲                    │
 //!                         │   recvmmsg             sendmmsg
 //!                         └────────────── both use the same peer address and control message
 //! ```
 //!
-//! An answer goes back to the address and from the address that its question's slot holds, so that neither is copied.
-//! All memory is taken once. The kernel fills slots from the first one on, so that only as many pages are ever touched
+//! An answer goes back to the address and from the address in its question's slot, so that neither is copied. All
+//! memory is allocated once. The kernel fills slots from the first one on, so that only as many pages are ever touched
 //! as the largest batch needs.
 
 #![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe form that reuses its memory")]
@@ -25,29 +25,29 @@ use crate::wire::encode::MAX_UDP;
 pub const BATCH: usize = 32;
 /// The longest question that is read whole. A longer datagram is cut and marked.
 pub const MAX_QUESTION: usize = 4_096;
-/// What lies between the starts of two buffers: not a power of two, or the first lines of all buffers would share one
-/// set of the processor's cache.
+/// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share
+/// one set of the processor's cache.
 const STRIDE: usize = 4_096 + 128;
-/// A peer address: what an `AF_INET6` one takes.
+/// The size of a peer address: that of an `AF_INET6` one.
 const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
-/// Where the data of a control message starts: `CMSG_LEN(0)`.
+/// The start of a control message's data: `CMSG_LEN(0)`.
 const CONTROL_DATA: usize = size_of::<libc::cmsghdr>().next_multiple_of(size_of::<usize>());
-/// One control message with the larger of both kinds of packet information.
+/// The size of a control message with the larger of both kinds of packet information.
 const CONTROL_LEN: usize = (CONTROL_DATA + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
-/// How often a send that finds the socket's buffer full is tried again, 2 ms each, before the answer is let go.
+/// How often a send that finds the socket's buffer full is tried again, 2 ms each, before the answer is dropped.
 const FULL_RETRIES: usize = 3;
 
-/// Octets of a `sockaddr_in` or `sockaddr_in6`.
+/// Bytes of a `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Name([u8; NAME_LEN]);
 
-/// Octets of one control message.
+/// Bytes of one control message.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_LEN]);
 
-/// What the kernel and this process both look at.
+/// The memory that the kernel and this process share.
 #[repr(C)]
 struct Memory {
     incoming: [libc::mmsghdr; BATCH],
@@ -75,30 +75,30 @@ pub struct Batch {
 // SAFETY: `memory` is owned by this value alone and nothing in it belongs to a thread.
 unsafe impl Send for Batch {}
 
-/// A datagram that was read.
+/// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Its octets; the first [`MAX_QUESTION`] where it is longer.
+    /// Its bytes; the first [`MAX_QUESTION`] where it is longer.
     pub octets: &'a [u8],
-    /// It was longer.
+    /// It was longer, and is cut.
     pub truncated: bool,
     /// Who sent it.
     pub remote: SocketAddr,
-    /// The address that it was sent to, on a socket that tells it.
+    /// The address that it was sent to, on a socket that has packet information.
     pub local: Option<IpAddr>,
 }
 
 /// What became of the answers of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The kernel took so many.
+    /// How many the kernel took.
     pub sent: usize,
-    /// It refused so many.
+    /// How many it refused.
     pub failed: usize,
 }
 
 impl Batch {
-    /// Takes the memory.
+    /// Allocates the memory.
     pub fn new() -> Batch {
         let memory = Box::<Memory>::new_zeroed();
         // SAFETY: `Memory` is integers, raw pointers and C structs of these, for all of which zero is a value.
@@ -124,13 +124,13 @@ impl Batch {
         Batch { memory, received: BATCH, queued: 0, one_by_one: false }
     }
 
-    /// Reads what is there, one datagram at least if it may `wait`; gives how many slots are filled. Answers that were
-    /// queued and not sent are forgotten.
+    /// Receives what is there, one datagram at least if it may `wait`. Returns how many slots are filled. Answers that
+    /// were queued and not sent are dropped.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let at = self.memory.as_ptr();
         for slot in 0..self.received {
             // SAFETY: in bounds, and no reference into the memory outlives a call of this type's methods. The kernel
-            // has put in the lengths of what it wrote; they are put back to what there is room for.
+            // has put in the lengths of what it wrote; they are set back to what fits.
             unsafe {
                 let header = addr_of_mut!((*at).incoming[slot].msg_hdr);
                 (*header).msg_namelen = NAME_LEN as _;
@@ -172,7 +172,7 @@ impl Batch {
         Ok(self.received)
     }
 
-    /// The datagram in a slot, if its sender has an address that can be answered, and room for its answer.
+    /// Returns the datagram in a slot, if its sender has an IP address, and the buffer for its answer.
     ///
     /// # Panics
     /// When the last receive did not fill the slot.
@@ -200,7 +200,7 @@ impl Batch {
         (datagram, &mut answer[..MAX_UDP])
     }
 
-    /// Queues the first `len` octets of a slot's answer.
+    /// Queues the first `len` bytes of a slot's answer.
     ///
     /// # Panics
     /// When the last receive did not fill the slot, more is queued than was received, or `len` is too large.
@@ -226,7 +226,7 @@ impl Batch {
         self.queued += 1;
     }
 
-    /// Queues the first `len` octets of a slot's answer to whom `path` leads.
+    /// Queues the first `len` bytes of a slot's answer to whom `path` leads.
     ///
     /// # Panics
     /// As [`Batch::queue`].
@@ -250,7 +250,7 @@ impl Batch {
         self.queued += 1;
     }
 
-    /// Sends what is queued. An answer that the kernel does not take is passed over; the others still go.
+    /// Sends what is queued. An answer that the kernel does not take is skipped; the others are still sent.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
         let at = self.memory.as_ptr();
         let (mut outcome, mut next, mut full) = (Outcome::default(), 0, 0);
@@ -274,7 +274,7 @@ impl Batch {
             };
             let mut sent = if self.one_by_one { one(next) } else { many(next) };
             if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
-                // A packet filter's verdict on one answer is EPERM, too; `sendmsg` tells the two apart.
+                // A packet filter that drops one answer makes it EPERM, too; `sendmsg` tells the two apart.
                 sent = one(next);
                 self.one_by_one = sent.is_ok();
             }
@@ -297,7 +297,7 @@ impl Batch {
         outcome
     }
 
-    /// Where the answer to a slot goes, for later.
+    /// Returns the way back to the sender of a slot, for an answer that is sent later.
     ///
     /// # Panics
     /// When the last receive did not fill the slot.
@@ -322,7 +322,7 @@ impl Drop for Batch {
     }
 }
 
-/// Datagrams on their way out through sockets that have a peer.
+/// Datagrams that are sent through sockets with a peer.
 pub struct Outbox {
     /// Owned; a raw pointer, since it points into itself.
     memory: NonNull<Outgoing>,
@@ -332,19 +332,19 @@ pub struct Outbox {
     one_by_one: bool,
 }
 
-/// What the kernel looks at.
+/// The memory that the kernel reads.
 #[repr(C)]
 struct Outgoing {
     headers: [libc::mmsghdr; BATCH],
     at: [libc::iovec; BATCH],
-    octets: [[u8; STRIDE]; BATCH],
+    bytes: [[u8; STRIDE]; BATCH],
 }
 
 // SAFETY: `memory` is owned by this value alone and nothing in it belongs to a thread.
 unsafe impl Send for Outbox {}
 
 impl Outbox {
-    /// Takes the memory.
+    /// Allocates the memory.
     pub fn new() -> Outbox {
         let memory = Box::<Outgoing>::new_zeroed();
         // SAFETY: `Outgoing` is integers, raw pointers and C structs of these, for all of which zero is a value.
@@ -352,7 +352,7 @@ impl Outbox {
         for slot in 0..BATCH {
             // SAFETY: valid, owned, in bounds, and not referred to; the memory never moves.
             unsafe {
-                (*at).at[slot].iov_base = addr_of_mut!((*at).octets[slot]).cast();
+                (*at).at[slot].iov_base = addr_of_mut!((*at).bytes[slot]).cast();
                 let header = addr_of_mut!((*at).headers[slot].msg_hdr);
                 (*header).msg_iov = addr_of_mut!((*at).at[slot]);
                 (*header).msg_iovlen = 1;
@@ -361,7 +361,7 @@ impl Outbox {
         Outbox { memory: NonNull::new(at).expect("a box has an address"), len: 0, one_by_one: false }
     }
 
-    /// Adds a datagram, of at most [`MAX_QUESTION`] octets.
+    /// Adds a datagram, of at most [`MAX_QUESTION`] bytes.
     ///
     /// # Panics
     /// When there are [`BATCH`] already, or it is too long.
@@ -369,22 +369,22 @@ impl Outbox {
         assert!(self.len < BATCH && datagram.len() <= MAX_QUESTION);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds; the reference lasts no longer than the borrow of `self`.
-        let octets = unsafe {
+        let bytes = unsafe {
             (*at).at[self.len].iov_len = datagram.len();
-            &mut (*at).octets[self.len]
+            &mut (*at).bytes[self.len]
         };
         self.len += 1;
-        let octets = &mut octets[..datagram.len()];
-        octets.copy_from_slice(datagram);
-        octets
+        let bytes = &mut bytes[..datagram.len()];
+        bytes.copy_from_slice(datagram);
+        bytes
     }
 
-    /// Sends all of them through a socket; tells of those that it did not take by their place.
+    /// Sends all of them through a socket. Calls `failed` for each that it did not take, with its place.
     pub fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
         let at = self.memory.as_ptr();
         let (len, mut next, mut full) = (std::mem::take(&mut self.len), 0, 0);
         while next < len {
-            // SAFETY: the headers below `len` point to octets of theirs in the owned memory, to which there is no
+            // SAFETY: the headers below `len` point to bytes of theirs in the owned memory, to which there is no
             // reference now.
             let one = |next: usize| {
                 retried(|| unsafe {
@@ -438,12 +438,12 @@ pub struct ReturnPath {
 impl ReturnPath {
     /// Sends one answer. It does not wait.
     pub fn send(&self, socket: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
-        let mut octets = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
+        let mut bytes = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
         // SAFETY: zero is a value of this C struct.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         header.msg_name = (&raw const self.name).cast_mut().cast();
         header.msg_namelen = self.name_len as _;
-        header.msg_iov = &raw mut octets;
+        header.msg_iov = &raw mut bytes;
         header.msg_iovlen = 1;
         if self.control_len > 0 {
             header.msg_control = (&raw const self.control).cast_mut().cast();
@@ -455,20 +455,20 @@ impl ReturnPath {
 }
 
 impl Name {
-    /// The address, if it is an IP address. An IPv4 client of a socket for both families is given as IPv4.
+    /// Returns the address, if it is an IP address. An IPv4 client of a socket for both families has an IPv4 address.
     fn address(&self, len: usize) -> Option<SocketAddr> {
-        let octets = &self.0;
+        let bytes = &self.0;
         if len < size_of::<libc::sockaddr_in>() {
             return None;
         }
-        let family = libc::sa_family_t::from_ne_bytes(octets[..2].try_into().ok()?);
-        let port = u16::from_be_bytes([octets[2], octets[3]]);
+        let family = libc::sa_family_t::from_ne_bytes(bytes[..2].try_into().ok()?);
+        let port = u16::from_be_bytes([bytes[2], bytes[3]]);
         match i32::from(family) {
-            libc::AF_INET => Some(SocketAddr::from((ipv4(octets, offset_of!(libc::sockaddr_in, sin_addr)), port))),
+            libc::AF_INET => Some(SocketAddr::from((ipv4(bytes, offset_of!(libc::sockaddr_in, sin_addr)), port))),
             libc::AF_INET6 if len >= NAME_LEN => {
-                let ip = ipv6(octets, offset_of!(libc::sockaddr_in6, sin6_addr));
+                let ip = ipv6(bytes, offset_of!(libc::sockaddr_in6, sin6_addr));
                 let scope = offset_of!(libc::sockaddr_in6, sin6_scope_id);
-                let scope = u32::from_ne_bytes(octets[scope..scope + 4].try_into().ok()?);
+                let scope = u32::from_ne_bytes(bytes[scope..scope + 4].try_into().ok()?);
                 match ip.to_ipv4_mapped() {
                     Some(ip) => Some(SocketAddr::from((ip, port))),
                     None => Some(SocketAddrV6::new(ip, port, 0, scope).into()),
@@ -497,8 +497,8 @@ impl Control {
         }
     }
 
-    /// Makes the information of a question that of its answer: the address stays, the interface is the routing table's
-    /// choice, as in miekg/dns `correctSource`. Only a link-local address means nothing without its interface.
+    /// Turns the information of a question into that of its answer: the address stays, the routing table chooses the
+    /// interface, as in miekg/dns `correctSource`. Only a link-local address means nothing without its interface.
     fn leave_by_any_interface(&mut self) {
         let interface = if self.is_v6() {
             if ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).is_unicast_link_local() {
@@ -512,20 +512,20 @@ impl Control {
     }
 }
 
-/// How many octets of control messages a header has.
+/// How many bytes of control messages a header has.
 #[allow(clippy::unnecessary_cast, reason = "it is 32 bits wide with musl")]
 fn control_len(header: &libc::msghdr) -> usize {
     header.msg_controllen as usize
 }
 
 /// The IPv4 address at an offset.
-fn ipv4(octets: &[u8], at: usize) -> Ipv4Addr {
-    Ipv4Addr::from_octets(octets[at..at + 4].try_into().expect("four octets"))
+fn ipv4(bytes: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from_octets(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
 /// The IPv6 address at an offset.
-fn ipv6(octets: &[u8], at: usize) -> Ipv6Addr {
-    Ipv6Addr::from_octets(octets[at..at + 16].try_into().expect("sixteen octets"))
+fn ipv6(bytes: &[u8], at: usize) -> Ipv6Addr {
+    Ipv6Addr::from_octets(bytes[at..at + 16].try_into().expect("sixteen bytes"))
 }
 
 /// Makes a system call, again while signals interrupt it.
@@ -570,8 +570,8 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         client.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a timeout");
-        for octet in 0..3 {
-            client.send_to(&[octet; 5], server.local_addr().expect("an address")).expect("sent");
+        for byte in 0..3 {
+            client.send_to(&[byte; 5], server.local_addr().expect("an address")).expect("sent");
         }
         let mut batch = Batch::new();
         batch.one_by_one = one_by_one;
@@ -596,14 +596,14 @@ mod tests {
                 unsafe { (*batch.memory.as_ptr()).names[1] = Name([0xff; NAME_LEN]) };
                 assert_eq!(batch.send(server.as_fd()), Outcome { sent: 2, failed: 1 });
                 assert_eq!(batch.one_by_one, one_by_one);
-                for octet in [0, 2] {
+                for byte in [0, 2] {
                     let mut answer = [9; 2];
                     assert_eq!(client.recv(&mut answer).expect("an answer"), 1);
-                    assert_eq!(answer[0], octet);
+                    assert_eq!(answer[0], byte);
                 }
                 assert!(round == 2 || batch.receive(server.as_fd(), false).is_err());
-                for octet in 0..3 {
-                    client.send_to(&[octet; 5], server.local_addr().expect("an address")).expect("sent");
+                for byte in 0..3 {
+                    client.send_to(&[byte; 5], server.local_addr().expect("an address")).expect("sent");
                 }
                 assert_eq!(batch.receive(server.as_fd(), true).expect("datagrams"), 3);
             }

@@ -1,10 +1,10 @@
 //! UDP: one thread, its sockets, and a loop of three steps: read a batch, answer each packet, send a batch.
 //!
-//! A worker shares nothing that it writes. Answers are written straight into the send buffers. An answer that comes
-//! later is left to tokio, which sends it through the same socket.
+//! A worker shares nothing that it writes. Answers are written straight into the send buffers. Pending queries that do
+//! not wait for an upstream are left to tokio, which sends their answers through the same sockets.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,56 +14,49 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::forward::{Around, Forwarding, UPSTREAM};
+use super::listener::Listener;
 use super::mailbox::Job;
+use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
-use crate::serve::pending::{self, Place, Seldom};
-use crate::serve::udp::forward::{Around, Forwarding, UPSTREAM};
-use crate::serve::udp::mmsg::{Batch, Outcome, ReturnPath, is_full};
+use crate::serve::pending::{self, PendingPermit, Seldom};
+use crate::serve::service::Packet;
 use crate::serve::{Service, Shared};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::header;
 
 /// Marks events of the mailbox.
 const MAILBOX: u64 = u64::MAX;
+/// In the event of a client socket the listener's number stands below [`UPSTREAM`], which is not set, and which of its
+/// sockets it is above.
+const SOCKET_SHIFT: u32 = UPSTREAM.trailing_zeros() + 1;
 /// How many events are taken at once.
 const EVENTS: usize = 64;
-/// How long a worker rests after a read that failed for a reason that may last.
-const REST: Duration = Duration::from_millis(10);
-/// How many batches are read from a socket at the end, so that what has already come is answered.
-const LAST_BATCHES: usize = 1_024;
-/// RFC 863; nobody sends from it.
-const DISCARD: u16 = 9;
-/// How long a socket that is served no more stays at least, so that a query that another worker hands over finds it, and how
-/// often it is looked whether it has any left.
+/// How long a worker pauses after a read that failed for a reason that may last.
+const PAUSE: Duration = Duration::from_millis(10);
+/// For how long the sockets of a listener that closes are read, so that what has already come is answered.
+const LAST_READS: Duration = Duration::from_millis(500);
+/// How long the sockets of a closed listener stay at least, so that queries that other workers hand over find them, and
+/// how often is looked whether a query of theirs is pending.
 const CLOSING: Duration = Duration::from_millis(20);
-/// How often a late answer that finds the socket full is tried again, a millisecond apart.
+/// How often sending the answer of a pending query is tried again, a millisecond apart, when the socket is full.
 const LATE_TRIES: usize = 5;
 
-/// One UDP socket of a worker and what is served there.
-pub(in crate::serve) struct Listener {
-    /// The socket. Late answers hold on to it.
-    pub(in crate::serve) socket: Arc<UdpSocket>,
-    /// Where it is bound.
-    pub(in crate::serve) address: SocketAddr,
-    /// Who answers.
-    pub(in crate::serve) service: Arc<Service>,
-}
-
-/// A worker: it owns one socket of each listener.
-pub(in crate::serve) struct UdpWorker {
-    /// By number; those that were closed are gone.
+/// A worker: it owns one socket of each listener, or more.
+pub(crate) struct UdpWorker {
+    /// By number; those that are closed are gone.
     listeners: Vec<Option<Listener>>,
-    /// Those that are served no more, whose clients may wait for other servers.
+    /// Those that are closing, whose clients may wait for upstreams.
     closing: Vec<usize>,
-    /// When it is looked whether they do.
+    /// When is looked whether they do.
     look: Instant,
-    pub(in crate::serve) shared: Arc<Shared>,
-    pub(in crate::serve) counters: Arc<Counters>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
     epoll: Epoll,
     /// Queries of clients and their answers.
     batch: Batch,
-    /// Answers of other servers, and what becomes of them; there once one has come.
+    /// Responses of upstreams, and the answers made of them; there once one has come.
     inbox: Option<Batch>,
     forwarding: Forwarding,
     state: State,
@@ -73,19 +66,28 @@ pub(in crate::serve) struct UdpWorker {
 static LOGGED: Seldom = Seldom::new();
 
 impl UdpWorker {
-    /// A worker without sockets; they come by mail.
+    /// Makes a worker without sockets, which come through the mailbox.
     pub(in crate::serve) fn new(
         shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding,
     ) -> io::Result<UdpWorker> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(forwarding.mailbox.event(), EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
-        let (batch, inbox, state) = (Batch::new(), None, State::default());
-        let (listeners, closing, look) = (Vec::new(), Vec::new(), Instant::now());
-        Ok(UdpWorker { listeners, closing, look, shared, counters, epoll, batch, inbox, forwarding, state })
+        Ok(UdpWorker {
+            listeners: Vec::new(),
+            closing: Vec::new(),
+            look: Instant::now(),
+            shared,
+            counters,
+            epoll,
+            batch: Batch::new(),
+            inbox: None,
+            forwarding,
+            state: State::default(),
+        })
     }
 
-    /// Serves until the server stops, then answers what has already come, and what it waits for until the end.
-    pub(in crate::serve) fn run(mut self) {
+    /// Serves until the server stops, then answers what has already come, and what is pending until the end.
+    pub(crate) fn run(mut self) {
         let ended = catch_unwind(AssertUnwindSafe(|| {
             let mut events = vec![EpollEvent::empty(); EVENTS];
             while !self.shared.stopping.load(Ordering::Acquire) {
@@ -103,36 +105,39 @@ impl UdpWorker {
         }));
         if ended.is_err() {
             // The kernel would go on to give this worker its share of the packets, and nobody would answer them.
-            tracing::error!("a UDP worker panicked; the process ends");
+            tracing::error!("a UDP worker panicked; the process aborts");
             std::process::abort();
         }
     }
 
-    /// Answers what has come to a socket, and is not woken for it any more. What comes later is refused by the kernel, so
-    /// that its sender tries elsewhere at once.
+    /// Answers what has come to a listener, and no longer waits for more. The kernel refuses what comes later, so that
+    /// its sender tries elsewhere at once.
     fn drain(&mut self, listener: usize) {
-        if let Some(Some(listener)) = self.listeners.get(listener) {
-            listener.refuse();
+        let Some(Some(open)) = self.listeners.get(listener) else { return };
+        open.refuse();
+        // Where packets cannot be refused, a client that sends without pause does not hold up the end.
+        let end = Instant::now() + LAST_READS;
+        for socket in 0..1 + open.more.len() {
+            while self.serve(listener, socket) > 0 && Instant::now() < end {}
         }
-        for _ in 0..LAST_BATCHES {
-            if self.serve(listener) == 0 {
-                break;
+        if let Some(Some(listener)) = self.listeners.get(listener) {
+            // They may be readable for ever, now that packets are refused.
+            for socket in listener.sockets() {
+                let _ = self.epoll.delete(socket);
             }
-        }
-        if let Some(Some(listener)) = self.listeners.get(listener) {
-            // It may be readable for ever, now that it was woken.
-            let _ = self.epoll.delete(&listener.socket);
         }
     }
 
-    /// Takes a socket, or gives it up.
+    /// Opens a listener, or closes one.
     fn control(&mut self, job: Job) {
         match job {
             Job::Open(number, listener) => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-                if let Err(error) = self.epoll.add(&listener.socket, event) {
-                    tracing::error!(address = %listener.address, %error, "a UDP socket cannot be waited for");
-                    return;
+                for (index, socket) in listener.sockets().enumerate() {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64 | (index as u64) << SOCKET_SHIFT);
+                    if let Err(error) = self.epoll.add(socket, event) {
+                        tracing::error!(address = %listener.address, %error, "epoll does not take a UDP socket");
+                        return;
+                    }
                 }
                 while self.listeners.len() <= number {
                     self.listeners.push(None);
@@ -148,34 +153,37 @@ impl UdpWorker {
         }
     }
 
-    /// Lets go of sockets that are served no more, once nobody waits for an answer by them. Other servers take no longer
+    /// Closes the sockets of closing listeners once no client waits for an answer by them. Upstreams take no longer
     /// than their clients wait.
-    fn let_go(&mut self) {
+    fn close_sockets(&mut self) {
         let UdpWorker { listeners, closing, forwarding, look, .. } = self;
         if closing.is_empty() || Instant::now() < *look {
             return;
         }
         *look = Instant::now() + CLOSING;
         closing.retain(|&number| {
-            let is_waited_for = forwarding.waits_for(number);
-            if !is_waited_for && let Some(listener) = listeners.get_mut(number) {
+            let has_pending = forwarding.waits_for(number);
+            if !has_pending && let Some(listener) = listeners.get_mut(number) {
                 *listener = None;
             }
-            is_waited_for
+            has_pending
         });
     }
 
-    /// Waits until there is something, and does it.
+    /// Waits for events, and deals with them.
     fn serve_ready(&mut self, events: &mut [EpollEvent]) {
-        self.let_go();
+        self.close_sockets();
         let mut wait = self.forwarding.wait(Instant::now());
         if !self.closing.is_empty() {
             wait = Some(wait.map_or(CLOSING, |wait| wait.min(CLOSING)));
         }
-        // Rounded up: what is due within the millisecond is not asked for again and again.
-        let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
-            EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-        });
+        let timeout = match wait {
+            None => EpollTimeout::NONE,
+            // Something is left to do from the last turn.
+            Some(Duration::ZERO) => EpollTimeout::ZERO,
+            // Rounded up, so that what is due within a millisecond is not looked for again and again.
+            Some(wait) => EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX),
+        };
         let ready = match self.epoll.wait(events, timeout) {
             Err(Errno::EINTR) => 0,
             ready => ready.expect("an epoll of our own"),
@@ -193,15 +201,15 @@ impl UdpWorker {
                     let inbox = inbox.get_or_insert_with(Batch::new);
                     forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
                 }
-                listener => {
-                    self.serve(listener as usize);
+                socket => {
+                    self.serve((socket & (UPSTREAM - 1)) as usize, (socket >> SOCKET_SHIFT) as usize);
                 }
             }
         }
         self.turn(has_mail);
     }
 
-    /// Does for the queries to other servers what is due.
+    /// Does what is due for the queries in flight to upstreams.
     fn turn(&mut self, has_mail: bool) {
         let UdpWorker { listeners, shared, counters, epoll, forwarding, state, .. } = self;
         if !has_mail && forwarding.is_idle() {
@@ -213,11 +221,12 @@ impl UdpWorker {
         controls.into_iter().for_each(|job| self.control(job));
     }
 
-    /// Reads a batch from one socket and answers it; gives how many packets it had.
-    fn serve(&mut self, at: usize) -> usize {
+    /// Reads a batch from one socket of a listener and answers it. Returns how many packets it had.
+    fn serve(&mut self, at: usize, socket: usize) -> usize {
         let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
         let Some(Some(listener)) = listeners.get(at) else { return 0 };
-        let received = match batch.receive(listener.socket.as_fd(), false) {
+        let Some(socket) = listener.socket(socket) else { return 0 };
+        let received = match batch.receive(socket.as_fd(), false) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
@@ -225,7 +234,7 @@ impl UdpWorker {
                 if LOGGED.now() {
                     tracing::warn!(address = %listener.address, %error, "UDP read failed");
                 }
-                std::thread::sleep(REST);
+                std::thread::sleep(PAUSE);
                 return 0;
             }
         };
@@ -241,32 +250,22 @@ impl UdpWorker {
                 bad_source += 1;
                 continue;
             }
-            // What is cut is not read; its header alone makes FORMERR, or what else its bits ask for.
-            let packet = if datagram.truncated { &datagram.octets[..header::LEN] } else { datagram.octets };
+            // A truncated datagram is not read; its header alone makes FORMERR, or what else its bits ask for.
+            let bytes = if datagram.truncated { &datagram.octets[..header::LEN] } else { datagram.octets };
             let local = datagram.local.unwrap_or(listener.address.ip());
             let local = SocketAddr::new(local, listener.address.port());
             let client = Client { remote: datagram.remote, local, transport: Transport::Udp };
-            // A panic leaves nothing behind that is used again: `state` is replaced, and `out` is written anew.
-            let answer = catch_unwind(AssertUnwindSafe(|| router.answer(packet, client, now, state, out)));
-            match answer {
-                Ok(Answer::Send(len)) => batch.queue(slot, len),
-                Ok(Answer::Silent) => silent += 1,
-                Ok(Answer::Pending(pending)) => {
+            match listener.service.answer(&router, Packet { bytes, client, now, counters }, state, out) {
+                Answer::Send(len) => batch.queue(slot, len),
+                Answer::Silent => silent += 1,
+                Answer::Pending(pending) => {
                     let from = (at, batch.return_path(slot));
                     let mut around = Around { listeners, shared, counters, epoll, state, now };
-                    let (_, out) = batch.slot(slot);
-                    if let Some(len) = wait_for(forwarding, pending, from, out, &mut around) {
-                        batch.queue(slot, len);
-                    }
-                }
-                Err(panic) => {
-                    let len = pending::panicked(&*panic, &listener.service, counters, packet, out);
-                    *state = State::default();
-                    batch.queue(slot, len);
+                    wait_for(forwarding, pending, from, &mut around);
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(listener.socket.as_fd());
+        let Outcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
         counters.silent.add(silent);
@@ -275,36 +274,32 @@ impl UdpWorker {
     }
 }
 
-/// Takes a client's query that waits. Gives the length of the answer in `out` where too many wait already.
+/// Takes a client's pending query: into the in-flight table, or onto the runtime. `from`: the listener's number, and
+/// the way back.
 pub(in crate::serve) fn wait_for(
-    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), out: &mut [u8], around: &mut Around<'_>,
-) -> Option<usize> {
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), around: &mut Around<'_>,
+) {
     let (at, path) = from;
     let pending = match pending {
         Pending { asked, at, wait: Wait::Upstream(ask) } => {
             around.counters.later.add(1);
-            forwarding.ask(asked, at, ask, from, around);
-            return None;
+            return forwarding.ask(asked, at, ask, from, around);
         }
         pending => pending,
     };
-    let (listener, shared) = (around.listener(at)?, around.shared);
-    let Some(place) = shared.waiting.enter() else {
-        around.counters.overloads.add(1);
-        return Some(pending.overload().encode(out));
-    };
-    around.counters.later.add(1);
-    let (packet, socket, service) = (pending.asked.packet().into(), listener.socket.clone(), listener.service.clone());
-    shared.runtime.spawn(answer_later(pending, place, packet, path, socket, service, shared.clone()));
-    None
+    let Some(listener) = around.listener(at) else { return };
+    let permit = around.shared.permit(pending.asked.client(), None, around.counters);
+    let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), around.shared.clone());
+    around.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
 }
 
 /// Waits for an answer and sends it the way its query came.
 async fn answer_later(
-    pending: Pending, place: Place, packet: Box<[u8]>, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
+    pending: Pending, mut permit: PendingPermit, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
     shared: Arc<Shared>,
 ) {
-    let answer = pending::answer(pending, packet, MAX_UDP, service, &shared.counters).await;
+    let packet = pending.asked.packet().into();
+    let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {
         let mut result = path.send(socket.as_fd(), &answer);
         for _ in 0..LATE_TRIES {
@@ -321,22 +316,8 @@ async fn answer_later(
     } else {
         shared.counters.silent.add(1);
     }
-    drop(place);
-}
-
-impl Listener {
-    /// Has the kernel refuse packets from now on, but for those that it has taken already: to a socket with a peer comes
-    /// what this sends, and nobody else has an own address and the port of *discard*. Answers still leave it.
-    fn refuse(&self) {
-        let own = match self.address.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
-        };
-        if let Err(error) = self.socket.connect(SocketAddr::new(own, DISCARD)) {
-            tracing::debug!(address = %self.address, %error, "packets are not refused while a socket ends");
-        }
-    }
+    // The server waits for permits when it stops, so that this one is held until the answer is sent.
+    drop(permit);
 }
 
 /// Whether this can be a client's address: what is sent to port 0, to nobody or to everybody reaches no client, and

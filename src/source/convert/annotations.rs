@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::field::{Field, Value};
+
 /// On the bookmark that ends the initial events of a streaming list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// When what a slice tells of has changed, as the endpoint controller saw it.
@@ -45,28 +47,23 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Annotations, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Annotations;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of texts")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
-                let mut found = Annotations::default();
-                while let Some(key) = map.next_key()? {
-                    match key {
-                        Key::InitialEventsEnd => {
-                            found.initial_events_end = map.next_value::<Option<String>>()?.as_deref() == Some("true");
-                        }
-                        Key::LastChange => found.last_change = map.next_value()?,
-                        Key::Other => drop(map.next_value::<IgnoredAny>()?),
-                    }
+impl<'de> Value<'de> for Annotations {
+    const EXPECTED: &'static str = "a map of strings";
+    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Annotations>, A::Error> {
+        let mut found = Annotations::default();
+        while let Some(key) = map.next_key()? {
+            let mut value = match key {
+                Key::InitialEventsEnd | Key::LastChange => map.next_value::<Field<String>>()?,
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
                 }
-                Ok(found)
+            };
+            match key {
+                Key::InitialEventsEnd => found.initial_events_end = value.take().as_deref() == Some("true"),
+                _ => found.last_change = value.take(),
             }
         }
-        from.deserialize_map(Pairs)
+        Ok(Some(found))
     }
 }

@@ -11,26 +11,40 @@ fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
     T::deserialize(value).unwrap()
 }
 
-const ALL: Keep = Keep { pods: true, zones: true };
+const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A Service `shop/web` with this spec.
-fn service(spec: Value) -> Result<model::Service, String> {
-    let value = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
-    read::<Service>(&value).convert().map_err(|error| error.to_string())
+/// The reports of what was passed over.
+fn texts(ignored: &Ignored) -> Vec<String> {
+    ignored.first().iter().map(Invalid::to_string).collect()
 }
 
-/// A slice of `shop/web` with these further fields.
+/// A Service `shop/web` with this spec, and what was passed over.
+fn read_service(spec: Value) -> Result<(model::Service, Vec<String>), String> {
+    let value = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+    let mut ignored = Ignored::default();
+    let service = read::<Service>(&value).convert(&mut ignored).map_err(|error| error.to_string())?;
+    Ok((service, texts(&ignored)))
+}
+
+/// A Service `shop/web` with this spec, of which all is used.
+fn service(spec: Value) -> Result<model::Service, String> {
+    let (service, ignored) = read_service(spec)?;
+    assert_eq!(ignored, [""; 0]);
+    Ok(service)
+}
+
+/// A slice of `shop/web` with these further fields, and what was passed over.
 fn slice(fields: Value) -> Result<(Option<model::EndpointSlice>, Vec<String>), String> {
     let labels = json!({"kubernetes.io/service-name": "web"});
     let mut value = json!({"metadata": {"name": "web-x1", "namespace": "shop", "labels": labels}});
     value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    let mut ignored = Vec::new();
+    let mut ignored = Ignored::default();
     let slice = read::<EndpointSlice<'_>>(&value).convert(ALL, &mut ignored).map_err(|error| error.to_string())?;
-    Ok((slice, ignored.iter().map(Invalid::to_string).collect()))
+    Ok((slice, texts(&ignored)))
 }
 
 #[test]
@@ -83,43 +97,130 @@ fn service_ports_keep_their_order_and_default_to_tcp() {
 }
 
 #[test]
-fn what_is_wrong_with_a_service_is_named() {
-    for (spec, want) in [
-        (json!({"clusterIPs": ["10.0.0.300"]}), r#"spec.clusterIPs[0]: "10.0.0.300" is not an IP address"#),
-        (json!({"clusterIPs": ["10.0.0.1", "None"]}), r#"spec.clusterIPs[1]: "None" is not an IP address"#),
-        (json!({"clusterIP": "010.0.0.1"}), r#"spec.clusterIP: "010.0.0.1" is not an IP address"#),
-        (json!({"type": "ExternalName"}), "spec.externalName is missing"),
-        (json!({"type": "ExternalName", "externalName": "."}), r#"spec.externalName: "." is not a DNS name"#),
-        (json!({"type": "ExternalName", "externalName": "a..b"}), r#"spec.externalName: "a..b" is not a DNS name"#),
-        (json!({"type": "ExternalName", "externalName": "a b"}), r#"spec.externalName: "a b" is not a DNS name"#),
-        (json!({"ports": [{"port": 80}, {"name": "x"}]}), "spec.ports[1].port is missing"),
-        (json!({"ports": [{"port": 0}]}), "spec.ports[0].port: 0 is not a port number (1 to 65535)"),
-        (json!({"ports": [{"port": 65536}]}), "spec.ports[0].port: 65536 is not a port number (1 to 65535)"),
+fn a_service_is_served_without_its_bad_values() {
+    let v4 = || ServiceKind::ClusterIp(vec![ip("10.0.0.1")]);
+    let none = || ServiceKind::ClusterIp(vec![]);
+    for (spec, kind, ports, report) in [
+        (
+            json!({"clusterIPs": ["10.0.0.300"]}),
+            none(),
+            &[][..],
+            r#"spec.clusterIPs[0]: "10.0.0.300" is not an IP address"#,
+        ),
+        (json!({"clusterIPs": ["x", "10.0.0.1"]}), v4(), &[], r#"spec.clusterIPs[0]: "x" is not an IP address"#),
+        (
+            json!({"clusterIPs": ["x"], "clusterIP": "10.0.0.1"}),
+            v4(),
+            &[],
+            r#"spec.clusterIPs[0]: "x" is not an IP address"#,
+        ),
+        (json!({"clusterIPs": ["10.0.0.1", "None"]}), v4(), &[], r#"spec.clusterIPs[1]: "None" is not an IP address"#),
+        (
+            json!({"clusterIPs": ["10.0.0.1"], "clusterIP": "fe80::1%eth0"}),
+            v4(),
+            &[],
+            r#"spec.clusterIP: "fe80::1%eth0" is not an IP address"#,
+        ),
+        (
+            json!({"clusterIPs": {"a": []}, "clusterIP": "10.0.0.1"}),
+            v4(),
+            &[],
+            "spec.clusterIPs: a list belongs here, not a map",
+        ),
+        (
+            json!({"clusterIPs": [7], "clusterIP": "None"}),
+            ServiceKind::Headless,
+            &[],
+            "spec.clusterIPs[0]: a string belongs here, not this number",
+        ),
+        (json!({"clusterIP": "10.0.0.1/24"}), none(), &[], r#"spec.clusterIP: "10.0.0.1/24" is not an IP address"#),
+        (json!({"clusterIP": ["10.0.0.1"]}), none(), &[], "spec.clusterIP: a string belongs here, not a list"),
+        (
+            json!({"clusterIP": "10.0.0.1", "type": "Cluster"}),
+            v4(),
+            &[],
+            r#"spec.type: "Cluster" is none of ExternalName, ClusterIP, NodePort, LoadBalancer, "#,
+        ),
+        (
+            json!({"clusterIP": "10.0.0.1", "type": true}),
+            v4(),
+            &[],
+            "spec.type: a string belongs here, not true or false",
+        ),
+        (json!("x"), none(), &[], "spec: a map belongs here, not this string"),
+        (json!({"ports": [{"port": 80}, {"name": "x"}]}), none(), &[80], "spec.ports[1].port is missing"),
+        (json!({"ports": [{"port": 80}, null]}), none(), &[80], ""),
+        (json!({"ports": [[], {"port": 80}]}), none(), &[80], "spec.ports[0]: a map belongs here, not a list"),
+        (json!({"ports": {"port": 80}}), none(), &[], "spec.ports: a list belongs here, not a map"),
         (
             json!({"ports": [{"port": 1, "protocol": "ICMP"}]}),
+            none(),
+            &[1],
             r#"spec.ports[0].protocol: "ICMP" is not a protocol (TCP, UDP or SCTP)"#,
         ),
+        (
+            json!({"ports": [{"port": 1, "protocol": 6}]}),
+            none(),
+            &[1],
+            "spec.ports[0].protocol: a string belongs here, not this number",
+        ),
+        (
+            json!({"ports": [{"port": 1, "name": "a.b"}]}),
+            none(),
+            &[1],
+            r#"spec.ports[0].name: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last)"#,
+        ),
     ] {
-        assert_eq!(service(spec.clone()).unwrap_err(), want, "{spec}");
+        let (service, ignored) = read_service(spec.clone()).unwrap();
+        let numbers: Vec<u16> = service.ports.iter().filter_map(|port| port.number).collect();
+        assert_eq!((service.kind, &*numbers, ignored.join("\n")), (kind, ports, report.to_owned()), "{spec}");
     }
-    let port = service(json!({"ports": [{"port": 1, "name": "a.b"}]})).unwrap_err();
-    assert!(port.starts_with(r#"spec.ports[0].name: "a.b" is not a DNS label"#), "{port}");
-    for (metadata, want) in [
-        (json!({"namespace": "a"}), "metadata.name is missing"),
-        (json!({"name": "a"}), "metadata.namespace is missing"),
-        (json!({"name": "A", "namespace": "a"}), r#"metadata.name: "A" is not a DNS label"#),
-        (json!({"name": "a", "namespace": "a.b"}), r#"metadata.namespace: "a.b" is not a DNS label"#),
+    // A port without a number is none, and what is wrong with its number is told, too.
+    for (number, report) in [
+        (json!(0), "spec.ports[0].port: 0 is not a port number (1 to 65535)"),
+        (json!(65536), "spec.ports[0].port: 65536 is not a port number (1 to 65535)"),
+        (json!(80.5), "spec.ports[0].port: a whole number belongs here, not this number"),
+        (json!("80"), "spec.ports[0].port: a whole number belongs here, not this string"),
     ] {
-        let error = read::<Service>(&json!({"metadata": metadata})).convert().unwrap_err().to_string();
-        assert!(error.starts_with(want), "{error}");
+        let (service, ignored) = read_service(json!({"ports": [{"port": number}, {"port": 80}]})).unwrap();
+        assert_eq!(service.ports.len(), 1);
+        assert_eq!(ignored, [report]);
     }
 }
 
 #[test]
-fn a_field_of_another_type_is_named() {
-    let value = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}, {"port": "http"}]}});
-    let error = check::<Service>(&value).unwrap_err().to_string();
-    assert!(error.starts_with("spec.ports[1].port: invalid type: string \"http\""), "{error}");
+fn n01_a_cluster_address_with_leading_zeros_is_decimal() {
+    let kind = service(json!({"clusterIP": "10.96.011.012", "clusterIPs": ["10.96.011.012"]})).unwrap().kind;
+    assert_eq!(kind, ServiceKind::ClusterIp(vec![ip("10.96.11.12")]));
+}
+
+#[test]
+fn a_service_without_identity_or_meaning_is_bad() {
+    for (spec, want) in [
+        (json!({"type": "ExternalName"}), "spec.externalName is missing"),
+        (json!({"type": "ExternalName", "externalName": "."}), r#"spec.externalName: "." is not a DNS name"#),
+        (json!({"type": "ExternalName", "externalName": "a..b"}), r#"spec.externalName: "a..b" is not a DNS name"#),
+        (json!({"type": "ExternalName", "externalName": "a b"}), r#"spec.externalName: "a b" is not a DNS name"#),
+        (
+            json!({"type": "ExternalName", "externalName": 1}),
+            "spec.externalName: a string belongs here, not this number",
+        ),
+    ] {
+        assert_eq!(service(spec.clone()).unwrap_err(), want, "{spec}");
+    }
+    for (metadata, want) in [
+        (json!({"namespace": "a"}), "metadata.name is missing"),
+        (json!({"name": "a"}), "metadata.namespace is missing"),
+        (json!({"name": 5, "namespace": "a"}), "metadata.name: a string belongs here, not this number"),
+        (json!({"name": "a", "namespace": 5}), "metadata.namespace: a string belongs here, not this number"),
+        (json!({"name": "A", "namespace": "a"}), r#"metadata.name: "A" is not a DNS label"#),
+        (json!({"name": "a", "namespace": "a.b"}), r#"metadata.namespace: "a.b" is not a DNS label"#),
+        (json!(["a"]), "metadata.name is missing"),
+    ] {
+        let read = read::<Service>(&json!({"metadata": metadata})).convert(&mut Ignored::default());
+        let error = read.unwrap_err().to_string();
+        assert!(error.starts_with(want), "{error}");
+    }
 }
 
 #[test]
@@ -152,7 +253,7 @@ fn a_slice_has_the_ready_endpoints_only() {
 fn slices_that_give_no_records_are_skipped() {
     assert!(slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.example"]}]})).unwrap().0.is_none());
     let orphan = json!({"metadata": {"name": "a", "namespace": "b"}, "endpoints": [{"addresses": ["nonsense"]}]});
-    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(ALL, &mut Vec::new()), Ok(None));
+    assert_eq!(read::<EndpointSlice<'_>>(&orphan).convert(ALL, &mut Ignored::default()), Ok(None));
     let empty = slice(json!({"endpoints": null, "ports": null})).unwrap().0.unwrap();
     assert!(empty.endpoints.is_empty() && empty.ports.is_empty());
 }
@@ -176,12 +277,82 @@ fn a_pod_name_counts_only_as_a_label() {
 }
 
 #[test]
-fn what_is_wrong_with_a_slice_is_named() {
-    let error =
-        slice(json!({"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.1", "x"]}]})).unwrap_err();
-    assert_eq!(error, r#"endpoints[1].addresses[1]: "x" is not an IP address"#);
-    let error = slice(json!({"ports": [{"port": 70000}]})).unwrap_err();
-    assert_eq!(error, "ports[0].port: 70000 is not a port number (1 to 65535)");
+fn a_slice_is_served_without_its_bad_values() {
+    for (fields, want, report) in [
+        (
+            json!({"endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2", "x"]}]}),
+            "[10.0.0.1] [10.0.0.2]",
+            r#"endpoints[1].addresses[1]: "x" is not an IP address"#,
+        ),
+        (json!({"endpoints": [{"addresses": ["010.000.00.1"]}]}), "[10.0.0.1]", ""),
+        (
+            json!({"endpoints": [{"addresses": "10.0.0.1"}]}),
+            "[]",
+            "endpoints[0].addresses: a list belongs here, not this string",
+        ),
+        (
+            json!({"endpoints": ["10.0.0.1", {"addresses": ["10.0.0.2", 3]}]}),
+            "[10.0.0.2]",
+            "endpoints[0]: a map belongs here, not this string\nendpoints[1].addresses[1]: a string belongs here, not this number",
+        ),
+        (
+            json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": "no"}}]}),
+            "[10.0.0.1]",
+            "endpoints[0].conditions.ready: true or false belongs here, not this string",
+        ),
+        (
+            json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": [], "zone": 1}]}),
+            "[10.0.0.1]",
+            "endpoints[0].conditions: a map belongs here, not a list\nendpoints[0].zone: a string belongs here, not this number",
+        ),
+        (
+            json!({"endpoints": [{"addresses": ["10.0.0.1"], "targetRef": "p"}]}),
+            "[10.0.0.1]",
+            "endpoints[0].targetRef: a map belongs here, not this string",
+        ),
+        (
+            json!({"addressType": "IPv5", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
+            "[10.0.0.1]",
+            r#"addressType: "IPv5" is none of FQDN, IPv4, IPv6, "#,
+        ),
+        (
+            json!({"ports": [{"name": "a", "port": 70000}]}),
+            "a:-/tcp",
+            "ports[0].port: 70000 is not a port number (1 to 65535)",
+        ),
+        (
+            json!({"ports": [{"name": "a", "port": 0}, {"name": "b", "port": 80}]}),
+            "a:-/tcp b:80/tcp",
+            "ports[0].port: 0 is not a port number (1 to 65535)",
+        ),
+        (
+            json!({"ports": [{"name": "a", "protocol": "ICMP", "port": 1}]}),
+            "a:1/tcp",
+            r#"ports[0].protocol: "ICMP" is not a protocol (TCP, UDP or SCTP)"#,
+        ),
+        (json!({"ports": [5, {"port": 80}]}), ":80/tcp", "ports[0]: a map belongs here, not this number"),
+    ] {
+        let (slice, ignored) = slice(fields.clone()).unwrap();
+        let slice = slice.unwrap();
+        let endpoints = slice.endpoints.iter().map(|endpoint| format!("{:?}", endpoint.addresses));
+        let ports = slice.ports.iter().map(|port| {
+            let number = port.number.map_or("-".to_owned(), |number| number.to_string());
+            format!("{}:{number}/{}", port.name, port.protocol.label())
+        });
+        let have = endpoints.chain(ports).collect::<Vec<_>>().join(" ");
+        assert_eq!((&*have, &*ignored.join("\n")), (want, report), "{fields}");
+    }
+}
+
+#[test]
+fn a_slice_whose_label_names_no_service_is_of_none() {
+    for label in [json!("A b"), json!(5), json!(null), json!(["web"])] {
+        let labels = json!({"kubernetes.io/service-name": label});
+        let value = json!({"metadata": {"name": "a", "namespace": "b", "labels": labels}});
+        let mut ignored = Ignored::default();
+        assert_eq!(read::<EndpointSlice<'_>>(&value).convert(ALL, &mut ignored), Ok(None));
+        assert_eq!(ignored.count(), usize::from(!label.is_null()), "{label}");
+    }
 }
 
 #[test]
@@ -192,27 +363,57 @@ fn pods_are_listed_while_they_run() {
         read::<Pod>(&value)
     };
     let ips = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
-    let running =
-        pod(json!({}), json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": ips})).convert().unwrap().unwrap();
+    let running = pod(json!({}), json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": ips}))
+        .convert(&mut Ignored::default())
+        .unwrap()
+        .unwrap();
     assert_eq!(running.addresses, [ip("10.0.0.1"), ip("fd00::1")]);
     assert_eq!(running.labels, [("a".into(), "1".into()), ("b".into(), "2".into())]);
     for phase in ["Succeeded", "Failed", "Unknown"] {
-        assert_eq!(pod(json!({}), json!({"phase": phase, "podIPs": ips})).convert(), Ok(None), "{phase}");
+        assert_eq!(
+            pod(json!({}), json!({"phase": phase, "podIPs": ips})).convert(&mut Ignored::default()),
+            Ok(None),
+            "{phase}"
+        );
     }
-    assert_eq!(pod(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), json!({"podIPs": ips})).convert(), Ok(None));
-    assert_eq!(pod(json!({}), json!(null)).convert(), Ok(None));
+    assert_eq!(
+        pod(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), json!({"podIPs": ips}))
+            .convert(&mut Ignored::default()),
+        Ok(None)
+    );
+    assert_eq!(pod(json!({}), json!(null)).convert(&mut Ignored::default()), Ok(None));
     let mut single = pod(json!({}), json!({"podIP": "10.0.0.1"}));
-    assert_eq!(single.convert(), Ok(None), "the API server fills podIPs; what has none has no address");
+    assert_eq!(
+        single.convert(&mut Ignored::default()),
+        Ok(None),
+        "the API server fills podIPs; what has none has no address"
+    );
     single.fill_addresses();
-    assert_eq!(single.convert().unwrap().unwrap().addresses, [ip("10.0.0.1")]);
-    let error = pod(json!({}), json!({"podIPs": [{"ip": "x"}]})).convert().unwrap_err();
-    assert_eq!(error.to_string(), r#"status.podIPs[0].ip: "x" is not an IP address"#);
+    assert_eq!(single.convert(&mut Ignored::default()).unwrap().unwrap().addresses, [ip("10.0.0.1")]);
+    let mut ignored = Ignored::default();
+    let odd = json!({"phase": 1, "podIPs": [{"ip": "x"}, "10.0.0.3", {"ip": "010.0.0.02"}]});
+    let odd = pod(json!({"deletionTimestamp": "soon"}), odd).convert(&mut ignored).unwrap().unwrap();
+    assert_eq!(odd.addresses, [ip("10.0.0.2")]);
+    assert_eq!(
+        texts(&ignored),
+        [
+            "metadata.deletionTimestamp: a time (RFC 3339) belongs here, not this string",
+            "status.phase: a string belongs here, not this number",
+            "status.podIPs[1]: a map belongs here, not this string",
+            r#"status.podIPs[0].ip: "x" is not an IP address"#,
+        ]
+    );
+    let mut single = pod(json!({}), json!({"podIPs": [{"ip": "x"}], "podIP": "10.0.0.1"}));
+    single.fill_addresses();
+    assert_eq!(single.addresses(&mut Ignored::default()), [ip("10.0.0.1")]);
 }
 
 #[test]
 fn a_namespace_is_a_label() {
-    let convert =
-        |name: &str| read::<Namespace>(&json!({"metadata": {"name": name, "annotations": {"a": "b"}}})).convert();
+    let convert = |name: &str| {
+        read::<Namespace>(&json!({"metadata": {"name": name, "annotations": {"a": "b"}}}))
+            .convert(&mut Ignored::default())
+    };
     assert_eq!(convert("shop"), Ok(Key::new("", "shop")));
     assert!(convert("a.b").is_err() && convert("").is_err());
 }

@@ -13,11 +13,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::writing::Writing;
 use super::{Manifests, Snapshot};
+use crate::files::OpenFiles;
 use crate::source::{Selection, Sink};
 
 /// How often the files are looked at without a notice.
@@ -91,7 +90,7 @@ impl Drop for Following {
 fn run(
     mut manifests: Manifests, subscribers: &mut [Subscriber], notices: Sender<Wake>, woken: &Receiver<Wake>,
 ) -> Manifests {
-    let mut folders = Folders::new(notices, manifests.writing.clone());
+    let mut folders = Folders::new(notices, manifests.open.clone());
     loop {
         // Watch first, look afterwards: what happens between the two is seen.
         folders.watch(&manifests);
@@ -145,21 +144,12 @@ struct Folders {
 
 impl Folders {
     /// No folders yet.
-    fn new(notices: Sender<Wake>, writing: Writing) -> Folders {
+    fn new(notices: Sender<Wake>, open: OpenFiles) -> Folders {
         let handler = move |event: notify::Result<notify::Event>| {
             // We ourselves open the files to read them, which is an event too.
-            let Ok(event) = event else { return };
-            let paths = event.paths.iter();
-            match event.kind {
-                EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| writing.written(path)),
-                EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(_))
-                | EventKind::Create(_)
-                | EventKind::Remove(_) => paths.for_each(|path| writing.ended(path)),
-                EventKind::Access(_) => return,
-                _ => {}
+            if event.is_ok_and(|event| open.note(&event)) {
+                let _ = notices.send(Wake::Changed);
             }
-            let _ = notices.send(Wake::Changed);
         };
         let watcher = notify::recommended_watcher(handler);
         let watcher =

@@ -23,14 +23,13 @@ mod snapshot;
 #[cfg(test)]
 pub mod tests;
 mod warning;
-mod writing;
 
 pub use follow::{Following, Subscriber};
 pub use snapshot::Snapshot;
 pub use warning::{MAX_FILE_MIB, Problem, Warning};
 
+use crate::files::OpenFiles;
 use files::Manifest;
-use writing::Writing;
 
 /// Manifests on disk, and what was last read of them.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub struct Manifests {
     /// What all of them say together.
     snapshot: Arc<Snapshot>,
     /// Which files somebody is writing now.
-    writing: Writing,
+    open: OpenFiles,
 }
 
 /// One of the paths.
@@ -56,29 +55,45 @@ struct Root {
 
 /// Why nothing can be loaded from a path.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("manifests: {}: {problem}", .path.display())]
+#[error("manifests: {}{}: {problem}", .path.display(), line(.problem))]
 pub struct LoadError {
-    /// The path as it was given.
+    /// The path as it was given, or the file of a folder.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Problem,
 }
 
+/// The line that a problem is in, as it stands behind a file's name.
+fn line(problem: &Problem) -> String {
+    match problem {
+        Problem::Syntax { line: Some(line), .. } => format!(":{line}"),
+        _ => String::new(),
+    }
+}
+
 impl Manifests {
-    /// Reads files and folders. What is wrong within a file is a warning of the [`Snapshot`]; a path that cannot be read
-    /// is an error, because it is most likely mistyped.
+    /// Reads files and folders. What is wrong within a file is a warning of the [`Snapshot`]; a path of which nothing
+    /// can be used is an error, and so are paths that hold no object: every name of the cluster would be denied with
+    /// authority.
     pub fn load(paths: &[PathBuf]) -> Result<Manifests, LoadError> {
         let roots = paths.iter().map(|path| Root { path: path.clone(), files: Vec::new(), fault: None }).collect();
-        let mut manifests = Manifests { roots, snapshot: Arc::default(), writing: Writing::default() };
+        let mut manifests = Manifests { roots, snapshot: Arc::default(), open: OpenFiles::default() };
         manifests.refresh();
         for root in &mut manifests.roots {
-            let given = root.files.first_mut().filter(|file| file.path == root.path);
-            let fault = given.and_then(|file| file.fault.take_if(|fault| !matches!(fault, Problem::Syntax { .. })));
-            if let Some(problem) = root.fault.take().or(fault) {
-                return Err(LoadError { path: root.path.clone(), problem });
-            }
+            root.check()?;
         }
-        Ok(manifests)
+        let mut files = manifests.roots.iter().flat_map(|root| &root.files);
+        if files.clone().any(|file| !file.items.is_empty()) {
+            return Ok(manifests);
+        }
+        // What is wrong with the first object, if anything is, says more than that there is none.
+        let trouble = files.find_map(|file| Some((file, &file.troubles.first()?.1)));
+        let (path, problem) = match (trouble, paths) {
+            (Some((file, problem)), _) => (file.path.clone(), problem.clone()),
+            (None, [path, ..]) => (path.clone(), Problem::NoObject),
+            (None, []) => return Ok(manifests),
+        };
+        Err(LoadError { path, problem })
     }
 
     /// What was last read.
@@ -95,8 +110,8 @@ impl Manifests {
     pub fn refresh(&mut self) -> bool {
         let now = SystemTime::now();
         // Not `any`: every path has its turn.
-        let writing = &self.writing;
-        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, writing) | changed);
+        let open = &self.open;
+        let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, open) | changed);
         if changed {
             self.snapshot = Arc::new(self.merge());
         }
@@ -124,8 +139,24 @@ impl Manifests {
 }
 
 impl Root {
+    /// Why nothing can be used of the path.
+    fn check(&self) -> Result<(), LoadError> {
+        if let Some(problem) = self.fault.clone() {
+            return Err(LoadError { path: self.path.clone(), problem });
+        }
+        if self.files.iter().any(|file| file.loaded) {
+            return Ok(());
+        }
+        match self.files.first() {
+            None => Err(LoadError { path: self.path.clone(), problem: Problem::NoFile }),
+            Some(file) => {
+                Err(LoadError { path: file.path.clone(), problem: file.fault.clone().unwrap_or(Problem::NoObject) })
+            }
+        }
+    }
+
     /// Reads what changed since; whether anything is different now.
-    fn refresh(&mut self, now: SystemTime, writing: &Writing) -> bool {
+    fn refresh(&mut self, now: SystemTime, open: &OpenFiles) -> bool {
         let paths = match files::list(&self.path) {
             Ok(paths) => paths,
             Err(problem) => {
@@ -139,8 +170,8 @@ impl Root {
         let mut known: BTreeMap<PathBuf, Manifest> =
             self.files.drain(..).map(|file| (file.path.clone(), file)).collect();
         for path in paths {
-            let mut file = known.remove(&path).unwrap_or_else(|| Manifest::new(path));
-            changed |= file.refresh(now, writing);
+            let mut file = known.remove(&path).unwrap_or_else(|| Manifest::new(path, open.clone()));
+            changed |= file.refresh(now);
             self.files.push(file);
         }
         changed | !known.is_empty()

@@ -49,7 +49,7 @@ fn text(event: &Event) -> String {
     match event {
         Event::Begin(kind) => format!("{}:", kind.name()),
         Event::End(_) => ".".into(),
-        Event::Keep(kind, key) => format!("={} {}/{}", kind.name(), key.ns, key.name),
+        Event::Retain(kind, key) => format!("={} {}/{}", kind.name(), key.ns, key.name),
         Event::Remove(kind, key) => format!("-{} {}/{}", kind.name(), key.ns, key.name),
         Event::Upsert(Object::Service(service)) => match &service.kind {
             ServiceKind::ClusterIp(ips) => {
@@ -109,32 +109,85 @@ fn a_path_that_cannot_be_read_is_an_error_at_the_start() {
     );
 }
 
+/// Nothing that can be served: every name of the cluster would be denied with authority.
 #[test]
-fn a_bad_object_is_named_and_the_rest_is_served() {
+fn a_path_without_any_object_is_an_error_at_the_start() {
     let folder = Folder::make();
-    let bad = "kind: Service\nmetadata: {name: bad, namespace: shop}\nspec: {clusterIPs: [10.0.0.300]}\n---\n";
-    let worse = "kind: Service\nmetadata: {name: worse}\nspec: {ports: [{port: http}]}\n---\n";
+    let error =
+        |path: PathBuf| Manifests::load(&[path]).unwrap_err().to_string().replace(folder.0.to_str().unwrap(), "F");
+    assert_eq!(error(folder.0.clone()), "manifests: F: no file of it is a manifest: *.yaml, *.yml or *.json");
+    for (text, problem) in [
+        ("", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: List\nitems: []\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: ConfigMap\nmetadata: {name: a}\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("just text\n", ": a document that is not a map is not an object of the API"),
+        ("metadata: {name: a}\n", ": a document without kind is not an object of the API"),
+        ("a: 1\nb: [\n", ":"),
+    ] {
+        let path = folder.write("a.yaml", text);
+        for path in [path, folder.0.clone()] {
+            let error = error(path);
+            assert!(error.starts_with("manifests: F") && error.contains(problem), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+    // One good file is enough, and what is wrong with the others is a warning.
+    folder.write("b.yaml", &service("b", "10.0.0.1"));
+    assert_eq!(Manifests::load(std::slice::from_ref(&folder.0)).unwrap().snapshot().warnings().len(), 1);
+    // Each path must hold something that can be read.
+    folder.write("empty/.hidden", "");
+    let paths = [folder.0.join("b.yaml"), folder.0.join("empty")];
+    assert!(Manifests::load(&paths).unwrap_err().path.ends_with("empty"));
+}
+
+#[test]
+fn bad_values_and_objects_are_named_and_the_rest_is_served() {
+    let folder = Folder::make();
+    let bad =
+        "kind: Service\nmetadata: {name: bad, namespace: shop}\nspec: {clusterIPs: [10.0.0.300, 10.0.0.3]}\n---\n";
+    let worse = "kind: Service\nmetadata: {name: worse}\nspec: {clusterIP: 10.0.0.2, ports: [{port: http}]}\n---\n";
     let nameless = "kind: Pod\n---\n";
+    let external = "kind: Service\nmetadata: {name: e}\nspec: {type: ExternalName, externalName: a b}\n---\n";
+    let elsewhere = "kind: Service\nmetadata: {name: x, namespace: 5}\nspec: {clusterIP: 10.0.0.7}\n---\n";
     let target = "kind: Service\nmetadata: {name: t}\nspec: {clusterIP: None, selector: {a: b}, ports: [{port: 1, targetPort: {}}]}\n---\n";
     let dotted = "kind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: good}}\nendpoints: [{addresses: [10.0.0.9], hostname: a.b}]\n---\n";
     let unallocated = "kind: Service\nmetadata: {name: late}\n---\n";
-    let all =
-        [bad, worse, nameless, target, dotted, unallocated, "just text\n---\n", &service("good", "10.0.0.1")].concat();
-    let manifests = Manifests::load(&[folder.write("all.yaml", &all)]).unwrap();
-    assert_eq!(served(&manifests), "Namespace: default . Service: good=10.0.0.1 late=- .");
+    let many =
+        format!("kind: Service\nmetadata: {{name: z}}\nspec: {{clusterIPs: [{}10.0.0.8]}}\n---\n", "x, ".repeat(20));
+    let all = [
+        bad,
+        worse,
+        nameless,
+        external,
+        elsewhere,
+        target,
+        dotted,
+        unallocated,
+        &many,
+        "just text\n---\n",
+        &service("good", "10.0.0.1"),
+    ];
+    let manifests = Manifests::load(&[folder.write("all.yaml", &all.concat())]).unwrap();
+    assert_eq!(
+        served(&manifests),
+        "Namespace: default shop . Service: good=10.0.0.1 late=- t=Headless worse=10.0.0.2 z=10.0.0.8 bad=10.0.0.3 ."
+    );
     let warnings = warnings(&folder, &manifests);
     for (warning, want) in warnings.iter().zip([
         "all.yaml: a document that is not a map is not an object of the API",
-        r#"all.yaml: Service shop/bad: spec.clusterIPs[0]: "10.0.0.300" is not an IP address; the object is skipped"#,
-        r#"all.yaml: Service default/worse: spec.ports[0].port: invalid type: string "http", expected i64; the object is skipped"#,
+        r#"all.yaml: Service shop/bad: spec.clusterIPs[0]: "10.0.0.300" is not an IP address; the value is ignored"#,
+        "all.yaml: Service default/worse: spec.ports[0].port: a whole number belongs here, not this string; the value is ignored",
         "all.yaml: Pod default/(no name): metadata.name is missing; the object is skipped",
-        "all.yaml: Service default/t: spec.ports[0].targetPort: a port number or the name of a container's port; the object is skipped",
-        r#"all.yaml: EndpointSlice default/x: endpoints[0].hostname: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last); the field is ignored"#,
+        r#"all.yaml: Service default/e: spec.externalName: "a b" is not a DNS name; the object is skipped"#,
+        "all.yaml: Service default/x: metadata.namespace: a string belongs here, not this number; the object is skipped",
+        "all.yaml: Service default/t: spec.ports[0].targetPort: a port number or the name of a container's port belongs here, not a map; the value is ignored",
+        r#"all.yaml: EndpointSlice default/x: endpoints[0].hostname: "a.b" is not a DNS label (at most 63 lower-case letters, digits and '-', a letter or digit first and last); the value is ignored"#,
         "all.yaml: Service default/late: spec.clusterIP is missing; the name has no address",
     ]) {
         assert_eq!(warning, want);
     }
-    assert_eq!(warnings.len(), 7, "{warnings:#?}");
+    assert_eq!(warnings.last().unwrap(), "all.yaml: Service default/z: 12 more of its values are ignored");
+    assert_eq!(warnings.len(), 9 + 9, "{warnings:#?}");
 }
 
 #[test]
@@ -322,7 +375,8 @@ fn changes_are_followed_however_they_are_made() {
 fn a_broken_file_is_told_of_even_where_nothing_else_changes() {
     let folder = Folder::make();
     let path = folder.write("a.yaml", "a: [b");
-    let mut manifests = Manifests::load(std::slice::from_ref(&path)).unwrap();
+    let other = folder.write("b.yaml", &service("b", "10.0.0.2"));
+    let mut manifests = Manifests::load(&[folder.0.clone(), other]).unwrap();
     assert_eq!(manifests.snapshot().warnings().len(), 1, "at the start");
     fs::write(&path, service("a", "10.0.0.1")).unwrap();
     assert!(manifests.refresh());

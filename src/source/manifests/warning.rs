@@ -31,6 +31,12 @@ pub enum Problem {
     /// The path is something else, such as a pipe.
     #[error("neither a file nor a folder")]
     NotAFile,
+    /// The folder holds no file that could be a manifest.
+    #[error("no file of it is a manifest: *.yaml, *.yml or *.json")]
+    NoFile,
+    /// There is no object that DNS sees.
+    #[error("it holds no Namespace, Service, EndpointSlice or Pod")]
+    NoObject,
     /// The file is too large.
     #[error("{mib} MiB are too much: at most {MAX_FILE_MIB} MiB are read")]
     TooLarge {
@@ -60,9 +66,12 @@ pub enum Problem {
     /// The object is skipped.
     #[error("{0}; the object is skipped")]
     Invalid(Invalid),
-    /// One field of the object is ignored.
-    #[error("{0}; the field is ignored")]
+    /// One value of the object is ignored.
+    #[error("{0}; the value is ignored")]
     Ignored(Invalid),
+    /// So are more of them.
+    #[error("{0} more of its values are ignored")]
+    MoreIgnored(usize),
     /// The API server allocates addresses; nobody does here.
     #[error("spec.clusterIP is missing; the name has no address")]
     NoClusterIp,

@@ -1,14 +1,14 @@
 //! From the API server's JSON to the cluster's model: one event of a watch, or one page of a list.
 //!
-//! What is as it should be is deserialised in one pass into the few fields that DNS needs. Only what fails is looked at
-//! again, to say which field is wrong and to let the objects beside it through.
+//! Both are deserialised in one pass into the few fields that DNS needs, whatever stands in those
+//! ([`crate::source::convert::field`]). Only what fails even so is read again, to let the objects beside it through.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::cluster::entry::Keep;
+use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{Key, Kind, Object};
-use crate::source::convert::{self, Invalid, Metadata, check};
+use crate::source::convert::{self, Field, Ignored, Invalid, Metadata};
 use crate::source::watch::error::{Refusal, bounded};
 
 /// One event of a watch.
@@ -41,13 +41,13 @@ pub enum Change {
         object: Object,
         /// `endpoints.kubernetes.io/last-change-trigger-time`.
         last_change: Option<String>,
-        /// Fields that are of no use, while the rest is.
-        ignored: Vec<Invalid>,
+        /// Values that are passed over, while the rest is served.
+        ignored: Ignored,
     },
     /// It is there, and what was known of it stays.
-    Keep(Key),
+    Retain(Key, Ignored),
     /// It is gone, or of no interest to DNS.
-    Remove(Key),
+    Remove(Key, Ignored),
     /// It cannot be read: the key where that is known.
     Bad {
         /// Namespace and name.
@@ -102,33 +102,18 @@ struct List<T> {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ListMetadata {
-    #[serde(deserialize_with = "convert::or_default")]
+    #[serde(deserialize_with = "null_is_empty")]
     resource_version: String,
     #[serde(rename = "continue")]
     next: Option<String>,
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::<Vec<T>>::deserialize(from)?.unwrap_or_default())
-}
-
-/// An object whose other fields cannot be read.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Stub {
-    metadata: StubMetadata,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct StubMetadata {
-    name: String,
-    namespace: String,
-    resource_version: String,
+fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 /// Reads one event. Of endpoints it has what is to be kept.
-pub fn event(kind: Kind, keep: Keep, line: &[u8]) -> Result<Said, NotJson> {
+pub fn event(kind: Kind, keep: EndpointFields, line: &[u8]) -> Result<Said, NotJson> {
     let line = text(line)?;
     match kind {
         Kind::Namespace => event_of::<convert::Namespace>(keep, line),
@@ -139,7 +124,7 @@ pub fn event(kind: Kind, keep: Keep, line: &[u8]) -> Result<Said, NotJson> {
 }
 
 /// Reads one page; `each` is given its objects in their order.
-pub fn page(kind: Kind, keep: Keep, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
+pub fn page(kind: Kind, keep: EndpointFields, body: &[u8], each: impl FnMut(Change)) -> Result<Page, NotJson> {
     let body = text(body)?;
     match kind {
         Kind::Namespace => page_of::<convert::Namespace>(keep, body, each),
@@ -154,29 +139,30 @@ fn text(octets: &[u8]) -> Result<&str, NotJson> {
     std::str::from_utf8(octets).map_err(|error| NotJson(error.to_string()))
 }
 
-fn event_of<'a, T: Resource<'a>>(keep: Keep, line: &'a str) -> Result<Said, NotJson> {
+fn event_of<'a, T: Resource<'a>>(keep: EndpointFields, line: &'a str) -> Result<Said, NotJson> {
     match serde_json::from_str::<Line<T>>(line) {
         Ok(Line { what: What::Error, .. }) | Err(_) => {}
-        Ok(Line { what: What::Bookmark, object }) => {
-            let metadata = object.metadata();
-            let initial_events_end = metadata.annotations.initial_events_end;
-            return Ok(Said::Bookmark { version: metadata.resource_version.clone(), initial_events_end });
+        Ok(Line { what: What::Bookmark, mut object }) => {
+            let metadata = object.metadata_mut();
+            let initial_events_end = metadata.take_annotations().initial_events_end;
+            return Ok(Said::Bookmark { version: metadata.take_version(), initial_events_end });
         }
         Ok(Line { what, mut object }) => {
-            let version = std::mem::take(&mut object.metadata_mut().resource_version);
-            let change = if what == What::Deleted { gone(&object) } else { there(keep, object) };
-            return Ok(Said::Change { change, version });
+            let version = object.metadata_mut().take_version();
+            return Ok(Said::Change { change: change(what, keep, object), version });
         }
     }
     let Line { what, object } = serde_json::from_str::<Line<&RawValue>>(line).map_err(not_json)?;
     if what == What::Error {
         return Ok(Said::Refused(Refusal::parse(object.get().as_bytes(), (500, "an ERROR event without a reason"))));
     }
-    let (change, version) = bad::<T>(object);
+    let (change, version) = again(T::KIND, what, keep, object);
     Ok(Said::Change { change, version })
 }
 
-fn page_of<'a, T: Resource<'a>>(keep: Keep, body: &'a str, mut each: impl FnMut(Change)) -> Result<Page, NotJson> {
+fn page_of<'a, T: Resource<'a>>(
+    keep: EndpointFields, body: &'a str, mut each: impl FnMut(Change),
+) -> Result<Page, NotJson> {
     let metadata = match serde_json::from_str::<List<T>>(body) {
         Ok(List { metadata, items }) => {
             items.into_iter().for_each(|object| each(there(keep, object)));
@@ -187,7 +173,7 @@ fn page_of<'a, T: Resource<'a>>(keep: Keep, body: &'a str, mut each: impl FnMut(
             for item in items {
                 each(match serde_json::from_str::<T>(item.get()) {
                     Ok(object) => there(keep, object),
-                    Err(_) => bad::<T>(item).0,
+                    Err(_) => again(T::KIND, What::Added, keep, item).0,
                 });
             }
             metadata
@@ -203,15 +189,20 @@ fn not_json(error: serde_json::Error) -> NotJson {
     NotJson(bounded(error.to_string()))
 }
 
+/// What an event of this type says of an object.
+fn change<'a, T: Resource<'a>>(what: What, keep: EndpointFields, object: T) -> Change {
+    if what == What::Deleted { gone(&object) } else { there(keep, object) }
+}
+
 /// An object that exists.
-fn there<'a, T: Resource<'a>>(keep: Keep, mut object: T) -> Change {
-    let mut ignored = Vec::new();
-    let last_change = object.metadata_mut().annotations.last_change.take();
+fn there<'a, T: Resource<'a>>(keep: EndpointFields, mut object: T) -> Change {
+    let mut ignored = Ignored::default();
+    let last_change = object.metadata_mut().take_annotations().last_change;
     let key = key_of(&object);
     match object.into_model(keep, &mut ignored) {
         Ok(Model::Object(object)) => Change::Upsert { object, last_change, ignored },
-        Ok(Model::AsItWas(key)) => Change::Keep(key),
-        Ok(Model::Nothing(key)) => Change::Remove(key),
+        Ok(Model::AsItWas(key)) => Change::Retain(key, ignored),
+        Ok(Model::Nothing(key)) => Change::Remove(key, ignored),
         Err(invalid) => Change::Bad { key, invalid },
     }
 }
@@ -219,27 +210,63 @@ fn there<'a, T: Resource<'a>>(keep: Keep, mut object: T) -> Change {
 /// An object that is gone.
 fn gone<'a, T: Resource<'a>>(object: &T) -> Change {
     match key_of(object) {
-        Some(key) => Change::Remove(key),
+        Some(key) => Change::Remove(key, Ignored::default()),
         None => Change::Bad { key: None, invalid: Invalid::Missing("metadata.name") },
     }
 }
 
-/// What is wrong with an object that could not be read, and its version.
-fn bad<'a, T: Resource<'a>>(object: &'a RawValue) -> (Change, String) {
-    let stub: Stub = serde_json::from_str(object.get()).unwrap_or_default();
-    let mut reader = serde_json::Deserializer::from_str(object.get());
-    let invalid = match check::<T>(&mut reader) {
-        Err(invalid) => invalid,
-        // The object is good, and what is around it is not.
-        Ok(_) => Invalid::Missing("a list or an event around the object"),
+/// An object that cannot be read in place, since a key stands in it twice or a text holds what no text holds; and its
+/// version. As a tree of values, of which the last of a key counts, it may be read nevertheless.
+fn again(kind: Kind, what: What, keep: EndpointFields, object: &RawValue) -> (Change, String) {
+    fn read<'a, T: Resource<'a>>(what: What, keep: EndpointFields, value: &'a serde_json::Value) -> (Change, String) {
+        match T::deserialize(value) {
+            Ok(mut object) => {
+                let version = object.metadata_mut().take_version();
+                (change(what, keep, object), version)
+            }
+            Err(error) => (Change::Bad { key: None, invalid: unreadable(&error) }, String::new()),
+        }
+    }
+    let value: serde_json::Value = match serde_json::from_str(object.get()) {
+        Ok(value) => value,
+        Err(error) => {
+            let stub: Stub = serde_json::from_str(object.get()).unwrap_or_default();
+            let text = |field: Option<&String>| field.cloned().unwrap_or_default();
+            let (name, namespace) = (text(stub.metadata.name.get()), text(stub.metadata.namespace.get()));
+            let change = Change::Bad { key: key(kind, &namespace, &name), invalid: unreadable(&error) };
+            return (change, text(stub.metadata.resource_version.get()));
+        }
     };
-    let StubMetadata { name, namespace, resource_version } = stub.metadata;
-    (Change::Bad { key: key(T::KIND, &namespace, &name), invalid }, resource_version)
+    match kind {
+        Kind::Namespace => read::<convert::Namespace>(what, keep, &value),
+        Kind::Service => read::<convert::Service>(what, keep, &value),
+        Kind::EndpointSlice => read::<convert::EndpointSlice<'_>>(what, keep, &value),
+        Kind::Pod => read::<convert::Pod>(what, keep, &value),
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Invalid {
+    Invalid::Unreadable(bounded(error.to_string()))
+}
+
+/// The identity of an object that cannot be read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Stub {
+    metadata: StubMetadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StubMetadata {
+    name: Field<String>,
+    namespace: Field<String>,
+    resource_version: Field<String>,
 }
 
 /// The key that metadata gives, whatever else is wrong.
 fn key_of<'a, T: Resource<'a>>(object: &T) -> Option<Key> {
-    key(T::KIND, &object.metadata().namespace, &object.metadata().name)
+    key(T::KIND, object.metadata().namespace(), object.metadata().name())
 }
 
 /// A key, if namespace and name are as the kind has them.
@@ -263,7 +290,7 @@ trait Resource<'a>: Deserialize<'a> {
     const KIND: Kind;
     fn metadata(&self) -> &Metadata;
     fn metadata_mut(&mut self) -> &mut Metadata;
-    fn into_model(self, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid>;
+    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid>;
 }
 
 /// The parts that are the same for every kind.
@@ -281,21 +308,21 @@ macro_rules! metadata {
 
 impl Resource<'_> for convert::Namespace {
     metadata!(Kind::Namespace);
-    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
-        Ok(Model::Object(Object::Namespace(self.convert()?)))
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
+        Ok(Model::Object(Object::Namespace(self.convert(ignored)?)))
     }
 }
 
 impl Resource<'_> for convert::Service {
     metadata!(Kind::Service);
-    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
-        Ok(Model::Object(Object::Service(self.convert()?)))
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
+        Ok(Model::Object(Object::Service(self.convert(ignored)?)))
     }
 }
 
 impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
     metadata!(Kind::EndpointSlice);
-    fn into_model(self, keep: Keep, ignored: &mut Vec<Invalid>) -> Result<Model, Invalid> {
+    fn into_model(self, keep: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
         Ok(match self.convert(keep, ignored)? {
             Some(slice) => Model::Object(Object::EndpointSlice(slice)),
             None => Model::Nothing(self.key()?),
@@ -305,8 +332,8 @@ impl<'a> Resource<'a> for convert::EndpointSlice<'a> {
 
 impl Resource<'_> for convert::Pod {
     metadata!(Kind::Pod);
-    fn into_model(self, _: Keep, _: &mut Vec<Invalid>) -> Result<Model, Invalid> {
-        Ok(match self.convert()? {
+    fn into_model(self, _: EndpointFields, ignored: &mut Ignored) -> Result<Model, Invalid> {
+        Ok(match self.convert(ignored)? {
             Some(pod) => Model::Object(Object::Pod(pod)),
             // CoreDNS passes over a Pod that is being deleted until it is gone: its connections are drained under the
             // name that it had (object/pod.go).
@@ -322,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Keep = Keep { pods: true, zones: true };
+    const ALL: EndpointFields = EndpointFields { pods: true, zones: true };
 
     /// An object of each kind, with all fields that are read.
     fn objects() -> [(Kind, &'static str); 4] {
@@ -360,7 +387,7 @@ mod tests {
                 };
                 assert_eq!(version, "7");
                 assert!(
-                    matches!((&change, comes), (Change::Upsert { .. }, true) | (Change::Remove(_), false)),
+                    matches!((&change, comes), (Change::Upsert { .. }, true) | (Change::Remove(..), false)),
                     "{change:?}"
                 );
             }
@@ -368,13 +395,53 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_there_without_its_bad_values() {
+        let object = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":"http"},{"port":80}]}}"#;
+        let Said::Change { change: Change::Upsert { object, ignored, .. }, version } =
+            said(Kind::Service, &format!(r#"{{"type":"ADDED","object":{object}}}"#))
+        else {
+            panic!()
+        };
+        assert_eq!((object.key(), &*version), (&Key::new("a", "s"), "9"));
+        assert_eq!(ignored.count(), 1, "{ignored:?}");
+        assert!(matches!(object, Object::Service(service) if service.ports.len() == 1));
+    }
+
+    #[test]
     fn a_bad_object_is_named_with_its_field_and_version() {
-        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"ports":[{"port":"http"}]}}}"#;
+        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"type":"ExternalName"}}}"#;
         let Said::Change { change: Change::Bad { key, invalid }, version } = said(Kind::Service, line) else {
             panic!()
         };
         assert_eq!((key, &*version), (Some(Key::new("a", "s")), "9"));
-        assert!(invalid.to_string().starts_with("spec.ports[0].port: "), "{invalid}");
+        assert_eq!(invalid.to_string(), "spec.externalName is missing");
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_place_is_read_again_or_named() {
+        // Of a key that stands twice, the last one counts, as in Go.
+        let twice = r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.1","clusterIP":"10.0.0.2"}}"#;
+        let alone =
+            r#"{"metadata":{"name":"s","namespace":"a","resourceVersion":"9"},"spec":{"clusterIP":"10.0.0.2"}}"#;
+        let event = |what: &str, object: &str| {
+            let Said::Change { change, version } =
+                said(Kind::Service, &format!(r#"{{"type":"{what}","object":{object}}}"#))
+            else {
+                panic!()
+            };
+            format!("{change:?} {version}")
+        };
+        for what in ["ADDED", "DELETED"] {
+            assert_eq!(event(what, twice), event(what, alone));
+        }
+        // Half a surrogate is no text. What was known of the object stays.
+        let half = alone.replace("10.0.0.2", r"\ud800");
+        assert!(event("ADDED", &half).starts_with(r#"Bad { key: Some(Key { ns: "a", name: "s" })"#));
+        assert!(event("ADDED", &half).ends_with(" 9"));
+        let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{half},{twice}]}}"#);
+        let mut changes = Vec::new();
+        page(Kind::Service, ALL, list.as_bytes(), |change| changes.push(format!("{change:?}"))).unwrap();
+        assert!(changes[0].starts_with("Bad") && format!("{} 9", changes[1]) == event("ADDED", alone), "{changes:?}");
     }
 
     #[test]

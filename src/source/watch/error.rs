@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::net::{find_tls_error, tls_reason};
+
 use super::connection::ConnectionError;
 
 /// Why a list or a watch did not go on.
@@ -78,10 +80,10 @@ impl WatchError {
         match self {
             WatchError::Configuration(_) => "configuration",
             WatchError::Connection(_) => "connection",
-            WatchError::Silence { .. } => "silence",
-            WatchError::Cut => "cut",
+            WatchError::Silence { .. } => "timeout",
+            WatchError::Cut => "truncated",
             WatchError::TooLong(_) => "too_long",
-            WatchError::Nonsense(_) => "nonsense",
+            WatchError::Nonsense(_) => "protocol",
             WatchError::Backwards { .. } => "backwards",
             WatchError::Refused(refusal) => match refusal.code {
                 400 => "400",
@@ -180,9 +182,16 @@ pub fn bounded(mut text: String) -> String {
 /// An error with its causes, each told once, without the names of layers: `Connection refused`.
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
+    let mut all = std::iter::successors(Some(error), |error| error.source());
+    let tls = all.find_map(find_tls_error).map(|error| (error.to_string(), tls_reason(error)));
     let mut next = Some(error);
     while let Some(cause) = next {
-        let said = cause.to_string();
+        let mut said = cause.to_string();
+        if let Some((shown, words)) = &tls
+            && said != "invalid peer certificate: UnknownIssuer"
+        {
+            said = said.replace(shown, words);
+        }
         // The client's own word for "one of the layers".
         let said = said.strip_prefix("ServiceError: ").unwrap_or(&said);
         // A page on the net is of no use in a log line, nor are the names of layers and of numbers.
@@ -207,4 +216,33 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
     // Layers alone say nothing.
     if text.is_empty() { error.to_string() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Layer(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("invalid private key: {0}")]
+    struct Key(#[source] rustls::Error);
+
+    #[test]
+    fn errors_of_tls_are_told_in_words() {
+        use rustls::{CertificateError, InconsistentKeys};
+        let connection = |error: rustls::Error| causes(&Layer(io::Error::new(io::ErrorKind::InvalidData, error)));
+        assert_eq!(
+            connection(CertificateError::Expired.into()),
+            "tls: failed to verify certificate: x509: certificate has expired"
+        );
+        let unknown = connection(CertificateError::UnknownIssuer.into());
+        assert!(unknown.starts_with("the API server's certificate is of an authority that is not known"), "{unknown}");
+        let key = Key(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch));
+        assert_eq!(causes(&key), "invalid private key: tls: private key does not match public key");
+    }
 }

@@ -22,10 +22,11 @@ use super::connection::Connection;
 use super::decode::{self, Change, NotJson, Said};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::Status;
-use crate::cluster::entry::{Keep, Shape};
+use crate::cluster::entry::{EndpointFields, Shape};
 use crate::cluster::index::service_key;
-use crate::cluster::model::{Kind, Object};
+use crate::cluster::model::{Key, Kind, Object};
 use crate::cluster::{Event, Index, IndexWriter};
+use crate::source::convert::Ignored;
 use crate::source::watch::error::{Awaited, WatchError};
 use crate::source::watch::schedule::{Ended, How, Next, Schedule, Style, Timing, Why};
 use crate::source::{Selection, unix_seconds};
@@ -40,7 +41,7 @@ pub struct Follower {
     /// Of which objects.
     pub selection: Selection,
     /// What of endpoints is kept.
-    pub keep: Keep,
+    pub keep: EndpointFields,
     /// Where.
     pub connection: Arc<Connection>,
     /// What is known. The kinds of a selection share it; held for one object at a time.
@@ -258,10 +259,7 @@ impl Follower {
     fn change(&self, change: Change, live: Option<SystemTime>) {
         match change {
             Change::Upsert { object, last_change, ignored } => {
-                if let Some(invalid) = ignored.first() {
-                    let key = object.key();
-                    self.status.ignored(|| format!("{} {}/{}: {invalid}", self.kind.name(), key.ns, key.name));
-                }
+                self.ignored(object.key(), &ignored);
                 let service = match &object {
                     Object::EndpointSlice(slice) if live.is_some() => service_key(&slice.key.ns, &slice.service),
                     _ => None,
@@ -271,8 +269,14 @@ impl Follower {
                     self.programmed(&service, now, &at);
                 }
             }
-            Change::Keep(key) => self.tell(Event::Keep(self.kind, key)),
-            Change::Remove(key) => self.tell(Event::Remove(self.kind, key)),
+            Change::Retain(key, ignored) => {
+                self.ignored(&key, &ignored);
+                self.tell(Event::Retain(self.kind, key));
+            }
+            Change::Remove(key, ignored) => {
+                self.ignored(&key, &ignored);
+                self.tell(Event::Remove(self.kind, key));
+            }
             Change::Bad { key, invalid } => {
                 let name = key.as_ref().map_or("without a name".to_owned(), |key| match &*key.ns {
                     "" => key.name.to_string(),
@@ -283,10 +287,24 @@ impl Follower {
                 });
                 // Whatever it was before is nearer the truth than nothing at all.
                 if let Some(key) = key {
-                    self.tell(Event::Keep(self.kind, key));
+                    self.tell(Event::Retain(self.kind, key));
                 }
             }
         }
+    }
+
+    /// Counts and reports the values of an object that are passed over.
+    fn ignored(&self, key: &Key, ignored: &Ignored) {
+        let Some(first) = ignored.first().first() else { return };
+        self.status.ignored(ignored.count(), || {
+            let slash = if key.ns.is_empty() { "" } else { "/" };
+            let (kind, name) = (self.kind.name(), &key.name);
+            let more = match ignored.count() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more of its values)"),
+            };
+            format!("{kind} {}{slash}{name} is served without a value: {first}{more}", key.ns)
+        });
     }
 
     /// A list is complete.

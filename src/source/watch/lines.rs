@@ -15,7 +15,7 @@ pub const MAX_PAGE: usize = 32 << 20;
 /// The longest whole list, in octets.
 pub const MAX_LIST: usize = 256 << 20;
 /// A buffer that has grown larger than this is given back when it is empty, in bytes.
-const KEEP: usize = 64 << 10;
+const RETAINED: usize = 64 << 10;
 
 /// The bytes of a body that have come and are not consumed, as lines.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl LineBuffer {
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         self.bytes.drain(..self.from);
         self.searched -= std::mem::take(&mut self.from);
-        if self.bytes.is_empty() && self.bytes.capacity() > KEEP {
+        if self.bytes.is_empty() && self.bytes.capacity() > RETAINED {
             self.bytes = Vec::new();
         }
         if self.bytes.len() + bytes.len() > self.most {

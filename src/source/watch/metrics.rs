@@ -27,6 +27,8 @@ pub struct Metrics {
     pub(super) errors: IntCounterVec,
     /// Objects that could not be read, by kind.
     pub(super) bad_objects: IntCounterVec,
+    /// Values that were passed over in objects that are served, by kind.
+    pub(super) bad_values: IntCounterVec,
     /// Written when a watch begins; those that have ended are taken out at a scrape.
     watches: Arc<Mutex<Vec<Watched>>>,
 }
@@ -45,6 +47,7 @@ impl Metrics {
             relists: table::RELISTS.counters(registry),
             errors: table::API_ERRORS.counters(registry),
             bad_objects: table::BAD_OBJECTS.counters(registry),
+            bad_values: table::BAD_VALUES.counters(registry),
             watches: Arc::default(),
         };
         let shown = metrics.clone();

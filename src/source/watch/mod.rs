@@ -95,7 +95,7 @@ impl Watch {
                     (connection, log)
                 }
             };
-            let (keep, index) = (writer.keeps(), writer.index().clone());
+            let (keep, index) = (writer.endpoint_fields(), writer.index().clone());
             let writer = Arc::new(Mutex::new(writer));
             for kind in selection.kinds() {
                 let follower = Follower {

@@ -89,8 +89,9 @@ impl Status {
         self.log.bad_object(self.kind, text);
     }
 
-    /// A part of an object is of no use.
-    pub fn ignored(&self, text: impl FnOnce() -> String) {
+    /// So many values of an object are passed over.
+    pub fn ignored(&self, count: usize, text: impl FnOnce() -> String) {
+        self.metrics.bad_values.with_label_values(&[self.kind.name()]).inc_by(count as u64);
         self.log.bad_object(self.kind, text);
     }
 

@@ -1,8 +1,8 @@
-//! Numbers that many threads count without getting in each other's way.
+//! Counters that many threads increment without contention.
 //!
-//! A thread that counts has cells of its own, which nobody else writes: to add is to load and to store, without an
-//! instruction that locks the memory. Threads beyond [`OWNERS`] share the last cells and pay for it. Whoever wants the
-//! number sums the cells of all threads.
+//! Each thread has cells of its own, which no other thread writes: adding is a load and a store, without a locked
+//! instruction. Threads beyond [`OWNERS`] share the last cells, and use atomic additions. Reading a counter sums the
+//! cells of all threads.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -11,75 +11,76 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// How many threads have cells of their own: workers are as many as cores, and tokio's threads likewise.
+/// The number of threads with cells of their own. Workers are as many as cores, and so are tokio's threads.
 const OWNERS: usize = 64;
-/// The cells that all other threads share.
+/// The index of the cells that all other threads share.
 const SHARED: usize = OWNERS;
-/// The thread has not counted yet.
+/// The thread has no cells yet.
 const UNKNOWN: usize = usize::MAX;
 
-/// Which cells belong to a thread. A matter of the process, as threads are; held when a thread counts for the first
-/// time and when it ends.
-static OWNED: Mutex<Owned> = Mutex::new(Owned { next: 0, free: Vec::new() });
+/// The indexes of cells that threads own, for the whole process. Locked when a thread counts for the first time, and
+/// when it ends.
+static SLOTS: Mutex<Slots> = Mutex::new(Slots { next: 0, free: Vec::new() });
 
-struct Owned {
-    /// From here on nobody has had them.
+struct Slots {
+    /// The first index that no thread has owned yet.
     next: usize,
-    /// Their threads have ended.
+    /// Indexes whose threads have ended.
     free: Vec<usize>,
 }
 
 thread_local! {
-    /// Which cells this thread counts in.
-    static PLACE: Cell<usize> = const { Cell::new(UNKNOWN) };
-    /// Gives them back when the thread ends.
+    /// The index of this thread's cells.
+    static SLOT: Cell<usize> = const { Cell::new(UNKNOWN) };
+    /// Releases them when the thread ends.
     static LEASE: RefCell<Option<Lease>> = const { RefCell::new(None) };
 }
 
-/// Cells that belong to a thread.
+/// The ownership of cells by a thread.
 struct Lease(usize);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Should this thread count once more, it is no owner.
-        PLACE.set(SHARED);
-        OWNED.lock().free.push(self.0);
+        // If this thread counts again, it uses the shared cells.
+        SLOT.set(SHARED);
+        SLOTS.lock().free.push(self.0);
     }
 }
 
-/// Which cells this thread counts in.
-fn place() -> usize {
-    match PLACE.get() {
-        UNKNOWN => take_place(),
-        place => place,
+/// Returns the index of this thread's cells.
+fn slot() -> usize {
+    match SLOT.get() {
+        UNKNOWN => acquire_slot(),
+        slot => slot,
     }
 }
 
+/// Assigns cells to this thread.
 #[cold]
-fn take_place() -> usize {
+fn acquire_slot() -> usize {
     // The lock orders this thread's writes after those of an owner that has ended.
-    let mut owned = OWNED.lock();
-    let place = owned.free.pop().unwrap_or_else(|| {
-        let next = owned.next.min(SHARED);
-        owned.next = next + 1;
+    let mut slots = SLOTS.lock();
+    let slot = slots.free.pop().unwrap_or_else(|| {
+        let next = slots.next.min(SHARED);
+        slots.next = next + 1;
         next
     });
-    drop(owned);
-    PLACE.set(place);
-    if place != SHARED && LEASE.try_with(|lease| lease.replace(Some(Lease(place)))).is_err() {
+    drop(slots);
+    SLOT.set(slot);
+    if slot != SHARED && LEASE.try_with(|lease| lease.replace(Some(Lease(slot)))).is_err() {
         // The thread is ending already.
-        drop(Lease(place));
+        drop(Lease(slot));
     }
-    PLACE.get()
+    SLOT.get()
 }
 
-/// `N` numbers that only grow.
+/// `N` counters.
 pub struct Cells<const N: usize> {
-    /// Made when a thread counts here for the first time. The last ones are shared.
+    /// Allocated when a thread counts here for the first time. The last shard is shared.
     shards: [OnceLock<Box<Shard<N>>>; OWNERS + 1],
 }
 
-/// The cells of one thread, on cache lines of their own (two at a time are fetched).
+/// The cells of a thread, on cache lines of their own (processors fetch two at a time).
 #[repr(align(128))]
 struct Shard<const N: usize>([AtomicU64; N]);
 
@@ -90,15 +91,15 @@ impl<const N: usize> Default for Cells<N> {
 }
 
 impl<const N: usize> Cells<N> {
-    /// Those that this thread may add to.
+    /// Returns the cells of this thread.
     #[inline]
     pub fn mine(&self) -> Mine<'_, N> {
-        let place = place();
-        let shard = self.shards[place].get_or_init(|| Box::new(Shard([const { AtomicU64::new(0) }; N])));
-        Mine { cells: &shard.0, shared: place == SHARED, stays: PhantomData }
+        let slot = slot();
+        let shard = self.shards[slot].get_or_init(|| Box::new(Shard([const { AtomicU64::new(0) }; N])));
+        Mine { cells: &shard.0, shared: slot == SHARED, stays: PhantomData }
     }
 
-    /// The sums over all threads.
+    /// Returns the sums over all threads.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for shard in self.shards.iter().filter_map(OnceLock::get) {
@@ -110,29 +111,29 @@ impl<const N: usize> Cells<N> {
     }
 }
 
-/// The cells of the thread that asked for them.
+/// The cells of the current thread.
 pub struct Mine<'a, const N: usize> {
     cells: &'a [AtomicU64; N],
-    /// Others write them, too.
+    /// Other threads write them, too.
     shared: bool,
-    /// No other thread may have it.
+    /// Not `Send`: it belongs to the current thread.
     stays: PhantomData<*const ()>,
 }
 
 impl<const N: usize> Mine<'_, N> {
-    /// Adds to a number.
+    /// Adds to a counter.
     ///
     /// # Panics
-    /// When there is no such number.
+    /// If the index is not less than `N`.
     #[inline]
     pub fn add(&self, at: usize, more: u64) {
         self.add_all([(at, more)]);
     }
 
-    /// Adds to several numbers.
+    /// Adds to several counters.
     ///
     /// # Panics
-    /// When there is no such number.
+    /// If an index is not less than `N`.
     #[inline]
     pub fn add_all<const K: usize>(&self, adds: [(usize, u64); K]) {
         if self.shared {
@@ -158,9 +159,9 @@ mod tests {
 
     use super::*;
 
-    /// One test, since places are the process's.
+    /// A single test, since slots belong to the process.
     #[test]
-    fn nothing_is_lost_and_places_are_used_again() {
+    fn no_count_is_lost_and_slots_are_reused() {
         let cells = Cells::<1>::default();
         for _ in 0..4 * OWNERS {
             std::thread::scope(|scope| {
@@ -169,10 +170,10 @@ mod tests {
         }
         assert_eq!(cells.sums(), [4 * OWNERS as u64]);
         let made = cells.shards.iter().filter(|shard| shard.get().is_some()).count();
-        // Other tests hold some places meanwhile.
+        // Other tests own some slots meanwhile.
         assert!(made < OWNERS, "{made}");
 
-        // More threads than places.
+        // More threads than slots.
         const THREADS: usize = 2 * OWNERS;
         let cells = Cells::<3>::default();
         let all_have_begun = Barrier::new(THREADS);

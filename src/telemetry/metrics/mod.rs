@@ -1,13 +1,13 @@
-//! Numbers for Prometheus: one table of names, and counters that cost a query next to nothing.
+//! Metrics for Prometheus: one table of names, and counters that cost a query almost nothing.
 //!
 //! ```text
 //! worker 1 ─ load, add, store ─► its cells ─┐
 //! worker 2 ─ load, add, store ─► its cells ─┼─ summed by a Collector ─► Registry ─ gather ─► text
-//!               seldom events ─► IntCounter ─┘      only when someone asks
+//!                rare events ─► IntCounter ─┘      only at a scrape
 //! ```
 //!
-//! The registry is handed around by the app; there is none of the process's. What a label may say is bounded by the
-//! configuration, never by what clients ask.
+//! `app` passes the registry to other modules; there is no global one. Values of labels come from the configuration,
+//! never from queries.
 
 mod cells;
 mod process;
@@ -24,14 +24,14 @@ pub use prometheus::proto::MetricFamily;
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 pub use table::{Kind, Metric};
 
-/// The type of the text that [`text`] makes.
+/// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A registry that tells of the process and of this build: `version`, and the `revision` that it was made of.
+/// Creates a registry with metrics of the process, and with the `version` and `revision` of this build.
 pub fn registry(version: &str, revision: &str) -> Registry {
     let registry = Registry::new();
     register(&registry, process::Process::new());
-    // Dashboards group by the three labels. No Go version made this.
+    // Dashboards group by these three labels. There is no Go version.
     let mut build = Family::new(&table::BUILD_INFO);
     build.value(&["", revision, version], 1.0);
     let build = build.done();
@@ -39,50 +39,49 @@ pub fn registry(version: &str, revision: &str) -> Registry {
     registry
 }
 
-/// Everything that is registered, as text.
+/// Returns all registered metrics in the text format.
 pub fn text(registry: &Registry) -> String {
     let mut text = String::new();
     if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut text) {
-        tracing::error!(%error, "metrics cannot be written");
+        tracing::error!(%error, "failed to encode metrics");
     }
     text
 }
 
-/// Registers a collector. A name that is registered already keeps its first collector, as in CoreDNS
+/// Registers a collector. A name that is already registered stays with its first collector, as in CoreDNS
 /// `Metrics.MustRegister`.
 pub fn register(registry: &Registry, collector: impl Collector + 'static) {
     if let Err(error) = registry.register(Box::new(collector)) {
-        tracing::error!(%error, "a metric cannot be registered");
+        tracing::error!(%error, "failed to register a metric");
     }
 }
 
 impl Metric {
-    /// A counter of something seldom; registered.
+    /// Creates and registers a counter of rare events.
     pub fn counter(&self, registry: &Registry) -> IntCounter {
-        let counter = IntCounter::new(self.name, self.help).expect("a name of the table is a good name");
+        let counter = IntCounter::new(self.name, self.help).expect("metrics of the table are valid");
         register(registry, counter.clone());
         counter
     }
 
-    /// A histogram of something seldom; registered.
+    /// Creates and registers a histogram of rare events.
     pub fn histogram(&self, registry: &Registry) -> Histogram {
-        let histogram = Histogram::with_opts(self.histogram_opts()).expect("a metric of the table is a good one");
+        let histogram = Histogram::with_opts(self.histogram_opts()).expect("metrics of the table are valid");
         register(registry, histogram.clone());
         histogram
     }
 
-    /// Counters of something seldom, one for each set of labels; registered.
+    /// Creates and registers counters of rare events, one for each set of label values.
     pub fn counters(&self, registry: &Registry) -> IntCounterVec {
         let opts = Opts::new(self.name, self.help);
-        let counters = IntCounterVec::new(opts, self.labels).expect("a metric of the table is a good one");
+        let counters = IntCounterVec::new(opts, self.labels).expect("metrics of the table are valid");
         register(registry, counters.clone());
         counters
     }
 
-    /// Histograms of something seldom, one for each set of labels; registered.
+    /// Creates and registers histograms of rare events, one for each set of label values.
     pub fn histograms(&self, registry: &Registry) -> HistogramVec {
-        let histograms =
-            HistogramVec::new(self.histogram_opts(), self.labels).expect("a metric of the table is a good one");
+        let histograms = HistogramVec::new(self.histogram_opts(), self.labels).expect("metrics of the table are valid");
         register(registry, histograms.clone());
         histograms
     }
@@ -95,22 +94,22 @@ impl Metric {
         }
     }
 
-    /// Its description.
+    /// Returns the description for a collector.
     pub fn desc(&self) -> Desc {
         let labels = self.labels.iter().map(|label| (*label).to_owned()).collect();
         Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
-            .expect("a metric of the table is a good one")
+            .expect("metrics of the table are valid")
     }
 }
 
-/// Metrics that are made when somebody asks.
+/// Metrics that are computed at a scrape.
 pub struct Observed<F> {
     descs: Vec<Desc>,
     read: F,
 }
 
 impl<F: Fn() -> Vec<MetricFamily> + Send + Sync> Observed<F> {
-    /// Families of these metrics, by a function.
+    /// Creates a collector whose families are returned by `read`.
     pub fn new(metrics: &[&Metric], read: F) -> Observed<F> {
         Observed { descs: metrics.iter().map(|metric| metric.desc()).collect(), read }
     }
@@ -126,7 +125,7 @@ impl<F: Fn() -> Vec<MetricFamily> + Send + Sync> Collector for Observed<F> {
     }
 }
 
-/// A metric without labels whose number is kept elsewhere.
+/// Creates a collector of a metric without labels, whose value `read` returns.
 pub fn number(metric: &'static Metric, read: impl Fn() -> f64 + Send + Sync + 'static) -> impl Collector + 'static {
     Observed::new(&[metric], move || {
         let mut family = Family::new(metric);
@@ -135,19 +134,19 @@ pub fn number(metric: &'static Metric, read: impl Fn() -> f64 + Send + Sync + 's
     })
 }
 
-/// A family in the making.
+/// Builds a metric family.
 pub struct Family {
     metric: &'static Metric,
     samples: Vec<proto::Metric>,
 }
 
 impl Family {
-    /// Without samples.
+    /// Starts a family without samples.
     pub fn new(metric: &'static Metric) -> Family {
         Family { metric, samples: Vec::new() }
     }
 
-    /// Adds a counter's or gauge's value. `labels` are the values of the metric's labels.
+    /// Adds a value of a counter or gauge. `labels` are the values of the metric's labels.
     pub fn value(&mut self, labels: &[&str], value: f64) {
         let mut sample = self.sample(labels);
         match self.metric.kind {
@@ -165,7 +164,7 @@ impl Family {
         self.samples.push(sample);
     }
 
-    /// Adds a histogram: how many fell into each bucket, the last being that above all bounds, and their sum.
+    /// Adds a histogram: the count of each bucket, the last one above all bounds, and the sum of the values.
     pub fn buckets(&mut self, labels: &[&str], counts: &[u64], sum: f64) {
         let Kind::Histogram(bounds) = self.metric.kind else { return };
         let mut histogram = proto::Histogram::default();
@@ -185,7 +184,7 @@ impl Family {
         self.samples.push(sample);
     }
 
-    /// The family as the registry takes it.
+    /// Returns the family for the registry.
     pub fn done(self) -> MetricFamily {
         let mut family = MetricFamily::default();
         family.set_name(self.metric.name.to_owned());
@@ -216,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_tells_of_the_process_and_the_build() {
+    fn a_registry_has_metrics_of_the_process_and_the_build() {
         let text = text(&registry("1", "abc"));
         for line in [
             "coredns_build_info{goversion=\"\",revision=\"abc\",version=\"1\"} 1\n",

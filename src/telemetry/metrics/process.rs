@@ -1,5 +1,5 @@
-//! What the operating system says of this process, `process_*`: the library's collector, with what Go's has beside it, and
-//! with CPU time in fractions of a second. The library counts whole seconds, and a server that needs two in a minute shows
+//! Metrics of this process, `process_*`: those of the library's collector, those that only Go's collector has, and CPU
+//! time with fractions of a second. The library counts whole seconds, which shows a server that needs two in a minute
 //! as steps.
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
@@ -10,20 +10,20 @@ use prometheus::proto::{Counter, MetricFamily};
 use super::table::{PROCESS_RECEIVED, PROCESS_SENT, PROCESS_VIRTUAL_MAX};
 use super::{Family, Metric};
 
-/// The family that is mended.
+/// The family whose value is replaced.
 const CPU: &str = "process_cpu_seconds_total";
 
-/// What is added.
+/// Metrics that the library does not have.
 const MORE: [&Metric; 3] = [&PROCESS_VIRTUAL_MAX, &PROCESS_RECEIVED, &PROCESS_SENT];
 
-/// The collector.
+/// Collects the metrics of this process.
 pub(super) struct Process {
     library: ProcessCollector,
     more: Vec<Desc>,
 }
 
 impl Process {
-    /// Of this process.
+    /// Creates the collector.
     pub(super) fn new() -> Process {
         Process { library: ProcessCollector::for_self(), more: MORE.iter().map(|metric| metric.desc()).collect() }
     }
@@ -44,7 +44,7 @@ impl Collector for Process {
                 metric.set_counter(counter);
             }
         }
-        let (received, sent) = octets().unzip();
+        let (received, sent) = network_bytes().unzip();
         let more = MORE.into_iter().zip([address_space(), received, sent]);
         families.extend(more.filter_map(|(metric, value)| {
             let mut family = Family::new(metric);
@@ -55,18 +55,19 @@ impl Collector for Process {
     }
 }
 
-/// The most address space, in octets; a number that means no bound where there is none, as in Go's collector.
+/// Returns the limit of address space in bytes. Without a limit it is the number that stands for that, as in Go's
+/// collector.
 fn address_space() -> Option<f64> {
     getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft as f64)
 }
 
-/// Octets received and sent over IP in this network namespace, as Go's collector counts them.
-fn octets() -> Option<(f64, f64)> {
-    octets_of(&std::fs::read_to_string("/proc/self/net/netstat").ok()?)
+/// Returns the bytes received and sent over IP in this network namespace, as Go's collector counts them.
+fn network_bytes() -> Option<(f64, f64)> {
+    parse_netstat(&std::fs::read_to_string("/proc/self/net/netstat").ok()?)
 }
 
-/// Those of a text in which a line with names comes before each line with numbers.
-fn octets_of(text: &str) -> Option<(f64, f64)> {
+/// Parses `/proc/self/net/netstat`, where each line of numbers follows a line of their names.
+fn parse_netstat(text: &str) -> Option<(f64, f64)> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
     let (names, numbers) = (lines.next()?, lines.next()?);
     let of = |wanted| {
@@ -76,7 +77,7 @@ fn octets_of(text: &str) -> Option<(f64, f64)> {
     Some((of("InOctets")?, of("OutOctets")?))
 }
 
-/// User and system time of all threads.
+/// Returns user and system time of all threads.
 fn cpu_seconds() -> Option<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let microseconds = [usage.user_time(), usage.system_time()]
@@ -91,13 +92,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn octets_stand_below_their_names() {
+    fn numbers_are_found_by_their_names() {
         let text = "TcpExt: A B\nTcpExt: 1 2\nIpExt: X InOctets OutOctets\nIpExt: 0 17 42\n";
-        assert_eq!(octets_of(text), Some((17.0, 42.0)));
+        assert_eq!(parse_netstat(text), Some((17.0, 42.0)));
         for text in
             ["", "IpExt: InOctets OutOctets\n", "IpExt: InOctets\nIpExt: 1\n", "IpExt: InOctets OutOctets\nIpExt: 1\n"]
         {
-            assert_eq!(octets_of(text), None, "{text}");
+            assert_eq!(parse_netstat(text), None, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The subject behind an address: another server, asked over the network.
+//! The subject behind an address: sends queries to a server over the network.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clusterdns::chain::Transport;
 
-/// How long an answer may take before it counts as none.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a response.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends a packet to a server; `None` where nothing comes back.
+/// Sends a packet to a server, and returns the response, or `None` after the timeout.
 pub fn ask(server: SocketAddr, packet: &[u8], transport: Transport) -> Result<Option<Vec<u8>>, String> {
     let answer = match transport {
         Transport::Udp => udp(server, packet),
-        // Scenarios ask over these two.
+        // Scenarios use these two transports.
         _ => tcp(server, packet),
     };
     match answer {
@@ -29,7 +29,7 @@ pub fn ask(server: SocketAddr, packet: &[u8], transport: Transport) -> Result<Op
 
 fn udp(server: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     socket.connect(server)?;
     socket.send(packet)?;
     let mut answer = vec![0; 65_535];
@@ -39,8 +39,8 @@ fn udp(server: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn tcp(server: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut message = (packet.len() as u16).to_be_bytes().to_vec();
     message.extend(packet);
     stream.write_all(&message)?;

@@ -1,4 +1,4 @@
-//! The text of a scenario file to its sections and steps. README.md beside the scenarios has the format for people.
+//! Parses scenario files into sections and steps. README.md beside the scenarios describes the format.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,37 +10,37 @@ use clusterdns::corefile::parse_duration;
 use clusterdns::plugins::bind::Interface;
 use clusterdns::wire::{Class, NameBuf, Type};
 
-use super::outside::Says;
+use super::outside::UpstreamAnswer;
 
-/// A mistake in a scenario file.
+/// An error in a scenario file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct FormatError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong.
-    pub what: String,
+    /// The message.
+    pub message: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.what)
+        write!(f, "{}: {}", self.line, self.message)
     }
 }
 
 /// A section: one test.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// What stands behind `==`.
+    /// The text after `==`.
     pub title: String,
-    /// Its line, from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// What it starts from.
+    /// The initial state.
     pub setup: Setup,
-    /// What is done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
-/// What a section starts from.
+/// The initial state of a section.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The Corefile.
@@ -49,83 +49,83 @@ pub struct Setup {
     pub objects: Vec<String>,
     /// Files beside the Corefile: name and text.
     pub files: Vec<(String, String)>,
-    /// The machine's interfaces.
+    /// The network interfaces.
     pub interfaces: Vec<Interface>,
-    /// The machine's name.
+    /// The host name.
     pub hostname: String,
-    /// The index learns nothing before a `sync`.
+    /// The index gets no events before a `sync` step.
     pub unsynced: bool,
-    /// Log lines are part of what is expected.
+    /// Log lines are compared, too.
     pub logs: bool,
-    /// What other name servers say.
-    pub upstream: Vec<Says>,
-    /// The fixture's name, if a server that serves it can be asked.
+    /// The answers of upstreams.
+    pub upstream: Vec<UpstreamAnswer>,
+    /// The name of the fixture, if the section can run against a server that serves it.
     pub served: Option<String>,
 }
 
-/// One step.
+/// A step.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Its line, from 1.
+    /// The line, from 1.
     pub line: usize,
-    /// What is done.
+    /// What the step does.
     pub act: Act,
     /// The lines of its body, counted from 0.
     pub body: Range<usize>,
-    /// What is expected: the body's lines, trimmed.
+    /// The expected result: the lines of the body, trimmed.
     pub expected: Vec<String>,
-    /// An address may differ here: the number in docs/differences.md, and the words about it.
+    /// A server behind an address may differ here: the number in docs/differences.md, and the text after it.
     pub differs: Option<String>,
 }
 
 /// What a step does.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Asks.
-    Query(UpstreamQuery),
-    /// Sends octets.
+    /// Sends a query.
+    Query(ClientQuery),
+    /// Sends bytes.
     Raw(Vec<u8>, Transport),
-    /// Objects are made or changed.
+    /// Creates or changes objects.
     Apply(String),
-    /// An object is gone: its kind, `NAMESPACE/NAME` or `NAME`.
+    /// Deletes an object: its kind, and `NAMESPACE/NAME` or `NAME`.
     Delete(String, String),
-    /// Everything is listed again.
+    /// Lists everything again.
     Relist,
-    /// The first lists come.
+    /// Completes the first lists.
     Sync,
-    /// Time passes.
+    /// Advances the clock.
     Time(Duration),
-    /// A file beside the Corefile is written.
+    /// Writes a file beside the Corefile.
     File(String, String),
-    /// Other name servers say something else.
-    Upstream(Vec<Says>),
-    /// The Corefile's mistakes are expected.
+    /// Replaces the answers of upstreams.
+    Upstream(Vec<UpstreamAnswer>),
+    /// Compares the diagnostics of the Corefile.
     Diagnostics,
-    /// The manifests' warnings are expected.
+    /// Compares the warnings about the manifests.
     Warnings,
 }
 
 impl Act {
-    /// Whether something is expected of it.
-    pub fn expects(&self) -> bool {
+    /// Returns whether the step has a result that is compared.
+    pub fn has_result(&self) -> bool {
         matches!(self, Act::Query(_) | Act::Raw(..) | Act::Diagnostics | Act::Warnings)
     }
 }
 
-/// A question.
+/// A query of a client.
 #[derive(Clone, Debug)]
-pub struct UpstreamQuery {
+pub struct ClientQuery {
     /// The name, as sent.
     pub name: NameBuf,
-    /// Type and class.
+    /// The type.
     pub qtype: Type,
     /// The class.
     pub class: Class,
-    /// The size and version that OPT tells.
+    /// The size and version in OPT, if there is one.
     pub edns: Option<(u16, u8)>,
     /// DO.
     pub dnssec_ok: bool,
-    /// NSID is asked for.
+    /// Requests NSID.
     pub nsid: bool,
     /// RD.
     pub recursion: bool,
@@ -133,13 +133,13 @@ pub struct UpstreamQuery {
     pub checking_disabled: bool,
     /// AD.
     pub authentic_data: bool,
-    /// How it is sent.
+    /// The transport.
     pub transport: Transport,
-    /// Capitals and a mix of both must be answered alike.
+    /// Queries in upper case and mixed case must get the same answer.
     pub case: bool,
-    /// Only counts and the length are compared.
+    /// Only the numbers of records and the length are compared.
     pub brief: bool,
-    /// Who asks.
+    /// The client's address.
     pub from: Option<IpAddr>,
     /// The listener's port.
     pub port: u16,
@@ -147,8 +147,8 @@ pub struct UpstreamQuery {
     pub to: Option<IpAddr>,
 }
 
-impl UpstreamQuery {
-    /// The query packet.
+impl ClientQuery {
+    /// Builds the packet.
     pub fn packet(&self) -> Vec<u8> {
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
         let bits = flag(self.recursion, 0x100) | flag(self.authentic_data, 0x20) | flag(self.checking_disabled, 0x10);
@@ -168,8 +168,8 @@ impl UpstreamQuery {
     }
 }
 
-/// Reads a file. `load` gives the text of a file that it names.
-pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Result<Vec<Section>, Mistake> {
+/// Parses a file. `load` returns the text of a file that it refers to.
+pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Result<Vec<Section>, FormatError> {
     let lines: Vec<&str> = text.lines().collect();
     let mut shared = Setup {
         corefile: String::new(),
@@ -186,18 +186,18 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
     let mut at = 0;
     while at < lines.len() {
         let (number, line) = (at + 1, lines[at]);
-        let mistake = |what: String| Mistake { line: number, what };
+        let error = |message: String| FormatError { line: number, message };
         at += 1;
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
         if line.starts_with(char::is_whitespace) {
-            return Err(mistake("a line with nothing before it that it could belong to".to_owned()));
+            return Err(error("an indented line that belongs to no keyword".to_owned()));
         }
         if let Some(title) = line.strip_prefix("== ") {
             let title = title.trim().to_owned();
             if sections.iter().any(|section| section.title == title) {
-                return Err(mistake(format!("a second section '{title}'")));
+                return Err(error(format!("a second section '{title}'")));
             }
             sections.push(Section { title, line: number, setup: shared.clone(), steps: Vec::new() });
             continue;
@@ -210,7 +210,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         let setup = match sections.last_mut() {
             Some(section) if !section.steps.is_empty() => None,
             Some(section) => {
-                // No server has what only this section says.
+                // A server does not have what only this section defines.
                 if ["objects", "file", "interface", "hostname", "unsynced", "upstream"].contains(&keyword) {
                     section.setup.served = None;
                 }
@@ -219,22 +219,22 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
             None => Some(&mut shared),
         };
         if let Some(setup) = setup
-            && setup_line(setup, keyword, rest, &block, load).map_err(&mistake)?
+            && setup_line(setup, keyword, rest, &block, load).map_err(&error)?
         {
             continue;
         }
         let Some(section) = sections.last_mut() else {
-            return Err(mistake(format!("'{keyword}' is no keyword in front of the first section")));
+            return Err(error(format!("'{keyword}' is not a keyword before the first section")));
         };
-        let act = act(keyword, rest, &block).map_err(&mistake)?;
-        if !act.expects() && !matches!(act, Act::Apply(_) | Act::File(..) | Act::Upstream(_)) && !body.is_empty() {
-            return Err(mistake(format!("'{keyword}' has no body")));
+        let act = act(keyword, rest, &block).map_err(&error)?;
+        if !act.has_result() && !matches!(act, Act::Apply(_) | Act::File(..) | Act::Upstream(_)) && !body.is_empty() {
+            return Err(error(format!("'{keyword}' has no body")));
         }
         let (mut expected, mut differs) = (Vec::new(), None);
-        if act.expects() {
+        if act.has_result() {
             for line in lines[body.clone()].iter().map(|line| line.trim()) {
                 match line.strip_prefix("differs:") {
-                    Some(words) => differs = Some(difference(words).map_err(&mistake)?),
+                    Some(words) => differs = Some(difference(words).map_err(&error)?),
                     None => expected.push(line.to_owned()),
                 }
             }
@@ -244,7 +244,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
     Ok(sections)
 }
 
-/// A line of the setup; whether it was one.
+/// Parses a line of the setup, and returns whether it was one.
 fn setup_line(
     setup: &mut Setup, keyword: &str, rest: &str, block: &dyn Fn() -> String,
     load: &dyn Fn(&str) -> Result<String, String>,
@@ -256,7 +256,7 @@ fn setup_line(
             match words.next() {
                 None => setup.objects = vec![block()],
                 Some("none") => setup.objects.clear(),
-                // More of them, beside those that are there already.
+                // In addition to those that are there already.
                 Some("and") => setup.objects.push(block()),
                 Some(times) if times.starts_with('x') => setup.objects.push(repeated(times, &block())?),
                 Some(file) => setup.objects = vec![load(file)?],
@@ -265,10 +265,10 @@ fn setup_line(
         "file" => setup.files.push((word(rest)?, block())),
         "interface" => {
             let mut words = rest.split_whitespace();
-            let name = words.next().ok_or("an interface's name and addresses are expected")?.to_owned();
-            let addresses = words.map(|text| text.parse().map_err(|_| format!("'{text}' is no address")));
+            let name = words.next().ok_or("expected the name of an interface and its addresses")?.to_owned();
+            let addresses = words.map(|text| text.parse().map_err(|_| format!("'{text}' is not an address")));
             let addresses = addresses.collect::<Result<Vec<IpAddr>, String>>()?;
-            // The first one of a file or section takes the place of what there was.
+            // The first one of a file or section replaces the inherited ones.
             if setup.interfaces.iter().any(|interface| interface.name == name) {
                 setup.interfaces.clear();
             }
@@ -278,58 +278,58 @@ fn setup_line(
         "hostname" => setup.hostname = word(rest)?,
         "unsynced" => setup.unsynced = true,
         "logs" => setup.logs = true,
-        "upstream" => setup.upstream = says(&block())?,
+        "upstream" => setup.upstream = answers(&block())?,
         "served" => setup.served = Some(word(rest)?),
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// A step.
+/// Parses a step.
 fn act(keyword: &str, rest: &str, block: &dyn Fn() -> String) -> Result<Act, String> {
     Ok(match keyword {
         "query" => Act::Query(query(rest)?),
         "raw" => {
-            let (transport, octets) = match rest.strip_prefix("+tcp") {
-                Some(octets) => (Transport::Tcp, octets),
+            let (transport, bytes) = match rest.strip_prefix("+tcp") {
+                Some(bytes) => (Transport::Tcp, bytes),
                 None => (Transport::Udp, rest),
             };
-            Act::Raw(octets_of(octets)?, transport)
+            Act::Raw(bytes_of(bytes)?, transport)
         }
         "apply" => Act::Apply(block()),
         "delete" => {
-            let (kind, name) = rest.split_once(' ').ok_or("a kind and NAMESPACE/NAME are expected")?;
+            let (kind, name) = rest.split_once(' ').ok_or("expected a kind and NAMESPACE/NAME")?;
             Act::Delete(kind.to_owned(), word(name)?)
         }
         "relist" => Act::Relist,
         "sync" => Act::Sync,
         "time" => {
-            // In nanoseconds, as Go has it.
+            // In nanoseconds, as in Go.
             let time = parse_duration(rest).map_err(|error| format!("'{rest}': {error}"))?;
-            Act::Time(Duration::from_nanos(u64::try_from(time).map_err(|_| "time does not go back")?))
+            Act::Time(Duration::from_nanos(u64::try_from(time).map_err(|_| "time cannot go back")?))
         }
         "file" => Act::File(word(rest)?, block()),
-        "upstream" => Act::Upstream(says(&block())?),
+        "upstream" => Act::Upstream(answers(&block())?),
         "diagnostics" => Act::Diagnostics,
         "warnings" => Act::Warnings,
-        _ => return Err(format!("'{keyword}' is no keyword here")),
+        _ => return Err(format!("'{keyword}' is not a keyword here")),
     })
 }
 
-/// What other servers say, a line each.
-fn says(block: &str) -> Result<Vec<Says>, String> {
-    block.lines().filter(|line| !line.trim().is_empty()).map(Says::parse).collect()
+/// Parses the answers of upstreams, one on each line.
+fn answers(block: &str) -> Result<Vec<UpstreamAnswer>, String> {
+    block.lines().filter(|line| !line.trim().is_empty()).map(UpstreamAnswer::parse).collect()
 }
 
-/// `NAME TYPE FLAG…`.
-fn query(rest: &str) -> Result<UpstreamQuery, String> {
+/// Parses `NAME TYPE FLAG…`.
+fn query(rest: &str) -> Result<ClientQuery, String> {
     let mut words = rest.split_whitespace();
     let (Some(name), Some(qtype)) = (words.next(), words.next()) else {
-        return Err("a name and a type are expected".to_owned());
+        return Err("expected a name and a type".to_owned());
     };
-    let mut ask = UpstreamQuery {
+    let mut query = ClientQuery {
         name: NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?,
-        qtype: Type::from_mnemonic(qtype).ok_or(format!("'{qtype}' is no type"))?,
+        qtype: Type::from_mnemonic(qtype).ok_or(format!("'{qtype}' is not a type"))?,
         class: Class::IN,
         edns: None,
         dnssec_ok: false,
@@ -346,61 +346,61 @@ fn query(rest: &str) -> Result<UpstreamQuery, String> {
     };
     for word in words {
         let (flag, value) = word.split_once('=').unwrap_or((word, ""));
-        let number = || value.parse::<u16>().map_err(|_| format!("'{word}': a number is expected"));
-        let address = || value.parse::<IpAddr>().map_err(|_| format!("'{word}': an address is expected")).map(Some);
+        let number = || value.parse::<u16>().map_err(|_| format!("'{word}': expected a number"));
+        let address = || value.parse::<IpAddr>().map_err(|_| format!("'{word}': expected an address")).map(Some);
         match flag {
-            "+edns" => ask.edns = Some((if value.is_empty() { 1232 } else { number()? }, 0)),
-            "+version" => ask.edns = Some((1232, number()? as u8)),
-            "+do" => ask.dnssec_ok = true,
-            "+nsid" => ask.nsid = true,
-            "+tcp" => ask.transport = Transport::Tcp,
-            "+cd" => ask.checking_disabled = true,
-            "+ad" => ask.authentic_data = true,
-            "+norec" => ask.recursion = false,
-            "+case" => ask.case = true,
-            "+brief" => ask.brief = true,
-            "class" => ask.class = Class::from_mnemonic(value).ok_or(format!("'{value}' is no class"))?,
-            "from" => ask.from = address()?,
-            "to" => ask.to = address()?,
-            "port" => ask.port = number()?,
-            _ => return Err(format!("'{word}' is no flag of a query")),
+            "+edns" => query.edns = Some((if value.is_empty() { 1232 } else { number()? }, 0)),
+            "+version" => query.edns = Some((1232, number()? as u8)),
+            "+do" => query.dnssec_ok = true,
+            "+nsid" => query.nsid = true,
+            "+tcp" => query.transport = Transport::Tcp,
+            "+cd" => query.checking_disabled = true,
+            "+ad" => query.authentic_data = true,
+            "+norec" => query.recursion = false,
+            "+case" => query.case = true,
+            "+brief" => query.brief = true,
+            "class" => query.class = Class::from_mnemonic(value).ok_or(format!("'{value}' is not a class"))?,
+            "from" => query.from = address()?,
+            "to" => query.to = address()?,
+            "port" => query.port = number()?,
+            _ => return Err(format!("'{word}' is not a flag of a query")),
         }
     }
-    if (ask.dnssec_ok || ask.nsid) && ask.edns.is_none() {
-        ask.edns = Some((1232, 0));
+    if (query.dnssec_ok || query.nsid) && query.edns.is_none() {
+        query.edns = Some((1232, 0));
     }
-    Ok(ask)
+    Ok(query)
 }
 
-/// Octets: groups of hexadecimal digits, `"text"`, and `*N` for the last item N times in all.
-fn octets_of(text: &str) -> Result<Vec<u8>, String> {
-    let mut octets = Vec::new();
+/// Parses bytes: groups of hexadecimal digits, `"text"`, and `*N` for N repetitions of the previous item.
+fn bytes_of(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
     let mut last = 0..0;
     for word in text.split_whitespace() {
-        let start = octets.len();
+        let start = bytes.len();
         if let Some(times) = word.strip_prefix('*') {
-            let times: usize = times.parse().map_err(|_| format!("'{word}': a number is expected"))?;
-            let item: Vec<u8> = octets[last.clone()].to_vec();
-            octets.extend(item.repeat(times.saturating_sub(1)));
+            let times: usize = times.parse().map_err(|_| format!("'{word}': expected a number"))?;
+            let item: Vec<u8> = bytes[last.clone()].to_vec();
+            bytes.extend(item.repeat(times.saturating_sub(1)));
             continue;
         }
         match word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
-            Some(text) => octets.extend(text.bytes()),
+            Some(text) => bytes.extend(text.bytes()),
             None => {
                 let pair = |at: usize| word.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
                 let pairs = (0..word.len()).step_by(2).map(pair).collect::<Option<Vec<u8>>>();
-                octets.extend(pairs.ok_or(format!("'{word}' are no octets"))?);
+                bytes.extend(pairs.ok_or(format!("'{word}' is not hexadecimal"))?);
             }
         }
-        last = start..octets.len();
+        last = start..bytes.len();
     }
-    Ok(octets)
+    Ok(bytes)
 }
 
-/// YAML that is repeated `xN` times, with `{n}` counting from 0. Within, a line that ends in `#xN` is repeated itself, with
-/// `{i}` counting.
+/// Repeats YAML `xN` times, replacing `{n}` by the number of the repetition, from 0. A line that ends in `#xN` is
+/// repeated within each repetition, replacing `{i}`.
 fn repeated(times: &str, block: &str) -> Result<String, String> {
-    let count = |text: &str| text.parse::<usize>().map_err(|_| format!("'x{text}': a number is expected"));
+    let count = |text: &str| text.parse::<usize>().map_err(|_| format!("'x{text}': expected a number"));
     let mut out = String::new();
     for n in 0..count(&times[1..])? {
         for line in block.replace("{n}", &n.to_string()).lines() {
@@ -416,7 +416,7 @@ fn repeated(times: &str, block: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// The words behind `differs:`, which start with a number of docs/differences.md.
+/// Parses the text after `differs:`, which starts with a number of docs/differences.md.
 fn difference(words: &str) -> Result<String, String> {
     let words = words.trim();
     let digits = words.chars().take_while(char::is_ascii_digit).count();
@@ -427,16 +427,16 @@ fn difference(words: &str) -> Result<String, String> {
     }
 }
 
-/// The one word that is left.
+/// Returns the only word.
 fn word(rest: &str) -> Result<String, String> {
     let mut words = rest.split_whitespace();
     match (words.next(), words.next()) {
         (Some(word), None) => Ok(word.to_owned()),
-        _ => Err(format!("one word is expected, not '{rest}'")),
+        _ => Err(format!("expected one word, not '{rest}'")),
     }
 }
 
-/// The indented lines from `at` on, with empty ones between them.
+/// Returns the range of indented lines from `at` on, including empty ones between them.
 fn body(lines: &[&str], at: usize) -> Range<usize> {
     let mut end = at;
     for (number, line) in lines.iter().enumerate().skip(at) {
@@ -449,12 +449,12 @@ fn body(lines: &[&str], at: usize) -> Range<usize> {
     at..end
 }
 
-/// The lines without the four blanks in front.
+/// Removes four leading blanks from each line.
 fn dedent(lines: &[&str]) -> String {
     lines.iter().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line.trim_start()))).collect()
 }
 
-/// What a Pod of the sample cluster has.
+/// Returns the interfaces of a Pod of the sample cluster.
 fn default_interfaces() -> Vec<Interface> {
     let interface = |name: &str, index, addresses: [&str; 1]| Interface {
         name: name.to_owned(),

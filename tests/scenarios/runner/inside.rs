@@ -1,4 +1,4 @@
-//! The subject in process: everything that the program builds from a Corefile, without its sockets.
+//! The subject in this process: everything that the program builds from a Corefile, without sockets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,26 +28,26 @@ use super::outside::{Outside, Paths};
 
 /// The port of keys without one.
 const PORT: u16 = 53;
-/// The time of day at which every scenario starts, in seconds since 1970.
+/// The time at which every scenario starts, in seconds since 1970.
 const START: u32 = 1_800_000_000;
 
 /// A server in this process.
 pub struct Inside {
     built: Built,
     logger: Logger,
-    /// What is wrong with the Corefile.
+    /// The diagnostics of the Corefile.
     pub diagnostics: String,
-    /// It is so wrong that nothing can be asked.
+    /// The Corefile has errors, so that there is nothing to query.
     pub broken: bool,
     folder: Folder,
-    /// What the cluster holds: kind, namespace and name of each object.
+    /// The objects of the cluster, by kind, namespace and name.
     cluster: BTreeMap<(String, String, String), Value>,
-    /// The same as the indexes were told of it.
+    /// The same as the indexes got it.
     snapshot: Snapshot,
     synced: bool,
-    /// Other name servers.
+    /// The upstreams.
     pub outside: Arc<Outside>,
-    /// What runs beside the answers. It is run once an answer has been given.
+    /// Background futures. They run after a response.
     background: Arc<Mutex<Vec<BoxFuture<()>>>>,
     runtime: tokio::runtime::Runtime,
     started: Instant,
@@ -56,7 +56,7 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Builds it.
+    /// Builds the server.
     pub fn new(setup: &Setup) -> Result<Inside, String> {
         let folder = Folder::new();
         let mut files = MemoryFiles::default();
@@ -78,10 +78,10 @@ impl Inside {
         let carriers = Carriers::default();
         carriers.set(Arc::new(Paths(outside.clone())));
         let background: Arc<Mutex<Vec<BoxFuture<()>>>> = Arc::default();
-        let (clock, waiting) = (outside.clone(), background.clone());
+        let (clock, spawned) = (outside.clone(), background.clone());
         let surroundings = Surroundings {
             clock: Arc::new(move || clock.now()),
-            spawner: Arc::new(move |future| waiting.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
+            spawner: Arc::new(move |future| spawned.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
             ..Surroundings::default()
         };
         let (logger_of_world, debug) = (logger.clone(), debug_of_world);
@@ -119,7 +119,7 @@ impl Inside {
             state: State::default(),
         };
         for text in &setup.objects {
-            inside.take(text)?;
+            inside.add(text)?;
         }
         if !setup.unsynced {
             inside.sync()?;
@@ -127,15 +127,15 @@ impl Inside {
         Ok(inside)
     }
 
-    /// The first lists come.
+    /// Completes the first lists.
     pub fn sync(&mut self) -> Result<(), String> {
         self.synced = true;
-        self.tell()?;
+        self.send_changes()?;
         self.relist();
         Ok(())
     }
 
-    /// Everything is listed again, in the opposite order and after other kinds than before.
+    /// Lists everything again, with kinds and objects in reverse order.
     pub fn relist(&mut self) {
         let now = self.clock();
         for Followed { selection, writer, .. } in &mut self.built.indexes {
@@ -150,13 +150,13 @@ impl Inside {
         }
     }
 
-    /// Objects are made or changed.
+    /// Creates or changes objects.
     pub fn apply(&mut self, text: &str) -> Result<(), String> {
-        self.take(text)?;
-        self.tell()
+        self.add(text)?;
+        self.send_changes()
     }
 
-    /// An object is gone.
+    /// Deletes an object.
     pub fn delete(&mut self, kind: &str, name: &str) -> Result<(), String> {
         let (ns, name) = match name.split_once('/') {
             Some((ns, name)) => (ns, name),
@@ -165,26 +165,29 @@ impl Inside {
         };
         let key = (kind.to_owned(), ns.to_owned(), name.to_owned());
         self.cluster.remove(&key).ok_or(format!("there is no {kind} {ns}/{name}"))?;
-        self.tell()
+        self.send_changes()
     }
 
-    /// Time passes, and what is done beside the answers is done.
+    /// Advances the clock, and runs periodic work.
     pub fn pass(&mut self, time: Duration) {
         self.passed += time;
-        self.built.chores.iter().filter(|chore| chore.every <= time).for_each(|chore| (chore.run)());
+        let now = std::time::SystemTime::now() + time;
+        for chore in self.built.chores.iter().filter(|chore| chore.every <= time) {
+            (chore.run)(now);
+        }
     }
 
-    /// A file beside the Corefile is written.
+    /// Writes a file beside the Corefile.
     pub fn write(&self, name: &str, text: &str) {
         self.folder.write(name, text);
     }
 
-    /// What is wrong with the manifests.
+    /// Returns the warnings about the manifests.
     pub fn warnings(&self) -> Vec<String> {
         self.snapshot.warnings().iter().map(ToString::to_string).collect()
     }
 
-    /// The log lines since the last time. How long something took is `_`.
+    /// Returns the log lines since the last call. Durations are replaced by `_`.
     pub fn log(&self) -> Vec<String> {
         let text = self.logger.take();
         let duration = |word: &str| {
@@ -196,7 +199,7 @@ impl Inside {
         text.lines().map(line).collect()
     }
 
-    /// Asks the listener on this port and address.
+    /// Sends a packet to the listener with a port and address.
     pub fn ask(
         &mut self, packet: &[u8], transport: Transport, from: Option<IpAddr>, port: u16, to: Option<IpAddr>,
     ) -> Result<Option<Vec<u8>>, String> {
@@ -228,25 +231,25 @@ impl Inside {
         Ok(Some(out))
     }
 
-    /// The first listener's port.
+    /// Returns the port of the first listener.
     pub fn any_port(&self) -> u16 {
         self.built.listeners.first().map_or(PORT, |listener| listener.place.port)
     }
 
-    /// The time of day.
+    /// Returns the time in seconds since 1970.
     fn clock(&self) -> u32 {
         START + self.passed.as_secs() as u32
     }
 
-    /// Takes manifests into the cluster.
-    fn take(&mut self, text: &str) -> Result<(), String> {
+    /// Adds manifests to the cluster.
+    fn add(&mut self, text: &str) -> Result<(), String> {
         let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_documents: 100_000, max_nodes: 10_000_000, max_events: 20_000_000 } };
         let documents: Vec<Value> =
             serde_saphyr::from_multiple_with_options(text, options).map_err(|error| format!("YAML: {error}"))?;
-        let mut waiting = documents;
-        while let Some(mut value) = waiting.pop() {
+        let mut remaining = documents;
+        while let Some(mut value) = remaining.pop() {
             if let Some(items) = value.get_mut("items").map(Value::take) {
-                waiting.extend(items.as_array().cloned().unwrap_or_default());
+                remaining.extend(items.as_array().cloned().unwrap_or_default());
                 continue;
             }
             if value.is_null() {
@@ -262,8 +265,8 @@ impl Inside {
         Ok(())
     }
 
-    /// Tells the indexes what has changed, object by object as a watch does.
-    fn tell(&mut self) -> Result<(), String> {
+    /// Sends changes to the indexes, object by object as a watch does.
+    fn send_changes(&mut self) -> Result<(), String> {
         let list =
             serde_json::json!({"apiVersion": "v1", "kind": "List", "items": self.cluster.values().collect::<Vec<_>>()});
         let next = Snapshot::of_text(Path::new("objects.json"), &list.to_string());
@@ -278,8 +281,8 @@ impl Inside {
                 writer.apply(Event::Upsert(object.clone()), now);
             }
             let name = |object: &Object| -> (Kind, Key) { (object.kind(), object.key().clone()) };
-            let left: std::collections::HashSet<_> = new.iter().map(name).collect();
-            for (kind, key) in old.iter().map(name).filter(|name| !left.contains(name)) {
+            let remaining: std::collections::HashSet<_> = new.iter().map(name).collect();
+            for (kind, key) in old.iter().map(name).filter(|name| !remaining.contains(name)) {
                 writer.apply(Event::Remove(kind, key), now);
             }
         }
@@ -287,7 +290,7 @@ impl Inside {
     }
 }
 
-/// What an index is told of a snapshot.
+/// Returns the objects of a snapshot that an index gets.
 fn objects(snapshot: &Snapshot, selection: &clusterdns::source::Selection) -> Vec<Object> {
     let objects = snapshot.events(selection).filter_map(|event| match event {
         Event::Upsert(object) => Some(object),
@@ -296,7 +299,7 @@ fn objects(snapshot: &Snapshot, selection: &clusterdns::source::Selection) -> Ve
     objects.collect()
 }
 
-/// A folder that is gone with the scenario.
+/// A directory that is deleted with the scenario.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -306,10 +309,10 @@ impl Folder {
         Folder(std::env::temp_dir().join(format!("clusterdns-scenario-{}-{count}", std::process::id())))
     }
 
-    /// Writes a file; the folder is there from the first one on.
+    /// Writes a file, and creates the directory first.
     fn write(&self, name: &str, text: &str) {
-        fs::create_dir_all(&self.0).expect("a folder for temporary files can be made");
-        // Another inode each time, so that a reader sees that it changed.
+        fs::create_dir_all(&self.0).expect("a temporary directory can be created");
+        // With a new inode each time, so that a reader detects the change.
         let new = self.0.join("new");
         fs::write(&new, text).expect("a file can be written");
         fs::rename(new, self.0.join(name)).expect("a file can be renamed");

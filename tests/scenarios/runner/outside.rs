@@ -1,43 +1,45 @@
-//! The other name servers of a scenario: what they say, and which of them were asked.
+//! The upstreams of a scenario: their answers, and the queries that they got.
 
+use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clusterdns::upstream::{Attempts, BoxFuture, Carrier, Error, Judgement, NextStep, Outcome};
-use clusterdns::wire::header::{Change, flag};
-use clusterdns::wire::{Message, NameBuf, Query, Reply, Type};
+use clusterdns::upstream::{Answered, Attempts, BoxFuture, Carrier, Error, NextStep, Outcome, Verdict};
+use clusterdns::wire::header::flag;
+use clusterdns::wire::{Message, NameBuf, Query, QueryChange, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// What the servers say of a name.
+/// The answer of upstreams for a name.
 #[derive(Clone, Debug)]
-pub struct Says {
-    /// The server that says so; any without.
+pub struct UpstreamAnswer {
+    /// The server; every one if `None`.
     server: Option<String>,
     name: String,
-    /// Of which type; of all without.
+    /// The query type; every one if `None`.
     qtype: Option<Type>,
-    /// The answer without ID and question; nothing where there is none.
+    /// The response without ID and question; `None` for no response.
     answer: Option<Typed>,
 }
 
-impl Says {
-    /// `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, or `silence` in the place of the code.
-    pub fn parse(line: &str) -> Result<Says, String> {
+impl UpstreamAnswer {
+    /// Parses `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, with `silence` in place of the code for no
+    /// response.
+    pub fn parse(line: &str) -> Result<UpstreamAnswer, String> {
         let mut parts = line.split(" ; ");
         let mut words = parts.next().unwrap_or_default().split_whitespace().peekable();
         let server = words.next_if(|word| word.starts_with('@')).map(|word| word[1..].to_owned());
         let (Some(name), Some(qtype), Some(code)) = (words.next(), words.next(), words.next()) else {
-            return Err("a name, a type and a code are expected".to_owned());
+            return Err("expected a name, a type and a code".to_owned());
         };
         let qtype = match qtype {
             "*" => None,
-            text => Some(Type::from_mnemonic(text).ok_or(format!("'{text}' is no type"))?),
+            text => Some(Type::from_mnemonic(text).ok_or(format!("'{text}' is not a type"))?),
         };
         let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?.to_string();
         if code == "silence" {
-            return Ok(Says { server, name, qtype, answer: None });
+            return Ok(UpstreamAnswer { server, name, qtype, answer: None });
         }
         let mut answer = Typed::new(0, MessageType::Response, OpCode::Query);
         answer.metadata.response_code = match code {
@@ -46,7 +48,7 @@ impl Says {
             "SERVFAIL" => ResponseCode::ServFail,
             "REFUSED" => ResponseCode::Refused,
             "NOTIMP" => ResponseCode::NotImp,
-            _ => return Err(format!("'{code}' is no code")),
+            _ => return Err(format!("'{code}' is not a code")),
         };
         for flag in words {
             match flag {
@@ -54,7 +56,7 @@ impl Says {
                 "tc" => answer.metadata.truncation = true,
                 "ra" => answer.metadata.recursion_available = true,
                 "ad" => answer.metadata.authentic_data = true,
-                _ => return Err(format!("'{flag}' is no flag")),
+                _ => return Err(format!("'{flag}' is not a flag")),
             }
         }
         for part in parts {
@@ -62,10 +64,10 @@ impl Says {
             let (Some(section), Some(owner), Some(ttl), Some(rtype)) =
                 (words.next(), words.next(), words.next(), words.next())
             else {
-                return Err(format!("'{part}': a section, a name, a TTL, a type and data are expected"));
+                return Err(format!("'{part}': expected a section, a name, a TTL, a type and data"));
             };
             let owner = Name::from_ascii(owner).map_err(|error| error.to_string())?;
-            let ttl = ttl.parse().map_err(|_| format!("'{ttl}' is no TTL"))?;
+            let ttl = ttl.parse().map_err(|_| format!("'{ttl}' is not a TTL"))?;
             let rtype = RecordType::from_str(rtype).map_err(|error| error.to_string())?;
             let data =
                 RData::try_from_str(rtype, words.next().unwrap_or_default()).map_err(|error| error.to_string())?;
@@ -74,21 +76,21 @@ impl Says {
                 "answer" => answer.answers.push(record),
                 "authority" => answer.authorities.push(record),
                 "additional" => answer.additionals.push(record),
-                _ => return Err(format!("'{section}' is no section")),
+                _ => return Err(format!("'{section}' is not a section")),
             };
         }
-        Ok(Says { server, name, qtype, answer: Some(answer) })
+        Ok(UpstreamAnswer { server, name, qtype, answer: Some(answer) })
     }
 }
 
-/// All other servers. They say NXDOMAIN of a name of which nothing is said.
+/// All upstreams. A name without an answer is NXDOMAIN.
 #[derive(Default)]
 pub struct Outside {
-    /// What they say; the first line that fits counts. Changed by steps.
-    pub says: Mutex<Vec<Says>>,
-    /// Which were asked, since somebody last looked.
+    /// The answers; the first one that matches counts. Steps change them.
+    pub says: Mutex<Vec<UpstreamAnswer>>,
+    /// The queries since the last call of [`Outside::asked`].
     asked: Mutex<Vec<String>>,
-    /// The scenario's time.
+    /// The time of the scenario.
     now: Mutex<Option<Instant>>,
 }
 
@@ -98,26 +100,26 @@ impl Outside {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> Instant {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now)
     }
 
-    /// Says something else from now on.
-    pub fn say(&self, says: Vec<Says>) {
+    /// Replaces the answers.
+    pub fn say(&self, says: Vec<UpstreamAnswer>) {
         *self.says.lock().unwrap_or_else(PoisonError::into_inner) = says;
     }
 
-    /// The servers that were asked since the last time.
+    /// Returns the queries since the last call: the server of each, and how it was sent.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The answer of a server to a query, as octets.
+    /// Returns the response of a server to a query, encoded.
     fn answer(&self, server: &str, query: &Query<'_>) -> Option<Vec<u8>> {
         let says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
         let name = query.question.name().to_string();
-        let fits = |says: &&Says| {
+        let fits = |says: &&UpstreamAnswer| {
             says.server.as_deref().is_none_or(|of| server.starts_with(of))
                 && says.name == name
                 && says.qtype.is_none_or(|qtype| qtype == query.question.qtype)
@@ -126,7 +128,7 @@ impl Outside {
             Some(says) => says.answer.clone()?,
             None => {
                 let line = format!("{name} * NXDOMAIN ra ; authority . 60 SOA a. b. 1 2 3 4 60");
-                Says::parse(&line).ok()?.answer?
+                UpstreamAnswer::parse(&line).ok()?.answer?
             }
         };
         let asked = Typed::from_vec(query.packet()).ok()?;
@@ -136,11 +138,11 @@ impl Outside {
     }
 }
 
-/// Carries queries to them.
+/// Sends queries to the upstreams.
 pub struct Paths(pub Arc<Outside>);
 
 impl Carrier for Paths {
-    fn carry(&self, packet: Box<[u8]>, flags: Change, mut attempts: Attempts) -> BoxFuture<Outcome> {
+    fn carry(&self, packet: Box<[u8]>, change: QueryChange, _: IpAddr, mut attempts: Attempts) -> BoxFuture<Outcome> {
         let outside = self.0.clone();
         Box::pin(async move {
             let query = Query::parse(&packet).map_err(|_| Error::Malformed("query".into()))?;
@@ -148,22 +150,29 @@ impl Carrier for Paths {
             loop {
                 let (until, how) = match attempts.next(now) {
                     NextStep::Udp(until) => (until, ""),
-                    NextStep::Stream(until) => (until, " stream"),
+                    NextStep::Stream(read_timeout) => (now + read_timeout, " stream"),
                     NextStep::End(error) => return Err(error),
                 };
                 let server = attempts.upstream().label.to_string();
                 // A bit that is not as the client sent it, AD aside, which a cache always sets.
                 let bits = query.flags();
-                let norec = if bits & !flags.of(bits) & flag::RD != 0 { " norec" } else { "" };
-                let asked = format!("{server}{how}{norec}");
+                let mut forwarded = packet.clone();
+                change.apply(&mut forwarded);
+                let forwarded = Query::parse(&forwarded).expect("a query still");
+                let norec = if bits & !forwarded.flags() & flag::RD != 0 { " norec" } else { "" };
+                let size = |query: &Query<'_>| query.edns.map_or(0, |edns| edns.size);
+                let offers = (size(&query) != size(&forwarded)).then(|| format!(" edns={}", size(&forwarded)));
+                let asked = format!("{server}{how}{norec}{}", offers.unwrap_or_default());
                 outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
                 let Some(octets) = outside.answer(&server, &query) else {
                     now = until;
-                    attempts.failed(Error::Timeout(attempts.upstream().label.clone()));
+                    attempts.record_failure(Error::Timeout(attempts.upstream().label.clone()));
                     continue;
                 };
                 let message = Message::parse(&octets, &query.question).expect("an answer to the question");
-                if attempts.judge(&message, Duration::ZERO) == Judgement::Deliver {
+                let (upstream, over_udp) = (attempts.current(), how.is_empty());
+                let answered = Answered { upstream, took: Duration::ZERO, over_udp, is_last: true };
+                if attempts.judge(&message, answered) == Verdict::Deliver {
                     let mut reply = Box::new(Reply::new());
                     reply.read(&message).map_err(|_| Error::Malformed(attempts.upstream().label.clone()))?;
                     return Ok(reply);

@@ -1,4 +1,4 @@
-//! Runs a section against a subject: what came of each step, beside what was expected.
+//! Runs a section against a subject, and compares the result of each step with the expectation.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -6,31 +6,31 @@ use std::ops::Range;
 use clusterdns::chain::Transport;
 
 use super::address;
-use super::format::{Act, Section, Step, UpstreamQuery};
+use super::format::{Act, ClientQuery, Section, Step};
 use super::inside::Inside;
 use super::show::{Shown, show};
 
-/// What came of a step.
+/// The result of a step.
 pub struct Outcome {
     /// The step's line.
     pub line: usize,
-    /// Its body in the file.
+    /// The lines of its body in the file.
     pub body: Range<usize>,
-    /// What came.
+    /// The actual result.
     pub actual: Vec<String>,
-    /// What was expected.
+    /// The expected result.
     pub expected: Vec<String>,
-    /// An address may differ.
+    /// A server behind an address may differ.
     pub differs: Option<String>,
 }
 
 impl Outcome {
-    /// Whether it is as expected. The order of records says nothing.
+    /// Returns whether the result is as expected. The order of records does not matter.
     pub fn is_right(&self) -> bool {
         canonical(&self.actual) == canonical(&self.expected)
     }
 
-    /// What is missing and what is too much.
+    /// Returns missing and additional lines.
     pub fn difference(&self) -> String {
         let (actual, expected) = (canonical(&self.actual), canonical(&self.expected));
         let missing = expected.iter().filter(|line| !actual.contains(line)).map(|line| format!("    - {line}\n"));
@@ -39,7 +39,7 @@ impl Outcome {
     }
 }
 
-/// Lines with single blanks, those of a section sorted; the order of log lines is kept.
+/// Normalises blanks, and sorts records; log lines stay in their order.
 fn canonical(lines: &[String]) -> Vec<String> {
     let mut lines: Vec<String> =
         lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -50,34 +50,34 @@ fn canonical(lines: &[String]) -> Vec<String> {
     lines
 }
 
-/// Sends a packet; gives the answer, if there is one.
+/// Sends a packet, and returns the response, if there is one.
 type Send<'a> = dyn FnMut(&[u8], Transport) -> Result<Option<Vec<u8>>, String> + 'a;
 
 /// Runs a section in this process.
 pub fn inside(section: &Section) -> Result<Vec<Outcome>, String> {
     let at = |line: usize| move |what: String| format!("{line}: {what}");
     let mut inside = Inside::new(&section.setup).map_err(at(section.line))?;
-    let wants = |wanted: fn(&Act) -> bool| section.steps.iter().any(|step| wanted(&step.act));
-    if !inside.diagnostics.is_empty() && !wants(|act| matches!(act, Act::Diagnostics)) {
-        return Err(format!("{}: the Corefile has mistakes:\n{}", section.line, inside.diagnostics));
+    let has = |matches: fn(&Act) -> bool| section.steps.iter().any(|step| matches(&step.act));
+    if !inside.diagnostics.is_empty() && !has(|act| matches!(act, Act::Diagnostics)) {
+        return Err(format!("{}: the Corefile has errors:\n{}", section.line, inside.diagnostics));
     }
-    if !inside.warnings().is_empty() && !wants(|act| matches!(act, Act::Warnings)) {
-        return Err(format!("{}: the objects have mistakes:\n{}", section.line, inside.warnings().join("\n")));
+    if !inside.warnings().is_empty() && !has(|act| matches!(act, Act::Warnings)) {
+        return Err(format!("{}: the objects have errors:\n{}", section.line, inside.warnings().join("\n")));
     }
     let mut outcomes = Vec::new();
     for step in &section.steps {
         if inside.broken && !matches!(step.act, Act::Diagnostics) {
-            return Err(format!("{}: a broken Corefile serves nothing", step.line));
+            return Err(format!("{}: a Corefile with errors serves nothing", step.line));
         }
         let actual = act(&mut inside, section, &step.act).map_err(at(step.line))?;
-        if step.act.expects() {
+        if step.act.has_result() {
             outcomes.push(outcome(step, actual));
         }
     }
     Ok(outcomes)
 }
 
-/// Does one step; gives what came of it.
+/// Runs a step, and returns its result.
 fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
     match act {
@@ -102,19 +102,19 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
         Act::Diagnostics => lines = inside.diagnostics.lines().map(str::to_owned).collect(),
         Act::Warnings => lines = inside.warnings(),
     }
-    if act.expects() {
+    if act.has_result() {
         lines.extend(inside.outside.asked().into_iter().map(|server| format!("asked {server}")));
     }
-    if section.setup.logs && act.expects() {
+    if section.setup.logs && act.has_result() {
         lines.extend(inside.log().into_iter().map(|line| format!("log: {line}")));
     }
     Ok(lines)
 }
 
-/// Why a section cannot run against an address.
+/// Returns why a section cannot run against an address.
 pub fn not_for_addresses(section: &Section, serves: &str) -> Option<String> {
     match &section.setup.served {
-        None => Some("its objects are not said to be served there".to_owned()),
+        None => Some("it does not name a fixture that a server could serve".to_owned()),
         Some(name) if name != serves => {
             Some(format!("it is about the fixture '{name}'; SERVES names the one that is served"))
         }
@@ -130,7 +130,7 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
     let mut outcomes = Vec::new();
     for step in &section.steps {
         let actual = match &step.act {
-            // One's own address cannot be chosen.
+            // The client's address cannot be chosen.
             Act::Query(question) if question.from.is_some() => continue,
             Act::Query(question) => {
                 query(question, false, &mut |packet, transport| address::ask(server, packet, transport))
@@ -140,15 +140,15 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
                 .map(|shown| shown.lines),
             _ => continue,
         };
-        // A rule that another server breaks is a difference like others.
+        // If a server breaks a rule, that is a difference like any other.
         let mut outcome = outcome(step, actual.unwrap_or_else(|broken| vec![broken]));
-        // Extended errors and log lines are this server's own.
+        // Only this server has extended errors and these log lines.
         let own = |line: &String| line.starts_with("ede ") || line.starts_with("log: ");
         outcome.expected.retain(|line| !own(line));
         outcome.actual.retain(|line| !own(line));
         for lines in [&mut outcome.expected, &mut outcome.actual] {
             *lines = without_client(lines);
-            // How well names are compressed is a server's own choice.
+            // Servers compress names differently.
             if let Some(first) = lines.first_mut() {
                 *first = first.split(" len=").next().unwrap_or_default().to_owned();
             }
@@ -158,7 +158,7 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
     Ok(outcomes)
 }
 
-/// The client that *whoami* tells of is another one there.
+/// Replaces the client in answers of *whoami*, which is another one there.
 fn without_client(lines: &[String]) -> Vec<String> {
     let is_whoami = lines.iter().any(|line| line.contains(" 0 SRV 0 0 ") && line.ends_with(" ."));
     let line = |line: &String| {
@@ -177,9 +177,9 @@ fn outcome(step: &Step, actual: Vec<String>) -> Outcome {
     Outcome { line, body, actual, expected, differs }
 }
 
-/// Asks a question, and what goes with it: other letter cases where they are wanted, and the other transport.
-fn query(question: &UpstreamQuery, other_transport: bool, send: &mut Send<'_>) -> Result<Vec<String>, String> {
-    let mut ask = |question: &UpstreamQuery| -> Result<Shown, String> {
+/// Sends a query, and repeats it in other letter cases if requested, and over TCP. Their answers must be the same.
+fn query(question: &ClientQuery, other_transport: bool, send: &mut Send<'_>) -> Result<Vec<String>, String> {
+    let mut ask = |question: &ClientQuery| -> Result<Shown, String> {
         let packet = question.packet();
         let answer = send(&packet, question.transport)?;
         show(&packet, answer.as_deref(), question.transport, question.brief)
@@ -203,22 +203,22 @@ fn query(question: &UpstreamQuery, other_transport: bool, send: &mut Send<'_>) -
             other.name = clusterdns::wire::NameBuf::from_text(&text).map_err(|error| error.to_string())?;
             let answer = ask(&other)?;
             if !alike(&answer) {
-                return Err(format!("{text} is answered in another way:\n      {}", answer.lines.join("\n      ")));
+                return Err(format!("{text} gets a different answer:\n      {}", answer.lines.join("\n      ")));
             }
         }
     }
     if other_transport && !shown.truncated && question.transport == Transport::Udp {
-        let other = UpstreamQuery { transport: Transport::Tcp, ..question.clone() };
+        let other = ClientQuery { transport: Transport::Tcp, ..question.clone() };
         let answer = ask(&other)?;
         if !alike(&answer) {
-            return Err(format!("TCP is answered in another way:\n      {}", answer.lines.join("\n      ")));
+            return Err(format!("TCP gets a different answer:\n      {}", answer.lines.join("\n      ")));
         }
     }
     Ok(shown.lines)
 }
 
-/// An address that is given as text, for the command line.
+/// Parses the address of a server.
 pub fn server(text: &str) -> Result<SocketAddr, String> {
     let with_port = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-    text.parse().or_else(|_| with_port()).map_err(|_| format!("SUBJECT={text}: an address and a port are expected"))
+    text.parse().or_else(|_| with_port()).map_err(|_| format!("SUBJECT={text}: expected an address and a port"))
 }

@@ -1,4 +1,4 @@
-//! An answer as text, for comparison, and what holds of every answer.
+//! Formats a response as text for comparison, and checks rules that hold for every response.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,20 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{RData, Record};
 
-/// The answer to a packet.
+/// A response as text.
 pub struct Shown {
-    /// Its lines; the records of each section are sorted.
+    /// The lines; records of each section are sorted.
     pub lines: Vec<String>,
-    /// It was cut.
+    /// TC is set.
     pub truncated: bool,
 }
 
-/// Shows the answer to `packet`, or says which rule it breaks. No answer is `silence`.
+/// Formats the response to `packet`, or returns the rule that it breaks. No response is `silence`.
 pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: bool) -> Result<Shown, String> {
     let Some(answer) = answer else { return Ok(Shown { lines: vec!["silence".to_owned()], truncated: false }) };
-    let word =
-        |octets: &[u8], at: usize| octets.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let word = |bytes: &[u8], at: usize| bytes.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
     if answer.len() < 12 || answer[..2] != packet[..2] || answer[2] & 0x80 == 0 {
-        return Err(format!("no answer to this ID: {answer:02x?}"));
+        return Err(format!("not a response to this ID: {answer:02x?}"));
     }
     if word(answer, 4) > 1 {
         return Err("more than one question".to_owned());
@@ -33,38 +32,38 @@ pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: b
     Ok(Shown { lines: lines(answer, &message, brief), truncated: message.metadata.truncation })
 }
 
-/// What holds of every answer.
+/// Checks rules that hold for every response.
 fn rules(
     packet: &[u8], answer: &[u8], message: &Message, asked: Option<&Message>, transport: Transport,
 ) -> Result<(), String> {
     if packet[2] & 0x78 != answer[2] & 0x78 {
-        return Err("another operation code than in the query".to_owned());
+        return Err("the opcode is not that of the query".to_owned());
     }
     if !message.queries.is_empty() {
-        let len = packet[12..].iter().position(|octet| *octet == 0).unwrap_or(0) + 5;
+        let len = packet[12..].iter().position(|byte| *byte == 0).unwrap_or(0) + 5;
         if answer.get(12..12 + len) != packet.get(12..12 + len) {
-            return Err("the question is not echoed octet for octet".to_owned());
+            return Err("the question is not echoed byte for byte".to_owned());
         }
     }
     let Some(asked) = asked else { return Ok(()) };
     if message.queries.is_empty() {
-        // hickory follows pointers where a question may have none.
+        // hickory follows pointers in questions, where they are invalid.
         if message.metadata.response_code == ResponseCode::FormErr {
             return Ok(());
         }
         return Err("the question is not echoed".to_owned());
     }
     if asked.edns.is_some() != message.edns.is_some() {
-        return Err("OPT in just one of query and answer".to_owned());
+        return Err("OPT in only one of query and response".to_owned());
     }
     let limit = match transport.is_datagram() {
         true => asked.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload()).max(512)),
         false => 65_535,
     };
     if answer.len() > limit {
-        return Err(format!("{} octets, where {limit} are allowed", answer.len()));
+        return Err(format!("{} bytes, where {limit} are allowed", answer.len()));
     }
-    // A stub resolver that reads from top to bottom must meet a name before its records.
+    // A stub resolver that reads from top to bottom must find a name before its records.
     let mut known: Vec<_> = asked.queries.iter().map(|query| query.name().clone()).collect();
     for record in &message.answers {
         if !known.contains(&record.name) {
@@ -84,7 +83,7 @@ fn rules(
     Ok(())
 }
 
-/// The lines.
+/// Formats the lines.
 fn lines(answer: &[u8], message: &Message, brief: bool) -> Vec<String> {
     let head = &message.metadata;
     let code = u16::from(head.response_code);
@@ -133,8 +132,8 @@ fn lines(answer: &[u8], message: &Message, brief: bool) -> Vec<String> {
     lines
 }
 
-/// A record: owner, TTL, type, data. The serial of an SOA changes with the clock: any but 0 is `_`; and of the SOA that
-/// every zone of a cluster has only the rest is shown.
+/// Formats a record: owner, TTL, type, data. The serial of an SOA depends on the clock, so that any but 0 is `_`. The
+/// usual values of the SOA of a cluster zone are left out.
 fn record_text(record: &Record) -> String {
     let data = match &record.data {
         RData::SOA(soa) => {
@@ -153,7 +152,7 @@ fn record_text(record: &Record) -> String {
     format!("{} {} {class}{} {data}", record.name, record.ttl, record.record_type())
 }
 
-/// An EDNS option.
+/// Formats an EDNS option.
 fn option_text(option: &EdnsOption) -> String {
     match option {
         EdnsOption::NSID(data) => format!("nsid {}", String::from_utf8_lossy(data.as_ref())),

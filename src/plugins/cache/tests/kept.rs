@@ -95,10 +95,11 @@ fn what_comes_back_is_what_came() {
     let bench = Bench::new("cache .");
     bench.say(Box::new(|exchange| {
         let reply = exchange.reply();
-        let (alias, server) = (reply.whole_name(n("b.cdn.example.").as_name()), reply.name(&[b"\x02ns"], Some(4)));
+        let (alias, server) =
+            (reply.store_name(n("b.cdn.example.").as_name()), reply.store_labels(&[b"\x02ns"], Some(4)));
         reply.answer(Type::CNAME, 60, Rdata::Name(alias));
         let text = reply.store(b"\x05hello");
-        let target = reply.whole_name(n("host.example.").as_name());
+        let target = reply.store_name(n("host.example.").as_name());
         let srv = Rdata::Srv { priority: 1, weight: 2, port: 3, target };
         for (section, owner, rtype, rdata) in [
             (Section::Answer, alias, Type::A, Rdata::A([192, 0, 2, 1])),
@@ -153,7 +154,7 @@ fn what_may_not_be_kept_is_asked_for_again() {
         Step::Answered
     });
     let alias: Says = Box::new(|exchange| {
-        let target = exchange.reply().whole_name(n("b.").as_name());
+        let target = exchange.reply().store_name(n("b.").as_name());
         exchange.reply().answer(Type::CNAME, 60, Rdata::Name(target));
         Step::Answered
     });

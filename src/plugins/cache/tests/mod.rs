@@ -60,7 +60,7 @@ impl Plugin for Behind {
 impl Bench {
     /// A cache of these lines, and A records behind it, 192.0.2.1 with a TTL of 60.
     fn new(lines: &str) -> Bench {
-        let memory = Arc::new(Memory::new(config(lines, parse), &[n("live.")]));
+        let memory = Arc::new(Memory::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
         let caches = Arc::new(Caches::default());
         let counts = memory.counts(&caches, "dns://:53");
         let (says, asked): (Arc<Mutex<Says>>, _) = (Arc::new(Mutex::new(address(60, 1))), Arc::default());
@@ -197,9 +197,9 @@ fn denial(rcode: Rcode, ttl: u32) -> Says {
     Box::new(move |exchange| {
         let reply = exchange.reply();
         reply.rcode = rcode;
-        let name = reply.whole_name(n("example.").as_name());
+        let name = reply.store_name(n("example.").as_name());
         let numbers = SoaNumbers { serial: 1, refresh: 2, retry: 3, expire: 4, minimum: 5 };
-        let rdata = Rdata::Soa { mname: name, rname: name, numbers: reply.soa_numbers(numbers) };
+        let rdata = Rdata::Soa { mname: name, rname: name, numbers: reply.store_soa_numbers(numbers) };
         let (section, rtype, class) = (Section::Authority, Type::SOA, Class::IN);
         reply.push(Record { section, owner: name, rtype, class, ttl, rdata });
         Step::Answered

@@ -1,0 +1,301 @@
+//! What each client holds of something that is limited, so that at a limit the client with the most loses first.
+//!
+//! It only keeps the books: its user compares [`Shares::len`] with the limit, and ends what is evicted. Every operation
+//! takes constant time, and none allocates once the tables have grown.
+//!
+//! A client is an address, in IPv6 too: the Pods of a node share a /64, and one noisy Pod must not use up the share of
+//! its neighbours. A client that owns a whole /64 can pose as many; each of those holds little, and the total limit
+//! still holds.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// No neighbour in a list.
+const NONE: u32 = u32::MAX;
+
+/// What clients hold, each in the order in which it got it.
+#[derive(Debug)]
+pub(crate) struct Shares<T> {
+    clients: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
+    holders: Vec<Holder>,
+    free_holders: Vec<u32>,
+    items: Vec<SharedItem<T>>,
+    free_items: Vec<u32>,
+    /// Lists of the holders that have as many items as the place in this vector says, first and last.
+    levels: Vec<(u32, u32)>,
+    /// The most items that one client holds.
+    most: usize,
+    len: usize,
+}
+
+/// A client that holds something.
+#[derive(Debug)]
+struct Holder {
+    client: IpAddr,
+    count: usize,
+    /// Its items.
+    oldest: u32,
+    newest: u32,
+    /// Its neighbours among the holders with as many items.
+    before: u32,
+    after: u32,
+}
+
+/// Something that is held.
+#[derive(Debug)]
+struct SharedItem<T> {
+    /// Absent where the item has been removed.
+    value: Option<T>,
+    holder: u32,
+    /// How often this place has been used, so that a ticket of before means nothing.
+    generation: u32,
+    /// Its neighbours among the items of the same client.
+    older: u32,
+    newer: u32,
+}
+
+/// Names an item that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    at: u32,
+    generation: u32,
+}
+
+impl<T> Default for Shares<T> {
+    fn default() -> Shares<T> {
+        Shares {
+            clients: HashMap::default(),
+            holders: Vec::new(),
+            free_holders: Vec::new(),
+            items: Vec::new(),
+            free_items: Vec::new(),
+            levels: vec![(NONE, NONE)],
+            most: 0,
+            len: 0,
+        }
+    }
+}
+
+impl<T> Shares<T> {
+    /// How many items are held.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many items a client holds.
+    pub(crate) fn held_by(&self, client: IpAddr) -> usize {
+        self.clients.get(&client).map_or(0, |&at| self.holders[at as usize].count)
+    }
+
+    /// Returns what a ticket names, if it is still held.
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&T> {
+        let item = self.items.get(ticket.at as usize)?;
+        item.value.as_ref().filter(|_| item.generation == ticket.generation)
+    }
+
+    /// Returns what to evict for one more item of this client where all is taken: the oldest of the client that holds
+    /// the most, or the client's own oldest where no other holds more. The oldest had its time, and its client has most
+    /// likely asked again; were the newest refused instead, slow names would exclude all others.
+    pub(crate) fn gives_way_to(&self, client: IpAddr) -> Option<Ticket> {
+        let own = self.clients.get(&client).filter(|&&at| self.holders[at as usize].count == self.most);
+        let holder = own.map_or(self.levels[self.most].0, |&at| at);
+        let at = self.holders.get(holder as usize)?.oldest;
+        Some(self.ticket(at))
+    }
+
+    /// The clients, those that hold the most first, with how many items they hold.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = (IpAddr, usize)> {
+        let levels = self.levels[..=self.most].iter().rev();
+        levels.flat_map(|&(first, _)| {
+            let holders = std::iter::successors(self.holders.get(first as usize), |holder| {
+                self.holders.get(holder.after as usize)
+            });
+            holders.map(|holder| (holder.client, holder.count))
+        })
+    }
+
+    /// The items of a client, the oldest first.
+    pub(crate) fn of(&self, client: IpAddr) -> impl Iterator<Item = (Ticket, &T)> {
+        let oldest = self.clients.get(&client).map_or(NONE, |&at| self.holders[at as usize].oldest);
+        let mut next = oldest;
+        std::iter::from_fn(move || {
+            let at = next;
+            let item = self.items.get(at as usize)?;
+            next = item.newer;
+            item.value.as_ref().map(|value| (self.ticket(at), value))
+        })
+    }
+
+    /// Notes that a client holds one more item.
+    pub(crate) fn add(&mut self, client: IpAddr, value: T) -> Ticket {
+        let holder = match self.clients.get(&client) {
+            Some(&holder) => holder,
+            None => {
+                let new = Holder { client, count: 0, oldest: NONE, newest: NONE, before: NONE, after: NONE };
+                let at = place(&mut self.holders, &mut self.free_holders, new);
+                self.clients.insert(client, at);
+                at
+            }
+        };
+        let older = self.holders[holder as usize].newest;
+        // Only a place that was used before has a generation.
+        let generation = self.free_items.last().map_or(0, |&at| self.items[at as usize].generation);
+        let item = SharedItem { value: Some(value), holder, generation, older, newer: NONE };
+        let at = place(&mut self.items, &mut self.free_items, item);
+        match self.items.get_mut(older as usize) {
+            Some(older) => older.newer = at,
+            None => self.holders[holder as usize].oldest = at,
+        }
+        self.holders[holder as usize].newest = at;
+        self.len += 1;
+        let count = self.holders[holder as usize].count;
+        self.move_to_level(holder, count + 1);
+        Ticket { at, generation }
+    }
+
+    /// Removes an item and returns it, unless it was removed before.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<T> {
+        self.get(ticket)?;
+        let item = &mut self.items[ticket.at as usize];
+        item.generation = item.generation.wrapping_add(1);
+        let (value, holder, older, newer) = (item.value.take(), item.holder, item.older, item.newer);
+        match self.items.get_mut(older as usize) {
+            Some(older) => older.newer = newer,
+            None => self.holders[holder as usize].oldest = newer,
+        }
+        match self.items.get_mut(newer as usize) {
+            Some(newer) => newer.older = older,
+            None => self.holders[holder as usize].newest = older,
+        }
+        self.free_items.push(ticket.at);
+        self.len -= 1;
+        let count = self.holders[holder as usize].count;
+        self.move_to_level(holder, count - 1);
+        if count == 1 {
+            self.clients.remove(&self.holders[holder as usize].client);
+            self.free_holders.push(holder);
+        }
+        value
+    }
+
+    fn ticket(&self, at: u32) -> Ticket {
+        Ticket { at, generation: self.items[at as usize].generation }
+    }
+
+    /// Puts a holder behind the others that hold as many items, level 0 being no list.
+    fn move_to_level(&mut self, at: u32, count: usize) {
+        let Holder { count: before_count, before, after, .. } = self.holders[at as usize];
+        if before_count > 0 {
+            match self.holders.get_mut(before as usize) {
+                Some(before) => before.after = after,
+                None => self.levels[before_count].0 = after,
+            }
+            match self.holders.get_mut(after as usize) {
+                Some(after) => after.before = before,
+                None => self.levels[before_count].1 = before,
+            }
+        }
+        let last = if count == 0 { NONE } else { self.append(at, count) };
+        let holder = &mut self.holders[at as usize];
+        (holder.count, holder.before, holder.after) = (count, last, NONE);
+        // A holder moves by one level, so that the highest one that is not empty is this or the one below.
+        self.most = self.most.max(count);
+        if self.levels[self.most].0 == NONE && self.most > 0 {
+            self.most -= 1;
+        }
+    }
+
+    /// Makes a holder the last of a level. Returns the one that was the last.
+    fn append(&mut self, at: u32, count: usize) -> u32 {
+        if self.levels.len() <= count {
+            self.levels.resize(count + 1, (NONE, NONE));
+        }
+        let last = std::mem::replace(&mut self.levels[count].1, at);
+        match self.holders.get_mut(last as usize) {
+            Some(last) => last.after = at,
+            None => self.levels[count].0 = at,
+        }
+        last
+    }
+}
+
+/// Puts something into a free place, or a new one. Returns the place.
+fn place<T>(all: &mut Vec<T>, free: &mut Vec<u32>, new: T) -> u32 {
+    if let Some(at) = free.pop() {
+        all[at as usize] = new;
+        return at;
+    }
+    all.push(new);
+    u32::try_from(all.len() - 1).expect("fewer items than a limit that fits into memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, number])
+    }
+
+    /// What is evicted for one more of this client.
+    fn evicted(shares: &Shares<u32>, number: u8) -> Option<u32> {
+        shares.gives_way_to(client(number)).and_then(|ticket| shares.get(ticket)).copied()
+    }
+
+    #[test]
+    fn the_oldest_of_the_heaviest_client_is_evicted() {
+        let mut shares = Shares::default();
+        assert_eq!(evicted(&shares, 1), None);
+        for (number, value) in [(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)] {
+            shares.add(client(number), value);
+        }
+        assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10); 3]);
+        // Of clients that hold as much, the own oldest goes first.
+        shares.add(client(2), 22);
+        assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10), Some(20), Some(10)]);
+        assert_eq!(shares.clients().collect::<Vec<_>>(), [(client(1), 3), (client(2), 3)]);
+        assert_eq!(shares.of(client(2)).map(|(_, value)| *value).collect::<Vec<_>>(), [20, 21, 22]);
+    }
+
+    #[test]
+    fn a_ticket_names_one_item_and_no_later_one() {
+        let mut shares = Shares::default();
+        let first = shares.add(client(1), 1);
+        assert_eq!((shares.remove(first), shares.remove(first), shares.len()), (Some(1), None, 0));
+        let second = shares.add(client(1), 2);
+        assert_eq!((shares.get(first), shares.get(second)), (None, Some(&2)));
+    }
+
+    /// Compares with lists that are searched.
+    #[test]
+    fn the_books_are_right_after_any_changes() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut shares = Shares::default();
+        let mut model: Vec<(u8, u32, Ticket)> = Vec::new();
+        for value in 0..20_000 {
+            let number = random.u8(..6);
+            if model.len() < 40 && random.u8(..5) > 1 {
+                model.push((number, value, shares.add(client(number), value)));
+            } else if !model.is_empty() {
+                let (_, value, ticket) = model.remove(random.usize(..model.len()));
+                assert_eq!(shares.remove(ticket), Some(value));
+            }
+            assert_eq!(shares.len(), model.len());
+            let count = |number| model.iter().filter(|(of, ..)| *of == number).count();
+            let most = (0..6).map(count).max();
+            for number in 0..6 {
+                assert_eq!(shares.held_by(client(number)), count(number));
+                let own: Vec<u32> = model.iter().filter(|(of, ..)| *of == number).map(|(_, value, _)| *value).collect();
+                assert!(shares.of(client(number)).map(|(_, value)| *value).eq(own));
+            }
+            assert_eq!(shares.clients().map(|(_, count)| count).sum::<usize>(), model.len());
+            assert!(shares.clients().map(|(_, count)| count).is_sorted_by(|a, b| a >= b));
+            let given = evicted(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
+            if let Some((of, value, _)) = given.map(|found| found.expect("an item that is held")) {
+                assert_eq!(Some(count(*of)), most);
+                assert_eq!(model.iter().find(|(other, ..)| other == of).map(|(_, value, _)| value), Some(value));
+                assert!(*of == number || Some(count(number)) != most);
+            }
+        }
+    }
+}

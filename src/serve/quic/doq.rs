@@ -1,0 +1,149 @@
+//! DNS over QUIC (RFC 9250), where each query has a stream of its own.
+
+use std::sync::Arc;
+
+use hickory_server::net::quic::DoqErrorCode;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::endpoint::{QuicListener, Stopping};
+use crate::chain::Client;
+use crate::serve::ListenerPhase;
+use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
+use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::serve::tcp::limits::{Activity, ConnectionPermit};
+
+/// Answers the queries of a connection, each on its stream.
+pub(crate) async fn serve(
+    listener: Arc<QuicListener>, connection: Connection, permit: ConnectionPermit,
+    mut phase: watch::Receiver<ListenerPhase>,
+) {
+    let client = listener.client(&connection);
+    let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
+    let mut queries = JoinSet::new();
+    // The loop looks at the phase once at its start.
+    phase.mark_changed();
+    let mut stopping = Stopping::default();
+    while !stopping.is_over(queries.is_empty()) {
+        tokio::select! {
+            biased;
+            changed = phase.changed() => match *phase.borrow_and_update() {
+                ListenerPhase::Serving if changed.is_ok() => {}
+                ListenerPhase::Ending if changed.is_ok() => stopping.begin(),
+                _ => return,
+            },
+            () = permit.activity.evicted() => {
+                return connection.close(DoqErrorCode::ExcessiveLoad.into(), b"too many connections");
+            }
+            Some(ended) = queries.join_next() => {
+                if let Ok(Err(ProtocolError)) = ended {
+                    listener.service.count_reply(2);
+                    return connection.close(DoqErrorCode::ProtocolError.into(), b"");
+                }
+            }
+            accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
+                Ok((send, receive)) => {
+                    let (listener, activity) = (listener.clone(), permit.activity.clone());
+                    let held = memory.permit();
+                    let stream = QueryStream { listener, client, activity, send, held };
+                    queries.spawn(stream.answer(receive));
+                }
+                Err(_) => return,
+            },
+            () = stopping.next() => stopping.set_quiet(),
+        }
+    }
+    connection.close(DoqErrorCode::NoError.into(), b"");
+}
+
+/// The client breaks the protocol, which ends the connection.
+struct ProtocolError;
+
+/// A stream with its query.
+struct QueryStream {
+    listener: Arc<QuicListener>,
+    client: Client,
+    activity: Arc<Activity>,
+    send: SendStream,
+    /// The memory that its query, and then its answer, hold.
+    held: MemoryPermit,
+}
+
+impl QueryStream {
+    /// Answers the query.
+    async fn answer(mut self, mut receive: RecvStream) -> Result<(), ProtocolError> {
+        let listener = self.listener.clone();
+        let QuicListener { service, acceptor, pending, .. } = &*listener;
+        let timeouts = service.settings().timeouts;
+        let packet = match timeout(timeouts.read, read(&mut receive, &mut self.held)).await {
+            Ok(Ok(packet)) => packet,
+            // A client may take a query back (RFC 9250 4.3.1), or be slow.
+            Ok(Err(ReadError::Reset)) | Err(_) => return self.abandon(DoqErrorCode::InternalError),
+            Ok(Err(ReadError::Full)) => return self.abandon(DoqErrorCode::ExcessiveLoad),
+            Ok(Err(ReadError::Malformed)) => return Err(ProtocolError),
+        };
+        // RFC 9250 4.3.3.
+        if !is_quic_query(&packet) {
+            return Err(ProtocolError);
+        }
+        let busy = self.activity.query();
+        let answer = service.answer_request(&packet, self.client, &acceptor.shared, pending.as_ref()).await;
+        drop(busy);
+        let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {
+            return self.abandon(DoqErrorCode::InternalError);
+        };
+        let send = &mut self.send;
+        let written = timeout(timeouts.write, async {
+            send.write_all(&(answer.len() as u16).to_be_bytes()).await?;
+            send.write_all(&answer).await?;
+            Ok::<_, quinn::WriteError>(())
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            return self.abandon(DoqErrorCode::InternalError);
+        }
+        service.count_reply(0);
+        // The memory is given back when the client has the answer.
+        if self.send.finish().is_ok() {
+            let _ = timeout(timeouts.write, self.send.stopped()).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream without an answer.
+    fn abandon(mut self, code: DoqErrorCode) -> Result<(), ProtocolError> {
+        self.listener.service.count_reply(1);
+        let _ = self.send.reset(code.into());
+        Ok(())
+    }
+}
+
+/// Why there is no query on a stream.
+enum ReadError {
+    /// The client has taken it back, or the connection is gone.
+    Reset,
+    /// It is no query.
+    Malformed,
+    /// The connection, or all of them, hold too much memory already.
+    Full,
+}
+
+/// Reads the query of a stream. It holds the memory that has come, and no more.
+async fn read(receive: &mut RecvStream, held: &mut MemoryPermit) -> Result<Vec<u8>, ReadError> {
+    let mut prefix = [0; PREFIX];
+    receive.read_exact(&mut prefix).await.map_err(|error| match error {
+        quinn::ReadExactError::FinishedEarly(_) => ReadError::Malformed,
+        quinn::ReadExactError::ReadError(_) => ReadError::Reset,
+    })?;
+    let len = quic_query_len(prefix).ok_or(ReadError::Malformed)?;
+    let mut packet = Vec::new();
+    while packet.len() < len {
+        let piece = receive.read_chunk(len - packet.len(), true).await.map_err(|_| ReadError::Reset)?;
+        packet.extend_from_slice(&piece.ok_or(ReadError::Malformed)?.bytes);
+        if !held.resize(packet.len()) {
+            return Err(ReadError::Full);
+        }
+    }
+    Ok(packet)
+}
