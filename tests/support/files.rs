@@ -86,7 +86,8 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn check_addresses(table: &Table, expected: &Hosts, name: &NameBuf, own: &[IpAddr]) {
-    let wildcard = name.as_name().parent().and_then(|parent| {
+    // A name of one label has none.
+    let wildcard = name.as_name().parent().filter(|parent| !parent.is_root()).and_then(|parent| {
         let mut wire = vec![1, b'*'];
         wire.extend(parent.as_wire());
         let wildcard = clusterdns::wire::Name::from_wire(&wire).ok()?.to_owned();
@@ -145,7 +146,7 @@ pub fn check_weights(data: &[u8]) {
             continue;
         }
         written.push(name);
-        again += &format!("{name}\n");
+        again += &format!("{}\n", escaped(name));
         for (address, weight) in weights.of(name.as_name()) {
             assert!(*weight > 0, "{name} {address}");
             again += &format!("{address} {weight}\n");
@@ -155,6 +156,12 @@ pub fn check_weights(data: &[u8]) {
     for name in &names {
         assert_eq!(reread.of(name.as_name()), weights.of(name.as_name()), "{name}");
     }
+}
+
+/// A name of which every byte is escaped, so that it is no comment.
+fn escaped(name: &NameBuf) -> String {
+    let label = |label: &[u8]| label.iter().map(|byte| format!("\\{byte:03}")).collect::<String>() + ".";
+    if name.as_name().is_root() { ".".to_owned() } else { name.as_name().labels().map(label).collect() }
 }
 
 //--- resolv.conf
