@@ -1,4 +1,4 @@
-//! A server over a small cluster, every question that one may ask it, and what its answers have in common.
+//! A server over a small cluster, every relevant query, and properties of its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,23 +12,24 @@ use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Rcode, Type};
 
 use super::cluster::{HOSTNAMES, NAMESPACES, POD_NAMES, SERVICES, addresses, v4};
-use super::told::{self, Told};
+use super::decoded::{self, DecodedRecord};
 
 /// The zones of the stanza.
 const ZONES: [&str; 3] = ["cluster.local", "in-addr.arpa", "ip6.arpa"];
-/// A server with one stanza, to be asked.
+
+/// A server with one stanza.
 pub struct Subject {
     router: Arc<Router>,
     pub(super) view: View,
 }
 
 impl Subject {
-    /// A server that answers from this index.
+    /// Creates a server that answers from an index.
     pub fn new(index: &Arc<Index>, view: View) -> Subject {
         Subject::with_classes(index, view, false)
     }
 
-    /// A server that may take other classes than IN.
+    /// Creates a server that may handle classes other than IN.
     pub fn with_classes(index: &Arc<Index>, view: View, other_classes: bool) -> Subject {
         let zones: Vec<NameBuf> = ZONES.iter().map(|zone| n(zone)).collect();
         let answers = Answers {
@@ -43,7 +44,7 @@ impl Subject {
         Subject { router: Arc::new(Router::new(vec![block], other_classes)), view }
     }
 
-    /// The answer to a packet; empty where there is none.
+    /// Answers a packet and returns the length of the response; 0 without a response.
     pub fn answer(&self, packet: &[u8], transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
         static NOW: LazyLock<Instant> = LazyLock::new(Instant::now);
         let client = Client {
@@ -54,17 +55,17 @@ impl Subject {
         match self.router.answer(packet, client, *NOW, state, out) {
             Answer::Send(len) => len,
             Answer::Silent => 0,
-            Answer::Pending(_) => panic!("nothing in this server waits"),
+            Answer::Pending(_) => panic!("no plugin of this server waits"),
         }
     }
 }
 
-/// A name.
+/// Returns a name.
 pub fn n(text: &str) -> NameBuf {
     NameBuf::from_text(text).expect("a name")
 }
 
-/// A query packet, with an OPT where a size is given.
+/// Returns a query packet, with an OPT if a size is given.
 pub fn packet(name: &NameBuf, qtype: Type, edns_size: Option<u16>) -> Vec<u8> {
     let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns_size.is_some())];
     packet.extend(name.as_wire());
@@ -80,7 +81,7 @@ pub fn packet(name: &NameBuf, qtype: Type, edns_size: Option<u16>) -> Vec<u8> {
 
 const TYPES: [Type; 8] = [Type::A, Type::AAAA, Type::SRV, Type::PTR, Type::CNAME, Type::TXT, Type::NS, Type::SOA];
 
-/// Every name that a small cluster may have, in every form, and some that none has; parents stand before children.
+/// Every name that a small cluster may have, in every form, and some that none has; parents before children.
 static NAMES: LazyLock<Vec<NameBuf>> = LazyLock::new(|| {
     let mut names: Vec<String> = ["", "svc.", "pod.", "dns.", "ns.dns.", "dns-version.", "c.svc.", "x.c.svc.", "nope."]
         .map(str::to_owned)
@@ -133,7 +134,7 @@ static NAMES: LazyLock<Vec<NameBuf>> = LazyLock::new(|| {
     all
 });
 
-/// The reverse name of an address.
+/// Returns the reverse name of an address.
 fn reverse_name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
@@ -142,24 +143,24 @@ fn reverse_name(address: IpAddr) -> String {
         }
         IpAddr::V6(address) => {
             let digits: Vec<char> =
-                address.octets().iter().flat_map(|octet| format!("{octet:02x}").chars().collect::<Vec<_>>()).collect();
+                address.octets().iter().flat_map(|byte| format!("{byte:02x}").chars().collect::<Vec<_>>()).collect();
             digits.into_iter().rev().map(|digit| format!("{digit}.")).collect::<String>() + "ip6.arpa"
         }
     }
 }
 
-/// What was said of a name: the code and the records, sorted, with the serial of an SOA left out.
+/// A response: the code and the sorted records, without the serial of an SOA.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
+struct Response {
     rcode: u16,
     authoritative: bool,
-    records: Vec<Told>,
+    records: Vec<DecodedRecord>,
 }
 
-impl Said {
-    fn new(bytes: &[u8]) -> Said {
-        let message = told::decode(bytes);
-        let mut records = told::told(&message);
+impl Response {
+    fn new(bytes: &[u8]) -> Response {
+        let message = decoded::decode(bytes);
+        let mut records = decoded::records(&message);
         for record in &mut records {
             if record.rtype == Type::SOA.0 {
                 let at = record.data.len() - 20;
@@ -168,10 +169,10 @@ impl Said {
         }
         records.sort();
         let metadata = &message.metadata;
-        Said { rcode: metadata.response_code.into(), authoritative: metadata.authoritative, records }
+        Response { rcode: metadata.response_code.into(), authoritative: metadata.authoritative, records }
     }
 
-    fn of(&self, section: usize, rtype: Type) -> impl Iterator<Item = &Told> {
+    fn of(&self, section: usize, rtype: Type) -> impl Iterator<Item = &DecodedRecord> {
         self.records.iter().filter(move |record| record.section == section && record.rtype == rtype.0)
     }
 
@@ -180,62 +181,62 @@ impl Said {
     }
 }
 
-/// Every name with every type, and the packet that asks for them.
+/// Every name with every type, and the query packet.
 static QUERIES: LazyLock<Vec<(NameBuf, Type, Vec<u8>)>> = LazyLock::new(|| {
     let each = |name: &NameBuf| TYPES.map(|qtype| (name.clone(), qtype, packet(name, qtype, None)));
     NAMES.iter().flat_map(each).collect()
 });
 
 /// Compares all answers of two servers.
-pub(super) fn check_same_answers(kept: &Subject, fresh: &Subject) {
+pub(super) fn check_same_answers(updated: &Subject, fresh: &Subject) {
     let (mut state, mut buffers) = (State::default(), [vec![0; MAX_MESSAGE], vec![0; MAX_MESSAGE]]);
     for (name, qtype, query) in QUERIES.iter() {
-        let [kept_out, fresh_out] = &mut buffers;
-        let kept_len = kept.answer(query, Transport::Tcp, &mut state, kept_out);
+        let [updated_out, fresh_out] = &mut buffers;
+        let updated_len = updated.answer(query, Transport::Tcp, &mut state, updated_out);
         let fresh_len = fresh.answer(query, Transport::Tcp, &mut state, fresh_out);
-        let (kept_out, fresh_out) = (&kept_out[..kept_len], &fresh_out[..fresh_len]);
-        if kept_out != fresh_out {
+        let (updated_out, fresh_out) = (&updated_out[..updated_len], &fresh_out[..fresh_len]);
+        if updated_out != fresh_out {
             assert_eq!(
-                Said::new(kept_out),
-                Said::new(fresh_out),
-                "kept and fresh differ: {name} {qtype} {:?}",
-                kept.view
+                Response::new(updated_out),
+                Response::new(fresh_out),
+                "updated and fresh index differ: {name} {qtype} {:?}",
+                updated.view
             );
         }
     }
 }
 
-/// Checks that all answers of a server make sense together.
-pub(super) fn check_sense(server: &Subject) {
+/// Checks that all answers of a server are consistent.
+pub(super) fn check_consistency(server: &Subject) {
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
-    let mut said: BTreeMap<(&[u8], Type), Said> = BTreeMap::new();
+    let mut responses: BTreeMap<(&[u8], Type), Response> = BTreeMap::new();
     for (name, qtype, query) in QUERIES.iter() {
         let len = server.answer(query, Transport::Tcp, &mut state, &mut out);
-        let answer = Said::new(&out[..len]);
+        let answer = Response::new(&out[..len]);
         check_alone(name, *qtype, &answer);
-        said.insert((name.as_wire(), *qtype), answer);
+        responses.insert((name.as_wire(), *qtype), answer);
     }
     for name in NAMES.iter() {
-        check_types_agree(name, &said);
-        check_parents_exist(name, &said, &server.view);
+        check_types_agree(name, &responses);
+        check_parents_exist(name, &responses, &server.view);
     }
-    check_targets(&said, server);
+    check_targets(&responses, server);
 }
 
-/// What holds for one answer.
-fn check_alone(name: &NameBuf, qtype: Type, said: &Said) {
-    assert!(said.authoritative && matches!(said.rcode, 0 | 3), "{name} {qtype} {said:?}");
-    // RFC 2181 5: a record set holds a record once.
-    let again = said.records.windows(2).find(|two| two[0] == two[1]);
+/// Checks a single answer.
+fn check_alone(name: &NameBuf, qtype: Type, response: &Response) {
+    assert!(response.authoritative && matches!(response.rcode, 0 | 3), "{name} {qtype} {response:?}");
+    // RFC 2181 5: a record set contains a record once.
+    let again = response.records.windows(2).find(|two| two[0] == two[1]);
     assert!(again.is_none(), "{name} {qtype} has a record twice: {again:?}");
-    let answers = said.records.iter().filter(|record| record.section == 0).count();
-    let denies = said.of(1, Type::SOA).count() == 1;
-    assert!(denies || answers > 0, "{name} {qtype} says nothing: {said:?}");
+    let answers = response.records.iter().filter(|record| record.section == 0).count();
+    let denies = response.of(1, Type::SOA).count() == 1;
+    assert!(denies || answers > 0, "{name} {qtype} has neither answers nor an SOA: {response:?}");
 }
 
-/// RFC 8020: whether a name exists does not depend on the type.
-fn check_types_agree(name: &NameBuf, said: &BTreeMap<(&[u8], Type), Said>) {
-    let of = |qtype| &said[&(name.as_wire(), qtype)];
+/// Checks that the existence of a name does not depend on the type (RFC 8020).
+fn check_types_agree(name: &NameBuf, responses: &BTreeMap<(&[u8], Type), Response>) {
+    let of = |qtype| &responses[&(name.as_wire(), qtype)];
     // As CoreDNS: `dns-version` exists as TXT only. And a CNAME's rcode is its target's (RFC 6604).
     if name.as_name().labels().next() == Some(b"dns-version") || of(Type::CNAME).of(0, Type::CNAME).count() > 0 {
         return;
@@ -251,9 +252,9 @@ fn check_types_agree(name: &NameBuf, said: &BTreeMap<(&[u8], Type), Said>) {
     }
 }
 
-/// RFC 8020: what is above a name that exists, exists.
-fn check_parents_exist(name: &NameBuf, said: &BTreeMap<(&[u8], Type), Said>, view: &View) {
-    if !said[&(name.as_wire(), Type::TXT)].exists() {
+/// Checks that the parents of a name that exists do exist (RFC 8020).
+fn check_parents_exist(name: &NameBuf, responses: &BTreeMap<(&[u8], Type), Response>, view: &View) {
+    if !responses[&(name.as_wire(), Type::TXT)].exists() {
         return;
     }
     // Zonal names exist below a headless Service without endpoints, as in CoreDNS.
@@ -262,51 +263,51 @@ fn check_parents_exist(name: &NameBuf, said: &BTreeMap<(&[u8], Type), Said>, vie
     }
     let mut parent = name.as_name().parent();
     while let Some(above) = parent {
-        if let Some(said) = said.get(&(above.as_wire(), Type::TXT)) {
-            assert!(said.exists(), "{name} exists but {above} does not");
+        if let Some(response) = responses.get(&(above.as_wire(), Type::TXT)) {
+            assert!(response.exists(), "{name} exists but {above} does not");
         }
         parent = above.parent();
     }
 }
 
-/// What an answer points to has the addresses that it should.
-fn check_targets(said: &BTreeMap<(&[u8], Type), Said>, server: &Subject) {
+/// Checks that targets of SRV and PTR records have the right addresses.
+fn check_targets(responses: &BTreeMap<(&[u8], Type), Response>, server: &Subject) {
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
     let mut ask = |target: &[u8], qtype: Type| {
         let target = clusterdns::wire::Name::from_wire(target).expect("a name").to_owned();
         let len = server.answer(&packet(&target, qtype, None), Transport::Tcp, &mut state, &mut out);
-        Said::new(&out[..len])
+        Response::new(&out[..len])
     };
-    for ((name, _), said) in said {
-        for srv in said.of(0, Type::SRV) {
+    for ((name, _), response) in responses {
+        for srv in response.of(0, Type::SRV) {
             let target = &srv.data[6..];
             for qtype in [Type::A, Type::AAAA] {
                 let alone: BTreeSet<Vec<u8>> =
                     ask(target, qtype).of(0, qtype).map(|record| record.data.clone()).collect();
-                for extra in said.of(2, qtype).filter(|record| record.owner == target) {
+                for extra in response.of(2, qtype).filter(|record| record.owner == target) {
                     assert!(
                         alone.contains(&extra.data),
-                        "an SRV target of {name:?} has another address than its name: {extra:?} {alone:?}"
+                        "an SRV target of {name:?} has an address that its name does not have: {extra:?} {alone:?}"
                     );
                 }
             }
-            let extras = said.records.iter().any(|record| record.section == 2 && record.owner == target);
+            let extras = response.records.iter().any(|record| record.section == 2 && record.owner == target);
             assert!(extras, "an SRV target without addresses: {srv:?}");
         }
     }
     for address in addresses() {
         let name = n(&reverse_name(address));
-        let Some(said) = said.get(&(name.as_wire(), Type::PTR)) else { continue };
-        for pointer in said.of(0, Type::PTR) {
+        let Some(response) = responses.get(&(name.as_wire(), Type::PTR)) else { continue };
+        for pointer in response.of(0, Type::PTR) {
             let back = ask(&pointer.data, Type::A).records.into_iter().chain(ask(&pointer.data, Type::AAAA).records);
             let addresses: Vec<Vec<u8>> = back.filter(|record| record.section == 0).map(|record| record.data).collect();
-            let octets = match address {
+            let bytes = match address {
                 IpAddr::V4(address) => address.octets().to_vec(),
                 IpAddr::V6(address) => address.octets().to_vec(),
             };
-            // A slice may be there without its Service or its namespace, and then has a reverse name only, as in CoreDNS.
+            // A slice without its Service or namespace has a reverse name only, as in CoreDNS.
             assert!(
-                addresses.is_empty() || addresses.contains(&octets),
+                addresses.is_empty() || addresses.contains(&bytes),
                 "{address} points to {pointer:?}, which has {addresses:?}"
             );
         }

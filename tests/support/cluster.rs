@@ -1,4 +1,4 @@
-//! Small clusters: objects that collide on purpose, what a stanza shows of them, and a few fixed ones.
+//! Small clusters: objects with names and addresses that collide on purpose, views, and a few fixed clusters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) const NAMESPACES: [&str; 2] = ["a", "b"];
 pub(super) const SERVICES: [&str; 2] = ["x", "web"];
 const SLICES: [&str; 3] = ["s0", "s1", "s2"];
 const PODS: [&str; 2] = ["p0", "p1"];
-/// One is another Service's name, and two are the names that other endpoints have for want of one.
+/// One is the name of another Service, and two are the names of endpoints without a host name.
 pub(super) const HOSTNAMES: [&str; 4] = ["h", "web", "10-0-0-1", "fd00--0"];
 pub(super) const POD_NAMES: [&str; 3] = ["p0", "h", "10-0-0-2"];
 const TOPOLOGY_ZONES: [&str; 2] = ["z", "z.eu"];
@@ -29,14 +29,14 @@ const TARGETS: [&str; 8] = [
     "10.0.0.9",
     "no..name",
 ];
-/// What an object is changed at; the same for all, so that serials seldom differ.
+/// The time of every change, so that serials rarely differ.
 pub(super) const NOW: u32 = 1_700_000_000;
 
 pub(super) fn v4(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
 }
 
-/// `fd00::` ends in a dash as a label, the last is an IPv4 address in disguise.
+/// Returns addresses: `fd00::` as a label ends in a dash, and the last one is an IPv4-mapped address.
 pub(super) fn addresses() -> [IpAddr; 7] {
     let v6 = |text: &str| text.parse::<Ipv6Addr>().expect("an address").into();
     [v4(1), v4(2), v4(3), v4(4), v6("fd00::"), v6("fd00::1"), v6("::ffff:10.0.0.1")]
@@ -112,23 +112,23 @@ fn endpoint(choices: &mut Choices<'_>) -> Endpoint {
     }
 }
 
-/// What a stanza shows.
+/// Returns a view.
 pub fn view(choices: &mut Choices<'_>) -> View {
-    let bits = choices.octet();
+    let bits = choices.byte();
     View {
         pods: choices.pick(&[PodMode::Disabled, PodMode::Insecure, PodMode::Verified]),
         namespaces: choices.maybe(&NAMESPACES).map(|ns| vec![ns.as_bytes().into()]),
         filtered_namespaces: bits & 1 != 0,
         endpoint_pod_names: bits & 2 != 0,
-        // Shown where nothing else is chosen.
+        // On by default.
         endpoints: bits & 0x14 != 0x14,
         ignore_empty_service: bits & 8 != 0,
-        // The Corefile refuses it together with `noendpoints`.
+        // A Corefile may not have it together with `noendpoints`.
         zonal: bits & 0x34 == 0x20,
     }
 }
 
-/// An index that these events have made.
+/// Creates an index from events.
 pub(super) fn new_index(keep: Keep, events: impl IntoIterator<Item = Event>) -> IndexWriter {
     let (_, mut writer) = Index::new(&Options { kinds: Kind::ALL.to_vec(), keep });
     for event in events {
@@ -139,7 +139,7 @@ pub(super) fn new_index(keep: Keep, events: impl IntoIterator<Item = Event>) -> 
 
 //--- Fixed clusters
 
-/// A cluster with a Service of each sort.
+/// Returns a cluster with a Service of each kind.
 pub fn sample() -> Arc<Index> {
     let endpoint = |last, hostname: Option<&str>| Endpoint {
         addresses: vec![v4(last)].into(),
@@ -171,7 +171,7 @@ pub fn sample() -> Arc<Index> {
     indexed(objects)
 }
 
-/// A headless Service `many.a` with this many endpoints, every third with a host name.
+/// Returns a headless Service `many.a` with `count` endpoints, every third one with a host name.
 pub fn headless(count: u16) -> Arc<Index> {
     let endpoints = (0..count).map(|at| Endpoint {
         addresses: vec![IpAddr::from([10, 1, (at >> 8) as u8, at as u8])].into(),

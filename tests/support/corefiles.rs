@@ -1,4 +1,4 @@
-//! What holds for any text as a Corefile.
+//! What holds for every text as a Corefile.
 
 use clusterdns::corefile::{
     Corefile, Diagnostics, Known, Listen, MemoryFiles, check_keys, is_domain_name, parse_text, render_json,
@@ -8,9 +8,9 @@ use clusterdns::corefile::{
 /// Names that count as directives.
 const DIRECTIVES: [&str; 4] = ["cache", "kubernetes", "log", "whoami"];
 
-/// Checks a Corefile: every message lies within its source and can be shown, a text that is read without an error has a
-/// sound tree, and the same text reads the same. The parts between the first form feeds are the Corefile and the files
-/// `a`, `d/b` and `d/c` that it may import; the last one is the variable `X`.
+/// Checks a Corefile: every message has a place within its source and can be formatted, a text without an error has a
+/// valid tree, and parsing is deterministic. The parts between the first form feeds are the Corefile and the files `a`,
+/// `d/b` and `d/c` that it may import; the last one is the variable `X`.
 pub fn check_corefile(text: &str) {
     let mut parts = text.split('\u{c}');
     let main = parts.next().unwrap_or_default();
@@ -31,7 +31,7 @@ pub fn check_corefile(text: &str) {
     let has_errors = diagnostics.has_errors();
     check_keys(&corefile, 53, std::iter::repeat(Listen::default()), &mut diagnostics);
     for diagnostic in &diagnostics {
-        let span = diagnostic.span.expect("every mistake in a text has a place");
+        let span = diagnostic.span.expect("every diagnostic of a text has a place");
         let text = corefile.sources.text(span.file);
         assert!(span.start <= span.end && text.get(span.start as usize..span.end as usize).is_some());
     }
@@ -45,7 +45,7 @@ pub fn check_corefile(text: &str) {
     }
 }
 
-/// Zones are names in lower case that end in a dot, blocks have keys, directives are known.
+/// Checks that zones are names that end in a dot, blocks have keys, and directives are known.
 fn check_tree(corefile: &Corefile) {
     for block in &corefile.blocks {
         assert!(!block.keys.is_empty());

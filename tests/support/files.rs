@@ -1,5 +1,5 @@
-//! What holds for the files that a server reads besides its Corefile: hosts, weights, resolv.conf. Each is compared with
-//! the plainest reading of its form.
+//! What holds for the files that a server reads besides its Corefile: hosts, weights, resolv.conf. Each parser is
+//! compared with a simple one.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -80,7 +80,7 @@ impl Hosts {
     }
 }
 
-/// Go's `net.ParseIP` of what stands before a `%`, and `net.IP.To4`.
+/// Parses an address as Go's `net.ParseIP` does for the text before a `%`, and applies `net.IP.To4`.
 fn address(text: &str) -> Option<IpAddr> {
     text.split('%').next()?.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
@@ -97,7 +97,7 @@ fn check_addresses(table: &Table, expected: &Hosts, name: &NameBuf, own: &[IpAdd
             addresses.iter().copied().filter(|address| address.is_ipv4() == (rtype == Type::A)).collect()
         };
         let own = of_family(own);
-        // A wildcard stands in for a family that the name lacks.
+        // A wildcard replaces an address family that the name does not have.
         let expected = if own.is_empty() { of_family(wildcard.map_or(&[][..], Vec::as_slice)) } else { own };
         let question = Question::new(name.as_name(), rtype, Class::IN);
         let found = table.addresses(&question, rtype).map_or_else(Vec::new, |found| listed(found, rtype));
@@ -128,7 +128,7 @@ pub fn check_weights(data: &[u8]) {
             let line = message.strip_prefix("line ").and_then(|rest| rest.split(':').next());
             let line = line.and_then(|line| line.parse::<usize>().ok()).expect("an error in a text has a line");
             assert!((1..=text.lines().count()).contains(&line), "{message}");
-            // What stands before that line was good.
+            // The text before that line is valid.
             let before: Vec<&str> = text.lines().take(line - 1).collect();
             assert!(Weights::read(&before.join("\n")).is_ok(), "{message}");
             return;

@@ -1,4 +1,4 @@
-//! Histories of a small cluster, and what every one of them must end in.
+//! Histories of a small cluster, and the state in which each of them must end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,25 @@ use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::cluster::{Event, Index, IndexWriter};
 
 use super::Choices;
-use super::answers::{Subject, check_same_answers, check_sense};
+use super::answers::{Subject, check_consistency, check_same_answers};
 use super::cluster::{NAMESPACES, NOW, SERVICES, addresses, key, new_index, object, view};
 
-/// How many octets a step of a history is made of.
+/// The number of bytes that a step of a history is generated from.
 pub const STEP: usize = 24;
 
 /// A step of a history.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// One event.
+    /// An event.
     Event(Event),
-    /// A full list of what there is at the time.
+    /// A complete list of the current objects.
     Relist(Kind),
 }
 
 impl Step {
-    /// The step that these octets stand for.
-    pub fn new(octets: &[u8]) -> Step {
-        let mut choices = Choices::new(octets);
+    /// Generates a step from bytes.
+    pub fn new(bytes: &[u8]) -> Step {
+        let mut choices = Choices::new(bytes);
         let act = choices.below(16);
         let kind = choices.pick(&[
             Kind::EndpointSlice,
@@ -47,11 +47,11 @@ impl Step {
     }
 }
 
-/// What exists, kept in the most obvious way.
+/// The existing objects, in the simplest form.
 #[derive(Default)]
 struct Model {
     objects: BTreeMap<(Kind, Key), Object>,
-    /// What a list that is under way has named so far.
+    /// The objects that an unfinished list has named so far.
     named: BTreeMap<Kind, BTreeSet<Key>>,
 }
 
@@ -80,7 +80,7 @@ impl Model {
         }
     }
 
-    /// One full list of a kind.
+    /// Returns the events of a complete list of a kind.
     fn list(&self, kind: Kind) -> Vec<Event> {
         let objects = self.objects.iter().filter(|((have, _), _)| *have == kind);
         let upserts = objects.map(|(_, object)| Event::Upsert(object.clone()));
@@ -88,7 +88,7 @@ impl Model {
     }
 }
 
-/// Full lists of everything.
+/// Returns the events of complete lists of all kinds.
 fn full_lists(model: &Model) -> impl Iterator<Item = Event> {
     Kind::ALL.into_iter().flat_map(|kind| model.list(kind))
 }
@@ -102,13 +102,13 @@ pub enum Depth {
     Answers,
 }
 
-/// Checks that the state after `steps` is that of one full list, however it was reached, and that nothing is left when
-/// everything is removed. `settings` choose the views and the order of removal.
+/// Checks that the state after `steps` is that of one complete list, and that the index is empty when everything is
+/// removed. `settings` choose the views and the order of removal.
 pub fn check_history(steps: &[Step], settings: &[u8], depth: Depth) {
     let mut choices = Choices::new(settings);
     let keep = Keep { pods: !choices.flag(), zones: !choices.flag() };
     let mut model = Model::default();
-    // Both are synced from the start, so that no name is refused for want of a list.
+    // Both are synced from the start, so that no name is SERVFAIL because a list is missing.
     let mut writer = new_index(keep, full_lists(&model));
     for step in steps {
         let events = match step {
@@ -125,12 +125,12 @@ pub fn check_history(steps: &[Step], settings: &[u8], depth: Depth) {
     let view = view(&mut choices);
     let reads_every_answer = choices.below(4) == 0;
     if depth == Depth::Answers {
-        let kept = Subject::new(writer.index(), view.clone());
+        let updated = Subject::new(writer.index(), view.clone());
         let fresh = Subject::new(fresh.index(), view);
-        check_same_answers(&kept, &fresh);
-        // Reading every answer takes long, so that not each case does it.
+        check_same_answers(&updated, &fresh);
+        // Decoding every answer takes long, so that not every case does it.
         if reads_every_answer {
-            check_sense(&fresh);
+            check_consistency(&fresh);
         }
     }
     check_removal(writer, model, choices);
@@ -141,13 +141,13 @@ pub fn check_history(steps: &[Step], settings: &[u8], depth: Depth) {
     assert!(all_at_once.index().is_empty(), "left after empty lists: {:?}", all_at_once.index());
 }
 
-/// Checks that two indexes hold the same: every entry, namespace, Pod and owner of an address.
-fn check_same_state(kept: &Index, fresh: &Index) {
+/// Checks that two indexes have the same entries, namespaces, Pods and owners of addresses.
+fn check_same_state(updated: &Index, fresh: &Index) {
     for ns in NAMESPACES {
-        assert_eq!(kept.has_namespace(ns.as_bytes()), fresh.has_namespace(ns.as_bytes()), "namespace {ns}");
+        assert_eq!(updated.has_namespace(ns.as_bytes()), fresh.has_namespace(ns.as_bytes()), "namespace {ns}");
         for service in SERVICES {
             let key = service_key(ns, service).expect("two labels");
-            assert_eq!(kept.entry(&key), fresh.entry(&key), "kept and fresh entry of {service}.{ns}");
+            assert_eq!(updated.entry(&key), fresh.entry(&key), "updated and fresh entry of {service}.{ns}");
         }
     }
     for address in addresses() {
@@ -156,16 +156,16 @@ fn check_same_state(kept: &Index, fresh: &Index) {
             index.pods_at(address, |pod| pods.push(pod.clone()));
             pods
         };
-        assert_eq!(pods(kept), pods(fresh), "Pods at {address}");
+        assert_eq!(pods(updated), pods(fresh), "Pods at {address}");
         let owner = |index: &Index| index.cluster_owner(address, |_| true);
-        assert_eq!(owner(kept), owner(fresh), "Service of {address}");
-        assert_eq!(kept.endpoint_owners(address), fresh.endpoint_owners(address), "endpoints at {address}");
+        assert_eq!(owner(updated), owner(fresh), "Service of {address}");
+        assert_eq!(updated.endpoint_owners(address), fresh.endpoint_owners(address), "endpoints at {address}");
         let is_known = |index: &Index| index.has_address_within(address, address);
-        assert_eq!(is_known(kept), is_known(fresh), "{address}");
+        assert_eq!(is_known(updated), is_known(fresh), "{address}");
     }
 }
 
-/// Takes away one object after the other.
+/// Removes one object after the other.
 fn check_removal(mut writer: IndexWriter, model: Model, mut choices: Choices<'_>) {
     let mut keys: Vec<(Kind, Key)> = model.objects.into_keys().collect();
     while !keys.is_empty() {

@@ -1,4 +1,4 @@
-//! What holds for the lines of *log*: they show what their format says, and no query can forge one.
+//! What holds for the lines of *log*: they have their format, and no query can forge one.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -45,7 +45,7 @@ pub fn check_log_line(data: &[u8]) {
     let (line, sent) = logged(&format, LineFormat::Text, &query);
     let line = line.expect("the plain query is answered");
     let expected = format!("[INFO] {}", expected(&format, &sent.to_string()));
-    assert_eq!(line, format!("{}\n", cut(&expected)), "{format:?}");
+    assert_eq!(line, format!("{}\n", truncated(&expected)), "{format:?}");
 
     let Some(packet) = parts.next() else { return };
     let (Some(text), _) = logged(&format, LineFormat::Text, packet) else { return };
@@ -67,7 +67,7 @@ fn plain_query() -> Vec<u8> {
     packet(&n("Nope.a.svc.cluster.local"), Type::AAAA, Some(1_232))
 }
 
-/// A format with the two that stand for others written out.
+/// Expands `{common}` and `{combined}` of a format.
 fn expanded(format: &str) -> String {
     format.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON} \"{{>opcode}}\""))
 }
@@ -106,8 +106,8 @@ fn metadata(label: &str) -> &'static str {
     }
 }
 
-/// The part of a line that a logger keeps.
-fn cut(line: &str) -> &str {
+/// Returns the part of a line that a logger writes.
+fn truncated(line: &str) -> &str {
     &line[..line.floor_char_boundary(MAX_LINE)]
 }
 
@@ -129,13 +129,13 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
         local: SocketAddr::from(([10, 0, 0, 9], 53)),
         transport: Transport::Udp,
     };
-    // A query of the future has taken no time.
+    // A query from the future has a duration of zero.
     let now = Instant::now() + Duration::from_secs(3_600);
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
     let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
         Answer::Silent => 0,
-        Answer::Pending(_) => panic!("nothing in this server waits"),
+        Answer::Pending(_) => panic!("no plugin of this server waits"),
     };
     (Some(logger.take()).filter(|line| !line.is_empty()), sent)
 }

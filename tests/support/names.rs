@@ -1,4 +1,4 @@
-//! Reading names is total: any question has a meaning, and addresses survive being labels.
+//! Parsing names is total: every question has a meaning, and an address survives its form as a label.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use clusterdns::wire::{Class, Name, Question, Type};
 use super::Choices;
 use super::cluster::view;
 
-/// Reads a question's name in every way there is, with every suffix as the zone, and looks it up.
-pub fn check_question(octets: &[u8], index: &Index) {
-    let mut choices = Choices::new(octets);
+/// Parses the name of a question in every way, with every suffix as the zone, and looks it up.
+pub fn check_question(bytes: &[u8], index: &Index) {
+    let mut choices = Choices::new(bytes);
     let (view, qtype) = (view(&mut choices), Type(choices.number()));
     let Ok((name, _)) = Name::split_from(choices.rest()) else { return };
     let question = Question::new(name, qtype, Class::IN);
@@ -33,11 +33,11 @@ pub fn check_question(octets: &[u8], index: &Index) {
     }
 }
 
-/// An address that became an endpoint's label is found again by that label, which is one a host may have.
+/// Checks that the label of an endpoint's address is parsed to the address, and is a valid host name.
 pub fn check_dashed(address: IpAddr) {
     let dashed = Dashed::endpoint(address);
     let label = dashed.as_label();
     assert_eq!(parse_dashed(label), Some(address), "{}", String::from_utf8_lossy(label));
     assert!(label.len() <= 63 && label.last() != Some(&b'-'));
-    assert!(label.iter().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f' | b'-')));
+    assert!(label.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-')));
 }

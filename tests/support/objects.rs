@@ -1,5 +1,5 @@
-//! Objects as JSON, of which one value is bad: the answers are those of the same objects without that value, whether they
-//! come from manifests or from a watch.
+//! Objects as JSON with one invalid value: the answers are those of the same objects without that value, from manifests
+//! and from a watch.
 
 use std::path::Path;
 
@@ -15,15 +15,15 @@ use super::Choices;
 use super::answers::{Subject, check_same_answers};
 use super::cluster::{HOSTNAMES, NAMESPACES, POD_NAMES, SERVICES, new_index, view};
 
-/// All that is kept of an endpoint.
+/// Everything that an index can keep of an endpoint.
 const ALL: Keep = Keep { pods: true, zones: true };
 /// Addresses as an object may spell them.
 const ADDRESSES: [&str; 8] =
     ["10.0.0.1", "10.0.0.2", "010.000.0.03", "10.0.0.4", "fd00::", "fd00::1", "::ffff:10.0.0.1", "::ffff:10.0.00.02"];
 
-/// Checks objects made of these octets, of which one value is changed into a bad one.
-pub fn check_bad_value(octets: &[u8], settings: &[u8]) {
-    let mut choices = Choices::new(octets);
+/// Checks objects generated from bytes, one value of which is replaced by an invalid one.
+pub fn check_bad_value(bytes: &[u8], settings: &[u8]) {
+    let mut choices = Choices::new(bytes);
     let objects: Vec<Value> = (0..1 + choices.below(6)).map(|_| object(&mut choices)).collect();
     let at = choices.below(objects.len());
     let paths = paths(&objects[at]);
@@ -51,14 +51,14 @@ fn subject(events: Vec<Event>, view: &View) -> Subject {
     Subject::new(new_index(ALL, events).index(), view.clone())
 }
 
-/// What a manifest of these objects says.
+/// Returns the events of a manifest with these objects.
 fn from_manifest(objects: &[Value]) -> Vec<Event> {
     let selection = Selection { pods: true, endpoints: true, ..Selection::default() };
     let text = json!({"kind": "List", "apiVersion": "v1", "items": objects}).to_string();
     Snapshot::of_text(Path::new("all.json"), &text).events(&selection).collect()
 }
 
-/// What watches that list these objects say.
+/// Returns the events of watches that list these objects.
 fn from_watch(objects: &[Value]) -> Vec<Event> {
     let mut events: Vec<Event> = Kind::ALL.into_iter().map(Event::Begin).collect();
     for object in objects {
@@ -87,7 +87,7 @@ enum Step {
     Element(usize),
 }
 
-/// The paths of all values of an object but those that say which object it is.
+/// Returns the paths of all values of an object, except those that identify it.
 fn paths(object: &Value) -> Vec<Vec<Step>> {
     fn walk(value: &Value, path: &mut Vec<Step>, all: &mut Vec<Vec<Step>>) {
         let inner: Vec<(Step, &Value)> = match value {
@@ -128,7 +128,7 @@ fn remove(value: &mut Value, path: &[Step]) {
     }
 }
 
-/// Something that cannot stand where this value does: of another type, out of range, or garbage.
+/// Returns an invalid replacement for a value: of another type, out of range, or garbage.
 fn bad_value(good: &Value, choices: &mut Choices<'_>) -> Value {
     let garbage = ["???", "", "-", "A B", "10.0.0.300", "fe80::1%eth0", "10.0.0.1/24", "ü", "a..b"];
     let mut values = vec![
@@ -148,7 +148,7 @@ fn bad_value(good: &Value, choices: &mut Choices<'_>) -> Value {
     ];
     values.retain(|bad| match (good, bad) {
         (Value::Bool(_), Value::Bool(_)) | (Value::Array(_), Value::Array(_)) => false,
-        // An empty map is none of another type, and what an unknown field holds is not looked at.
+        // A map is not of another type, and unknown fields are ignored.
         (Value::Object(_), Value::Object(_)) => false,
         _ => true,
     });
@@ -161,11 +161,11 @@ fn some<T>(choices: &mut Choices<'_>, most: usize, mut make: impl FnMut(&mut Cho
     (0..choices.below(most + 1)).map(|_| make(choices)).collect()
 }
 
-/// Adds a field, or leaves it out.
+/// Adds a field, or omits it.
 fn add(
     map: &mut Map<String, Value>, choices: &mut Choices<'_>, field: &str, make: impl FnOnce(&mut Choices<'_>) -> Value,
 ) {
-    // Left out once in eight times, and never where the octets have ended.
+    // Omitted once in eight times, and never after the end of the bytes.
     if choices.below(8) != 7 {
         map.insert(field.to_owned(), make(choices));
     }
@@ -200,7 +200,7 @@ fn addresses(choices: &mut Choices<'_>) -> Value {
 }
 
 fn object(choices: &mut Choices<'_>) -> Value {
-    // Most objects are about one Service, so that they have to do with each other.
+    // Most objects belong to one Service, so that they are related.
     let ns = NAMESPACES[choices.below(8) / 7];
     match choices.below(8) {
         0..3 => service(choices, ns),
@@ -256,7 +256,7 @@ fn slice(choices: &mut Choices<'_>, ns: &str) -> Value {
     })
 }
 
-/// The name of a Service's slice.
+/// Returns the name of a Service's slice.
 fn choices_name(service: &str) -> &'static str {
     if service == SERVICES[0] { "s0" } else { "s1" }
 }

@@ -26,8 +26,8 @@ const STRANGERS: usize = 8;
 
 //--- Messages in a stream
 
-/// Checks how a stream is cut into messages: one of a client over TCP and over QUIC, and one of an upstream, whose answer
-/// has the ID of the first two bytes.
+/// Checks how a stream is cut into messages: one of a client over TCP and over QUIC, and one of an upstream, whose
+/// answer has the ID of the first two bytes.
 pub fn check_stream(data: &[u8]) {
     check_client_stream(data);
     check_quic_stream(data);
@@ -44,7 +44,7 @@ fn check_client_stream(stream: &[u8]) {
             Some(end) => {
                 assert_eq!((end, message), (PREFIX + len, &rest[PREFIX..end]));
                 assert!(len <= MAX_QUESTION);
-                // Nothing that comes later changes what has come.
+                // Later bytes do not change it.
                 assert_eq!(first_message(&rest[..end]), Some((message, Some(end))));
                 assert_eq!(first_message(&rest[..end - 1]), None);
                 rest = &rest[end..];
@@ -55,7 +55,7 @@ fn check_client_stream(stream: &[u8]) {
             }
         }
     }
-    // A connection keeps what is left, so that it must be less than a message.
+    // A connection buffers the rest, so that it must be less than a message.
     assert!(rest.len() < PREFIX + MAX_QUESTION);
 }
 
@@ -70,7 +70,7 @@ fn check_quic_stream(stream: &[u8]) {
     }
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
     let len = SUBJECT.answer(packet, Transport::Quic, &mut state, &mut out);
-    assert!(len > 0, "what is accepted as a query has an answer");
+    assert!(len > 0, "an accepted query gets a response");
     assert_eq!(out[..2], [0, 0]);
 }
 
@@ -94,7 +94,7 @@ fn check_upstream_stream(id: [u8; 2], mut stream: &[u8]) {
     let found = now(read_answer(&mut stream, id)).map_err(|error| error.kind());
     assert_eq!(found, expected);
     if found.is_ok() {
-        assert_eq!(stream, rest, "what follows an answer stays in the stream");
+        assert_eq!(stream, rest, "bytes after a response stay in the stream");
     }
 }
 
@@ -188,7 +188,7 @@ fn check_doh_response(packet: &[u8]) {
     }
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
     let len = SUBJECT.answer(packet, Transport::Https, &mut state, &mut out);
-    let message = super::told::decode(&out[..len]);
+    let message = super::decoded::decode(&out[..len]);
     let records = message.answers.iter().chain(&message.authorities).chain(&message.additionals);
     let least = records.map(|record| record.ttl).min();
     let is_error = !matches!(u16::from(message.metadata.response_code), 0 | 3);
@@ -200,8 +200,8 @@ fn check_doh_response(packet: &[u8]) {
 
 //--- Pages over HTTP
 
-/// Checks whatever a client may send to a listener with pages: at most one response, which says what a page says or
-/// refuses; and the connection ends with the client's.
+/// Checks arbitrary input for a listener with pages: there is at most one response, with the content of a page or an
+/// error, and the connection ends with the client's.
 pub fn check_admin(data: &[u8]) {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =

@@ -1,5 +1,5 @@
-//! What holds for anything that an API server sends or a manifest says: it is read or refused, always in the same way, and
-//! an index that has heard of it is empty again after an empty list.
+//! What holds for everything in responses of an API server and in manifests: parsing is deterministic, and an index is
+//! empty after an empty list.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::Choices;
 use super::cluster::NOW;
 
 const KEEP: Keep = Keep { pods: true, zones: true };
-/// The longest message of an API server that is repeated, in bytes, with the sign that it was cut.
+/// The maximum length of an API server's message in bytes, including the sign of truncation.
 const MAX_WORDS: usize = 600 + 3;
 
 //--- The API server
@@ -44,9 +44,9 @@ pub fn check_watch(data: &[u8]) {
     for line in body.split_inclusive(|&byte| byte == b'\n') {
         let refusal = Refusal::parse(line, (500, "words"));
         assert!(!refusal.message.is_empty() && refusal.message.len() <= MAX_WORDS);
-        let said = event(kind, KEEP, line);
+        let decoded = event(kind, KEEP, line);
         let whole = check_page(kind, line);
-        match said {
+        match decoded {
             Ok(Said::Change { change, .. }) => {
                 let (what, object) = parts(line).expect("an event has a type and an object");
                 if what != "DELETED" {
@@ -65,7 +65,7 @@ pub fn check_watch(data: &[u8]) {
     assert!(writer.index().is_empty(), "left after an empty list: {:?}", writer.index());
 }
 
-/// Checks that lines do not depend on the pieces in which they come, and that no more is held than allowed.
+/// Checks that lines do not depend on the pieces in which they arrive, and that the buffer has its limit.
 fn check_lines(body: &[u8], most: usize, piece: usize) {
     let mut expected = body.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     let (mut buffer, mut held) = (LineBuffer::new(most), 0);
@@ -101,7 +101,7 @@ fn check_page(kind: Kind, body: &[u8]) -> Vec<Change> {
     changes
 }
 
-/// Checks that an object is in a list what it is in a watch, alone and beside one that cannot be read.
+/// Checks that an object is decoded in a list as in a watch, alone and beside an invalid one.
 fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
     for beside in ["", ",7"] {
         let body = format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{object}{beside}]}}"#);
@@ -114,7 +114,7 @@ fn check_listed(kind: Kind, object: &RawValue, watched: &Change) {
     }
 }
 
-/// Tells an index of a change, as a watch does.
+/// Applies a change to an index, as a watch does.
 fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
     let event = match change {
         Change::Upsert { object, .. } => {
@@ -131,7 +131,7 @@ fn apply(writer: &mut IndexWriter, kind: Kind, change: Change) {
 
 //--- Manifests
 
-/// Checks a manifest in either form. The first byte chooses what an index wants to hear of.
+/// Checks a manifest in both forms. The first byte chooses the kinds of an index.
 pub fn check_manifest(data: &[u8]) {
     let Some((&first, bytes)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -142,8 +142,8 @@ pub fn check_manifest(data: &[u8]) {
         check_snapshot(snapshot, &selection);
         snapshot.warnings().iter().for_each(|warning| assert!(!warning.to_string().is_empty()));
     }
-    assert!(read("m.yaml").changes(&yaml, &selection).next().is_none(), "the same text reads the same");
-    // JSON is YAML. Where both parsers take a text, it says the same.
+    assert!(read("m.yaml").changes(&yaml, &selection).next().is_none(), "parsing is deterministic");
+    // JSON is YAML: if both parsers accept a text, it has the same meaning.
     let is_read = |snapshot: &Snapshot| snapshot.warnings().iter().all(|warning| warning.object.is_some());
     if is_read(&yaml) && is_read(&json) {
         let events = |snapshot: &Snapshot| snapshot.events(&selection).collect::<Vec<_>>();
@@ -151,7 +151,7 @@ pub fn check_manifest(data: &[u8]) {
     }
 }
 
-/// Checks that an index follows a snapshot, and forgets it.
+/// Checks that an index applies a snapshot, and its removal.
 fn check_snapshot(snapshot: &Snapshot, selection: &Selection) {
     let kinds: Vec<Kind> = selection.kinds().collect();
     let (index, mut writer) = Index::new(&Options { kinds, keep: KEEP });

@@ -1,5 +1,5 @@
-//! The fuzz targets by name. `fuzz/` runs them on what coverage suggests, `tests/properties.rs` on the seeds, among them
-//! every input that has found a fault.
+//! The fuzz targets by name. `fuzz/` runs them on inputs chosen by coverage, `tests/properties.rs` on the seeds, which
+//! include every input that has found an error.
 
 use std::hash::Hasher as _;
 use std::net::Ipv6Addr;
@@ -16,7 +16,7 @@ use super::messages::{check_answer, check_query, check_reply};
 use super::names::{check_dashed, check_question};
 use super::{corefiles, files, log_lines, requests, sources, upstream};
 
-/// What is checked of the bytes that a target gets.
+/// A check of the bytes that a target gets.
 pub type Target = fn(&[u8]);
 
 /// All targets; the name is that of the file in `fuzz/fuzz_targets` and of the folder in `fuzz/seeds`.
@@ -55,10 +55,11 @@ fn corefile(data: &[u8]) {
     }
 }
 
-/// However a state was reached, it is that of one full list. The first 24 bytes are settings, each 24 that follow a step
-/// of the history.
+/// The state after any history is that of one complete list. The first 24 bytes are settings, each 24 that follow a
+/// step of the history.
 fn events(data: &[u8]) {
-    /// One case in this many compares every answer, too. Coverage must not choose it, or the corpus fills with slow cases.
+    /// One case in this many compares every answer, too. Coverage must not choose it, or the corpus fills with slow
+    /// cases.
     const ANSWERS: u64 = 128;
     let (settings, steps) = data.split_at(data.len().min(24));
     let steps: Vec<Step> = steps.chunks(STEP).map(Step::new).collect();
@@ -79,8 +80,8 @@ fn query(data: &[u8]) {
     check_query(packet);
 }
 
-/// A reply, encoded within a limit, is what hickory decodes. The first 24 bytes make the query and the reply's head, each
-/// 24 that follow a record.
+/// A reply, encoded within a limit, is what hickory decodes. The first 24 bytes make the query and the reply's head,
+/// each 24 that follow a record.
 fn reply(data: &[u8]) {
     let (settings, records) = data.split_at(data.len().min(24));
     check_reply(settings, records);

@@ -1,14 +1,14 @@
-//! What holds for anything that another server may send: it is refused, or what is passed on is a message that answers the
-//! question, is no longer than it may be, and can be read again.
+//! What holds for everything that an upstream may send: it is rejected, or the response to the client answers the
+//! question, is within its limit, and can be parsed again.
 
 use clusterdns::wire::encode::encode;
 use clusterdns::wire::{Message, MessageError, NameBuf, Query, Reply, Type};
 
-/// Types that are asked for; each has data of its own form.
+/// Query types; each has data of another form.
 const TYPES: [Type; 8] = [Type::A, Type::AAAA, Type::CNAME, Type::SOA, Type::MX, Type::SRV, Type::NAPTR, Type::TXT];
 
-/// Checks an answer. The first octet says what is asked and whether the rest is a whole message, or what follows header and
-/// question, behind three counts.
+/// Checks a response. The first byte chooses the question, and whether the rest is a whole message, or counts and
+/// records to append to a header and a question.
 pub fn check_upstream_answer(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     let name = NameBuf::from_text("Web.Example.").expect("a name");
@@ -17,7 +17,7 @@ pub fn check_upstream_answer(data: &[u8]) {
     query.extend(name.as_name().as_wire());
     query.extend(qtype.0.to_be_bytes());
     query.extend([0, 1]);
-    let octets = if first & 1 == 1 {
+    let bytes = if first & 1 == 1 {
         rest.to_vec()
     } else {
         let Some((counts, records)) = rest.split_at_checked(4) else { return };
@@ -30,7 +30,7 @@ pub fn check_upstream_answer(data: &[u8]) {
         answer
     };
     let query = Query::parse(&query).expect("a query");
-    let Ok(message) = Message::parse(&octets, &query.question) else { return };
+    let Ok(message) = Message::parse(&bytes, &query.question) else { return };
     let mut reply = Reply::new();
     match reply.read(&message) {
         Ok(()) => {}
@@ -43,12 +43,12 @@ pub fn check_upstream_answer(data: &[u8]) {
         let len = encode(&query, &mut reply, limit, &mut out);
         assert!(len <= limit);
         let written = &out[..len];
-        // It answers this question, in its letter case, whatever the other server has said of others.
+        // It answers this question, in its letter case, whatever else the upstream has sent.
         assert_eq!(written[..2], [0x12, 0x34]);
         assert_eq!(&written[12..12 + query.question_wire().len()], query.question_wire());
         let again = Message::parse(written, &query.question).expect("an answer to the question");
         let mut reread = Reply::new();
-        reread.read(&again).expect("what is written can be read");
+        reread.read(&again).expect("an encoded message can be parsed");
         let truncated = reread.truncated;
         assert!(truncated || reread.records().len() == before.len(), "records are lost without TC");
         for (one, other) in before.iter().zip(reread.records()) {

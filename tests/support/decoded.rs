@@ -1,4 +1,4 @@
-//! A message as hickory reads it, in a form that can be compared: names and data in wire form, nothing compressed.
+//! Messages as decoded by hickory, in a form that can be compared: names and data in wire form, without compression.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-/// One record. Names keep their letter case.
+/// A record. Names keep their letter case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Told {
-    /// 0 answer, 1 authority, 2 additional; OPT is not among them.
+pub struct DecodedRecord {
+    /// 0 answer, 1 authority, 2 additional, without OPT.
     pub section: usize,
     pub owner: Vec<u8>,
     pub rtype: u16,
@@ -19,7 +19,7 @@ pub struct Told {
     pub data: Vec<u8>,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for DecodedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (owner, rtype) = (wire::Name::from_wire(&self.owner), wire::Type(self.rtype));
         let data = self.data.escape_ascii();
@@ -27,14 +27,14 @@ impl fmt::Debug for Told {
     }
 }
 
-/// Decodes a message of ours, which must be possible.
+/// Decodes a message; panics if hickory cannot.
 #[track_caller]
 pub fn decode(bytes: &[u8]) -> Message {
     wire::hickory::decode(bytes).unwrap_or_else(|| panic!("hickory cannot read {bytes:02x?}"))
 }
 
-/// The records of a message, in their order.
-pub fn told(message: &Message) -> Vec<Told> {
+/// Returns the records of a message, in their order.
+pub fn records(message: &Message) -> Vec<DecodedRecord> {
     let sections = [&message.answers, &message.authorities, &message.additionals];
     sections
         .iter()
@@ -43,8 +43,8 @@ pub fn told(message: &Message) -> Vec<Told> {
         .collect()
 }
 
-fn one(section: usize, record: &Record) -> Told {
-    Told {
+fn one(section: usize, record: &Record) -> DecodedRecord {
+    DecodedRecord {
         section,
         owner: name(&record.name),
         rtype: record.record_type().into(),
@@ -54,7 +54,7 @@ fn one(section: usize, record: &Record) -> Told {
     }
 }
 
-/// A name in wire form.
+/// Returns a name in wire form.
 pub fn name(name: &Name) -> Vec<u8> {
     let mut wire = Vec::new();
     for label in name.iter() {
@@ -83,9 +83,9 @@ fn data(data: &RData) -> Vec<u8> {
             [name(&soa.mname), name(&soa.rname), numbers].concat()
         }
         other => {
-            let mut octets = Vec::new();
-            other.emit(&mut BinEncoder::new(&mut octets)).expect("data that was read can be written");
-            octets
+            let mut bytes = Vec::new();
+            other.emit(&mut BinEncoder::new(&mut bytes)).expect("decoded data can be encoded");
+            bytes
         }
     }
 }
