@@ -582,6 +582,47 @@ fn certificates_of_clients_are_asked_for_as_the_corefile_says() {
     }
 }
 
+/// A self-signed certificate is often marked as one of an authority; Go accepts it where the file holds it.
+#[test]
+fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
+    let trust = Trust::new("self-signed");
+    let client = || {
+        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.self_signed(&key).expect("a certificate"), key)
+    };
+    let (known, unknown) = (client(), client());
+    let (certificate, key) = (trust.path("cert.pem"), trust.path("key.pem"));
+    let clients = file(&trust.folder, "clients.pem", &known.0.pem());
+    let conf = format!(
+        "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {clients} {{\n        client_auth \
+         require_and_verify\n    }}\n    whoami\n}}\n"
+    );
+    let conf = file(&trust.folder, "SelfSigned", &conf);
+    let server = Running::start(&["-conf", &conf]);
+    let at = port(&server, "tls");
+    let is_answered = |(certificate, key): &(rcgen::Certificate, KeyPair)| {
+        let mut roots = RootCertStore::empty();
+        roots.add(trust.authority.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate");
+        let name = ServerName::try_from("dns.example").expect("a name");
+        let session = ClientConnection::new(Arc::new(config), name).expect("a session");
+        let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut stream = StreamOwned::new(session, socket);
+        stream.write_all(&prefixed(&query(1, "a.example"))).is_ok() && read_prefixed(&mut stream).is_ok()
+    };
+    assert!(is_answered(&known));
+    assert!(!is_answered(&unknown));
+}
+
 #[test]
 fn what_is_wrong_with_certificates_is_told_at_start() {
     let trust = Trust::new("wrong");

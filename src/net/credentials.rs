@@ -17,6 +17,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, KeyLog, RootCertStore, ServerConfig, SignatureScheme};
 use rustls::{SupportedProtocolVersion, version};
 
+use super::pinned::Pinned;
 use super::tls_error::tls_reason;
 
 /// The interval at which files are checked for changes.
@@ -232,13 +233,14 @@ impl TlsFiles {
             Clients::VerifyIfGiven => true,
             Clients::Verify => false,
         };
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut pinned) = (RootCertStore::empty(), Pinned::default());
         let path = self.authorities.clone().unwrap_or_else(|| PathBuf::from("certificates of the system"));
         match authorities {
             Some(text) => {
                 for root in certificates(&path, text)? {
                     let invalid = |source| CredentialsError::Certificate { path: path.clone(), source };
-                    roots.add(root).map_err(invalid)?;
+                    roots.add(root.clone()).map_err(invalid)?;
+                    pinned.0.push(root);
                 }
             }
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
@@ -247,8 +249,50 @@ impl TlsFiles {
         if is_optional {
             verifier = verifier.allow_unauthenticated();
         }
-        let verifier = verifier.build().map_err(|source| CredentialsError::Clients { path, source })?;
-        Ok(Some(verifier))
+        let inner = verifier.build().map_err(|source| CredentialsError::Clients { path, source })?;
+        Ok(Some(Arc::new(ClientVerifier { inner, pinned })))
+    }
+}
+
+/// Verifies certificates of clients as Go does, see [`Pinned`].
+#[derive(Debug)]
+struct ClientVerifier {
+    inner: Arc<dyn ClientCertVerifier>,
+    pinned: Pinned,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self, certificate: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match self.inner.verify_client_cert(certificate, intermediates, now) {
+            Err(error) if self.pinned.accepts(certificate, &error) => Ok(ClientCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -1,12 +1,14 @@
 //! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
 
 mod credentials;
+mod pinned;
 mod shares;
 mod tls_error;
 
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
+pub use pinned::Pinned;
 pub(crate) use shares::{Shares, Ticket};
-pub use tls_error::{CA_AS_END_ENTITY, find_tls_error, tls_reason};
+pub use tls_error::{find_tls_error, tls_reason};
 
 use std::io;
 

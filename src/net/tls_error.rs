@@ -64,7 +64,7 @@ fn certificate_reason(error: &CertificateError) -> String {
 }
 
 /// How the library names a certificate of an authority that a server or client shows as its own.
-pub const CA_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
+pub(super) const CA_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
 
 /// `DnsName("a.example")` and `IpAddress(192.0.2.1)` without the kind.
 fn bare_name(name: &str) -> String {

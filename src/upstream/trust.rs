@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::net::{CA_AS_END_ENTITY, tls_reason};
+use crate::net::{Pinned, tls_reason};
 
 /// Which certificates an encrypted upstream may have, and which one it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub(super) struct Verifier {
     /// `None` without any authority.
     inner: Option<Arc<WebPkiServerVerifier>>,
     /// The certificates of the file of authorities.
-    pinned: Vec<CertificateDer<'static>>,
+    pinned: Pinned,
     provider: Arc<CryptoProvider>,
     /// Why the last certificate was refused. Written by a handshake, taken when that has failed: the libraries between
     /// turn the reason into texts of their own.
@@ -114,13 +114,13 @@ pub(super) struct Verifier {
 
 impl Verifier {
     fn new(authorities: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Verifier, TrustError> {
-        let (mut roots, mut pinned) = (RootCertStore::empty(), Vec::new());
+        let (mut roots, mut pinned) = (RootCertStore::empty(), Pinned::default());
         match authorities {
             Some(path) => {
                 for certificate in certificates(path)? {
                     let fault = |source| TrustError::Certificate { path: path.to_owned(), source };
                     roots.add(certificate.clone()).map_err(fault)?;
-                    pinned.push(certificate);
+                    pinned.0.push(certificate);
                 }
             }
             None => {
@@ -137,24 +137,13 @@ impl Verifier {
         self.reason.lock().take()
     }
 
-    /// Whether a certificate that was refused is one of the file itself: a self-signed certificate of a server is often
-    /// marked as one of an authority, and so `openssl req -x509` makes it. Go accepts it. The dates are verified before
-    /// the mark.
-    fn is_pinned(&self, certificate: &CertificateDer<'_>, error: &rustls::Error) -> bool {
-        let is_marked = matches!(
-            error,
-            rustls::Error::InvalidCertificate(CertificateError::Other(error)) if error.0.to_string() == CA_AS_END_ENTITY
-        );
-        is_marked && self.pinned.iter().any(|pinned| pinned == certificate)
-    }
-
     fn verify(
         &self, certificate: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], name: &ServerName<'_>,
         ocsp_response: &[u8], now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(inner) = &self.inner else { return Err(CertificateError::UnknownIssuer.into()) };
         match inner.verify_server_cert(certificate, intermediates, name, ocsp_response, now) {
-            Err(error) if self.is_pinned(certificate, &error) => {
+            Err(error) if self.pinned.accepts(certificate, &error) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }

@@ -220,6 +220,9 @@ impl Forwarding {
                 Job::Open(..) | Job::Close(_) => of_worker.push(job),
             }
         }
+        if self.jobs.is_empty() {
+            self.jobs.shrink_to(MAX_BEGUN);
+        }
         self.wake_for_jobs();
         of_worker
     }
@@ -244,6 +247,8 @@ impl Forwarding {
                 job => self.jobs.push_back(job),
             }
         }
+        // A burst must not hold memory for ever.
+        mail.shrink_to(MAX_BEGUN);
         self.mail = mail;
     }
 
