@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use crate::chain::Client;
 use crate::serve::memory::{MemoryLimit, MemoryPermit};
-use crate::serve::tcp::limits::Activity;
+use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Service, Shared};
 use crate::wire::read::lowest_ttl;
@@ -97,7 +97,7 @@ impl RequestMessage {
     /// Answers it. Returns the answer and the memory that it holds, or the status of the refusal. The connection is
     /// busy meanwhile.
     pub(crate) async fn answer(
-        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<Activity>,
+        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         // What is no query at all gets no message in answer.
         if !is_query(&self.bytes) {

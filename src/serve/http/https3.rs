@@ -16,7 +16,7 @@ use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::quic::endpoint::{QuicListener, Stopping, code};
-use crate::serve::tcp::limits::{Activity, ConnectionPermit};
+use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// RFC 9114 8.1.
 const NO_ERROR: u32 = 0x100;
@@ -69,7 +69,7 @@ struct Request {
     listener: Arc<QuicListener>,
     client: Client,
     memory: Arc<MemoryLimit>,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl Request {

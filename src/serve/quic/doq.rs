@@ -13,7 +13,7 @@ use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
-use crate::serve::tcp::limits::{Activity, ConnectionPermit};
+use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// Answers the queries of a connection, each on its stream.
 pub(crate) async fn serve(
@@ -65,7 +65,7 @@ struct ProtocolError;
 struct QueryStream {
     listener: Arc<QuicListener>,
     client: Client,
-    activity: Arc<Activity>,
+    activity: Arc<ConnectionActivity>,
     send: SendStream,
     /// The memory that its query, and then its answer, hold.
     held: MemoryPermit,

@@ -74,14 +74,14 @@ pub(crate) struct Connections {
 struct Books {
     limits: TcpLimits,
     /// Those that hold a descriptor, of all listeners. QUIC's connections do not.
-    sockets: Shares<Arc<Activity>>,
+    sockets: Shares<Arc<ConnectionActivity>>,
     /// Those that share a limit of their own: of DNS over TCP and TLS, or of another encrypted listener.
-    groups: HashMap<usize, Shares<Arc<Activity>>, foldhash::fast::RandomState>,
+    groups: HashMap<usize, Shares<Arc<ConnectionActivity>>, foldhash::fast::RandomState>,
 }
 
 /// What a connection does, as far as others must know.
 #[derive(Debug)]
-pub(crate) struct Activity {
+pub(crate) struct ConnectionActivity {
     opened: Instant,
     group: usize,
     /// Queries that have come whole and have no answer yet. Written by the connection.
@@ -100,7 +100,7 @@ struct Tickets {
     group: Ticket,
 }
 
-impl Activity {
+impl ConnectionActivity {
     /// Notes whether an answer is due to the client, and when it did something last.
     pub(crate) fn set(&self, is_busy: bool, last: Instant) {
         self.queries.store(is_busy.into(), Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl Activity {
 }
 
 /// A query of a connection that has no answer yet.
-pub(crate) struct BusyGuard(Arc<Activity>);
+pub(crate) struct BusyGuard(Arc<ConnectionActivity>);
 
 impl Drop for BusyGuard {
     fn drop(&mut self) {
@@ -203,7 +203,7 @@ impl Connections {
             books.evict(&evicted);
             *count += 1;
         }
-        let activity = Arc::new(Activity {
+        let activity = Arc::new(ConnectionActivity {
             opened: Instant::now(),
             group,
             queries: AtomicUsize::new(0),
@@ -251,12 +251,12 @@ impl Books {
     }
 
     /// Takes a connection out of the books and tells it to end.
-    fn evict(&mut self, activity: &Activity) {
+    fn evict(&mut self, activity: &ConnectionActivity) {
         self.remove(activity);
         activity.evicted.notify_one();
     }
 
-    fn remove(&mut self, activity: &Activity) {
+    fn remove(&mut self, activity: &ConnectionActivity) {
         let Some(Tickets { socket, group }) = activity.tickets.get() else { return };
         if let Some(socket) = socket {
             self.sockets.remove(*socket);
@@ -268,13 +268,13 @@ impl Books {
 }
 
 /// The connection of an address that has been idle for longest.
-fn idlest(connections: &Shares<Arc<Activity>>, address: IpAddr) -> Option<Arc<Activity>> {
+fn idlest(connections: &Shares<Arc<ConnectionActivity>>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
     let idle = connections.of(address).filter_map(|(_, activity)| Some((activity.idle_since()?, activity)));
     idle.min_by_key(|(since, _)| *since).map(|(_, activity)| activity.clone())
 }
 
 /// The connection that gives way to one more of this address.
-fn gives_way(connections: &Shares<Arc<Activity>>, address: IpAddr) -> Option<Arc<Activity>> {
+fn gives_way(connections: &Shares<Arc<ConnectionActivity>>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
     let own = connections.held_by(address);
     let (heaviest, most) = connections.clients().next()?;
     if own >= most {
@@ -292,7 +292,7 @@ fn gives_way(connections: &Shares<Arc<Activity>>, address: IpAddr) -> Option<Arc
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     connections: Arc<Connections>,
-    pub(crate) activity: Arc<Activity>,
+    pub(crate) activity: Arc<ConnectionActivity>,
 }
 
 impl Drop for ConnectionPermit {
