@@ -27,7 +27,7 @@ use crate::corefile::{
 };
 use crate::plugins::DIRECTIVES;
 use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
-use crate::upstream::{Carriers, Servers};
+use crate::upstream::{Dispatcher, UpstreamRegistry};
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -168,9 +168,9 @@ fn serve_with(args: &Args, logger: &Logger, debug: &Arc<AtomicBool>) -> anyhow::
         hostname: machine::hostname(),
         interfaces: machine::interfaces(),
         debug: debug.clone(),
-        servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone())),
+        servers: Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.upstreams.clone())),
         metrics,
-        carriers: Carriers::default(),
+        dispatcher: Dispatcher::default(),
         surroundings: surroundings(runtime.handle()),
         kept: Kept::default(),
     };

@@ -151,8 +151,8 @@ impl Program<'_> {
         if let Some(server) = server {
             return Ok(server.open(&specs)?);
         }
-        let carriers = self.world.carriers.clone();
-        let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
+        let dispatcher = self.world.dispatcher.clone();
+        let options = Options { dispatcher, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
         let numbers: [(_, fn(Counts) -> u64); 4] = [
             (&table::PANICS, |counts| counts.panics),

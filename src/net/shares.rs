@@ -1,6 +1,6 @@
-//! What each client holds of something that is limited, so that the client with the most gives way first.
+//! What each client holds of something that is limited, so that the client with the most loses first.
 //!
-//! It only keeps the books: whoever uses it compares [`Shares::len`] with the limit and ends what gives way. Every
+//! It only keeps the books: its users compare [`Shares::len`] with the limit and end the victims. Every
 //! operation takes constant time, and none allocates once the tables have grown.
 //!
 //! A client is an address, in IPv6 too: the Pods of a node share a /64, and one noisy Pod must not use up the share of
@@ -93,10 +93,10 @@ impl<T> Shares<T> {
         item.value.as_ref().filter(|_| item.generation == ticket.generation)
     }
 
-    /// Returns what must give way to one more item of this client where all is taken: the oldest of the client that
+    /// Returns the victim of one more item of this client when the limit is reached: the oldest of the client that
     /// holds the most, or the client's own oldest where no other holds more. The oldest has used its chance, and the
     /// client has most likely asked again; were the newest refused instead, slow names would keep all others out.
-    pub(crate) fn gives_way_to(&self, client: IpAddr) -> Option<Ticket> {
+    pub(crate) fn victim_for(&self, client: IpAddr) -> Option<Ticket> {
         let own = self.clients.get(&client).filter(|&&at| self.holders[at as usize].count == self.most);
         let holder = own.map_or(self.levels[self.most].0, |&at| at);
         let at = self.holders.get(holder as usize)?.oldest;
@@ -237,22 +237,22 @@ mod tests {
         IpAddr::from([10, 0, 0, number])
     }
 
-    /// What gives way to one more of this client.
-    fn gives_way(shares: &Shares<u32>, number: u8) -> Option<u32> {
-        shares.gives_way_to(client(number)).and_then(|ticket| shares.get(ticket)).copied()
+    /// The victim of one more item of this client.
+    fn victim(shares: &Shares<u32>, number: u8) -> Option<u32> {
+        shares.victim_for(client(number)).and_then(|ticket| shares.get(ticket)).copied()
     }
 
     #[test]
-    fn the_oldest_of_the_heaviest_client_gives_way() {
+    fn the_victim_is_the_oldest_of_the_client_with_the_most() {
         let mut shares = Shares::default();
-        assert_eq!(gives_way(&shares, 1), None);
+        assert_eq!(victim(&shares, 1), None);
         for (number, value) in [(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)] {
             shares.add(client(number), value);
         }
-        assert_eq!([1, 2, 3].map(|number| gives_way(&shares, number)), [Some(10); 3]);
+        assert_eq!([1, 2, 3].map(|number| victim(&shares, number)), [Some(10); 3]);
         // Of clients that hold as much, the own oldest goes first.
         shares.add(client(2), 22);
-        assert_eq!([1, 2, 3].map(|number| gives_way(&shares, number)), [Some(10), Some(20), Some(10)]);
+        assert_eq!([1, 2, 3].map(|number| victim(&shares, number)), [Some(10), Some(20), Some(10)]);
         assert_eq!(shares.clients().collect::<Vec<_>>(), [(client(1), 3), (client(2), 3)]);
         assert_eq!(shares.of(client(2)).map(|(_, value)| *value).collect::<Vec<_>>(), [20, 21, 22]);
     }
@@ -290,7 +290,7 @@ mod tests {
             }
             assert_eq!(shares.clients().map(|(_, count)| count).sum::<usize>(), model.len());
             assert!(shares.clients().map(|(_, count)| count).is_sorted_by(|a, b| a >= b));
-            let given = gives_way(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
+            let given = victim(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
             if let Some((of, value, _)) = given.map(|found| found.expect("an item that is held")) {
                 assert_eq!(Some(count(*of)), most);
                 assert_eq!(model.iter().find(|(other, ..)| other == of).map(|(_, value, _)| value), Some(value));

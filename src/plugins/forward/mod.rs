@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::changing::ChangingFile;
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
-use crate::upstream::{Carriers, Error, Group, Server, Servers, Trust, Upstream};
+use crate::upstream::{Dispatcher, Error, Group, Trust, Upstream, UpstreamConfig, UpstreamRegistry};
 use crate::wire::{NameBuf, Question, Rcode};
 
 pub use address::{Target, To, parse_name_servers};
@@ -32,7 +32,7 @@ pub struct Forward {
 /// What a stanza's servers are made of, and made anew when a file of theirs changes.
 pub struct Following {
     config: Config,
-    servers: Arc<Servers>,
+    registry: Arc<UpstreamRegistry>,
     group: Arc<Group>,
     /// The files among the destinations. Looked at by a timer only.
     files: Mutex<Vec<ChangingFile>>,
@@ -41,20 +41,20 @@ pub struct Following {
 impl Forward {
     /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a while.
     pub fn new(
-        config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
+        config: &Config, registry: &Arc<UpstreamRegistry>, dispatcher: Dispatcher, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
         if config.trust.authorities.is_some() || config.trust.identity.is_some() {
             // As CoreDNS does, though only encrypted servers need them.
             config.trust.check().map_err(|error| error.to_string())?;
         }
-        let upstreams = upstreams(config, servers)?;
+        let upstreams = upstreams(config, registry)?;
         let has_files = config.to.iter().any(|to| matches!(to, To::File(_)));
         if upstreams.is_empty() {
             // CoreDNS starts, too: the file may name some later.
             tracing::warn!(plugin = "forward", zone = %config.from, "no file names a server; queries fail until one does");
         }
-        let counts = Box::new(servers.metrics().clone());
-        let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
+        let counters = Box::new(registry.metrics().clone());
+        let group = Arc::new(Group::new(upstreams, config.rules.clone(), dispatcher, counters));
         let following = has_files.then(|| {
             let files = config.to.iter().filter_map(|to| match to {
                 To::File(path) => {
@@ -66,7 +66,7 @@ impl Forward {
                 _ => None,
             });
             let files = Mutex::new(files.collect());
-            Following { config: config.clone(), servers: servers.clone(), group: group.clone(), files }
+            Following { config: config.clone(), registry: registry.clone(), group: group.clone(), files }
         });
         let Config { from, except, next, next_on_nodata, .. } = config.clone();
         Ok((Forward { from, except, group, next, next_on_nodata, has_next }, following))
@@ -128,7 +128,7 @@ impl Following {
         if changes == 0 {
             return;
         }
-        match upstreams(&self.config, &self.servers) {
+        match upstreams(&self.config, &self.registry) {
             Ok(upstreams) => {
                 let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
                 tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
@@ -140,7 +140,7 @@ impl Following {
 }
 
 /// The servers of a stanza, each once.
-fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, String> {
+fn upstreams(config: &Config, registry: &UpstreamRegistry) -> Result<Vec<Arc<Upstream>>, String> {
     let mut targets: Vec<Target> = Vec::new();
     for to in &config.to {
         let found = match to {
@@ -165,11 +165,11 @@ fn upstreams(config: &Config, servers: &Servers) -> Result<Vec<Arc<Upstream>>, S
     }
     let upstream = |target: &Target| {
         let server_name = target.server_name.clone().or_else(|| config.trust.server_name.clone());
-        servers.server(&Server {
+        registry.upstream(&UpstreamConfig {
             address: target.address,
             transport: target.transport,
             source: config.source.filter(|source| source.is_ipv4() == target.address.is_ipv4()),
-            keeping: config.keeping,
+            reuse: config.reuse,
             check: config.check.clone(),
             trust: Trust { server_name, ..config.trust.clone() },
             get: config.get,
