@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
 use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
-use clusterdns::upstream::{BoxFuture, Care, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
+use clusterdns::upstream::{
+    BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream, UpstreamDriver,
+};
 use clusterdns::wire::{NameBuf, Rcode};
 use counting::Counting;
 
@@ -21,20 +23,20 @@ static ALLOCATOR: Counting = Counting;
 /// Nobody looks after the upstream.
 struct Nobody;
 
-impl Care for Nobody {
+impl UpstreamDriver for Nobody {
     fn exchange(&self, _: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         Box::pin(std::future::ready(Err(Error::Full)))
     }
-    fn answered(&self, _: Rcode, _: Duration) {}
-    fn failed(&self) {}
-    fn socket(&self, _: bool) {}
-    fn dropped(&self, _: Dropped) {}
+    fn record_answer(&self, _: Rcode, _: Duration) {}
+    fn record_failure(&self) {}
+    fn record_socket(&self, _: bool) {}
+    fn record_dropped(&self, _: DropReason) {}
 }
 
-impl Counts for Nobody {
-    fn all_down(&self) {}
-    fn over_limit(&self) {}
-    fn shed(&self, _: Shed) {}
+impl GroupCounters for Nobody {
+    fn record_all_down(&self) {}
+    fn record_over_limit(&self) {}
+    fn record_shed(&self, _: ShedReason) {}
 }
 
 struct Forward(Arc<Group>);
@@ -77,7 +79,7 @@ fn a_forwarded_query_allocates_nothing() {
     let mut options = Options::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(1);
     let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Nobody)))];
-    let group = Group::new(servers, Rules::default(), options.carriers.clone(), Box::new(Nobody));
+    let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(Nobody));
     let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);
     let spec = ListenSpec {

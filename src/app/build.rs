@@ -28,7 +28,7 @@ use crate::plugins::{
 };
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
-use crate::upstream::{Carriers, Servers};
+use crate::upstream::{Dispatcher, UpstreamRegistry};
 use crate::wire::NameBuf;
 
 /// How often consolidated errors are looked through.
@@ -51,9 +51,9 @@ pub struct World {
     /// Where numbers go.
     pub metrics: Metrics,
     /// Other servers.
-    pub servers: Arc<Servers>,
+    pub servers: Arc<UpstreamRegistry>,
     /// Who carries queries to other servers for those who are no UDP clients.
-    pub carriers: Carriers,
+    pub dispatcher: Dispatcher,
     /// The clock, and who runs what no client waits for.
     pub surroundings: Surroundings,
     /// What configurations have in common.
@@ -396,7 +396,7 @@ impl Maker<'_> {
         let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
         for (at, config) in stanzas.iter().enumerate() {
             let has_next = at + 1 < stanzas.len();
-            let made = forward::Forward::new(config, &self.world.servers, self.world.carriers.clone(), has_next);
+            let made = forward::Forward::new(config, &self.world.servers, self.world.dispatcher.clone(), has_next);
             let (plugin, following) = made.map_err(|error| ("forward", error))?;
             if let Some(following) = following {
                 chores.push(Chore { every: FILES, run: Box::new(move |now| following.refresh(now)), stop: None });

@@ -29,7 +29,7 @@ use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
 use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
-use crate::upstream::{Carriers, Servers};
+use crate::upstream::{Dispatcher, UpstreamRegistry};
 
 /// How long the end of listeners may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -263,9 +263,9 @@ impl Loader {
             hostname: machine::hostname(),
             interfaces: machine::interfaces(),
             debug: self.debug.clone(),
-            servers: Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone())),
+            servers: Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.upstreams.clone())),
             metrics,
-            carriers: Carriers::default(),
+            dispatcher: Dispatcher::default(),
             surroundings: surroundings(runtime.handle()),
             kept: Kept::default(),
         };

@@ -172,8 +172,8 @@ impl Program {
         if let Some(server) = server {
             return Ok(server.open(&specs)?);
         }
-        let carriers = self.world.carriers.clone();
-        let options = Options { carriers, sockets, ..Options::new(self.runtime.handle().clone()) };
+        let dispatcher = self.world.dispatcher.clone();
+        let options = Options { dispatcher, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
         let register = |metric, number: fn(Counts) -> u64| {
             let counts = started.counter();

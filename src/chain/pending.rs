@@ -134,10 +134,10 @@ impl Pending {
                     asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(ask) => {
-                    let carriers = ask.attempts.group().carriers.clone();
+                    let dispatcher = ask.attempts.group().dispatcher.clone();
                     let client = asked.client.remote.ip();
-                    let carried = carriers.carry(asked.packet().into(), ask.change, client, ask.attempts);
-                    let Some(answer) = unless(carried, revoked.as_mut()).await else {
+                    let dispatched = dispatcher.dispatch(asked.packet().into(), ask.change, client, ask.attempts);
+                    let Some(answer) = unless(dispatched, revoked.as_mut()).await else {
                         asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
                         return Some(asked);
                     };

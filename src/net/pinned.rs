@@ -6,7 +6,7 @@ use rustls::{CertificateError, Error};
 use super::tls_error::CA_AS_END_ENTITY;
 
 /// The certificates of a file of authorities. A self-signed certificate of a server or client is often marked as one of
-/// an authority, and so `openssl req -x509` makes it. Go accepts it where the file holds it; the library refuses the mark.
+/// an authority, as by `openssl req -x509`. Go accepts it if the file contains it; the library refuses the mark.
 #[derive(Clone, Debug, Default)]
 pub struct Pinned(
     /// The certificates.
@@ -14,8 +14,8 @@ pub struct Pinned(
 );
 
 impl Pinned {
-    /// Whether a certificate was refused for its mark alone, and the file holds it. The library verifies the dates before
-    /// the mark, but the name behind it.
+    /// Whether a certificate was refused only for its mark, and the file contains it. The library verifies the dates
+    /// before the mark, and the name after it.
     pub fn accepts(&self, certificate: &CertificateDer<'_>, error: &Error) -> bool {
         let is_marked = matches!(
             error,

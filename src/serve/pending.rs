@@ -43,7 +43,7 @@ impl PendingLimit {
     /// Takes a permit for a query of this client. Says whether another query has lost its permit for it.
     fn acquire(&self, client: IpAddr, revoke: oneshot::Sender<()>) -> (Ticket, bool) {
         let held = &mut *self.held.lock();
-        let evicted = (held.len() >= self.limit).then(|| held.gives_way_to(client)).flatten();
+        let evicted = (held.len() >= self.limit).then(|| held.victim_for(client)).flatten();
         // Dropping the sender tells the other.
         let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
         (held.add(client, revoke), has_revoked)

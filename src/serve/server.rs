@@ -20,12 +20,12 @@ use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::tcp::accept::Acceptor;
 use super::tcp::limits::{Connections, TcpLimits, descriptor_limit};
-use super::udp::forward::{Flights, Forwarding};
+use super::udp::forward::{Forwarding, QueryOwners};
 use super::udp::listener::Listener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
-use crate::upstream::Carriers;
+use crate::upstream::Dispatcher;
 
 /// One listener.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ pub struct Options {
     /// How UDP packets find a worker.
     pub spread: Spread,
     /// Set to what sends queries to upstreams for all that are no UDP clients.
-    pub carriers: Carriers,
+    pub dispatcher: Dispatcher,
     /// How many queries each UDP worker may have in flight to upstreams; some 700 bytes each, when it has. 8,192.
     pub forwarded: usize,
     /// How many other queries may be pending over all listeners and transports. For a query over the limit the client
@@ -85,7 +85,7 @@ impl Options {
             workers: None,
             sockets: None,
             spread: Spread::Flow,
-            carriers: Carriers::default(),
+            dispatcher: Dispatcher::default(),
             forwarded: 8_192,
             waiting: 4_096,
             receive_buffer: 4 << 20,
@@ -184,14 +184,14 @@ impl Server {
         let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
-        options.carriers.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
+        options.dispatcher.set(Arc::new(Workers { mailboxes: mailboxes.clone(), turn: AtomicUsize::new(0) }));
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
             pending: PendingLimit::new(options.waiting),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            flights: Flights::default(),
+            owners: QueryOwners::default(),
             mailboxes,
             counters: Counters::default(),
         });

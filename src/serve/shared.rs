@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::counts::Counters;
 use super::pending::{PendingLimit, PendingPermit};
-use super::udp::forward::Flights;
+use super::udp::forward::QueryOwners;
 use super::udp::mailbox::Mailbox;
 use crate::chain::Client;
 
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     /// Workers exit. Set once, by [`super::Server::stop`].
     pub(super) ended: AtomicBool,
     /// Which worker has a query in flight.
-    pub(super) flights: Flights,
+    pub(super) owners: QueryOwners,
     /// The workers' mailboxes, in their order.
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     /// What connections and pending queries count; a worker has counters of its own.

@@ -8,8 +8,8 @@ use super::{Error, MAX_UPSTREAMS};
 use crate::upstream::group::{Group, Transport, Upstream};
 use crate::wire::Message;
 
-/// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has started
-/// has its whole time.
+/// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
+/// started has its whole time.
 pub const LAST_START: Duration = Duration::from_secs(5);
 /// Failed attempts for each upstream, where the configuration has no number (CoreDNS
 /// `defaultConnectAttemptsPerUpstream`).
@@ -29,7 +29,7 @@ pub struct Attempts {
     current: u8,
     /// Upstreams that were passed over in this round because they are down.
     down: u8,
-    /// Answers whose code made the next upstream be asked.
+    /// Answers with whose code the next upstream was queried.
     failovers: u8,
     /// Attempts that failed.
     failures: u32,
@@ -37,7 +37,7 @@ pub struct Attempts {
     exhausted: bool,
     /// Queries go over a stream.
     stream: bool,
-    /// The last answer over UDP was truncated; the same upstream is asked over TCP.
+    /// The last answer over UDP was truncated; the same upstream is queried over TCP.
     truncated: bool,
     /// No attempt starts at this time or later.
     last_start: Instant,
@@ -73,7 +73,7 @@ pub struct Answered {
 pub enum Verdict {
     /// The client gets it.
     Deliver,
-    /// Another upstream is asked, or the same one over TCP.
+    /// Another upstream is queried, or the same one over TCP.
     Retry,
     /// The answer to the last attempt is still waited for.
     Ignore,
@@ -152,7 +152,7 @@ impl Attempts {
             if self.down < len {
                 continue;
             }
-            self.group.counts.all_down();
+            self.group.counters.record_all_down();
             if rules.failfast {
                 return self.end();
             }
@@ -169,12 +169,13 @@ impl Attempts {
     /// Records that the last attempt failed.
     pub fn record_failure(&mut self, error: Error) {
         if self.group.rules.max_fails > 0 {
-            self.upstream().care.failed();
+            self.upstream().driver.record_failure();
         }
         self.record_unsent(error);
     }
 
-    /// Records that the last attempt was not made because of a limit of this server, which says nothing of the upstream.
+    /// Records that the last attempt was not made because of a limit of this server, which says nothing of the
+    /// upstream.
     pub fn record_unsent(&mut self, error: Error) {
         self.failures += 1;
         // CoreDNS asks on only as long as an upstream in this round is not down.
@@ -186,7 +187,7 @@ impl Attempts {
     /// Decides what becomes of an answer, and counts it for the upstream that it came from.
     pub fn judge(&mut self, message: &Message<'_>, answered: Answered) -> Verdict {
         let rcode = message.rcode();
-        self.upstream_at(answered.upstream).care.answered(rcode, answered.took);
+        self.upstream_at(answered.upstream).driver.record_answer(rcode, answered.took);
         let rules = &self.group.rules;
         if message.is_truncated() && answered.over_udp && rules.prefer_udp {
             if !answered.is_last {
@@ -215,7 +216,7 @@ impl Attempts {
 
 impl Drop for Attempts {
     fn drop(&mut self) {
-        self.group.end();
+        self.group.release();
     }
 }
 
@@ -225,20 +226,20 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
-    use crate::upstream::{Policy, Rules};
+    use crate::upstream::{GroupRules, Policy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
         (0..count).map(|number| SocketAddr::from(([192, 0, 2, number as u8], 53))).collect()
     }
 
-    fn rules() -> Rules {
-        Rules { policy: Policy::Sequential, ..Rules::default() }
+    fn rules() -> GroupRules {
+        GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
     }
 
-    /// The attempts of a query that nobody answers: times in seconds and upstreams, then the time of the end. `states`
+    /// The attempts of a query without an answer: times in seconds and upstreams, then the time of the end. `states`
     /// has a letter for each upstream: `u`p or `d`own.
-    fn unanswered(states: &str, rules: Rules) -> String {
+    fn unanswered(states: &str, rules: GroupRules) -> String {
         let (group, _) = group(&addresses(states.len()), rules);
         states.chars().enumerate().for_each(|(number, state)| set_down(&group, number, state == 'd'));
         let start = Instant::now();
@@ -258,7 +259,7 @@ mod tests {
 
     /// The expectations are those of CoreDNS 1.15.0 under the same test.
     #[test]
-    fn silent_upstreams_are_asked_as_often_and_as_long_as_by_coredns() {
+    fn unresponsive_upstreams_are_queried_as_often_and_as_long_as_by_coredns() {
         let seconds = Duration::from_secs;
         for (states, rules, expected) in [
             ("u", rules(), "0.0 a, 2.0 a, end 4.0"),
@@ -266,18 +267,18 @@ mod tests {
             ("uuu", rules(), "0.0 a, 2.0 b, 4.0 c, end 6.0"),
             // Known to be down: one attempt more, in case that the checks are what is broken.
             ("d", rules(), "0.0 a, end 2.0"),
-            ("d", Rules { max_attempts: Some(0), ..rules() }, "0.0 a, end 2.0"),
-            ("d", Rules { max_fails: 0, ..rules() }, "0.0 a, 2.0 a, end 4.0"),
-            ("d", Rules { failfast: true, ..rules() }, "end 0.0"),
+            ("d", GroupRules { max_attempts: Some(0), ..rules() }, "0.0 a, end 2.0"),
+            ("d", GroupRules { max_fails: 0, ..rules() }, "0.0 a, 2.0 a, end 4.0"),
+            ("d", GroupRules { failfast: true, ..rules() }, "end 0.0"),
             ("du", rules(), "0.0 b, 2.0 b, 4.0 b, end 6.0"),
-            ("uuu", Rules { max_attempts: Some(1), ..rules() }, "0.0 a, end 2.0"),
+            ("uuu", GroupRules { max_attempts: Some(1), ..rules() }, "0.0 a, end 2.0"),
             // An attempt that has started has its whole time.
-            ("u", Rules { read_timeout: seconds(7), ..rules() }, "0.0 a, end 7.0"),
-            ("uu", Rules { read_timeout: seconds(3), ..rules() }, "0.0 a, 3.0 b, end 6.0"),
-            ("uu", Rules { force_tcp: true, ..rules() }, "0.0 a, 2.0 b, 4.0 a, end 6.0"),
+            ("u", GroupRules { read_timeout: seconds(7), ..rules() }, "0.0 a, end 7.0"),
+            ("uu", GroupRules { read_timeout: seconds(3), ..rules() }, "0.0 a, 3.0 b, end 6.0"),
+            ("uu", GroupRules { force_tcp: true, ..rules() }, "0.0 a, 2.0 b, 4.0 a, end 6.0"),
             (
                 "uu",
-                Rules { read_timeout: Duration::from_millis(300), ..rules() },
+                GroupRules { read_timeout: Duration::from_millis(300), ..rules() },
                 "0.0 a, 0.3 b, 0.6 a, 0.9 b, end 1.2",
             ),
         ] {
@@ -289,7 +290,7 @@ mod tests {
             all_down.starts_with("0.0 ") && all_down.ends_with(", end 2.0") && all_down.matches(',').count() == 1,
             "{all_down}"
         );
-        let any_number = Rules { read_timeout: Duration::from_millis(300), max_attempts: Some(0), ..rules() };
+        let any_number = GroupRules { read_timeout: Duration::from_millis(300), max_attempts: Some(0), ..rules() };
         let many = unanswered("uu", any_number);
         assert!(many.matches(',').count() == 17 && many.ends_with("end 5.1"), "{many}");
     }
@@ -307,13 +308,13 @@ mod tests {
 
     #[test]
     fn an_answer_counts_for_the_upstream_that_it_came_from() {
-        let (group, notes) = group(&addresses(2), Rules { failover: vec![Rcode::SERVFAIL], ..rules() });
+        let (group, notes) = group(&addresses(2), GroupRules { failover: vec![Rcode::SERVFAIL], ..rules() });
         let now = Instant::now();
         let mut attempts = group.begin(false, now).expect("no limit");
         attempts.next(now);
         attempts.record_failure(Error::Timeout("x".into()));
         attempts.next(now);
-        // A late answer of the first with a code for failover is none; the second is asked already.
+        // A late answer of the first with a code for failover has no effect: the second was queried already.
         assert_eq!(judge(&mut attempts, &answer(Rcode::SERVFAIL, false), 0, true, false), Verdict::Ignore);
         assert_eq!(judge(&mut attempts, &answer(Rcode::NXDOMAIN, false), 0, true, false), Verdict::Deliver);
         let notes = notes.lock();
@@ -322,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_truncated_answer_leads_to_tcp_once() {
-        let (group, _) = group(&addresses(1), Rules { prefer_udp: true, ..rules() });
+        let (group, _) = group(&addresses(1), GroupRules { prefer_udp: true, ..rules() });
         let now = Instant::now();
         let mut attempts = group.begin(true, now).expect("no limit");
         let truncated = answer(Rcode::NOERROR, true);

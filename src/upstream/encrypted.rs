@@ -1,7 +1,8 @@
 //! DNS over TLS, HTTPS and QUIC to an upstream, by hickory's clients: one connection, which many queries share.
 //!
-//! Queries that need a connection wait for the same handshake, which has a time of its own. A query that times out gives
-//! the connection up for those that follow only if nothing at all came over it meanwhile; those that wait on it go on.
+//! Queries that need a connection wait for the same handshake, which has a time of its own. A query that times out
+//! gives the connection up for those that follow only if nothing at all came over it meanwhile; those that wait on it
+//! go on.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,32 +22,32 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::group::Transport;
-use super::health::Server;
+use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
-use super::tcp_pool::Keeping;
+use super::tcp_pool::ConnectionReuse;
 use super::trust::{TrustError, Verifier};
 use super::{CONNECT_TIMEOUT, Error};
 use crate::net::{find_tls_error, tls_reason};
 use crate::wire::Type;
 
-/// Exchanges that one upstream may have at once; a query over the limit fails.
+/// The most exchanges of one upstream at once; a query over the limit fails.
 const MAX_EXCHANGES: usize = 1_000;
-/// Where queries over HTTPS go (RFC 8484 4.1.1's example, and everybody's choice).
+/// The path of queries over HTTPS, that of the example in RFC 8484 4.1.1.
 const PATH: &str = "/dns-query";
 /// How often it is checked whether the connection is idle.
 const SWEEP: Duration = Duration::from_secs(1);
-/// The library gives up queries over TLS after a time of its own. The configured time is shorter and counts.
+/// The library times queries over TLS out, too. The configured time, which counts, is shorter.
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// The connection to one upstream.
-pub(super) struct Secure {
+pub(super) struct EncryptedClient {
     address: SocketAddr,
     transport: Transport,
     source: Option<IpAddr>,
     label: Arc<str>,
-    keeping: Keeping,
+    reuse: ConnectionReuse,
     server_name: ServerName<'static>,
-    config: ClientConfig,
+    tls: ClientConfig,
     verifier: Arc<Verifier>,
     /// Runs connections; they end with it.
     provider: TokioRuntimeProvider,
@@ -54,57 +55,59 @@ pub(super) struct Secure {
     metrics: Arc<UpstreamMetrics>,
     permits: Semaphore,
     /// Locked for a look or a change by each query.
-    connection: Mutex<State>,
+    connection: Mutex<ConnectionState>,
 }
 
-/// What there is of a connection.
-enum State {
+/// The state of the connection.
+enum ConnectionState {
     None,
     /// It is being made; the result comes here.
     Connecting(watch::Receiver<Option<Result<Connection, Error>>>),
     Open(Connection),
 }
 
-/// A connection, for as long as somebody holds it.
+/// A connection. It is closed when the last copy is dropped.
 #[derive(Clone)]
 struct Connection {
     exchange: DnsExchange<TokioRuntimeProvider>,
     opened: Instant,
     /// Shared by all copies.
-    activity: Arc<Mutex<Activity>>,
+    activity: Arc<Mutex<ConnectionActivity>>,
 }
 
 /// When something last happened on a connection.
-struct Activity {
+struct ConnectionActivity {
     /// A query was sent.
     used: Instant,
     /// An answer came, or the connection was made.
     answered: Instant,
 }
 
-impl Secure {
-    /// Nothing is connected yet.
-    pub(super) fn new(server: &Server, runtime: Handle, metrics: Arc<UpstreamMetrics>) -> Result<Secure, TrustError> {
-        let Server { address, transport, source, keeping, trust, .. } = server;
-        let (config, verifier) = trust.client_config()?;
-        Ok(Secure {
+impl EncryptedClient {
+    /// Creates a client without a connection.
+    pub(super) fn new(
+        config: &UpstreamConfig, runtime: Handle, metrics: Arc<UpstreamMetrics>,
+    ) -> Result<EncryptedClient, TrustError> {
+        let UpstreamConfig { address, transport, source, reuse, trust, .. } = config;
+        let (tls, verifier) = trust.client_config()?;
+        Ok(EncryptedClient {
             address: *address,
             transport: *transport,
             source: *source,
             label: address.to_string().into(),
-            keeping: *keeping,
+            reuse: *reuse,
             server_name: trust.name(address.ip())?,
-            config,
+            tls,
             verifier,
             provider: TokioRuntimeProvider::new(),
             runtime,
             metrics,
             permits: Semaphore::new(MAX_EXCHANGES),
-            connection: Mutex::new(State::None),
+            connection: Mutex::new(ConnectionState::None),
         })
     }
 
-    /// Exchanges a query. Once it was sent the answer may take so long.
+    /// Exchanges a query. `read_timeout` starts when it is sent.
     pub(super) async fn exchange(self: &Arc<Self>, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
         let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Full) };
         let message = Message::from_vec(&packet).map_err(|_| Error::Malformed(self.label.clone()))?;
@@ -170,30 +173,30 @@ impl Secure {
         }
     }
 
-    /// The connection, and whether it was open already. Where there is none, one is made, by the first who needs it.
+    /// Returns the connection, and whether it was open already. Without one, the first query that needs it makes it.
     async fn connect(self: &Arc<Self>) -> Result<(Connection, bool), Error> {
         let mut connecting = {
             let mut state = self.connection.lock();
             match &*state {
-                State::Open(connection) if self.is_usable(connection, Instant::now()) => {
-                    self.metrics.stream(true);
+                ConnectionState::Open(connection) if self.is_usable(connection, Instant::now()) => {
+                    self.metrics.record_stream(true);
                     return Ok((connection.clone(), true));
                 }
-                State::Connecting(connecting) => connecting.clone(),
-                State::Open(_) | State::None => {
-                    self.metrics.stream(false);
+                ConnectionState::Connecting(connecting) => connecting.clone(),
+                ConnectionState::Open(_) | ConnectionState::None => {
+                    self.metrics.record_stream(false);
                     let (sender, connecting) = watch::channel(None);
-                    *state = State::Connecting(connecting.clone());
-                    let secure = self.clone();
+                    *state = ConnectionState::Connecting(connecting.clone());
+                    let client = self.clone();
                     self.runtime.spawn(async move {
-                        let result = secure.open().await;
+                        let result = client.open().await;
                         let new = match &result {
-                            Ok(connection) => State::Open(connection.clone()),
-                            Err(_) => State::None,
+                            Ok(connection) => ConnectionState::Open(connection.clone()),
+                            Err(_) => ConnectionState::None,
                         };
-                        *secure.connection.lock() = new;
+                        *client.connection.lock() = new;
                         if let Ok(connection) = &result {
-                            secure.close_when_idle(connection.clone());
+                            client.close_when_idle(connection.clone());
                         }
                         let _ = sender.send(Some(result));
                     });
@@ -204,7 +207,7 @@ impl Secure {
         let result = connecting.wait_for(Option::is_some).await.map(|result| result.clone());
         match result {
             Ok(Some(result)) => result.map(|connection| (connection, false)),
-            // The task that makes it is gone, since the server ends.
+            // The task that makes it was cancelled, since the server stops.
             Ok(None) | Err(_) => Err(Error::Ending),
         }
     }
@@ -219,14 +222,14 @@ impl Secure {
             }),
             Ok(Ok(exchange)) => {
                 let now = Instant::now();
-                let activity = Arc::new(Mutex::new(Activity { used: now, answered: now }));
+                let activity = Arc::new(Mutex::new(ConnectionActivity { used: now, answered: now }));
                 Ok(Connection { exchange, opened: now, activity })
             }
         }
     }
 
     fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
-        let Keeping { expire, max_age, .. } = self.keeping;
+        let ConnectionReuse { expire, max_age, .. } = self.reuse;
         now.saturating_duration_since(connection.activity.lock().used) < expire
             && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
     }
@@ -234,23 +237,24 @@ impl Secure {
     /// Makes the next query open a new connection, unless that has happened since. Queries that wait on this one go on.
     fn give_up(&self, connection: &Connection) {
         let mut state = self.connection.lock();
-        if matches!(&*state, State::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
-            *state = State::None;
+        if matches!(&*state, ConnectionState::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
+            *state = ConnectionState::None;
         }
     }
 
     /// Closes a connection that has become idle or too old.
     fn close_when_idle(self: &Arc<Self>, connection: Connection) {
-        let secure = Arc::downgrade(self);
+        let client = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
-                let Some(secure) = secure.upgrade() else { return };
-                if !secure.is_usable(&connection, Instant::now()) {
-                    return secure.give_up(&connection);
+                let Some(client) = client.upgrade() else { return };
+                if !client.is_usable(&connection, Instant::now()) {
+                    return client.give_up(&connection);
                 }
-                let state = secure.connection.lock();
-                if !matches!(&*state, State::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
+                let state = client.connection.lock();
+                if !matches!(&*state, ConnectionState::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity))
+                {
                     return;
                 }
             }
@@ -262,14 +266,14 @@ impl Secure {
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
             Transport::Https => {
-                let mut builder = HttpsClientStream::builder(Arc::new(self.config.clone()), provider);
+                let mut builder = HttpsClientStream::builder(Arc::new(self.tls.clone()), provider);
                 if let Some(source) = source {
                     builder.bind_addr(source);
                 }
                 builder.exchange(self.address, name, PATH.into()).await
             }
             Transport::Quic => {
-                let mut builder = QuicClientStream::builder().crypto_config(self.config.clone());
+                let mut builder = QuicClientStream::builder().crypto_config(self.tls.clone());
                 if let Some(source) = source {
                     builder = builder.bind_addr(source);
                 }
@@ -279,7 +283,7 @@ impl Secure {
                 Ok(exchange)
             }
             Transport::Tls | Transport::Dns => {
-                let (name, config) = (self.server_name.clone(), self.config.clone());
+                let (name, config) = (self.server_name.clone(), self.tls.clone());
                 let (time, most) = (LIBRARY_TIMEOUT, Some(MAX_EXCHANGES));
                 tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
             }
@@ -312,7 +316,7 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::upstream::{Check, Metrics, Trust};
+    use crate::upstream::{HealthCheck, Metrics, Trust};
     use crate::wire::{Name, NameBuf};
 
     /// An upstream that speaks DNS over TLS.
@@ -321,7 +325,7 @@ mod tests {
         handshakes: AtomicUsize,
         queries: AtomicUsize,
         /// It answers nothing, not only names that begin with `slow`.
-        is_silent: AtomicBool,
+        is_unresponsive: AtomicBool,
     }
 
     /// A certificate for `dns.example` and loopback with its key.
@@ -366,7 +370,7 @@ mod tests {
                         stream.read_exact(&mut message).await.expect("a query");
                         shared.queries.fetch_add(1, Ordering::Relaxed);
                         message[2] |= 0x80;
-                        if !shared.is_silent.load(Ordering::Relaxed) && !message[13..].starts_with(b"slow") {
+                        if !shared.is_unresponsive.load(Ordering::Relaxed) && !message[13..].starts_with(b"slow") {
                             stream.write_all(&[&len.to_be_bytes()[..], &message].concat()).await.expect("sent");
                         }
                     }
@@ -381,20 +385,26 @@ mod tests {
     }
 
     /// A client of an upstream that trusts this file, and asks for the certificate of `dns.example`.
-    fn secure(runtime: &tokio::runtime::Runtime, address: SocketAddr, trusted: &str, name: &str) -> Arc<Secure> {
+    fn client(
+        runtime: &tokio::runtime::Runtime, address: SocketAddr, trusted: &str, name: &str,
+    ) -> Arc<EncryptedClient> {
         static FILES: AtomicUsize = AtomicUsize::new(0);
         let number = FILES.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("clusterdns-trust-{}-{number}.pem", std::process::id()));
         std::fs::write(&path, trusted).expect("a file");
         let trust = Trust { server_name: Some(name.to_owned()), authorities: Some(path.clone()), identity: None };
-        let check =
-            Check { interval: Duration::from_secs(1), recursion: true, domain: Name::ROOT.to_owned(), tcp: false };
-        let (transport, keeping) = (Transport::Tls, Keeping::default());
-        let server = Server { address, transport, source: None, keeping, check, trust, get: false };
+        let check = HealthCheck {
+            interval: Duration::from_secs(1),
+            recursion: true,
+            domain: Name::ROOT.to_owned(),
+            tcp: false,
+        };
+        let (transport, reuse) = (Transport::Tls, ConnectionReuse::default());
+        let server = UpstreamConfig { address, transport, source: None, reuse, check, trust, get: false };
         let metrics = Metrics::default().upstream("x");
-        let secure = Secure::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
+        let client = EncryptedClient::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
         std::fs::remove_file::<PathBuf>(path).expect("removed");
-        Arc::new(secure)
+        Arc::new(client)
     }
 
     fn query(name: &str) -> Vec<u8> {
@@ -408,31 +418,31 @@ mod tests {
     fn a_query_that_times_out_closes_only_a_connection_that_brings_nothing() {
         let (runtime, identity) = (runtime(), self_signed(|_| ()));
         let (address, upstream) = start(&runtime, &identity);
-        let secure = secure(&runtime, address, &identity.certificate.pem(), "dns.example");
+        let client = client(&runtime, address, &identity.certificate.pem(), "dns.example");
         runtime.block_on(async {
             // Queries that come together share one handshake.
             let (one, other) =
-                tokio::join!(secure.exchange(query("a.example."), LONG), secure.exchange(query("b.example."), LONG));
+                tokio::join!(client.exchange(query("a.example."), LONG), client.exchange(query("b.example."), LONG));
             assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
             for _ in 0..3 {
-                let slow = secure.exchange(query("slow.example."), Duration::from_millis(200));
+                let slow = client.exchange(query("slow.example."), Duration::from_millis(200));
                 let others = async {
                     // One that is sent after the slow one and answered before that is given up.
                     while upstream.queries.load(Ordering::Relaxed) % 2 == 0 {
                         tokio::task::yield_now().await;
                     }
-                    secure.exchange(query("a.example."), LONG).await
+                    client.exchange(query("a.example."), LONG).await
                 };
                 let (slow, other) = tokio::join!(slow, others);
                 assert!(matches!(slow, Err(Error::Timeout(_))) && other.is_ok(), "{slow:?} {other:?}");
             }
             assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 1);
             // A query that waits on the connection is not concerned when it is given up.
-            upstream.is_silent.store(true, Ordering::Relaxed);
-            let silent = secure.exchange(query("a.example."), Duration::from_millis(50)).await;
-            assert!(matches!(silent, Err(Error::Timeout(_))), "{silent:?}");
-            upstream.is_silent.store(false, Ordering::Relaxed);
-            secure.exchange(query("a.example."), LONG).await.expect("an answer over a new connection");
+            upstream.is_unresponsive.store(true, Ordering::Relaxed);
+            let unanswered = client.exchange(query("a.example."), Duration::from_millis(50)).await;
+            assert!(matches!(unanswered, Err(Error::Timeout(_))), "{unanswered:?}");
+            upstream.is_unresponsive.store(false, Ordering::Relaxed);
+            client.exchange(query("a.example."), LONG).await.expect("an answer over a new connection");
             assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 2);
         });
     }
@@ -450,8 +460,8 @@ mod tests {
             let mut server = tokio::net::TcpStream::connect(address).await.expect("connected");
             tokio::io::copy_bidirectional(&mut client, &mut server).await.expect("copied");
         });
-        let secure = secure(&runtime, at, &identity.certificate.pem(), "dns.example");
-        let answer = runtime.block_on(secure.exchange(query("a.example."), Duration::from_millis(300)));
+        let client = client(&runtime, at, &identity.certificate.pem(), "dns.example");
+        let answer = runtime.block_on(client.exchange(query("a.example."), Duration::from_millis(300)));
         assert!(answer.is_ok(), "{answer:?}");
         assert_eq!(upstream.handshakes.load(Ordering::Relaxed), 1);
     }
@@ -460,8 +470,8 @@ mod tests {
     fn outcome(identity: &Identity, trusted: &str, name: &str) -> Result<(), String> {
         let runtime = runtime();
         let (address, _) = start(&runtime, identity);
-        let secure = secure(&runtime, address, trusted, name);
-        let answer = runtime.block_on(secure.exchange(query("a.example."), LONG));
+        let client = client(&runtime, address, trusted, name);
+        let answer = runtime.block_on(client.exchange(query("a.example."), LONG));
         answer.map(drop).map_err(|error| error.to_string().replace(&format!("{address}: "), ""))
     }
 

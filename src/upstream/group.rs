@@ -1,6 +1,6 @@
-//! The servers that a *forward* stanza names, and how they are asked.
+//! The upstreams of a *forward* stanza, and the rules by which they are queried.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::attempts::Attempts;
-use super::{BoxFuture, Carriers, Error};
+use super::{BoxFuture, Dispatcher, Error};
 use crate::wire::Rcode;
 
-/// Numbers of upstreams, by which workers find their sockets.
+/// The next number of an upstream. Workers find their sockets by it.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// How a server is spoken to.
+/// The protocol that an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Plain DNS, over UDP or TCP.
@@ -27,102 +27,101 @@ pub enum Transport {
     Quic,
 }
 
-/// What follows an exchange: counts it, and looks after a server that fails. Implemented where there is a clock and a
-/// runtime.
-pub trait Care: Send + Sync {
-    /// Exchanges a query over a stream: TCP, TLS, HTTPS or QUIC. The answer may take so long once the query was sent; all
-    /// together it takes no longer than [`super::max_exchange_time`].
+/// The side of an upstream that needs a clock and a runtime: exchanges over streams, health checks and metrics.
+pub trait UpstreamDriver: Send + Sync {
+    /// Exchanges a query over a stream: TCP, TLS, HTTPS or QUIC. `read_timeout` starts when the query is sent; in all
+    /// it takes no longer than [`super::max_exchange_time`].
     fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>>;
 
-    /// An answer came after so long.
-    fn answered(&self, rcode: Rcode, took: Duration);
+    /// Records an answer and the time since its query was sent.
+    fn record_answer(&self, rcode: Rcode, took: Duration);
 
-    /// An exchange failed: health checks begin, unless they have.
-    fn failed(&self);
+    /// Records that an attempt failed. Starts health checks, unless they are running.
+    fn record_failure(&self);
 
-    /// A UDP socket was there already (`true`), or had to be opened.
-    fn socket(&self, kept: bool);
+    /// Records that a query used a UDP socket that was open already (`true`), or a new one.
+    fn record_socket(&self, reused: bool);
 
-    /// A datagram came that is nobody's answer.
-    fn dropped(&self, why: Dropped);
+    /// Records a datagram that answers no query in flight.
+    fn record_dropped(&self, reason: DropReason);
 }
 
-/// Why a datagram is nobody's answer.
+/// Why a datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
-    /// No query waits that has this ID: it comes too late, or is forged.
-    Unknown,
-    /// It repeats another question than was asked, or is no answer at all.
-    Stranger,
+pub enum DropReason {
+    /// No query in flight has its ID: it is late, or forged.
+    NoQuery,
+    /// It has another question than the query with its ID, or is no response.
+    OtherQuestion,
 }
 
-/// One server.
+/// One upstream.
 pub struct Upstream {
     /// Unique in this process.
     pub number: u32,
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// How it is spoken to.
+    /// Its protocol.
     pub transport: Transport,
-    /// The address that queries to it come from.
-    pub source: Option<std::net::IpAddr>,
-    /// How logs and errors name it.
+    /// The local address of connections to it.
+    pub source: Option<IpAddr>,
+    /// Its address in logs and errors.
     pub label: Arc<str>,
-    /// How many health checks have failed since it last answered one. Written by its health check.
+    /// The number of health checks that failed since the last successful one. Written by the health check.
     pub fails: Arc<AtomicU32>,
-    /// Who looks after it.
-    pub care: Box<dyn Care>,
+    /// Its exchanges over streams, health checks and metrics.
+    pub driver: Box<dyn UpstreamDriver>,
 }
 
 impl Upstream {
-    /// A server of which nothing is known yet.
+    /// Creates an upstream. `fails` is what its health check writes.
     pub fn new(
-        address: SocketAddr, transport: Transport, source: Option<std::net::IpAddr>, fails: Arc<AtomicU32>,
-        care: Box<dyn Care>,
+        address: SocketAddr, transport: Transport, source: Option<IpAddr>, fails: Arc<AtomicU32>,
+        driver: Box<dyn UpstreamDriver>,
     ) -> Upstream {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Upstream { number, address, transport, source, label: address.to_string().into(), fails, care }
+        Upstream { number, address, transport, source, label: address.to_string().into(), fails, driver }
     }
 }
 
-/// In which order servers are asked.
+/// The order in which upstreams are queried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Any.
+    /// A random order for each query.
     #[default]
     Random,
-    /// Each in its turn first.
+    /// Each upstream is first in its turn.
     RoundRobin,
-    /// As written.
+    /// The order of the configuration.
     Sequential,
 }
 
-/// How a group is asked. The defaults are CoreDNS's.
+/// How the upstreams of a group are queried. The defaults are CoreDNS's.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    /// The order.
+pub struct GroupRules {
+    /// The order of upstreams.
     pub policy: Policy,
-    /// Over TCP, whatever the client uses.
+    /// Plain DNS goes over TCP, whatever the client uses.
     pub force_tcp: bool,
-    /// Over UDP first, whatever the client uses, and over TCP what is cut.
+    /// Plain DNS goes over UDP, whatever the client uses, and again over TCP when the answer is truncated.
     pub prefer_udp: bool,
-    /// How long one server may take. 2 s.
+    /// The time that an attempt has for an answer. 2 s.
     pub read_timeout: Duration,
-    /// A server is down after more failed health checks than this; 0 is never. 2.
+    /// An upstream is down after more failed health checks than this; 0 is never. 2.
     pub max_fails: u32,
-    /// Failed attempts after which a query ends; 0 is any number. Twice the number of servers where it is `None`.
+    /// The number of failed attempts with which a query fails; 0 is no limit. `None` is twice the number of upstreams.
     pub max_attempts: Option<u32>,
-    /// Queries that may wait at once; 0 is any number.
+    /// The most queries of this group in flight; 0 is no limit.
     pub max_concurrent: usize,
-    /// Where every server is down, ask none.
+    /// Queries fail at once when every upstream is down.
     pub failfast: bool,
-    /// Codes that make the next server be asked.
+    /// Response codes with which the next upstream is queried.
     pub failover: Vec<Rcode>,
 }
 
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules {
+impl Default for GroupRules {
+    fn default() -> GroupRules {
+        GroupRules {
             policy: Policy::Random,
             force_tcp: false,
             prefer_udp: false,
@@ -136,68 +135,78 @@ impl Default for Rules {
     }
 }
 
-/// What a group counts.
-pub trait Counts: Send + Sync {
-    /// Every server is down.
-    fn all_down(&self);
-    /// *max_concurrent* was reached.
-    fn over_limit(&self);
-    /// A query was not sent, or is waited for no more, since too many wait.
-    fn shed(&self, why: Shed);
+/// The counters of groups.
+pub trait GroupCounters: Send + Sync {
+    /// Counts a query for which every upstream was down.
+    fn record_all_down(&self);
+
+    /// Counts a query over *max_concurrent*.
+    fn record_over_limit(&self);
+
+    /// Counts a query that was not sent, or was evicted, because of another limit.
+    fn record_shed(&self, reason: ShedReason);
 }
 
-/// The limit because of which a query was not sent, or is waited for no more.
+/// The limit because of which a query was not sent, or was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
-    /// Too many queries were waiting, and it was the oldest one of the client that had the most.
+pub enum ShedReason {
+    /// A worker had too many waiting clients, and this was the oldest query of the client with the most.
     Evicted,
-    /// A worker had too many queries of other workers and transports to begin.
+    /// Too many queries of other workers and transports were waiting for a worker.
     Full,
-    /// The upstream had too many exchanges over streams.
+    /// Too many exchanges over streams were running at the upstream.
     Exchanges,
 }
 
-/// Servers that are asked for the same names.
+/// The upstreams of a stanza.
 pub struct Group {
-    /// How.
-    pub rules: Rules,
-    /// Who carries queries that no UDP worker has read.
-    pub carriers: Carriers,
-    /// What is counted.
-    pub counts: Box<dyn Counts>,
-    /// The servers, at most [`super::MAX_UPSTREAMS`]. Written when a file that names them changes.
+    /// How they are queried.
+    pub rules: GroupRules,
+    /// Sends queries that no UDP worker has read.
+    pub dispatcher: Dispatcher,
+    /// The counters.
+    pub counters: Box<dyn GroupCounters>,
+    /// At most [`super::MAX_UPSTREAMS`]. Written when a file that names them changes.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
-    /// Whose turn it is.
+    /// The number of turns, for [`Policy::RoundRobin`].
     turn: AtomicUsize,
-    /// How many queries wait. Counted only where there is a limit.
-    waiting: AtomicUsize,
+    /// The number of queries in flight. Counted only where there is a limit.
+    in_flight: AtomicUsize,
 }
 
 impl Group {
-    /// A group of these servers, of which more than [`super::MAX_UPSTREAMS`] are left out.
-    pub fn new(mut upstreams: Vec<Arc<Upstream>>, rules: Rules, carriers: Carriers, counts: Box<dyn Counts>) -> Group {
+    /// Creates a group. Upstreams over [`super::MAX_UPSTREAMS`] are ignored.
+    pub fn new(
+        mut upstreams: Vec<Arc<Upstream>>, rules: GroupRules, dispatcher: Dispatcher, counters: Box<dyn GroupCounters>,
+    ) -> Group {
         upstreams.truncate(super::MAX_UPSTREAMS);
-        let (upstreams, turn, waiting) = (ArcSwap::from_pointee(upstreams), AtomicUsize::new(0), AtomicUsize::new(0));
-        Group { rules, carriers, counts, upstreams, turn, waiting }
+        Group {
+            rules,
+            dispatcher,
+            counters,
+            upstreams: ArcSwap::from_pointee(upstreams),
+            turn: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+        }
     }
 
-    /// The servers now.
+    /// The current upstreams.
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }
 
-    /// Asks others from now on.
+    /// Replaces the upstreams for queries that start from now on.
     pub fn replace(&self, mut upstreams: Vec<Arc<Upstream>>) {
         upstreams.truncate(super::MAX_UPSTREAMS);
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    /// Starts a query. `stream`: its client uses a stream, and so do we unless the rules say otherwise.
+    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise.
     pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
         let limit = self.rules.max_concurrent;
-        if limit > 0 && self.waiting.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.counts.over_limit();
+        if limit > 0 && self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.counters.record_over_limit();
             return Err(Error::Limit(limit));
         }
         let upstreams = self.upstreams();
@@ -205,21 +214,21 @@ impl Group {
         Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
     }
 
-    /// Ends a query that was begun.
-    pub(super) fn end(&self) {
+    /// Ends a query that [`Group::begin`] started.
+    pub(super) fn release(&self) {
         if self.rules.max_concurrent > 0 {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// The order in which so many servers are asked.
+    /// The order in which `len` upstreams are queried.
     fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);
         match self.rules.policy {
             Policy::Sequential => {}
             Policy::Random => fastrand::shuffle(&mut order[..len]),
             Policy::RoundRobin if len > 1 => {
-                // The one whose turn it is goes first, the others stay as they are (CoreDNS `roundRobin.List`).
+                // One moves to the front in its turn, the others keep their order (CoreDNS `roundRobin.List`).
                 let first = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % len;
                 order[..=first].rotate_right(1);
             }

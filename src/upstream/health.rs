@@ -1,179 +1,187 @@
-//! Who looks after a server: its streams, its health checks and its numbers.
+//! Health checks of upstreams, and the registry in which each upstream exists once.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 
 use super::{BoxFuture, Error};
-use crate::upstream::encrypted::Secure;
-use crate::upstream::group::{Care, Dropped, Transport, Upstream};
+use crate::upstream::encrypted::EncryptedClient;
+use crate::upstream::group::{DropReason, Transport, Upstream, UpstreamDriver};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
-use crate::upstream::tcp_pool::{Keeping, Pool};
+use crate::upstream::tcp_pool::{ConnectionReuse, TcpPool};
 use crate::upstream::trust::{Trust, TrustError};
 use crate::wire::{NameBuf, Rcode, Type};
 
-/// How long a health check may take (CoreDNS plugin/pkg/proxy `setDefaultTimeout`).
+/// The time that a health check has for an answer (CoreDNS plugin/pkg/proxy `setDefaultTimeout`).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Checks come no faster than this, whatever is configured.
-const CHECK_LEAST: Duration = Duration::from_millis(10);
+/// The shortest interval of health checks, whatever is configured.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How a server is checked that has failed.
+/// How an upstream is checked after a failure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Check {
-    /// How often, until it answers.
+pub struct HealthCheck {
+    /// The time between two checks, until one succeeds.
     pub interval: Duration,
-    /// With RD.
+    /// The query has RD.
     pub recursion: bool,
-    /// The name whose NS are asked for.
+    /// The name of the query, whose type is NS.
     pub domain: NameBuf,
-    /// Over TCP, where the server is spoken to in plain DNS.
+    /// The query goes over TCP, if the upstream speaks plain DNS.
     pub tcp: bool,
 }
 
-/// All that is to be known of a server. Servers that are equal in it are one.
+/// The configuration of an upstream. Upstreams with equal ones are the same.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Server {
-    /// Where it is.
+pub struct UpstreamConfig {
+    /// Its address.
     pub address: SocketAddr,
-    /// How it is spoken to.
+    /// Its protocol.
     pub transport: Transport,
-    /// The address that queries come from.
+    /// The local address of connections to it.
     pub source: Option<IpAddr>,
-    /// How connections are kept.
-    pub keeping: Keeping,
+    /// How long connections are reused.
+    pub reuse: ConnectionReuse,
     /// How it is checked.
-    pub check: Check,
-    /// Whom an encrypted one must be, and how it is told who we are.
+    pub check: HealthCheck,
+    /// Certificates, if it is encrypted.
     pub trust: Trust,
     /// A query over HTTPS is a GET, not a POST.
     pub get: bool,
 }
 
-/// Makes servers, each once.
-pub struct Servers {
+/// Creates upstreams, each once.
+pub struct UpstreamRegistry {
     runtime: Handle,
     metrics: Arc<Metrics>,
-    known: parking_lot::Mutex<Vec<(Server, std::sync::Weak<Upstream>)>>,
+    known: parking_lot::Mutex<Vec<(UpstreamConfig, Weak<Upstream>)>>,
 }
 
-impl Servers {
-    /// None yet. Streams and checks run on this runtime.
-    pub fn new(runtime: Handle, metrics: Arc<Metrics>) -> Servers {
-        Servers { runtime, metrics, known: parking_lot::Mutex::default() }
+impl UpstreamRegistry {
+    /// Creates an empty registry. Exchanges over streams and health checks run on this runtime.
+    pub fn new(runtime: Handle, metrics: Arc<Metrics>) -> UpstreamRegistry {
+        UpstreamRegistry { runtime, metrics, known: parking_lot::Mutex::default() }
     }
 
-    /// The counts.
+    /// The metrics of all upstreams.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// A server: the one that is there already, if there is one. An error says which file is no certificate or key.
-    pub fn server(&self, server: &Server) -> Result<Arc<Upstream>, TrustError> {
+    /// Returns the upstream with this configuration, a new one if there is none.
+    pub fn upstream(&self, config: &UpstreamConfig) -> Result<Arc<Upstream>, TrustError> {
         let mut known = self.known.lock();
         known.retain(|(_, upstream)| upstream.strong_count() > 0);
-        if let Some(found) = known.iter().find(|(of, _)| of == server).and_then(|(_, upstream)| upstream.upgrade()) {
+        if let Some(found) = known.iter().find(|(of, _)| of == config).and_then(|(_, upstream)| upstream.upgrade()) {
             return Ok(found);
         }
-        let metrics = self.metrics.upstream(&server.address.to_string());
-        let fails = Arc::new(AtomicU32::new(0));
-        let streams = match server.transport {
+        let UpstreamConfig { address, transport, source, reuse, .. } = *config;
+        let metrics = self.metrics.upstream(&address.to_string());
+        let runtime = self.runtime.clone();
+        let streams = match transport {
             Transport::Dns => {
-                let (keeping, runtime) = (server.keeping, self.runtime.clone());
-                Streams::Tcp(Arc::new(Pool::new(server.address, server.source, keeping, runtime, metrics.clone())))
+                StreamClient::Tcp(Arc::new(TcpPool::new(address, source, reuse, runtime, metrics.clone())))
             }
-            _ => Streams::Secure(Arc::new(Secure::new(server, self.runtime.clone(), metrics.clone())?)),
+            Transport::Tls | Transport::Https | Transport::Quic => {
+                StreamClient::Encrypted(Arc::new(EncryptedClient::new(config, runtime, metrics.clone())?))
+            }
         };
-        let checking = AtomicBool::new(false);
-        let carer = Arc::new(Carer { server: server.clone(), streams, fails: fails.clone(), checking, metrics });
-        let care = Box::new(Cared { carer, runtime: self.runtime.clone() });
-        let upstream = Arc::new(Upstream::new(server.address, server.transport, server.source, fails, care));
-        known.push((server.clone(), Arc::downgrade(&upstream)));
+        let fails = Arc::new(AtomicU32::new(0));
+        let client = Arc::new(UpstreamClient {
+            config: config.clone(),
+            streams,
+            fails: fails.clone(),
+            is_checking: AtomicBool::new(false),
+            metrics,
+        });
+        let driver = Box::new(RuntimeDriver { client, runtime: self.runtime.clone() });
+        let upstream = Arc::new(Upstream::new(address, transport, source, fails, driver));
+        known.push((config.clone(), Arc::downgrade(&upstream)));
         Ok(upstream)
     }
 }
 
-/// What carries queries that need a connection.
-enum Streams {
-    Tcp(Arc<Pool>),
-    Secure(Arc<Secure>),
+/// The client of an upstream over streams.
+enum StreamClient {
+    Tcp(Arc<TcpPool>),
+    Encrypted(Arc<EncryptedClient>),
 }
 
-/// What checks and exchanges share.
-struct Carer {
-    server: Server,
-    streams: Streams,
+/// What exchanges and health checks of an upstream share.
+struct UpstreamClient {
+    config: UpstreamConfig,
+    streams: StreamClient,
     fails: Arc<AtomicU32>,
-    /// Checks are under way.
-    checking: AtomicBool,
+    /// Health checks are running. Set when an attempt fails, cleared when a check succeeds.
+    is_checking: AtomicBool,
     metrics: Arc<UpstreamMetrics>,
 }
 
-/// Belongs to the upstream. When it is gone, checks end.
-struct Cared {
-    carer: Arc<Carer>,
+/// Belongs to the upstream. Health checks stop when it is dropped.
+struct RuntimeDriver {
+    client: Arc<UpstreamClient>,
     runtime: Handle,
 }
 
-impl Care for Cared {
+impl UpstreamDriver for RuntimeDriver {
     fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
-        let carer = self.carer.clone();
-        Box::pin(async move { carer.exchange(packet, read_timeout).await })
+        let client = self.client.clone();
+        Box::pin(async move { client.exchange(packet, read_timeout).await })
     }
 
-    fn answered(&self, rcode: Rcode, took: Duration) {
-        self.carer.metrics.answered(rcode, took);
+    fn record_answer(&self, rcode: Rcode, took: Duration) {
+        self.client.metrics.record_answer(rcode, took);
     }
 
-    fn failed(&self) {
-        if self.carer.checking.swap(true, Ordering::AcqRel) {
+    fn record_failure(&self) {
+        if self.client.is_checking.swap(true, Ordering::AcqRel) {
             return;
         }
-        let carer = Arc::downgrade(&self.carer);
+        let client = Arc::downgrade(&self.client);
         self.runtime.spawn(async move {
-            while let Some(carer) = carer.upgrade() {
-                if carer.check().await {
-                    carer.fails.store(0, Ordering::Relaxed);
-                    carer.checking.store(false, Ordering::Release);
+            while let Some(client) = client.upgrade() {
+                if client.check().await {
+                    client.fails.store(0, Ordering::Relaxed);
+                    client.is_checking.store(false, Ordering::Release);
                     return;
                 }
-                carer.fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |fails| fails.checked_add(1)).ok();
-                carer.metrics.check_failed();
-                let interval = carer.server.check.interval.max(CHECK_LEAST);
-                drop(carer);
+                client.fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |fails| fails.checked_add(1)).ok();
+                client.metrics.record_failed_check();
+                let interval = client.config.check.interval.max(MIN_INTERVAL);
+                drop(client);
                 tokio::time::sleep(interval).await;
             }
         });
     }
 
-    fn socket(&self, kept: bool) {
-        self.carer.metrics.socket(kept);
+    fn record_socket(&self, reused: bool) {
+        self.client.metrics.record_socket(reused);
     }
 
-    fn dropped(&self, why: Dropped) {
-        self.carer.metrics.dropped(why);
+    fn record_dropped(&self, reason: DropReason) {
+        self.client.metrics.record_dropped(reason);
     }
 }
 
-impl Carer {
+impl UpstreamClient {
     async fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
         match &self.streams {
-            Streams::Tcp(pool) => pool.exchange(packet, read_timeout).await,
-            Streams::Secure(secure) => secure.exchange(packet, read_timeout).await,
+            StreamClient::Tcp(pool) => pool.exchange(packet, read_timeout).await,
+            StreamClient::Encrypted(client) => client.exchange(packet, read_timeout).await,
         }
     }
 
-    /// Asks the server for something; says whether anything came back.
+    /// Sends the query of a health check. Returns whether a response came, whatever its code.
     async fn check(&self) -> bool {
-        let Check { recursion, domain, tcp, .. } = &self.server.check;
+        let HealthCheck { recursion, domain, tcp, .. } = &self.config.check;
         let mut packet = vec![0, 0, u8::from(*recursion), 0, 0, 1, 0, 0, 0, 0, 0, 0];
         packet.extend(domain.as_name().as_wire());
         packet.extend(Type::NS.0.to_be_bytes());
         packet.extend([0, 1]);
-        if self.server.transport != Transport::Dns || *tcp {
+        if self.config.transport != Transport::Dns || *tcp {
             return self.exchange(packet, CHECK_TIMEOUT).await.is_ok();
         }
         let over_udp = self.exchange_over_udp(packet);
@@ -181,12 +189,12 @@ impl Carer {
     }
 
     async fn exchange_over_udp(&self, mut packet: Vec<u8>) -> std::io::Result<()> {
-        let any: IpAddr = match self.server.address {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        let any: IpAddr = match self.config.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind((self.server.source.unwrap_or(any), 0)).await?;
-        socket.connect(self.server.address).await?;
+        let socket = UdpSocket::bind((self.config.source.unwrap_or(any), 0)).await?;
+        socket.connect(self.config.address).await?;
         getrandom::fill(&mut packet[..2]).map_err(|_| std::io::ErrorKind::Other)?;
         socket.send(&packet).await?;
         let mut answer = [0; 512];

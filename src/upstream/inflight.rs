@@ -5,13 +5,13 @@
 //!  socket, ID ───┴─► query: attempts, timer ┘     each counts towards the limit and for its client
 //! ```
 //!
-//! The table has a limit on waiters, of which identical queries share one query, and allocates nothing once it has grown. It
-//! does no I/O: it is told what was sent through which socket and what came in, and says whose it is. An answer belongs to
-//! a query only if it came through the socket that the query left by, has its random ID and repeats its question (RFC 5452
-//! 9.1); anything else is dropped.
+//! The table has a limit on waiters, of which identical queries share one query, and allocates nothing once it has
+//! grown. It does no I/O: its caller reports what was sent and what came in. An answer belongs to a query only if it
+//! came through the socket that the query left by, has its random ID and repeats its question (RFC 5452 9.1); anything
+//! else is dropped.
 //!
-//! A query that has ended stays until each of its waiters was handed over, so that the many waiters of one query are
-//! answered little by little and count until then.
+//! A query that has ended stays until the last of its waiters is removed, so that the many waiters of one query are
+//! answered little by little, and count towards the limit until then.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -25,12 +25,12 @@ use super::{Attempts, Group};
 use crate::net::{Shares, Ticket};
 use crate::wire::QueryChange;
 
-/// Attempts over UDP of one query whose answers are still taken: a slow upstream's answer may come when another was asked
-/// already.
+/// Attempts over UDP of one query whose answers are still accepted: a slow upstream may answer when the next one was
+/// queried already.
 const MAX_OPEN_ATTEMPTS: usize = 4;
-/// How many waiters of a query a retransmission is compared with, the oldest ones.
+/// The number of waiters of a query, the oldest ones, that a retransmission is compared with.
 const MAX_COMPARED: usize = 8;
-/// No query, no waiter.
+/// No query, or no waiter.
 const NONE: u32 = u32::MAX;
 
 /// A client, or a task of this server, that waits for an answer.
@@ -48,11 +48,11 @@ pub trait Waiter {
     fn is_repeated_by(&self, other: &Self) -> bool;
 }
 
-/// A table of queries in flight with waiters `W`; `O` is what an ended query tells all its waiters.
+/// A table of queries in flight with waiters `W`. `O` is the outcome that all waiters of a query get.
 pub struct InFlight<W, O> {
-    queries: Slots<InFlightQuery<O>>,
-    waiters: Slots<Entry<W>>,
-    /// The places of the waiters, by client.
+    queries: Slab<InFlightQuery<O>>,
+    waiters: Slab<WaiterEntry<W>>,
+    /// The permits of the waiters, by client.
     shares: Shares<u32>,
     /// The most waiters.
     limit: usize,
@@ -80,7 +80,7 @@ pub struct InFlightQuery<O> {
     is_udp: bool,
     /// When the last attempt started.
     started: Instant,
-    /// The attempts over UDP whose answers are taken.
+    /// The attempts over UDP whose answers are accepted.
     open: SmallVec<[OpenAttempt; MAX_OPEN_ATTEMPTS]>,
     /// The waiters, a list in the order in which they came.
     first: u32,
@@ -89,7 +89,7 @@ pub struct InFlightQuery<O> {
     outcome: Option<O>,
 }
 
-/// An attempt over UDP whose answer is taken.
+/// An attempt over UDP whose answer is accepted.
 #[derive(Clone, Copy)]
 struct OpenAttempt {
     socket: u32,
@@ -99,9 +99,9 @@ struct OpenAttempt {
 }
 
 /// A waiter in the table.
-struct Entry<W> {
+struct WaiterEntry<W> {
     waiter: W,
-    /// What it has begun at its group. `None` for the waiter whose attempts are those of the query.
+    /// Its own attempts, which only count for `max_concurrent`. `None` if its attempts are those of the query.
     attempts: Option<Attempts>,
     query: u32,
     /// Where it counts for its client.
@@ -111,7 +111,7 @@ struct Entry<W> {
 }
 
 /// Names an attempt of a query. It is stale once another attempt has started or the query has ended, even when another
-/// query has taken its place in the table.
+/// query has the same place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttemptId {
     /// The query's place in the table.
@@ -130,24 +130,24 @@ pub enum Admission {
     Repeated,
 }
 
-/// What is left to do for a query that has ended or was abandoned.
-pub struct Ended {
+/// What a query that has ended or was abandoned leaves to its caller.
+pub struct EndedQuery {
     /// The key that it began with.
     pub key: u64,
     /// The sockets of its open attempts.
     pub sockets: SmallVec<[u32; MAX_OPEN_ATTEMPTS]>,
 }
 
-/// A waiter that gives way to others.
+/// A waiter that was evicted.
 pub struct Evicted<W, O> {
     /// The waiter.
     pub waiter: W,
     /// Where its query went.
     pub group: Arc<Group>,
-    /// The outcome of its query, if that has ended and the waiter was not handed over yet.
+    /// The outcome of its query, if that has ended.
     pub outcome: Option<O>,
-    /// Its query, if nobody else waits for it.
-    pub abandoned: Option<Ended>,
+    /// Its query, if it has no other waiter.
+    pub abandoned: Option<EndedQuery>,
 }
 
 /// An attempt that a message may answer.
@@ -155,7 +155,7 @@ pub struct Evicted<W, O> {
 pub struct Found {
     /// The query's place in the table.
     pub query: u32,
-    /// The number of the upstream that was asked, see [`Attempts::upstream_at`].
+    /// The number of its upstream, see [`Attempts::upstream_at`].
     pub upstream: u8,
     /// The time since the attempt.
     pub took: Duration,
@@ -181,11 +181,11 @@ impl Random {
 }
 
 impl<W: Waiter, O: Clone> InFlight<W, O> {
-    /// A table for at most so many waiters.
+    /// Creates a table with this limit on waiters.
     pub fn new(limit: usize, now: Instant) -> InFlight<W, O> {
         InFlight {
-            queries: Slots::with_capacity(limit + 1),
-            waiters: Slots::with_capacity(limit + 1),
+            queries: Slab::with_capacity(limit + 1),
+            waiters: Slab::with_capacity(limit + 1),
             shares: Shares::default(),
             limit,
             by_key: HashMap::default(),
@@ -204,7 +204,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         self.waiters.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether there is no waiter.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -252,9 +252,9 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Admission::Started(AttemptId { query, serial })
     }
 
-    /// Removes the waiter that gives way to one of this client: the oldest one of the client that has the most.
+    /// Evicts a waiter for one of this client: the oldest one of the client with the most.
     pub fn evict(&mut self, client: IpAddr) -> Option<Evicted<W, O>> {
-        let &at = self.shares.get(self.shares.gives_way_to(client.to_canonical())?)?;
+        let &at = self.shares.get(self.shares.victim_for(client.to_canonical())?)?;
         let number = self.waiters.get(at)?.query;
         let query = self.queries.get(number)?;
         let (group, outcome) = (query.attempts.group().clone(), query.outcome.clone());
@@ -292,7 +292,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         let previous = query.last;
         // The entry will have the next free place.
         let ticket = self.shares.add(waiter.client().to_canonical(), self.waiters.next_place());
-        let at = self.waiters.insert(Entry { waiter, attempts, query: number, ticket, previous, next: NONE });
+        let at = self.waiters.insert(WaiterEntry { waiter, attempts, query: number, ticket, previous, next: NONE });
         query.last = at;
         match self.waiters.get_mut(previous) {
             Some(entry) => entry.next = at,
@@ -300,9 +300,9 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// Removes a waiter. Where it was the one whose attempts are the query's, the next one takes its place.
+    /// Removes a waiter. If its attempts are those of the query, those of the next waiter are dropped in their place.
     fn remove_waiter(&mut self, at: u32) -> Option<W> {
-        let Entry { waiter, attempts, query, ticket, previous, next } = self.waiters.remove(at)?;
+        let WaiterEntry { waiter, attempts, query, ticket, previous, next } = self.waiters.remove(at)?;
         self.shares.remove(ticket);
         let query = self.queries.get_mut(query)?;
         match self.waiters.get_mut(previous) {
@@ -390,7 +390,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some(Found { query: number, upstream, took: now.saturating_duration_since(sent), is_last })
     }
 
-    /// Takes no more answers for an attempt: the first one has come.
+    /// Accepts no more answers for an attempt.
     pub fn close(&mut self, socket: u32, id: u16) {
         let Some(number) = self.by_id.remove(&(socket, id)) else { return };
         if let Some(query) = self.queries.get_mut(number)
@@ -437,8 +437,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     //--- Ends
 
-    /// Ends a query: [`InFlight::pop_answered`] hands its waiters over.
-    pub fn end(&mut self, number: u32, outcome: O) -> Option<Ended> {
+    /// Ends a query. [`InFlight::pop_answered`] returns its waiters.
+    pub fn end(&mut self, number: u32, outcome: O) -> Option<EndedQuery> {
         let ended = self.detach(number)?;
         let serial = self.next_serial();
         let query = self.queries.get_mut(number)?;
@@ -447,8 +447,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some(ended)
     }
 
-    /// Ends a query and hands its first waiter over. The outcome is made for the others, if there are any.
-    pub fn end_and_pop(&mut self, number: u32, outcome: impl FnOnce() -> O) -> Option<(W, Ended)> {
+    /// Ends a query and returns its first waiter. The outcome is for the others, and made only if there are any.
+    pub fn end_and_pop(&mut self, number: u32, outcome: impl FnOnce() -> O) -> Option<(W, EndedQuery)> {
         let first = self.queries.get(number)?.first;
         let ended = self.detach(number)?;
         let waiter = self.remove_waiter(first)?;
@@ -463,17 +463,17 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some((waiter, ended))
     }
 
-    /// Whether a waiter of a query that has ended is to be handed over.
+    /// Whether [`InFlight::pop_answered`] may return a waiter.
     pub fn has_answered(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Hands over the next waiter of the queries that have ended, with the outcome.
+    /// Removes and returns the next waiter of the queries that have ended, with the outcome.
     pub fn pop_answered(&mut self) -> Option<(W, O)> {
         loop {
             let &id = self.ended.front()?;
             let Some(query) = self.queries.get(id.query).filter(|query| query.serial == id.serial) else {
-                // Its last waiter has given way.
+                // Its last waiter was evicted.
                 self.ended.pop_front();
                 continue;
             };
@@ -487,15 +487,15 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// Removes a query that nobody waits for.
-    fn forget(&mut self, number: u32) -> Option<Ended> {
+    /// Removes a query without waiters.
+    fn forget(&mut self, number: u32) -> Option<EndedQuery> {
         let ended = self.detach(number);
         self.queries.remove(number);
         ended
     }
 
-    /// Makes a query neither merge with others, nor time out, nor take answers.
-    fn detach(&mut self, number: u32) -> Option<Ended> {
+    /// Removes a query from all indexes: it merges with no other, does not time out and accepts no answer.
+    fn detach(&mut self, number: u32) -> Option<EndedQuery> {
         let query = self.queries.get_mut(number)?;
         let key = query.key;
         let open = std::mem::take(&mut query.open);
@@ -506,20 +506,20 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
             self.by_key.remove(&key);
         }
         self.timers.clear(number);
-        Some(Ended { key, sockets: open.iter().map(|attempt| attempt.socket).collect() })
+        Some(EndedQuery { key, sockets: open.iter().map(|attempt| attempt.socket).collect() })
     }
 }
 
-/// Values in numbered places that are used again.
-struct Slots<T> {
+/// Values in numbered places, which are reused.
+struct Slab<T> {
     all: Vec<Option<T>>,
     free: Vec<u32>,
 }
 
-impl<T> Slots<T> {
-    /// Room that is not used takes no memory, and growing into it takes none twice.
-    fn with_capacity(capacity: usize) -> Slots<T> {
-        Slots { all: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
+impl<T> Slab<T> {
+    /// Capacity that is not used takes no memory, and growing into it moves nothing.
+    fn with_capacity(capacity: usize) -> Slab<T> {
+        Slab { all: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
     }
 
     fn len(&self) -> usize {
@@ -581,7 +581,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::group;
-    use crate::upstream::{Error, Rules};
+    use crate::upstream::{Error, GroupRules};
 
     /// A query for a name of one letter.
     struct Asker {
@@ -625,7 +625,7 @@ mod tests {
 
     impl Bench {
         fn new(limit: usize) -> Bench {
-            let (group, _) = group(&[([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()], Rules::default());
+            let (group, _) = group(&[([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()], GroupRules::default());
             let now = Instant::now();
             Bench { table: InFlight::new(limit, now), group, now }
         }
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_waiter_of_the_heaviest_client_gives_way() {
+    fn the_oldest_waiter_of_the_heaviest_client_is_evicted() {
         let mut bench = Bench::new(4);
         // Client 1 asks before the other, and for what the other asks for, too.
         let slow = bench.start(1, 1, b'a');
@@ -697,7 +697,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_is_answered_and_gives_way_gets_its_answer() {
+    fn an_evicted_waiter_of_an_ended_query_gets_its_answer() {
         let mut bench = Bench::new(2);
         let query = bench.start(1, 1, b'a');
         assert_eq!(bench.ask(1, 2, b'a'), Admission::Merged);
@@ -718,7 +718,8 @@ mod tests {
     #[test]
     fn max_concurrent_counts_waiters() {
         let mut bench = Bench::new(9);
-        (bench.group, _) = group(&[([192, 0, 2, 1], 53).into()], Rules { max_concurrent: 2, ..Rules::default() });
+        (bench.group, _) =
+            group(&[([192, 0, 2, 1], 53).into()], GroupRules { max_concurrent: 2, ..GroupRules::default() });
         let query = bench.start(1, 1, b'a');
         assert_eq!(bench.ask(2, 2, b'a'), Admission::Merged);
         assert!(bench.group.begin(false, bench.now).is_err());
@@ -789,7 +790,7 @@ mod tests {
                         bench.table.start_udp(attempt.query, u32::from(id % 3), bench.now, bench.now);
                     }
                     while bench.table.is_over_limit() {
-                        bench.table.evict(client(9)).expect("somebody");
+                        bench.table.evict(client(9)).expect("a waiter");
                     }
                 }
                 4 => drop(bench.table.evict(client(random.u8(..6)))),

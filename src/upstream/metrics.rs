@@ -1,6 +1,6 @@
-//! What exchanges with other servers are counted by: CoreDNS's metrics of *forward*, and those of its proxies.
+//! Metrics of upstreams: those of CoreDNS's *forward* and of its proxies, and our own.
 //!
-//! A forwarded query adds to cells of its own thread; whoever asks for the numbers sums them.
+//! A forwarded query adds to cells of its own thread; a scrape sums them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,65 +9,65 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
-use crate::upstream::group::{Counts, Dropped, Shed};
+use crate::upstream::group::{DropReason, GroupCounters, ShedReason};
 use crate::wire::Rcode;
 
-/// Codes that a message without an OPT can have.
+/// The response codes of a message without an OPT.
 const RCODES: usize = 16;
 /// Buckets of durations; the last is above all bounds.
 const TIMES: usize = table::TIME_BOUNDS.len() + 1;
-/// What one code takes: buckets and their sum in nanoseconds.
+/// The cells of one code: buckets, and the sum of durations in nanoseconds.
 const PER_CODE: usize = TIMES + 1;
-/// Where each thing stands behind the codes.
-const KEPT: usize = RCODES * PER_CODE;
-const OPENED: usize = KEPT + 1;
-const UNKNOWN: usize = OPENED + 1;
-const STRANGER: usize = UNKNOWN + 1;
-const ALL: usize = STRANGER + 1;
+/// The cells after those of the codes.
+const REUSED: usize = RCODES * PER_CODE;
+const OPENED: usize = REUSED + 1;
+const NO_QUERY: usize = OPENED + 1;
+const OTHER_QUESTION: usize = NO_QUERY + 1;
+const ALL: usize = OTHER_QUESTION + 1;
 /// The first bound of durations, in nanoseconds; each further one is twice the one before.
 const FIRST_TIME: u64 = 250_000;
 
-/// The counts of one server.
+/// The metrics of one upstream.
 pub struct UpstreamMetrics {
-    /// Its label.
+    /// The value of the label `to`.
     to: String,
     cells: Cells<ALL>,
-    /// Health checks that failed.
+    /// Failed health checks.
     checks_failed: AtomicU64,
-    /// Connections over a stream that were there already, and those that were made.
-    streams_kept: AtomicU64,
+    /// Exchanges over a connection that was open already, and over a new one.
+    streams_reused: AtomicU64,
     streams_opened: AtomicU64,
 }
 
 impl UpstreamMetrics {
-    /// An answer with this code came after so long.
-    pub(super) fn answered(&self, rcode: Rcode, took: Duration) {
+    /// Records an answer and the time since its query was sent.
+    pub(super) fn record_answer(&self, rcode: Rcode, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let at = usize::from(rcode.0 & 0x0f) * PER_CODE;
         self.cells.mine().add_all([(at + bucket(nanoseconds), 1), (at + TIMES, nanoseconds)]);
     }
 
-    /// A UDP socket was there already, or was opened.
-    pub(super) fn socket(&self, kept: bool) {
-        self.cells.mine().add(if kept { KEPT } else { OPENED }, 1);
+    /// Records that a query used a UDP socket that was open already, or a new one.
+    pub(super) fn record_socket(&self, reused: bool) {
+        self.cells.mine().add(if reused { REUSED } else { OPENED }, 1);
     }
 
-    /// A stream was there already, or was opened.
-    pub(super) fn stream(&self, kept: bool) {
-        if kept { &self.streams_kept } else { &self.streams_opened }.fetch_add(1, Ordering::Relaxed);
+    /// Records that an exchange used a connection that was open already, or a new one.
+    pub(super) fn record_stream(&self, reused: bool) {
+        if reused { &self.streams_reused } else { &self.streams_opened }.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A datagram was nobody's answer.
-    pub(super) fn dropped(&self, why: Dropped) {
-        let at = match why {
-            Dropped::Unknown => UNKNOWN,
-            Dropped::Stranger => STRANGER,
+    /// Records a datagram that answers no query in flight.
+    pub(super) fn record_dropped(&self, reason: DropReason) {
+        let at = match reason {
+            DropReason::NoQuery => NO_QUERY,
+            DropReason::OtherQuestion => OTHER_QUESTION,
         };
         self.cells.mine().add(at, 1);
     }
 
-    /// A health check failed.
-    pub(super) fn check_failed(&self) {
+    /// Records a failed health check.
+    pub(super) fn record_failed_check(&self) {
         self.checks_failed.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -78,44 +78,44 @@ fn bucket(nanoseconds: u64) -> usize {
     (u64::BITS - doubles.leading_zeros()).min(TIMES as u32 - 1) as usize
 }
 
-/// The counts of all servers and groups. They outlive a reload.
+/// The metrics of all upstreams and groups. They outlive a reload.
 #[derive(Default)]
 pub struct Metrics {
-    /// Written when a configuration is built, read when somebody asks. No query touches it.
-    servers: RwLock<Vec<Arc<UpstreamMetrics>>>,
+    /// Written when a configuration is built, read by a scrape. No query touches it.
+    upstreams: RwLock<Vec<Arc<UpstreamMetrics>>>,
     all_down: AtomicU64,
     over_limit: AtomicU64,
     /// By reason, in the order of [`SHED`].
     shed: [AtomicU64; 3],
 }
 
-impl Counts for Arc<Metrics> {
-    fn all_down(&self) {
+impl GroupCounters for Arc<Metrics> {
+    fn record_all_down(&self) {
         self.all_down.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn over_limit(&self) {
+    fn record_over_limit(&self) {
         self.over_limit.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn shed(&self, why: Shed) {
-        let at = match why {
-            Shed::Evicted => 0,
-            Shed::Full => 1,
-            Shed::Exchanges => 2,
+    fn record_shed(&self, reason: ShedReason) {
+        let at = match reason {
+            ShedReason::Evicted => 0,
+            ShedReason::Full => 1,
+            ShedReason::Exchanges => 2,
         };
         self.shed[at].fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Reasons as the label names them.
+/// The values of the label `reason`.
 const SHED: [&str; 3] = ["evicted", "full", "exchanges"];
 
 /// The label that CoreDNS gives proxies of *forward*.
 const PROXY: &str = "forward";
 
 impl Metrics {
-    /// The families that [`Metrics::families`] makes.
+    /// The families that [`Metrics::families`] returns.
     pub const METRICS: &'static [&'static Metric] = &[
         &table::PROXY_DURATION,
         &table::PROXY_CHECKS_FAILED,
@@ -131,24 +131,26 @@ impl Metrics {
         &table::FORWARD_DROPPED,
     ];
 
-    /// The counts of the server with this label.
+    /// Returns the metrics of the upstream with this label.
     pub fn upstream(&self, to: &str) -> Arc<UpstreamMetrics> {
-        let mut servers = self.servers.write();
-        if let Some(found) = servers.iter().find(|metrics| metrics.to == to) {
+        let mut upstreams = self.upstreams.write();
+        if let Some(found) = upstreams.iter().find(|metrics| metrics.to == to) {
             return found.clone();
         }
-        let zero = || AtomicU64::new(0);
-        let (checks_failed, streams_kept, streams_opened) = (zero(), zero(), zero());
-        let metrics =
-            UpstreamMetrics { to: to.to_owned(), cells: Cells::default(), checks_failed, streams_kept, streams_opened };
-        let metrics = Arc::new(metrics);
-        servers.push(metrics.clone());
+        let metrics = Arc::new(UpstreamMetrics {
+            to: to.to_owned(),
+            cells: Cells::default(),
+            checks_failed: AtomicU64::new(0),
+            streams_reused: AtomicU64::new(0),
+            streams_opened: AtomicU64::new(0),
+        });
+        upstreams.push(metrics.clone());
         metrics
     }
 
-    /// What has been counted, for the registry. What has not happened is not shown, as in CoreDNS.
+    /// Returns the families for the registry. As in CoreDNS, there is no series for what has not happened.
     pub fn families(&self) -> Vec<MetricFamily> {
-        let [mut durations, mut checks, mut kept, mut opened, mut requests, mut responses] = [
+        let [mut durations, mut checks, mut reused, mut opened, mut requests, mut responses] = [
             &table::PROXY_DURATION,
             &table::PROXY_CHECKS_FAILED,
             &table::PROXY_KEPT,
@@ -160,10 +162,10 @@ impl Metrics {
         let (mut old_durations, mut old_checks) =
             (Family::new(&table::FORWARD_DURATION), Family::new(&table::FORWARD_CHECKS_FAILED));
         let mut dropped = Family::new(&table::FORWARD_DROPPED);
-        for metrics in self.servers.read().iter() {
+        for metrics in self.upstreams.read().iter() {
             let (to, sums) = (metrics.to.as_str(), metrics.cells.sums());
             let mut all = 0;
-            for (rcode, counts) in sums[..KEPT].chunks(PER_CODE).enumerate() {
+            for (rcode, counts) in sums[..REUSED].chunks(PER_CODE).enumerate() {
                 let (buckets, sum) = (&counts[..TIMES], counts[TIMES] as f64 / 1e9);
                 let count: u64 = buckets.iter().sum();
                 if count > 0 {
@@ -174,21 +176,21 @@ impl Metrics {
                 }
                 all += count;
             }
-            let tell = |family: &mut Family, labels: &[&str], count: u64| {
+            let add = |family: &mut Family, labels: &[&str], count: u64| {
                 if count > 0 {
                     family.value(labels, count as f64);
                 }
             };
-            tell(&mut requests, &[to], all);
-            tell(&mut kept, &["udp", PROXY, to], sums[KEPT]);
-            tell(&mut opened, &["udp", PROXY, to], sums[OPENED]);
-            tell(&mut kept, &["tcp", PROXY, to], metrics.streams_kept.load(Ordering::Relaxed));
-            tell(&mut opened, &["tcp", PROXY, to], metrics.streams_opened.load(Ordering::Relaxed));
-            tell(&mut dropped, &["unknown", to], sums[UNKNOWN]);
-            tell(&mut dropped, &["question", to], sums[STRANGER]);
+            add(&mut requests, &[to], all);
+            add(&mut reused, &["udp", PROXY, to], sums[REUSED]);
+            add(&mut opened, &["udp", PROXY, to], sums[OPENED]);
+            add(&mut reused, &["tcp", PROXY, to], metrics.streams_reused.load(Ordering::Relaxed));
+            add(&mut opened, &["tcp", PROXY, to], metrics.streams_opened.load(Ordering::Relaxed));
+            add(&mut dropped, &["unknown", to], sums[NO_QUERY]);
+            add(&mut dropped, &["question", to], sums[OTHER_QUESTION]);
             let failed = metrics.checks_failed.load(Ordering::Relaxed);
-            tell(&mut checks, &[PROXY, to], failed);
-            tell(&mut old_checks, &[to], failed);
+            add(&mut checks, &[PROXY, to], failed);
+            add(&mut old_checks, &[to], failed);
         }
         let [mut broken, mut rejects, mut shed] =
             [&table::FORWARD_BROKEN, &table::FORWARD_REJECTS, &table::FORWARD_SHED].map(Family::new);
@@ -197,7 +199,7 @@ impl Metrics {
         for (reason, count) in SHED.iter().zip(&self.shed) {
             shed.value(&[reason], count.load(Ordering::Relaxed) as f64);
         }
-        let families = [durations, checks, kept, opened, requests, responses, old_durations, old_checks, dropped];
+        let families = [durations, checks, reused, opened, requests, responses, old_durations, old_checks, dropped];
         families.into_iter().chain([broken, rejects, shed]).map(Family::done).collect()
     }
 }
@@ -216,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_happened_is_shown_under_both_names() {
+    fn events_are_counted_under_both_names() {
         let metrics = Arc::new(Metrics::default());
         let upstream = metrics.upstream("10.0.0.1:53");
-        upstream.answered(Rcode::NXDOMAIN, Duration::from_millis(3));
-        metrics.upstream("10.0.0.1:53").check_failed();
-        upstream.socket(true);
-        metrics.shed(Shed::Full);
+        upstream.record_answer(Rcode::NXDOMAIN, Duration::from_millis(3));
+        metrics.upstream("10.0.0.1:53").record_failed_check();
+        upstream.record_socket(true);
+        metrics.record_shed(ShedReason::Full);
         let registry = crate::telemetry::metrics::Registry::new();
         let read = metrics.clone();
         let observed = crate::telemetry::metrics::Observed::new(Metrics::METRICS, move || read.families());

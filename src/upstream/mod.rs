@@ -1,13 +1,15 @@
-//! Other name servers: which of them is asked next, and what belongs together of what they say.
+//! Upstreams: which one a query goes to next, what is in flight, and which query a response belongs to.
 //!
 //! ```text
 //! forward ─► Group::begin ─► Attempts ─ next ─► NextStep: over UDP, over a stream, or the end
-//!                              ▲ failed, judge    │
-//!                              └──────────────────┘  by whoever carries it: a UDP worker, with a InFlight of its own
+//!                              ▲ record_failure, │
+//!                              │ judge           │
+//!                              └─────────────────┘  driven by a UDP worker, with an InFlight of its own
 //! ```
 //!
-//! A [`Attempts`] and a [`InFlight`] do no I/O and know no clock: they are told octets and times. Who has sockets carries them
-//! ([`Carrier`]): each UDP worker, for its own clients and for those of TCP and of inner look-ups.
+//! [`Attempts`] and [`InFlight`] do no I/O and have no clock: they get bytes and times as arguments. The UDP workers
+//! have the sockets, for their own clients and, through [`Dispatch`], for those of other transports and for inner
+//! look-ups.
 
 mod attempts;
 mod encrypted;
@@ -30,11 +32,13 @@ use std::time::Duration;
 use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
-pub use group::{Care, Counts, Dropped, Group, Policy, Rules, Shed, Transport, Upstream};
-pub use health::{Check, Server, Servers};
+pub use group::{
+    DropReason, Group, GroupCounters, GroupRules, Policy, ShedReason, Transport, Upstream, UpstreamDriver,
+};
+pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
-pub use tcp_pool::{Keeping, read_answer};
+pub use tcp_pool::{ConnectionReuse, read_answer};
 pub use trust::{Trust, TrustError};
 
 /// A boxed future.
@@ -43,49 +47,49 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// The most servers that a group may have. A resolv.conf names three, and some that machines write sixteen.
 pub const MAX_UPSTREAMS: usize = 32;
 
-/// How long a connection to an upstream may take to be made, TLS included; the time for the answer starts behind it
-/// (CoreDNS plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).
+/// The time for a connection to an upstream, with its TLS handshake. The time for the answer starts after it (CoreDNS
+/// plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// The longest time that an exchange over a stream takes: a connection that was kept may turn out to be dead just before
-/// the time for the answer is over; then a new one is made.
+/// The longest time of an exchange over a stream: an idle connection may turn out to be dead just before the time for
+/// the answer is over, and then a new one is made.
 pub fn max_exchange_time(read_timeout: Duration) -> Duration {
     read_timeout.saturating_mul(2) + CONNECT_TIMEOUT + Duration::from_millis(250)
 }
 
-/// Why there is no answer. The words are those that CoreDNS's users look for in its log.
+/// Why a query has no answer. The words are those of CoreDNS, for which its users search logs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Every server is down, and *failfast_all_unhealthy_upstreams* is on; or there is none.
+    /// Every upstream is down, and *failfast_all_unhealthy_upstreams* is set; or there is no upstream.
     #[error("no healthy proxies")]
     NoHealthy,
     /// *max_concurrent* is reached.
     #[error("concurrent queries exceeded maximum {0}")]
     Limit(usize),
-    /// So many queries wait that this one has no place.
-    #[error("too many queries wait for upstreams")]
+    /// A limit on pending queries or exchanges was reached, see [`ShedReason`].
+    #[error("too many pending queries")]
     Full,
-    /// No answer came in time.
+    /// No answer came within the timeout.
     #[error("{0}: i/o timeout")]
     Timeout(Arc<str>),
     /// The connection was refused or broke.
     #[error("{0}: {reason}", reason = reason(*.1))]
     Connection(Arc<str>, std::io::ErrorKind),
-    /// What came is no message, or answers something else.
+    /// The answer cannot be parsed, or answers another question.
     #[error("{0}: malformed answer")]
     Malformed(Arc<str>),
-    /// A TLS handshake, an HTTP status or the like.
+    /// An error of TLS, HTTP or QUIC.
     #[error("{0}: {1}")]
     Protocol(Arc<str>, String),
-    /// The server cannot be asked such a thing.
+    /// The transport does not allow the query.
     #[error("{0}: zone transfers do not go over QUIC")]
     Unsupported(Arc<str>),
-    /// Nobody carries queries to upstreams, since the server ends.
-    #[error("the server ends")]
+    /// No worker sends queries, since the server stops.
+    #[error("the server stops")]
     Ending,
 }
 
-/// What happened to a connection, in the words of Go, which patterns of *errors* and scripts look for.
+/// The error of a connection in the words of Go, which patterns of *errors* and scripts match.
 fn reason(kind: std::io::ErrorKind) -> String {
     use std::io::ErrorKind;
     match kind {
@@ -97,34 +101,38 @@ fn reason(kind: std::io::ErrorKind) -> String {
         ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
         ErrorKind::UnexpectedEof => "EOF".to_owned(),
         ErrorKind::TimedOut => "i/o timeout".to_owned(),
-        // "connection refused", "broken pipe" and others are the same.
+        // "connection refused", "broken pipe" and others are the same words.
         other => other.to_string(),
     }
 }
 
-/// An answer, or why there is none.
-pub type Outcome = Result<Box<Reply>, Error>;
+/// The reply to a query, or why there is none.
+pub type ReplyResult = Result<Box<Reply>, Error>;
 
-/// Carries queries that come from no UDP client: those of TCP clients, of inner look-ups and of refreshes.
-pub trait Carrier: Send + Sync {
-    /// Sends a query of a client, which is a whole packet that was parsed before, on its attempts, with this change.
-    fn carry(&self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts) -> BoxFuture<Outcome>;
+/// Sends queries that no UDP worker has read: those of TCP clients, of inner look-ups and of refreshes.
+pub trait Dispatch: Send + Sync {
+    /// Sends a query of a client with this change. `packet` is a whole packet that was parsed before.
+    fn dispatch(
+        &self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts,
+    ) -> BoxFuture<ReplyResult>;
 }
 
-/// The carrier of a process: there once the sockets are.
+/// The [`Dispatch`] of a process. It is set when the sockets exist.
 #[derive(Clone, Default)]
-pub struct Carriers(Arc<OnceLock<Arc<dyn Carrier>>>);
+pub struct Dispatcher(Arc<OnceLock<Arc<dyn Dispatch>>>);
 
-impl Carriers {
-    /// Sets the carrier. The first one stays.
-    pub fn set(&self, carrier: Arc<dyn Carrier>) {
-        let _ = self.0.set(carrier);
+impl Dispatcher {
+    /// Sets it. Only the first call has an effect.
+    pub fn set(&self, workers: Arc<dyn Dispatch>) {
+        let _ = self.0.set(workers);
     }
 
-    /// Sends a query on its attempts, see [`Carrier::carry`].
-    pub async fn carry(&self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts) -> Outcome {
+    /// Sends a query, see [`Dispatch::dispatch`].
+    pub async fn dispatch(
+        &self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts,
+    ) -> ReplyResult {
         match self.0.get() {
-            Some(carrier) => carrier.carry(packet, change, client, attempts).await,
+            Some(workers) => workers.dispatch(packet, change, client, attempts).await,
             None => Err(Error::Ending),
         }
     }
@@ -135,8 +143,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_in_the_words_that_go_has_for_them() {
-        let told = |code| Error::Connection("192.0.2.1:53".into(), std::io::Error::from_raw_os_error(code).kind());
+    fn errors_have_the_words_of_go() {
+        let error = |code| Error::Connection("192.0.2.1:53".into(), std::io::Error::from_raw_os_error(code).kind());
         for (code, words) in [
             (nix::libc::ECONNREFUSED, "connection refused"),
             (nix::libc::ECONNRESET, "connection reset by peer"),
@@ -144,7 +152,7 @@ mod tests {
             (nix::libc::ENETUNREACH, "network is unreachable"),
             (nix::libc::EPIPE, "broken pipe"),
         ] {
-            assert_eq!(told(code).to_string(), format!("192.0.2.1:53: {words}"));
+            assert_eq!(error(code).to_string(), format!("192.0.2.1:53: {words}"));
         }
         assert_eq!(Error::Timeout("192.0.2.1:53".into()).to_string(), "192.0.2.1:53: i/o timeout");
     }

@@ -1,8 +1,8 @@
 //! Plain TCP to an upstream: one query a connection at a time; idle connections are used again.
 //!
-//! An idle connection may be dead without our knowing: closed, reset, or without anybody at its other end when the
-//! upstream's machine is gone. Its query is then sent once more over a new connection. A connection whose other end takes
-//! the query and does not answer is alive, and its query is given up after the configured time.
+//! An idle connection may be dead unnoticed: closed, reset, or without a peer because the upstream's machine is gone.
+//! Its query is then sent once more over a new connection. A connection whose other end takes the query and does not
+//! answer is alive, and its query is given up after the configured time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,81 +20,82 @@ use tokio::time::timeout;
 use super::metrics::UpstreamMetrics;
 use super::{CONNECT_TIMEOUT, Error};
 
-/// Exchanges that one server may have at once; past it a query fails.
-const MOST: usize = 1_000;
-/// Connections that are kept where the configuration names no number.
-const KEPT: usize = 100;
-/// How often connections are looked through that nobody uses.
+/// The most exchanges of one upstream at once; a query over the limit fails.
+const MAX_EXCHANGES: usize = 1_000;
+/// The most idle connections, without a configured number.
+const MAX_IDLE: usize = 100;
+/// How often idle connections are checked for their age.
 const SWEEP: Duration = Duration::from_secs(1);
 /// An idle connection is dead when what is sent over it stays unacknowledged so long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Messages with another ID that are passed over; a connection that has more is out of step.
-const STRANGERS: usize = 8;
+/// Messages with another ID that are skipped; a connection that brings more is given up.
+const MAX_SKIPPED: usize = 8;
 
-/// How connections are kept.
+/// How long connections are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keeping {
-    /// How long an idle one is.
+pub struct ConnectionReuse {
+    /// The time after which an idle connection is closed.
     pub expire: Duration,
-    /// How long any one is; zero is for ever.
+    /// The age after which a connection is closed; zero is no limit.
     pub max_age: Duration,
-    /// How many idle ones; 0 is [`KEPT`], for nothing here is without a bound.
+    /// The most idle connections; 0 is [`MAX_IDLE`], since nothing is without a limit.
     pub max_idle: usize,
 }
 
-impl Default for Keeping {
-    fn default() -> Keeping {
-        Keeping { expire: Duration::from_secs(10), max_age: Duration::ZERO, max_idle: 0 }
+impl Default for ConnectionReuse {
+    fn default() -> ConnectionReuse {
+        ConnectionReuse { expire: Duration::from_secs(10), max_age: Duration::ZERO, max_idle: 0 }
     }
 }
 
-/// The connections to one server.
-pub(super) struct Pool {
+/// The connections to one upstream.
+pub(super) struct TcpPool {
     address: SocketAddr,
     source: Option<IpAddr>,
     label: Arc<str>,
-    keeping: Keeping,
+    reuse: ConnectionReuse,
     runtime: Handle,
     metrics: Arc<UpstreamMetrics>,
-    places: Semaphore,
-    /// Those that nobody uses, the last used one last. Held for a push or a pop.
+    permits: Semaphore,
+    /// Idle connections, the most recently used one last. Locked for a push or a pop.
     idle: Mutex<Idle>,
 }
 
 #[derive(Default)]
 struct Idle {
     connections: Vec<Connection>,
-    /// A task looks through them.
-    swept: bool,
+    /// A task checks their age.
+    is_swept: bool,
 }
 
-/// A connection.
+/// A connection and its times.
 struct Connection {
     stream: TcpStream,
     opened: Instant,
     used: Instant,
 }
 
-impl Pool {
+impl TcpPool {
     pub(super) fn new(
-        address: SocketAddr, source: Option<IpAddr>, keeping: Keeping, runtime: Handle, metrics: Arc<UpstreamMetrics>,
-    ) -> Pool {
+        address: SocketAddr, source: Option<IpAddr>, reuse: ConnectionReuse, runtime: Handle,
+        metrics: Arc<UpstreamMetrics>,
+    ) -> TcpPool {
         let label = address.to_string().into();
-        let (places, idle) = (Semaphore::new(MOST), Mutex::default());
-        Pool { address, source, label, keeping, runtime, metrics, places, idle }
+        let (permits, idle) = (Semaphore::new(MAX_EXCHANGES), Mutex::default());
+        TcpPool { address, source, label, reuse, runtime, metrics, permits, idle }
     }
 
-    /// Exchanges a query, with an ID of our own. Once it was sent the answer may take so long.
+    /// Exchanges a query, with an ID of our own. `read_timeout` starts when it is sent.
     pub(super) async fn exchange(
         self: &Arc<Self>, mut packet: Vec<u8>, read_timeout: Duration,
     ) -> Result<Vec<u8>, Error> {
-        let Ok(_place) = self.places.try_acquire() else { return Err(Error::Full) };
+        let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Full) };
         getrandom::fill(&mut packet[..2]).map_err(|_| self.connection(&io::ErrorKind::Other.into()))?;
         let mut framed = Vec::with_capacity(packet.len() + 2);
         framed.extend((packet.len() as u16).to_be_bytes());
         framed.extend_from_slice(&packet);
         if let Some(idle) = self.take() {
-            self.metrics.stream(true);
+            self.metrics.record_stream(true);
             let started = Instant::now();
             match timeout(read_timeout, self.exchange_over(idle, &framed)).await {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -103,7 +104,7 @@ impl Pool {
                 Err(_) => return Err(Error::Timeout(self.label.clone())),
             }
         }
-        self.metrics.stream(false);
+        self.metrics.record_stream(false);
         let connected = timeout(CONNECT_TIMEOUT, self.connect()).await;
         let stream = match connected {
             Ok(connected) => connected.map_err(|error| self.connection(&error))?,
@@ -128,51 +129,51 @@ impl Pool {
         }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        // A peer that vanished is noticed while nothing is said.
+        // A peer that has vanished is noticed while the connection is idle.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(stream)
     }
 
-    /// Sends a message and waits for the one with its ID; keeps the connection afterwards.
+    /// Sends a message and waits for the one with its ID. Returns the connection to the pool.
     async fn exchange_over(self: &Arc<Self>, mut connection: Connection, framed: &[u8]) -> io::Result<Vec<u8>> {
         connection.stream.write_all(framed).await?;
         let answer = read_answer(&mut connection.stream, [framed[2], framed[3]]).await?;
         connection.used = Instant::now();
-        self.keep(connection);
+        self.put(connection);
         Ok(answer)
     }
 
-    /// The connection that was used last, if it is still good for something.
+    /// Takes the most recently used idle connection that is not too old.
     fn take(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         while let Some(connection) = idle.connections.pop() {
-            if self.is_good(&connection, now) {
+            if self.is_usable(&connection, now) {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn is_good(&self, connection: &Connection, now: Instant) -> bool {
-        let Keeping { expire, max_age, .. } = self.keeping;
+    fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
+        let ConnectionReuse { expire, max_age, .. } = self.reuse;
         now.saturating_duration_since(connection.used) < expire
             && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
     }
 
-    /// Keeps a connection for later.
-    fn keep(self: &Arc<Self>, connection: Connection) {
-        let most = if self.keeping.max_idle == 0 { KEPT } else { self.keeping.max_idle };
-        // From now on its other end may vanish unnoticed. Without the option a query to nobody takes the whole time.
+    /// Adds an idle connection, unless there are enough.
+    fn put(self: &Arc<Self>, connection: Connection) {
+        let most = if self.reuse.max_idle == 0 { MAX_IDLE } else { self.reuse.max_idle };
+        // From now on its peer may vanish unnoticed. Without the option a query without a peer takes the whole time.
         let _ = SockRef::from(&connection.stream).set_tcp_user_timeout(Some(ACK_TIMEOUT));
         let mut idle = self.idle.lock();
-        if idle.connections.len() >= most || !self.is_good(&connection, connection.used) {
+        if idle.connections.len() >= most || !self.is_usable(&connection, connection.used) {
             return;
         }
         idle.connections.push(connection);
-        if !std::mem::replace(&mut idle.swept, true) {
-            // It does not keep the pool.
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            // The task does not keep the pool alive.
             let pool = Arc::downgrade(self);
             self.runtime.spawn(async move {
                 loop {
@@ -191,21 +192,21 @@ impl Pool {
         self.idle.lock().connections.retain(|connection| connection.used >= since);
     }
 
-    /// Closes what is too old; says whether any is left.
+    /// Closes connections that are too old. Returns whether any is left.
     fn sweep(&self) -> bool {
         let now = Instant::now();
         let mut idle = self.idle.lock();
-        idle.connections.retain(|connection| self.is_good(connection, now));
-        idle.swept = !idle.connections.is_empty();
-        idle.swept
+        idle.connections.retain(|connection| self.is_usable(connection, now));
+        idle.is_swept = !idle.connections.is_empty();
+        idle.is_swept
     }
 }
 
-/// Reads messages until one has this ID. A connection that has brought [`STRANGERS`] others is out of step.
+/// Reads messages until one has this ID, at most [`MAX_SKIPPED`].
 pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin), id: [u8; 2]) -> io::Result<Vec<u8>> {
-    for _ in 0..STRANGERS {
+    for _ in 0..MAX_SKIPPED {
         let len = usize::from(stream.read_u16().await?);
-        // Grows as bytes come, not by what the length claims.
+        // It grows as bytes come, not by what the length claims.
         let mut answer = Vec::new();
         if (&mut *stream).take(len as u64).read_to_end(&mut answer).await? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
     use crate::upstream::metrics::Metrics;
 
-    /// Reads a message and gives it as its answer.
+    /// Reads a query and returns the answer.
     fn read(stream: &mut Blocking) -> Option<Vec<u8>> {
         let mut prefix = [0; 2];
         stream.read_exact(&mut prefix).ok()?;
@@ -235,10 +236,10 @@ mod tests {
         Some([&prefix[..], &message].concat())
     }
 
-    /// A pool to a server that does this with each connection; they are numbered.
+    /// A pool for an upstream that handles each connection so; connections are numbered.
     fn pool(
-        keeping: Keeping, serve: impl Fn(usize, Blocking) + Send + 'static,
-    ) -> (tokio::runtime::Runtime, Arc<Pool>) {
+        reuse: ConnectionReuse, serve: impl Fn(usize, Blocking) + Send + 'static,
+    ) -> (tokio::runtime::Runtime, Arc<TcpPool>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
         let address = listener.local_addr().expect("an address");
         std::thread::spawn(move || {
@@ -248,11 +249,11 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let metrics = Metrics::default().upstream("x");
-        let pool = Arc::new(Pool::new(address, None, keeping, runtime.handle().clone(), metrics));
+        let pool = Arc::new(TcpPool::new(address, None, reuse, runtime.handle().clone(), metrics));
         (runtime, pool)
     }
 
-    fn ask(runtime: &tokio::runtime::Runtime, pool: &Arc<Pool>, time: Duration) -> Result<Vec<u8>, Error> {
+    fn ask(runtime: &tokio::runtime::Runtime, pool: &Arc<TcpPool>, time: Duration) -> Result<Vec<u8>, Error> {
         let packet = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         runtime.block_on(pool.exchange(packet, time))
     }
@@ -260,12 +261,12 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_connection_is_kept_and_used_again() {
-        let (runtime, pool) = pool(Keeping::default(), |number, mut stream| {
+    fn a_connection_is_reused() {
+        let (runtime, pool) = pool(ConnectionReuse::default(), |number, mut stream| {
             assert_eq!(number, 0);
             std::thread::spawn(move || {
                 while let Some(answer) = read(&mut stream) {
-                    // What is not asked for is passed over.
+                    // A message with another ID is skipped.
                     let stray = [0, 3, answer[2] ^ 1, answer[3], 9];
                     if stream.write_all(&[&stray[..], &answer].concat()).is_err() {
                         break;
@@ -279,9 +280,9 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_that_is_closed_costs_no_answer_and_one_that_is_silent_only_its_own() {
-        // The first is closed after its first answer, the second is silent from then on, the third lives.
-        let (runtime, pool) = pool(Keeping::default(), |number, mut stream| {
+    fn a_closed_idle_connection_costs_no_answer_and_an_unresponsive_one_only_its_own() {
+        // The first is closed after its first answer, the second answers only once, the third always.
+        let (runtime, pool) = pool(ConnectionReuse::default(), |number, mut stream| {
             std::thread::spawn(move || {
                 while let Some(answer) = read(&mut stream) {
                     if stream.write_all(&answer).is_err() || number == 0 {
@@ -305,7 +306,7 @@ mod tests {
     fn an_idle_connection_has_the_whole_time_for_an_answer() {
         let queries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counted = queries.clone();
-        let (runtime, pool) = pool(Keeping::default(), move |_, mut stream| {
+        let (runtime, pool) = pool(ConnectionReuse::default(), move |_, mut stream| {
             let queries = counted.clone();
             std::thread::spawn(move || {
                 while let Some(answer) = read(&mut stream) {
@@ -322,12 +323,12 @@ mod tests {
         for _ in 0..2 {
             ask(&runtime, &pool, Duration::from_secs(2)).expect("an answer");
         }
-        assert_eq!(queries.load(std::sync::atomic::Ordering::Relaxed), 2, "each query is asked once");
+        assert_eq!(queries.load(std::sync::atomic::Ordering::Relaxed), 2, "each query is sent once");
     }
 
     #[test]
     fn an_idle_connection_without_a_peer_is_noticed_before_the_time_is_over() {
-        let (runtime, pool) = pool(Keeping::default(), |_, mut stream| {
+        let (runtime, pool) = pool(ConnectionReuse::default(), |_, mut stream| {
             let answer = read(&mut stream).expect("a query");
             stream.write_all(&answer).expect("sent");
             std::mem::forget(stream);
@@ -339,28 +340,29 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_says_how() {
-        let (runtime, pool) = pool(Keeping::default(), |_, mut stream| {
-            // Too long a length, and the end.
+    fn errors_name_their_cause() {
+        let (runtime, pool) = pool(ConnectionReuse::default(), |_, mut stream| {
+            // A length without the bytes.
             let _ = read(&mut stream);
             let _ = stream.write_all(&[0xff, 0xff, 1]);
         });
         assert!(matches!(ask(&runtime, &pool, SOON), Err(Error::Connection(_, io::ErrorKind::UnexpectedEof))));
-        let (runtime, silent) = self::pool(Keeping::default(), |_, stream| std::mem::forget(stream));
-        assert!(matches!(ask(&runtime, &silent, Duration::from_millis(50)), Err(Error::Timeout(_))));
+        let (runtime, unresponsive) = self::pool(ConnectionReuse::default(), |_, stream| std::mem::forget(stream));
+        assert!(matches!(ask(&runtime, &unresponsive, Duration::from_millis(50)), Err(Error::Timeout(_))));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
         let address = listener.local_addr().expect("an address");
         drop(listener);
         let metrics = Metrics::default().upstream("x");
-        let closed = Arc::new(Pool::new(address, None, Keeping::default(), runtime.handle().clone(), metrics));
+        let closed =
+            Arc::new(TcpPool::new(address, None, ConnectionReuse::default(), runtime.handle().clone(), metrics));
         let refused = ask(&runtime, &closed, SOON).expect_err("a closed port");
         assert_eq!(refused.to_string(), format!("{address}: connection refused"));
     }
 
     #[test]
     fn old_connections_are_closed() {
-        let keeping = Keeping { expire: Duration::from_millis(20), ..Keeping::default() };
-        let (runtime, pool) = pool(keeping, |_, mut stream| {
+        let reuse = ConnectionReuse { expire: Duration::from_millis(20), ..ConnectionReuse::default() };
+        let (runtime, pool) = pool(reuse, |_, mut stream| {
             std::thread::spawn(move || {
                 while let Some(answer) = read(&mut stream) {
                     if stream.write_all(&answer).is_err() {

@@ -1,4 +1,4 @@
-//! Upstreams for tests: they are not there, and record what they are told.
+//! Upstreams for tests, which record the calls of their drivers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{BoxFuture, Care, Carriers, Counts, Dropped, Error, Group, Rules, Shed, Transport, Upstream};
+use super::{
+    BoxFuture, Dispatcher, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream,
+    UpstreamDriver,
+};
 use crate::wire::Rcode;
 
-/// What upstreams and their group were told.
+/// The calls of upstreams and of their group.
 #[derive(Default)]
 pub struct Notes {
     /// Answers: the upstream's number in the group, and how long the answer took.
@@ -18,73 +21,74 @@ pub struct Notes {
     /// Failures: the upstream's number.
     pub failed: Vec<usize>,
     /// Datagrams that were dropped.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<DropReason>,
     /// Queries that were shed.
-    pub shed: Vec<Shed>,
+    pub shed: Vec<ShedReason>,
     /// Exchanges over streams.
     pub exchanges: usize,
 }
 
-/// Records what one upstream, or the group, is told.
+/// Records the calls of one upstream, or of the group.
 pub struct Noted {
     /// The upstream's number in the group.
     pub number: usize,
-    /// Where it is recorded.
+    /// The record.
     pub notes: Arc<Mutex<Notes>>,
-    /// What an exchange brings.
+    /// The result of an exchange.
     pub exchange: fn(Vec<u8>) -> Result<Vec<u8>, Error>,
 }
 
-impl Care for Noted {
+impl UpstreamDriver for Noted {
     fn exchange(&self, packet: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         self.notes.lock().exchanges += 1;
         Box::pin(std::future::ready((self.exchange)(packet)))
     }
 
-    fn answered(&self, _: Rcode, took: Duration) {
+    fn record_answer(&self, _: Rcode, took: Duration) {
         self.notes.lock().answered.push((self.number, took));
     }
 
-    fn failed(&self) {
+    fn record_failure(&self) {
         self.notes.lock().failed.push(self.number);
     }
 
-    fn socket(&self, _: bool) {}
+    fn record_socket(&self, _: bool) {}
 
-    fn dropped(&self, why: Dropped) {
-        self.notes.lock().dropped.push(why);
+    fn record_dropped(&self, reason: DropReason) {
+        self.notes.lock().dropped.push(reason);
     }
 }
 
-impl Counts for Noted {
-    fn all_down(&self) {}
+impl GroupCounters for Noted {
+    fn record_all_down(&self) {}
 
-    fn over_limit(&self) {}
+    fn record_over_limit(&self) {}
 
-    fn shed(&self, why: Shed) {
-        self.notes.lock().shed.push(why);
+    fn record_shed(&self, reason: ShedReason) {
+        self.notes.lock().shed.push(reason);
     }
 }
 
-/// A group of upstreams at these addresses, and what they are told. An exchange is never answered.
-pub fn group(addresses: &[SocketAddr], rules: Rules) -> (Arc<Group>, Arc<Mutex<Notes>>) {
-    group_with(addresses, rules, Carriers::default(), |_| Err(Error::Full))
+/// Creates a group of upstreams at these addresses. Exchanges over streams fail.
+pub fn group(addresses: &[SocketAddr], rules: GroupRules) -> (Arc<Group>, Arc<Mutex<Notes>>) {
+    group_with(addresses, rules, Dispatcher::default(), |_| Err(Error::Full))
 }
 
-/// A group of upstreams whose exchanges bring this.
+/// Creates a group of upstreams whose exchanges have this result.
 pub fn group_with(
-    addresses: &[SocketAddr], rules: Rules, carriers: Carriers, exchange: fn(Vec<u8>) -> Result<Vec<u8>, Error>,
+    addresses: &[SocketAddr], rules: GroupRules, dispatcher: Dispatcher,
+    exchange: fn(Vec<u8>) -> Result<Vec<u8>, Error>,
 ) -> (Arc<Group>, Arc<Mutex<Notes>>) {
     let notes = Arc::new(Mutex::new(Notes::default()));
     let noted = |number| Box::new(Noted { number, notes: notes.clone(), exchange });
     let upstreams = addresses.iter().enumerate().map(|(number, &address)| {
         Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), noted(number)))
     });
-    let group = Group::new(upstreams.collect(), rules, carriers, noted(0));
+    let group = Group::new(upstreams.collect(), rules, dispatcher, noted(0));
     (Arc::new(group), notes)
 }
 
-/// Makes an upstream of a group be down or up.
+/// Makes an upstream of a group down or up.
 pub fn set_down(group: &Group, number: usize, down: bool) {
     group.upstreams()[number].fails.store(if down { group.rules.max_fails + 1 } else { 0 }, Ordering::Relaxed);
 }

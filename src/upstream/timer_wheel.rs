@@ -37,7 +37,7 @@ impl TimerWheel {
         TimerWheel { start, tick: 0, heads: vec![NONE; BUCKETS].into(), links: Vec::new(), len: 0 }
     }
 
-    /// Sets a timer, again or anew.
+    /// Sets a timer, whether it is set already or not.
     pub(super) fn set(&mut self, timer: u32, due: Instant, now: Instant) {
         self.clear(timer);
         if self.len == 0 {

@@ -54,7 +54,7 @@ pub enum TrustError {
         /// Why.
         source: rustls::Error,
     },
-    /// What should be in the upstream's certificate is no name.
+    /// The configured name cannot be in a certificate.
     #[error("'{0}' is no server name")]
     ServerName(String),
     /// The library of TLS cannot be set up.
@@ -124,7 +124,7 @@ impl Verifier {
                 }
             }
             None => {
-                // What cannot be read is no authority; a machine without any trusts nobody.
+                // Without any authority no certificate is accepted.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
         }

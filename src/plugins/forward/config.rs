@@ -49,11 +49,11 @@ pub struct Config {
     /// Where they go.
     pub to: Vec<To>,
     /// How they are asked.
-    pub rules: Rules,
+    pub rules: GroupRules,
     /// How connections are kept.
-    pub keeping: Keeping,
+    pub reuse: ConnectionReuse,
     /// How a server is checked.
-    pub check: Check,
+    pub check: HealthCheck,
     /// Whom encrypted servers must be. Each may have a name of its own.
     pub trust: Trust,
     /// A query over HTTPS is a GET.
@@ -101,9 +101,9 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         from: zone,
         except: Vec::new(),
         to: Vec::new(),
-        rules: Rules::default(),
-        keeping: Keeping::default(),
-        check: Check {
+        rules: GroupRules::default(),
+        reuse: ConnectionReuse::default(),
+        check: HealthCheck {
             interval: Duration::from_millis(500),
             recursion: true,
             domain: crate::wire::Name::ROOT.to_owned(),
@@ -148,7 +148,7 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         let _ = config.property(&mut inner, root);
         inner.finish();
     }
-    let Keeping { expire, max_age, .. } = config.keeping;
+    let ConnectionReuse { expire, max_age, .. } = config.reuse;
     if !max_age.is_zero() && max_age < expire {
         line.error(from, format!("max_age ({max_age:?}) must not be less than expire ({expire:?})"));
     }
@@ -214,9 +214,9 @@ impl Config {
             }
             "force_tcp" => self.rules.force_tcp = true,
             "prefer_udp" => self.rules.prefer_udp = true,
-            "expire" => self.keeping.expire = line.duration()?,
-            "max_age" => self.keeping.max_age = line.duration()?,
-            "max_idle_conns" => self.keeping.max_idle = line.number(0..=1_000_000)?,
+            "expire" => self.reuse.expire = line.duration()?,
+            "max_age" => self.reuse.max_age = line.duration()?,
+            "max_idle_conns" => self.reuse.max_idle = line.number(0..=1_000_000)?,
             "read_timeout" => {
                 let word = line.peek();
                 self.rules.read_timeout = line.duration()?;

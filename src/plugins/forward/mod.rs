@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
 use crate::files::{FollowedFile, Look};
-use crate::upstream::{Carriers, Error, Group, MAX_UPSTREAMS, Server, Servers, Trust, Upstream};
+use crate::upstream::{Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, Upstream, UpstreamConfig, UpstreamRegistry};
 use crate::wire::{NameBuf, Question, Rcode};
 
 pub use address::{ResolvConf, Target, To};
@@ -33,7 +33,7 @@ pub struct Forward {
 /// What follows the files that a stanza names, and asks other servers when they change.
 pub struct Following {
     config: Config,
-    servers: Arc<Servers>,
+    registry: Arc<UpstreamRegistry>,
     group: Arc<Group>,
     /// Looked at by a timer only.
     destinations: Mutex<Vec<Destination>>,
@@ -52,17 +52,17 @@ impl Forward {
     /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a
     /// while.
     pub fn new(
-        config: &Config, servers: &Arc<Servers>, carriers: Carriers, has_next: bool,
+        config: &Config, registry: &Arc<UpstreamRegistry>, dispatcher: Dispatcher, has_next: bool,
     ) -> Result<(Forward, Option<Following>), String> {
         config.check_trust()?;
         let destinations = config.to.iter().map(|to| Destination::new(to, config)).collect::<Result<Vec<_>, _>>()?;
-        let upstreams = upstreams(config, servers, &destinations)?;
-        let counts = Box::new(servers.metrics().clone());
-        let group = Arc::new(Group::new(upstreams, config.rules.clone(), carriers, counts));
+        let upstreams = upstreams(config, registry, &destinations)?;
+        let counts = Box::new(registry.metrics().clone());
+        let group = Arc::new(Group::new(upstreams, config.rules.clone(), dispatcher, counts));
         let has_files = destinations.iter().any(|destination| destination.file.is_some());
         let following = has_files.then(|| Following {
             config: config.clone(),
-            servers: servers.clone(),
+            registry: registry.clone(),
             group: group.clone(),
             destinations: Mutex::new(destinations),
         });
@@ -124,7 +124,7 @@ impl Following {
         // Not `any`: each is looked at, so that none is news the next time.
         let looks: Vec<Refreshed> = destinations.iter_mut().map(|destination| destination.refresh(now)).collect();
         if looks.contains(&Refreshed::Changed) {
-            match upstreams(&self.config, &self.servers, &destinations) {
+            match upstreams(&self.config, &self.registry, &destinations) {
                 Ok(upstreams) => {
                     let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
                     tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
@@ -215,7 +215,7 @@ impl Destination {
 }
 
 /// The servers of a stanza, each once.
-fn upstreams(config: &Config, servers: &Servers, destinations: &[Destination]) -> Result<Vec<Arc<Upstream>>, String> {
+fn upstreams(config: &Config, registry: &UpstreamRegistry, destinations: &[Destination]) -> Result<Vec<Arc<Upstream>>, String> {
     let mut targets: Vec<&Target> = Vec::new();
     for target in destinations.iter().flat_map(|destination| &destination.targets) {
         if !targets.contains(&target) {
@@ -229,11 +229,11 @@ fn upstreams(config: &Config, servers: &Servers, destinations: &[Destination]) -
     }
     let upstream = |target: &&Target| {
         let server_name = target.server_name.clone().or_else(|| config.trust.server_name.clone());
-        servers.server(&Server {
+        registry.upstream(&UpstreamConfig {
             address: target.address,
             transport: target.transport,
             source: config.source.filter(|source| source.is_ipv4() == target.address.is_ipv4()),
-            keeping: config.keeping,
+            reuse: config.reuse,
             check: config.check.clone(),
             trust: Trust { server_name, ..config.trust.clone() },
             get: config.get,

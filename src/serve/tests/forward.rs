@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::chain::{Failure, UpstreamQuery};
 use crate::upstream::testing::{Notes, group_with};
-use crate::upstream::{Dropped, Error, Group, Rules, Shed};
+use crate::upstream::{DropReason, Error, Group, GroupRules, ShedReason};
 
 /// An answer with two records, which comes whole.
 fn exchange(mut packet: Vec<u8>) -> Result<Vec<u8>, Error> {
@@ -46,13 +46,13 @@ struct Relay {
     notes: Arc<Mutex<Notes>>,
 }
 
-fn relay(rules: Rules, change: impl FnOnce(&mut Options)) -> Relay {
+fn relay(rules: GroupRules, change: impl FnOnce(&mut Options)) -> Relay {
     let upstream = udp_client("127.0.0.1");
     let address = upstream.local_addr().expect("an address");
     let mut options = None;
     let rig = start(&["127.0.0.1:0"], Settings::default(), |made| {
         change(made);
-        options = Some(made.carriers.clone());
+        options = Some(made.dispatcher.clone());
     });
     let (group, notes) = group_with(&[address], rules, options.expect("options"), exchange);
     let chain = Chain::new(vec![Arc::new(Forward(group))]);
@@ -91,7 +91,7 @@ fn ask(client: &UdpSocket, at: SocketAddr, id: u16, name: &str) {
 
 #[test]
 fn a_query_is_forwarded_under_another_id_and_comes_back_under_its_own() {
-    let relay = relay(Rules::default(), |_| ());
+    let relay = relay(GroupRules::default(), |_| ());
     let client = udp_client("127.0.0.1");
     let mut ids = Vec::new();
     for id in 0..40 {
@@ -110,7 +110,7 @@ fn a_query_is_forwarded_under_another_id_and_comes_back_under_its_own() {
 /// D17.
 #[test]
 fn alike_queries_are_forwarded_once() {
-    let relay = relay(Rules::default(), |_| ());
+    let relay = relay(GroupRules::default(), |_| ());
     // Many flows, so that both workers have some.
     let clients: Vec<UdpSocket> = (0..32).map(|_| udp_client("127.0.0.1")).collect();
     for (id, client) in clients.iter().enumerate() {
@@ -132,8 +132,8 @@ fn alike_queries_are_forwarded_once() {
 }
 
 #[test]
-fn what_answers_nothing_that_was_asked_is_dropped() {
-    let relay = relay(Rules::default(), |_| ());
+fn answers_to_other_questions_are_dropped() {
+    let relay = relay(GroupRules::default(), |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
     let (query, from) = relay.forwarded();
@@ -155,7 +155,7 @@ fn what_answers_nothing_that_was_asked_is_dropped() {
     assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
     let dropped = relay.notes.lock().dropped.clone();
     let count = |why| dropped.iter().filter(|&&of| of == why).count();
-    assert_eq!((count(Dropped::Unknown), count(Dropped::Stranger)), (1, 4), "{dropped:?}");
+    assert_eq!((count(DropReason::NoQuery), count(DropReason::OtherQuestion)), (1, 4), "{dropped:?}");
     // One that comes twice is late.
     relay.upstream.send_to(&good, from).expect("sent");
     let deadline = Instant::now() + TIMEOUT;
@@ -167,7 +167,7 @@ fn what_answers_nothing_that_was_asked_is_dropped() {
 
 #[test]
 fn garbage_is_no_answer_and_the_next_attempt_may_have_one() {
-    let relay = relay(Rules::default(), |_| ());
+    let relay = relay(GroupRules::default(), |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
     let (query, from) = relay.forwarded();
@@ -179,7 +179,7 @@ fn garbage_is_no_answer_and_the_next_attempt_may_have_one() {
     let again = relay.forwarded();
     relay.answer(&again);
     assert_eq!(read(&receive(&client).0), (1, Rcode::NOERROR, 1));
-    // Cut off in the middle of a record: the client is told to come over TCP.
+    // Cut off in the middle of a record: the client gets TC and comes over TCP.
     ask(&client, relay.at(), 2, "cut.example.");
     let (query, from) = relay.forwarded();
     let whole = answer_to(&query);
@@ -190,8 +190,8 @@ fn garbage_is_no_answer_and_the_next_attempt_may_have_one() {
 }
 
 #[test]
-fn a_silent_server_is_asked_again_and_then_the_query_fails() {
-    let rules = Rules { read_timeout: Duration::from_millis(60), ..Rules::default() };
+fn an_unresponsive_upstream_is_queried_again_and_then_the_query_fails() {
+    let rules = GroupRules { read_timeout: Duration::from_millis(60), ..GroupRules::default() };
     let relay = relay(rules, |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
@@ -208,8 +208,8 @@ fn a_silent_server_is_asked_again_and_then_the_query_fails() {
 }
 
 #[test]
-fn a_closed_port_is_told_at_once() {
-    let relay = relay(Rules { read_timeout: Duration::from_secs(60), ..Rules::default() }, |_| ());
+fn a_closed_port_fails_queries_at_once() {
+    let relay = relay(GroupRules { read_timeout: Duration::from_secs(60), ..GroupRules::default() }, |_| ());
     let Relay { rig, upstream, notes } = relay;
     drop(upstream);
     let client = udp_client("127.0.0.1");
@@ -225,7 +225,7 @@ fn a_closed_port_is_told_at_once() {
 #[test]
 fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
     for (prefer_udp, records) in [(true, 2), (false, 1)] {
-        let relay = relay(Rules { prefer_udp, ..Rules::default() }, |_| ());
+        let relay = relay(GroupRules { prefer_udp, ..GroupRules::default() }, |_| ());
         let client = udp_client("127.0.0.1");
         ask(&client, relay.at(), 1, "web.example.");
         let (query, from) = relay.forwarded();
@@ -243,13 +243,13 @@ fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
 
 #[test]
 fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
-    let relay = relay(Rules::default(), |_| ());
+    let relay = relay(GroupRules::default(), |_| ());
     let mut client = tcp_client(relay.at());
     super::send(&mut client, &framed(&[query(7, "web.example.")]));
     assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::NOERROR, 2));
     assert_eq!(relay.notes.lock().exchanges, 1);
 
-    let relay = self::relay(Rules { prefer_udp: true, ..Rules::default() }, |_| ());
+    let relay = self::relay(GroupRules { prefer_udp: true, ..GroupRules::default() }, |_| ());
     let mut client = tcp_client(relay.at());
     super::send(&mut client, &framed(&[query(7, "web.example.")]));
     relay.answer(&relay.forwarded());
@@ -266,15 +266,15 @@ fn limited(limit: usize) -> impl FnOnce(&mut Options) {
 
 /// D14, D15; benches/overload.py has them at their full size.
 #[test]
-fn in_a_full_table_the_oldest_query_gives_way_and_the_table_is_empty_afterwards() {
-    let relay = relay(Rules::default(), limited(4));
+fn in_a_full_table_the_oldest_query_is_evicted() {
+    let relay = relay(GroupRules::default(), limited(4));
     let client = udp_client("127.0.0.1");
     (0..10).for_each(|id| ask(&client, relay.at(), id, &format!("n{id}.example.")));
     let forwarded: Vec<_> = (0..10).map(|_| relay.forwarded()).collect();
     for id in 0..6 {
         assert_eq!(read(&receive(&client).0), (id, Rcode::SERVFAIL, 0));
     }
-    assert_eq!(relay.notes.lock().shed, [Shed::Evicted; 6]);
+    assert_eq!(relay.notes.lock().shed, [ShedReason::Evicted; 6]);
     assert!(relay.notes.lock().failed.is_empty(), "the limit says nothing of the upstream");
     relay.rig.wait_until("four wait", |server| server.waiting() == 4);
     forwarded.iter().for_each(|query| relay.answer(query));
@@ -286,7 +286,7 @@ fn in_a_full_table_the_oldest_query_gives_way_and_the_table_is_empty_afterwards(
 
 #[test]
 fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
-    let relay = relay(Rules::default(), limited(8));
+    let relay = relay(GroupRules::default(), limited(8));
     let (greedy, modest) = (udp_client("127.0.0.1"), udp_client("127.0.0.2"));
     let mut tcp = tcp_client(relay.at());
     ask(&modest, relay.at(), 1, "first.example.");
@@ -314,7 +314,7 @@ fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
 
 #[test]
 fn a_retransmission_is_no_other_waiter() {
-    let relay = relay(Rules::default(), limited(9));
+    let relay = relay(GroupRules::default(), limited(9));
     let (client, other) = (udp_client("127.0.0.1"), udp_client("127.0.0.1"));
     for _ in 0..3 {
         ask(&client, relay.at(), 1, "web.example.");
@@ -333,14 +333,14 @@ fn a_retransmission_is_no_other_waiter() {
 
 #[test]
 fn waiters_of_one_query_have_a_limit_and_all_get_the_answer() {
-    let relay = relay(Rules::default(), limited(100));
+    let relay = relay(GroupRules::default(), limited(100));
     let clients: Vec<UdpSocket> = (0..150).map(|_| udp_client("127.0.0.1")).collect();
     for (id, client) in clients.iter().enumerate() {
         ask(client, relay.at(), id as u16, "web.example.");
     }
     relay.rig.wait_until("all have come", |server| server.counts().later == 150);
     let forwarded = relay.forwarded();
-    relay.rig.wait_until("the others give way", |server| server.waiting() == 100);
+    relay.rig.wait_until("the others are evicted", |server| server.waiting() == 100);
     let mut failed = 0;
     relay.answer(&forwarded);
     // The cluster's names do not wait for the answers to all of them.
@@ -358,7 +358,7 @@ fn waiters_of_one_query_have_a_limit_and_all_get_the_answer() {
 
 #[test]
 fn max_concurrent_refuses_and_recovers() {
-    let relay = relay(Rules { max_concurrent: 2, ..Rules::default() }, |_| ());
+    let relay = relay(GroupRules { max_concurrent: 2, ..GroupRules::default() }, |_| ());
     let client = udp_client("127.0.0.1");
     (0..5).for_each(|id| ask(&client, relay.at(), id, &format!("n{id}.example.")));
     let forwarded: Vec<_> = (0..2).map(|_| relay.forwarded()).collect();
@@ -374,7 +374,7 @@ fn max_concurrent_refuses_and_recovers() {
 
 #[test]
 fn the_end_waits_for_what_is_on_its_way() {
-    let mut relay = relay(Rules::default(), |_| ());
+    let mut relay = relay(GroupRules::default(), |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
     let forwarded = relay.forwarded();
@@ -391,7 +391,7 @@ fn the_end_waits_for_what_is_on_its_way() {
 
 #[test]
 fn ports_change() {
-    let relay = relay(Rules::default(), |options| options.workers = NonZeroUsize::new(1));
+    let relay = relay(GroupRules::default(), |options| options.workers = NonZeroUsize::new(1));
     let client = udp_client("127.0.0.1");
     let mut ports = std::collections::BTreeSet::new();
     for id in 0..3_000 {

@@ -1,4 +1,4 @@
-//! A worker's queries to upstreams: sockets and the clock around an [`upstream::InFlight`](InFlight).
+//! A worker's queries to upstreams: sockets and the clock context an [`upstream::InFlight`](InFlight).
 //!
 //! ```text
 //! client ─ Wait::Upstream ─► begin ─► InFlight ─ NextStep::Udp ────► outbox ─► socket ─► upstream
@@ -34,9 +34,9 @@ use crate::serve::Shared;
 use crate::serve::counts::Counters;
 use crate::serve::udp::mailbox::{Job, Mailbox, UdpClient, UpstreamWaiter};
 use crate::serve::udp::mmsg::{BATCH, Batch, Outbox};
-use crate::upstream::inflight::{Admission, AttemptId, Ended};
+use crate::upstream::inflight::{Admission, AttemptId, EndedQuery};
 use crate::upstream::{
-    Answered, Attempts, Dropped, Error, InFlight, NextStep, Shed, Verdict, Waiter as _, max_exchange_time,
+    Answered, Attempts, DropReason, Error, InFlight, NextStep, ShedReason, Verdict, Waiter as _, max_exchange_time,
 };
 use crate::wire::encode::MAX_UDP;
 use crate::wire::{Message, MessageError, Query, Reply};
@@ -56,9 +56,9 @@ const MAX_DELIVERED: usize = BATCH;
 
 /// Which worker has a query in flight, by what makes queries identical. Written when a query is sent to an upstream and
 /// when it ends, never for one that is answered here.
-pub(in crate::serve) type Flights = DashMap<u64, usize, foldhash::fast::RandomState>;
+pub(in crate::serve) type QueryOwners = DashMap<u64, usize, foldhash::fast::RandomState>;
 
-/// What an ended query tells its waiters.
+/// The outcome of a query for its waiters.
 #[derive(Clone)]
 enum QueryOutcome {
     Failed(Error),
@@ -88,7 +88,7 @@ pub(in crate::serve) struct Forwarding {
     failed: Vec<(AttemptId, Error)>,
     /// Queries that were added while another one ended and have no attempt yet.
     started: Vec<AttemptId>,
-    /// Waiters that gave way or were refused, to be answered in this turn or the next.
+    /// Waiters that were evicted or refused, to be answered in this turn or the next.
     shed: Vec<(UpstreamWaiter, QueryOutcome)>,
     /// Jobs that were taken out of the mailbox and not done.
     jobs: VecDeque<Job>,
@@ -107,14 +107,14 @@ pub(in crate::serve) struct Forwarding {
     swept: Instant,
     /// More attempts may have timed out than the last turn has dealt with.
     has_timed_out: bool,
-    /// Where a client's answer is written that no batch has room for; absent while it is in use.
+    /// The buffer for an answer that is not part of a batch; absent while it is in use.
     scratch: Option<Box<[u8; MAX_UDP]>>,
-    /// Where a query is written before it goes out.
+    /// The buffer for a query before it is sent.
     packet: Vec<u8>,
 }
 
 /// What forwarding needs of its worker.
-pub(in crate::serve) struct Around<'a> {
+pub(in crate::serve) struct WorkerContext<'a> {
     /// By number; those that were closed are gone.
     pub(in crate::serve) listeners: &'a [Option<Listener>],
     pub(in crate::serve) shared: &'a Arc<Shared>,
@@ -125,7 +125,7 @@ pub(in crate::serve) struct Around<'a> {
 }
 
 impl Forwarding {
-    /// Nothing is in flight. `limit`: the most waiters. `hasher` is the same for all workers.
+    /// Creates it with a limit on waiters. `hasher` is the same for all workers.
     pub(in crate::serve) fn new(
         me: usize, has_others: bool, limit: usize, mailbox: Arc<Mailbox>, hasher: foldhash::fast::RandomState,
     ) -> Forwarding {
@@ -154,8 +154,8 @@ impl Forwarding {
         }
     }
 
-    /// How long it takes until [`Forwarding::turn`] is due; `None` where nothing is in flight.
-    pub(in crate::serve) fn wait(&self, now: Instant) -> Option<Duration> {
+    /// The time until [`Forwarding::run`] is due; `None` while nothing is in flight.
+    pub(in crate::serve) fn time_to_run(&self, now: Instant) -> Option<Duration> {
         let is_due = self.has_timed_out
             || self.table.has_answered()
             || !self.shed.is_empty()
@@ -180,7 +180,7 @@ impl Forwarding {
     }
 
     /// Whether a client of this listener waits.
-    pub(in crate::serve) fn waits_for(&self, listener: usize) -> bool {
+    pub(in crate::serve) fn has_client_of(&self, listener: usize) -> bool {
         let shed = self.shed.iter().map(|(waiter, _)| waiter);
         self.table
             .waiters()
@@ -190,21 +190,21 @@ impl Forwarding {
 
     //--- In: clients and jobs
 
-    /// Takes a client's query that waits for an upstream.
-    pub(in crate::serve) fn ask(
+    /// Forwards a client's query.
+    pub(in crate::serve) fn forward(
         &mut self, query: OwnedQuery, resume: Resume, upstream_query: UpstreamQuery,
-        from: (usize, super::mmsg::ReturnPath), around: &mut Around<'_>,
+        from: (usize, super::mmsg::ReturnPath), context: &mut WorkerContext<'_>,
     ) {
         let UpstreamQuery { attempts, change } = upstream_query;
         let (listener, path) = from;
         let client = UdpClient { query, resume, change, listener, path };
-        self.begin(UpstreamWaiter::Client(client), attempts, around);
+        self.begin(UpstreamWaiter::Client(client), attempts, context);
     }
 
-    /// Does the jobs that others have left; returns those that are the worker's.
-    pub(in crate::serve) fn work(&mut self, around: &mut Around<'_>) -> Vec<Job> {
+    /// Does the jobs of the mailbox. Returns those that are the worker's.
+    pub(in crate::serve) fn do_jobs(&mut self, context: &mut WorkerContext<'_>) -> Vec<Job> {
         self.is_woken = false;
-        self.sort_mail(around);
+        self.sort_mail(context);
         let (mut of_worker, mut begun) = (Vec::new(), 0);
         while begun < MAX_BEGUN
             && let Some(job) = self.jobs.pop_front()
@@ -213,9 +213,9 @@ impl Forwarding {
                 Job::UpstreamQuery(waiter, attempts) | Job::Follow(_, waiter, attempts) => {
                     begun += 1;
                     self.mailbox.record_begun();
-                    self.begin(waiter, attempts, around);
+                    self.begin(waiter, attempts, context);
                 }
-                Job::Came { attempt, result } => self.take_exchange(attempt, result, around),
+                Job::Came { attempt, result } => self.take_exchange(attempt, result, context),
                 Job::Wake => {}
                 Job::Open(..) | Job::Close(_) => of_worker.push(job),
             }
@@ -229,18 +229,18 @@ impl Forwarding {
 
     /// Takes the jobs out of the mailbox and has queries wait for identical ones that are in flight here. Each job is
     /// looked at once.
-    fn sort_mail(&mut self, around: &Around<'_>) {
+    fn sort_mail(&mut self, context: &WorkerContext<'_>) {
         let mut mail = std::mem::take(&mut self.mail);
         self.mailbox.take(&mut mail);
         for job in mail.drain(..) {
             match job {
                 Job::Follow(key, waiter, attempts) if self.table.has(key) => {
                     self.mailbox.record_begun();
-                    match self.table.begin(key, attempts, waiter, around.now) {
+                    match self.table.begin(key, attempts, waiter, context.now) {
                         Admission::Merged => {}
                         // Another query has the same hash.
                         Admission::Started(attempt) => self.started.push(attempt),
-                        Admission::Repeated => around.counters.silent.add(1),
+                        Admission::Repeated => context.counters.silent.add(1),
                     }
                 }
                 Job::Wake => {}
@@ -252,7 +252,7 @@ impl Forwarding {
         self.mail = mail;
     }
 
-    /// Has the worker call [`Forwarding::work`] again while jobs are left.
+    /// Has the worker call [`Forwarding::do_jobs`] again while jobs are left.
     fn wake_for_jobs(&mut self) {
         if !self.jobs.is_empty() && !std::mem::replace(&mut self.is_woken, true) {
             self.mailbox.send(Job::Wake);
@@ -260,17 +260,18 @@ impl Forwarding {
     }
 
     /// Puts a query into the table and makes its first attempt, or has it wait for an identical one.
-    fn begin(&mut self, waiter: UpstreamWaiter, attempts: Attempts, around: &mut Around<'_>) {
+    fn begin(&mut self, waiter: UpstreamWaiter, attempts: Attempts, context: &mut WorkerContext<'_>) {
         let key = self.key(&waiter, &attempts);
         if self.has_others {
-            match around.shared.flights.entry(key) {
+            match context.shared.owners.entry(key) {
                 Entry::Occupied(of) if *of.get() != self.me => {
-                    // Within the lock: the other worker takes its mail after it has given up the entry, and so finds this.
-                    let mailbox = &around.shared.mailboxes()[*of.get()];
+                    // Within the lock: the other worker takes its mail after it has given up the entry, and so finds
+                    // this.
+                    let mailbox = &context.shared.mailboxes()[*of.get()];
                     if let Err(Job::Follow(_, waiter, attempts)) =
                         mailbox.send_query(Job::Follow(key, waiter, attempts))
                     {
-                        attempts.group().counts.shed(Shed::Full);
+                        attempts.group().counters.record_shed(ShedReason::Full);
                         self.shed.push((waiter, QueryOutcome::Failed(Error::Full)));
                     }
                     return;
@@ -280,18 +281,18 @@ impl Forwarding {
             }
         }
         let client = waiter.client();
-        match self.table.begin(key, attempts, waiter, around.now) {
+        match self.table.begin(key, attempts, waiter, context.now) {
             Admission::Started(attempt) => {
-                self.make_room(client, around.shared);
-                self.advance(attempt, around);
+                self.evict_over_limit(client, context.shared);
+                self.advance(attempt, context);
             }
-            Admission::Merged => self.make_room(client, around.shared),
-            Admission::Repeated => around.counters.silent.add(1),
+            Admission::Merged => self.evict_over_limit(client, context.shared),
+            Admission::Repeated => context.counters.silent.add(1),
         }
     }
 
-    /// Has waiters give way to those of this client while there are too many.
-    fn make_room(&mut self, client: IpAddr, shared: &Shared) {
+    /// Evicts waiters for those of this client while there are too many.
+    fn evict_over_limit(&mut self, client: IpAddr, shared: &Shared) {
         while self.table.is_over_limit()
             && let Some(evicted) = self.table.evict(client)
         {
@@ -299,7 +300,7 @@ impl Forwarding {
                 self.settle(&ended, shared);
             }
             let outcome = evicted.outcome.unwrap_or_else(|| {
-                evicted.group.counts.shed(Shed::Evicted);
+                evicted.group.counters.record_shed(ShedReason::Evicted);
                 QueryOutcome::Failed(Error::Full)
             });
             self.shed.push((evicted.waiter, outcome));
@@ -324,25 +325,25 @@ impl Forwarding {
     /// Lets other workers send such a query.
     fn release(&self, key: u64, shared: &Shared) {
         if self.has_others {
-            shared.flights.remove_if(&key, |_, of| *of == self.me);
+            shared.owners.remove_if(&key, |_, of| *of == self.me);
         }
     }
 
     /// Gives up what a query that is in flight no more has held.
-    fn settle(&mut self, ended: &Ended, shared: &Shared) {
+    fn settle(&mut self, ended: &EndedQuery, shared: &Shared) {
         self.release(ended.key, shared);
-        ended.sockets.iter().for_each(|&socket| self.sockets.left(socket));
+        ended.sockets.iter().for_each(|&socket| self.sockets.close_attempt(socket));
     }
 
     //--- Out: sockets and streams
 
     /// Makes the next attempt of a query, unless the last one is another than this.
-    fn advance(&mut self, attempt: AttemptId, around: &mut Around<'_>) {
+    fn advance(&mut self, attempt: AttemptId, context: &mut WorkerContext<'_>) {
         let mut last = Error::NoHealthy;
         for _ in 0..MAX_ROUNDS {
             let Some(query) = self.table.current(attempt) else { return };
-            match query.attempts.next(around.now) {
-                NextStep::Udp(until) => match self.send(attempt.query, until, around) {
+            match query.attempts.next(context.now) {
+                NextStep::Udp(until) => match self.send(attempt.query, until, context) {
                     Ok(()) => return,
                     Err(error) => {
                         let Some(query) = self.table.current(attempt) else { return };
@@ -350,36 +351,36 @@ impl Forwarding {
                         query.attempts.record_failure(last.clone());
                     }
                 },
-                NextStep::Stream(read_timeout) => return self.start_exchange(attempt.query, read_timeout, around),
-                NextStep::End(error) => return self.end(attempt.query, error, around),
+                NextStep::Stream(read_timeout) => return self.start_exchange(attempt.query, read_timeout, context),
+                NextStep::End(error) => return self.end(attempt.query, error, context),
             }
         }
-        self.end(attempt.query, last, around);
+        self.end(attempt.query, last, context);
     }
 
     /// Records a failure of an attempt and makes the next one, unless the attempt is stale.
-    fn fail(&mut self, attempt: AttemptId, error: Error, around: &mut Around<'_>) {
+    fn fail(&mut self, attempt: AttemptId, error: Error, context: &mut WorkerContext<'_>) {
         if let Some(query) = self.table.current(attempt) {
             query.attempts.record_failure(error);
-            self.advance(attempt, around);
+            self.advance(attempt, context);
         }
     }
 
     /// Puts a query into the outbox.
-    fn send(&mut self, number: u32, until: Instant, around: &mut Around<'_>) -> io::Result<()> {
+    fn send(&mut self, number: u32, until: Instant, context: &mut WorkerContext<'_>) -> io::Result<()> {
         let Some((query, _)) = self.table.get_mut(number) else { return Ok(()) };
         let upstream = query.attempts.upstream();
-        let (place, kept) = self.sockets.choose(upstream, self.round, around.epoll, UPSTREAM, around.now)?;
-        upstream.care.socket(kept);
+        let (place, reused) = self.sockets.choose(upstream, self.round, context.epoll, UPSTREAM, context.now)?;
+        upstream.driver.record_socket(reused);
         if self.queued.len() == BATCH || !self.queued.is_empty() && self.queued_for != place {
             self.flush();
         }
-        let Some(socket) = self.sockets.used(place) else { return Ok(()) };
-        let Some((id, attempt, closed)) = self.table.start_udp(number, socket, around.now, until) else {
+        let Some(socket) = self.sockets.record_use(place) else { return Ok(()) };
+        let Some((id, attempt, closed)) = self.table.start_udp(number, socket, context.now, until) else {
             return Ok(());
         };
         if let Some(closed) = closed {
-            self.sockets.left(closed);
+            self.sockets.close_attempt(closed);
         }
         let Some((_, first)) = self.table.get_mut(number) else { return Ok(()) };
         write_query(first, id, &mut self.packet);
@@ -401,52 +402,52 @@ impl Forwarding {
     }
 
     /// Starts an exchange over a stream.
-    fn start_exchange(&mut self, number: u32, read_timeout: Duration, around: &mut Around<'_>) {
+    fn start_exchange(&mut self, number: u32, read_timeout: Duration, context: &mut WorkerContext<'_>) {
         // It ends by itself; the timer is there in case that it does not.
-        let until = around.now + max_exchange_time(read_timeout);
-        let Some(attempt) = self.table.start_stream(number, around.now, until) else { return };
+        let until = context.now + max_exchange_time(read_timeout);
+        let Some(attempt) = self.table.start_stream(number, context.now, until) else { return };
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
         write_query(first, 0, &mut self.packet);
         let (packet, mailbox) = (self.packet.clone(), self.mailbox.clone());
-        around.shared.runtime.spawn(async move {
-            let result = upstream.care.exchange(packet, read_timeout).await;
+        context.shared.runtime.spawn(async move {
+            let result = upstream.driver.exchange(packet, read_timeout).await;
             mailbox.send(Job::Came { attempt, result });
         });
     }
 
     /// Moves queries on whose attempts have timed out or failed, answers waiters, and sends what is to be sent. To be
     /// called after each batch.
-    pub(in crate::serve) fn turn(&mut self, around: &mut Around<'_>) {
+    pub(in crate::serve) fn run(&mut self, context: &mut WorkerContext<'_>) {
         // Those that were added while another query ended.
-        self.make_room(Ipv4Addr::UNSPECIFIED.into(), around.shared);
+        self.evict_over_limit(Ipv4Addr::UNSPECIFIED.into(), context.shared);
         for attempt in std::mem::take(&mut self.started) {
-            self.advance(attempt, around);
+            self.advance(attempt, context);
         }
         self.has_timed_out = true;
         for _ in 0..MAX_TIMEOUTS {
-            let Some(attempt) = self.table.pop_timed_out(around.now) else {
+            let Some(attempt) = self.table.pop_timed_out(context.now) else {
                 self.has_timed_out = false;
                 break;
             };
             if let Some(query) = self.table.current(attempt) {
                 let error = Error::Timeout(query.attempts.upstream().label.clone());
-                self.fail(attempt, error, around);
+                self.fail(attempt, error, context);
             }
         }
-        self.send_and_fail(around);
-        self.deliver_some(around);
-        self.send_and_fail(around);
-        if around.now.saturating_duration_since(self.swept) >= SWEEP {
-            self.swept = around.now;
-            self.sockets.sweep(around.now);
+        self.send_and_fail(context);
+        self.deliver_some(context);
+        self.send_and_fail(context);
+        if context.now.saturating_duration_since(self.swept) >= SWEEP {
+            self.swept = context.now;
+            self.sockets.sweep(context.now);
         }
         let waiting = self.table.len() + self.shed.len() + self.jobs.len();
         self.mailbox.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// Sends what is to be sent, and moves queries on whose attempts have failed.
-    fn send_and_fail(&mut self, around: &mut Around<'_>) {
+    fn send_and_fail(&mut self, context: &mut WorkerContext<'_>) {
         // A query that is moved on may fail again, but only so often.
         loop {
             self.flush();
@@ -454,7 +455,7 @@ impl Forwarding {
                 break;
             }
             for (attempt, error) in std::mem::take(&mut self.failed) {
-                self.fail(attempt, error, around);
+                self.fail(attempt, error, context);
             }
         }
     }
@@ -462,7 +463,7 @@ impl Forwarding {
     //--- In: answers
 
     /// Reads a batch of answers from the socket in a place and gives them to their clients.
-    pub(in crate::serve) fn read(&mut self, place: usize, inbox: &mut Batch, around: &mut Around<'_>) {
+    pub(in crate::serve) fn read_answers(&mut self, place: usize, inbox: &mut Batch, context: &mut WorkerContext<'_>) {
         let Some(socket) = self.sockets.at(place) else { return };
         let number = socket.number;
         let received = match inbox.receive(socket.socket(), false) {
@@ -474,17 +475,17 @@ impl Forwarding {
         for slot in 0..received {
             let (datagram, out) = inbox.slot(slot);
             let Some(datagram) = datagram else { continue };
-            let Some((client, len)) = self.take_datagram(number, datagram.octets, out, around) else { continue };
+            let Some((client, len)) = self.take_datagram(number, datagram.octets, out, context) else { continue };
             if client.listener != listener {
-                send(inbox, around, listener);
+                send(inbox, context, listener);
             }
             listener = client.listener;
             inbox.queue_to(slot, len, &client.path);
         }
-        send(inbox, around, listener);
+        send(inbox, context, listener);
     }
 
-    /// Fails the attempts that wait for an answer through a socket: an ICMP message says that nobody listens there.
+    /// Fails the attempts that wait for an answer through a socket: an ICMP message has reported a closed port.
     fn fail_through(&mut self, place: usize, kind: io::ErrorKind) {
         let Some(socket) = self.sockets.at(place) else { return };
         let (number, label) = (socket.number, socket.upstream.label.clone());
@@ -495,12 +496,12 @@ impl Forwarding {
 
     /// Takes a datagram. Returns the client that the answer in `out` is for, and its length.
     fn take_datagram(
-        &mut self, socket: u32, bytes: &[u8], out: &mut [u8], around: &mut Around<'_>,
+        &mut self, socket: u32, bytes: &[u8], out: &mut [u8], context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
         let id = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
-        let Some(found) = self.table.find(socket, id, around.now) else {
+        let Some(found) = self.table.find(socket, id, context.now) else {
             if let Some(socket) = self.sockets.numbered(socket) {
-                socket.upstream.care.dropped(Dropped::Unknown);
+                socket.upstream.driver.record_dropped(DropReason::NoQuery);
             }
             return None;
         };
@@ -508,75 +509,75 @@ impl Forwarding {
         let asked = Query::parse(first.packet()).ok()?;
         let Ok(message) = Message::parse(bytes, &asked.question) else {
             // RFC 5452 9.1: it is not ours, and ours may follow.
-            query.attempts.upstream_at(found.upstream).care.dropped(Dropped::Stranger);
+            query.attempts.upstream_at(found.upstream).driver.record_dropped(DropReason::OtherQuestion);
             return None;
         };
         // The same datagram may come twice.
         self.table.close(socket, id);
-        self.sockets.left(socket);
+        self.sockets.close_attempt(socket);
         let answered = Answered { upstream: found.upstream, took: found.took, over_udp: true, is_last: found.is_last };
-        self.take_answer(found.query, &message, answered, bytes, Some(out), around)
+        self.take_answer(found.query, &message, answered, bytes, Some(out), context)
     }
 
     /// Takes the outcome of an exchange over a stream.
-    fn take_exchange(&mut self, attempt: AttemptId, result: Result<Vec<u8>, Error>, around: &mut Around<'_>) {
-        let Some(took) = self.table.time_since(attempt, around.now) else { return };
+    fn take_exchange(&mut self, attempt: AttemptId, result: Result<Vec<u8>, Error>, context: &mut WorkerContext<'_>) {
+        let Some(took) = self.table.time_since(attempt, context.now) else { return };
         let Some((query, first)) = self.table.get_mut(attempt.query) else { return };
         let bytes = match result {
             Ok(bytes) => bytes,
             // No upstream of this kind would do it.
-            Err(error @ Error::Unsupported(_)) => return self.end(attempt.query, error, around),
+            Err(error @ Error::Unsupported(_)) => return self.end(attempt.query, error, context),
             Err(Error::Full) => {
-                query.attempts.group().counts.shed(Shed::Exchanges);
+                query.attempts.group().counters.record_shed(ShedReason::Exchanges);
                 query.attempts.record_unsent(Error::Full);
-                return self.advance(attempt, around);
+                return self.advance(attempt, context);
             }
-            Err(error) => return self.fail(attempt, error, around),
+            Err(error) => return self.fail(attempt, error, context),
         };
         let upstream = query.attempts.upstream();
         let asked = Query::parse(first.packet());
         let Some(message) = asked.ok().and_then(|asked| Message::parse(&bytes, &asked.question).ok()) else {
             // A stream brings nothing else for this query.
-            upstream.care.dropped(Dropped::Stranger);
+            upstream.driver.record_dropped(DropReason::OtherQuestion);
             let error = Error::Malformed(upstream.label.clone());
-            return self.fail(attempt, error, around);
+            return self.fail(attempt, error, context);
         };
         let answered = Answered { upstream: query.attempts.current(), took, over_udp: false, is_last: true };
-        self.take_answer(attempt.query, &message, answered, &bytes, None, around);
+        self.take_answer(attempt.query, &message, answered, &bytes, None, context);
     }
 
     /// Takes a message that answers a query's question. Returns the client that the answer in `out` is for, and its
     /// length, if there is one.
     fn take_answer(
         &mut self, number: u32, message: &Message<'_>, answered: Answered, bytes: &[u8], out: Option<&mut [u8]>,
-        around: &mut Around<'_>,
+        context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
         let attempt = self.table.last_attempt(number)?;
         let (query, _) = self.table.get_mut(number)?;
-        let read = around.state.reply.read(message);
+        let read = context.state.reply.read(message);
         if read == Err(MessageError::Malformed) {
             if answered.is_last {
                 let error = Error::Malformed(query.attempts.upstream().label.clone());
-                self.fail(attempt, error, around);
+                self.fail(attempt, error, context);
             }
             return None;
         }
         match query.attempts.judge(message, answered) {
             Verdict::Ignore => return None,
             Verdict::Retry => {
-                self.advance(attempt, around);
+                self.advance(attempt, context);
                 return None;
             }
             Verdict::Deliver => {}
         }
-        mark_cut(&mut around.state.reply, read);
-        self.collect_followers(number, around);
+        mark_cut(&mut context.state.reply, read);
+        self.collect_followers(number, context);
         let (first, ended) = self.table.end_and_pop(number, || QueryOutcome::Answered(bytes.into()))?;
-        self.settle(&ended, around.shared);
+        self.settle(&ended, context.shared);
         match (first, out) {
-            (UpstreamWaiter::Client(client), Some(out)) => self.write(client, Ok(()), out, around),
+            (UpstreamWaiter::Client(client), Some(out)) => self.write(client, Ok(()), out, context),
             (first, _) => {
-                self.deliver(first, Ok(()), around);
+                self.deliver(first, Ok(()), context);
                 None
             }
         }
@@ -585,54 +586,54 @@ impl Forwarding {
     //--- Back to the waiters
 
     /// Ends a query without an answer. Its waiters are answered in this turn and the next ones.
-    fn end(&mut self, number: u32, error: Error, around: &Around<'_>) {
-        self.collect_followers(number, around);
+    fn end(&mut self, number: u32, error: Error, context: &WorkerContext<'_>) {
+        self.collect_followers(number, context);
         if let Some(ended) = self.table.end(number, QueryOutcome::Failed(error)) {
-            self.settle(&ended, around.shared);
+            self.settle(&ended, context.shared);
         }
     }
 
     /// Has the queries that other workers got until now, and that are identical to this one, wait for it.
-    fn collect_followers(&mut self, number: u32, around: &Around<'_>) {
+    fn collect_followers(&mut self, number: u32, context: &WorkerContext<'_>) {
         if self.has_others
             && let Some(key) = self.table.key(number)
         {
-            self.release(key, around.shared);
-            self.sort_mail(around);
+            self.release(key, context.shared);
+            self.sort_mail(context);
             self.wake_for_jobs();
         }
     }
 
-    /// Answers waiters that gave way, and some of those whose queries have ended.
-    fn deliver_some(&mut self, around: &mut Around<'_>) {
+    /// Answers evicted waiters, and some of those whose queries have ended.
+    fn deliver_some(&mut self, context: &mut WorkerContext<'_>) {
         for (waiter, outcome) in std::mem::take(&mut self.shed) {
-            self.deliver_outcome(waiter, &outcome, around);
+            self.deliver_outcome(waiter, &outcome, context);
         }
         for _ in 0..MAX_DELIVERED {
             let Some((waiter, outcome)) = self.table.pop_answered() else { break };
-            self.deliver_outcome(waiter, &outcome, around);
+            self.deliver_outcome(waiter, &outcome, context);
         }
     }
 
-    fn deliver_outcome(&mut self, waiter: UpstreamWaiter, outcome: &QueryOutcome, around: &mut Around<'_>) {
-        let read = outcome.as_bytes().and_then(|bytes| read_again(&waiter, bytes, &mut around.state.reply));
-        self.deliver(waiter, read, around);
+    fn deliver_outcome(&mut self, waiter: UpstreamWaiter, outcome: &QueryOutcome, context: &mut WorkerContext<'_>) {
+        let read = outcome.as_bytes().and_then(|bytes| read_again(&waiter, bytes, &mut context.state.reply));
+        self.deliver(waiter, read, context);
     }
 
     /// Gives a waiter the reply that was read, or the error.
-    fn deliver(&mut self, waiter: UpstreamWaiter, read: Result<(), Error>, around: &mut Around<'_>) {
+    fn deliver(&mut self, waiter: UpstreamWaiter, read: Result<(), Error>, context: &mut WorkerContext<'_>) {
         match waiter {
             UpstreamWaiter::Task { reply, .. } => {
                 // The task may have ended.
-                let _ = reply.send(read.map(|()| Box::new(std::mem::take(&mut around.state.reply))));
+                let _ = reply.send(read.map(|()| Box::new(std::mem::take(&mut context.state.reply))));
             }
             UpstreamWaiter::Client(client) => {
                 let mut scratch = self.scratch.take().unwrap_or_else(|| Box::new([0; MAX_UDP]));
-                if let Some((client, len)) = self.write(client, read, &mut scratch[..], around) {
-                    let socket = around.listener(client.listener).map(|listener| &listener.socket);
+                if let Some((client, len)) = self.write(client, read, &mut scratch[..], context) {
+                    let socket = context.listener(client.listener).map(|listener| &listener.socket);
                     match socket.map(|socket| client.path.send(socket.as_fd(), &scratch[..len])) {
-                        Some(Ok(())) => around.counters.answered.add(1),
-                        None | Some(Err(_)) => around.counters.send_failed.add(1),
+                        Some(Ok(())) => context.counters.answered.add(1),
+                        None | Some(Err(_)) => context.counters.send_failed.add(1),
                     }
                 }
                 self.scratch = Some(scratch);
@@ -642,22 +643,22 @@ impl Forwarding {
 
     /// Writes a client's answer into `out`. Returns its length, unless the client gets none or waits again.
     fn write(
-        &mut self, client: UdpClient, read: Result<(), Error>, out: &mut [u8], around: &mut Around<'_>,
+        &mut self, client: UdpClient, read: Result<(), Error>, out: &mut [u8], context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
-        let service = around.listeners.get(client.listener)?.as_ref()?.service.clone();
+        let service = context.listeners.get(client.listener)?.as_ref()?.service.clone();
         let UdpClient { query, resume, .. } = &client;
         if read.is_err() {
-            around.state.clear();
+            context.state.clear();
         }
-        around.state.forget_all_but_reply();
-        let now = around.now;
-        let answer = service.recover(client.query.packet(), around.counters, around.state, out, |state, out| {
+        context.state.forget_all_but_reply();
+        let now = context.now;
+        let answer = service.recover(client.query.packet(), context.counters, context.state, out, |state, out| {
             query.query().map_or(Answer::Silent, |asked| query.answered(&asked, *resume, read, now, state, out))
         });
         match answer {
             Answer::Send(len) => return Some((client, len)),
-            Answer::Silent => around.counters.silent.add(1),
-            Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), around),
+            Answer::Silent => context.counters.silent.add(1),
+            Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), context),
         }
         None
     }
@@ -683,22 +684,22 @@ fn read_again(waiter: &UpstreamWaiter, bytes: &[u8], reply: &mut Reply) -> Resul
     Ok(())
 }
 
-/// Sets TC on a reply to a message that was cut off, which has no records, as CoreDNS `truncateResponse` does: the client
-/// asks again over TCP.
+/// Sets TC on a reply to a message that was cut off, which has no records, as CoreDNS `truncateResponse` does: the
+/// client asks again over TCP.
 fn mark_cut(reply: &mut Reply, read: Result<(), MessageError>) {
     reply.truncated |= read == Err(MessageError::Short);
 }
 
 /// Sends the answers that are queued, through the socket of this listener if it is still there.
-fn send(inbox: &mut Batch, around: &Around<'_>, listener: usize) {
-    if let Some(listener) = around.listener(listener) {
+fn send(inbox: &mut Batch, context: &WorkerContext<'_>, listener: usize) {
+    if let Some(listener) = context.listener(listener) {
         let outcome = inbox.send(listener.socket.as_fd());
-        around.counters.answered.add(outcome.sent as u64);
-        around.counters.send_failed.add(outcome.failed as u64);
+        context.counters.answered.add(outcome.sent as u64);
+        context.counters.send_failed.add(outcome.failed as u64);
     }
 }
 
-impl Around<'_> {
+impl WorkerContext<'_> {
     /// The listener of this number, unless it was closed.
     pub(in crate::serve) fn listener(&self, number: usize) -> Option<&Listener> {
         self.listeners.get(number)?.as_ref()

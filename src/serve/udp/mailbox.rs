@@ -1,4 +1,4 @@
-//! What other threads leave for a worker: queries for its table, outcomes of streams, sockets to serve.
+//! Jobs of other threads for a worker: queries for its table, outcomes of streams, sockets to serve.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use super::listener::Listener;
 use super::mmsg::ReturnPath;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::inflight::AttemptId;
-use crate::upstream::{Attempts, BoxFuture, Carrier, Error, Outcome, Shed, Waiter};
+use crate::upstream::{Attempts, BoxFuture, Dispatch, Error, ReplyResult, ShedReason, Waiter};
 use crate::wire::QueryChange;
 
-/// How many queries may lie in a mailbox. The worker empties it in each turn.
+/// The most queries in a mailbox. The worker empties it in each turn.
 const MAX_QUERIES: usize = 4_096;
 
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
@@ -26,7 +26,7 @@ pub(in crate::serve) enum UpstreamWaiter {
     /// A UDP client.
     Client(UdpClient),
     /// A task of the runtime: for a client of another transport, or for a look-up of this server.
-    Task { packet: Box<[u8]>, change: QueryChange, client: IpAddr, reply: oneshot::Sender<Outcome> },
+    Task { packet: Box<[u8]>, change: QueryChange, client: IpAddr, reply: oneshot::Sender<ReplyResult> },
 }
 
 /// A UDP client that waits for an upstream's answer.
@@ -74,7 +74,7 @@ impl Waiter for UpstreamWaiter {
     }
 }
 
-/// Something for a worker.
+/// A job for a worker.
 pub(in crate::serve) enum Job {
     /// Forward this query.
     UpstreamQuery(UpstreamWaiter, Attempts),
@@ -84,15 +84,15 @@ pub(in crate::serve) enum Job {
     Came { attempt: AttemptId, result: Result<Vec<u8>, Error> },
     /// Serve another socket, under this number.
     Open(usize, Listener),
-    /// Serve this one no more, once what has come is answered.
+    /// Stop serving this one, once what has come is answered.
     Close(usize),
-    /// Nothing; look whether the server ends.
+    /// Nothing; check whether the server stops.
     Wake,
 }
 
-/// Where jobs for one worker lie.
+/// The jobs for one worker.
 pub(in crate::serve) struct Mailbox {
-    /// Written by whoever has a job, emptied by the worker. Held for a push or a swap.
+    /// Written by other threads, emptied by the worker. Locked for a push or a swap.
     jobs: Mutex<Vec<Job>>,
     /// Wakes the worker.
     event: EventFd,
@@ -153,19 +153,21 @@ impl Mailbox {
 /// All workers, for queries that no UDP worker has read.
 pub(in crate::serve) struct Workers {
     pub(in crate::serve) mailboxes: Vec<Arc<Mailbox>>,
-    /// Whose turn it is.
+    /// Counts up; the next worker is the remainder.
     pub(in crate::serve) turn: AtomicUsize,
 }
 
-impl Carrier for Workers {
-    fn carry(&self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts) -> BoxFuture<Outcome> {
+impl Dispatch for Workers {
+    fn dispatch(
+        &self, packet: Box<[u8]>, change: QueryChange, client: IpAddr, attempts: Attempts,
+    ) -> BoxFuture<ReplyResult> {
         let (reply, answer) = oneshot::channel();
         let at = self.turn.fetch_add(1, Ordering::Relaxed);
         if let Some(mailbox) = self.mailboxes.get(at % self.mailboxes.len().max(1)) {
             let group = attempts.group().clone();
             let waiter = UpstreamWaiter::Task { packet, change, client, reply };
             if mailbox.send_query(Job::UpstreamQuery(waiter, attempts)).is_err() {
-                group.counts.shed(Shed::Full);
+                group.counters.record_shed(ShedReason::Full);
                 return Box::pin(std::future::ready(Err(Error::Full)));
             }
         }

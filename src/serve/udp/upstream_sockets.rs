@@ -1,8 +1,8 @@
-//! A worker's own sockets to other servers.
+//! A worker's own sockets towards upstreams.
 //!
-//! Each has one peer, so that the kernel drops what others send, and a port that the kernel draws at random. A server has
-//! several at a time; each serves so many queries, or so long, and then makes room for one with another port (RFC 5452
-//! 9.2). One is chosen for a whole batch of queries, so that they leave with one system call.
+//! Each is connected, so that the kernel drops what others send, and has a port that the kernel draws at random. An
+//! upstream has several at a time. Each is replaced by one with another port after a number of queries, or a time (RFC
+//! 5452 9.2). One is chosen for a whole batch of queries, so that they leave with one system call.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,23 +17,23 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::upstream::Upstream;
 
-/// Sockets of one server at a time.
+/// The sockets of one upstream at a time.
 const SOCKETS: usize = 4;
-/// Queries that a socket serves.
-const USES: u32 = 512;
-/// How long a socket serves. Past it, it only waits for its last answers.
-const AGE: Duration = Duration::from_secs(10);
+/// The most queries through a socket.
+const MAX_USES: u32 = 512;
+/// The age after which a socket is not used for new queries.
+const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// A socket.
+/// A socket towards an upstream.
 pub(in crate::serve) struct UpstreamSocket {
     socket: UdpSocket,
-    /// Unlike its place, its own for ever.
+    /// Unlike its place, it is never reused.
     pub(in crate::serve) number: u32,
-    /// Whom it leads to.
+    /// Its peer.
     pub(in crate::serve) upstream: Arc<Upstream>,
-    /// Queries that went through it.
+    /// The number of queries that were sent through it.
     uses: u32,
-    /// Attempts whose answer would still be taken.
+    /// The number of attempts whose answers are still accepted.
     pub(in crate::serve) open: u32,
     opened: Instant,
 }
@@ -43,9 +43,9 @@ impl UpstreamSocket {
         self.socket.as_fd()
     }
 
-    /// Whether it serves no more new queries.
+    /// Whether it is used for no new queries.
     fn is_spent(&self, now: Instant) -> bool {
-        self.uses >= USES || now.saturating_duration_since(self.opened) >= AGE
+        self.uses >= MAX_USES || now.saturating_duration_since(self.opened) >= MAX_AGE
     }
 }
 
@@ -57,14 +57,16 @@ pub(in crate::serve) struct UpstreamSockets {
     free: Vec<usize>,
     /// Places by number.
     places: HashMap<u32, usize, foldhash::fast::RandomState>,
-    /// The sockets that serve a server, and which of them does so in this round.
-    pools: HashMap<u32, Pool, foldhash::fast::RandomState>,
+    /// The sockets of each upstream, by its number.
+    pools: HashMap<u32, SocketSet, foldhash::fast::RandomState>,
     next_number: u32,
 }
 
+/// The sockets of an upstream that are used for new queries.
 #[derive(Default)]
-struct Pool {
+struct SocketSet {
     places: SmallVec<[usize; SOCKETS]>,
+    /// The last round, and the place of the socket that was chosen in it.
     chosen: Option<(u64, usize)>,
 }
 
@@ -84,8 +86,8 @@ impl UpstreamSockets {
         self.all[*self.places.get(&number)?].as_mut()
     }
 
-    /// The place of the socket for a query to this server; in one round it is the same as long as it is not spent. Says
-    /// whether it was there already.
+    /// Returns the place of the socket for a query to this upstream, and whether it was open already. In one round it
+    /// is the same one as long as it is not spent.
     pub(in crate::serve) fn choose(
         &mut self, upstream: &Arc<Upstream>, round: u64, epoll: &Epoll, tag: u64, now: Instant,
     ) -> io::Result<(usize, bool)> {
@@ -121,22 +123,22 @@ impl UpstreamSockets {
         Ok((place, false))
     }
 
-    /// Notes a query through the socket in a place; gives its number.
-    pub(in crate::serve) fn used(&mut self, place: usize) -> Option<u32> {
+    /// Records a query through the socket in a place. Returns its number.
+    pub(in crate::serve) fn record_use(&mut self, place: usize) -> Option<u32> {
         let socket = self.all.get_mut(place)?.as_mut()?;
         socket.uses += 1;
         socket.open += 1;
         Some(socket.number)
     }
 
-    /// Notes that an attempt through a socket waits no more.
-    pub(in crate::serve) fn left(&mut self, number: u32) {
+    /// Records that an answer to an attempt through a socket is not accepted any more.
+    pub(in crate::serve) fn close_attempt(&mut self, number: u32) {
         if let Some(socket) = self.numbered(number) {
             socket.open = socket.open.saturating_sub(1);
         }
     }
 
-    /// Closes sockets that are spent and wait for nothing. To be called now and then.
+    /// Closes sockets that are spent and have no open attempts. To be called from time to time.
     pub(in crate::serve) fn sweep(&mut self, now: Instant) {
         for place in 0..self.all.len() {
             if let Some(socket) = &self.all[place]
@@ -156,11 +158,11 @@ impl UpstreamSockets {
     }
 }
 
-/// A socket to a server.
+/// Opens a socket towards an upstream.
 fn connect(upstream: &Upstream) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(upstream.address);
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-    // Port 0 is any, which the kernel draws at random.
+    // Port 0: the kernel draws one at random.
     let any = match upstream.address.ip() {
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::forward::{Around, Forwarding, UPSTREAM};
+use super::forward::{Forwarding, UPSTREAM, WorkerContext};
 use super::listener::Listener;
 use super::mailbox::Job;
 use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
@@ -162,7 +162,7 @@ impl UdpWorker {
         }
         *look = Instant::now() + CLOSING;
         closing.retain(|&number| {
-            let has_pending = forwarding.waits_for(number);
+            let has_pending = forwarding.has_client_of(number);
             if !has_pending && let Some(listener) = listeners.get_mut(number) {
                 *listener = None;
             }
@@ -173,7 +173,7 @@ impl UdpWorker {
     /// Waits for events, and deals with them.
     fn serve_ready(&mut self, events: &mut [EpollEvent]) {
         self.close_sockets();
-        let mut wait = self.forwarding.wait(Instant::now());
+        let mut wait = self.forwarding.time_to_run(Instant::now());
         if !self.closing.is_empty() {
             wait = Some(wait.map_or(CLOSING, |wait| wait.min(CLOSING)));
         }
@@ -199,7 +199,11 @@ impl UdpWorker {
                     let UdpWorker { listeners, shared, counters, epoll, inbox, forwarding, state, .. } = self;
                     let now = Instant::now();
                     let inbox = inbox.get_or_insert_with(Batch::new);
-                    forwarding.read(place, inbox, &mut Around { listeners, shared, counters, epoll, state, now });
+                    forwarding.read_answers(
+                        place,
+                        inbox,
+                        &mut WorkerContext { listeners, shared, counters, epoll, state, now },
+                    );
                 }
                 socket => {
                     self.serve((socket & (UPSTREAM - 1)) as usize, (socket >> SOCKET_SHIFT) as usize);
@@ -215,9 +219,9 @@ impl UdpWorker {
         if !has_mail && forwarding.is_idle() {
             return;
         }
-        let mut around = Around { listeners, shared, counters, epoll, state, now: Instant::now() };
-        let controls = if has_mail { forwarding.work(&mut around) } else { Vec::new() };
-        forwarding.turn(&mut around);
+        let mut context = WorkerContext { listeners, shared, counters, epoll, state, now: Instant::now() };
+        let controls = if has_mail { forwarding.do_jobs(&mut context) } else { Vec::new() };
+        forwarding.run(&mut context);
         controls.into_iter().for_each(|job| self.control(job));
     }
 
@@ -260,8 +264,8 @@ impl UdpWorker {
                 Answer::Silent => silent += 1,
                 Answer::Pending(pending) => {
                     let from = (at, batch.return_path(slot));
-                    let mut around = Around { listeners, shared, counters, epoll, state, now };
-                    wait_for(forwarding, pending, from, &mut around);
+                    let mut context = WorkerContext { listeners, shared, counters, epoll, state, now };
+                    wait_for(forwarding, pending, from, &mut context);
                 }
             }
         }
@@ -277,20 +281,20 @@ impl UdpWorker {
 /// Takes a client's pending query: into the in-flight table, or onto the runtime. `from`: the listener's number, and
 /// the way back.
 pub(in crate::serve) fn wait_for(
-    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), around: &mut Around<'_>,
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), context: &mut WorkerContext<'_>,
 ) {
     let (at, path) = from;
     let pending = match pending {
         Pending { asked, at, wait: Wait::Upstream(ask) } => {
-            around.counters.later.add(1);
-            return forwarding.ask(asked, at, ask, from, around);
+            context.counters.later.add(1);
+            return forwarding.forward(asked, at, ask, from, context);
         }
         pending => pending,
     };
-    let Some(listener) = around.listener(at) else { return };
-    let permit = around.shared.permit(pending.asked.client(), None, around.counters);
-    let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), around.shared.clone());
-    around.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
+    let Some(listener) = context.listener(at) else { return };
+    let permit = context.shared.permit(pending.asked.client(), None, context.counters);
+    let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), context.shared.clone());
+    context.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
 }
 
 /// Waits for an answer and sends it the way its query came.

@@ -18,7 +18,7 @@ use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{Format, Logger};
-use clusterdns::upstream::{Carriers, Servers};
+use clusterdns::upstream::{Dispatcher, UpstreamRegistry};
 use clusterdns::wire::MAX_MESSAGE;
 use clusterdns::wire::encode::MAX_UDP;
 use serde_json::Value;
@@ -75,8 +75,8 @@ impl Inside {
         let (debug_of_world, metrics) = (debug.clone(), Metrics::default());
         let outside = Arc::new(Outside::default());
         outside.say(setup.upstream.clone());
-        let carriers = Carriers::default();
-        carriers.set(Arc::new(Paths(outside.clone())));
+        let dispatcher = Dispatcher::default();
+        dispatcher.set(Arc::new(Paths(outside.clone())));
         let background: Arc<Mutex<Vec<BoxFuture<()>>>> = Arc::default();
         let (clock, spawned) = (outside.clone(), background.clone());
         let surroundings = Surroundings {
@@ -87,7 +87,7 @@ impl Inside {
         let (logger_of_world, debug) = (logger.clone(), debug_of_world);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let servers = Arc::new(Servers::new(runtime.handle().clone(), metrics.upstreams.clone()));
+        let servers = Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.upstreams.clone()));
         let world = World {
             logger: logger_of_world,
             hostname,
@@ -95,7 +95,7 @@ impl Inside {
             debug,
             metrics,
             servers,
-            carriers,
+            dispatcher,
             surroundings,
             kept: Default::default(),
         };

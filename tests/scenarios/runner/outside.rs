@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clusterdns::upstream::{Answered, Attempts, BoxFuture, Carrier, Error, NextStep, Outcome, Verdict};
+use clusterdns::upstream::{Answered, Attempts, BoxFuture, Dispatch, Error, NextStep, ReplyResult, Verdict};
 use clusterdns::wire::header::flag;
 use clusterdns::wire::{Message, NameBuf, Query, QueryChange, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
@@ -141,8 +141,10 @@ impl Outside {
 /// Sends queries to the upstreams.
 pub struct Paths(pub Arc<Outside>);
 
-impl Carrier for Paths {
-    fn carry(&self, packet: Box<[u8]>, change: QueryChange, _: IpAddr, mut attempts: Attempts) -> BoxFuture<Outcome> {
+impl Dispatch for Paths {
+    fn dispatch(
+        &self, packet: Box<[u8]>, change: QueryChange, _: IpAddr, mut attempts: Attempts,
+    ) -> BoxFuture<ReplyResult> {
         let outside = self.0.clone();
         Box::pin(async move {
             let query = Query::parse(&packet).map_err(|_| Error::Malformed("query".into()))?;
