@@ -158,7 +158,7 @@ impl Pending {
     pub fn overload(self) -> OwnedQuery {
         let Pending { mut asked, wait, .. } = self;
         let (rcode, failure) = match wait {
-            // The cache waits for a newer reply than the one that it has.
+            // The cache was refreshing a stale reply, which is served instead.
             Wait::Work(_) if asked.state.origin == Origin::Kept => return asked,
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
