@@ -45,8 +45,6 @@ mod outages;
 mod outside;
 #[path = "live/parts.rs"]
 mod parts;
-#[path = "live/patience.rs"]
-mod patience;
 #[path = "live/ports.rs"]
 mod ports;
 #[path = "live/process.rs"]
@@ -67,6 +65,8 @@ mod shop;
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/wait.rs"]
+mod wait;
 
 use std::process::ExitCode;
 

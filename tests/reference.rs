@@ -37,7 +37,7 @@ struct Table {
     rows: Vec<Vec<String>>,
 }
 
-/// What stands below a heading of the second level.
+/// The text below a heading of the second level.
 struct Section {
     title: String,
     /// Everything but fenced blocks.
@@ -509,6 +509,7 @@ fn reasons_are_those_of_the_code() {
     let lines = text.leak().lines().filter(|line| line.starts_with("clusterdns_forward_shed_total{"));
     assert_eq!(*shed, lines.filter_map(reason).collect());
     let source = include_str!("../src/upstream/metrics.rs");
-    let told = source.lines().filter_map(|line| line.trim().strip_prefix("tell(&mut dropped, &[\"")?.split('"').next());
-    assert_eq!(*dropped, told.collect());
+    let in_code =
+        source.lines().filter_map(|line| line.trim().strip_prefix("tell(&mut dropped, &[\"")?.split('"').next());
+    assert_eq!(*dropped, in_code.collect());
 }

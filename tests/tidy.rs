@@ -234,6 +234,11 @@ const VOICE_EXCEPTIONS: &[(&str, &str, &str)] = &[
     // Names of the standard library.
     ("", ".octets()", "std::net"),
     ("", "from_octets", "std::net"),
+    ("", "has to be awaited", "what Rust does with a future"),
+    ("", "have to be awaited", "what Rust does with a future"),
+    // Names of Linux.
+    ("src/telemetry/metrics/process.rs", "InOctets", "/proc/net/netstat"),
+    ("src/telemetry/metrics/process.rs", "OutOctets", "/proc/net/netstat"),
 ];
 
 /// Folders with text of ours, and the endings of their files.

@@ -1,19 +1,19 @@
-//! What each client holds of something that is limited, so that at a limit the client with the most loses first.
+//! Counts how many items of a limited resource each client has, so that the client with the most loses one first.
 //!
-//! It only keeps the books: its user compares [`Shares::len`] with the limit, and ends what is evicted. Every operation
-//! takes constant time, and none allocates once the tables have grown.
+//! [`Shares`] only does the accounting: its user compares [`Shares::len`] with the limit and ends the item that is to
+//! be evicted. Every operation takes constant time, and none allocates once the tables have grown.
 //!
 //! A client is an address, in IPv6 too: the Pods of a node share a /64, and one noisy Pod must not use up the share of
-//! its neighbours. A client that owns a whole /64 can pose as many; each of those holds little, and the total limit
-//! still holds.
+//! the others. A client with a whole /64 can appear as many clients; each of those has few items, and the total limit
+//! still applies.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// No neighbour in a list.
+/// The end of a linked list.
 const NONE: u32 = u32::MAX;
 
-/// What clients hold, each in the order in which it got it.
+/// The items of all clients, in order of arrival for each client.
 #[derive(Debug)]
 pub(crate) struct Shares<T> {
     clients: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
@@ -21,40 +21,40 @@ pub(crate) struct Shares<T> {
     free_holders: Vec<u32>,
     items: Vec<SharedItem<T>>,
     free_items: Vec<u32>,
-    /// Lists of the holders that have as many items as the place in this vector says, first and last.
+    /// The first and the last holder with N items, for each N.
     levels: Vec<(u32, u32)>,
-    /// The most items that one client holds.
+    /// The highest number of items of one client.
     most: usize,
     len: usize,
 }
 
-/// A client that holds something.
+/// A client that has at least one item.
 #[derive(Debug)]
 struct Holder {
     client: IpAddr,
     count: usize,
-    /// Its items.
+    /// The ends of the list of its items.
     oldest: u32,
     newest: u32,
-    /// Its neighbours among the holders with as many items.
+    /// The previous and the next holder with the same number of items.
     before: u32,
     after: u32,
 }
 
-/// Something that is held.
+/// An item in the list of its client.
 #[derive(Debug)]
 struct SharedItem<T> {
-    /// Absent where the item has been removed.
+    /// `None` after the item has been removed.
     value: Option<T>,
     holder: u32,
-    /// How often this place has been used, so that a ticket of before means nothing.
+    /// Counts the uses of this slot, so that old tickets are not valid for a new item.
     generation: u32,
-    /// Its neighbours among the items of the same client.
+    /// The previous and the next item of the same client.
     older: u32,
     newer: u32,
 }
 
-/// Names an item that is held.
+/// Identifies an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     at: u32,
@@ -77,25 +77,26 @@ impl<T> Default for Shares<T> {
 }
 
 impl<T> Shares<T> {
-    /// How many items are held.
+    /// The number of all items.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many items a client holds.
+    /// The number of items of a client.
     pub(crate) fn held_by(&self, client: IpAddr) -> usize {
         self.clients.get(&client).map_or(0, |&at| self.holders[at as usize].count)
     }
 
-    /// Returns what a ticket names, if it is still held.
+    /// Returns the item of a ticket, unless it has been removed.
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&T> {
         let item = self.items.get(ticket.at as usize)?;
         item.value.as_ref().filter(|_| item.generation == ticket.generation)
     }
 
-    /// Returns what to evict for one more item of this client where all is taken: the oldest of the client that holds
-    /// the most, or the client's own oldest where no other holds more. The oldest had its time, and its client has most
-    /// likely asked again; were the newest refused instead, slow names would exclude all others.
+    /// Returns the item to evict in favour of a new item of this client when the limit is reached: the oldest item of
+    /// the client with the most, or this client's own oldest item when no other client has more. The oldest item has
+    /// waited the longest, and its client has most likely sent the query again. Refusing the newest instead would let
+    /// slow names block all others.
     pub(crate) fn gives_way_to(&self, client: IpAddr) -> Option<Ticket> {
         let own = self.clients.get(&client).filter(|&&at| self.holders[at as usize].count == self.most);
         let holder = own.map_or(self.levels[self.most].0, |&at| at);
@@ -103,8 +104,8 @@ impl<T> Shares<T> {
         Some(self.ticket(at))
     }
 
-    /// The clients, those that hold the most first, with how many items they hold.
-    pub(crate) fn clients(&self) -> impl Iterator<Item = (IpAddr, usize)> {
+    /// The clients with their numbers of items, in descending order of the number.
+    pub(crate) fn clients(&self) -> impl Iterator<SharedItem = (IpAddr, usize)> {
         let levels = self.levels[..=self.most].iter().rev();
         levels.flat_map(|&(first, _)| {
             let holders = std::iter::successors(self.holders.get(first as usize), |holder| {
@@ -115,7 +116,7 @@ impl<T> Shares<T> {
     }
 
     /// The items of a client, the oldest first.
-    pub(crate) fn of(&self, client: IpAddr) -> impl Iterator<Item = (Ticket, &T)> {
+    pub(crate) fn of(&self, client: IpAddr) -> impl Iterator<SharedItem = (Ticket, &T)> {
         let oldest = self.clients.get(&client).map_or(NONE, |&at| self.holders[at as usize].oldest);
         let mut next = oldest;
         std::iter::from_fn(move || {
@@ -126,22 +127,22 @@ impl<T> Shares<T> {
         })
     }
 
-    /// Notes that a client holds one more item.
+    /// Adds an item to a client.
     pub(crate) fn add(&mut self, client: IpAddr, value: T) -> Ticket {
         let holder = match self.clients.get(&client) {
             Some(&holder) => holder,
             None => {
                 let new = Holder { client, count: 0, oldest: NONE, newest: NONE, before: NONE, after: NONE };
-                let at = place(&mut self.holders, &mut self.free_holders, new);
+                let at = store(&mut self.holders, &mut self.free_holders, new);
                 self.clients.insert(client, at);
                 at
             }
         };
         let older = self.holders[holder as usize].newest;
-        // Only a place that was used before has a generation.
+        // A new slot starts with generation 0.
         let generation = self.free_items.last().map_or(0, |&at| self.items[at as usize].generation);
         let item = SharedItem { value: Some(value), holder, generation, older, newer: NONE };
-        let at = place(&mut self.items, &mut self.free_items, item);
+        let at = store(&mut self.items, &mut self.free_items, item);
         match self.items.get_mut(older as usize) {
             Some(older) => older.newer = at,
             None => self.holders[holder as usize].oldest = at,
@@ -182,7 +183,7 @@ impl<T> Shares<T> {
         Ticket { at, generation: self.items[at as usize].generation }
     }
 
-    /// Puts a holder behind the others that hold as many items, level 0 being no list.
+    /// Moves a holder to the end of the list of holders with `count` items. There is no list for 0.
     fn move_to_level(&mut self, at: u32, count: usize) {
         let Holder { count: before_count, before, after, .. } = self.holders[at as usize];
         if before_count > 0 {
@@ -198,14 +199,14 @@ impl<T> Shares<T> {
         let last = if count == 0 { NONE } else { self.append(at, count) };
         let holder = &mut self.holders[at as usize];
         (holder.count, holder.before, holder.after) = (count, last, NONE);
-        // A holder moves by one level, so that the highest one that is not empty is this or the one below.
+        // A holder moves by one level, so the highest level with a holder is this one or the one below.
         self.most = self.most.max(count);
         if self.levels[self.most].0 == NONE && self.most > 0 {
             self.most -= 1;
         }
     }
 
-    /// Makes a holder the last of a level. Returns the one that was the last.
+    /// Appends a holder to a level. Returns the previous last holder.
     fn append(&mut self, at: u32, count: usize) -> u32 {
         if self.levels.len() <= count {
             self.levels.resize(count + 1, (NONE, NONE));
@@ -219,8 +220,8 @@ impl<T> Shares<T> {
     }
 }
 
-/// Puts something into a free place, or a new one. Returns the place.
-fn place<T>(all: &mut Vec<T>, free: &mut Vec<u32>, new: T) -> u32 {
+/// Stores a value in a free slot or in a new one. Returns the index of the slot.
+fn store<T>(all: &mut Vec<T>, free: &mut Vec<u32>, new: T) -> u32 {
     if let Some(at) = free.pop() {
         all[at as usize] = new;
         return at;
@@ -237,20 +238,20 @@ mod tests {
         IpAddr::from([10, 0, 0, number])
     }
 
-    /// What is evicted for one more of this client.
+    /// The item that is evicted in favour of a new one of this client.
     fn evicted(shares: &Shares<u32>, number: u8) -> Option<u32> {
         shares.gives_way_to(client(number)).and_then(|ticket| shares.get(ticket)).copied()
     }
 
     #[test]
-    fn the_oldest_of_the_heaviest_client_is_evicted() {
+    fn the_oldest_item_of_the_client_with_the_most_is_evicted() {
         let mut shares = Shares::default();
         assert_eq!(evicted(&shares, 1), None);
         for (number, value) in [(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)] {
             shares.add(client(number), value);
         }
         assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10); 3]);
-        // Of clients that hold as much, the own oldest goes first.
+        // Among clients with the same number, a client evicts its own oldest item.
         shares.add(client(2), 22);
         assert_eq!([1, 2, 3].map(|number| evicted(&shares, number)), [Some(10), Some(20), Some(10)]);
         assert_eq!(shares.clients().collect::<Vec<_>>(), [(client(1), 3), (client(2), 3)]);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_names_one_item_and_no_later_one() {
+    fn a_ticket_is_not_valid_for_a_later_item_in_the_same_slot() {
         let mut shares = Shares::default();
         let first = shares.add(client(1), 1);
         assert_eq!((shares.remove(first), shares.remove(first), shares.len()), (Some(1), None, 0));
@@ -266,9 +267,9 @@ mod tests {
         assert_eq!((shares.get(first), shares.get(second)), (None, Some(&2)));
     }
 
-    /// Compares with lists that are searched.
+    /// Compares with a plain list.
     #[test]
-    fn the_books_are_right_after_any_changes() {
+    fn counts_and_order_are_correct_after_any_changes() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut shares = Shares::default();
         let mut model: Vec<(u8, u32, Ticket)> = Vec::new();
@@ -290,8 +291,8 @@ mod tests {
             }
             assert_eq!(shares.clients().map(|(_, count)| count).sum::<usize>(), model.len());
             assert!(shares.clients().map(|(_, count)| count).is_sorted_by(|a, b| a >= b));
-            let given = evicted(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
-            if let Some((of, value, _)) = given.map(|found| found.expect("an item that is held")) {
+            let candidate = evicted(&shares, number).map(|value| model.iter().find(|(_, of, _)| *of == value));
+            if let Some((of, value, _)) = candidate.map(|found| found.expect("an item of the list")) {
                 assert_eq!(Some(count(*of)), most);
                 assert_eq!(model.iter().find(|(other, ..)| other == of).map(|(_, value, _)| value), Some(value));
                 assert!(*of == number || Some(count(number)) != most);

@@ -6,9 +6,9 @@ use super::Test;
 use super::cluster::Cluster;
 use super::corefiles;
 use super::objects::service;
-use super::patience::{LATER, SOON, eventually};
 use super::server::Server;
 use super::shared::GUARDED;
+use super::wait::{LATER, SOON, eventually};
 
 pub fn tests() -> Vec<Test> {
     [

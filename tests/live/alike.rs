@@ -6,9 +6,9 @@ use super::Test;
 use super::compare::{Depth, Pair};
 use super::corefiles::{COREFILES, Corefile};
 use super::marker::Marker;
-use super::patience::SOON;
 use super::questions::Objects;
 use super::shared::CALM;
+use super::wait::SOON;
 
 pub fn tests() -> Vec<Test> {
     COREFILES.iter().map(|corefile| Test::new(format!("alike: {}", corefile.name), || alike(corefile))).collect()

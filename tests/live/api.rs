@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::patience::{SOON, eventually};
+use super::wait::{SOON, eventually};
 
 /// A client with the rights of a user.
 #[derive(Clone)]

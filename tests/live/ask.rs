@@ -73,7 +73,7 @@ impl Question {
     }
 
     /// Returns whether the name is valid in a message.
-    pub fn can_be_asked(&self) -> bool {
+    pub fn is_encodable(&self) -> bool {
         NameBuf::from_text(&self.name).is_ok()
     }
 

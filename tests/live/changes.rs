@@ -12,9 +12,9 @@ use super::compare::{Depth, Pair};
 use super::corefiles::named;
 use super::marker::Marker;
 use super::objects::{Pod, Port, labelled, namespace, service, slice};
-use super::patience::{LATER, SOON};
 use super::questions::Objects;
 use super::shared::GUARDED;
+use super::wait::{LATER, SOON};
 
 /// The number of namespaces; each is changed by a thread.
 const SPACES: usize = 4;
@@ -33,7 +33,7 @@ fn thousand() -> Result<(), Failed> {
     // `SEED=N` repeats the same changes.
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     eprintln!("changes: SEED={seed}");
-    let told = |wrong: Failed| format!("SEED={seed}: {}", wrong.message().unwrap_or_default());
+    let with_seed = |error: Failed| format!("SEED={seed}: {}", error.message().unwrap_or_default());
     let mut cluster = GUARDED.lock();
     let corefiles =
         ["pods verified", "endpoint_pod_names", "labels", "namespace_labels", "ignore empty_service", "zonal"];
@@ -41,11 +41,11 @@ fn thousand() -> Result<(), Failed> {
     let mut hands: Vec<Hand> = (0..SPACES).map(|number| Hand::new(&cluster, number, seed)).collect();
     change(&mut hands, CHANGES);
     settle(&cluster, &pair, SOON);
-    pair.compare(&Objects::of(&cluster.api), DEPTH).map_err(told)?;
+    pair.compare(&Objects::of(&cluster.api), DEPTH).map_err(with_seed)?;
     cluster.restart_api_server();
     change(&mut hands, MORE);
     settle(&cluster, &pair, LATER);
-    pair.compare(&Objects::of(&cluster.api), DEPTH).map_err(told)?;
+    pair.compare(&Objects::of(&cluster.api), DEPTH).map_err(with_seed)?;
     for hand in &mut hands {
         let _ = hand.close();
     }

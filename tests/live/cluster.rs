@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::api::Api;
 use super::certificates::{Authority, Files, write_key};
-use super::patience::{LATER, eventually};
 use super::process::Process;
 use super::server::{Server, Software};
+use super::wait::{LATER, eventually};
 use super::{parts, ports};
 
 /// The ServiceAccount of `deploy/base/rbac.yaml`, and its namespace.

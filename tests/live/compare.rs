@@ -12,10 +12,10 @@ use super::ask::{Answer, Question, ask_all};
 use super::cluster::{Access, Cluster};
 use super::corefiles::Corefile;
 use super::marker::Marker;
-use super::patience::SOON;
 use super::ports::{self, on_loopback};
 use super::questions::Objects;
 use super::server::{Server, Software};
+use super::wait::SOON;
 
 /// The number of differences in a message.
 const SHOWN: usize = 15;
@@ -159,17 +159,17 @@ impl Block {
             (ours, theirs) = (ours.in_lower_case(), theirs.in_lower_case());
         }
         if self.corefile.falls_through {
-            (ours, theirs) = (denied_by_nobody(&ours, &theirs), denied_by_nobody(&theirs, &ours));
+            (ours, theirs) = (without_denying_zone(&ours, &theirs), without_denying_zone(&theirs, &ours));
         }
         is_allowed(&self.allowed, &text, &theirs, &ours)
     }
 }
 
 /// Returns a response without a next plugin as if the name had been denied like `other`.
-fn denied_by_nobody(answer: &Answer, other: &Answer) -> Answer {
-    let is_nobodys =
+fn without_denying_zone(answer: &Answer, other: &Answer) -> Answer {
+    let has_no_zone =
         answer.rcode == Rcode::SERVFAIL.0 && answer.flags.is_empty() && answer.sections.concat().is_empty();
-    if !is_nobodys {
+    if !has_no_zone {
         return answer.clone();
     }
     let sections = [Vec::new(), other.sections[1].clone(), Vec::new()];

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::Test;
 use super::cluster::Cluster;
 use super::parts;
-use super::patience::{SOON, eventually};
 use super::ports;
 use super::server::{Server, Software};
 use super::shared::GUARDED;
+use super::wait::{SOON, eventually};
 
 pub fn tests() -> Vec<Test> {
     [
@@ -47,11 +47,11 @@ impl Kubectl<'_> {
             .expect("kubectl starts");
         child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("kubectl ends");
-        let [told, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-        assert!(output.status.success(), "{arguments:?}: {told}{errors}");
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+        assert!(output.status.success(), "{arguments:?}: {stdout}{stderr}");
         // Deprecated and unknown fields cause warnings.
         assert!(!errors.contains("Warning"), "{arguments:?}: {errors}");
-        told
+        stdout
     }
 
     /// Runs `kubectl kustomize DIRECTORY | kubectl apply --server-side -f -`; returns the rendered objects.
@@ -59,8 +59,12 @@ impl Kubectl<'_> {
         let text = self.run(&["kustomize", folder], "");
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
         let command = ["apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-"];
-        let told = self.run(&[&command, more].concat(), &text);
-        assert_eq!(told.lines().filter(|line| line.contains("serverside-applied")).count(), objects.len(), "{told}");
+        let stdout = self.run(&[&command, more].concat(), &text);
+        assert_eq!(
+            stdout.lines().filter(|line| line.contains("serverside-applied")).count(),
+            objects.len(),
+            "{stdout}"
+        );
         objects
     }
 

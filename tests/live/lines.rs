@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::Test;
 use super::ask::{Question, ask};
-use super::patience::{SOON, eventually};
 use super::server::{Server, Software};
+use super::wait::{SOON, eventually};
 use super::{ports, shared};
 
 /// A Corefile without a cluster. Nothing listens at the upstream for `org`.
@@ -35,7 +35,7 @@ const COREFILE: &str = ".:$PORT org:$PORT {
         192.0.2.7 inline.example
         fallthrough inline.example org
     }
-    forward org 127.0.0.1:$NOBODY {
+    forward org 127.0.0.1:$CLOSED {
         max_fails 0
         max_connect_attempts 1
     }
@@ -68,7 +68,7 @@ const WITHOUT_API: &str = ".:$PORT {
     errors
     ready 127.0.0.1:$HEALTH
     kubernetes cluster.local {
-        endpoint http://127.0.0.1:$NOBODY
+        endpoint http://127.0.0.1:$CLOSED
         startup_timeout 2s
     }
 }
@@ -86,7 +86,7 @@ pub fn tests() -> Vec<Test> {
 struct Subject {
     software: Software,
     server: Server,
-    /// The ports for `$PORT`, `$HEALTH` and `$NOBODY` in its Corefile.
+    /// The ports for `$PORT`, `$HEALTH` and `$CLOSED` in its Corefile.
     ports: [u16; 3],
     text: String,
 }
@@ -97,7 +97,7 @@ impl Subject {
         std::fs::create_dir_all(&folder).expect("a folder");
         let ports = std::array::from_fn(|_| ports::free());
         let mut text = corefile.to_owned();
-        for (name, port) in ["$PORT", "$HEALTH", "$NOBODY"].into_iter().zip(ports) {
+        for (name, port) in ["$PORT", "$HEALTH", "$CLOSED"].into_iter().zip(ports) {
             text = text.replace(name, &port.to_string());
         }
         let server = Server::launch_with(software, &text, ports[0], folder, arguments);
@@ -124,7 +124,7 @@ impl Subject {
     /// Returns its lines, without parts that are not compared.
     fn lines(&self) -> Vec<String> {
         let mut log = self.server.log().replace(&self.server.conf().display().to_string(), "Corefile");
-        for (port, name) in self.ports.into_iter().zip(["PORT", "HEALTH", "NOBODY"]) {
+        for (port, name) in self.ports.into_iter().zip(["PORT", "HEALTH", "CLOSED"]) {
             log = log.replace(&format!(":{port}"), &format!(":{name}"));
         }
         log.lines().filter_map(plain).collect()

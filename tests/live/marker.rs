@@ -12,8 +12,8 @@ use super::api::Api;
 use super::ask::{Question, ask};
 use super::corefiles::Corefile;
 use super::objects::{Pod, labelled, namespace, service, slice};
-use super::patience::eventually;
 use super::server::Server;
+use super::wait::eventually;
 
 /// A marker.
 pub struct Marker {

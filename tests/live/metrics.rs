@@ -14,11 +14,11 @@ use super::api::Api;
 use super::ask::{Question, ask};
 use super::cluster::Cluster;
 use super::objects::{Pod, headless, namespace, service};
-use super::patience::{SOON, eventually};
 use super::ports;
 use super::resolvers::Resolver;
 use super::server::{Server, Software};
 use super::shared::{self, CALM};
+use super::wait::{SOON, eventually};
 
 /// Directives that both have. The zones of the cluster are not cached, as with kubeadm, since this server never caches
 /// them.
@@ -264,8 +264,8 @@ fn see_a_change(api: &Api, subjects: &[&Subject; 2]) {
         Pod::new("metrics", &format!("changing-{pod}"), "changing", &[&format!("10.244.9.{pod}")]).apply(api);
         for subject in subjects {
             let families = subject.families();
-            let told = families.get("coredns_kubernetes_dns_programming_duration_seconds");
-            if told.is_none_or(|family| family.samples.is_empty()) {
+            let latencies = families.get("coredns_kubernetes_dns_programming_duration_seconds");
+            if latencies.is_none_or(|family| family.samples.is_empty()) {
                 return Err(subject.server.last_words());
             }
         }

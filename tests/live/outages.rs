@@ -10,10 +10,10 @@ use super::compare::{Depth, Pair};
 use super::corefiles::{self, Corefile, named};
 use super::marker::Marker;
 use super::objects::{Pod, namespace, service, slice};
-use super::patience::{LATER, SOON};
 use super::questions::Objects;
 use super::shared::ROUGH;
 use super::stream::Stream;
+use super::wait::{LATER, SOON};
 
 /// How long the control plane is unavailable.
 const AWAY: Duration = Duration::from_secs(20);

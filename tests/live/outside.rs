@@ -12,9 +12,9 @@ use libtest_mimic::Failed;
 use super::Test;
 use super::ask::{Answer, Question, ask, ask_all};
 use super::certificates::Authority;
-use super::patience::{SOON, eventually};
 use super::resolvers::{Lossy, NAMES, Resolver, TYPES};
 use super::server::{Server, Software};
+use super::wait::{SOON, eventually};
 use super::{ports, shared};
 
 /// Corefiles for both, with `UP` for the upstream.
@@ -43,7 +43,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("outside: D18 an upstream is paused", stopped),
         Test::new("outside: idle connections survive a restart of the upstream", idle_connections),
         Test::new("outside: a path loses packets", lossy),
-        Test::new("outside: D02 all upstreams are down", nobody),
+        Test::new("outside: D02 all upstreams are down", all_down),
         Test::new("outside: D13 sockets to upstreams that are down are closed", leak),
         Test::new("outside: D21 a server that forwards to itself exits", looped),
     ]);
@@ -246,21 +246,21 @@ fn lossy() -> Result<(), Failed> {
     Ok(())
 }
 
-fn nobody() -> Result<(), Failed> {
+fn all_down() -> Result<(), Failed> {
     let closed = ports::free();
     let server =
         serve(Software::Clusterdns, &format!("    forward . 127.0.0.1:{closed} 127.0.0.1:{closed}\n    cache 30\n"));
     // An upstream that never responds: a socket that is not read.
-    let mute = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let silent: SocketAddr = mute.local_addr().expect("an address");
-    let slow = serve(Software::Clusterdns, &format!("    forward . {silent}\n"));
+    let unread = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let unresponsive: SocketAddr = unread.local_addr().expect("an address");
+    let slow = serve(Software::Clusterdns, &format!("    forward . {unresponsive}\n"));
     let fast = serve(
         Software::Clusterdns,
-        &format!("    forward . {silent} {{\n        failfast_all_unhealthy_upstreams\n    }}\n"),
+        &format!("    forward . {unresponsive} {{\n        failfast_all_unhealthy_upstreams\n    }}\n"),
     );
     for (server, most) in [(&server, Duration::from_secs(2)), (&slow, Duration::from_millis(5_200))] {
         let (start, question) = (Instant::now(), Question { tcp: false, ..Question::new("a.out.example.", Type::A) });
-        let answer = patient(server.at, &question).ok_or("no response")?;
+        let answer = ask_repeatedly(server.at, &question).ok_or("no response")?;
         assert_eq!(answer.brief(), "SERVFAIL");
         assert!(start.elapsed() <= most, "{:?}", start.elapsed());
     }
@@ -268,7 +268,7 @@ fn nobody() -> Result<(), Failed> {
     let deadline = Instant::now() + SOON;
     loop {
         let start = Instant::now();
-        let answer = patient(fast.at, &Question::new("a.out.example.", Type::A)).ok_or("no response")?;
+        let answer = ask_repeatedly(fast.at, &Question::new("a.out.example.", Type::A)).ok_or("no response")?;
         assert_eq!(answer.brief(), "SERVFAIL");
         if start.elapsed() < Duration::from_millis(100) {
             return Ok(());
@@ -278,17 +278,17 @@ fn nobody() -> Result<(), Failed> {
 }
 
 /// Sends a query and waits up to ten seconds.
-fn patient(at: SocketAddr, question: &Question) -> Option<Answer> {
+fn ask_repeatedly(at: SocketAddr, question: &Question) -> Option<Answer> {
     (0..5).find_map(|_| ask(at, question))
 }
 
 /// Fifty stanzas with upstreams that never respond, over both transports: the number of sockets is limited while
 /// queries are pending, and they are closed afterwards.
 fn leak() -> Result<(), Failed> {
-    let mutes: Vec<std::net::UdpSocket> =
+    let sockets: Vec<std::net::UdpSocket> =
         (0..50).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket")).collect();
-    let stanzas = mutes.iter().enumerate().map(|(number, mute)| {
-        let at = mute.local_addr().expect("an address");
+    let stanzas = sockets.iter().enumerate().map(|(number, socket)| {
+        let at = socket.local_addr().expect("an address");
         format!("    forward z{number}.example {at} {{\n        read_timeout 200ms\n        max_connect_attempts 2\n    }}\n")
     });
     let server = serve(Software::Clusterdns, &stanzas.collect::<String>());

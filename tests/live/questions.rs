@@ -58,7 +58,7 @@ impl Objects {
             questions.extend([Type::A, Type::SRV].map(|rtype| Question { tcp: true, ..plain(name, rtype) }));
             questions.push(Question { edns: Some(4_096), ..plain(name, Type::A) });
         }
-        questions.retain(Question::can_be_asked);
+        questions.retain(Question::is_encodable);
         questions
     }
 
@@ -183,7 +183,7 @@ pub fn reverse(address: IpAddr) -> String {
     let (mut labels, zone): (Vec<String>, _) = match address {
         IpAddr::V4(address) => (address.octets().iter().map(u8::to_string).collect(), "in-addr.arpa"),
         IpAddr::V6(address) => {
-            let nibbles = address.octets().into_iter().flat_map(|octet| [octet >> 4, octet & 15]);
+            let nibbles = address.octets().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
             (nibbles.map(|nibble| format!("{nibble:x}")).collect(), "ip6.arpa")
         }
     };

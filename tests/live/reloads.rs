@@ -3,14 +3,14 @@
 use super::Test;
 use super::cluster::Access;
 use super::metrics::page;
-use super::patience::{SOON, eventually};
 use super::ports;
 use super::server::{Server, Software};
 use super::shared::CALM;
+use super::wait::{SOON, eventually};
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("reloads: no list and no watch more", || {
-        nothing_is_asked_for_again();
+        a_reload_reuses_the_watches();
         Ok(())
     })]
 }
@@ -28,7 +28,7 @@ fn corefile(access: &Access, port: u16, metrics: u16, round: usize, more: &str) 
     )
 }
 
-fn nothing_is_asked_for_again() {
+fn a_reload_reuses_the_watches() {
     let cluster = CALM.lock();
     let (port, metrics, access) = (ports::free(), ports::free(), cluster.access());
     let text = |round, more| corefile(&access, port, metrics, round, more);

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::ask::{Question, ask};
 use super::certificates::Authority;
-use super::patience::{SOON, eventually};
 use super::ports::{self, on_loopback};
 use super::process::Process;
+use super::wait::{SOON, eventually};
 use clusterdns::wire::Type;
 
 /// The zone that Knot serves. Its names are the only external names.

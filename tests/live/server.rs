@@ -8,9 +8,9 @@ use clusterdns::wire::Type;
 
 use super::ask::{Answer, Question, ask};
 use super::parts;
-use super::patience::{SOON, eventually};
 use super::ports::on_loopback;
 use super::process::Process;
+use super::wait::{SOON, eventually};
 
 /// The program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +96,8 @@ impl Server {
 
     /// Like [`Server::comes_to`], with another deadline.
     pub fn comes_to_within(&self, deadline: Duration, question: &str, expected: &str) {
-        let told = format!("{question} is answered '{expected}'");
-        eventually(&told, deadline, || match self.ask(question) {
+        let condition = format!("{question} is answered '{expected}'");
+        eventually(&condition, deadline, || match self.ask(question) {
             Some(answer) if answer.brief() == expected => Ok(()),
             Some(answer) => Err(format!("{answer}\n{}", self.last_words())),
             None => Err(format!("no response\n{}", self.last_words())),

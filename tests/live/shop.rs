@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::api::Api;
 use super::objects::{Pod, headless, labelled, namespace, node, selects, service, slice};
-use super::patience::{SOON, eventually};
+use super::wait::{SOON, eventually};
 
 /// Fills a new cluster, and waits until the controllers have created the slices.
 pub fn open(api: &Api) {

@@ -1,9 +1,9 @@
 //! Start without an API server.
 
 use super::Test;
-use super::patience::{LATER, SOON, eventually};
 use super::server::{Server, Software};
 use super::shared::GUARDED;
+use super::wait::{LATER, SOON, eventually};
 use super::{corefiles, ports};
 
 pub fn tests() -> Vec<Test> {

@@ -24,7 +24,7 @@ pub struct UpstreamAnswer {
 }
 
 impl UpstreamAnswer {
-    /// Parses `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, with `silence` in place of the code for no
+    /// Parses `[@SERVER] NAME TYPE|* CODE FLAG… ; SECTION RECORD ; …`, with `timeout` in place of the code for no
     /// response.
     pub fn parse(line: &str) -> Result<UpstreamAnswer, String> {
         let mut parts = line.split(" ; ");
@@ -38,7 +38,7 @@ impl UpstreamAnswer {
             text => Some(Type::from_mnemonic(text).ok_or(format!("'{text}' is not a type"))?),
         };
         let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?.to_string();
-        if code == "silence" {
+        if code == "timeout" {
             return Ok(UpstreamAnswer { server, name, qtype, answer: None });
         }
         let mut answer = Typed::new(0, MessageType::Response, OpCode::Query);

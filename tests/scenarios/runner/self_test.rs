@@ -27,7 +27,7 @@ query web.a.svc.cluster.local A
     NXDOMAIN aa rd
     authority cluster.local. 5 SOA ... _ ... 5
 raw 1234 8100 0001
-    silence
+    no response
 ";
 
 /// The tests.
@@ -47,8 +47,8 @@ pub fn trials() -> Vec<Trial> {
                 ),
                 ("    NXDOMAIN aa rd\n", "    NOERROR aa rd\n", "- NOERROR aa rd"),
                 ("_ ... 5\n", "_ ... 30\n", "SOA ... _ ... 30"),
-                ("    silence\n", "    FORMERR rd\n", "+ silence"),
-                ("    silence\n", "", "no expectation yet"),
+                ("    no response\n", "    FORMERR rd\n", "+ no response"),
+                ("    no response\n", "", "no expectation yet"),
                 ("delete Service a/web\n", "delete Service a/wob\n", "x:17: there is no Service a/wob"),
                 ("delete Service a/web\n", "", "+ NOERROR aa rd"),
                 ("port: 80", "port: 80000", "x:10: the objects have errors"),

@@ -16,9 +16,9 @@ pub struct Shown {
     pub truncated: bool,
 }
 
-/// Formats the response to `packet`, or returns the rule that it breaks. No response is `silence`.
+/// Formats the response to `packet`, or returns the rule that it breaks. A missing response is `no response`.
 pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: bool) -> Result<Shown, String> {
-    let Some(answer) = answer else { return Ok(Shown { lines: vec!["silence".to_owned()], truncated: false }) };
+    let Some(answer) = answer else { return Ok(Shown { lines: vec!["no response".to_owned()], truncated: false }) };
     let word = |bytes: &[u8], at: usize| bytes.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
     if answer.len() < 12 || answer[..2] != packet[..2] || answer[2] & 0x80 == 0 {
         return Err(format!("not a response to this ID: {answer:02x?}"));
