@@ -49,7 +49,7 @@ impl Follow {
         Follow { registry: registry.clone(), metrics: OnceLock::new() }
     }
 
-    /// Reports manifests that are of no use: that nobody can serve them, or that no stanza asks for them.
+    /// Reports manifests that are of no use: that they cannot be served, or that no stanza wants them.
     pub fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
         if !args.manifests.is_empty() && used.is_empty() {
             Manifests::load(&args.manifests)?;

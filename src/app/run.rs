@@ -38,9 +38,9 @@ const BESIDE: usize = 1_024;
 /// Threads that follow the cluster. One hands an event from socket to index without waking another, which would cost a
 /// tenth of it.
 const BACKGROUND_THREADS: usize = 1;
-/// How often it is looked whether an index that another stands in for is synced.
+/// How often an index whose predecessor answers is checked for being synced.
 const SETTLING: Duration = Duration::from_secs(1);
-/// How long whoever ends the program at once waits for a configuration that is being taken up.
+/// How long an end at once waits for a configuration that is being taken up.
 const LOCKED: Duration = Duration::from_millis(100);
 /// The stack of the thread that loads configurations: the parser of manifests needs a good part of the usual 2 MiB at
 /// its deepest.
@@ -194,7 +194,7 @@ fn end_by(end: End, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) -> Exi
             })
         }
     };
-    // Whoever ends at once waits for nobody.
+    // An end at once does not wait.
     if let Some(mut serving) = serving.try_lock_for(LOCKED) {
         serving.end_chores();
     }

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The inode tells of a file that was replaced by one as long and as old, as it is when a mounted ConfigMap changes;
+/// The inode reveals a file that was replaced by one as long and as old, as it is when a mounted ConfigMap changes;
 /// the time of the inode's change of one whose time was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {

@@ -1,4 +1,4 @@
-//! Which files somebody is writing now, as far as the kernel tells.
+//! Which files are being written, as far as the kernel reports it.
 //!
 //! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and every beginning of a dump may well
 //! be a good text. So a file that has changed is left alone until its writer closes it.
@@ -24,7 +24,7 @@ const MAX_FILES: usize = 1_000;
 /// itself says which one it was about.
 #[derive(Clone, Debug, Default)]
 pub struct OpenFiles {
-    /// Written by the thread of the kernel's notices, read by whoever follows the files.
+    /// Written by the thread of the kernel's notices, read by those who follow files.
     since: Arc<Mutex<HashMap<PathBuf, Instant>>>,
 }
 
@@ -45,7 +45,7 @@ impl OpenFiles {
         true
     }
 
-    /// Somebody has written to the file of this name.
+    /// The file of this name has been written to.
     fn written(&self, path: &Path) {
         let Ok(path) = absolute(path) else { return };
         let mut since = self.since.lock();
@@ -75,7 +75,7 @@ impl OpenFiles {
 struct Notices {
     open: OpenFiles,
     /// `None` where the kernel has no such service; then a file counts as written once it has been quiet. Locked for
-    /// the time of a system call, by whoever looks at a file.
+    /// the time of a system call, when a file is looked at.
     watcher: Mutex<Option<RecommendedWatcher>>,
     /// How many files are followed in each folder.
     folders: Mutex<HashMap<PathBuf, usize>>,

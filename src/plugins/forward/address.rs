@@ -138,7 +138,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
 pub struct ResolvConf {
     /// The servers, in the order of the file.
     pub servers: Vec<Target>,
-    /// What stands in the place of an address and is none.
+    /// Words in the place of an address that are none.
     pub ignored: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ impl ResolvConf {
     }
 }
 
-/// An address, whose interface stands behind `%` by name or by number.
+/// An address, whose interface may follow `%` by name or by number.
 fn server(text: &str) -> Option<SocketAddr> {
     let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
     match (ip.parse().ok()?, scope) {

@@ -42,8 +42,8 @@ impl HostsFile {
         HostsFile { zones, reverse, table: ArcSwap::default(), source }
     }
 
-    /// Reads the file again if it has changed. Where it cannot be read, what was read last stays, as in CoreDNS.
-    /// Returns whether somebody is writing it, so that it is to be looked at again soon. `now` is the time of day.
+    /// Reads the file again if it has changed. Where it cannot be read, what was read last stays, as in CoreDNS. Returns
+    /// whether it is being written, so that it is to be read again soon. `now` is the time of day.
     ///
     /// Blocks on the file system: for a timer, not for a query.
     pub fn refresh(&self, now: SystemTime) -> bool {

@@ -271,7 +271,7 @@ mod tests {
         let (hosts, folder) = hosts(TEXT, "");
         folder.write("hosts", "10.0.0.77 b.example\n");
         check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
-        // Somebody may be writing it, so that it is looked at again soon.
+        // It may be written again, so that it is looked at again soon.
         assert!(hosts.file().refresh(SystemTime::now()));
         check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
         let later = SystemTime::now() + Duration::from_secs(3);

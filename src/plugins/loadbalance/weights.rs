@@ -138,8 +138,8 @@ impl WeightFile {
         WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::polled(path, MAX_FILE)) }
     }
 
-    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether somebody is writing it,
-    /// so that it is to be looked at again soon. `now` is the time of day.
+    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether it is being written, so
+    /// that it is to be read again soon. `now` is the time of day.
     pub(super) fn read(&self, now: SystemTime) -> Result<bool, WeightError> {
         let mut file = self.file.lock();
         let bytes = match file.look(now).map_err(WeightError::Open)? {
