@@ -380,7 +380,7 @@ fn mistakes_of_the_start_are_one_line() {
         ),
         (
             vec!["-conf", &cluster, "-manifests", &folder_text],
-            format!("manifests: {folder_text}: no file of it is a manifest: *.yaml, *.yml or *.json\n"),
+            format!("manifests: {folder_text}: no file in it is a manifest (*.yaml, *.yml or *.json)\n"),
         ),
         (
             vec!["-conf", &cluster, "-manifests", &words],

@@ -104,7 +104,7 @@ impl Kept {
         let objects = |selection: &Selection| (selection.labels.clone(), selection.namespace_labels.clone());
         let candidates = indexes.iter().filter(|kept| kept.wanted.api.server == wanted.api.server);
         let candidates =
-            candidates.filter_map(|kept| Some((kept, kept.index.upgrade().filter(|index| index.synced())?)));
+            candidates.filter_map(|kept| Some((kept, kept.index.upgrade().filter(|index| index.is_synced())?)));
         let ranked = candidates.map(|(kept, index)| {
             let is_same = objects(&kept.wanted.selection) == objects(&wanted.selection);
             ((is_same, !all.contains(&kept.wanted)), index)
@@ -547,8 +547,8 @@ impl Indexes {
             wanted.into_iter().map(|(api, selection, keep, _)| WantedIndex { api, selection, keep }).collect();
         let all = wanted.iter().zip(places).map(|(one, place)| {
             if let Some(index) = kept.index(one) {
-                let previous = kept.previous_index(one, &wanted).filter(|_| !index.synced());
-                let index = CurrentIndex::instead_of(index, previous);
+                let previous = kept.previous_index(one, &wanted).filter(|_| !index.is_synced());
+                let index = CurrentIndex::replacing(index, previous);
                 return Shared { index, wanted: one.clone(), followed: None };
             }
             let previous = kept.previous_index(one, &wanted);
@@ -556,7 +556,7 @@ impl Indexes {
             let (index, writer) = Index::new(&Options { kinds: selection.kinds().collect(), endpoint_fields: keep });
             kept.note_index(one.clone(), &index);
             let followed = Some(Followed { api, selection, writer, place });
-            Shared { index: CurrentIndex::instead_of(index, previous), wanted: one.clone(), followed }
+            Shared { index: CurrentIndex::replacing(index, previous), wanted: one.clone(), followed }
         });
         Indexes { all: all.collect() }
     }

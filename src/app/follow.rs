@@ -35,7 +35,7 @@ pub struct Follow {
 /// Whatever keeps indexes in step, until this is dropped.
 #[derive(Default)]
 pub struct Following {
-    _manifests: Option<manifests::Following>,
+    _manifests: Option<manifests::FollowerThread>,
     watch: Option<ApiWatch>,
     /// The indexes.
     indexes: Vec<Arc<Index>>,
@@ -118,7 +118,7 @@ impl Following {
         let mut next_word = FIRST_WORD;
         let missing = |index: &Index| index.unsynced().map(Kind::name).collect::<Vec<_>>().join(", ");
         loop {
-            let behind: Vec<_> = self.waiting.iter().filter(|(index, _)| !index.synced()).collect();
+            let behind: Vec<_> = self.waiting.iter().filter(|(index, _)| !index.is_synced()).collect();
             if behind.is_empty() {
                 break;
             }
@@ -162,7 +162,7 @@ impl Following {
 }
 
 /// Loads the manifests and follows them.
-fn follow_manifests(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<manifests::Following> {
+fn follow_manifests(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<manifests::FollowerThread> {
     let manifests = Manifests::load(&args.manifests)?;
     for warning in manifests.snapshot().warnings() {
         tracing::warn!("{warning}");

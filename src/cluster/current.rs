@@ -1,4 +1,4 @@
-//! The index that a stanza answers from, while another takes its place.
+//! The index that a stanza answers from, while it is replaced.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use super::Index;
 
-/// An index, and the one before it, which answers until the first lists of the new one are complete: a cluster that was
-/// known does not become unknown because other objects of it are wanted, whatever the API server does meanwhile.
+/// An index and the previous one, which answers until the first lists of the new one are complete: a change of the
+/// selected objects does not make a known cluster unknown, whatever the state of the API server.
 #[derive(Clone, Debug)]
 pub struct CurrentIndex {
     index: Arc<Index>,
@@ -23,32 +23,32 @@ impl From<Arc<Index>> for CurrentIndex {
 }
 
 impl CurrentIndex {
-    /// An index in the place of a previous one.
-    pub fn instead_of(index: Arc<Index>, previous: Option<Arc<Index>>) -> CurrentIndex {
+    /// Creates a reference to an index that replaces a previous one.
+    pub fn replacing(index: Arc<Index>, previous: Option<Arc<Index>>) -> CurrentIndex {
         CurrentIndex { index, previous: Arc::new(ArcSwapOption::new(previous)) }
     }
 
-    /// The index to answer from.
+    /// Returns the index to answer from.
     pub fn get(&self) -> impl Deref<Target = Index> {
-        if self.index.synced() {
+        if self.index.is_synced() {
             return IndexGuard::Own(&self.index);
         }
         let previous = self.previous.load();
         if previous.is_some() { IndexGuard::Previous(previous) } else { IndexGuard::Own(&self.index) }
     }
 
-    /// Whether this is the index, or the one before it as long as that answers.
+    /// Returns whether this is the index, or the previous one while it answers.
     pub fn uses(&self, index: &Arc<Index>) -> bool {
         Arc::ptr_eq(&self.index, index)
             || self.previous.load().as_ref().is_some_and(|previous| Arc::ptr_eq(previous, index))
     }
 
-    /// Lets go of the previous index once it has a synced successor. Returns whether it has done so now.
+    /// Releases the previous index once the new one is synced. Returns whether it was released now.
     pub fn settle(&self) -> bool {
-        self.index.synced() && self.previous.swap(None).is_some()
+        self.index.is_synced() && self.previous.swap(None).is_some()
     }
 
-    /// Whether the previous index answers.
+    /// Returns whether the previous index answers.
     pub fn is_settling(&self) -> bool {
         self.previous.load().is_some()
     }
@@ -66,7 +66,7 @@ impl Deref for IndexGuard<'_> {
     fn deref(&self) -> &Index {
         match self {
             IndexGuard::Own(index) => index,
-            IndexGuard::Previous(previous) => previous.as_deref().expect("it is made of one that is there"),
+            IndexGuard::Previous(previous) => previous.as_deref().expect("it is created from a value that is present"),
         }
     }
 }
@@ -88,7 +88,7 @@ mod tests {
         };
         let ((first, mut old), (second, mut next)) = (new(&[Kind::Service]), new(&[Kind::Service, Kind::Pod]));
         list(&mut old, Kind::Service);
-        let current = CurrentIndex::instead_of(second.clone(), Some(first.clone()));
+        let current = CurrentIndex::replacing(second.clone(), Some(first.clone()));
         let is = |index: &Arc<Index>| std::ptr::eq(&*current.get(), Arc::as_ptr(index));
         list(&mut next, Kind::Service);
         assert!(is(&first) && current.is_settling() && !current.settle());
@@ -96,7 +96,7 @@ mod tests {
         list(&mut next, Kind::Pod);
         assert!(is(&second) && current.settle() && !current.settle());
         assert!(!current.uses(&first) && current.uses(&second) && !current.is_settling());
-        // Without one before it, an index that is not synced answers for itself.
+        // Without a previous one, an index that is not synced answers itself.
         let (third, _) = new(&[Kind::Service]);
         assert!(std::ptr::eq(&*CurrentIndex::from(third.clone()).get(), Arc::as_ptr(&third)));
     }

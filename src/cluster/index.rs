@@ -126,11 +126,11 @@ impl Index {
     }
 
     /// Returns whether every wanted kind has been listed once.
-    pub fn synced(&self) -> bool {
+    pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire) & self.wanted == self.wanted
     }
 
-    /// Whether objects of this kind are listed at all.
+    /// Returns whether objects of this kind are listed at all.
     pub fn lists(&self, kind: Kind) -> bool {
         self.wanted & bit(kind) != 0
     }

@@ -113,21 +113,21 @@ fn an_end_without_a_beginning_is_ignored() {
     test_index.apply(cluster_ip("web", &["10.96.0.1"]));
     assert!(test_index.apply(Event::End(Kind::Service)).is_empty());
     assert_eq!(test_index.lookup("web.a.svc", &View::default()), "cluster address");
-    assert!(!test_index.index.synced());
+    assert!(!test_index.index.is_synced());
 }
 
 #[test]
 fn the_index_is_synced_once_each_wanted_kind_has_been_listed() {
     let mut test_index = test_index();
     for kind in [Kind::Namespace, Kind::EndpointSlice, Kind::Service] {
-        assert!(!test_index.index.synced());
+        assert!(!test_index.index.is_synced());
         assert!(test_index.index.unsynced().any(|missing| missing == kind));
         test_index.apply(Event::Begin(kind));
         test_index.apply(Event::End(kind));
     }
-    assert!(test_index.index.synced());
+    assert!(test_index.index.is_synced());
     test_index.apply(Event::Begin(Kind::Service));
-    assert!(test_index.index.synced(), "a later list does not change this");
+    assert!(test_index.index.is_synced(), "a later list does not change this");
 }
 
 #[test]

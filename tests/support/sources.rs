@@ -160,7 +160,7 @@ fn check_snapshot(snapshot: &Snapshot, selection: &Selection) {
         upserts += usize::from(matches!(event, Event::Upsert(_)));
         writer.apply(event, NOW);
     }
-    assert!(index.synced());
+    assert!(index.is_synced());
     assert_eq!(Kind::ALL.into_iter().map(|kind| writer.count(kind)).sum::<usize>(), upserts);
     let nothing = Snapshot::default();
     nothing.changes(snapshot, selection).for_each(|event| drop(writer.apply(event, NOW)));

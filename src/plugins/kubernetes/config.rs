@@ -1,4 +1,4 @@
-//! The *kubernetes* stanza, read.
+//! The configuration of the *kubernetes* stanza.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::plugins::path::{path, rooted};
 use crate::plugins::{Context, fallthrough, names, zones_or_block};
 use crate::wire::NameBuf;
 
-/// The most seconds that an answer may be kept.
+/// The maximum TTL of answers in seconds.
 const MAX_TTL: u32 = 3_600;
-/// The longest zone: its `hostmaster` must be a name.
+/// The maximum length of a zone in wire form, so that its `hostmaster` is a valid name.
 const MAX_ZONE: usize = 242;
 /// Every property, for suggestions.
 const PROPERTIES: [&str; 17] = [
@@ -35,53 +35,53 @@ const PROPERTIES: [&str; 17] = [
     "startup_timeout",
 ];
 
-/// A stanza.
+/// The configuration of a stanza.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What it answers.
+    /// The configuration of answers.
     pub answers: Answers,
-    /// Which objects it wants.
+    /// The selector of Services, EndpointSlices and Pods.
     pub labels: Option<Selector>,
-    /// Which Namespaces it wants.
+    /// The selector of Namespaces.
     pub namespace_labels: Option<Selector>,
-    /// How it reaches the API server.
+    /// The connection to the API server.
     pub api: Api,
 }
 
-/// How the API server is reached.
+/// The configuration of the connection to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// Which one.
-    pub server: Server,
-    /// Requests a second; the client's default where `None`.
+    /// The API server.
+    pub server: ServerConfig,
+    /// Requests per second; the default of the client if `None`.
     pub qps: Option<f32>,
-    /// Requests at once above that rate; the client's default where `None`.
+    /// The number of requests that may exceed the rate at once; the default of the client if `None`.
     pub burst: Option<u32>,
-    /// Requests that may wait for an answer at once; 0 for no limit.
+    /// The number of requests in flight; 0 for no limit.
     pub max_inflight: u32,
     /// How long the start waits for the first lists.
     pub startup_timeout: Duration,
 }
 
-/// Which API server.
+/// The configured API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Server {
-    /// Its URL; in-cluster where neither this nor a kubeconfig is given.
+pub struct ServerConfig {
+    /// The URL; the API server of the cluster is used if neither this nor a kubeconfig is configured.
     pub endpoint: Option<String>,
-    /// Client certificate, its key, and the CA, for `endpoint`.
+    /// The client certificate, its key, and the CA, for `endpoint`.
     pub tls: Option<[PathBuf; 3]>,
-    /// A kubeconfig and the context to use; wins over `endpoint`.
+    /// A kubeconfig and its context; it has precedence over `endpoint`.
     pub kubeconfig: Option<(PathBuf, Option<String>)>,
 }
 
 impl Default for Api {
     fn default() -> Api {
         let startup_timeout = Duration::from_secs(5);
-        Api { server: Server::default(), qps: None, burst: None, max_inflight: 0, startup_timeout }
+        Api { server: ServerConfig::default(), qps: None, burst: None, max_inflight: 0, startup_timeout }
     }
 }
 
-/// Reads the stanza.
+/// Parses the stanza.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let mut line = Arguments::of(stanza, context.diagnostics);
@@ -91,7 +91,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let mut config = Config { answers, labels: None, namespace_labels: None, api: Api::default() };
     for property in line.body() {
         let mut inner = line.enter(property);
-        property_line(&mut inner, &mut config);
+        parse_property(&mut inner, &mut config);
         inner.finish();
     }
     let view = &mut config.answers.view;
@@ -104,7 +104,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     line.finish();
 
-    // CoreDNS counts only what is below the reverse trees as reverse, so that `in-addr.arpa` alone passes.
+    // CoreDNS considers only zones below the reverse trees as reverse, so `in-addr.arpa` alone is accepted.
     let below_reverse = |zone: &NameBuf| {
         let text = zone.to_string();
         text.ends_with(".in-addr.arpa.") || text.ends_with(".ip6.arpa.")
@@ -117,7 +117,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     let zones = &config.answers.zones;
     if let Some(zone) = zones.iter().find(|zone| zone.as_wire().len() > MAX_ZONE) {
-        let message = format!("the zone {zone} has no room for names below it");
+        let message = format!("the zone {zone} is too long for names below it");
         let mut line = Arguments::of(stanza, context.diagnostics);
         line.error_expected(&stanza.name, message, "a zone of at most 240 characters");
         return None;
@@ -125,8 +125,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     Some(config)
 }
 
-/// Reads one property.
-fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
+/// Parses a property.
+fn parse_property(line: &mut Arguments<'_, '_>, config: &mut Config) {
     let (view, api) = (&mut config.answers.view, &mut config.api);
     match line.name() {
         "endpoint" => {
@@ -156,12 +156,12 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
         "apiserver_max_inflight" => api.max_inflight = line.number(0..=i32::MAX as u32).unwrap_or(0),
         "namespaces" => {
             let names = line.words("namespaces").unwrap_or_default().iter();
-            // Labels of a question come in lower case, so that a name with capitals never matches, as in CoreDNS.
+            // Labels of a question are in lower case, so a name with capitals never matches, as in CoreDNS.
             let names = names.map(|word| word.text.as_bytes().into());
             view.namespaces.get_or_insert_default().extend(names);
         }
-        "labels" => config.labels = selector(line).or(config.labels.take()),
-        "namespace_labels" => config.namespace_labels = selector(line).or(config.namespace_labels.take()),
+        "labels" => config.labels = parse_selector(line).or(config.labels.take()),
+        "namespace_labels" => config.namespace_labels = parse_selector(line).or(config.namespace_labels.take()),
         "pods" => {
             let modes =
                 [("disabled", PodMode::Disabled), ("insecure", PodMode::Insecure), ("verified", PodMode::Verified)];
@@ -174,7 +174,7 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
             if let Some(ttl) = line.number(0..=MAX_TTL) {
                 config.answers.ttl = ttl;
             }
-            extra_does_nothing(line);
+            warn_about_extra(line);
         }
         "noendpoints" => view.endpoints = false,
         "zonal" => view.zonal = true,
@@ -183,13 +183,13 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
             Some(_) => {
                 if line.one_of(&[("empty_service", true)]).is_some() {
                     view.ignore_empty_service = true;
-                    extra_does_nothing(line);
+                    warn_about_extra(line);
                 }
             }
-            None => line.warning(line.name_token(), "'ignore' without 'empty_service' does nothing"),
+            None => line.warning(line.name_token(), "'ignore' without 'empty_service' has no effect"),
         },
         "multicluster" => {
-            // To deny every name of other clusters with authority is worse than not to start.
+            // It is better not to start than to deny every name of other clusters with authority.
             let zones = names(&line.zones());
             if !zones.is_empty() {
                 let expected = "no such property; 'forward' the zone to a server that has it";
@@ -203,7 +203,7 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
             if let Some(timeout) = line.duration_in(range) {
                 api.startup_timeout = timeout;
             }
-            extra_does_nothing(line);
+            warn_about_extra(line);
         }
         "resyncperiod" | "upstream" => {
             let removed = format!("unknown property '{}'", line.name());
@@ -214,16 +214,16 @@ fn property_line(line: &mut Arguments<'_, '_>, config: &mut Config) {
     }
 }
 
-/// CoreDNS passes over what follows here.
-fn extra_does_nothing(line: &mut Arguments<'_, '_>) {
+/// Warns about further words, which CoreDNS ignores.
+fn warn_about_extra(line: &mut Arguments<'_, '_>) {
     if let Some(word) = line.next_word() {
-        line.warning(word, format!("'{}' and what follows does nothing", word.text));
+        line.warning(word, format!("'{}' and further words have no effect", word.text));
         line.ignore_rest();
     }
 }
 
-/// The rest of the line as a label selector.
-fn selector(line: &mut Arguments<'_, '_>) -> Option<Selector> {
+/// Parses the rest of the line as a label selector.
+fn parse_selector(line: &mut Arguments<'_, '_>) -> Option<Selector> {
     let words = line.words("a label selector such as app=web,tier in (front,back)")?;
     let text = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
     match Selector::parse(&text) {

@@ -1,94 +1,96 @@
-//! ExternalName: the CNAME, and behind it the addresses that its target has.
+//! ExternalName: the CNAME and the addresses of its target.
 //!
-//! A stub resolver does not chase (RFC 1034 5.3.1), so the chain is followed here: inside the zone through the index,
-//! outside through this whole server, which may have to wait for an upstream.
+//! A stub resolver does not follow aliases (RFC 1034 5.3.1), so the chain is followed here: within the zone through the
+//! index, and outside through the router of this server, which may have to wait for an upstream.
 
 use std::sync::Arc;
 
-use super::{Said, Stanza, Zone};
+use super::{AnswerResult, Stanza, Zone};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
 use crate::cluster::entry::ServiceEntry;
 use crate::cluster::{ClusterName, Lookup};
 use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
-/// How many links a chain inside the zone may have (CoreDNS `maxCnameChainLength`, which counts those before).
+/// The maximum length of a chain within the zone (CoreDNS `maxCnameChainLength`, which counts the links before).
 const MAX_LINKS: usize = 11;
 
 impl Stanza {
-    /// Answers for a name that is an ExternalName Service's.
-    pub(super) fn external_name(
+    /// Answers the name of an ExternalName Service.
+    pub(super) fn answer_external_name(
         self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<ServiceEntry>,
-    ) -> Said {
-        let Some(target) = entry.external_name() else { return Said::NoData };
+    ) -> AnswerResult {
+        let Some(target) = entry.external_name() else { return AnswerResult::NoData };
         match question.qtype {
             Type::CNAME => {
                 let target = exchange.reply().store_name(target);
-                self.link(exchange.reply(), NameRef::QUESTION, target);
-                Said::Records
+                self.add_cname(exchange.reply(), NameRef::QUESTION, target);
+                AnswerResult::Records
             }
-            Type::A | Type::AAAA => self.chase(exchange, question, zone, entry.clone()),
-            _ => Said::NoData,
+            Type::A | Type::AAAA => self.follow_chain(exchange, question, zone, entry.clone()),
+            _ => AnswerResult::NoData,
         }
     }
 
     /// Follows the chain.
-    fn chase(
+    fn follow_chain(
         self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, mut entry: Arc<ServiceEntry>,
-    ) -> Said {
+    ) -> AnswerResult {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let mut owner = NameRef::QUESTION;
         let first = exchange.reply().records().len();
         loop {
-            let Some(target) = entry.external_name() else { return Said::Records };
+            let Some(target) = entry.external_name() else { return AnswerResult::Records };
             let reply = exchange.reply();
             let stored = reply.store_name(target);
             let links = &reply.records()[first..];
             if links.len() >= MAX_LINKS {
-                return Said::Records;
+                return AnswerResult::Records;
             }
-            let leads_to =
+            let has_target =
                 |link: &Record| matches!(link.rdata, Rdata::Name(name) if reply.names_are_equal(name, stored));
-            let comes_back = question.name().eq_ignore_case(target) || links.iter().any(leads_to);
-            self.link(reply, owner, stored);
-            if comes_back {
-                // Each name of the loop is told, and that none has an address.
-                self.soa_of_denial(reply, tail);
-                return Said::Records;
+            let is_loop = question.name().eq_ignore_case(target) || links.iter().any(has_target);
+            self.add_cname(reply, owner, stored);
+            if is_loop {
+                // Every name of the loop is in the answer, and the SOA shows that none has an address.
+                self.add_soa_of_denial(reply, tail);
+                return AnswerResult::Records;
             }
             owner = stored;
             let inner = Question::new(target, qtype, Class::IN);
             if !self.zone_of(&inner).is_some_and(|its| std::ptr::eq(its, zone)) {
-                return self.elsewhere(exchange, target, qtype, false);
+                return self.resolve_target(exchange, target, qtype, false);
             }
             let name = ClusterName::parse(&inner, zone.labels);
             match self.index.get().lookup(&name, &self.answers.view) {
                 Lookup::ExternalName(next) => entry = next,
                 found @ (Lookup::ClusterIp(_) | Lookup::Endpoints(_) | Lookup::Pod(_)) => {
                     let before = exchange.reply().records().len();
-                    self.addresses(exchange.state, owner, qtype, &found);
+                    self.add_addresses(exchange.state, owner, qtype, &found);
                     if exchange.reply().records().len() == before {
-                        self.soa_of_denial(exchange.reply(), tail);
+                        self.add_soa_of_denial(exchange.reply(), tail);
                     }
-                    return Said::Records;
+                    return AnswerResult::Records;
                 }
-                // Another plugin or block may know the name, or it is one of the zone's own.
+                // Another plugin or block may have the name, or it is one of the zone's own.
                 Lookup::Missing(_) | Lookup::Node | Lookup::NameServer | Lookup::SchemaVersion => {
-                    return self.elsewhere(exchange, target, qtype, true);
+                    return self.resolve_target(exchange, target, qtype, true);
                 }
             }
         }
     }
 
     /// Adds a CNAME.
-    fn link(&self, reply: &mut Reply, owner: NameRef, target: NameRef) {
+    fn add_cname(&self, reply: &mut Reply, owner: NameRef, target: NameRef) {
         let (rtype, class, ttl) = (Type::CNAME, Class::IN, self.answers.ttl);
         reply.push(Record { section: Section::Answer, owner, rtype, class, ttl, rdata: Rdata::Name(target) });
     }
 
-    /// Asks this server for a target, through the router and every plugin. Whatever comes of it, the CNAME itself is an
-    /// answer. `in_zone`: the target is in the zone of the question, so that its code is the answer's (RFC 6604 3).
-    fn elsewhere(&self, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type, in_zone: bool) -> Said {
+    /// Resolves a target through the router and all plugins. Whatever the result, the CNAME itself is an answer.
+    /// `in_zone`: the target is in the zone of the question, so that its code is that of the answer (RFC 6604 3).
+    fn resolve_target(
+        &self, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type, in_zone: bool,
+    ) -> AnswerResult {
         match exchange.resolve(target, qtype) {
             Inner::Done(inner) => append(exchange.reply(), &inner, target, qtype, in_zone),
             Inner::None => {
@@ -104,18 +106,18 @@ impl Stanza {
                         (state, Continue::Answered)
                     })
                 };
-                return Said::Pending(Wait::Work(Work {
+                return AnswerResult::Pending(Wait::Work(Work {
                     future: Box::new(future),
                     overload: Rcode::SERVFAIL,
                     plugin: "kubernetes",
                 }));
             }
         }
-        Said::Records
+        AnswerResult::Records
     }
 }
 
-/// Takes over the answers of the look-up of `target`, and of a target in the same zone the denial.
+/// Appends the answers of the look-up of `target`, and for a target in the same zone the denial.
 fn append(reply: &mut Reply, inner: &Reply, target: Name<'_>, qtype: Type, in_zone: bool) {
     reply.truncated |= inner.truncated;
     let question = Question::new(target, qtype, Class::IN);

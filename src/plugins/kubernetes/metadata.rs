@@ -1,11 +1,11 @@
-//! What the *metadata* plugin may show of a query: `{/kubernetes/namespace}` in a log line, for instance.
+//! The metadata of a query for the *metadata* plugin, for instance `{/kubernetes/namespace}` in a log line.
 
 use super::Stanza;
 use crate::chain::Exchange;
 use crate::cluster::model::Pod;
 use crate::cluster::{ClusterName, PodMode};
 
-/// The value of a label, as CoreDNS gives it: an empty text where the name has no such part.
+/// Returns the value of a label as in CoreDNS: an empty text if the name has no such part.
 pub(super) fn value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Option<String> {
     let label = label.strip_prefix("kubernetes/")?;
     if let Some(of_client) = label.strip_prefix("client-") {
@@ -13,7 +13,7 @@ pub(super) fn value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Op
     }
     let question = exchange.question();
     let zone = stanza.zone_of(question)?;
-    let parts = Parts::of(&ClusterName::parse(question, zone.labels));
+    let parts = NameParts::of(&ClusterName::parse(question, zone.labels));
     let part = match (&parts, label) {
         (None, "parse-error") => return Some("invalid request".to_owned()),
         (Some(parts), "kind") => parts.kind.as_bytes(),
@@ -22,13 +22,13 @@ pub(super) fn value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Op
         (Some(parts), "endpoint") => parts.endpoint,
         (Some(parts), "port-name") => parts.port,
         (Some(parts), "protocol") => parts.protocol,
-        (Some(parts), "zone") if stanza.answers.view.zonal => return Some(dotted(parts.zone)),
+        (Some(parts), "zone") if stanza.answers.view.zonal => return Some(format_labels(parts.zone)),
         _ => return None,
     };
     Some(String::from_utf8_lossy(part).into_owned())
 }
 
-/// What is known of the Pod that asks; only with `pods verified`.
+/// Returns the value of a label about the Pod of the client; only with `pods verified`.
 fn client_value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Option<String> {
     if stanza.answers.view.pods != PodMode::Verified {
         return None;
@@ -46,9 +46,9 @@ fn client_value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Option
     found
 }
 
-/// The parts of a name; empty where it has none.
+/// The parts of a name; empty if it has none.
 #[derive(Default)]
-struct Parts<'a> {
+struct NameParts<'a> {
     kind: &'static str,
     namespace: &'a [u8],
     service: &'a [u8],
@@ -58,27 +58,27 @@ struct Parts<'a> {
     zone: &'a [u8],
 }
 
-impl<'a> Parts<'a> {
-    fn of(name: &ClusterName<'a>) -> Option<Parts<'a>> {
-        let service = |service: crate::cluster::name::ServiceName<'a>| Parts {
+impl<'a> NameParts<'a> {
+    fn of(name: &ClusterName<'a>) -> Option<NameParts<'a>> {
+        let service = |service: crate::cluster::name::ServiceName<'a>| NameParts {
             kind: "svc",
             namespace: service.ns,
             service: &service.key[1..=usize::from(service.key[0])],
-            ..Parts::default()
+            ..NameParts::default()
         };
         Some(match *name {
-            ClusterName::Apex => Parts::default(),
-            ClusterName::ServiceTree => Parts { kind: "svc", ..Parts::default() },
-            ClusterName::PodTree => Parts { kind: "pod", ..Parts::default() },
-            ClusterName::Namespace(namespace) => Parts { kind: "svc", namespace, ..Parts::default() },
-            ClusterName::PodNamespace(namespace) => Parts { kind: "pod", namespace, ..Parts::default() },
+            ClusterName::Apex => NameParts::default(),
+            ClusterName::ServiceTree => NameParts { kind: "svc", ..NameParts::default() },
+            ClusterName::PodTree => NameParts { kind: "pod", ..NameParts::default() },
+            ClusterName::Namespace(namespace) => NameParts { kind: "svc", namespace, ..NameParts::default() },
+            ClusterName::PodNamespace(namespace) => NameParts { kind: "pod", namespace, ..NameParts::default() },
             ClusterName::Pod { ns, address } => {
-                Parts { kind: "pod", namespace: ns, service: address, ..Parts::default() }
+                NameParts { kind: "pod", namespace: ns, service: address, ..NameParts::default() }
             }
             ClusterName::Service(name) => service(name),
-            ClusterName::Endpoint(name, endpoint) => Parts { endpoint, ..service(name) },
-            ClusterName::Port(name, port) => Parts { port: port.name, protocol: port.protocol, ..service(name) },
-            ClusterName::Zonal(name, zone) => Parts { zone: zone.zone, ..service(name) },
+            ClusterName::Endpoint(name, endpoint) => NameParts { endpoint, ..service(name) },
+            ClusterName::Port(name, port) => NameParts { port: port.name, protocol: port.protocol, ..service(name) },
+            ClusterName::Zonal(name, zone) => NameParts { zone: zone.zone, ..service(name) },
             ClusterName::SchemaVersion | ClusterName::Dns | ClusterName::NameServer | ClusterName::Other => {
                 return None;
             }
@@ -86,8 +86,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Labels in wire form, with dots between them.
-fn dotted(mut labels: &[u8]) -> String {
+/// Formats labels in wire form, separated by dots.
+fn format_labels(mut labels: &[u8]) -> String {
     let mut text = String::new();
     while let Some((&len, rest)) = labels.split_first() {
         let (label, rest) = rest.split_at(usize::from(len));

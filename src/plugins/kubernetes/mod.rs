@@ -1,11 +1,11 @@
-//! *kubernetes*: the names of a cluster, from its index.
+//! *kubernetes*: answers names of a cluster from its index.
 //!
 //! ```text
 //! question ─► zone of the stanza ─► ClusterName / ReverseName ─► Index::lookup ─► records.rs, external.rs ─► reply
-//!                                                                              └► a denial with the zone's SOA
+//!                                                                              └► a denial with the SOA of the zone
 //! ```
 //!
-//! The rules of what exists are in [`crate::cluster::lookup`]; here they become records.
+//! The rules for the existence of names are in [`crate::cluster::lookup`]; here the results become records.
 
 pub mod config;
 mod external;
@@ -26,34 +26,34 @@ pub use config::Config;
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Question, Rcode, Type};
 
-/// What a stanza answers with.
+/// The configuration of the answers of a stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// The zones, in the order of the stanza; not empty.
     pub zones: Vec<NameBuf>,
-    /// What of the cluster is shown.
+    /// The exposed part of the cluster.
     pub view: View,
-    /// Seconds that an answer may be kept: 0–3600.
+    /// The TTL of answers in seconds: 0–3600.
     pub ttl: u32,
-    /// Which names that do not exist go on to the next plugin.
+    /// The names that fall through to the next plugin if they do not exist.
     pub fallthrough: Fallthrough,
 }
 
 /// The plugin.
 pub struct Kubernetes {
-    /// Shared with the futures of ExternalName look-ups that wait.
+    /// Shared with the futures of pending ExternalName look-ups.
     stanza: Arc<Stanza>,
 }
 
-/// What a stanza needs to answer.
+/// The state of a stanza.
 struct Stanza {
     answers: Answers,
     /// The zones, those with more labels first.
     zones: Vec<Zone>,
-    /// Labels of the zone that PTR records point into: the first that is no reverse zone.
+    /// The zone of the targets of PTR records: the first one that is not a reverse zone.
     primary: NameBuf,
     index: CurrentIndex,
-    /// This server's own addresses, which are those of the name server.
+    /// The addresses of this server, which are those of the name server.
     own: Vec<IpAddr>,
 }
 
@@ -61,20 +61,20 @@ struct Stanza {
 struct Zone {
     name: NameBuf,
     labels: usize,
-    reverse: bool,
-    /// Which of its names that do not exist go on.
+    is_reverse: bool,
+    /// The names of the zone that fall through.
     fallthrough: Fallthrough,
 }
 
-/// What a name stands for.
+/// The result of the look-up of a name.
 enum Finding<'q> {
     /// The zone itself.
     Apex,
     /// `ns.dns`.
     NameServer,
-    /// `dns-version`, asked for TXT.
+    /// `dns-version`, for type TXT.
     SchemaVersion,
-    /// A name that exists and has no record.
+    /// A name that exists without a record.
     Node,
     /// A reverse name.
     Reverse(ReverseName, ReverseLookup),
@@ -82,29 +82,29 @@ enum Finding<'q> {
     Forward(Lookup<'q>),
     /// The name does not exist.
     Missing(Reason),
-    /// There is nothing to say but this code.
+    /// The response has this code only.
     Code(Rcode),
 }
 
-/// What is said of a name.
-enum Said {
-    /// The answer section has been filled.
+/// The result of answering a name.
+enum AnswerResult {
+    /// The answer section is filled.
     Records,
-    /// The name exists and has no such record.
+    /// The name exists without such a record.
     NoData,
     /// The name does not exist.
     NameError(Reason),
-    /// The code in the reply, with the zone's SOA.
+    /// The code of the reply, with the SOA of the zone.
     Code(Rcode),
-    /// It depends on a look-up that waits.
+    /// The answer depends on a pending look-up.
     Pending(Wait),
 }
 
 impl Kubernetes {
-    /// The plugin for a stanza. `own`: this server's addresses.
+    /// Creates the plugin for a stanza. `own` are the addresses of this server.
     pub fn new(answers: Answers, index: impl Into<CurrentIndex>, own: Vec<IpAddr>) -> Kubernetes {
         let mut zones: Vec<Zone> = answers.zones.iter().map(|zone| Zone::new(zone, &answers)).collect();
-        let primary = zones.iter().find(|zone| !zone.reverse).or(zones.first());
+        let primary = zones.iter().find(|zone| !zone.is_reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
         Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
@@ -114,12 +114,12 @@ impl Kubernetes {
 impl Zone {
     fn new(name: &NameBuf, answers: &Answers) -> Zone {
         let name = name.to_lower();
-        // The bare trees are reverse zones too; CoreDNS only takes what is below them for such.
-        let reverse = ["in-addr.arpa", "ip6.arpa"]
+        // The roots of the reverse trees are reverse zones too; CoreDNS accepts only names below them as such.
+        let is_reverse = ["in-addr.arpa", "ip6.arpa"]
             .into_iter()
             .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
         let fallthrough = answers.fallthrough.for_zone(&name);
-        Zone { labels: name.as_name().labels().count(), name, reverse, fallthrough }
+        Zone { labels: name.as_name().labels().count(), name, is_reverse, fallthrough }
     }
 }
 
@@ -131,10 +131,10 @@ impl Plugin for Kubernetes {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let question = exchange.question();
         let Some(zone) = self.stanza.zone_of(question) else { return Step::Next };
-        let said = self.stanza.say(exchange, question, zone);
-        let step = self.stanza.conclude(exchange.reply(), question, zone, said);
+        let result = self.stanza.answer(exchange, question, zone);
+        let step = self.stanza.finish_reply(exchange.reply(), question, zone, result);
         if !matches!(step, Step::Next) {
-            // What is said of the cluster is never older than its last event.
+            // Answers from the cluster are as current as its last event.
             exchange.state.origin = Origin::Live;
         }
         step
@@ -158,7 +158,7 @@ impl Plugin for Kubernetes {
 }
 
 impl Stanza {
-    /// The longest zone that the question is in.
+    /// Returns the longest zone of the question.
     fn zone_of(&self, question: &Question) -> Option<&Zone> {
         let within = |zone: &&Zone| {
             question.labels() >= zone.labels && question.suffix(zone.labels).as_wire() == zone.name.as_wire()
@@ -166,34 +166,36 @@ impl Stanza {
         self.zones.iter().find(within)
     }
 
-    /// Finds what there is to say and puts the records into the reply.
-    fn say(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> Said {
+    /// Resolves the question and adds records to the reply.
+    fn answer(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> AnswerResult {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let name = ClusterName::parse(question, zone.labels);
         match self.find(question, &name, zone) {
-            Finding::Apex => self.apex(exchange.reply(), qtype, tail, zone),
-            Finding::NameServer => self.name_server(exchange.reply(), qtype),
-            Finding::SchemaVersion => records::schema_version(exchange.reply()),
-            Finding::Node => Said::NoData,
-            Finding::Missing(reason) => Said::NameError(reason),
-            Finding::Code(rcode) => Said::Code(rcode),
+            Finding::Apex => self.answer_apex(exchange.reply(), qtype, tail, zone),
+            Finding::NameServer => self.answer_name_server(exchange.reply(), qtype),
+            Finding::SchemaVersion => records::answer_schema_version(exchange.reply()),
+            Finding::Node => AnswerResult::NoData,
+            Finding::Missing(reason) => AnswerResult::NameError(reason),
+            Finding::Code(rcode) => AnswerResult::Code(rcode),
             Finding::Reverse(_, ReverseLookup::Service(key)) if qtype == Type::PTR => {
-                self.service_pointer(exchange.reply(), &key)
+                self.answer_service_ptr(exchange.reply(), &key)
             }
             Finding::Reverse(reverse, ReverseLookup::Endpoints(keys)) if qtype == Type::PTR => {
-                self.endpoint_pointers(exchange.reply(), reverse, &keys)
+                self.answer_endpoint_ptr(exchange.reply(), reverse, &keys)
             }
-            Finding::Reverse(..) => Said::NoData,
-            Finding::Forward(Lookup::ExternalName(entry)) => self.external_name(exchange, question, zone, &entry),
-            Finding::Forward(found) => self.records(exchange.state, question, &name, tail, &found),
+            Finding::Reverse(..) => AnswerResult::NoData,
+            Finding::Forward(Lookup::ExternalName(entry)) => {
+                self.answer_external_name(exchange, question, zone, &entry)
+            }
+            Finding::Forward(found) => self.answer_records(exchange.state, question, &name, tail, &found),
         }
     }
 
-    /// What a name of the zone stands for. The one place that decides whether it exists.
+    /// Resolves a name of the zone. This is the only place that decides whether it exists.
     #[inline(always)]
     fn find<'q>(&self, question: &Question, name: &ClusterName<'q>, zone: &Zone) -> Finding<'q> {
         if matches!(question.qtype, Type::AXFR | Type::IXFR) {
-            // Transfers are the *transfer* plugin's, which stands earlier in the chain.
+            // Transfers belong to the *transfer* plugin, which is earlier in the chain.
             return Finding::Code(Rcode::REFUSED);
         }
         match name {
@@ -201,14 +203,14 @@ impl Stanza {
             ClusterName::Dns => return Finding::Node,
             ClusterName::NameServer => return Finding::NameServer,
             ClusterName::SchemaVersion if question.qtype == Type::TXT => return Finding::SchemaVersion,
-            // CoreDNS knows the name for no other type.
+            // The name does not exist for other types in CoreDNS.
             ClusterName::SchemaVersion => return Finding::Missing(Reason::NoSuchForm),
             _ => {}
         }
-        if zone.reverse {
+        if zone.is_reverse {
             let Some(reverse) = ReverseName::parse(question) else { return Finding::Missing(Reason::NotReverse) };
             let index = self.index.get();
-            if !index.synced() {
+            if !index.is_synced() {
                 return Finding::Code(Rcode::SERVFAIL);
             }
             return match index.lookup_reverse(reverse, &self.answers.view) {
@@ -219,13 +221,13 @@ impl Stanza {
         if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
             return Finding::Node;
         }
-        // Names that no cluster can have are denied even before its state is known, so that a resolver's search goes
-        // on; but they do not leave the cluster then either.
+        // Names that no cluster can have are denied even before its state is synced, so that the search list of a
+        // resolver continues; but they do not fall through then either.
         let index = self.index.get();
-        if !index.synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
+        if !index.is_synced() && (*name != ClusterName::Other || zone.fallthrough.covers(question)) {
             return Finding::Code(Rcode::SERVFAIL);
         }
-        // The index before this one may not know Pods, which is no reason to deny them.
+        // The previous index may not contain Pods, which is no reason to deny them.
         let is_pod = matches!(name, ClusterName::Pod { .. });
         if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
             return Finding::Code(Rcode::SERVFAIL);
@@ -236,36 +238,38 @@ impl Stanza {
         }
     }
 
-    /// Makes the reply of what was said.
-    fn conclude(&self, reply: &mut crate::wire::Reply, question: &Question, zone: &Zone, said: Said) -> Step {
+    /// Completes the reply for a result.
+    fn finish_reply(
+        &self, reply: &mut crate::wire::Reply, question: &Question, zone: &Zone, result: AnswerResult,
+    ) -> Step {
         let tail = question.suffix_at(zone.labels);
-        match said {
-            Said::Records => {}
-            Said::NoData => self.soa_of_denial(reply, tail),
-            Said::NameError(_) if zone.fallthrough.covers(question) => return Step::Next,
-            Said::NameError(reason) => {
+        match result {
+            AnswerResult::Records => {}
+            AnswerResult::NoData => self.add_soa_of_denial(reply, tail),
+            AnswerResult::NameError(_) if zone.fallthrough.covers(question) => return Step::Next,
+            AnswerResult::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
-                // RFC 8914 4.1: "Other", with a text for a person.
+                // RFC 8914 4.1: "Other", with a text for people.
                 reply.extended_error = Some(ExtendedError { code: 0, text: reason.text() });
-                self.soa_of_denial(reply, tail);
+                self.add_soa_of_denial(reply, tail);
             }
-            Said::Code(rcode) => {
+            AnswerResult::Code(rcode) => {
                 reply.rcode = rcode;
                 if rcode == Rcode::REFUSED {
                     return Step::Answered;
                 }
                 // RFC 8914 4.15: "Not Ready".
-                reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster's state is not in step yet" });
-                self.soa_of_denial(reply, tail);
+                reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster state is not synced yet" });
+                self.add_soa_of_denial(reply, tail);
             }
-            Said::Pending(later) => return Step::Pending(later),
+            AnswerResult::Pending(wait) => return Step::Pending(wait),
         }
         reply.authoritative = true;
         Step::Answered
     }
 }
 
-/// Whether names below `pod` are answered from Pods.
+/// Returns whether names below `pod` are answered from Pods.
 pub fn wants_pods(view: &View) -> bool {
     view.pods == PodMode::Verified
 }

@@ -1,11 +1,11 @@
-//! What was found, as records.
+//! Records of the results of look-ups.
 
 use std::net::IpAddr;
 use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{Said, Stanza, Zone};
+use super::{AnswerResult, Stanza, Zone};
 use crate::chain::State;
 use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
 use crate::cluster::entry::{EndpointLabel, Row, Shape};
@@ -17,23 +17,23 @@ use crate::wire::name::MAX_LEN;
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Reply, Section, Type};
 
-/// The version of the naming schema that is served (specification 2.2), as TXT data.
+/// The version of the naming schema (specification 2.2), as TXT data.
 const SCHEMA_VERSION: &[u8] = b"\x051.1.0";
-/// Seconds that the schema's version may be kept; the specification's example.
+/// The TTL of the schema version in seconds, as in the example of the specification.
 const SCHEMA_VERSION_TTL: u32 = 28_800;
-/// The most seconds that an SOA may be kept (CoreDNS `plugin.SOA`).
+/// The maximum TTL of the SOA in seconds (CoreDNS `plugin.SOA`).
 const MAX_SOA_TTL: u32 = 300;
 /// `svc`, in wire form.
 const SVC: &[u8] = b"\x03svc";
 
-/// `dns-version TXT`.
-pub(super) fn schema_version(reply: &mut Reply) -> Said {
+/// Answers `dns-version TXT`.
+pub(super) fn answer_schema_version(reply: &mut Reply) -> AnswerResult {
     let data = reply.store(SCHEMA_VERSION);
     reply.answer(Type::TXT, SCHEMA_VERSION_TTL, Rdata::Bytes(data));
-    Said::Records
+    AnswerResult::Records
 }
 
-/// An address as a record's type and data.
+/// Returns type and data of the record of an address.
 fn address_data(address: IpAddr) -> (Type, Rdata) {
     match address {
         IpAddr::V4(address) => (Type::A, Rdata::A(address.octets())),
@@ -41,35 +41,35 @@ fn address_data(address: IpAddr) -> (Type, Rdata) {
     }
 }
 
-/// The address that a Pod's or endpoint's record holds. CoreDNS prints what it parsed, so that an IPv4 address mapped
-/// into IPv6 makes an A record.
+/// Returns the address of the record of a Pod. CoreDNS prints the parsed address, so that an IPv4 address mapped into
+/// IPv6 results in an A record.
 fn unmapped(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// `Records` if any was made.
-fn said(reply: &Reply) -> Said {
-    if reply.has_answer() { Said::Records } else { Said::NoData }
+/// Returns `Records` if there is an answer, or `NoData`.
+fn answer_result(reply: &Reply) -> AnswerResult {
+    if reply.has_answer() { AnswerResult::Records } else { AnswerResult::NoData }
 }
 
 impl Stanza {
     //--- Services, endpoints, Pods
 
-    /// The records of a name that exists, for the question's type. `tail`: where the zone starts in the question.
-    pub(super) fn records(
+    /// Adds the records of a name that exists, for the query type. `tail` is the offset of the zone in the question.
+    pub(super) fn answer_records(
         &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8,
         found: &Lookup<'_>,
-    ) -> Said {
+    ) -> AnswerResult {
         match question.qtype {
-            Type::A | Type::AAAA => self.addresses(state, NameRef::QUESTION, question.qtype, found),
-            Type::SRV => self.services(state, question, name, tail, found),
+            Type::A | Type::AAAA => self.add_addresses(state, NameRef::QUESTION, question.qtype, found),
+            Type::SRV => self.add_services(state, question, name, tail, found),
             _ => {}
         }
-        said(&state.reply)
+        answer_result(&state.reply)
     }
 
-    /// The addresses of one family of what was found.
-    pub(super) fn addresses(&self, state: &mut State, owner: NameRef, rtype: Type, found: &Lookup<'_>) {
+    /// Adds the addresses of one family of the result.
+    pub(super) fn add_addresses(&self, state: &mut State, owner: NameRef, rtype: Type, found: &Lookup<'_>) {
         let ttl = self.answers.ttl;
         let (reply, scratch) = (&mut state.reply, &mut state.scratch);
         let mut push = |rdata| {
@@ -110,38 +110,38 @@ impl Stanza {
         }
     }
 
-    /// SRV records and the addresses of their targets, both families.
-    fn services(
+    /// Adds SRV records and the addresses of their targets, of both families.
+    fn add_services(
         &self, state: &mut State, question: &crate::wire::Question, name: &ClusterName<'_>, tail: u8,
         found: &Lookup<'_>,
     ) {
         let State { reply, scratch, .. } = state;
         match (found, service_name(name)) {
-            (Lookup::ClusterIp(found), Some(service)) => self.cluster_services(reply, service, tail, found),
+            (Lookup::ClusterIp(found), Some(service)) => self.add_cluster_services(reply, service, tail, found),
             (Lookup::Endpoints(found), Some(service)) => {
                 let zone_len = question.name().as_wire().len() - usize::from(tail);
-                self.endpoint_services(reply, scratch, service, tail, zone_len, found);
+                self.add_endpoint_services(reply, scratch, service, tail, zone_len, found);
             }
             (Lookup::Pod(address), None) => {
-                // CoreDNS gives a Pod a record with port 0, at the name without the labels that it passes over.
+                // CoreDNS returns a record with port 0 for a Pod, at the name without the labels that are ignored.
                 let target = reply.store_labels(&[question.slice(pod_label(question, tail), 3)], Some(tail));
-                self.service(reply, 100, 0, target);
-                self.target_address(reply, target, unmapped(*address));
+                self.add_srv(reply, 100, 0, target);
+                self.add_target_address(reply, target, unmapped(*address));
             }
             _ => {}
         }
     }
 
-    /// One record for each port; the target is the Service.
-    fn cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &ServiceMatch<'_>) {
+    /// Adds one record for each port; the target is the Service.
+    fn add_cluster_services(&self, reply: &mut Reply, name: ServiceName<'_>, tail: u8, found: &ServiceMatch<'_>) {
         let Some(service) = found.entry.service.as_deref() else { return };
         let Shape::ClusterIp { v4, v6 } = &service.shape else { return };
         let addresses = v4.len() + v6.len();
         let weight = weight(found.count_ports(&service.ports) * addresses);
-        // A port that stands once for TCP and once for UDP makes one record.
-        let mut numbers = Numbers::new();
+        // A port for TCP and UDP results in one record.
+        let mut numbers = PortNumbers::new();
         append_numbers(&mut numbers, &service.ports, found);
-        keep_first(&mut numbers, 0);
+        remove_duplicates(&mut numbers, 0);
         if addresses == 0 || numbers.is_empty() {
             return;
         }
@@ -150,41 +150,41 @@ impl Stanza {
             if reply.is_full() {
                 return;
             }
-            self.service(reply, weight, number, target);
+            self.add_srv(reply, weight, number, target);
         }
         for &address in v4 {
-            self.target_address(reply, target, IpAddr::V4(address));
+            self.add_target_address(reply, target, IpAddr::V4(address));
         }
         for &address in v6 {
-            self.target_address(reply, target, IpAddr::V6(address));
+            self.add_target_address(reply, target, IpAddr::V6(address));
         }
     }
 
-    /// One record for each endpoint name and port; the targets are the endpoints.
-    fn endpoint_services(
+    /// Adds one record for each endpoint name and port; the targets are the endpoints.
+    fn add_endpoint_services(
         &self, reply: &mut Reply, scratch: &mut Vec<u64>, name: ServiceName<'_>, tail: u8, zone_len: usize,
         found: &ServiceMatch<'_>,
     ) {
         collect_rows(found, scratch);
-        // They stand slice by slice as yet, and a slice's rows have the same ports.
-        let (mut candidates, mut numbers) = (0, Numbers::new());
-        let mut of_slice: SmallVec<[Range<usize>; 16]> = smallvec![0..0; found.entry.slices.len()];
+        // Rows are in the order of their slices here, and those of a slice have the same ports.
+        let (mut candidates, mut numbers) = (0, PortNumbers::new());
+        let mut slice_ranges: SmallVec<[Range<usize>; 16]> = smallvec![0..0; found.entry.slices.len()];
         for rows in scratch.chunk_by(|a, b| a >> 32 == b >> 32) {
             let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
             candidates += rows.len() * found.count_ports(ports);
             append_numbers(&mut numbers, ports, found);
-            keep_first(&mut numbers, first);
-            of_slice[(rows[0] >> 32) as usize] = first..numbers.len();
+            remove_duplicates(&mut numbers, first);
+            slice_ranges[(rows[0] >> 32) as usize] = first..numbers.len();
         }
-        let numbers_of = |packed: u64| &numbers[of_slice[(packed >> 32) as usize].clone()];
+        let numbers_of = |packed: u64| &numbers[slice_ranges[(packed >> 32) as usize].clone()];
         let weight = weight(candidates);
         let pod_names = self.answers.view.endpoint_pod_names;
-        // Rows of one endpoint name come together, so that no record is made twice.
+        // Rows of one endpoint name are adjacent, so that no record is repeated.
         let name_key = |packed: u64| EndpointKey::new(row(found, packed), pod_names);
         let address = |packed: u64| row(found, packed).address();
         scratch.sort_unstable_by(|&a, &b| (name_key(a), address(a)).cmp(&(name_key(b), address(b))));
         for group in scratch.chunk_by(|&a, &b| name_key(a) == name_key(b)) {
-            // Without a port that has a number there is no record to make.
+            // Without a port that has a number there is no record.
             if group.iter().all(|&packed| numbers_of(packed).is_empty()) {
                 continue;
             }
@@ -193,41 +193,41 @@ impl Stanza {
             }
             let label = row(found, group[0]).label(pod_names);
             let label = label.as_bytes();
-            // As for a pointer, a long zone may leave no room for the target.
+            // As for a pointer, the target may be too long for a name below a long zone.
             if 1 + label.len() + name.key.len() + SVC.len() + zone_len > MAX_LEN {
                 continue;
             }
             let target = reply.store_labels(&[&[label.len() as u8], label, name.key, SVC], Some(tail));
-            let mut make = |number| {
+            let mut add = |number| {
                 if !reply.is_full() {
-                    self.service(reply, weight, number, target);
+                    self.add_srv(reply, weight, number, target);
                 }
             };
             match group {
-                [one] => numbers_of(*one).iter().copied().for_each(&mut make),
-                group => of_slices(group, numbers_of).into_iter().for_each(&mut make),
+                [one] => numbers_of(*one).iter().copied().for_each(&mut add),
+                group => merge_numbers(group, numbers_of).into_iter().for_each(&mut add),
             }
             let mut earlier = None;
             for &packed in group {
                 if reply.is_full() {
                     return;
                 }
-                // Rows are sorted by address, so that the same one in another slice comes next. It may have a port with a
-                // number there.
+                // Rows are sorted by address, so that the same address in another slice is the next one. It may have a
+                // port with a number there.
                 let address = address(packed);
                 if earlier != Some(address) && !numbers_of(packed).is_empty() {
-                    self.target_address(reply, target, address);
+                    self.add_target_address(reply, target, address);
                     earlier = Some(address);
                 }
             }
         }
     }
 
-    fn service(&self, reply: &mut Reply, weight: u16, port: u16, target: NameRef) {
+    fn add_srv(&self, reply: &mut Reply, weight: u16, port: u16, target: NameRef) {
         reply.answer(Type::SRV, self.answers.ttl, Rdata::Srv { priority: 0, weight, port, target });
     }
 
-    fn target_address(&self, reply: &mut Reply, owner: NameRef, address: IpAddr) {
+    fn add_target_address(&self, reply: &mut Reply, owner: NameRef, address: IpAddr) {
         let (rtype, rdata) = address_data(address);
         let (class, ttl) = (Class::IN, self.answers.ttl);
         reply.push(Record { section: Section::Additional, owner, rtype, class, ttl, rdata });
@@ -235,19 +235,21 @@ impl Stanza {
 
     //--- Reverse names
 
-    /// The one name of a cluster address.
-    pub(super) fn service_pointer(&self, reply: &mut Reply, key: &ServiceKey) -> Said {
-        self.pointer(reply, &[key, SVC]);
-        Said::Records
+    /// Adds the name of a cluster address.
+    pub(super) fn answer_service_ptr(&self, reply: &mut Reply, key: &ServiceKey) -> AnswerResult {
+        self.add_ptr(reply, &[key, SVC]);
+        AnswerResult::Records
     }
 
-    /// The names of an endpoint's address: those with a host name first, as a client that looks at one record wants,
-    /// then by name.
-    pub(super) fn endpoint_pointers(&self, reply: &mut Reply, reverse: ReverseName, keys: &[ServiceKey]) -> Said {
-        let ReverseName::Address(address) = reverse else { return Said::NoData };
-        // A host name that is the address with dashes is the name of an endpoint without one.
+    /// Adds the names of an endpoint address: those with a host name first, for clients that use one record, then by
+    /// name.
+    pub(super) fn answer_endpoint_ptr(
+        &self, reply: &mut Reply, reverse: ReverseName, keys: &[ServiceKey],
+    ) -> AnswerResult {
+        let ReverseName::Address(address) = reverse else { return AnswerResult::NoData };
+        // A host name that equals the address with dashes is the name of an endpoint without one.
         let unnamed = Dashed::endpoint(address);
-        for given in [true, false] {
+        for has_hostname in [true, false] {
             let first = reply.records().len();
             for key in keys {
                 let Some(entry) = self.index.get().entry(key) else { continue };
@@ -255,50 +257,50 @@ impl Stanza {
                     for number in slice.rows_with_address(address) {
                         let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
                         let label = label.as_bytes();
-                        if (label != unnamed.as_label()) == given {
-                            self.pointer(reply, &[&[label.len() as u8], label, key, SVC]);
+                        if (label != unnamed.as_label()) == has_hostname {
+                            self.add_ptr(reply, &[&[label.len() as u8], label, key, SVC]);
                         }
                     }
                 }
             }
             reply.sort_names(first);
         }
-        said(reply)
+        answer_result(reply)
     }
 
-    fn pointer(&self, reply: &mut Reply, labels: &[&[u8]]) {
+    fn add_ptr(&self, reply: &mut Reply, labels: &[&[u8]]) {
         let zone = self.primary.as_wire();
         let mut parts: smallvec::SmallVec<[&[u8]; 5]> = labels.into();
         parts.push(&zone[..zone.len() - 1]);
-        // A host name of 63 octets in a Service and namespace of 63 each may leave no room for a long zone.
+        // With a host name, Service and namespace of 63 bytes each, the name may be too long below a long zone.
         if parts.iter().map(|part| part.len()).sum::<usize>() < MAX_LEN {
             let target = reply.store_labels(&parts, None);
             reply.answer(Type::PTR, self.answers.ttl, Rdata::Name(target));
         }
     }
 
-    //--- The zone's own records
+    //--- Records of the zone
 
-    /// The zone itself.
-    pub(super) fn apex(&self, reply: &mut Reply, qtype: Type, tail: u8, zone: &Zone) -> Said {
+    /// Answers the zone itself.
+    pub(super) fn answer_apex(&self, reply: &mut Reply, qtype: Type, tail: u8, zone: &Zone) -> AnswerResult {
         match qtype {
-            Type::SOA => self.soa(reply, Section::Answer, tail),
-            Type::NS => self.name_servers(reply, tail, zone),
+            Type::SOA => self.add_soa(reply, Section::Answer, tail),
+            Type::NS => self.add_name_servers(reply, tail, zone),
             _ => {}
         }
-        said(reply)
+        answer_result(reply)
     }
 
-    /// The SOA that a denial carries (RFC 2308 3).
-    pub(super) fn soa_of_denial(&self, reply: &mut Reply, tail: u8) {
-        self.soa(reply, Section::Authority, tail);
+    /// Adds the SOA of a denial (RFC 2308 3).
+    pub(super) fn add_soa_of_denial(&self, reply: &mut Reply, tail: u8) {
+        self.add_soa(reply, Section::Authority, tail);
     }
 
-    fn soa(&self, reply: &mut Reply, section: Section, tail: u8) {
+    fn add_soa(&self, reply: &mut Reply, section: Section, tail: u8) {
         let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
         let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
         let index = self.index.get();
-        let serial = if index.synced() { index.serial() } else { 0 };
+        let serial = if index.is_synced() { index.serial() } else { 0 };
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
         let numbers =
             reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
@@ -306,42 +308,43 @@ impl Stanza {
         reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
     }
 
-    /// The zone's NS records: the Services in front of this server, or `ns.dns` where no endpoint has its address.
-    fn name_servers(&self, reply: &mut Reply, tail: u8, zone: &Zone) {
-        self.own_names(reply, |reply, labels, address| {
+    /// Adds the NS records of the zone: the Services in front of this server, or `ns.dns` if no endpoint has its
+    /// address.
+    fn add_name_servers(&self, reply: &mut Reply, tail: u8, zone: &Zone) {
+        self.for_each_own_name(reply, |reply, labels, address| {
             if labels.iter().map(|part| part.len()).sum::<usize>() + zone.name.as_wire().len() > MAX_LEN {
                 return;
             }
             let (_, rdata) = address_data(address);
-            let made = reply.data_name(labels, Some(tail));
-            let name = made.unwrap_or_else(|| reply.store_labels(labels, Some(tail)));
-            if made.is_none() {
+            let existing = reply.data_name(labels, Some(tail));
+            let name = existing.unwrap_or_else(|| reply.store_labels(labels, Some(tail)));
+            if existing.is_none() {
                 reply.answer(Type::NS, self.answers.ttl, Rdata::Name(name));
             }
             let is_same = |record: &Record| record.owner == name && record.rdata == rdata;
-            if made.is_none() || !reply.section(Section::Additional).any(is_same) {
-                self.target_address(reply, name, address);
+            if existing.is_none() || !reply.section(Section::Additional).any(is_same) {
+                self.add_target_address(reply, name, address);
             }
         });
     }
 
-    /// `ns.dns`.
-    pub(super) fn name_server(&self, reply: &mut Reply, qtype: Type) -> Said {
-        self.own_names(reply, |reply, _, address| {
+    /// Answers `ns.dns`.
+    pub(super) fn answer_name_server(&self, reply: &mut Reply, qtype: Type) -> AnswerResult {
+        self.for_each_own_name(reply, |reply, _, address| {
             let (rtype, rdata) = address_data(address);
             if rtype == qtype && !reply.records().iter().any(|record| record.rdata == rdata) {
                 reply.answer(rtype, self.answers.ttl, rdata);
             }
         });
-        said(reply)
+        answer_result(reply)
     }
 
-    /// Makes records of the name server's names (labels below the zone, in wire form) and addresses (CoreDNS `nsAddrs`),
-    /// for as long as the reply takes more.
-    fn own_names(&self, reply: &mut Reply, mut make: impl FnMut(&mut Reply, &[&[u8]], IpAddr)) {
+    /// Calls `add` for each name (labels below the zone, in wire form) and address of the name server (CoreDNS
+    /// `nsAddrs`), until the reply is full.
+    fn for_each_own_name(&self, reply: &mut Reply, mut add: impl FnMut(&mut Reply, &[&[u8]], IpAddr)) {
         let mut visit = |labels: &[&[u8]], address| {
             if !reply.is_full() {
-                make(reply, labels, address);
+                add(reply, labels, address);
             }
         };
         let mut found = false;
@@ -375,7 +378,7 @@ impl Stanza {
     }
 }
 
-/// The Service that a name is about.
+/// Returns the Service of a name.
 pub(super) fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>> {
     match *name {
         ClusterName::Service(service)
@@ -386,32 +389,33 @@ pub(super) fn service_name<'a>(name: &ClusterName<'a>) -> Option<ServiceName<'a>
     }
 }
 
-/// Where a Pod's name starts in the question: three labels in front of the zone, address, namespace and `pod`.
+/// Returns the index of the first label of the name of a Pod in the question: three labels before the zone, address,
+/// namespace and `pod`.
 fn pod_label(question: &crate::wire::Question, tail: u8) -> usize {
     let zone = (0..=question.labels()).find(|&labels| question.suffix_at(labels) == tail).unwrap_or_default();
     question.labels() - zone - 3
 }
 
-/// An even share of 100, at least 1: some clients never choose a record of weight 0.
+/// Returns an even share of 100, at least 1: some clients never choose a record of weight 0.
 fn weight(candidates: usize) -> u16 {
     (100 / candidates.max(1)).max(1) as u16
 }
 
-/// Numbers of ports.
-type Numbers = SmallVec<[u16; 64]>;
+/// Port numbers.
+type PortNumbers = SmallVec<[u16; 64]>;
 
-/// Up to so many numbers are compared with each other.
-const FEW: usize = 16;
+/// The number of port numbers up to which each is compared with each.
+const MAX_COMPARED: usize = 16;
 
-/// Appends the numbers of the ports that are meant.
-fn append_numbers(numbers: &mut Numbers, ports: &[Port], found: &ServiceMatch<'_>) {
+/// Appends the numbers of the selected ports.
+fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatch<'_>) {
     numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
 }
 
-/// Of equal numbers from `first` on, keeps the first. Takes a step for each.
-fn keep_first(numbers: &mut Numbers, first: usize) {
+/// Removes duplicates of the numbers from `first` on. Takes one step for each number.
+fn remove_duplicates(numbers: &mut PortNumbers, first: usize) {
     let mut len = first;
-    if numbers.len() - first <= FEW {
+    if numbers.len() - first <= MAX_COMPARED {
         for at in first..numbers.len() {
             let number = numbers[at];
             if !numbers[first..len].contains(&number) {
@@ -434,8 +438,8 @@ fn keep_first(numbers: &mut Numbers, first: usize) {
     numbers.truncate(len);
 }
 
-/// The numbers of all slices that these rows are in, each once.
-fn of_slices<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Numbers {
+/// Returns the numbers of all slices of these rows, without duplicates.
+fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> PortNumbers {
     let mut slices: SmallVec<[u64; 8]> = SmallVec::new();
     for &row in rows {
         if slices.last().is_none_or(|last| last >> 32 != row >> 32) {
@@ -444,18 +448,18 @@ fn of_slices<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Numbers
     }
     slices.sort_unstable();
     slices.dedup_by_key(|row| *row >> 32);
-    let mut numbers = Numbers::new();
+    let mut numbers = PortNumbers::new();
     slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
     if slices.len() > 1 {
-        keep_first(&mut numbers, 0);
+        remove_duplicates(&mut numbers, 0);
     }
     numbers
 }
 
-/// What tells the names of endpoints from each other without their labels being written.
+/// The identity of the name of an endpoint, without its label being written.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum EndpointKey<'a> {
-    /// The address that the label spells in the form that an endpoint without a name has.
+    /// The address of a label that has the form of an endpoint without a name.
     Address(IpAddr),
     /// Any other label.
     Label(&'a [u8]),
@@ -473,7 +477,8 @@ impl<'a> EndpointKey<'a> {
     }
 }
 
-/// Puts the endpoints that are meant into the worker's scratch list: the slice's number above, the row's below.
+/// Collects the selected endpoints in the scratch list of the worker: the number of the slice in the upper half, that
+/// of the row in the lower half.
 fn collect_rows(found: &ServiceMatch<'_>, scratch: &mut Vec<u64>) {
     scratch.clear();
     let mut slice_number = 0;
@@ -486,7 +491,7 @@ fn collect_rows(found: &ServiceMatch<'_>, scratch: &mut Vec<u64>) {
     });
 }
 
-/// The row that a number of the scratch list stands for.
+/// Returns the row of a number of the scratch list.
 fn row<'a>(found: &'a ServiceMatch<'_>, packed: u64) -> Row<'a> {
     Row::new(&found.entry.slices[(packed >> 32) as usize], (packed & 0xffff_ffff) as usize)
 }

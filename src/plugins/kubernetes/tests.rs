@@ -1,5 +1,5 @@
-//! Objects far larger than a cluster has: their answers end where no message could hold more. Whatever takes more than
-//! a step for each part of them would be noticed here by how long it takes.
+//! Objects far larger than those of real clusters: answers end where no message could contain more. An implementation
+//! that takes more than one step for each part is noticed here by its duration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::plugins::testing::{client, n, packet, send};
 use crate::wire::reply::MAX_RECORDS;
 use crate::wire::{Rdata, Record, Reply, Section, Type};
 
-/// The server's own address, which is an endpoint's too.
+/// The address of the server, which is that of an endpoint, too.
 const OWN: [u8; 4] = [10, 0, 0, 1];
 
-/// How many of a kind of thing an object has.
+/// The number of parts of an object.
 const MANY: u16 = 20_000;
 
-/// [`OWN`] and those that follow.
+/// Returns [`OWN`] and the addresses after it.
 fn address(number: u16) -> IpAddr {
     IpAddr::from((u32::from_be_bytes(OWN) + u32::from(number)).to_be_bytes())
 }
@@ -29,7 +29,7 @@ fn port(number: u16) -> Port {
     Port { name: format!("p{number}").into(), protocol: Protocol::Tcp, number: Some(number) }
 }
 
-/// What a stanza for `cluster.local` says where these are all that there is.
+/// Returns the reply of a stanza for `cluster.local` with these objects only.
 fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
     let (index, mut writer) =
         Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: EndpointFields::default() });
@@ -44,7 +44,7 @@ fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
     send(vec![plugin], &packet(name, qtype, None), client("10.0.0.2:4000"), Instant::now()).reply
 }
 
-/// A headless Service `web` with an endpoint for each address.
+/// Returns a headless Service `web` with an endpoint for each address.
 fn headless(
     ports: Vec<Port>, hostname: impl Fn(IpAddr) -> Option<Box<str>>, addresses: impl Iterator<Item = IpAddr>,
 ) -> Vec<Object> {
@@ -56,7 +56,7 @@ fn headless(
     vec![Object::Service(service), Object::EndpointSlice(slice)]
 }
 
-/// As many records as a message may have, of which so many are answers.
+/// Checks that a reply has the maximum number of records, of which `answers` are answers.
 fn check_full(reply: &Reply, answers: usize) {
     assert!(reply.is_full());
     assert_eq!((reply.records().len(), reply.section(Section::Answer).count()), (MAX_RECORDS, answers));
@@ -86,14 +86,14 @@ fn the_endpoints_beside_this_server_fill_a_reply() {
 }
 
 #[test]
-fn an_address_that_repeats_takes_no_room_from_others() {
+fn a_repeated_address_does_not_displace_others() {
     let endpoints = std::iter::repeat_n(address(0), 30_000).chain([address(1)]);
     let reply = ask(headless(vec![port(80)], |_| None, endpoints), "cluster.local.", Type::NS);
     assert!(!reply.truncated);
     assert_eq!(reply.records().len(), 4);
 }
 
-/// The ports of the SRV records of an answer, in their order.
+/// Returns the ports of the SRV records of an answer, in their order.
 fn ports(reply: &Reply) -> Vec<u16> {
     let port = |record: &Record| match record.rdata {
         Rdata::Srv { port, .. } => Some(port),
@@ -103,8 +103,8 @@ fn ports(reply: &Reply) -> Vec<u16> {
 }
 
 #[test]
-fn ports_that_repeat_make_one_record_each() {
-    // Every number twice in a row, then all of them again many times over.
+fn repeated_ports_have_one_record_each() {
+    // Every number twice in a row, then all of them again many times.
     let twice = (1..=2_000).flat_map(|number| [port(number), port(number)]);
     let again = (0..60).flat_map(|_| (1..=2_000).rev().map(port));
     let all: Vec<Port> = twice.chain(again).collect();
@@ -127,7 +127,7 @@ fn one_port_of_many_is_found_once_for_all_endpoints() {
 
 #[test]
 fn slices_of_one_endpoint_name_are_merged() {
-    // The addresses of one host name stand in two slices in turn.
+    // The addresses of one host name alternate between two slices.
     let mut cluster =
         headless((1..=2_000).map(port).collect(), |_| Some("h".into()), (0..MANY).step_by(2).map(address));
     let other = headless((1_000..=3_000).map(port).collect(), |_| Some("h".into()), (1..MANY).step_by(2).map(address));

@@ -1,5 +1,5 @@
-//! The text of a manifest to the objects in it, reduced on the way: what DNS does not read never becomes a value, so that
-//! a dump of a whole cluster costs little more than the part of it that counts.
+//! Parses the text of a manifest into objects, which are reduced while they are parsed: fields that DNS does not need
+//! never become values, so that a dump of a whole cluster costs little more than its relevant part.
 
 use std::fmt;
 
@@ -10,41 +10,43 @@ use serde_json::{Map, Number, Value};
 use super::warning::Problem;
 use crate::cluster::model::Kind;
 
-/// How deep collections may be nested. The schemas of custom resources, the deepest objects that people write, stay below
+/// The maximum nesting of collections. The schemas of custom resources, the deepest objects in practice, stay below
 /// fifty; and a level costs the parser some 20 KiB of stack in a debug build, of which a thread has 2 MiB.
 const MAX_DEPTH: usize = 64;
 
-/// How a text is written.
+/// The format of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum TextFormat {
     /// YAML, one or several documents. JSON is YAML too, but its own parser is much faster.
     Yaml,
     /// JSON, one or several documents.
     Json,
 }
 
-/// One object of a kind that DNS reads.
+/// An object of a relevant kind.
 #[derive(Debug)]
-pub struct Raw {
-    /// Its kind.
+pub struct RawObject {
+    /// The kind.
     pub kind: Kind,
-    /// The fields that somebody reads.
+    /// The fields that are used.
     pub value: Value,
 }
 
-/// All objects in a text, and what else is in it that should not be. A text that does not parse is an error as a whole:
-/// half of a file is worse than its last good state.
-pub fn parse(text: &str, format: Format) -> Result<(Vec<Raw>, Vec<Problem>), Problem> {
+/// Parses all objects in a text, and returns them with problems of other documents. A text that does not parse is an
+/// error as a whole: half of a file is worse than its last good state.
+pub fn parse(text: &str, format: TextFormat) -> Result<(Vec<RawObject>, Vec<Problem>), Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let documents: Vec<Document> = match format {
-        Format::Json => serde_json::Deserializer::from_str(text)
+        TextFormat::Json => serde_json::Deserializer::from_str(text)
             .into_iter()
             .collect::<Result<_, _>>()
             .map_err(|error| Problem::Syntax { line: Some(error.line() as u64), reason: error.to_string() })?,
-        Format::Yaml => serde_saphyr::from_multiple_with_options(text, options(text.len())).map_err(|error| {
-            let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-            Problem::Syntax { line, reason: error.without_snippet().to_string() }
-        })?,
+        TextFormat::Yaml => {
+            serde_saphyr::from_multiple_with_options(text, parser_options(text.len())).map_err(|error| {
+                let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
+                Problem::Syntax { line, reason: error.without_snippet().to_string() }
+            })?
+        }
     };
     let (mut objects, mut problems) = (Vec::new(), Vec::new());
     for Document(value) in documents {
@@ -53,9 +55,9 @@ pub fn parse(text: &str, format: Format) -> Result<(Vec<Raw>, Vec<Problem>), Pro
     Ok((objects, problems))
 }
 
-/// Bounds for the YAML parser. Those on size grow with the text, which is bounded itself: a node takes a byte at least.
-/// Those on aliases do not grow, so that a small text cannot stand for a large one.
-fn options(len: usize) -> serde_saphyr::Options {
+/// Returns the limits of the YAML parser. Limits of size grow with the text, which is limited itself: a node takes at
+/// least a byte. Limits of aliases do not grow, so that a small text cannot represent a large one.
+fn parser_options(len: usize) -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
@@ -73,8 +75,8 @@ fn options(len: usize) -> serde_saphyr::Options {
     }
 }
 
-/// Takes lists apart. `inherited` is the kind of the items that have none of their own, in a `ServiceList` and the like.
-fn flatten(value: Value, inherited: Option<(&str, &str)>, objects: &mut Vec<Raw>, problems: &mut Vec<Problem>) {
+/// Splits lists. `inherited` is the kind of items without a kind, as in a `ServiceList`.
+fn flatten(value: Value, inherited: Option<(&str, &str)>, objects: &mut Vec<RawObject>, problems: &mut Vec<Problem>) {
     let mut map = match value {
         Value::Null => return,
         Value::Object(map) => map,
@@ -91,13 +93,13 @@ fn flatten(value: Value, inherited: Option<(&str, &str)>, objects: &mut Vec<Raw>
         if let Value::Array(items) = items {
             items.into_iter().for_each(|item| flatten(item, inherited, objects, problems));
         }
-    } else if let Some(kind) = kind_of(&kind, &version) {
-        objects.push(Raw { kind, value: Value::Object(map) });
+    } else if let Some(kind) = relevant_kind(&kind, &version) {
+        objects.push(RawObject { kind, value: Value::Object(map) });
     }
 }
 
-/// The kind, if it is one of ours. A `Service` of another group, such as Knative's, is not.
-fn kind_of(kind: &str, version: &str) -> Option<Kind> {
+/// Returns the kind, if it is a relevant one. A `Service` of another group, such as Knative's, is not.
+fn relevant_kind(kind: &str, version: &str) -> Option<Kind> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
     Kind::ALL.into_iter().find(|known| {
         let home = if *known == Kind::EndpointSlice { "discovery.k8s.io" } else { "" };
@@ -105,18 +107,18 @@ fn kind_of(kind: &str, version: &str) -> Option<Kind> {
     })
 }
 
-/// A value, reduced.
+/// A reduced value.
 struct Document(Value);
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Document, D::Error> {
-        Place::Object.deserialize(from).map(Document)
+        FieldScope::Object.deserialize(from).map(Document)
     }
 }
 
-/// Where in an object the deserialiser stands, and with that, which fields it keeps.
+/// The position of the deserializer in an object, which decides which fields are used.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum FieldScope {
     /// The root of an object.
     Object,
     /// `items` of a list.
@@ -129,39 +131,42 @@ enum Place {
     Container,
     /// `status`
     Status,
-    /// Anything of which all is kept.
+    /// A value that is used completely.
     Whole,
 }
 
-impl Place {
-    /// The place of a field; `None` if nobody reads it.
-    fn field(self, key: &str) -> Option<Place> {
+impl FieldScope {
+    /// Returns the scope of a field, or `None` if it is not used.
+    fn field(self, key: &str) -> Option<FieldScope> {
         match (self, key) {
-            (Place::Object | Place::Items, "metadata") => Some(Place::Metadata),
-            (Place::Object | Place::Items, "spec") => Some(Place::Spec),
-            (Place::Object | Place::Items, "status") => Some(Place::Status),
-            (Place::Object | Place::Items, "items") => Some(Place::Items),
-            (Place::Object | Place::Items, "apiVersion" | "kind" | "addressType" | "endpoints" | "ports")
-            | (Place::Metadata, "name" | "namespace" | "labels" | "deletionTimestamp")
-            | (Place::Spec, "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "selector")
-            | (Place::Spec, "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain")
-            | (Place::Container, "ports" | "restartPolicy")
-            | (Place::Status, "phase" | "podIP" | "podIPs" | "conditions")
-            | (Place::Whole, _) => Some(Place::Whole),
-            (Place::Spec, "containers" | "initContainers") => Some(Place::Container),
+            (FieldScope::Object | FieldScope::Items, "metadata") => Some(FieldScope::Metadata),
+            (FieldScope::Object | FieldScope::Items, "spec") => Some(FieldScope::Spec),
+            (FieldScope::Object | FieldScope::Items, "status") => Some(FieldScope::Status),
+            (FieldScope::Object | FieldScope::Items, "items") => Some(FieldScope::Items),
+            (FieldScope::Object | FieldScope::Items, "apiVersion" | "kind" | "addressType" | "endpoints" | "ports")
+            | (FieldScope::Metadata, "name" | "namespace" | "labels" | "deletionTimestamp")
+            | (FieldScope::Spec, "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "selector")
+            | (
+                FieldScope::Spec,
+                "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain",
+            )
+            | (FieldScope::Container, "ports" | "restartPolicy")
+            | (FieldScope::Status, "phase" | "podIP" | "podIPs" | "conditions")
+            | (FieldScope::Whole, _) => Some(FieldScope::Whole),
+            (FieldScope::Spec, "containers" | "initContainers") => Some(FieldScope::Container),
             _ => None,
         }
     }
 
-    /// Whether an element of a list is kept: of `items`, those that may be of one of our kinds.
-    fn keeps(self, element: &Value) -> bool {
-        let Place::Items = self else { return true };
+    /// Returns whether an element of a list is used: of `items`, those that may be of a relevant kind.
+    fn uses(self, element: &Value) -> bool {
+        let FieldScope::Items = self else { return true };
         let kind = element.get("kind").and_then(Value::as_str);
         kind.is_none_or(|kind| kind.ends_with("List") || Kind::ALL.iter().any(|known| known.name() == kind))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
+impl<'de> DeserializeSeed<'de> for FieldScope {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
@@ -169,7 +174,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     }
 }
 
-impl<'de> Visitor<'de> for Place {
+impl<'de> Visitor<'de> for FieldScope {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +185,7 @@ impl<'de> Visitor<'de> for Place {
         let mut map = Map::new();
         while let Some(key) = from.next_key::<String>()? {
             match self.field(&key) {
-                Some(place) => drop(map.insert(key, from.next_value_seed(place)?)),
+                Some(scope) => drop(map.insert(key, from.next_value_seed(scope)?)),
                 None => drop(from.next_value::<IgnoredAny>()?),
             }
         }
@@ -190,7 +195,7 @@ impl<'de> Visitor<'de> for Place {
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(element) = from.next_element_seed(self)? {
-            if self.keeps(&element) {
+            if self.uses(&element) {
                 list.push(element);
             }
         }
@@ -254,12 +259,12 @@ impl<'de> Visitor<'de> for Place {
 mod tests {
     use super::*;
 
-    /// Kind and name of the objects, and the problems, as one text.
-    fn check(text: &str, format: Format) -> String {
+    /// Returns kind and name of the objects, and the problems, as one text.
+    fn check(text: &str, format: TextFormat) -> String {
         match parse(text, format) {
             Err(problem) => problem.to_string(),
             Ok((objects, problems)) => {
-                let name = |raw: &Raw| {
+                let name = |raw: &RawObject| {
                     format!("{} {}", raw.kind.name(), raw.value["metadata"]["name"].as_str().unwrap_or("?"))
                 };
                 let objects = objects.iter().map(name);
@@ -269,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_lists_are_taken_apart() {
+    fn documents_and_lists_are_split() {
         for (text, want) in [
             ("", ""),
             ("# nothing\n---\n---\n", ""),
@@ -295,15 +300,15 @@ mod tests {
             ("- a\n", "a document that is not a map is not an object of the API"),
             ("kind: ConfigMap\ndata: {a: !Ref b, c: 340282366920938463463374607431768211456000, d: .nan}\n", ""),
         ] {
-            assert_eq!(check(text, Format::Yaml), want, "{text:?}");
+            assert_eq!(check(text, TextFormat::Yaml), want, "{text:?}");
         }
-        assert_eq!(check("{\"kind\": \"Pod\"} {\"kind\": \"Namespace\"}\n", Format::Json), "Pod ?, Namespace ?");
+        assert_eq!(check("{\"kind\": \"Pod\"} {\"kind\": \"Namespace\"}\n", TextFormat::Json), "Pod ?, Namespace ?");
     }
 
     #[test]
-    fn what_nobody_reads_is_dropped() {
+    fn unused_fields_are_dropped() {
         let text = "kind: Pod\nmetadata: {name: a, annotations: {b: c}, labels: {d: e}}\nspec:\n  containers:\n  - {env: [{name: f}], ports: [{containerPort: 1}]}\n  volumes: []\n";
-        let (objects, _) = parse(text, Format::Yaml).unwrap();
+        let (objects, _) = parse(text, TextFormat::Yaml).unwrap();
         let want = serde_json::json!({
             "kind": "Pod", "metadata": {"name": "a", "labels": {"d": "e"}},
             "spec": {"containers": [{"ports": [{"containerPort": 1}]}]},
@@ -312,29 +317,29 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_does_not_parse_names_its_line() {
+    fn a_syntax_error_has_a_line() {
         let line = |text: &str, format| match parse(text, format) {
             Err(Problem::Syntax { line, .. }) => line,
             other => panic!("{text:?}: {other:?}"),
         };
-        assert_eq!(line("kind: Service\n---\nkind: [\n", Format::Yaml).map(|line| line >= 3), Some(true));
-        assert_eq!(line("kind: Service\nmetadata:\n  name: {{ .Values.name }}\n", Format::Yaml), Some(3));
-        assert!(line("a: 1\nb: 'x\n", Format::Yaml).is_some());
-        assert_eq!(line("{\n\"kind\": }", Format::Json), Some(2));
+        assert_eq!(line("kind: Service\n---\nkind: [\n", TextFormat::Yaml).map(|line| line >= 3), Some(true));
+        assert_eq!(line("kind: Service\nmetadata:\n  name: {{ .Values.name }}\n", TextFormat::Yaml), Some(3));
+        assert!(line("a: 1\nb: 'x\n", TextFormat::Yaml).is_some());
+        assert_eq!(line("{\n\"kind\": }", TextFormat::Json), Some(2));
     }
 
     #[test]
     fn deep_nesting_and_alias_bombs_are_errors() {
-        for place in ["x", "spec: {ports", "metadata: {labels"] {
-            let deep = format!("kind: Service\n{place}: {}", "[".repeat(100_000));
-            assert!(parse(&deep, Format::Yaml).is_err(), "{place}");
+        for scope in ["x", "spec: {ports", "metadata: {labels"] {
+            let deep = format!("kind: Service\n{scope}: {}", "[".repeat(100_000));
+            assert!(parse(&deep, TextFormat::Yaml).is_err(), "{scope}");
         }
         let deep = format!("kind: Service\nmetadata: {{labels: {}1{}}}\n", "[".repeat(61), "]".repeat(61));
-        assert!(parse(&deep, Format::Yaml).is_ok());
+        assert!(parse(&deep, TextFormat::Yaml).is_ok());
         let block: String =
             (0..20_000).map(|depth| format!("{}a:\n", " ".repeat(depth.min(500) + depth / 500))).collect();
-        assert!(parse(&format!("kind: Service\nspec:\n{block}"), Format::Yaml).is_err());
-        assert!(parse(&"[".repeat(100_000), Format::Json).is_err());
+        assert!(parse(&format!("kind: Service\nspec:\n{block}"), TextFormat::Yaml).is_err());
+        assert!(parse(&"[".repeat(100_000), TextFormat::Json).is_err());
 
         let mut bomb = "kind: Service\nspec:\n  ports: &a0 [x, x, x, x, x, x, x, x, x, x]\n  selector:\n".to_owned();
         for level in 1..12 {
@@ -342,7 +347,7 @@ mod tests {
             bomb += &format!("    l{level}: &a{level} [{aliases}]\n");
         }
         let begin = std::time::Instant::now();
-        assert!(parse(&bomb, Format::Yaml).is_err());
+        assert!(parse(&bomb, TextFormat::Yaml).is_err());
         assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! The files behind the paths: which there are, and what is in them.
+//! The files of the paths, and their content.
 
 use std::fs;
 use std::io;
@@ -6,32 +6,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::document::{self, Format};
-use super::item::{Item, Trouble};
+use super::document::{self, TextFormat};
+use super::object::{ManifestObject, ObjectProblem};
 use super::warning::{MAX_FILE_MIB, Problem};
 use crate::files::{FileError, FollowedFile, Look, OpenFiles};
 
-/// One file and its last good state.
+/// A file and its last good state.
 #[derive(Debug)]
 pub struct Manifest {
-    /// Its path, as it was given or with the given folder before it.
+    /// The path, as given or with the given folder as its prefix.
     pub path: PathBuf,
-    /// The objects of its last good state.
-    pub items: Vec<Arc<Item>>,
-    /// What is wrong with objects of that state.
-    pub troubles: Vec<Trouble>,
-    /// Why its present state is not a good one.
+    /// The objects of the last good state.
+    pub items: Vec<Arc<ManifestObject>>,
+    /// The problems of objects of that state.
+    pub problems: Vec<ObjectProblem>,
+    /// Why the present state is not a good one.
     pub fault: Option<Problem>,
-    /// Whether it ever had a good one.
+    /// Whether there has been a good state.
     pub loaded: bool,
-    /// What was wrong with the text that was read last.
+    /// The problem of the text that was read last.
     text_fault: Option<Problem>,
     file: FollowedFile,
 }
 
-/// The files that a path stands for: itself, or those in the folder, by name. As `kubectl apply -f` has it, the
-/// folder's folders are not looked into; hidden files are none of ours (`..data` of a mounted ConfigMap, an editor's
-/// swap file).
+/// Returns the files of a path: itself, or the files of the folder by name. As in `kubectl apply -f`, subfolders are
+/// not searched; is_hidden files are ignored (`..data` of a mounted ConfigMap, the swap file of an editor).
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_file() {
@@ -43,9 +42,9 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(|error| unreadable(&error))? {
         let file = entry.map_err(|error| unreadable(&error))?.path();
-        let hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         let manifest = file.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        if manifest && !hidden && !file.is_dir() {
+        if manifest && !is_hidden && !file.is_dir() {
             files.push(file);
         }
     }
@@ -54,15 +53,15 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
 }
 
 impl Manifest {
-    /// A file that was not read yet. `open` knows which files are being written.
+    /// Creates a file that has not been read. `open` knows which files are being written.
     pub fn new(path: PathBuf, open: OpenFiles) -> Manifest {
         let file = FollowedFile::noticed(path.clone(), MAX_FILE_MIB << 20, open);
-        let (items, troubles) = (Vec::new(), Vec::new());
-        Manifest { path, items, troubles, fault: None, loaded: false, text_fault: None, file }
+        let (items, problems) = (Vec::new(), Vec::new());
+        Manifest { path, items, problems, fault: None, loaded: false, text_fault: None, file }
     }
 
-    /// Reads the file if it changed and nobody is writing it; whether anything is different now. `now` is the time of
-    /// day.
+    /// Reads the file if it has changed and is not being written. Returns whether anything is different. `now` is the
+    /// time of day.
     pub fn refresh(&mut self, now: SystemTime) -> bool {
         match self.file.look(now) {
             Ok(Look::Unsettled) => false,
@@ -74,44 +73,44 @@ impl Manifest {
             Ok(Look::Changed(bytes)) => {
                 let (before, loaded) = (self.fault.clone(), self.loaded);
                 let taken = match String::from_utf8(bytes) {
-                    Ok(text) => self.take(&text),
+                    Ok(text) => self.load_text(&text),
                     Err(_) => self.fail(Problem::NotUtf8),
                 };
                 self.text_fault.clone_from(&self.fault);
                 taken || self.fault != before || self.loaded != loaded
             }
-            Err(error) => self.fail(problem(error)),
+            Err(error) => self.fail(file_problem(error)),
         }
     }
 
-    /// A file that is no file: this text, under this name.
+    /// Creates a manifest from a text instead of a file.
     pub fn of_text(path: PathBuf, text: &str) -> Manifest {
         let mut manifest = Manifest::new(path, OpenFiles::default());
-        manifest.take(text);
+        manifest.load_text(text);
         manifest
     }
 
-    /// Takes a new text.
-    fn take(&mut self, text: &str) -> bool {
+    /// Parses a new text, and returns whether anything is different.
+    fn load_text(&mut self, text: &str) -> bool {
         let json = self.path.extension().is_some_and(|extension| extension == "json");
-        let (objects, problems) = match document::parse(text, if json { Format::Json } else { Format::Yaml }) {
+        let (objects, problems) = match document::parse(text, if json { TextFormat::Json } else { TextFormat::Yaml }) {
             Ok(parsed) => parsed,
             Err(problem) => return self.fail(problem),
         };
-        // The beginning of a dump has objects without the `kind: List` that stands at its end.
-        let cut = problems.iter().any(|problem| matches!(problem, Problem::NoKind));
-        if cut && self.loaded {
+        // The start of a dump has objects without the `kind: List` at its end.
+        let is_incomplete = problems.iter().any(|problem| matches!(problem, Problem::NoKind));
+        if is_incomplete && self.loaded {
             return self.fail(Problem::Syntax { line: None, reason: Problem::NoKind.to_string() });
         }
-        let mut troubles: Vec<Trouble> = problems.into_iter().map(|problem| (None, problem)).collect();
-        self.items = objects.iter().filter_map(|raw| Item::new(raw, &mut troubles)).map(Arc::new).collect();
-        self.troubles = troubles;
+        let mut all: Vec<ObjectProblem> = problems.into_iter().map(|problem| (None, problem)).collect();
+        self.items = objects.iter().filter_map(|raw| ManifestObject::new(raw, &mut all)).map(Arc::new).collect();
+        self.problems = all;
         self.fault = None;
         self.loaded = true;
         true
     }
 
-    /// Notes why the file's state is not a good one.
+    /// Records why the state is not a good one, and returns whether that is new.
     fn fail(&mut self, problem: Problem) -> bool {
         let new = self.fault.as_ref() != Some(&problem);
         self.fault = Some(problem);
@@ -119,8 +118,8 @@ impl Manifest {
     }
 }
 
-/// Why a file cannot be read.
-fn problem(error: FileError) -> Problem {
+/// Converts the error of a file.
+fn file_problem(error: FileError) -> Problem {
     match error {
         FileError::NotAFile => Problem::NotAFile,
         FileError::TooLarge { size, .. } => Problem::TooLarge { mib: size.div_ceil(1 << 20) },
@@ -129,7 +128,7 @@ fn problem(error: FileError) -> Problem {
     }
 }
 
-/// An error of the system, in plain words where they are the common ones.
+/// Converts an error of the system, with plain words for the common ones.
 fn unreadable(error: &io::Error) -> Problem {
     Problem::Unreadable(match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),

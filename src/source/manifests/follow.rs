@@ -1,9 +1,9 @@
-//! Following the files: a thread that reads them again when they change, and tells the indexes.
+//! Follows the files: a thread reads them again when they change, and sends the changes to the indexes.
 //!
-//! The kernel says when something happens in the folders concerned (inotify); what happened is found by looking. So an
-//! editor that renames, a ConfigMap whose `..data` link moves, and a file that is deleted and written again are all the
-//! same. Beside that, the files' times are looked at twice a second: for file systems without notices, and for files
-//! behind links whose own folders nobody watches.
+//! The kernel notifies about events in the folders (inotify); what has changed is found by reading. So an editor that
+//! renames, a ConfigMap whose `..data` link moves, and a file that is deleted and written again are handled alike. The
+//! times of the files are also checked twice a second: for file systems without notifications, and for files behind
+//! links into other folders.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -19,43 +19,43 @@ use super::{Manifests, Snapshot};
 use crate::files::OpenFiles;
 use crate::source::{EventSink, Selection};
 
-/// How often the files are looked at without a notice.
+/// The interval at which the files are checked without a notification.
 const POLL: Duration = Duration::from_millis(500);
-/// How long it has to be quiet before files are read: a writer's next write comes sooner.
+/// The time without notifications after which files are read: a writer's next write comes sooner.
 const QUIET: Duration = Duration::from_millis(50);
-/// How long to wait for quiet at most.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// The maximum time to wait for it.
+const MAX_WAIT: Duration = Duration::from_millis(300);
 
-/// The thread's stack: the parser needs a good part of the usual 2 MiB at its deepest.
+/// The stack of the thread: the parser may need most of the usual 2 MiB.
 const STACK: usize = 8 << 20;
 
-/// Somebody who wants to hear of changes.
+/// A receiver of changes.
 pub struct Subscriber {
-    /// What of them.
+    /// The selected objects.
     pub selection: Selection,
-    /// Where they go.
+    /// Where events are sent.
     pub sink: Box<dyn EventSink>,
 }
 
-/// A thread that follows the files. It ends when this is dropped.
+/// A thread that follows the files, until this is dropped.
 #[derive(Debug)]
-pub struct Following {
+pub struct FollowerThread {
     wake: Sender<Wake>,
     /// `None` once it is stopped.
     thread: Option<JoinHandle<Manifests>>,
 }
 
-/// Why the thread wakes up.
+/// The reason why the thread wakes up.
 enum Wake {
-    /// Something happened in a folder.
+    /// Something changed in a folder.
     Changed,
-    /// The end.
+    /// The thread is to stop.
     Stop,
 }
 
 impl Manifests {
-    /// Tells every subscriber all of what was read, before this returns, and from then on what changes.
-    pub fn follow(self, mut subscribers: Vec<Subscriber>) -> io::Result<Following> {
+    /// Sends the state to every subscriber before this returns, and changes from then on.
+    pub fn follow(self, mut subscribers: Vec<Subscriber>) -> io::Result<FollowerThread> {
         for Subscriber { selection, sink } in &mut subscribers {
             self.snapshot.events(selection).for_each(|event| sink.apply(event));
         }
@@ -63,12 +63,13 @@ impl Manifests {
         let notices = wake.clone();
         let body = move || run(self, &mut subscribers, notices, &woken);
         let thread = thread::Builder::new().name("manifests".into()).stack_size(STACK).spawn(body)?;
-        Ok(Following { wake, thread: Some(thread) })
+        Ok(FollowerThread { wake, thread: Some(thread) })
     }
 }
 
-impl Following {
-    /// Ends the thread; no subscriber hears anything afterwards. What was read can be followed again, by others.
+impl FollowerThread {
+    /// Stops the thread, after which no subscriber gets events. The returned state can be followed again, for other
+    /// subscribers.
     pub fn stop(mut self) -> Manifests {
         let _ = self.wake.send(Wake::Stop);
         let thread = self.thread.take().expect("only stop and drop take it");
@@ -76,7 +77,7 @@ impl Following {
     }
 }
 
-impl Drop for Following {
+impl Drop for FollowerThread {
     fn drop(&mut self) {
         let _ = self.wake.send(Wake::Stop);
         if let Some(thread) = self.thread.take() {
@@ -86,13 +87,13 @@ impl Drop for Following {
     }
 }
 
-/// The thread.
+/// Runs the thread.
 fn run(
     mut manifests: Manifests, subscribers: &mut [Subscriber], notices: Sender<Wake>, woken: &Receiver<Wake>,
 ) -> Manifests {
-    let mut folders = Folders::new(notices, manifests.open.clone());
+    let mut folders = WatchedFolders::new(notices, manifests.open.clone());
     loop {
-        // Watch first, look afterwards: what happens between the two is seen.
+        // Watch before reading, so that a change in between is noticed.
         folders.watch(&manifests);
         let previous = manifests.snapshot.clone();
         if manifests.refresh() {
@@ -102,16 +103,16 @@ fn run(
             }
         }
         match woken.recv_timeout(POLL) {
-            Ok(Wake::Changed) if !quiet(woken) => return manifests,
+            Ok(Wake::Changed) if !wait_until_quiet(woken) => return manifests,
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return manifests,
         }
     }
 }
 
-/// Waits until nothing has happened for a while; `false` at the end of all.
-fn quiet(woken: &Receiver<Wake>) -> bool {
-    let until = Instant::now() + PATIENCE;
+/// Waits until there are no notifications for a while. Returns false if the thread is to stop.
+fn wait_until_quiet(woken: &Receiver<Wake>) -> bool {
+    let until = Instant::now() + MAX_WAIT;
     while let Some(left) = until.checked_duration_since(Instant::now()) {
         match woken.recv_timeout(left.min(QUIET)) {
             Ok(Wake::Changed) => {}
@@ -122,7 +123,7 @@ fn quiet(woken: &Receiver<Wake>) -> bool {
     true
 }
 
-/// Logs what is wrong now and was not before.
+/// Logs new warnings.
 fn report(previous: &Snapshot, next: &Snapshot) {
     let known: HashSet<_> = previous.warnings().iter().collect();
     for warning in next.warnings().iter().filter(|warning| !known.contains(warning)) {
@@ -131,40 +132,40 @@ fn report(previous: &Snapshot, next: &Snapshot) {
     tracing::info!(warnings = next.warnings().len(), "manifests changed");
 }
 
-/// Device, inode, and time of birth, because inodes are used again.
+/// Device, inode, and time of creation, since inodes are reused.
 type Identity = (u64, u64, Option<SystemTime>);
 
-/// The folders that the kernel watches for us.
-struct Folders {
-    /// `None` where there is no such service; looking at the files' times has to do.
+/// The folders that the kernel watches.
+struct WatchedFolders {
+    /// `None` if there are no notifications; then the times of the files are checked only.
     watcher: Option<RecommendedWatcher>,
-    /// Those that are watched, and which folder was there: one that is deleted and made again is another.
+    /// The watched folders with their identities: a folder that is deleted and created again is another one.
     watched: BTreeMap<PathBuf, Option<Identity>>,
 }
 
-impl Folders {
-    /// No folders yet.
-    fn new(notices: Sender<Wake>, open: OpenFiles) -> Folders {
+impl WatchedFolders {
+    /// Creates a set of no folders.
+    fn new(notices: Sender<Wake>, open: OpenFiles) -> WatchedFolders {
         let handler = move |event: notify::Result<notify::Event>| {
-            // We ourselves open the files to read them, which is an event too.
+            // Reading the files causes notifications, too.
             if event.is_ok_and(|event| open.note(&event)) {
                 let _ = notices.send(Wake::Changed);
             }
         };
         let watcher = notify::recommended_watcher(handler);
         let watcher =
-            watcher.inspect_err(|error| tracing::warn!(%error, "no notices of changed manifests, polling")).ok();
-        Folders { watcher, watched: BTreeMap::new() }
+            watcher.inspect_err(|error| tracing::warn!(%error, "no notifications of changed manifests, polling")).ok();
+        WatchedFolders { watcher, watched: BTreeMap::new() }
     }
 
-    /// Watches the folders in which these manifests are, and no others.
+    /// Watches exactly the folders that contain these manifests.
     fn watch(&mut self, manifests: &Manifests) {
         use std::os::unix::fs::MetadataExt;
         let Some(watcher) = &mut self.watcher else { return };
         let mut wanted = BTreeMap::new();
         for path in manifests.paths() {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            // The parent of a folder too: it may be a link that is moved.
+            // The parent of a folder, too: the folder may be a link that is moved.
             let folders = [Some(parent), path.is_dir().then_some(path)];
             for folder in folders.into_iter().flatten() {
                 let identity = fs::metadata(folder).ok().map(|found| (found.dev(), found.ino(), found.created().ok()));
@@ -175,13 +176,13 @@ impl Folders {
             return;
         }
         for (folder, _) in self.watched.iter().filter(|(folder, identity)| wanted.get(*folder) != Some(identity)) {
-            // It may be gone, and its watch with it.
+            // The folder may not exist, and its watch then neither.
             let _ = watcher.unwatch(folder);
         }
         for (folder, identity) in &wanted {
             let new = identity.is_some() && self.watched.get(folder) != Some(identity);
             if new && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "no notices of changed manifests, polling");
+                tracing::warn!(folder = %folder.display(), %error, "no notifications of changed manifests, polling");
             }
         }
         self.watched = wanted;

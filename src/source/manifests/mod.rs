@@ -1,14 +1,14 @@
-//! The cluster from YAML or JSON files (`-manifests PATH`): for trying things out, for tests, and for clusters that a
-//! dump stands for.
+//! The cluster from YAML or JSON files (`-manifests PATH`): for experiments, for tests, and for clusters represented by
+//! a dump.
 //!
 //! ```text
-//!  paths ── files ── document ── item ─┐            ┌─ events(selection)  ── EventSink
-//!           (last good state of each)  ├─ Snapshot ─┤
-//!                           derive ────┘            └─ changes(selection) ── EventSink
+//!  paths ── files ── document ── object ─┐            ┌─ events(selection)  ── EventSink
+//!           (last good state of each)    ├─ Snapshot ─┤
+//!                             derive ────┘            └─ changes(selection) ── EventSink
 //! ```
 //!
-//! This does a little of what a control plane does, so that hand-written files work: defaults, endpoints of Pods,
-//! Namespaces that nobody wrote down. It allocates no addresses and runs no Pods.
+//! Some functions of a control plane are included, so that manifests need not be complete: defaults, endpoints of Pods,
+//! Namespaces that are not listed. Addresses are not allocated and Pods are not run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,38 +18,38 @@ use std::time::SystemTime;
 mod document;
 mod files;
 mod follow;
-mod item;
+mod object;
 mod snapshot;
 #[cfg(test)]
 pub mod tests;
 mod warning;
 
-pub use follow::{Following, Subscriber};
+pub use follow::{FollowerThread, Subscriber};
 pub use snapshot::Snapshot;
 pub use warning::{MAX_FILE_MIB, Problem, Warning};
 
 use crate::files::OpenFiles;
 use files::Manifest;
 
-/// Manifests on disk, and what was last read of them.
+/// Manifests on disk, and their last good state.
 #[derive(Debug)]
 pub struct Manifests {
-    /// The paths as they were given. What a later one holds wins.
+    /// The paths as given. Later ones have precedence.
     roots: Vec<Root>,
-    /// What all of them say together.
+    /// The merged state of all of them.
     snapshot: Arc<Snapshot>,
-    /// Which files somebody is writing now.
+    /// Knows which files are being written.
     open: OpenFiles,
 }
 
-/// One of the paths.
+/// A path of the command line.
 #[derive(Debug)]
 struct Root {
     /// A file or a folder.
     path: PathBuf,
-    /// The file, or the folder's files.
+    /// The file, or the files of the folder.
     files: Vec<Manifest>,
-    /// Why the path cannot be looked at now. What it held goes on being served.
+    /// Why the path cannot be read now. Its previous state continues to be served.
     fault: Option<Problem>,
 }
 
@@ -57,13 +57,13 @@ struct Root {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("manifests: {}{}: {problem}", .path.display(), line(.problem))]
 pub struct LoadError {
-    /// The path as it was given, or the file of a folder.
+    /// The path as given, or the file of a folder.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// The line that a problem is in, as it stands behind a file's name.
+/// Returns the line of a problem, for the text after the name of the file.
 fn line(problem: &Problem) -> String {
     match problem {
         Problem::Syntax { line: Some(line), .. } => format!(":{line}"),
@@ -72,8 +72,8 @@ fn line(problem: &Problem) -> String {
 }
 
 impl Manifests {
-    /// Reads files and folders. What is wrong within a file is a warning of the [`Snapshot`]; a path of which nothing
-    /// can be used is an error, and so are paths that hold no object: every name of the cluster would be denied with
+    /// Loads files and folders. A problem within a file is a warning of the [`Snapshot`]. A path without any usable
+    /// content is an error, and so are paths without any object: every name of the cluster would be denied with
     /// authority.
     pub fn load(paths: &[PathBuf]) -> Result<Manifests, LoadError> {
         let roots = paths.iter().map(|path| Root { path: path.clone(), files: Vec::new(), fault: None }).collect();
@@ -86,9 +86,9 @@ impl Manifests {
         if files.clone().any(|file| !file.items.is_empty()) {
             return Ok(manifests);
         }
-        // What is wrong with the first object, if anything is, says more than that there is none.
-        let trouble = files.find_map(|file| Some((file, &file.troubles.first()?.1)));
-        let (path, problem) = match (trouble, paths) {
+        // A problem of the first object is more precise than the absence of objects.
+        let first_problem = files.find_map(|file| Some((file, &file.problems.first()?.1)));
+        let (path, problem) = match (first_problem, paths) {
             (Some((file, problem)), _) => (file.path.clone(), problem.clone()),
             (None, [path, ..]) => (path.clone(), Problem::NoObject),
             (None, []) => return Ok(manifests),
@@ -96,20 +96,20 @@ impl Manifests {
         Err(LoadError { path, problem })
     }
 
-    /// What was last read.
+    /// Returns the last good state.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// The paths as they were given.
+    /// Returns the paths as given.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.roots.iter().map(|root| root.path.as_path())
     }
 
-    /// Reads what changed since; whether the snapshot is a new one.
+    /// Reads the files that have changed, and returns whether the snapshot is a new one.
     pub fn refresh(&mut self) -> bool {
         let now = SystemTime::now();
-        // Not `any`: every path has its turn.
+        // Not `any`: every path is read.
         let open = &self.open;
         let changed = self.roots.iter_mut().fold(false, |changed, root| root.refresh(now, open) | changed);
         if changed {
@@ -118,28 +118,29 @@ impl Manifests {
         changed
     }
 
-    /// Puts together what the files say.
+    /// Merges the states of the files.
     fn merge(&self) -> Snapshot {
         let mut warnings = Vec::new();
-        // A file may be given by name and with its folder: the later place counts.
+        // A file may be given by name and with its folder: the later position counts.
         let files = || self.roots.iter().flat_map(|root| &root.files);
         let places: BTreeMap<&Path, usize> = files().enumerate().map(|(at, file)| (file.path.as_path(), at)).collect();
         let once = || files().enumerate().filter(|(at, file)| places[file.path.as_path()] == *at).map(|(_, file)| file);
         for root in &self.roots {
-            let (file, kept) = (root.path.clone(), root.files.iter().any(|file| file.loaded));
-            warnings.extend(root.fault.clone().map(|problem| Warning { file, object: None, problem, kept }));
+            let (file, serves_previous) = (root.path.clone(), root.files.iter().any(|file| file.loaded));
+            warnings.extend(root.fault.clone().map(|problem| Warning { file, object: None, problem, serves_previous }));
         }
-        for Manifest { path, troubles, fault, loaded, .. } in once() {
-            let warn = |object, problem, kept| Warning { file: path.clone(), object, problem, kept };
+        for Manifest { path, problems, fault, loaded, .. } in once() {
+            let warn =
+                |object, problem, serves_previous| Warning { file: path.clone(), object, problem, serves_previous };
             warnings.extend(fault.iter().map(|fault| warn(None, fault.clone(), *loaded)));
-            warnings.extend(troubles.iter().cloned().map(|(object, problem)| warn(object, problem, false)));
+            warnings.extend(problems.iter().cloned().map(|(object, problem)| warn(object, problem, false)));
         }
         Snapshot::merge(once().map(|file| (file.path.as_path(), file.items.as_slice())), warnings)
     }
 }
 
 impl Root {
-    /// Why nothing can be used of the path.
+    /// Returns an error if the path has no usable content.
     fn check(&self) -> Result<(), LoadError> {
         if let Some(problem) = self.fault.clone() {
             return Err(LoadError { path: self.path.clone(), problem });
@@ -155,12 +156,12 @@ impl Root {
         }
     }
 
-    /// Reads what changed since; whether anything is different now.
+    /// Reads the files that have changed, and returns whether anything is different.
     fn refresh(&mut self, now: SystemTime, open: &OpenFiles) -> bool {
         let paths = match files::list(&self.path) {
             Ok(paths) => paths,
             Err(problem) => {
-                // A path that was asked for and is gone is in the middle of being replaced, or a mistake.
+                // A path that does not exist is in the middle of a replacement, or an error.
                 let new = self.fault.as_ref() != Some(&problem);
                 self.fault = Some(problem);
                 return new;

@@ -15,7 +15,7 @@ use crate::source::Selection;
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A new folder.
+    /// Creates a folder.
     pub fn make() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("clusterdns-manifests-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -24,7 +24,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// Writes a file of it.
+    /// Writes a file in it.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -39,12 +39,12 @@ impl Drop for Folder {
     }
 }
 
-/// A Service with an address.
+/// Returns the YAML of a Service with an address.
 fn service(name: &str, ip: &str) -> String {
     format!("kind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {ip}}}\n---\n")
 }
 
-/// An event as text.
+/// Formats an event.
 fn text(event: &Event) -> String {
     match event {
         Event::Begin(kind) => format!("{}:", kind.name()),
@@ -61,24 +61,24 @@ fn text(event: &Event) -> String {
     }
 }
 
-/// Events as one line.
+/// Formats events as one line.
 fn line(events: impl Iterator<Item = Event>) -> String {
     events.map(|event| text(&event)).collect::<Vec<_>>().join(" ")
 }
 
-/// What an index without further wishes hears of these manifests.
+/// Returns the events of the default selection.
 fn served(manifests: &Manifests) -> String {
     line(manifests.snapshot().events(&Selection::default()))
 }
 
-/// The warnings, without the folder's name.
+/// Returns the warnings, without the name of the folder.
 fn warnings(folder: &Folder, manifests: &Manifests) -> Vec<String> {
     let prefix = format!("{}/", folder.0.display());
     manifests.snapshot().warnings().iter().map(|warning| warning.to_string().replace(&prefix, "")).collect()
 }
 
 #[test]
-fn a_folder_is_its_manifests_by_name() {
+fn the_manifests_of_a_folder_are_read_in_order() {
     let folder = Folder::make();
     folder.write("b.yaml", &service("b", "10.0.0.2"));
     folder.write("a.json", r#"{"kind": "Service", "metadata": {"name": "a"}, "spec": {"clusterIP": "10.0.0.1"}}"#);
@@ -105,21 +105,21 @@ fn a_path_that_cannot_be_read_is_an_error_at_the_start() {
     fs::File::create(&huge).unwrap().set_len((MAX_FILE_MIB << 20) + 1).unwrap();
     assert_eq!(
         error(huge.clone()),
-        format!("manifests: {}: 257 MiB are too much: at most 256 MiB are read", huge.display())
+        format!("manifests: {}: 257 MiB are more than the limit of 256 MiB", huge.display())
     );
 }
 
-/// Nothing that can be served: every name of the cluster would be denied with authority.
+/// Every name of the cluster would be denied with authority.
 #[test]
 fn a_path_without_any_object_is_an_error_at_the_start() {
     let folder = Folder::make();
     let error =
         |path: PathBuf| Manifests::load(&[path]).unwrap_err().to_string().replace(folder.0.to_str().unwrap(), "F");
-    assert_eq!(error(folder.0.clone()), "manifests: F: no file of it is a manifest: *.yaml, *.yml or *.json");
+    assert_eq!(error(folder.0.clone()), "manifests: F: no file in it is a manifest (*.yaml, *.yml or *.json)");
     for (text, problem) in [
-        ("", ": it holds no Namespace, Service, EndpointSlice or Pod"),
-        ("kind: List\nitems: []\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
-        ("kind: ConfigMap\nmetadata: {name: a}\n", ": it holds no Namespace, Service, EndpointSlice or Pod"),
+        ("", ": no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: List\nitems: []\n", ": no Namespace, Service, EndpointSlice or Pod"),
+        ("kind: ConfigMap\nmetadata: {name: a}\n", ": no Namespace, Service, EndpointSlice or Pod"),
         ("just text\n", ": a document that is not a map is not an object of the API"),
         ("metadata: {name: a}\n", ": a document without kind is not an object of the API"),
         ("a: 1\nb: [\n", ":"),
@@ -131,17 +131,17 @@ fn a_path_without_any_object_is_an_error_at_the_start() {
             assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
-    // One good file is enough, and what is wrong with the others is a warning.
+    // One valid file is enough; problems of the others are warnings.
     folder.write("b.yaml", &service("b", "10.0.0.1"));
     assert_eq!(Manifests::load(std::slice::from_ref(&folder.0)).unwrap().snapshot().warnings().len(), 1);
-    // Each path must hold something that can be read.
+    // Each path must contain a readable file.
     folder.write("empty/.hidden", "");
     let paths = [folder.0.join("b.yaml"), folder.0.join("empty")];
     assert!(Manifests::load(&paths).unwrap_err().path.ends_with("empty"));
 }
 
 #[test]
-fn bad_values_and_objects_are_named_and_the_rest_is_served() {
+fn invalid_values_and_objects_are_reported_and_the_rest_is_served() {
     let folder = Folder::make();
     let bad =
         "kind: Service\nmetadata: {name: bad, namespace: shop}\nspec: {clusterIPs: [10.0.0.300, 10.0.0.3]}\n---\n";
@@ -186,12 +186,12 @@ fn bad_values_and_objects_are_named_and_the_rest_is_served() {
     ]) {
         assert_eq!(warning, want);
     }
-    assert_eq!(warnings.last().unwrap(), "all.yaml: Service default/z: 12 more of its values are ignored");
+    assert_eq!(warnings.last().unwrap(), "all.yaml: Service default/z: 12 more values are ignored");
     assert_eq!(warnings.len(), 9 + 9, "{warnings:#?}");
 }
 
 #[test]
-fn a_broken_file_keeps_its_last_good_state() {
+fn the_last_good_state_of_an_invalid_file_is_served() {
     let folder = Folder::make();
     let path = folder.write("a.yaml", &service("a", "10.0.0.1"));
     folder.write("b.yaml", "kind: Service\nmetadata: {name: b\n");
@@ -220,7 +220,7 @@ fn a_broken_file_keeps_its_last_good_state() {
 }
 
 #[test]
-fn the_later_file_wins() {
+fn a_later_file_has_precedence() {
     let folder = Folder::make();
     let first = folder.write("z.yaml", &service("a", "10.0.0.1"));
     let second = folder.write("a.yaml", &service("a", "10.0.0.2"));
@@ -229,7 +229,7 @@ fn the_later_file_wins() {
     let z = folder.0.join("z.yaml").display().to_string();
     assert_eq!(
         warnings(&folder, &manifests),
-        [format!("a.yaml: Service default/a: is in {z} too; this one is served")
+        [format!("a.yaml: Service default/a: is also in {z}; this one is served")
             .replace(&format!("{}/", folder.0.display()), "")]
     );
     let manifests = Manifests::load(&[folder.0.clone(), folder.0.join("a.yaml")]).unwrap();
@@ -238,7 +238,7 @@ fn the_later_file_wins() {
 }
 
 #[test]
-fn namespaces_exist_where_none_is_listed() {
+fn namespaces_exist_if_none_is_listed() {
     let folder = Folder::make();
     let shop = service("a", "10.0.0.1").replace("name: a", "name: a, namespace: shop");
     let path = folder.write("a.yaml", &(shop + &service("b", "10.0.0.2")));
@@ -251,14 +251,14 @@ fn namespaces_exist_where_none_is_listed() {
     assert_eq!(
         warnings(&folder, &manifests),
         [
-            "a.yaml: Namespace default: no manifest has this Namespace, though some list others; names in it do not exist"
+            "a.yaml: Namespace default: no manifest has this Namespace, although some list others; names in it do not exist"
         ]
     );
     drop(path);
 }
 
 #[test]
-fn a_selection_hears_of_what_it_selects() {
+fn a_selection_gets_events_of_its_objects() {
     let folder = Folder::make();
     let labelled =
         |text: String, label: &str| text.replace("metadata: {", &format!("metadata: {{labels: {{{label}}}, "));
@@ -298,7 +298,7 @@ fn a_selection_hears_of_what_it_selects() {
     assert_eq!(line(second.changes(&first, &all)), "Service: a=10.0.0.1 b=10.0.0.3 h=Headless .");
 }
 
-/// A sink that keeps the Services of the last full list, as text.
+/// Returns a sink that stores the Services of the last complete list as text.
 fn subscriber() -> (Subscriber, Arc<Mutex<String>>) {
     let (seen, list) = (Arc::new(Mutex::new(String::new())), Mutex::new(String::new()));
     let out = Arc::clone(&seen);
@@ -311,11 +311,11 @@ fn subscriber() -> (Subscriber, Arc<Mutex<String>>) {
     (Subscriber { selection: Selection::default(), sink: Box::new(sink) }, seen)
 }
 
-/// Waits until the sink has seen this.
+/// Waits until the sink has this text.
 fn wait(seen: &Mutex<String>, want: &str, what: &str) {
     let begin = Instant::now();
     while *seen.lock().unwrap() != want {
-        // Shorter than a writer is waited for.
+        // Less than the time that a writer may take.
         assert!(begin.elapsed() < Duration::from_secs(5), "{what}: {:?}, not {want:?}", seen.lock().unwrap());
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -334,7 +334,7 @@ fn changes_are_followed_however_they_are_made() {
     let manifests = Manifests::load(&[path.clone(), folder.0.join("cm")]).unwrap();
     let (subscriber, seen) = subscriber();
     let following = manifests.follow(vec![subscriber]).unwrap();
-    assert_eq!(*seen.lock().unwrap(), "a=10.0.0.1 b=10.0.0.1 ", "told before follow returns");
+    assert_eq!(*seen.lock().unwrap(), "a=10.0.0.1 b=10.0.0.1 ", "before follow returns");
 
     fs::write(&path, service("a", "10.0.0.2")).unwrap();
     wait(&seen, "a=10.0.0.2 b=10.0.0.1 ", "written in place");
@@ -372,7 +372,7 @@ fn changes_are_followed_however_they_are_made() {
 }
 
 #[test]
-fn a_broken_file_is_told_of_even_where_nothing_else_changes() {
+fn an_invalid_file_is_reported_even_if_nothing_else_changes() {
     let folder = Folder::make();
     let path = folder.write("a.yaml", "a: [b");
     let other = folder.write("b.yaml", &service("b", "10.0.0.2"));
@@ -388,7 +388,7 @@ fn a_broken_file_is_told_of_even_where_nothing_else_changes() {
 }
 
 #[test]
-fn the_beginning_of_a_dump_is_no_good_state() {
+fn the_start_of_a_dump_is_not_a_good_state() {
     let folder = Folder::make();
     let item = "- kind: Service\n  metadata: {name: a}\n  spec: {clusterIP: 10.0.0.1}\n";
     let path = folder.write("dump.yaml", &format!("apiVersion: v1\nitems:\n{item}kind: List\n"));
@@ -400,33 +400,33 @@ fn the_beginning_of_a_dump_is_no_good_state() {
 }
 
 #[test]
-fn a_file_that_is_being_written_is_left_alone() {
+fn a_file_that_is_being_written_is_not_read() {
     use std::io::Write;
     let folder = Folder::make();
     let path = folder.write("a.yaml", &service("a", "10.0.0.1"));
     let (subscriber, seen) = subscriber();
     let _following = Manifests::load(std::slice::from_ref(&path)).unwrap().follow(vec![subscriber]).unwrap();
-    // Once a change has been seen, the kernel's notices are on their way.
+    // Once a change has arrived, notifications of the kernel work.
     fs::write(&path, service("a", "10.0.0.2")).unwrap();
     wait(&seen, "a=10.0.0.2 ", "written at once");
     let mut file = fs::File::create(&path).unwrap();
-    file.write_all(b"# a comment is a good text\n").unwrap();
-    // Longer than any pause in which the files are looked at.
+    file.write_all(b"# a comment is a valid text\n").unwrap();
+    // Longer than the interval of checks.
     std::thread::sleep(Duration::from_millis(1_500));
-    assert_eq!(*seen.lock().unwrap(), "a=10.0.0.2 ", "while the writer is at work");
+    assert_eq!(*seen.lock().unwrap(), "a=10.0.0.2 ", "while the file is being written");
     file.write_all(service("a", "10.0.0.3").as_bytes()).unwrap();
     drop(file);
     wait(&seen, "a=10.0.0.3 ", "closed");
 }
 
 #[test]
-fn a_file_that_was_renamed_at_once_is_read_at_once() {
+fn a_file_that_is_renamed_at_once_is_read_at_once() {
     let folder = Folder::make();
     let path = folder.write("a.yaml", &service("a", "10.0.0.0"));
     let (subscriber, seen) = subscriber();
     let _following = Manifests::load(std::slice::from_ref(&path)).unwrap().follow(vec![subscriber]).unwrap();
     for number in 1..=20 {
-        // The notice of the write is heard of when the file has its last name already.
+        // The notification of the write arrives when the file already has its final name.
         let address = format!("10.0.0.{number}");
         let new = folder.write("a.yaml.new", &service("a", &address));
         fs::rename(new, &path).unwrap();

@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, without being reason enough to serve nothing.
+//! Problems of manifests that do not prevent serving.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,55 +6,55 @@ use std::path::PathBuf;
 use crate::cluster::model::{Key, Kind};
 use crate::source::convert::Invalid;
 
-/// The largest file that is read, in MiB. The largest clusters' dumps are a few tens of MiB.
+/// The maximum size of a file in MiB. The dumps of the largest clusters have some tens of MiB.
 pub const MAX_FILE_MIB: u64 = 256;
 
-/// Something wrong in one file. Its text says where, what, and what became of it.
+/// A problem in a file. Its text has the place, the problem and its consequence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Warning {
     /// The file, or the folder that cannot be read.
     pub file: PathBuf,
-    /// The object, if it is about one: kind, namespace and name as far as they are known.
+    /// The object, if there is one: kind, namespace and name as far as they are known.
     pub object: Option<(Kind, Key)>,
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
-    /// Whether what the file held before goes on being served.
-    pub kept: bool,
+    /// Whether the previous state of the file continues to be served.
+    pub serves_previous: bool,
 }
 
-/// What is wrong.
+/// A problem of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Problem {
     /// The file cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// The path is something else, such as a pipe.
+    /// The path is neither a file nor a folder, for instance a pipe.
     #[error("neither a file nor a folder")]
     NotAFile,
-    /// The folder holds no file that could be a manifest.
-    #[error("no file of it is a manifest: *.yaml, *.yml or *.json")]
+    /// The folder has no file that could be a manifest.
+    #[error("no file in it is a manifest (*.yaml, *.yml or *.json)")]
     NoFile,
-    /// There is no object that DNS sees.
-    #[error("it holds no Namespace, Service, EndpointSlice or Pod")]
+    /// There is no object of a relevant kind.
+    #[error("no Namespace, Service, EndpointSlice or Pod")]
     NoObject,
     /// The file is too large.
-    #[error("{mib} MiB are too much: at most {MAX_FILE_MIB} MiB are read")]
+    #[error("{mib} MiB are more than the limit of {MAX_FILE_MIB} MiB")]
     TooLarge {
-        /// Its size.
+        /// The size in MiB.
         mib: u64,
     },
     /// The file is not text.
     #[error("not UTF-8")]
     NotUtf8,
-    /// The file kept changing while it was read.
-    #[error("changed while it was read; tried again soon")]
+    /// The file serves_previous changing while it was read.
+    #[error("changed while it was read; it is read again soon")]
     Unsettled,
     /// The text is neither YAML nor JSON.
     #[error("{reason}")]
     Syntax {
         /// The line, from 1.
         line: Option<u64>,
-        /// The parser's words.
+        /// The message of the parser.
         reason: String,
     },
     /// A document is a list or a scalar.
@@ -66,23 +66,23 @@ pub enum Problem {
     /// The object is skipped.
     #[error("{0}; the object is skipped")]
     Invalid(Invalid),
-    /// One value of the object is ignored.
+    /// A value of the object is ignored.
     #[error("{0}; the value is ignored")]
     Ignored(Invalid),
-    /// So are more of them.
-    #[error("{0} more of its values are ignored")]
+    /// Further values are ignored.
+    #[error("{0} more values are ignored")]
     MoreIgnored(usize),
-    /// The API server allocates addresses; nobody does here.
+    /// A Service without an address. The API server would allocate one.
     #[error("spec.clusterIP is missing; the name has no address")]
     NoClusterIp,
-    /// The same object was there before.
-    #[error("is in {} too; this one is served", .first.display())]
-    Again {
+    /// The object is in an earlier file, too.
+    #[error("is also in {}; this one is served", .first.display())]
+    Duplicate {
         /// The earlier file.
         first: PathBuf,
     },
-    /// Manifests that list Namespaces have to list all of them.
-    #[error("no manifest has this Namespace, though some list others; names in it do not exist")]
+    /// Manifests that list Namespaces must list all of them.
+    #[error("no manifest has this Namespace, although some list others; names in it do not exist")]
     NoSuchNamespace,
 }
 
@@ -98,6 +98,6 @@ impl fmt::Display for Warning {
             write!(f, ": {} {ns}{slash}{name}", kind.name())?;
         }
         write!(f, ": {}", self.problem)?;
-        if self.kept { f.write_str("; its last good state is served") } else { Ok(()) }
+        if self.serves_previous { f.write_str("; its last good state is served") } else { Ok(()) }
     }
 }

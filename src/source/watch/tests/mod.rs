@@ -65,7 +65,7 @@ impl TestWatch {
     /// Starts with two Services and a Namespace, and waits until the index is synced.
     async fn synced(timing: Timing) -> TestWatch {
         let watch = TestWatch::start(timing, all(), |_| {}).await;
-        watch.until("synced", |index| index.synced()).await;
+        watch.until("synced", |index| index.is_synced()).await;
         watch
     }
 
@@ -221,7 +221,7 @@ async fn broken(
         });
     })
     .await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     watch
 }
 
@@ -367,7 +367,7 @@ async fn a_server_without_streaming_lists_is_listed_by_pages() {
         (0..1_200).for_each(|n| fake.put("services", &format!("s{n}"), service(&format!("s{n}"), 9)));
     })
     .await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     let calls = watch.calls("services", 5).await;
     assert_eq!(calls, ["stream", "list", "page 500", "page 1000", "watch 1213"]);
     assert!(known("s1199")(&watch.index) && known("one")(&watch.index));
@@ -383,7 +383,7 @@ async fn a_server_that_never_ends_the_initial_events_is_listed_by_pages() {
         });
     })
     .await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     assert_eq!(watch.calls("services", 3).await[..3], ["stream", "list", "watch 13"]);
 }
 
@@ -427,7 +427,7 @@ async fn a_list_whose_pages_expire_is_repeated_and_then_requested_whole() {
         fake.fault(|call| no_streaming(call).or_else(|| call.has("continue").then(|| FakeResponse::refuse(410))));
     })
     .await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     let calls = watch.calls("services", 9).await;
     let twice = ["list", "page 500", "list", "page 500", "list", "page 500", "whole"];
     assert_eq!(calls[0], "stream");
@@ -454,7 +454,7 @@ async fn a_list_without_an_end_fails() {
         watch.until(reason, |_| watch.metric(&series).is_some_and(|count| count >= 1.0)).await;
     }
     watch.fake.fault(no_streaming);
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
 }
 
 // K9
@@ -468,7 +468,7 @@ async fn an_invalid_object_is_counted_and_the_others_are_used() {
             fake.fault(move |call| if streaming { None } else { no_streaming(call) });
         })
         .await;
-        watch.until("synced", |index| index.synced()).await;
+        watch.until("synced", |index| index.is_synced()).await;
         assert!(known("one")(&watch.index) && known("three")(&watch.index) && unknown("bad")(&watch.index));
         watch.wait_for_metric("clusterdns_kubernetes_bad_objects_total{kind=\"Service\"}", 1.0).await;
         // A valid object that becomes invalid remains as it was, and an invalid one that becomes valid is used.
@@ -488,7 +488,7 @@ async fn invalid_values_are_counted_and_their_object_is_used() {
         fake.put("services", "odd", json!({"metadata": {"name": "odd", "namespace": "a"}, "spec": spec}));
     })
     .await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     assert!(known("one")(&watch.index) && known("odd")(&watch.index));
     watch.wait_for_metric("clusterdns_kubernetes_bad_values_total{kind=\"Service\"}", 3.0).await;
     assert_eq!(watch.metric("clusterdns_kubernetes_bad_objects_total{kind=\"Service\"}"), None);
@@ -511,7 +511,7 @@ async fn a_forbidden_kind_does_not_delay_the_others() {
     let series = "clusterdns_kubernetes_errors_total{kind=\"EndpointSlice\",reason=\"403\"}";
     watch.until("counted", |_| watch.metric(series).is_some_and(|count| count >= 2.0)).await;
     forbidden.store(0, Ordering::Relaxed);
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
 }
 
 #[tokio::test]
@@ -561,7 +561,7 @@ async fn an_outage_is_survived_and_followed_by_a_list() {
     watch.fake = FakeServer::start().await;
     let refused = "clusterdns_kubernetes_errors_total{kind=\"Service\",reason=\"connection\"}";
     watch.until("refused", |_| watch.metric(refused).is_some_and(|count| count >= 3.0)).await;
-    assert!(known("one")(&watch.index) && watch.index.synced());
+    assert!(known("one")(&watch.index) && watch.index.is_synced());
     // The new server has another store, whose versions are beyond the old ones already: a watch would not show the
     // difference.
     watch.fake = FakeServer::start_at(&address).await;
@@ -594,7 +594,7 @@ async fn requests_have_the_parameters_of_the_selection() {
         ..all()
     };
     let watch = TestWatch::start(timing(), selection, |fake| fake.fault(no_streaming)).await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     let first = |resource: &str, at: usize| watch.fake.calls(resource)[at].query.clone();
     let labels = "app+in+%28a%2Cb%29%2C%21old";
     let stream = first("services", 0);
@@ -613,6 +613,6 @@ async fn requests_have_the_parameters_of_the_selection() {
 #[tokio::test]
 async fn unselected_kinds_are_not_watched() {
     let watch = TestWatch::start(timing(), Selection::default(), |_| {}).await;
-    watch.until("synced", |index| index.synced()).await;
+    watch.until("synced", |index| index.is_synced()).await;
     assert!(watch.fake.calls("pods").is_empty() && watch.fake.calls("endpointslices").is_empty());
 }
