@@ -1,0 +1,114 @@
+"""The honest clients of fairness.py, 20 addresses in one process: each asks at its pace for names of the cluster,
+cached names, and names that the upstream must be asked for, over UDP, and over kept and new connections.
+
+usage: honest.py SECONDS RATE CLIENTS PORT TRANSPORT PORT_OF_TRANSPORT NAMES
+
+Prints, as a line of JSON, what was lost and how long answers took. A query is lost when no response arrives within five
+seconds, which is how long a stub resolver waits; every name has an address, so that a response without one is an error.
+As RFC 7766 asks of clients, a query on a kept connection that the server closes is sent once more over a new one, and
+counted as cut."""
+
+import asyncio, collections, json, random, sys, time
+import protocol
+
+PATIENCE = 5
+SECONDS, RATE, CLIENTS, PORT, TRANSPORT, OWN_PORT, NAMES = sys.argv[1:8]
+CLUSTER, CACHED = NAMES.split(","), [f"c{n}.cached.example" for n in range(20)]
+# How often of twenty queries each way is taken.
+PLAIN = [("udp", 13), ("tcp", 5), ("tcp, new", 2)]
+ENCRYPTED = [("udp", 6), ("tcp", 2), (TRANSPORT, 10), (f"{TRANSPORT}, new", 2)]
+WAYS = [way for way, share in (PLAIN if TRANSPORT == "tcp" else ENCRYPTED) for _ in range(share)]
+
+counts = collections.Counter()
+lost, errors = collections.Counter(), collections.Counter()
+times, lateness = [], []
+
+
+class Client:
+    """One address, with a kept connection for each transport."""
+
+    def __init__(self, number):
+        self.source, self.kept = f"127.0.1.{number + 1}", {}
+        self.dice = random.Random(number)
+
+    def name(self):
+        throw = self.dice.random()
+        if throw < 0.4:
+            return self.dice.choice(CLUSTER)
+        return self.dice.choice(CACHED) if throw < 0.65 else f"f{random.getrandbits(60):x}.fast.example"
+
+    async def connection(self, transport):
+        """The kept connection; a new one where there is none or the server has closed it."""
+        found = self.kept.get(transport)
+        if found and not (found.done() and (found.exception() or found.result().closed)):
+            return await asyncio.shield(found)
+        opening = self.kept[transport] = asyncio.ensure_future(self.open(transport))
+        return await asyncio.shield(opening)
+
+    async def open(self, transport):
+        return await protocol.connect(transport, self.source, int(PORT if transport == "tcp" else OWN_PORT))
+
+    async def exchange(self, way, message):
+        if way == "udp":
+            return await protocol.ask_udp(self.source, int(PORT), message)
+        transport = way.split(",")[0]
+        if way != transport:
+            connection = await self.open(transport)
+            try:
+                return await connection.ask(message)
+            finally:
+                connection.close()
+        try:
+            return await (await self.connection(transport)).ask(message)
+        except OSError:
+            counts["cut"] += 1
+            return await (await self.connection(transport)).ask(message)
+
+    async def ask(self, way):
+        message = protocol.query(self.name(), 0 if way.split(",")[0] in ("https", "quic", "https3") else None)
+        counts["asked"] += 1
+        start = time.monotonic()
+        try:
+            response = await asyncio.wait_for(self.exchange(way, message), PATIENCE)
+        except (OSError, EOFError, asyncio.TimeoutError):
+            lost[way] += 1
+            return
+        code = response[3] & 15 if len(response) > 12 else None
+        if code == 0 and response[6:8] != b"\0\0":
+            times.append(time.monotonic() - start)
+        else:
+            errors[f"{ {2: 'SERVFAIL', 5: 'REFUSED'}.get(code, f'rcode {code}')} over {way}"] += 1
+
+    async def run(self):
+        pause, tasks, start = 1 / float(RATE), [], time.monotonic() + self.dice.random() / float(RATE)
+        ways = self.dice.sample(WAYS, len(WAYS))
+        for number in range(int(float(SECONDS) * float(RATE))):
+            await asyncio.sleep(start + number * pause - time.monotonic())
+            lateness.append(time.monotonic() - start - number * pause)
+            tasks.append(asyncio.create_task(self.ask(ways[number % len(ways)])))
+        await asyncio.gather(*tasks)
+        for opening in self.kept.values():
+            if opening.done() and not opening.exception():
+                opening.result().close()
+            opening.cancel()  # Where it is still on its way.
+
+
+async def main():
+    await asyncio.gather(*(Client(number).run() for number in range(int(CLIENTS))))
+
+
+asyncio.run(main())
+quantile = lambda values, part: sorted(values)[int(len(values) * part)] * 1e3 if values else 0
+print(
+    json.dumps(
+        {
+            "asked": counts["asked"],
+            "lost": lost,
+            "errors": errors,
+            "cut": counts["cut"],
+            "late": quantile(lateness, 0.99),
+            "p50": quantile(times, 0.5),
+            "p99": quantile(times, 0.99),
+        }
+    )
+)
