@@ -215,7 +215,9 @@ impl Destination {
 }
 
 /// The servers of a stanza, each once.
-fn upstreams(config: &Config, registry: &UpstreamRegistry, destinations: &[Destination]) -> Result<Vec<Arc<Upstream>>, String> {
+fn upstreams(
+    config: &Config, registry: &UpstreamRegistry, destinations: &[Destination],
+) -> Result<Vec<Arc<Upstream>>, String> {
     let mut targets: Vec<&Target> = Vec::new();
     for target in destinations.iter().flat_map(|destination| &destination.targets) {
         if !targets.contains(&target) {
