@@ -97,7 +97,7 @@ impl<T> Shares<T> {
     /// the client with the most, or this client's own oldest item when no other client has more. The oldest item has
     /// waited the longest, and its client has most likely sent the query again. Refusing the newest instead would let
     /// slow names block all others.
-    pub(crate) fn gives_way_to(&self, client: IpAddr) -> Option<Ticket> {
+    pub(crate) fn victim_for(&self, client: IpAddr) -> Option<Ticket> {
         let own = self.clients.get(&client).filter(|&&at| self.holders[at as usize].count == self.most);
         let holder = own.map_or(self.levels[self.most].0, |&at| at);
         let at = self.holders.get(holder as usize)?.oldest;
@@ -105,7 +105,7 @@ impl<T> Shares<T> {
     }
 
     /// The clients with their numbers of items, in descending order of the number.
-    pub(crate) fn clients(&self) -> impl Iterator<SharedItem = (IpAddr, usize)> {
+    pub(crate) fn clients(&self) -> impl Iterator<Item = (IpAddr, usize)> {
         let levels = self.levels[..=self.most].iter().rev();
         levels.flat_map(|&(first, _)| {
             let holders = std::iter::successors(self.holders.get(first as usize), |holder| {
@@ -116,7 +116,7 @@ impl<T> Shares<T> {
     }
 
     /// The items of a client, the oldest first.
-    pub(crate) fn of(&self, client: IpAddr) -> impl Iterator<SharedItem = (Ticket, &T)> {
+    pub(crate) fn of(&self, client: IpAddr) -> impl Iterator<Item = (Ticket, &T)> {
         let oldest = self.clients.get(&client).map_or(NONE, |&at| self.holders[at as usize].oldest);
         let mut next = oldest;
         std::iter::from_fn(move || {
@@ -240,7 +240,7 @@ mod tests {
 
     /// The item that is evicted in favour of a new one of this client.
     fn evicted(shares: &Shares<u32>, number: u8) -> Option<u32> {
-        shares.gives_way_to(client(number)).and_then(|ticket| shares.get(ticket)).copied()
+        shares.victim_for(client(number)).and_then(|ticket| shares.get(ticket)).copied()
     }
 
     #[test]

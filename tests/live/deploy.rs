@@ -50,7 +50,7 @@ impl Kubectl<'_> {
         let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
         assert!(output.status.success(), "{arguments:?}: {stdout}{stderr}");
         // Deprecated and unknown fields cause warnings.
-        assert!(!errors.contains("Warning"), "{arguments:?}: {errors}");
+        assert!(!stderr.contains("Warning"), "{arguments:?}: {stderr}");
         stdout
     }
 

@@ -12,7 +12,7 @@ const MAX_CHAIN: usize = 64;
 /// The class of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseClass {
-    /// An answer, or at lowest_ttl not a denial.
+    /// An answer, or at least not a denial.
     Answer,
     /// The reply refers to other name servers.
     Delegation,
@@ -30,7 +30,7 @@ impl ResponseClass {
     /// Classifies the reply to a question. `now` returns the time of day, if signatures are to be checked.
     pub(super) fn of(reply: &Reply, question: &Question, now: Option<fn() -> u32>) -> ResponseClass {
         let authority = |rtype| reply.section(Section::Authority).any(|record| record.rtype == rtype);
-        // Transfers are not has_answer_record, and expired signatures are useless to a client that requests signatures.
+        // Transfers are not answers, and expired signatures are useless to a client that requests signatures.
         if matches!(question.qtype, Type::AXFR | Type::IXFR) || now.is_some_and(|now| has_invalid_signature(reply, now))
         {
             return ResponseClass::Other;
@@ -73,7 +73,7 @@ impl ResponseClass {
     }
 }
 
-/// Returns whether all records have the same TTL, which is within the limits for has_answer_record and for denials, so that a
+/// Returns whether all records have the same TTL, which is within the limits for answers and for denials, so that a
 /// denial or an answer that is not cached needs no change. May be false for other such replies, too.
 pub(super) fn has_good_ttl(reply: &Reply, config: &Config) -> bool {
     let Some(first) = reply.records().first() else { return true };
@@ -99,7 +99,7 @@ fn clamp(ttl: u32, limits: &PartitionLimits) -> u32 {
     ttl.max(limits.min).min(limits.max)
 }
 
-/// Returns whether a record has_answer_record the question: it has the query type and belongs to the name at the end of the chain
+/// Returns whether a record answers the question: it has the query type and belongs to the name at the end of the chain
 /// of aliases.
 pub(super) fn has_answer_record(reply: &Reply, question: &Question) -> bool {
     let of_class = |record: &&Record| question.qclass == Class::ANY || record.class == question.qclass;
@@ -219,7 +219,7 @@ mod tests {
                 (Answer, false, false),
             ),
             (R::NOERROR, &["an a.b. A"], (Answer, false, false)),
-            // *whoami* has_answer_record in the additional section.
+            // *whoami* answers in the additional section.
             (R::NOERROR, &["ad www.example. A"], (Answer, true, false)),
             (R::NOERROR, &[], (Answer, true, false)),
             (R::NOERROR, &[soa], (NoData, true, false)),

@@ -8,7 +8,7 @@ use super::address::{self, ResolvConf, To};
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
-use crate::upstream::{Check, Keeping, Policy, Rules, Trust};
+use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Policy, Trust};
 use crate::wire::{NameBuf, Rcode};
 
 /// The properties.

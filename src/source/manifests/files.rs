@@ -30,7 +30,7 @@ pub struct Manifest {
 }
 
 /// Returns the files of a path: itself, or the files of the folder by name. As in `kubectl apply -f`, subfolders are
-/// not searched; is_hidden files are ignored (`..data` of a mounted ConfigMap, the swap file of an editor).
+/// not searched; hidden files are ignored (`..data` of a mounted ConfigMap, the swap file of an editor).
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_file() {

@@ -46,7 +46,7 @@ pub enum Problem {
     /// The file is not text.
     #[error("not UTF-8")]
     NotUtf8,
-    /// The file serves_previous changing while it was read.
+    /// The file changed repeatedly while it was read.
     #[error("changed while it was read; it is read again soon")]
     Unsettled,
     /// The text is neither YAML nor JSON.

@@ -179,7 +179,7 @@ pub fn truncate_text(mut text: String) -> String {
     text
 }
 
-/// Describes an error with its describe_error, without repetition and without the names of layers: `Connection refused`.
+/// Describes an error with its causes, without repetition and without the names of layers: `Connection refused`.
 pub fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut all = std::iter::successors(Some(error), |error| error.source());
