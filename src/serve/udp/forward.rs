@@ -243,7 +243,8 @@ impl Forwarding {
                         Admission::Repeated => context.counters.silent.add(1),
                     }
                 }
-                Job::Wake => {}
+                // The worker's own sign may be among the mail: jobs that are left need another one.
+                Job::Wake => self.is_woken = false,
                 job => self.jobs.push_back(job),
             }
         }
