@@ -59,7 +59,7 @@ impl Stanza {
             owner = stored;
             let inner = Question::new(target, qtype, Class::IN);
             if !self.zone_of(&inner).is_some_and(|its| std::ptr::eq(its, zone)) {
-                return self.resolve_target(exchange, target, qtype, false);
+                return self.resolve_target(exchange, target, qtype, Denial::Ignored);
             }
             let name = ClusterName::parse(&inner, zone.labels);
             match self.index.get().lookup(&name, &self.answers.view) {
@@ -74,7 +74,9 @@ impl Stanza {
                 }
                 // Another plugin or block may have the name, or it is one of the zone's own.
                 Lookup::Missing(_) | Lookup::Node | Lookup::NameServer | Lookup::SchemaVersion => {
-                    return self.resolve_target(exchange, target, qtype, true);
+                    let falls_through = zone.fallthrough.covers(&inner);
+                    let denial = if falls_through { Denial::OfTarget } else { Denial::OfZone(tail) };
+                    return self.resolve_target(exchange, target, qtype, denial);
                 }
             }
         }
@@ -87,21 +89,20 @@ impl Stanza {
     }
 
     /// Resolves a target through the router and all plugins. Whatever the result, the CNAME itself is an answer.
-    /// `in_zone`: the target is in the zone of the question, so that its code is that of the answer (RFC 6604 3).
     fn resolve_target(
-        &self, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type, in_zone: bool,
+        self: &Arc<Self>, exchange: &mut Exchange<'_>, target: Name<'_>, qtype: Type, denial: Denial,
     ) -> AnswerResult {
         match exchange.resolve(target, qtype) {
-            Inner::Done(inner) => append(exchange.reply(), &inner, target, qtype, in_zone),
+            Inner::Done(inner) => self.append(exchange.reply(), &inner, target, qtype, denial),
             Inner::None => {
                 exchange.state.failure = Some(Failure::TooDeep("kubernetes"));
             }
             Inner::Pending(inner) => {
-                let target = target.to_owned();
+                let (stanza, target) = (self.clone(), target.to_owned());
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
                         let inner = inner.await;
-                        append(&mut state.reply, &inner, target.as_name(), qtype, in_zone);
+                        stanza.append(&mut state.reply, &inner, target.as_name(), qtype, denial);
                         state.reply.authoritative = true;
                         (state, Continue::Answered)
                     })
@@ -115,16 +116,33 @@ impl Stanza {
         }
         AnswerResult::Records
     }
+
+    /// Appends the answers of the look-up of `target`, and its denial.
+    fn append(&self, reply: &mut Reply, inner: &Reply, target: Name<'_>, qtype: Type, denial: Denial) {
+        reply.truncated |= inner.truncated;
+        let question = Question::new(target, qtype, Class::IN);
+        reply.append(inner, &question, Section::Answer, Section::Answer);
+        let is_denied = inner.section(Section::Authority).any(|record| record.rtype == Type::SOA);
+        if !is_denied || !matches!(inner.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
+            return;
+        }
+        match denial {
+            Denial::Ignored => return,
+            Denial::OfTarget => reply.append(inner, &question, Section::Authority, Section::Authority),
+            Denial::OfZone(tail) => self.add_soa_of_denial(reply, tail),
+        }
+        reply.rcode = inner.rcode;
+    }
 }
 
-/// Appends the answers of the look-up of `target`, and for a target in the same zone the denial.
-fn append(reply: &mut Reply, inner: &Reply, target: Name<'_>, qtype: Type, in_zone: bool) {
-    reply.truncated |= inner.truncated;
-    let question = Question::new(target, qtype, Class::IN);
-    reply.append(inner, &question, Section::Answer, Section::Answer);
-    let is_denied = inner.section(Section::Authority).any(|record| record.rtype == Type::SOA);
-    if in_zone && is_denied && matches!(inner.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
-        reply.rcode = inner.rcode;
-        reply.append(inner, &question, Section::Authority, Section::Authority);
-    }
+/// What the denial of a target means for the answer.
+#[derive(Clone, Copy)]
+enum Denial {
+    /// Nothing: the target is in another zone.
+    Ignored,
+    /// The target is in the zone of the question, so that its code is that of the answer (RFC 6604 3). The SOA is that
+    /// of the target's look-up: another plugin may have made it.
+    OfTarget,
+    /// The same, and the SOA is the zone's own, written with the question's letter case from this label on.
+    OfZone(u8),
 }
