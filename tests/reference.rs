@@ -499,7 +499,7 @@ fn reasons_are_those_of_the_code() {
     reasons.remove("start");
     assert_eq!(*relists, reasons);
     let source = include_str!("../src/source/watch/error.rs");
-    assert_eq!(*errors, literals(source, "pub fn reason(&self)", "/// The status code"));
+    assert_eq!(*errors, literals(source, "pub fn reason(&self)", "/// Returns the status code"));
     let counts = Arc::new(upstream::Metrics::default());
     let registry = Registry::new();
     let read = counts.clone();
@@ -510,6 +510,6 @@ fn reasons_are_those_of_the_code() {
     assert_eq!(*shed, lines.filter_map(reason).collect());
     let source = include_str!("../src/upstream/metrics.rs");
     let in_code =
-        source.lines().filter_map(|line| line.trim().strip_prefix("tell(&mut dropped, &[\"")?.split('"').next());
+        source.lines().filter_map(|line| line.trim().strip_prefix("add(&mut dropped, &[\"")?.split('"').next());
     assert_eq!(*dropped, in_code.collect());
 }
