@@ -160,3 +160,15 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+/// Looks at a file until its writer has closed it: the kernel reports that a little later.
+pub(super) fn until_settled<T>(mut look: impl FnMut() -> T, is_settled: impl Fn(&T) -> bool) -> T {
+    for _ in 0..2_000 {
+        let seen = look();
+        if is_settled(&seen) {
+            return seen;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("the file is still being written after 10 s");
+}

@@ -249,7 +249,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plugins::testing::Folder;
+    use crate::plugins::testing::{Folder, until_settled};
 
     /// A file that is emptied, half written or gone names the servers that it named before.
     #[test]
@@ -270,7 +270,8 @@ mod tests {
             assert_eq!(soon, text.is_some(), "what was just written may be written again");
             // Long after the file was written.
             later += Duration::from_secs(60);
-            let changed = destination.refresh(later) == Refreshed::Changed;
+            let seen = until_settled(|| destination.refresh(later), |&seen| seen != Refreshed::Unsettled);
+            let changed = seen == Refreshed::Changed;
             let servers: Vec<String> = destination.targets.iter().map(|target| target.address.to_string()).collect();
             (changed, servers.join(" "))
         };
