@@ -262,7 +262,7 @@ fn mistakes_are_told_by_a_check() {
 /// N41: a port without an address is one of both families, as Go's `:PORT`.
 #[test]
 fn pages_are_there_on_both_families() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let port = running::port_free_everywhere();
     let corefile = format!(".:0 {{\n    bind 127.0.0.1\n    health :{port}\n    ready :{port}\n    whoami\n}}\n");
     let _server = start("families-of-pages", &corefile);
     for host in ["127.0.0.1", "::1"] {

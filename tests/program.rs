@@ -100,7 +100,7 @@ fn signals_are_taken_while_it_starts() {
 #[test]
 fn a_reload_that_is_wanted_while_it_starts_comes_after_the_start() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let port = running::port_free_everywhere();
     let text = |address: &str| {
         format!(
             ".:{port} {{\n    bind 127.0.0.1\n    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n    \
@@ -249,7 +249,7 @@ fn a_bound_address_hides_the_blocks_of_all_addresses() {
         "org:0 {\n    hosts {\n        192.0.2.1 a.org\n    }\n}\n.:0 {\n    bind 127.0.0.1\n    hosts {\n        192.0.2.2 a.org\n    }\n}\n",
     );
     let text = std::fs::read_to_string(&conf).expect("a file");
-    let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let port = running::port_free_everywhere();
     let conf = file(&folder("bound"), "Corefile", &text.replace(":0 {", &format!(":{port} {{")));
     let server = Running::start(&["-conf", &conf]);
     assert!(server.lines.concat().contains("never reach the block"), "{:?}", server.lines);

@@ -11,18 +11,7 @@ use std::time::{Duration, Instant};
 
 use running::api::Api;
 use running::upstream::{Upstream, query};
-use running::{PATIENCE, Running, file, folder, get};
-
-/// A port that is free for both transports.
-fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let port = udp.local_addr().expect("an address").port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
+use running::{PATIENCE, Running, file, folder, get, port_free_everywhere};
 
 /// Waits until this holds.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -43,7 +32,7 @@ struct Subject {
 
 impl Subject {
     fn start(name: &str, extra: &str) -> Subject {
-        let (dns, pages) = (free_port(), free_port());
+        let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
         let folder = folder("reloading");
         let conf = file(&folder, name, &corefile(dns, pages, extra));
         let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
@@ -141,7 +130,7 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
 
 #[test]
 fn a_file_that_changes_is_noticed_as_configmaps_change() {
-    let (dns, pages, folder) = (free_port(), free_port(), folder("reloading-map"));
+    let (dns, pages, folder) = (port_free_everywhere(), port_free_everywhere(), folder("reloading-map"));
     // As kubelet lays it out: Corefile → ..data/Corefile, ..data → a folder, and ..data is renamed over.
     let version = |name: &str, address: &str| {
         std::fs::create_dir_all(folder.join(name)).expect("a folder");
@@ -167,7 +156,7 @@ fn a_file_that_changes_is_noticed_as_configmaps_change() {
 #[test]
 fn sockets_come_and_go() {
     let subject = Subject::start("sockets", "");
-    let other = free_port();
+    let other = port_free_everywhere();
     let block = format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    whoami\n");
     let at = SocketAddr::from(([127, 0, 0, 1], other));
     for _ in 0..3 {
@@ -186,7 +175,8 @@ fn sockets_come_and_go() {
 #[test]
 fn a_block_that_goes_answers_what_waits_for_another_server() {
     const QUERIES: u16 = 50;
-    let (subject, upstream, other) = (Subject::start("goes", &name("10.0.0.1")), Upstream::start(), free_port());
+    let (subject, upstream, other) =
+        (Subject::start("goes", &name("10.0.0.1")), Upstream::start(), port_free_everywhere());
     let block = |directive: &str| format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    {directive}\n");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -289,7 +279,7 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
 /// Every address and one of them overlap: queries to an address that is served before and after are all answered.
 #[test]
 fn addresses_of_one_port_may_overlap() {
-    let (dns, pages) = (free_port(), free_port());
+    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
     let folder = folder("reloading-overlap");
     let corefile = |bind: &str, page: &str, address: &str| {
         format!(
@@ -370,7 +360,7 @@ fn over_tcp(port: u16) -> bool {
 #[test]
 fn a_cluster_that_was_known_stays_known() {
     let api = Api::start();
-    let (dns, pages) = (free_port(), free_port());
+    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
     let corefile = |property: &str, address: &str| {
         format!(
             ".:{dns} {{\n    bind 127.0.0.1\n    ready 127.0.0.1:{pages}\n{}    kubernetes cluster.local {{\n        \
@@ -410,7 +400,7 @@ fn a_cluster_that_was_known_stays_known() {
 #[test]
 fn a_slow_reload_does_not_delay_the_end() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    let dns = free_port();
+    let dns = port_free_everywhere();
     let corefile = |more: &str| format!(".:{dns} {{\n    bind 127.0.0.1\n{}{more}}}\n", name("10.0.0.1"));
     let conf = file(&folder("reloading-slow"), "Corefile", &corefile(""));
     let mut server = Running::start(&["-conf", &conf]);
@@ -428,7 +418,7 @@ fn a_slow_reload_does_not_delay_the_end() {
 /// N40: what an import brings is a part of the Corefile.
 #[test]
 fn imported_files_are_followed() {
-    let (dns, folder) = (free_port(), folder("reloading-imports"));
+    let (dns, folder) = (port_free_everywhere(), folder("reloading-imports"));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("custom")).expect("a folder");
     let text = |address: &str| format!("hosts {{\n    {address} name.example\n    fallthrough\n}}\n");

@@ -8,9 +8,10 @@ pub mod upstream;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,20 @@ use clusterdns::wire::hickory::decode;
 
 /// The time limit of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is added to the next port that is tried.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// Returns a port that is free at every address, over UDP and TCP, and that the kernel gives to no connection: those
+/// begin at 32,768.
+pub fn port_free_everywhere() -> u16 {
+    loop {
+        let port = 10_000 + std::process::id() as u16 % 10_000 + NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        if UdpSocket::bind(("::", port)).is_ok() && TcpListener::bind(("::", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clusterdns"));
