@@ -105,7 +105,7 @@ impl Inside {
         let mut inside = Inside {
             built,
             logger,
-            diagnostics: hide_folder(&text, &folder.0.display().to_string()),
+            diagnostics: hide_directory(&text, &folder.0.display().to_string()),
             broken: diagnostics.has_errors(),
             folder,
             cluster: BTreeMap::new(),
@@ -325,19 +325,19 @@ impl Drop for Folder {
     }
 }
 
-/// Replaces the path of a folder, which is another one each time, by `$DIR`, and shortens the carets below it likewise.
-fn hide_folder(text: &str, folder: &str) -> String {
+/// Replaces the path of the temporary directory by `$DIR`, and shortens the carets below it by the same length.
+fn hide_directory(text: &str, directory: &str) -> String {
     let mut shown = String::new();
     let mut is_below = false;
     for line in text.split_inclusive('\n') {
         let carets = line.bytes().filter(|&byte| byte == b'^').count();
-        let surplus = folder.len() - "$DIR".len();
+        let surplus = directory.len() - "$DIR".len();
         if is_below && line.trim_start().starts_with("| ") && carets > surplus {
             shown.push_str(&line.replacen(&"^".repeat(surplus), "", 1));
         } else {
-            shown.push_str(&line.replace(folder, "$DIR"));
+            shown.push_str(&line.replace(directory, "$DIR"));
         }
-        is_below = line.contains(folder);
+        is_below = line.contains(directory);
     }
     shown
 }
