@@ -11,12 +11,12 @@ use super::{Context, zones_or_block};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
-use crate::wire::reply::ExtendedError;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Rcode, Type};
 
 /// RFC 8914 4.16, 4.18: why there is no answer.
-const BLOCKED: ExtendedError = ExtendedError { code: 15, text: "" };
-const FILTERED: ExtendedError = ExtendedError { code: 17, text: "" };
+const BLOCKED: ExtendedError = ExtendedError { code: 15, text: ErrorText::Fixed("") };
+const FILTERED: ExtendedError = ExtendedError { code: 17, text: ErrorText::Fixed("") };
 
 /// The rules of a block, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

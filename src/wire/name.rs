@@ -109,6 +109,29 @@ impl<'a> Name<'a> {
         at == offset
     }
 
+    /// Adds presentation form with its final dot (RFC 1035 5.1), as [`fmt::Display`] writes it but without formatting.
+    /// It is ASCII.
+    pub fn append_text(self, text: &mut Vec<u8>) {
+        if self.is_root() {
+            text.push(b'.');
+        }
+        for label in self.labels() {
+            if label.iter().all(|octet| is_plain(*octet)) {
+                text.extend_from_slice(label);
+            } else {
+                for &octet in label {
+                    match octet {
+                        _ if is_plain(octet) => text.push(octet),
+                        // The same octets as miekg/dns escapes, so that log lines are alike.
+                        b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => text.extend([b'\\', octet]),
+                        _ => text.extend([b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]),
+                    }
+                }
+            }
+            text.push(b'.');
+        }
+    }
+
     /// An owned copy.
     pub fn to_owned(self) -> NameBuf {
         NameBuf(self.0.into())
@@ -142,6 +165,11 @@ impl fmt::Debug for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether an octet of a label stands for itself in presentation form.
+const fn is_plain(octet: u8) -> bool {
+    octet.is_ascii_graphic() && !matches!(octet, b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'\'')
 }
 
 /// The labels of a name.
@@ -259,6 +287,13 @@ mod tests {
 
     #[test]
     fn text_and_wire_round_trip() {
+        let every = (1..=255).map(|octet| format!("\\{octet:03}")).collect::<Vec<_>>();
+        for label in every.chunks(63) {
+            let name = n(&label.concat());
+            let mut text = Vec::new();
+            name.as_name().append_text(&mut text);
+            assert_eq!(String::from_utf8(text).expect("ASCII"), name.to_string());
+        }
         for text in [".", "a.", "web.default.svc.cluster.local.", r"a\.b.c.", r"\000\255.x."] {
             assert_eq!(n(text).to_string(), text);
             assert!(Name::from_wire(n(text).as_wire()).is_ok());

@@ -150,7 +150,16 @@ pub struct ExtendedError {
     /// The code; 0 is "other".
     pub code: u16,
     /// Why, for a person.
-    pub text: &'static str,
+    pub text: ErrorText,
+}
+
+/// The text of an [`ExtendedError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorText {
+    /// One of this server.
+    Fixed(&'static str),
+    /// One that was configured, in the reply's arena.
+    Stored(Stored),
 }
 
 /// What a reply amounts to (CoreDNS `response.Typify`).
@@ -245,6 +254,9 @@ impl Reply {
         self.records.clear();
         self.arena.clear();
         self.nsid = None;
+        if self.extended_error.is_some_and(|error| matches!(error.text, ErrorText::Stored(_))) {
+            self.extended_error = None;
+        }
     }
 
     //--- Look
@@ -292,6 +304,14 @@ impl Reply {
             Rcode::NXDOMAIN => Kind::NameError,
             Rcode::SERVFAIL | Rcode::NOTIMP => Kind::ServerError,
             _ => Kind::OtherError,
+        }
+    }
+
+    /// The text of an extended error.
+    pub fn error_text(&self, error: ExtendedError) -> &[u8] {
+        match error.text {
+            ErrorText::Fixed(text) => text.as_bytes(),
+            ErrorText::Stored(text) => self.bytes(text),
         }
     }
 

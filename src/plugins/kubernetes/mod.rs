@@ -22,7 +22,7 @@ use crate::cluster::address::ReverseName;
 use crate::cluster::{ClusterName, Index, Lookup, PodMode, Reason, ReverseLookup, View};
 pub use config::Config;
 
-use crate::wire::reply::ExtendedError;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Question, Rcode, Type};
 
 /// What a stanza answers with.
@@ -206,7 +206,7 @@ impl Stanza {
             Said::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
                 // RFC 8914 4.1: "Other", with a text for a person.
-                reply.extended_error = Some(ExtendedError { code: 0, text: reason.text() });
+                reply.extended_error = Some(ExtendedError { code: 0, text: ErrorText::Fixed(reason.text()) });
                 self.soa_of_denial(reply, tail);
             }
             Said::Code(rcode) => {
@@ -215,7 +215,8 @@ impl Stanza {
                     return Step::Answered;
                 }
                 // RFC 8914 4.15: "Not Ready".
-                reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster's state is not in step yet" });
+                let text = ErrorText::Fixed("the cluster's state is not in step yet");
+                reply.extended_error = Some(ExtendedError { code: 14, text });
                 self.soa_of_denial(reply, tail);
             }
             Said::Pending(later) => return Step::Pending(later),
