@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use crate::corefile::{Arguments, Directive, parse_duration};
-use crate::plugins::{Context, regexp};
+use crate::plugins::Context;
+use crate::plugins::regexp::Pattern;
 use crate::telemetry::log::Severity;
 
 /// What a stanza says.
@@ -28,21 +27,6 @@ pub struct Consolidate {
     pub severity: Severity,
     /// The first is told at once.
     pub show_first: bool,
-}
-
-/// An expression with the text that it was read from.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// As written.
-    pub text: String,
-    /// Compiled.
-    pub regex: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.text == other.text
-    }
 }
 
 /// Reads the stanza.
@@ -73,9 +57,7 @@ fn consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
     let period = line.parse("a duration such as 5s, 500ms or 1h30m", |text| {
         parse_duration(text).map(|nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
     })?;
-    let pattern = line.parse("a regular expression", |text| {
-        regexp::compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
-    })?;
+    let pattern = line.parse("a regular expression", Pattern::compile)?;
     let (mut severity, mut show_first) = (None, false);
     const LEVELS: [(&str, Option<Severity>); 5] = [
         ("warning", Some(Severity::Warning)),

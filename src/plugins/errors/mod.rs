@@ -15,7 +15,7 @@ use crate::chain::{Exchange, Failure, Plugin, Sent, Step};
 use crate::corefile::GoDuration;
 use crate::telemetry::log::{Logger, Severity};
 
-pub use config::{Config, Consolidate, Pattern, parse};
+pub use config::{Config, Consolidate, parse};
 
 /// The plugin.
 pub struct Errors {
