@@ -17,6 +17,7 @@ pub mod dns64;
 pub mod encrypted;
 pub mod endpoint;
 pub mod errors;
+pub mod expression;
 pub mod forward;
 pub mod header;
 pub mod health;
