@@ -24,7 +24,7 @@ use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
     Setting, acl, any, bufsize, chaos, dns64, encrypted, errors, forward, header, hosts, loadbalance, local, log,
-    loops, minimal, nsid, timeouts, whoami,
+    loops, minimal, nsid, template, timeouts, whoami,
 };
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -203,7 +203,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let trees = &configuration.corefile.blocks;
     for ((block, tree), bound) in configuration.blocks.iter().zip(trees).zip(&binds) {
         let maker = Maker { block, tree, bound: bound.as_deref(), indexes: &indexes, world };
-        let BuiltChain { chain, counted_at, translated, guarded, cached, mut watch } =
+        let BuiltChain { chain, counted_at, translated, guarded, cached, templated, mut watch } =
             maker.chain(&mut chores, diagnostics);
         operations.add(block, &chain, &world.metrics);
         let wants_all = |setting: &Setting| matches!(setting, Setting::Chaos(_) | Setting::Forward(_));
@@ -240,6 +240,9 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                 let server = operations::server_name(place);
                 let mut chain = chain.clone();
                 // The last first, so that none moves those before it.
+                if let Some((templated_at, config)) = &templated {
+                    chain = world.metrics.templated(&chain, *templated_at, &server, config);
+                }
                 if let Some((cached_at, memory)) = &cached {
                     chain = world.metrics.cached(&chain, *cached_at, &server, memory);
                 }
@@ -303,6 +306,8 @@ struct BuiltChain {
     guarded: Option<(usize, acl::Config)>,
     /// Where *cache* does, and what it keeps.
     cached: Option<(usize, Arc<Memory>)>,
+    /// Where *template* does, and its stanzas.
+    templated: Option<(usize, Arc<template::Config>)>,
     /// What *loop* waits for.
     watch: Option<Arc<loops::Watch>>,
 }
@@ -322,7 +327,8 @@ impl Maker<'_> {
     /// The plugins of the block.
     fn chain(&self, chores: &mut Vec<Chore>, diagnostics: &mut Diagnostics) -> BuiltChain {
         let (mut plugins, mut metadata) = (Vec::new(), None);
-        let (mut counted_at, mut translated, mut guarded, mut cached, mut watch) = (None, None, None, None, None);
+        let (mut counted_at, mut translated, mut guarded) = (None, None, None);
+        let (mut cached, mut templated, mut watch) = (None, None, None);
         for setting in &self.block.settings {
             match setting {
                 Setting::Metadata(config) => metadata = Some(config.zones.clone()),
@@ -340,6 +346,7 @@ impl Maker<'_> {
                     let memory = self.world.kept.memory(self.block, config, &self.live_zones());
                     cached = Some((plugins.len(), memory));
                 }
+                Setting::Template(config) => templated = Some((plugins.len(), config.clone())),
                 _ => {}
             }
             match self.plugins(setting, chores) {
@@ -354,7 +361,7 @@ impl Maker<'_> {
         if let Some(zones) = metadata {
             chain = chain.with_metadata(zones);
         }
-        BuiltChain { chain, counted_at, translated, guarded, cached, watch }
+        BuiltChain { chain, counted_at, translated, guarded, cached, templated, watch }
     }
 
     /// The zones whose names are all answered from the cluster's state of the moment.
@@ -398,7 +405,12 @@ impl Maker<'_> {
             Setting::Tls(_) | Setting::Https(_) | Setting::Https3(_) | Setting::Quic(_) => return Ok(None),
             Setting::Ready(_) | Setting::Health(_) | Setting::Prometheus(_) => return Ok(None),
             // These are made elsewhere.
-            Setting::Acl(_) | Setting::Cache(_) | Setting::Dns64(_) | Setting::Forward(_) | Setting::Loop => {
+            Setting::Acl(_)
+            | Setting::Cache(_)
+            | Setting::Dns64(_)
+            | Setting::Forward(_)
+            | Setting::Loop
+            | Setting::Template(_) => {
                 return Ok(None);
             }
             Setting::Nsid(config) => {

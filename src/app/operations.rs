@@ -31,9 +31,9 @@ use crate::plugins::cache::{Cache, Caches, Memory};
 use crate::plugins::dns64::{self, Dns64};
 use crate::plugins::endpoint::Endpoint;
 use crate::plugins::hosts::AllHosts;
-use crate::plugins::local;
 use crate::plugins::prometheus::{Enabled, Prometheus, Queries};
 use crate::plugins::ready::Readiness;
+use crate::plugins::{local, template};
 use crate::serve::{Kind, Service};
 use crate::telemetry::metrics::{self, Family, Histogram, IntCounter, Observed, Registry, table};
 use crate::upstream;
@@ -64,6 +64,8 @@ pub struct Metrics {
     pub caches: Arc<Caches>,
     /// Counts of *dns64*.
     pub translations: Arc<dns64::AllCounts>,
+    /// Counts of *template*.
+    pub templates: Arc<template::AllCounts>,
     /// Counts of *local*.
     pub locals: Arc<local::Counts>,
     /// The *hosts* of the configuration.
@@ -89,6 +91,9 @@ impl Default for Metrics {
         let translations = Arc::new(dns64::AllCounts::default());
         let collected = translations.clone();
         metrics::register(&registry, Observed::new(dns64::AllCounts::METRICS, move || collected.families()));
+        let templates = Arc::new(template::AllCounts::default());
+        let collected = templates.clone();
+        metrics::register(&registry, Observed::new(template::AllCounts::METRICS, move || collected.families()));
         let locals = Arc::new(local::Counts::default());
         let collected = locals.clone();
         metrics::register(&registry, Observed::new(local::Counts::METRICS, move || collected.families()));
@@ -107,6 +112,7 @@ impl Default for Metrics {
             upstreams,
             caches,
             translations,
+            templates,
             locals,
             hosts,
             replies,
@@ -132,6 +138,12 @@ impl Metrics {
     /// A block's chain on a socket with *acl* in it, as its `at`th plugin.
     pub fn guarded(&self, chain: &Chain, at: usize, server: &str, config: &acl::Config) -> Chain {
         chain.clone().with_plugin(at, Arc::new(Acl::new(config.clone(), self.acls.counts(config, server))))
+    }
+
+    /// A block's chain on a socket with *template* in it, as its `at`th plugin.
+    pub fn templated(&self, chain: &Chain, at: usize, server: &str, config: &Arc<template::Config>) -> Chain {
+        let plugin = template::Template::new(config.clone(), &self.templates, server);
+        chain.clone().with_plugin(at, Arc::new(plugin))
     }
 
     /// A block's chain on a socket with *cache* in it, as its `at`th plugin.

@@ -152,6 +152,9 @@ pub enum Failure {
     /// Another server gave no answer.
     #[error("{0}")]
     Upstream(upstream::Error),
+    /// A plugin could not make the answer that it is configured to make; its own words.
+    #[error("{0}")]
+    Answer(Box<str>),
 }
 
 /// What a query collects on its way. A worker keeps one and uses it for query after query.

@@ -37,6 +37,7 @@ mod regexp;
 pub mod reload;
 pub mod root;
 mod table;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod timeouts;

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, errors, forward, header, health,
     hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload,
-    root, timeouts, tls, whoami,
+    root, template, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::net;
@@ -83,6 +84,8 @@ pub enum Setting {
     Tls(net::Files),
     /// *minimal*.
     Minimal,
+    /// *template*.
+    Template(Arc<template::Config>),
     /// *hosts*.
     Hosts(hosts::Config),
     /// *kubernetes*.
@@ -152,7 +155,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("dnssec"),
     built("tls", |stanzas, context| tls::parse(stanzas, context).map(Setting::Tls)),
     built("minimal", |stanzas, context| minimal::parse(stanzas, context).map(|()| Setting::Minimal)),
-    planned("template"),
+    built("template", |stanzas, context| template::parse(stanzas, context).map(Arc::new).map(Setting::Template)),
     planned("transfer"),
     planned("dynupdate"),
     once("hosts", |stanzas, context| hosts::parse(stanzas, context).map(Setting::Hosts)),

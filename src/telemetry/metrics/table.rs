@@ -344,6 +344,25 @@ pub const ACL_DROPPED: Metric = counter(
     &["server", "view", "zone"],
 );
 
+/// Queries that a template matched.
+pub const TEMPLATE_MATCHES: Metric = counter(
+    "coredns_template_matches_total",
+    "Counter of template regex matches.",
+    &["class", "server", "type", "view", "zone"],
+);
+/// Queries whose template failed.
+pub const TEMPLATE_FAILURES: Metric = counter(
+    "coredns_template_template_failures_total",
+    "Counter of go template failures.",
+    &["class", "section", "server", "template", "type", "view", "zone"],
+);
+/// Queries whose template wrote no record.
+pub const TEMPLATE_RECORD_FAILURES: Metric = counter(
+    "coredns_template_rr_failures_total",
+    "Counter of mis-templated RRs.",
+    &["class", "section", "server", "template", "type", "view", "zone"],
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,6 +423,9 @@ mod tests {
         &CACHE_DROPS,
         &CACHE_SERVED_STALE,
         &CACHE_EVICTIONS,
+        &TEMPLATE_MATCHES,
+        &TEMPLATE_FAILURES,
+        &TEMPLATE_RECORD_FAILURES,
     ];
 
     #[test]
