@@ -119,9 +119,8 @@ impl Reader<'_, '_> {
     pub(super) fn data(&mut self, rtype: Type, class: Class, last: &Token) -> Result<Rdata> {
         let first = self.tokens.peek();
         if first.text.is_empty() && !matches!(first.kind, Kind::Error(_)) {
-            // A record without data, as in updates.
-            self.rest()?;
-            return Ok(Rdata::Bytes(self.reply.store(&[])));
+            // For miekg/dns a record of an update. In an answer nobody could read it.
+            return Err(RecordError::at("no data", first));
         }
         if last.kind == Kind::LineEnd {
             return Err(RecordError::at("unexpected newline", last));
@@ -207,11 +206,10 @@ impl Reader<'_, '_> {
         let count = count.ok_or_else(|| RecordError::at("bad RFC3597 Rdata ", &length))?;
         let mut data = Bytes::new();
         self.hex("bad RFC3597 Rdata", &mut data)?;
-        let is_good = data.is_empty()
-            || match fields(rtype) {
-                Some(fields) => fits(fields, &data),
-                None => hickory::is_data(rtype.0, class.0, &data),
-            };
+        let is_good = match fields(rtype) {
+            Some(fields) => !data.is_empty() && fits(fields, &data),
+            None => hickory::is_data(rtype.0, class.0, &data),
+        };
         let is_good = is_good && data.len() as u64 == count;
         if !is_good {
             return Err(RecordError::at("bad RFC3597 Rdata", &mark));

@@ -17,7 +17,7 @@ mod tokens;
 
 use super::name::MAX_LEN;
 use super::query::Question;
-use super::reply::{NameRef, Record, Reply, Section};
+use super::reply::{NameRef, Rdata, Record, Reply, Section};
 use super::types::{Class, Type};
 
 use tokens::{Directive, Kind, Token, Tokens};
@@ -115,6 +115,10 @@ impl Reader<'_, '_> {
                 // Without an owner, miekg/dns makes a record that cannot be read.
                 let owner = head.owner.ok_or_else(|| RecordError::at("no owner", &token))?;
                 let rdata = self.data(rtype, head.class, &token)?;
+                // A quote may be open to the end of the text and hold nothing.
+                if matches!(rdata, Rdata::Bytes(bytes) if self.reply.bytes(bytes).is_empty()) {
+                    return Err(RecordError::at("no data", &token));
+                }
                 return Ok(Record { section, owner, rtype, class: head.class, ttl: head.ttl, rdata });
             }
             if token.kind == Kind::End {
