@@ -319,7 +319,9 @@ fn within(word: &Token, at: usize) -> Span {
         Some(2) => 1,
         _ => return span,
     };
-    let at = at.min(length.saturating_sub(1));
+    // The end of the text is its last character.
+    let last = word.text.char_indices().next_back().map_or(0, |(at, _)| at);
+    let at = at.min(last);
     let end = word.text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |first| at + first.len_utf8());
     let offset = |at: usize| span.start + (quote + at) as u32;
     Span { start: offset(at), end: offset(end).max(offset(at)), ..span }

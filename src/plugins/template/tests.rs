@@ -61,6 +61,10 @@ fn what_cannot_be_read_says_why() {
         ("var a b + 1", "could not compile expression: a, unknown name b"),
         ("expr incidr(a)", "could not compile expression: unknown name a"),
         ("expr 'a' +  1", "could not compile expression: invalid operation: + (mismatched types string and int)"),
+        (
+            "answer \"{{ define `t` }}é\"",
+            "could not compile template: {{ define `t` }}é, template: answer:1: unexpected EOF",
+        ),
         ("anser x", "unknown property 'anser' (answer?)"),
     ] {
         let said = errors(lines);
