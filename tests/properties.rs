@@ -22,7 +22,7 @@ use support::cluster::{headless, sample, view};
 use support::history::{STEP, Step, check_history};
 use support::messages::{RECORD, check_answer, check_query, check_reply, check_truncation};
 use support::upstream::check_upstream_answer;
-use support::{Choices, names};
+use support::{Choices, names, template};
 
 /// So many cases, or as many as `PROPTEST_CASES` says. Failures are printed with their input, not kept in a file.
 fn cases(count: u32) -> ProptestConfig {
@@ -124,6 +124,20 @@ proptest! {
         }
         check_upstream_answer(&[&[first & !1][..], &counts, &records].concat());
         check_upstream_answer(&[&[first | 1][..], &counts, &records].concat());
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    #[test]
+    fn any_stanza_of_template_is_refused_or_answers(
+        parts in vec(any::<u8>(), 0..40), lines in prop_oneof!["\\PC{0,60}", Just(String::new())],
+    ) {
+        let parts = template::stanza(&parts);
+        template::check_stanza(&parts);
+        template::check_stanza(&lines);
+        template::check_stanza(&format!("answer \"{}\"\n", parts.replace(['"', '\n'], "")));
     }
 }
 

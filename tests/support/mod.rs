@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod history;
 pub mod messages;
 pub mod names;
+pub mod template;
 pub mod told;
 pub mod upstream;
 
