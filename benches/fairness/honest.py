@@ -8,7 +8,7 @@ seconds, which is how long a stub resolver waits; every name has an address, so 
 As RFC 7766 asks of clients, a query on a kept connection that the server closes is sent once more over a new one, and
 counted as cut."""
 
-import asyncio, collections, json, random, sys, time
+import asyncio, collections, json, logging, os, random, sys, time
 import protocol
 
 PATIENCE = 5
@@ -19,6 +19,8 @@ PLAIN = [("udp", 13), ("tcp", 5), ("tcp, new", 2)]
 ENCRYPTED = [("udp", 6), ("tcp", 2), (TRANSPORT, 10), (f"{TRANSPORT}, new", 2)]
 WAYS = [way for way, share in (PLAIN if TRANSPORT == "tcp" else ENCRYPTED) for _ in range(share)]
 
+# It warns of writes to a connection that the server has closed; the queries are counted.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 counts = collections.Counter()
 lost, errors = collections.Counter(), collections.Counter()
 times, lateness = [], []
@@ -30,6 +32,7 @@ class Client:
     def __init__(self, number):
         self.source, self.kept = f"127.0.1.{number + 1}", {}
         self.dice = random.Random(number)
+        self.number = self.dice.randrange(65536)  # Of the last message: no two in flight have the same.
 
     def name(self):
         throw = self.dice.random()
@@ -65,7 +68,8 @@ class Client:
             return await (await self.connection(transport)).ask(message)
 
     async def ask(self, way):
-        message = protocol.query(self.name(), 0 if way.split(",")[0] in ("https", "quic", "https3") else None)
+        self.number = (self.number + 1) % 65536
+        message = protocol.query(self.name(), 0 if way.split(",")[0] in ("https", "quic", "https3") else self.number)
         counts["asked"] += 1
         start = time.monotonic()
         try:
@@ -93,7 +97,15 @@ class Client:
             opening.cancel()  # Where it is still on its way.
 
 
+def give_up():
+    """Shows what hangs."""
+    for task in asyncio.all_tasks():
+        task.print_stack()
+    os._exit(1)
+
+
 async def main():
+    asyncio.get_running_loop().call_later(int(SECONDS) + 4 * PATIENCE, give_up)
     await asyncio.gather(*(Client(number).run() for number in range(int(CLIENTS))))
 
 

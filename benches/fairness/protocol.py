@@ -1,7 +1,7 @@
 """Messages and connections of the clients in fairness.py, over every transport. A connection has `ask`, which returns
 the response to a query or raises ConnectionError, and `close`. QUIC needs aioquic; everything else only Python."""
 
-import asyncio, secrets, socket, ssl, struct
+import asyncio, functools, secrets, socket, ssl, struct
 
 try:
     from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -50,6 +50,7 @@ def request(stream, length, flags=END_HEADERS):
     return frame(HEADERS, flags, stream, block)
 
 
+@functools.cache
 def tls_context(*protocols):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -98,20 +99,22 @@ class Waiting(dict):
         if key in self and not self[key].done():
             self[key].set_result(message)
 
-    def fail(self, *keys):
-        for future in [self[key] for key in keys or list(self) if key in self]:
+    def fail(self, keys):
+        for future in [self[key] for key in keys if key in self]:
             if not future.done():
                 future.set_exception(ConnectionError())
 
     def close(self):
         self.closed = True
-        self.fail()
+        self.fail(list(self))
 
 
 class Stream:
     """DNS over TCP and TLS (RFC 7766, RFC 7858)."""
 
     protocols = ()
+    # The server wants no more queries on it.
+    going = False
 
     def __init__(self, reader, writer):
         self.reader, self.writer, self.waiting = reader, writer, Waiting()
@@ -132,6 +135,7 @@ class Stream:
                 await self.receive()
         except (OSError, asyncio.IncompleteReadError):
             self.waiting.close()
+            self.writer.transport.abort()
 
     async def receive(self):
         (length,) = struct.unpack("!H", await self.reader.readexactly(2))
@@ -139,12 +143,17 @@ class Stream:
         self.waiting.answer(message[:2], message)
 
     async def ask(self, message):
+        self.check_open()
         self.writer.write(framed(message))
         return await self.waiting.response(message[:2])
 
     @property
     def closed(self):
-        return self.waiting.closed
+        return self.waiting.closed or self.going or self.writer.transport.is_closing()
+
+    def check_open(self):
+        if self.closed:
+            raise ConnectionError
 
     def close(self):
         self.task.cancel()
@@ -168,13 +177,16 @@ class Https(Stream):
         if kind == DATA and payload:
             self.waiting.answer(stream, payload)
         elif kind == RESET or kind == HEADERS and flags & END_STREAM:
-            self.waiting.fail(stream)
+            self.waiting.fail([stream])
         elif kind == GOAWAY:
-            raise ConnectionResetError
+            # What it has begun is still answered.
+            self.going, last = True, struct.unpack("!I", payload[:4])[0]
+            self.waiting.fail([one for one in self.waiting if one > last])
         elif kind in (SETTINGS, PING) and not flags & ACK:
             self.writer.write(frame(kind, ACK, 0, payload if kind == PING else b""))
 
     async def ask(self, message):
+        self.check_open()
         self.stream += 2
         self.writer.write(request(self.stream, len(message)) + frame(DATA, END_STREAM, self.stream, message))
         return await self.waiting.response(self.stream)
@@ -213,7 +225,7 @@ class Quic(QuicConnectionProtocol):
         if isinstance(event, events.ConnectionTerminated):
             self.waiting.close()
         elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):
-            self.waiting.fail(event.stream_id)
+            self.waiting.fail([event.stream_id])
         else:
             self.receive(event)
 
