@@ -6,9 +6,9 @@ usage: benches/fairness.py [--seconds 5] [--only SCENARIO] [--rate 20] [--binary
                            [--coredns FILE] [--plot] [--list]
 
 For each server and scenario, the honest clients (127.0.1.1 to 127.0.1.20) ask alone first, then beside the hostile
-client (127.0.0.2): names of the cluster, cached names, and external names, over UDP and over kept and new TCP
-connections; in a scenario about an encrypted transport, over kept and new connections of that, too. CoreDNS, which
-reads no manifests, has the names of the cluster from *hosts*.
+client (127.0.0.2): names of the cluster, cached names, and external names, over UDP and over persistent and new TCP
+connections; in a scenario about an encrypted transport, over persistent and new connections of that, too. CoreDNS
+reads no manifests and has the names of the cluster from *hosts*.
 
 Exits with 1 where this server loses an honest query, answers one with an error, does not answer /health or /ready,
 or has more than 40 MB resident. The aim for the p99 beside the hostile client is twice the quiet one; it depends on
@@ -46,7 +46,7 @@ class Scenario:
 
 
 HELLO = protocol.client_hello().hex()
-# Asked once on each connection, so that it is idle and not merely silent: servers close those sooner.
+# Asked once on each connection, so that it is idle and not unused: servers close those sooner.
 ONCE = protocol.framed(protocol.query("web.shop.svc.cluster.local")).hex()
 SCENARIOS = [
     Scenario("tcp-held-1024", "1,000 idle TCP connections, soft limit 1,024", "tcp", f"hold 1000 {ONCE}", 1024),
@@ -118,7 +118,7 @@ def stop(process):
 
 
 def free_ports(count):
-    """Ports that nobody has, UDP and TCP."""
+    """Free ports, UDP and TCP."""
     found = []
     while len(found) < count:
         tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -150,7 +150,7 @@ def wait_for(port, name):
 
 
 class Pages(threading.Thread):
-    """Asks for /health and /ready twice a second, with the kubelet's patience: five seconds."""
+    """Asks for /health and /ready twice a second, with a timeout of five seconds."""
 
     def __init__(self, health, ready):
         super().__init__(daemon=True)
@@ -211,7 +211,7 @@ class Server:
         return int(found[1]) / 1024 if found else None
 
     def dropped(self):
-        """Datagrams that the kernel had no room for in the server's receive buffers."""
+        """Datagrams that the kernel dropped because the server's receive buffers were full."""
         rows = [line.split() for line in pathlib.Path("/proc/net/udp").read_text().splitlines()[1:]]
         return sum(int(row[-1]) for row in rows if int(row[1].split(":")[1], 16) in (self.port, self.own_port))
 

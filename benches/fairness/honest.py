@@ -1,17 +1,17 @@
 """The honest clients of fairness.py, 20 addresses in one process: each asks at its pace for names of the cluster,
-cached names, and names that the upstream must be asked for, over UDP, and over kept and new connections.
+cached names, and names that the upstream answers, over UDP, and over persistent and new connections.
 
 usage: honest.py SECONDS RATE CLIENTS PORT TRANSPORT PORT_OF_TRANSPORT NAMES
 
 Prints, as a line of JSON, what was lost and how long answers took. A query is lost when no response arrives within five
 seconds, which is how long a stub resolver waits; every name has an address, so that a response without one is an error.
-As RFC 7766 asks of clients, a query on a kept connection that the server closes is sent once more over a new one, and
-counted as cut."""
+As RFC 7766 asks of clients, a query on a persistent connection that the server closes is sent once more over a new one
+and counted as cut."""
 
 import asyncio, collections, json, logging, os, random, sys, time
 import protocol
 
-PATIENCE = 5
+TIMEOUT = 5
 SECONDS, RATE, CLIENTS, PORT, TRANSPORT, OWN_PORT, NAMES = sys.argv[1:8]
 CLUSTER, CACHED = NAMES.split(","), [f"c{n}.cached.example" for n in range(20)]
 # How often of twenty queries each way is taken.
@@ -27,10 +27,10 @@ times, lateness = [], []
 
 
 class Client:
-    """One address, with a kept connection for each transport."""
+    """One address, with a persistent connection for each transport."""
 
     def __init__(self, number):
-        self.source, self.kept = f"127.0.1.{number + 1}", {}
+        self.source, self.open_by_transport = f"127.0.1.{number + 1}", {}
         self.dice = random.Random(number)
         self.number = self.dice.randrange(65536)  # Of the last message: no two in flight have the same.
 
@@ -41,11 +41,11 @@ class Client:
         return self.dice.choice(CACHED) if throw < 0.65 else f"f{random.getrandbits(60):x}.fast.example"
 
     async def connection(self, transport):
-        """The kept connection; a new one where there is none or the server has closed it."""
-        found = self.kept.get(transport)
+        """The persistent connection; a new one where there is none or the server has closed it."""
+        found = self.open_by_transport.get(transport)
         if found and not (found.done() and (found.exception() or found.result().closed)):
             return await asyncio.shield(found)
-        opening = self.kept[transport] = asyncio.ensure_future(self.open(transport))
+        opening = self.open_by_transport[transport] = asyncio.ensure_future(self.open(transport))
         return await asyncio.shield(opening)
 
     async def open(self, transport):
@@ -73,7 +73,7 @@ class Client:
         counts["asked"] += 1
         start = time.monotonic()
         try:
-            response = await asyncio.wait_for(self.exchange(way, message), PATIENCE)
+            response = await asyncio.wait_for(self.exchange(way, message), TIMEOUT)
         except (OSError, EOFError, asyncio.TimeoutError):
             lost[way] += 1
             return
@@ -91,7 +91,7 @@ class Client:
             lateness.append(time.monotonic() - start - number * pause)
             tasks.append(asyncio.create_task(self.ask(ways[number % len(ways)])))
         await asyncio.gather(*tasks)
-        for opening in self.kept.values():
+        for opening in self.open_by_transport.values():
             if opening.done() and not opening.exception():
                 opening.result().close()
             opening.cancel()  # Where it is still on its way.
@@ -105,7 +105,7 @@ def give_up():
 
 
 async def main():
-    asyncio.get_running_loop().call_later(int(SECONDS) + 4 * PATIENCE, give_up)
+    asyncio.get_running_loop().call_later(int(SECONDS) + 4 * TIMEOUT, give_up)
     await asyncio.gather(*(Client(number).run() for number in range(int(CLIENTS))))
 
 

@@ -2,8 +2,8 @@
 
 usage: hostile.py KIND PORT SECONDS CONNECTIONS [STREAMS]
 
-Keeps so many connections open, and opens those again that the server closes; prints what it did as a line of JSON at
-the end or at SIGTERM."""
+Keeps CONNECTIONS connections open, and opens those again that the server closes; prints what it did as a line of JSON
+at the end or at SIGTERM."""
 
 import asyncio, json, resource, select, signal, socket, struct, sys, threading, time
 import protocol

@@ -2,7 +2,7 @@
 // usage: load upstream PORT DELAY_MS             names with a label "slow" are answered after the delay, others at once
 //        load udp PORT SECONDS RATE NAMES        queries for slow names: all "distinct", or "identical" for two seconds
 //        load tcp PORT SECONDS RATE CONNECTIONS  queries for distinct slow names, pipelined
-//        load hold PORT SECONDS CONNECTIONS HEX  keeps so many connections open; sends the bytes on each
+//        load hold PORT SECONDS CONNECTIONS HEX  keeps CONNECTIONS open; sends the bytes on each
 //        load loop PORT SECONDS CONNECTIONS      opens connections as fast as possible; the newest ones stay open
 // All but the first send from 127.0.0.2, and print what they did as a line of JSON at the end or at SIGTERM.
 #define _GNU_SOURCE

@@ -37,7 +37,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def request(stream, length, flags=END_HEADERS):
-    """The headers of a POST to /dns-query. Indexes are those of HPACK's static table; nothing is indexed anew."""
+    """The headers of a POST to /dns-query. Indexes are those of HPACK's static table; the dynamic one stays empty."""
     media = b"application/dns-message"
     fields = {
         b"\x04": b"/dns-query",
@@ -82,7 +82,7 @@ async def ask_udp(source, port, message):
 
 
 class Waiting(dict):
-    """The queries of a connection without a response, by what tells them apart."""
+    """The queries of a connection without a response, by message ID or stream."""
 
     closed = False
 
@@ -258,7 +258,7 @@ class Quic(QuicConnectionProtocol):
         self.abort()
 
     def abort(self):
-        """Closes the socket; the server is told nothing."""
+        """Closes the socket; nothing is sent to the server."""
         self._transport.abort()
 
 
