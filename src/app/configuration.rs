@@ -16,9 +16,9 @@ const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 /// Where this machine's resolvers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// What is served in its place where the command line names manifests: the cluster that they describe, and external
-/// names where this machine knows resolvers. It opens no pages, whose ports somebody else may have who tries things
-/// out.
+/// Returns the Corefile that is used instead if the command line names manifests: it serves the cluster that they
+/// describe, and forwards external names if this machine has resolvers. It opens no pages: on a machine where the server
+/// is only tried, their ports are often in use.
 fn manifests_corefile(resolvers: &Path) -> String {
     let (mut fallthrough, mut forward) = (String::new(), String::new());
     if ResolvConf::read(resolvers).is_ok_and(|conf| !conf.servers.is_empty()) {

@@ -297,7 +297,7 @@ impl Loader {
 /// Removes the file with this process's ID.
 fn remove(pidfile: &Mutex<Option<PathBuf>>) {
     if let Some(path) = pidfile.lock().take() {
-        // Somebody else may have removed it.
+        // Another process may have removed it.
         let _ = std::fs::remove_file(path);
     }
 }

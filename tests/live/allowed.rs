@@ -68,7 +68,12 @@ fn has_more_aliases_only(theirs: &Answer, ours: &Answer) -> bool {
     let [theirs, ours] = [theirs, ours].map(|answer| &answer.sections[0]);
     let mut more = ours.iter().filter(|record| !theirs.contains(record));
     theirs.iter().all(|record| ours.contains(record))
-        && more.all(|record| record.split(' ').nth(2).is_some_and(|rtype| rtype.eq_ignore_ascii_case("CNAME")))
+        && more.all(|record| is_alias(record))
+}
+
+/// Returns whether a record in presentation form is a CNAME.
+pub fn is_alias(record: &str) -> bool {
+    record.split(' ').nth(2).is_some_and(|rtype| rtype.eq_ignore_ascii_case("CNAME"))
 }
 
 /// Returns whether one of these lines allows a difference.

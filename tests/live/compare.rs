@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clusterdns::wire::Rcode;
 use libtest_mimic::Failed;
 
-use super::allowed::{Allowed, everywhere, is_allowed};
+use super::allowed::{Allowed, everywhere, is_alias, is_allowed};
 use super::ask::{Answer, Question, ask_all};
 use super::cluster::{Access, Cluster};
 use super::corefiles::Corefile;
@@ -168,10 +168,6 @@ impl Block {
         }
         is_allowed(&self.allowed, &text, &theirs, &ours)
     }
-}
-
-fn is_alias(record: &str) -> bool {
-    record.split(' ').nth(2).is_some_and(|rtype| rtype.eq_ignore_ascii_case("CNAME"))
 }
 
 /// Returns a response without a next plugin as if the name had been denied like `other`.
