@@ -320,7 +320,7 @@ impl Pages {
         let Pages { sites, readiness, lameduck } = self;
         if before.is_some() {
             // The sockets are open already: not for a moment is it not ready.
-            readiness.serving();
+            readiness.set_serving();
         }
         let mut before = before.map(|mut before| std::mem::take(&mut before.sites)).unwrap_or_default();
         let sites = sites.into_iter().filter_map(|Prepared { text, address, site, tls, probed, opened, .. }| {
@@ -409,12 +409,12 @@ impl Running {
 
     /// The DNS sockets are open.
     pub fn serving(&self) {
-        self.readiness.serving();
+        self.readiness.set_serving();
     }
 
     /// The order to end has come: `/ready` says no from now on. Gives how long everything else goes on.
     pub fn ending(&self) -> Duration {
-        self.readiness.ending();
+        self.readiness.set_stopping();
         self.lameduck
     }
 }

@@ -1,4 +1,4 @@
-//! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
+//! *minimal*: removes the authority and additional sections of positive replies.
 
 use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step, Wait};
@@ -6,13 +6,13 @@ use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::ReplyKind;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
     no_arguments(stanzas, context);
     Some(())
 }
 
-/// The plugin.
+/// Removes sections of replies.
 pub struct Minimal;
 
 impl Plugin for Minimal {
@@ -25,7 +25,7 @@ impl Plugin for Minimal {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // A denial needs its SOA and a delegation its servers.
+        // A denial needs its SOA, and a delegation its NS records.
         if exchange.reply().kind() == ReplyKind::NoError {
             exchange.reply().records_mut().retain(|record| record.section == Section::Answer);
         }

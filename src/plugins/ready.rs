@@ -1,7 +1,7 @@
-//! *ready*: an HTTP page that says whether this server can answer, and if not, what is missing.
+//! *ready*: the HTTP page for readiness probes: whether this server can answer queries, and if not, what is missing.
 //!
-//! It makes no plugin: it asks those of its server block. Beside them it knows two reasons of its own: that the sockets
-//! are not open yet, and that the server is about to end.
+//! It adds no plugin to the chain. The server is ready if all plugins of the server blocks with this directive are
+//! ready, its sockets are open, and it is not shutting down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,16 +13,16 @@ use super::endpoint::Endpoint;
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where it listens.
+    /// The address of the page.
     pub address: Endpoint,
-    /// A plugin that was ready is asked again.
+    /// Whether a plugin that has been ready is checked again.
     pub continuously: bool,
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
@@ -41,25 +41,25 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// Whether this server is ready: one answer for all pages.
+/// Whether this server is ready. All pages of a configuration share it.
 #[derive(Default)]
 pub struct Readiness {
-    /// See [`Phase`]; written at start and end.
+    /// A [`Phase`], written at start and at shutdown.
     phase: AtomicU8,
-    /// Who is asked. Held while they are, which is short.
+    /// The plugins that are checked. Locked during a check, which does not block.
     checks: Mutex<Vec<Check>>,
 }
 
-/// How far the server is.
+/// The phase of the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
-    /// Its sockets are not open.
+    /// The sockets are not open yet.
     Starting,
-    /// It serves.
+    /// The server answers queries.
     Serving,
-    /// It is about to end.
-    Ending,
+    /// The server is shutting down.
+    Stopping,
 }
 
 /// A plugin that may not be ready.
@@ -69,36 +69,35 @@ struct Check {
 }
 
 impl Readiness {
-    /// Asks these plugins, too.
+    /// Adds the plugins of a server block to those that are checked.
     pub fn add(&self, config: &Config, plugins: &[Arc<dyn Plugin>]) {
         let continuously = config.continuously;
         self.checks.lock().extend(plugins.iter().map(|plugin| Check { plugin: plugin.clone(), continuously }));
     }
 
-    /// The sockets are open.
-    pub fn serving(&self) {
+    /// Called when the sockets are open.
+    pub fn set_serving(&self) {
         self.phase.store(Phase::Serving as u8, Ordering::Release);
     }
 
-    /// The server is about to end: nobody should send it new clients.
-    pub fn ending(&self) {
-        self.phase.store(Phase::Ending as u8, Ordering::Release);
+    /// Called when the server begins to shut down, so that it gets no new clients.
+    pub fn set_stopping(&self) {
+        self.phase.store(Phase::Stopping as u8, Ordering::Release);
     }
 
-    /// Nothing where everything is ready; else the page's text: the plugins that are not, as in CoreDNS, and a line for
-    /// each that says what is missing.
+    /// Returns `None` if everything is ready. Otherwise returns the text of the page: the names of the plugins that are
+    /// not ready, as in CoreDNS, and a line for each with what is missing.
     pub fn unready(&self) -> Option<String> {
         let phase = self.phase.load(Ordering::Acquire);
-        if phase == Phase::Ending as u8 {
+        if phase == Phase::Stopping as u8 {
             return Some("Shutting down".to_owned());
         }
         let mut missing: Vec<(&'static str, String)> = Vec::new();
         self.checks.lock().retain(|check| {
             let reason = check.plugin.unready();
-            // Until it was ready once.
-            let again = check.continuously || reason.is_some();
+            let is_checked_again = check.continuously || reason.is_some();
             missing.extend(reason.map(|reason| (check.plugin.name(), reason)));
-            again
+            is_checked_again
         });
         if missing.is_empty() {
             return (phase == Phase::Starting as u8).then(|| "Starting".to_owned());
@@ -123,7 +122,7 @@ mod tests {
     use crate::chain::{Exchange, Step};
 
     #[test]
-    fn it_is_read() {
+    fn the_directive_is_parsed() {
         let text = |lines: &str| {
             let config = config(lines, parse);
             format!("{} {}", config.address, config.continuously)
@@ -142,10 +141,10 @@ mod tests {
         }
     }
 
-    /// A plugin that is ready on demand.
-    struct OwnedQuery(&'static str, Arc<AtomicBool>);
+    /// A plugin with this name that is ready when the flag is set.
+    struct Switched(&'static str, Arc<AtomicBool>);
 
-    impl Plugin for OwnedQuery {
+    impl Plugin for Switched {
         fn name(&self) -> &'static str {
             self.0
         }
@@ -160,13 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn until_ready_asks_no_more_and_continuously_does() {
-        let (one, other) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    fn a_plugin_that_has_been_ready_is_checked_again_only_with_continuously() {
+        let one = Arc::new(AtomicBool::new(false));
+        let other = Arc::new(AtomicBool::new(false));
         let readiness = Readiness::default();
-        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(OwnedQuery(name, ready.clone())) };
+        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(Switched(name, ready.clone())) };
         readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
         readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
-        readiness.serving();
+        readiness.set_serving();
         let unready = || readiness.unready().unwrap_or_default();
         assert_eq!(unready(), "another,one\nanother: all of it\none: all of it");
         one.store(true, Ordering::Relaxed);
@@ -174,10 +174,10 @@ mod tests {
         other.store(true, Ordering::Relaxed);
         assert_eq!(readiness.unready(), None);
         one.store(false, Ordering::Relaxed);
-        assert_eq!(readiness.unready(), None, "once ready is ready");
+        assert_eq!(readiness.unready(), None, "it has been ready");
         other.store(false, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
-        readiness.ending();
+        readiness.set_stopping();
         assert_eq!(unready(), "Shutting down");
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn it_is_not_ready_before_the_sockets_are_open() {
         let readiness = Readiness::default();
         assert_eq!(readiness.unready().as_deref(), Some("Starting"));
-        readiness.serving();
+        readiness.set_serving();
         assert_eq!(readiness.unready(), None);
     }
 }
