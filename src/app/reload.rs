@@ -55,7 +55,7 @@ impl Reloads {
 
     /// When the file is looked at next, if it is.
     pub fn next(&self) -> Option<Duration> {
-        self.wanted.map(|config| config.next(fastrand::f64()))
+        self.wanted.map(|config| config.delay(fastrand::f64()))
     }
 
     /// Looks whether the file has changed.
