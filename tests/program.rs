@@ -152,7 +152,7 @@ fn a_check_tells_what_the_start_would_refuse() {
             "keylog",
             "tls a b {\n        keylog /nowhere/at/all\n    }",
             "C:3:16",
-            "cannot write /nowhere/at/all: its folder does not exist",
+            "cannot write /nowhere/at/all: its directory does not exist",
         ),
         ("nul", "loadbalance weighted a\0b", "C:2:26", "invalid file name \"a\\0b\""),
         ("root", "root a\0b", "C:2:10", "invalid file name"),
