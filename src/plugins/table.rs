@@ -21,7 +21,7 @@ pub struct Entry {
     pub read: Option<Read>,
 }
 
-/// Reads the lines of a directive; reports mistakes and then gives `None`.
+/// Parses the stanzas of a directive. Returns `None` if there is an error, which it has reported.
 type Read = fn(&[&Directive], &mut Context<'_>) -> Option<Setting>;
 
 /// A directive, read.
@@ -110,7 +110,7 @@ const fn planned(name: &'static str) -> Entry {
     Entry { name, once: false, read: None }
 }
 
-/// Every directive, in order.
+/// All directives, in the order in which plugins run.
 pub const DIRECTIVES: &[Entry] = &[
     built("root", |stanzas, context| root::parse(stanzas, context).map(Setting::Root)),
     built("metadata", |stanzas, context| metadata::parse(stanzas, context).map(Setting::Metadata)),
@@ -178,11 +178,11 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("nomad"),
 ];
 
-/// Plugins from outside CoreDNS's tree that people have in their Corefiles, and what they do.
+/// External plugins of CoreDNS that occur in Corefiles, each with a description for the error.
 pub const EXTERNAL: &[(&str, &str)] = &[
     ("kubernetai", "several kubernetes stanzas in one block"),
     ("unbound", "recursion through libunbound"),
-    ("fanout", "asks several upstreams at once"),
+    ("fanout", "queries several upstreams at once"),
     ("alternate", "another upstream on some codes; 'forward' has 'next' for it"),
     ("records", "records written into the Corefile"),
     ("k8s_gateway", "names of Ingress, Gateway and LoadBalancer objects"),
@@ -194,19 +194,19 @@ pub const EXTERNAL: &[(&str, &str)] = &[
     ("pdsql", "records from a PowerDNS database"),
     ("gslb", "global server load balancing"),
     ("rrl", "response rate limiting"),
-    ("warnlist", "warns of listed names"),
+    ("warnlist", "logs queries for listed names"),
     ("blocklist", "blocks listed names"),
     ("ads", "blocks names of advertisers"),
     ("mdns", "browses multicast DNS"),
     ("kubenodes", "names of nodes"),
-    ("k8s_event", "reports as Kubernetes Events"),
+    ("k8s_event", "log lines as Kubernetes Events"),
     ("k8s_cache", "a cache for the kubernetes plugin"),
     ("lighthouse", "Submariner's clusterset.local"),
     ("metadata_edns0", "metadata from EDNS options"),
     ("demo", "a demonstration"),
     ("example", "a demonstration"),
     ("federation", "removed from CoreDNS with 1.7.0"),
-    ("proxy", "removed from CoreDNS with 1.5.0; 'forward' took its place"),
+    ("proxy", "removed from CoreDNS with 1.5.0; use 'forward'"),
 ];
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directive_stands_in_the_table_once() {
+    fn a_directive_is_in_the_table_once() {
         let mut names: Vec<&str> = DIRECTIVES.iter().map(|entry| entry.name).collect();
         names.extend(EXTERNAL.iter().map(|(name, _)| *name));
         let all = names.len();
