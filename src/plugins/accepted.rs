@@ -1,12 +1,19 @@
 //! Directives that are accepted so that a Corefile of CoreDNS runs, and that have no effect: *shed*, because this
 //! server always sheds load, and *pprof*, because it is Go's profiler.
 
+use super::build::Setting;
 use super::{Context, no_arguments};
 use crate::corefile::{Arguments, Directive, Scheme};
 
+/// The configuration, which has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
+impl Setting for Config {}
+
 /// Parses *shed*. With it, CoreDNS writes the newest answer first and drops the oldest ones. Here a worker writes its
 /// own answers, batch by batch, so that no answer waits; the limit on pending queries sheds load.
-pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     no_arguments(stanzas, context);
     let encrypted = context.keys.iter().find(|key| key.scheme != Scheme::Dns);
@@ -16,11 +23,11 @@ pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
         let mut line = Arguments::of(stanza, context.diagnostics);
         line.error_expected(&stanza.name, message, "no 'shed' in this server block");
     }
-    (errors == context.diagnostics.has_errors()).then_some(())
+    (errors == context.diagnostics.has_errors()).then_some(Config)
 }
 
 /// Parses *pprof*, and warns that it has no effect.
-pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
@@ -41,7 +48,7 @@ pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
         line.warning(&stanza.name, "'pprof' has no effect: it is Go's profiler; use perf");
         line.finish();
     }
-    (errors == context.diagnostics.has_errors()).then_some(())
+    (errors == context.diagnostics.has_errors()).then_some(Config)
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use parking_lot::RwLock;
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Rcode, Type};
 
@@ -156,10 +157,6 @@ const COUNTS: usize = 1 + 3 * ZONES;
 pub struct AllCounts(RwLock<Vec<Arc<AclCounters>>>);
 
 impl AllCounts {
-    /// The families that [`AllCounts::families`] returns.
-    pub const METRICS: &'static [&'static Metric] =
-        &[&table::ACL_ALLOWED, &table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED];
-
     /// Returns the counters of a configuration on a socket, and adds them if they are new.
     pub fn counts(&self, config: &Config, server: &str) -> Arc<AclCounters> {
         let mut zones: Vec<String> =
@@ -174,9 +171,13 @@ impl AllCounts {
         all.push(counters.clone());
         counters
     }
+}
 
-    /// Returns the values of all sockets, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for AllCounts {
+    const METRICS: &'static [&'static Metric] =
+        &[&table::ACL_ALLOWED, &table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut allowed = Family::new(&table::ACL_ALLOWED);
         let mut rejected = [&table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED].map(Family::new);
         for counters in self.0.read().iter() {
@@ -194,6 +195,14 @@ impl AllCounts {
             }
         }
         std::iter::once(allowed).chain(rejected).map(Family::done).collect()
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (config, all) = (self.clone(), block.resources().metrics.get::<AllCounts>());
+        block.plugin_per_listener(move |listener| Acl::new(config.clone(), all.counts(&config, listener.server)));
+        Ok(())
     }
 }
 

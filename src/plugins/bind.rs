@@ -1,10 +1,11 @@
 //! *bind*: the addresses and interfaces that a server block listens on. It adds no plugin to the chain.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use super::Context;
+use super::build::Setting;
 use crate::corefile::{Arguments, Diagnostic, Diagnostics, Directive, Span, Stage, suggest};
+use crate::net::{Address, Interface};
 
 /// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,35 +41,6 @@ impl PartialEq for AddressOrInterface {
 
 impl Eq for AddressOrInterface {}
 
-/// A network interface of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// The name, such as `eth0`.
-    pub name: String,
-    /// The index, which is the scope of link-local addresses.
-    pub index: u32,
-    /// The addresses of the interface.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// An address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
-    /// The IP address.
-    pub ip: IpAddr,
-    /// The index of the interface of a link-local address; otherwise 0.
-    pub scope: u32,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scope {
-            0 => write!(f, "{}", self.ip),
-            scope => write!(f, "{}%{scope}", self.ip),
-        }
-    }
-}
-
 /// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut config = Config::default();
@@ -94,6 +66,12 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
 fn parse_words(line: &mut Arguments<'_, '_>) -> Vec<AddressOrInterface> {
     let words = line.words("at least one address or interface name").unwrap_or_default();
     words.iter().map(|word| AddressOrInterface { text: word.text.clone(), span: word.span }).collect()
+}
+
+impl Setting for Config {
+    fn addresses(&self, interfaces: &[Interface], diagnostics: &mut Diagnostics) -> Option<Vec<Address>> {
+        Some(self.resolve(interfaces, diagnostics))
+    }
 }
 
 impl Config {

@@ -3,11 +3,22 @@
 //!
 //! It applies to the whole process and adds no plugin to the chain.
 
+use super::build::{BlockOptions, Setting};
 use super::{Context, no_arguments};
 use crate::corefile::Directive;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Parses the directive, which has no arguments.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.is_debug = true;
+    }
 }

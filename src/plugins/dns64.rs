@@ -8,10 +8,11 @@ use ipnet::{IpNet, Ipv6Net};
 use parking_lot::RwLock;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
@@ -133,9 +134,6 @@ pub struct Dns64Counters {
 pub struct AllCounts(RwLock<Vec<Arc<Dns64Counters>>>);
 
 impl AllCounts {
-    /// The family that [`AllCounts::families`] returns.
-    pub const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
-
     /// Returns the counter of a socket, and adds it if it is new.
     pub fn counts(&self, server: &str) -> Arc<Dns64Counters> {
         let mut all = self.0.write();
@@ -146,9 +144,12 @@ impl AllCounts {
         all.push(counters.clone());
         counters
     }
+}
 
-    /// Returns the values of all sockets, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for AllCounts {
+    const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut family = Family::new(&table::DNS64_TRANSLATED);
         for counters in self.0.read().iter() {
             let [count] = counters.cells.sums();
@@ -157,6 +158,14 @@ impl AllCounts {
             }
         }
         vec![family.done()]
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (config, all) = (*self, block.resources().metrics.get::<AllCounts>());
+        block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(listener.server)));
+        Ok(())
     }
 }
 

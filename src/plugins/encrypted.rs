@@ -1,33 +1,47 @@
 //! *https*, *https3* and *quic*: limits of encrypted listeners (CoreDNS `plugin/https`, `https3`, `quic`).
 
 use super::Context;
-use crate::corefile::{Arguments, Directive};
+use super::build::{BlockOptions, ListenerLimits, Setting};
+use crate::corefile::{Arguments, Directive, Scheme};
 
-/// The limits of a listener. `None` selects the default of the transport.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections of the listener; 0 for the built-in maximum.
-    pub connections: Option<u32>,
-    /// Requests in flight on a connection; 0 for the default of the HTTP library.
-    pub streams: Option<u32>,
-    /// Pending queries of the listener.
-    pub at_once: Option<u32>,
+/// The limits of the listeners of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The transport.
+    pub scheme: Scheme,
+    /// The limits of each listener.
+    pub limits: ListenerLimits,
 }
 
-/// Parses *https* or *https3*.
-pub fn http(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Limits> {
-    parse(stanzas, context, &["max_connections", "max_streams"], 0)
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.limits.insert(self.scheme, self.limits);
+    }
+}
+
+/// Parses *https*.
+pub fn https(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let limits = parse(stanzas, context, &["max_connections", "max_streams"], 0)?;
+    Some(Config { scheme: Scheme::Https, limits })
+}
+
+/// Parses *https3*.
+pub fn https3(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    Some(Config { scheme: Scheme::Https3, ..https(stanzas, context)? })
 }
 
 /// Parses *quic*.
-pub fn quic(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Limits> {
-    parse(stanzas, context, &["max_connections", "max_streams", "worker_pool_size"], 1)
+pub fn quic(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let limits = parse(stanzas, context, &["max_connections", "max_streams", "worker_pool_size"], 1)?;
+    Some(Config { scheme: Scheme::Quic, limits })
 }
 
 /// Parses a directive with these properties; `min_streams` is the minimum of `max_streams`.
-fn parse(stanzas: &[&Directive], context: &mut Context<'_>, names: &[&str], min_streams: u32) -> Option<Limits> {
+fn parse(
+    stanzas: &[&Directive], context: &mut Context<'_>, names: &[&str], min_streams: u32,
+) -> Option<ListenerLimits> {
     let errors = context.diagnostics.has_errors();
-    let mut limits = Limits::default();
+    let mut limits = ListenerLimits::default();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         for property in line.body() {
@@ -63,19 +77,20 @@ mod tests {
 
     #[test]
     fn limits_are_parsed_as_in_coredns() {
-        let limits = config("https {\n max_connections 0\n max_streams 10\n}", http);
-        assert_eq!(limits, Limits { connections: Some(0), streams: Some(10), at_once: None });
-        assert_eq!(config("https3", http), Limits::default());
-        let limits = config("quic {\n max_streams 1\n worker_pool_size 2\n}", quic);
-        assert_eq!(limits, Limits { connections: None, streams: Some(1), at_once: Some(2) });
+        let limits = config("https {\n max_connections 0\n max_streams 10\n}", https).limits;
+        assert_eq!(limits, ListenerLimits { connections: Some(0), streams: Some(10), at_once: None });
+        let defaults = Config { scheme: Scheme::Https3, limits: ListenerLimits::default() };
+        assert_eq!(config("https3", https3), defaults);
+        let limits = config("quic {\n max_streams 1\n worker_pool_size 2\n}", quic).limits;
+        assert_eq!(limits, ListenerLimits { connections: None, streams: Some(1), at_once: Some(2) });
         for lines in ["max_streams -1", "max_streams x", "max_streams", "max_streams 1 2", "worker_pool_size 3"] {
-            assert!(read(&format!("https {{\n {lines}\n}}"), http).0.is_none(), "{lines}");
+            assert!(read(&format!("https {{\n {lines}\n}}"), https).0.is_none(), "{lines}");
         }
         for lines in ["max_streams 0", "max_connections -1", "worker_pool_size 0"] {
             assert!(read(&format!("quic {{\n {lines}\n}}"), quic).0.is_none(), "{lines}");
         }
-        let (_, messages) = read("https {\n max_streams 1\n max_streams 2\n}", http);
+        let (_, messages) = read("https {\n max_streams 1\n max_streams 2\n}", https);
         assert_eq!(messages, ["max_streams already defined for this server block"]);
-        assert!(read("https 443", http).0.is_none());
+        assert!(read("https 443", https).0.is_none());
     }
 }

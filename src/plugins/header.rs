@@ -1,6 +1,7 @@
 //! *header*: sets and clears flags of queries, as later plugins see them, and of responses (CoreDNS `plugin/header`).
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::header::{Change, flag};
@@ -75,6 +76,13 @@ fn parse_rule(line: &mut Arguments<'_, '_>, change: &mut Change) {
             Some((_, bits)) => change.add(*bits, is_set),
             None => line.error_expected(word, format!("unknown or unsupported flag '{}'", word.text), "aa, ra or rd"),
         }
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Header { config: *self });
+        Ok(())
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -48,6 +49,14 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     Some(config)
 }
 
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let counts = block.resources().metrics.get();
+        block.plugin(Local { config: self.clone(), counts });
+        Ok(())
+    }
+}
+
 /// Answers names in the local zones.
 pub struct Local {
     /// The configuration.
@@ -61,12 +70,10 @@ pub struct Local {
 #[derive(Default)]
 pub struct Counts(Cells<1>);
 
-impl Counts {
-    /// The family that [`Counts::families`] returns.
-    pub const METRICS: &'static [&'static Metric] = &[&table::LOCALHOST_REQUESTS];
+impl Collected for Counts {
+    const METRICS: &'static [&'static Metric] = &[&table::LOCALHOST_REQUESTS];
 
-    /// Returns the value, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+    fn families(&self) -> Vec<MetricFamily> {
         let mut family = Family::new(&table::LOCALHOST_REQUESTS);
         family.value(&[], self.0.sums()[0] as f64);
         vec![family.done()]

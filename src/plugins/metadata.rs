@@ -4,6 +4,7 @@
 //! Values are not collected in advance: a plugin computes one when another plugin uses it
 //! ([`crate::chain::Plugin::metadata`]). The directive adds no plugin; it sets a property of the chain.
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::NameBuf;
@@ -13,6 +14,13 @@ use crate::wire::NameBuf;
 pub struct Config {
     /// The zones in which names have metadata.
     pub zones: Vec<NameBuf>,
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.enable_metadata(self.zones.clone());
+        Ok(())
+    }
 }
 
 /// Parses the directive.

@@ -1,15 +1,27 @@
 //! *minimal*: removes the authority and additional sections of positive replies.
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::ReplyKind;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Parses the directive, which has no arguments.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Minimal);
+        Ok(())
+    }
 }
 
 /// Removes sections of replies.

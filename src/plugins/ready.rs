@@ -4,12 +4,13 @@
 //! ready, its sockets are open, and it is not shutting down.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Lifecycle, PageRequest, Phase, Setting};
 use super::endpoint::Endpoint;
+use crate::admin::PageContent;
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
 
@@ -41,25 +42,26 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// Whether this server is ready. All pages of a configuration share it.
-#[derive(Default)]
-pub struct Readiness {
-    /// A [`Phase`], written at start and at shutdown.
-    phase: AtomicU8,
-    /// The plugins that are checked. Locked during a check, which does not block.
-    checks: Mutex<Vec<Check>>,
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let readiness = block.configuration_state::<Readiness>();
+        let (checked, config) = (readiness.clone(), self.clone());
+        block.when_complete(move |plugins| checked.add(&config, plugins));
+        let lifecycle: Arc<Lifecycle> = block.resources().lifecycle.clone();
+        let page = Arc::new(move || {
+            readiness.unready(lifecycle.phase()).map_or_else(PageContent::ok, PageContent::unavailable)
+        });
+        let address = self.address.clone();
+        block.page(PageRequest { directive: "ready", address, path: "/ready", page, tls: None, task: None });
+        Ok(())
+    }
 }
 
-/// The phase of the server.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Phase {
-    /// The sockets are not open yet.
-    Starting,
-    /// The server answers queries.
-    Serving,
-    /// The server is shutting down.
-    Stopping,
+/// The plugins that must be ready. All pages of a configuration share it.
+#[derive(Default)]
+pub struct Readiness {
+    /// The plugins that are checked. Locked during a check, which does not block.
+    checks: Mutex<Vec<Check>>,
 }
 
 /// A plugin that may not be ready.
@@ -75,21 +77,10 @@ impl Readiness {
         self.checks.lock().extend(plugins.iter().map(|plugin| Check { plugin: plugin.clone(), continuously }));
     }
 
-    /// Called when the sockets are open.
-    pub fn set_serving(&self) {
-        self.phase.store(Phase::Serving as u8, Ordering::Release);
-    }
-
-    /// Called when the server begins to shut down, so that it gets no new clients.
-    pub fn set_stopping(&self) {
-        self.phase.store(Phase::Stopping as u8, Ordering::Release);
-    }
-
     /// Returns `None` if everything is ready. Otherwise returns the text of the page: the names of the plugins that are
     /// not ready, as in CoreDNS, and a line for each with what is missing.
-    pub fn unready(&self) -> Option<String> {
-        let phase = self.phase.load(Ordering::Acquire);
-        if phase == Phase::Stopping as u8 {
+    pub fn unready(&self, phase: Phase) -> Option<String> {
+        if phase == Phase::Ending {
             return Some("Shutting down".to_owned());
         }
         let mut missing: Vec<(&'static str, String)> = Vec::new();
@@ -100,7 +91,7 @@ impl Readiness {
             is_checked_again
         });
         if missing.is_empty() {
-            return (phase == Phase::Starting as u8).then(|| "Starting".to_owned());
+            return (phase == Phase::Starting).then(|| "Starting".to_owned());
         }
         missing.sort_unstable();
         missing.dedup();
@@ -115,7 +106,7 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::testing::{config, read};
     use super::*;
@@ -166,26 +157,23 @@ mod tests {
         let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(Switched(name, ready.clone())) };
         readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
         readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
-        readiness.set_serving();
-        let unready = || readiness.unready().unwrap_or_default();
+        let unready = || readiness.unready(Phase::Serving).unwrap_or_default();
         assert_eq!(unready(), "another,one\nanother: all of it\none: all of it");
         one.store(true, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
         other.store(true, Ordering::Relaxed);
-        assert_eq!(readiness.unready(), None);
+        assert_eq!(readiness.unready(Phase::Serving), None);
         one.store(false, Ordering::Relaxed);
-        assert_eq!(readiness.unready(), None, "it has been ready");
+        assert_eq!(readiness.unready(Phase::Serving), None, "it has been ready");
         other.store(false, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
-        readiness.set_stopping();
-        assert_eq!(unready(), "Shutting down");
+        assert_eq!(readiness.unready(Phase::Ending).as_deref(), Some("Shutting down"));
     }
 
     #[test]
     fn it_is_not_ready_before_the_sockets_are_open() {
         let readiness = Readiness::default();
-        assert_eq!(readiness.unready().as_deref(), Some("Starting"));
-        readiness.set_serving();
-        assert_eq!(readiness.unready(), None);
+        assert_eq!(readiness.unready(Phase::Starting).as_deref(), Some("Starting"));
+        assert_eq!(readiness.unready(Phase::Serving), None);
     }
 }

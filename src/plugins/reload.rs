@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Context;
+use super::build::{BlockOptions, ReloadTiming, Setting};
 use crate::corefile::{Arguments, Directive};
 
 /// The default interval.
@@ -14,20 +15,17 @@ const JITTER: Duration = Duration::from_secs(15);
 /// The minimum jitter, unless it is 0.
 const MIN_JITTER: Duration = Duration::from_secs(1);
 
-/// The configuration of the directive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The mean time between two checks of the file.
-    pub interval: Duration,
-    /// The width of the range around the interval from which each delay is chosen; at most half of the interval.
-    pub jitter: Duration,
+impl Setting for ReloadTiming {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.reload = Some(*self);
+    }
 }
 
 /// Parses the directive; the first stanza of a server block is used.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<ReloadTiming> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let mut config = Config { interval: INTERVAL, jitter: JITTER };
+    let mut config = ReloadTiming { interval: INTERVAL, jitter: JITTER };
     if let Some(word) = line.peek() {
         config.interval = line.duration()?;
         if config.interval < MIN_INTERVAL {
@@ -48,13 +46,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-impl Config {
-    /// Returns the delay until the next check; `random` is from 0 to 1.
-    pub fn delay(&self, random: f64) -> Duration {
-        (self.interval + self.jitter.mul_f64(random)).saturating_sub(self.jitter / 2)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,7 +55,8 @@ mod tests {
 
     #[test]
     fn intervals_have_the_defaults_and_minima_of_coredns() {
-        let seconds = |interval: u32, jitter: u32| Config { interval: SECOND * interval, jitter: SECOND * jitter };
+        let seconds =
+            |interval: u32, jitter: u32| ReloadTiming { interval: SECOND * interval, jitter: SECOND * jitter };
         assert_eq!(config("reload", parse), seconds(30, 15));
         assert_eq!(config("reload 10s", parse), seconds(10, 5));
         assert_eq!(config("reload 2s 1s", parse), seconds(2, 1));

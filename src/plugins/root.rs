@@ -5,11 +5,21 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::Context;
+use super::build::Setting;
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
 
+/// The configuration of the directive. Other directives get the directory from [`Context::root`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The directory.
+    pub folder: PathBuf,
+}
+
+impl Setting for Config {}
+
 /// Parses the directive; the last stanza of a server block is used.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<PathBuf> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut root = None;
     for stanza in stanzas {
@@ -31,7 +41,9 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<PathBu
         }
         line.finish();
     }
-    root.filter(|_| errors == context.diagnostics.has_errors())
+    let folder = root.filter(|_| errors == context.diagnostics.has_errors())?;
+    context.root = Some(folder.clone());
+    Some(Config { folder })
 }
 
 #[cfg(test)]
@@ -42,7 +54,8 @@ mod tests {
     #[test]
     fn the_last_stanza_is_used_and_a_missing_directory_is_a_warning() {
         let missing = "root path does not exist: /no/such/folder".to_owned();
-        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some("/no/such/folder".into()), vec![missing]));
+        let last = Config { folder: "/no/such/folder".into() };
+        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some(last), vec![missing]));
         let wrong_count = "Wrong argument count or unexpected line ending after 'root'".to_owned();
         assert_eq!(read("root", parse), (None, vec![wrong_count]));
         let (root, messages) = read("root /dev/null/x", parse);

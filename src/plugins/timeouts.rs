@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Context;
+use super::build::{BlockOptions, Setting, TimeoutOptions};
 use crate::corefile::{Arguments, Directive, parse_duration};
 
 /// The minimum of a timeout.
@@ -11,23 +12,16 @@ const MIN: Duration = Duration::from_secs(1);
 /// The maximum of a timeout.
 const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The configuration of the directive. `None` selects the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Config {
-    /// How long a new connection may take to send the first query.
-    pub read: Option<Duration>,
-    /// How long a client may take to receive a response.
-    pub write: Option<Duration>,
-    /// How long a connection may be idle between a response and the next query.
-    pub idle: Option<Duration>,
-    /// The maximum number of queries on a connection; an inner `None` is no limit.
-    pub queries: Option<Option<NonZeroU32>>,
+impl Setting for TimeoutOptions {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.timeouts = Some(*self);
+    }
 }
 
 /// Parses the directive; later lines override earlier ones.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TimeoutOptions> {
     let errors = context.diagnostics.has_errors();
-    let mut config = Config::default();
+    let mut config = TimeoutOptions::default();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         let Some(body) = line.required_body("timeouts") else {
@@ -95,8 +89,12 @@ mod tests {
     fn durations_are_parsed_with_and_without_a_unit() {
         let parsed = config("timeouts {\n read 5\n write 1m\n idle 2h\n maxtcpqueries 128\n}", parse);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let expected =
-            Config { read: seconds(5), write: seconds(60), idle: seconds(7_200), queries: Some(NonZeroU32::new(128)) };
+        let expected = TimeoutOptions {
+            read: seconds(5),
+            write: seconds(60),
+            idle: seconds(7_200),
+            queries: Some(NonZeroU32::new(128)),
+        };
         assert_eq!(parsed, expected);
         assert_eq!(config("timeouts {\n maxtcpqueries -1\n}", parse).queries, Some(None));
         for (lines, message) in [

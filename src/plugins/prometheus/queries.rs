@@ -5,40 +5,16 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::counts::{FAMILIES, PROTOS, RCODES, Sums, TYPES, ZoneCounters};
-use crate::telemetry::metrics::{Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 
 /// The counters of all sockets and zones. They outlive a reload.
 #[derive(Default)]
 pub struct Queries {
     /// Written when a configuration is built, read at each scrape. Queries do not use it.
     counters: RwLock<Vec<Arc<ZoneCounters>>>,
-    /// The plugins of the current configuration. Written at a reload, read at each scrape.
-    enabled: RwLock<Vec<Enabled>>,
-}
-
-/// A plugin of a zone on a socket.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Enabled {
-    /// The name of the plugin.
-    pub name: &'static str,
-    /// The label of the socket, such as `dns://:53`.
-    pub server: String,
-    /// The zone.
-    pub zone: String,
 }
 
 impl Queries {
-    /// The families that [`Queries::families`] returns.
-    pub const METRICS: &'static [&'static Metric] = &[
-        &table::REQUESTS,
-        &table::REQUEST_DURATION,
-        &table::REQUEST_SIZE,
-        &table::DO_REQUESTS,
-        &table::RESPONSE_SIZE,
-        &table::RESPONSES,
-        &table::PLUGIN_ENABLED,
-    ];
-
     /// Returns the counters with these labels, and adds them if they are new.
     pub(super) fn counters(&self, server: &str, zone: &str, next_plugin: &'static str) -> Arc<ZoneCounters> {
         let mut all = self.counters.write();
@@ -53,16 +29,26 @@ impl Queries {
         counters
     }
 
-    /// Sets the plugins of the current configuration.
-    pub fn enable(&self, mut enabled: Vec<Enabled>) {
-        // Several stanzas of a directive count as one plugin.
-        enabled.sort_unstable();
-        enabled.dedup();
-        *self.enabled.write() = enabled;
+    /// Returns the socket, the zone and the counters of each zone on each socket.
+    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<ZoneCounters>>)> {
+        let mut all = self.counters.read().clone();
+        all.sort_by(|one, other| (&one.server, &one.zone).cmp(&(&other.server, &other.zone)));
+        let groups = all.chunk_by(|one, other| (&one.server, &one.zone) == (&other.server, &other.zone));
+        groups.map(|group| (group[0].server.clone(), group[0].zone.clone(), group.to_vec())).collect()
     }
+}
 
-    /// Returns the values of all counters, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for Queries {
+    const METRICS: &'static [&'static Metric] = &[
+        &table::REQUESTS,
+        &table::REQUEST_DURATION,
+        &table::REQUEST_SIZE,
+        &table::DO_REQUESTS,
+        &table::RESPONSE_SIZE,
+        &table::RESPONSES,
+    ];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut requests = Family::new(&table::REQUESTS);
         let mut durations = Family::new(&table::REQUEST_DURATION);
         let mut request_sizes = Family::new(&table::REQUEST_SIZE);
@@ -117,18 +103,6 @@ impl Queries {
                 }
             }
         }
-        let mut enabled = Family::new(&table::PLUGIN_ENABLED);
-        for Enabled { name, server, zone } in self.enabled.read().iter() {
-            enabled.value(&[name, server, "", zone], 1.0);
-        }
-        [requests, durations, request_sizes, dnssec_ok, response_sizes, responses, enabled].map(Family::done).into()
-    }
-
-    /// Returns the socket, the zone and the counters of each zone on each socket.
-    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<ZoneCounters>>)> {
-        let mut all = self.counters.read().clone();
-        all.sort_by(|one, other| (&one.server, &one.zone).cmp(&(&other.server, &other.zone)));
-        let groups = all.chunk_by(|one, other| (&one.server, &one.zone) == (&other.server, &other.zone));
-        groups.map(|group| (group[0].server.clone(), group[0].zone.clone(), group.to_vec())).collect()
+        [requests, durations, request_sizes, dnssec_ok, response_sizes, responses].map(Family::done).into()
     }
 }

@@ -1,4 +1,4 @@
-//! The probes of *loop*: the server asks itself for a random name, and ends if that comes back from its own upstream.
+//! The probes of *loop*: the server sends itself a query for a random name, and exits if an upstream sends it back.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::plugins::loops::{Finding, Watch};
+use super::{Finding, Watch};
 use crate::telemetry::log::{Logger, Severity};
 use crate::wire::{NameBuf, Type};
 
-/// How long loops are looked for (CoreDNS plugin/loop).
+/// How long probes are sent after the start (CoreDNS plugin/loop).
 const TIME: Duration = Duration::from_secs(30);
-/// How long one probe may take.
+/// The timeout of a probe.
 const PROBE: Duration = Duration::from_secs(6);
-/// How often it is looked whether it has come back.
+/// The interval at which a probe is checked.
 const LOOK: Duration = Duration::from_millis(10);
-/// Between probes that have no answer.
+/// The pause after a probe without a response.
 const REST: Duration = Duration::from_secs(1);
-/// How long lines may take to be written before the end.
+/// The timeout of writing log lines before the exit.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Looks for a loop through the server at `address`; ends the program if there is one.
+/// Sends probes to the server at `address`. Stops the process if there is a loop.
 pub async fn probe(watch: Arc<Watch>, address: SocketAddr, logger: Logger) {
     let deadline = Instant::now() + TIME;
     while Instant::now() < deadline {
-        match one(&watch, reachable(address)).await {
-            // It is answered, and has not come back.
+        match send_probe(&watch, reachable(address)).await {
+            // There is a response, and the probe has not come back.
             Ok(Some(Finding::Nothing)) => break,
             Ok(Some(Finding::Suspicion)) => {}
             Ok(Some(Finding::Loop(client, name))) => {
@@ -37,13 +37,13 @@ pub async fn probe(watch: Arc<Watch>, address: SocketAddr, logger: Logger) {
                      Query: \"HINFO {text}\"; what 'forward' names leads back to this server: name another resolver \
                      there, or in the file that it names",
                     client.remote,
-                    shown(address)
+                    format_address(address)
                 );
                 logger.line(Severity::Fatal, Some("loop"), &line);
                 logger.flush(FLUSH);
                 std::process::exit(1);
             }
-            // Nothing came, or it could not be sent.
+            // There is no response, or the probe could not be sent.
             Ok(None) | Err(_) => {
                 watch.clear();
                 sleep(REST).await;
@@ -53,12 +53,12 @@ pub async fn probe(watch: Arc<Watch>, address: SocketAddr, logger: Logger) {
     watch.disarm();
 }
 
-/// Sends one probe, once: what is seen twice was not sent twice. Gives what it has shown, or nothing where no answer has
-/// come.
-async fn one(watch: &Watch, address: SocketAddr) -> std::io::Result<Option<Finding>> {
+/// Sends a probe, without a retry, so that a second query for its name is not ours. Returns what it has shown, or
+/// `None` if there is no response.
+async fn send_probe(watch: &Watch, address: SocketAddr) -> std::io::Result<Option<Finding>> {
     let mut random = [0; 18];
     getrandom::fill(&mut random).map_err(|_| std::io::ErrorKind::Other)?;
-    let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|octet| random[at + octet]));
+    let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| random[at + byte]));
     let name = watch.arm([number(0), number(8)]);
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await?;
@@ -80,7 +80,7 @@ async fn one(watch: &Watch, address: SocketAddr) -> std::io::Result<Option<Findi
     Ok(None)
 }
 
-/// A query for HINFO.
+/// Returns a query for HINFO.
 fn packet(name: &NameBuf, id: [u8; 2]) -> Vec<u8> {
     let mut packet = [&id[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_name().as_wire()].concat();
     packet.extend(Type::HINFO.0.to_be_bytes());
@@ -88,13 +88,13 @@ fn packet(name: &NameBuf, id: [u8; 2]) -> Vec<u8> {
     packet
 }
 
-/// A listening address as somebody on this machine reaches it.
+/// Returns the address at which a client on this machine reaches a listener.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = if address.ip().is_unspecified() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { address.ip() };
     SocketAddr::new(ip, address.port())
 }
 
-/// The same as CoreDNS shows it: without what is unspecified.
-fn shown(address: SocketAddr) -> String {
+/// Formats the address of a listener as CoreDNS does: without an unspecified IP address.
+fn format_address(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!(":{}", address.port()) } else { address.to_string() }
 }

@@ -4,13 +4,16 @@
 //! than one query is a suspicion, but not yet a loop: a program on the network may replay queries that it sees. A loop
 //! is reported only if several probes in a row, each with a new random name, come back.
 //!
-//! This file does no I/O and reads no clock: the sender of the probes calls [`Watch`].
+//! This file does no I/O and reads no clock: `probe.rs` sends the probes and calls [`Watch`].
+
+mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Client, Exchange, Plugin, Step};
 use crate::corefile::Directive;
@@ -19,10 +22,24 @@ use crate::wire::{NameBuf, Type};
 /// The number of probes in a row that must come back before a loop is reported.
 const PROOF: u32 = 3;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Parses the directive, which has no arguments.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (plugin, watch) = Loop::new(block.first_zone());
+        let logger = block.resources().logger.clone();
+        block.plugin(plugin);
+        block.when_bound(move |address| Box::pin(probe::probe(watch, address, logger)));
+        Ok(())
+    }
 }
 
 /// Counts the queries for the current probe.
