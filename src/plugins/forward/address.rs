@@ -1,5 +1,5 @@
-//! Where queries go: what stands behind FROM in the first line (CoreDNS plugin/pkg/parse and
-//! plugin/forward/resolve.go).
+//! The destinations of *forward*, which follow FROM in its first line (CoreDNS `plugin/pkg/parse` and
+//! `plugin/forward/resolve.go`).
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -8,49 +8,62 @@ use std::path::{Path, PathBuf};
 use crate::upstream::Transport;
 use crate::wire::NameBuf;
 
-/// The longest resolv.conf that is read, in bytes.
+/// The maximum length of a resolv.conf in bytes. The rest is not read.
 pub(super) const MAX_FILE: u64 = 64 * 1024;
 
-/// A destination as written.
+/// A destination of the Corefile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
     /// An address.
     Server(Target),
-    /// A file of the form of resolv.conf, whose servers are asked in plain DNS.
+    /// A file in the format of resolv.conf. Its servers are upstreams of plain DNS.
     File(PathBuf),
-    /// A name, whose addresses are looked up at start.
+    /// A host name. Its addresses are looked up once, at start.
     Host {
-        /// The name; no search list is applied to it.
+        /// The name, to which no search list is applied.
         name: String,
-        /// The port of each address.
+        /// The port of all its addresses.
         port: u16,
-        /// How they are spoken to.
+        /// The transport to all its addresses.
         transport: Transport,
-        /// The name in their certificate.
+        /// The name that certificates have to be for, if it is given.
         server_name: Option<String>,
     },
 }
 
-/// A server.
+/// A server with a known address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where.
+    /// The address and port.
     pub address: SocketAddr,
-    /// How.
+    /// The transport.
     pub transport: Transport,
-    /// The name in its certificate.
+    /// The name that its certificate has to be for, if it is given.
     pub server_name: Option<String>,
 }
 
 impl Target {
-    /// A server of plain DNS.
+    /// Creates a server of plain DNS.
     pub fn plain(address: SocketAddr) -> Target {
         Target { address, transport: Transport::Dns, server_name: None }
     }
 }
 
-/// The port of a transport.
-fn port_of(transport: Transport) -> u16 {
+/// Why a word of the Corefile is no destination. The texts are CoreDNS's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DestinationError {
+    #[error("'{protocol}' is not supported as a destination protocol in forward: {text}")]
+    Protocol { protocol: String, text: String },
+    #[error("invalid address: \"{0}\"")]
+    Address(String),
+    #[error("paths are not allowed in HTTPS upstream addresses (the /dns-query path is used by default): {0}")]
+    Path(String),
+    #[error("not an IP address, file, or valid domain: \"{0}\"")]
+    Unknown(String),
+}
+
+/// Returns the default port of a transport.
+fn default_port(transport: Transport) -> u16 {
     match transport {
         Transport::Dns => 53,
         Transport::Tls | Transport::Quic => 853,
@@ -58,8 +71,8 @@ fn port_of(transport: Transport) -> u16 {
     }
 }
 
-/// Reads a destination. `rooted` makes a path of a file's name.
-pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, String> {
+/// Parses a destination. `rooted` turns the name of a file into its path.
+pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, DestinationError> {
     let (transport, rest) = match text.split_once("://") {
         None => (Transport::Dns, text),
         Some(("dns", rest)) => (Transport::Dns, rest),
@@ -67,21 +80,19 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
         Some(("https", rest)) => (Transport::Https, rest),
         Some(("quic", rest)) => (Transport::Quic, rest),
         Some((other, _)) => {
-            return Err(format!("'{other}' is not supported as a destination protocol in forward: {text}"));
+            return Err(DestinationError::Protocol { protocol: other.to_owned(), text: text.to_owned() });
         }
     };
     if rest.is_empty() {
-        return Err(format!("invalid address: \"{text}\""));
+        return Err(DestinationError::Address(text.to_owned()));
     }
     if transport == Transport::Https && rest.contains('/') {
-        return Err(format!(
-            "paths are not allowed in HTTPS upstream addresses (the /dns-query path is used by default): {text}"
-        ));
+        return Err(DestinationError::Path(text.to_owned()));
     }
-    // `1.1.1.1%name:853`, `[::1%name]:853`: the name is of a certificate, or of an interface in plain DNS.
-    let (host, port, name) = split(rest).ok_or_else(|| format!("invalid address: \"{text}\""))?;
+    // `1.1.1.1%name:853`, `[::1%name]:853`: the name is that of a certificate, for plain DNS that of an interface.
+    let (host, port, name) = split_address(rest).ok_or_else(|| DestinationError::Address(text.to_owned()))?;
     let server_name = name.filter(|_| matches!(transport, Transport::Tls | Transport::Quic));
-    let port = port.unwrap_or(port_of(transport));
+    let port = port.unwrap_or(default_port(transport));
     if let Ok(ip) = host.parse::<IpAddr>() {
         let address = match (ip, name) {
             (IpAddr::V6(ip), Some(interface)) if transport == Transport::Dns && ip.is_unicast_link_local() => {
@@ -98,14 +109,14 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     }
     let is_name = NameBuf::from_text(host).is_ok_and(|name| !name.as_name().is_root());
     if !is_name || host.contains(['/', ' ']) {
-        return Err(format!("not an IP address, file, or valid domain: \"{text}\""));
+        return Err(DestinationError::Unknown(text.to_owned()));
     }
     let server_name = server_name.map(str::to_owned);
     Ok(To::Host { name: host.to_owned(), port, transport, server_name })
 }
 
-/// Host, port and the name behind `%`. Nothing where the port is none.
-fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
+/// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
+fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {
@@ -114,7 +125,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
             None => return None,
         }
     } else {
-        // More than one colon is an IPv6 address without brackets; a name of a certificate has none.
+        // Text with more than one colon is an IPv6 address without brackets. The name of a certificate has no colon.
         let (address, name) = text.split_once('%').map_or((text, None), |(address, name)| (address, Some(name)));
         match name.unwrap_or(address).rsplit_once(':') {
             Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
@@ -133,32 +144,32 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
     }
 }
 
-/// What a file of the form of resolv.conf says of servers.
+/// The servers that a file in the format of resolv.conf names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ResolvConf {
     /// The servers, in the order of the file.
     pub servers: Vec<Target>,
-    /// Words in the place of an address that are none.
+    /// Words of `nameserver` lines that are no address.
     pub ignored: Vec<String>,
 }
 
 impl ResolvConf {
-    /// Reads a file.
+    /// Reads and parses a file, up to its first 64 KiB.
     pub fn read(path: &Path) -> std::io::Result<ResolvConf> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
         Ok(ResolvConf::parse(&bytes))
     }
 
-    /// Reads the bytes of a file, of which some may be no UTF-8: comments have any language. Comments begin a line
-    /// (miekg/dns `ClientConfigFromReader`): the second word of a line whose first is `nameserver` counts, whatever
-    /// follows it.
+    /// Parses the bytes of a file. They need not be UTF-8, since comments may have any encoding. A server is the second
+    /// word of a line whose first word is `nameserver`; the rest of the line is ignored (miekg/dns
+    /// `ClientConfigFromReader`).
     pub fn parse(bytes: &[u8]) -> ResolvConf {
         let mut conf = ResolvConf::default();
         for line in String::from_utf8_lossy(bytes).lines() {
             let mut words = line.split_whitespace();
             let Some(address) = words.next().filter(|&word| word == "nameserver").and(words.next()) else { continue };
-            match server(address) {
+            match parse_server(address) {
                 Some(address) => conf.servers.push(Target::plain(address)),
                 None => conf.ignored.push(address.to_owned()),
             }
@@ -167,8 +178,8 @@ impl ResolvConf {
     }
 }
 
-/// An address, whose interface may follow `%` by name or by number.
-fn server(text: &str) -> Option<SocketAddr> {
+/// Parses an address, which may have an interface after `%`, by name or by number. The port is 53.
+fn parse_server(text: &str) -> Option<SocketAddr> {
     let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
     match (ip.parse().ok()?, scope) {
         (IpAddr::V6(ip), Some(scope)) => {
@@ -198,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_are_read_as_in_coredns() {
+    fn destinations_are_parsed_as_in_coredns() {
         for (text, expected) in [
             ("10.0.0.1", "10.0.0.1:53 Dns "),
             ("10.0.0.1:5353", "10.0.0.1:5353 Dns "),
@@ -225,20 +236,20 @@ mod tests {
         }
     }
 
-    /// N34: what miekg/dns takes is taken.
+    /// N34: lines that miekg/dns accepts are accepted.
     #[test]
     fn a_resolv_conf_names_servers() {
         let text = b";generated\r\nsearch a.b\r\n# nameserver 9.9.9.9\nnameserver 10.0.0.1 # lab\n\
             nameserver\t10.0.0.2\r\n  nameserver 10.0.0.3\nnameserver 10.0.0.4;x\nNAMESERVER 10.0.0.5\nnameserver\n\
-            options timeout:1 rotate\ndomain x\n# caf\xe9\nnameserver ::1\nnameserver nonsense\nnameserver fe80::1%2";
+            options timeout:1 rotate\ndomain x\n# caf\xe9\nnameserver ::1\nnameserver invalid\nnameserver fe80::1%2";
         let folder = Folder::new("resolv");
         let path = folder.path().join("resolv.conf");
         std::fs::write(&path, text).expect("a file");
         let conf = ResolvConf::read(&path).expect("a file");
         let addresses: Vec<String> = conf.servers.iter().map(|server| server.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53", "[::1]:53", "[fe80::1%2]:53"]);
-        assert_eq!(conf.ignored, ["10.0.0.4;x", "nonsense"]);
-        // A comment may have any encoding, and a file that is too long may end within a character.
+        assert_eq!(conf.ignored, ["10.0.0.4;x", "invalid"]);
+        // Comments have any encoding, and the part of a file that is read may end within a character.
         let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
         comment.resize(MAX_FILE as usize + 1, b'\xc3');
         std::fs::write(&path, comment).expect("a file");
