@@ -1,4 +1,4 @@
-//! Tests: a query through the chain, and the line that it leaves.
+//! Tests of the lines that are logged for queries.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::chain::{Chain, Client, Failure, Transport};
 use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 
-/// Knows one label.
+/// A plugin with metadata.
 struct Known;
 
 impl Plugin for Known {
@@ -29,8 +29,8 @@ impl Plugin for Known {
     }
 }
 
-/// The lines that a query leaves, with its duration as `D`.
-fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: LineFormat) -> String {
+/// Returns the lines that are logged for a query.
+fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: Format) -> String {
     let logger = Logger::unwritten(format);
     let log = Log::new(&config(lines, parse), logger.clone());
     let chain = Chain::new(vec![Arc::new(log), Arc::new(Known), answer]).with_metadata(vec![n("web.")]);
@@ -38,12 +38,12 @@ fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, f
     logger.take()
 }
 
-/// The line of a query for `web. A` from 127.0.0.1:53342.
+/// Returns the line for a query for `web. A` from 127.0.0.1:53342.
 fn line(lines: &str, answer: Arc<dyn Plugin>) -> String {
-    logged(lines, answer, &packet("Web", Type::A, None), client("127.0.0.1:53342"), LineFormat::Text)
+    logged(lines, answer, &packet("Web", Type::A, None), client("127.0.0.1:53342"), Format::Text)
 }
 
-/// The line without the duration at its end, which must be one.
+/// Returns the line without the duration at its end, which has to be valid.
 fn without_duration(line: &str) -> &str {
     let (rest, duration) = line.trim_end().rsplit_once(' ').expect("a duration");
     let seconds = duration.strip_suffix('s').expect("a unit");
@@ -89,7 +89,7 @@ fn a_bare_code_has_one_line() {
     }
 }
 
-/// Drops everything.
+/// A plugin that drops every query.
 struct Dropping;
 
 impl Plugin for Dropping {
@@ -103,14 +103,14 @@ impl Plugin for Dropping {
 }
 
 #[test]
-fn a_query_that_is_dropped_has_a_line_too() {
+fn a_dropped_query_is_logged() {
     let got = line("log", Arc::new(Dropping));
     assert_eq!(without_duration(&got), r#"[INFO] 127.0.0.1:53342 - 1234 "A IN web. udp 21 false 512" - - 0"#);
     let classes = "log . \"{/log/class} {/log/type}\" {\n class error\n}";
     assert_eq!(line(classes, Arc::new(Dropping)), "[INFO] error OTHERERROR\n");
     assert_eq!(line("log . {\n class success denial\n}", Arc::new(Dropping)), "");
     let query = packet("web", Type::A, None);
-    let got = logged("log", Arc::new(Dropping), &query, client("127.0.0.1:53342"), LineFormat::Json);
+    let got = logged("log", Arc::new(Dropping), &query, client("127.0.0.1:53342"), Format::Json);
     let got: serde_json::Value = serde_json::from_str(&got).expect("an object");
     assert_eq!((&got["rcode"], &got["response_size"]), (&serde_json::Value::Null, &0.into()));
 }
@@ -121,22 +121,22 @@ fn every_placeholder_has_its_value() {
     let mut query = packet("a.b", Type(65280), Some(1232));
     let do_bit = query.len() - 4;
     query[do_bit] = 0x80;
-    let got = logged(format, address(), &query, client("[fd00::1]:4242"), LineFormat::Text);
+    let got = logged(format, address(), &query, client("[fd00::1]:4242"), Format::Text);
     assert_eq!(got, "[INFO] TYPE65280|IN|a.b.|udp|32|[fd00::1]|4242|127.0.0.53|1234|0|true|1232|NOERROR|qr,aa,rd|48\n");
     let tcp = Client { transport: Transport::Tcp, ..client("[::ffff:10.0.0.1]:4242") };
-    let got = logged("log . \"{remote} {proto} {>bufsize}\"", address(), &query, tcp, LineFormat::Text);
+    let got = logged("log . \"{remote} {proto} {>bufsize}\"", address(), &query, tcp, Format::Text);
     assert_eq!(got, "[INFO] 10.0.0.1 tcp 65535\n");
 }
 
 #[test]
-fn metadata_is_shown_where_it_is_on() {
+fn metadata_is_logged_if_the_block_has_it() {
     let format = "log . \"{/known/empty}|{/known/none}|{/known/forged}|{/log/class}|{/log/type}\"";
     assert_eq!(line(format, code(Rcode::NXDOMAIN, None)), "[INFO] |-|a [INFO] b|denial|NXDOMAIN\n");
-    // Outside of its zones there is what *log* itself says.
-    let elsewhere = packet("a", Type::A, None);
-    let got = logged(format, address(), &elsewhere, client("127.0.0.1:1"), LineFormat::Text);
+    // Outside the zones of *metadata* there are only the labels of *log* itself.
+    let outside = packet("a", Type::A, None);
+    let got = logged(format, address(), &outside, client("127.0.0.1:1"), Format::Text);
     assert_eq!(got, "[INFO] -|-|-|success|NOERROR\n");
-    let logger = Logger::unwritten(LineFormat::Text);
+    let logger = Logger::unwritten(Format::Text);
     let log = Log::new(&config(format, parse), logger.clone());
     let query = packet("a", Type::A, None);
     send(vec![Arc::new(log), Arc::new(Known), address()], &query, client("127.0.0.1:1"), Instant::now());
@@ -144,19 +144,19 @@ fn metadata_is_shown_where_it_is_on() {
 }
 
 #[test]
-fn the_first_scope_and_its_classes_decide() {
+fn the_first_matching_scope_and_its_classes_apply() {
     let rules = "log web \"1{rcode}\" {\n class denial\n}\nlog . \"2{rcode}\"";
     assert_eq!(line(rules, address()), "");
     assert_eq!(line(rules, soa(Rcode::NOERROR)), "[INFO] 1NOERROR\n");
     assert_eq!(line(rules, soa(Rcode::NXDOMAIN)), "[INFO] 1NXDOMAIN\n");
     let other = packet("b.web.c", Type::A, None);
-    let got = logged(rules, address(), &other, client("127.0.0.1:1"), LineFormat::Text);
+    let got = logged(rules, address(), &other, client("127.0.0.1:1"), Format::Text);
     assert_eq!(got, "[INFO] 2NOERROR\n");
     let errors = "log . \"{rcode}\" {\n class error\n}";
     assert_eq!(line(errors, address()), "");
     assert_eq!(line(errors, code(Rcode::SERVFAIL, None)), "[INFO] SERVFAIL\n");
     let transfer = packet("web", Type::AXFR, None);
-    let got = logged(errors, address(), &transfer, client("127.0.0.1:1"), LineFormat::Text);
+    let got = logged(errors, address(), &transfer, client("127.0.0.1:1"), Format::Text);
     assert_eq!(got, "[INFO] NOERROR\n");
     assert_eq!(line("log example.org", address()), "");
 }
@@ -164,7 +164,7 @@ fn the_first_scope_and_its_classes_decide() {
 #[test]
 fn a_json_line_has_coredns_s_fields() {
     let query = packet("web", Type::A, None);
-    let got = logged("log . \"{name}\"", address(), &query, client("[fd00::1]:53342"), LineFormat::Json);
+    let got = logged("log . \"{name}\"", address(), &query, client("[fd00::1]:53342"), Format::Json);
     let mut line: serde_json::Value = serde_json::from_str(&got).expect("an object");
     let line = line.as_object_mut().expect("an object");
     assert!(line.remove("time").is_some());
