@@ -1,7 +1,7 @@
 //! *errors*: logs a line for each query that failed, or one line for many similar failures (CoreDNS `plugin/errors`).
 //!
-//! The end of a counting period is noticed when the next error arrives, and by [`Errors::flush`], which a timer calls. A
-//! pattern needs a number and a time, however many errors it counts.
+//! The end of a counting period is noticed when the next error arrives, and by [`Errors::flush`], which a timer calls.
+//! A pattern needs a number and a time, however many errors it counts.
 
 mod config;
 

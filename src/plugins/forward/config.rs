@@ -36,8 +36,8 @@ const PROPERTIES: [&str; 21] = [
     "resolver",
 ];
 
-/// The maximum number of destinations in a stanza (CoreDNS `plugin/forward` `max`). A file or a host may have any number
-/// of servers.
+/// The maximum number of destinations in a stanza (CoreDNS `plugin/forward` `max`). A file or a host may have any
+/// number of servers.
 const MAX_TO: usize = 15;
 
 /// The configuration of a stanza.

@@ -1,7 +1,7 @@
 //! *forward*: forwards queries for external names to upstreams (CoreDNS `plugin/forward`).
 //!
-//! The plugin decides which names are forwarded, and follows the files that name upstreams. The choice of an upstream and
-//! the exchange with it are the subject of [`crate::upstream`] and of the UDP workers.
+//! The plugin decides which names are forwarded, and follows the files that name upstreams. The choice of an upstream
+//! and the exchange with it are the subject of [`crate::upstream`] and of the UDP workers.
 
 mod address;
 mod config;

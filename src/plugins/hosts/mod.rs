@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A hosts file has no SOA, so there is no NXDOMAIN: a name without an entry falls through if *fallthrough* covers it,
-//! and otherwise gets SERVFAIL. A name that exists without a record of the type gets NOERROR and empty sections (CoreDNS
-//! `plugin/hosts/hosts.go`).
+//! and otherwise gets SERVFAIL. A name that exists without a record of the type gets NOERROR and empty sections
+//! (CoreDNS `plugin/hosts/hosts.go`).
 
 mod config;
 mod file;

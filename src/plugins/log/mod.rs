@@ -1,7 +1,7 @@
 //! *log*: logs a line for each query that was answered or dropped (CoreDNS `plugin/log`).
 //!
 //! The line is written after the response was encoded, so that there is one for each response, bare codes included.
-//! `{rsize}` is the length that was sent. (CoreDNS logs the length of the response without compression and without OPT.)
+//! `{rsize}` is the length that was sent, where CoreDNS logs the length without compression and without OPT.
 
 mod config;
 mod format;
@@ -195,8 +195,8 @@ impl LogLine<'_, '_> {
         }
     }
 
-    /// Returns the value of a metadata label. The labels of this plugin exist for all names if the block has *metadata*,
-    /// regardless of its zones.
+    /// Returns the value of a metadata label. The labels of this plugin exist for all names if the block has
+    /// *metadata*, regardless of its zones.
     fn metadata(&self, label: &str) -> Option<String> {
         match label {
             _ if !self.exchange.has_metadata() => None,
