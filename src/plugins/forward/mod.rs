@@ -170,7 +170,7 @@ impl Destination {
         match to {
             To::Server(target) => destination.targets.push(target.clone()),
             To::File(path) => {
-                let mut file = FollowedFile::polled(path.clone(), address::MAX_FILE);
+                let mut file = FollowedFile::new_polled(path.clone(), address::MAX_FILE);
                 match file.look(SystemTime::now()) {
                     Ok(Look::Changed(bytes)) => destination.update(&bytes, &path.display().to_string()),
                     Ok(Look::Unchanged | Look::Unsettled) => false,

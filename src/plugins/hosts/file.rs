@@ -38,7 +38,7 @@ struct FileState {
 impl HostsFile {
     /// Creates an empty table. [`HostsFile::refresh`] reads the file.
     pub(super) fn new(path: PathBuf, zones: Vec<NameBuf>, reverse: bool) -> HostsFile {
-        let state = Mutex::new(FileState { file: FollowedFile::polled(path, LIMIT), is_reported: false });
+        let state = Mutex::new(FileState { file: FollowedFile::new_polled(path, LIMIT), is_reported: false });
         HostsFile { zones, has_reverse: reverse, table: ArcSwap::default(), state }
     }
 

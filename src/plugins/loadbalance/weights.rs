@@ -135,7 +135,7 @@ pub struct WeightFile {
 impl WeightFile {
     /// Creates an empty list of weights. [`WeightFile::read`] reads the file.
     pub(super) fn new(path: PathBuf) -> WeightFile {
-        WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::polled(path, MAX_FILE)) }
+        WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::new_polled(path, MAX_FILE)) }
     }
 
     /// Reads the file if it has changed. After an error the previous weights stay in use. Returns whether the file is
