@@ -83,8 +83,8 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
-    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of the
-    /// query, which a plugin further down may want again.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
+    /// the query, which a plugin further down may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
             Wait::Upstream(query) => State::with_query_change(query.change),
@@ -212,7 +212,7 @@ impl OwnedQuery {
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
-            Outcome::Drop => Answer::Silent,
+            Outcome::Drop => Answer::Drop,
             Outcome::Pending { at, wait } => Answer::Pending(exchange.pend(self.block, at, wait)),
         }
     }
@@ -261,7 +261,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let mut state = State::default();
     match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
         super::router::Response::Ready => Inner::Done(Box::new(state.reply)),
-        super::router::Response::Silent => Inner::None,
+        super::router::Response::Drop => Inner::None,
         super::router::Response::Pending(pending) => Inner::Pending(Box::pin(async move {
             match pending.finish().await {
                 Some(asked) => Box::new(asked.state.reply),

@@ -78,7 +78,7 @@ pub(super) enum Response {
     /// The reply is in the state.
     Ready,
     /// There is no response.
-    Silent,
+    Drop,
     /// The query is pending.
     Pending(Pending),
 }
@@ -89,7 +89,7 @@ pub enum Answer {
     /// Send this number of bytes from the buffer.
     Send(usize),
     /// Send nothing.
-    Silent,
+    Drop,
     /// The query is pending.
     Pending(Pending),
 }
@@ -128,7 +128,7 @@ impl Router {
     ) -> Answer {
         match header::accept(packet) {
             header::Accept::Parse => {}
-            header::Accept::Drop => return Answer::Silent,
+            header::Accept::Drop => return Answer::Drop,
             header::Accept::Refuse(rcode) => return Answer::Send(encode_error(packet, rcode, out)),
         }
         let mut query = Query::unread(packet);
@@ -154,7 +154,7 @@ impl Router {
             Exchange { query, client, now, started: now, state, depth, refresher, at: 0, router: self, chain, block };
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
-            Response::Silent => Answer::Silent,
+            Response::Drop => Answer::Drop,
             Response::Pending(pending) => Answer::Pending(pending),
         }
     }
@@ -208,7 +208,7 @@ impl Exchange<'_> {
             Outcome::Answered => Response::Ready,
             Outcome::Drop => {
                 self.chain.dropped(self);
-                Response::Silent
+                Response::Drop
             }
             Outcome::Pending { at, wait } => Response::Pending(self.pend(self.block, at, wait)),
         }

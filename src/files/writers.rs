@@ -111,7 +111,8 @@ impl WatchedFolder {
         watches().open.clone()
     }
 
-    /// Watches the folder of a file instead of the previous folder. Returns the path of the file without symbolic links.
+    /// Watches the folder of a file instead of the previous folder. Returns the path of the file without symbolic
+    /// links.
     pub(super) fn follow(&mut self, path: &Path) -> PathBuf {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = real.parent().filter(|folder| folder.is_dir());

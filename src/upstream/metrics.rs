@@ -119,7 +119,7 @@ impl Metrics {
     pub const METRICS: &'static [&'static Metric] = &[
         &table::PROXY_DURATION,
         &table::PROXY_CHECKS_FAILED,
-        &table::PROXY_KEPT,
+        &table::PROXY_REUSED,
         &table::PROXY_OPENED,
         &table::FORWARD_REQUESTS,
         &table::FORWARD_RESPONSES,
@@ -153,7 +153,7 @@ impl Metrics {
         let [mut durations, mut checks, mut reused, mut opened, mut requests, mut responses] = [
             &table::PROXY_DURATION,
             &table::PROXY_CHECKS_FAILED,
-            &table::PROXY_KEPT,
+            &table::PROXY_REUSED,
             &table::PROXY_OPENED,
             &table::FORWARD_REQUESTS,
             &table::FORWARD_RESPONSES,

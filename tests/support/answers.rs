@@ -48,7 +48,7 @@ impl Subject {
         };
         match self.router.answer(packet, client, *NOW, state, out) {
             Answer::Send(len) => len,
-            Answer::Silent => 0,
+            Answer::Drop => 0,
             Answer::Pending(_) => panic!("no plugin of this server waits"),
         }
     }

@@ -133,7 +133,7 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
     let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
-        Answer::Silent => 0,
+        Answer::Drop => 0,
         Answer::Pending(_) => panic!("no plugin of this server waits"),
     };
     (Some(logger.take()).filter(|line| !line.is_empty()), sent)

@@ -58,7 +58,7 @@ pub(crate) async fn serve(
                 }
                 Ok(None) | Err(_) => return,
             },
-            () = stopping.next() => stopping.set_quiet(),
+            () = stopping.wait() => stopping.set_quiet(),
         }
     }
     quic.close(code(NO_ERROR), b"");

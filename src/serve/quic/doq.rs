@@ -52,7 +52,7 @@ pub(crate) async fn serve(
                 }
                 Err(_) => return,
             },
-            () = stopping.next() => stopping.set_quiet(),
+            () = stopping.wait() => stopping.set_quiet(),
         }
     }
     connection.close(DoqErrorCode::NoError.into(), b"");
@@ -88,7 +88,7 @@ impl QueryStream {
         if !is_quic_query(&packet) {
             return Err(ProtocolError);
         }
-        let busy = self.activity.query();
+        let busy = self.activity.start_query();
         let answer = service.answer_request(&packet, self.client, &acceptor.shared, pending.as_ref()).await;
         drop(busy);
         let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {

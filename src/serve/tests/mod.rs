@@ -54,7 +54,7 @@ impl Plugin for Puppet {
                 return Step::Pending(Wait::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"panic" => panic!("on purpose"),
-            b"silent" => return Step::Drop,
+            b"drop" => return Step::Drop,
             b"big" => (0..2_000).for_each(|_| exchange.reply().answer(Type::A, 5, address)),
             _ => exchange.reply().answer(Type::A, 5, address),
         }

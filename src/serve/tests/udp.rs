@@ -22,7 +22,7 @@ fn check_source(rig: &Rig, from: &str, at: &str, name: &str) {
 }
 
 #[test]
-fn an_answer_leaves_from_the_address_that_was_asked() {
+fn a_response_comes_from_the_address_of_its_query() {
     for listen in ["0.0.0.0:0", "[::]:0"] {
         let rig = start(&[listen], Settings::default(), |_| ());
         for name in ["a.", "later."] {
@@ -188,7 +188,7 @@ fn a_panic_is_a_servfail_and_no_more() {
 }
 
 #[test]
-fn bad_packets_get_their_code_or_silence() {
+fn bad_packets_get_their_code_or_no_response() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
     let client = udp_client("127.0.0.1");
     let with = |at: usize, bytes: &[u8]| {
@@ -209,17 +209,17 @@ fn bad_packets_get_their_code_or_silence() {
         ("an answer", with(2, &[0x80]), None),
         ("an answer longer than is read", with(2, &[0x80]).into_iter().chain([0; 5_000]).collect(), None),
         ("eleven bytes", query(9, "a.")[..11].to_vec(), None),
-        ("no octet", Vec::new(), None),
-        ("what a plugin drops", query(9, "silent."), None),
+        ("no byte", Vec::new(), None),
+        ("a query that a plugin drops", query(9, "drop."), None),
     ];
-    let mut silent = 0;
+    let mut unanswered = 0;
     for (what, packet, rcode) in cases {
         send(&client, &packet, rig.at("127.0.0.1"));
         match rcode {
             Some(rcode) => assert_eq!(read(&receive(&client).0), (9, rcode, 0), "{what}"),
             None => {
-                silent += 1;
-                rig.wait_until(what, |server| server.counts().silent == silent);
+                unanswered += 1;
+                rig.wait_until(what, |server| server.counts().unanswered == unanswered);
             }
         }
     }
@@ -315,7 +315,7 @@ fn no_query_remains_without_a_reply_while_a_server_stops() {
                     };
                     assert_eq!(read(&answer[..len]).0, id);
                 }
-                unreachable!("a server ends before so many queries")
+                unreachable!("the server stops before the last ID")
             })
         });
         let askers: Vec<_> = askers.collect();

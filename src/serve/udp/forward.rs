@@ -240,7 +240,7 @@ impl Forwarding {
                         Admission::Merged => {}
                         // Another query has the same hash.
                         Admission::Started(attempt) => self.started.push(attempt),
-                        Admission::Repeated => context.counters.silent.add(1),
+                        Admission::Repeated => context.counters.unanswered.add(1),
                     }
                 }
                 // The worker's own sign may be among the mail: jobs that are left need another one.
@@ -288,7 +288,7 @@ impl Forwarding {
                 self.advance(attempt, context);
             }
             Admission::Merged => self.evict_over_limit(client, context.shared),
-            Admission::Repeated => context.counters.silent.add(1),
+            Admission::Repeated => context.counters.unanswered.add(1),
         }
     }
 
@@ -476,7 +476,7 @@ impl Forwarding {
         for slot in 0..received {
             let (datagram, out) = inbox.slot(slot);
             let Some(datagram) = datagram else { continue };
-            let Some((client, len)) = self.take_datagram(number, datagram.octets, out, context) else { continue };
+            let Some((client, len)) = self.take_datagram(number, datagram.bytes, out, context) else { continue };
             if client.listener != listener {
                 send(inbox, context, listener);
             }
@@ -654,11 +654,11 @@ impl Forwarding {
         context.state.forget_all_but_reply();
         let now = context.now;
         let answer = service.recover(client.query.packet(), context.counters, context.state, out, |state, out| {
-            query.query().map_or(Answer::Silent, |asked| query.answered(&asked, *resume, read, now, state, out))
+            query.query().map_or(Answer::Drop, |asked| query.answered(&asked, *resume, read, now, state, out))
         });
         match answer {
             Answer::Send(len) => return Some((client, len)),
-            Answer::Silent => context.counters.silent.add(1),
+            Answer::Drop => context.counters.unanswered.add(1),
             Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), context),
         }
         None

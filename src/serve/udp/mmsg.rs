@@ -1,4 +1,4 @@
-//! Datagrams by the batch: a safe wrapper over `recvmmsg` and `sendmmsg`. The only `unsafe` code of the crate.
+//! Batches of datagrams: a safe wrapper of `recvmmsg` and `sendmmsg`, and the only `unsafe` code of the crate.
 //!
 //! ```text
 //!  slot i:  peer address ─┐   question bytes      answer bytes
@@ -7,9 +7,9 @@
 //!                         └────────────── both use the same peer address and control message
 //! ```
 //!
-//! An answer goes back to the address and from the address in its question's slot, so that neither is copied. All
-//! memory is allocated once. The kernel fills slots from the first one on, so that only as many pages are ever touched
-//! as the largest batch needs.
+//! A response is sent with the addresses in the slot of its question, so that they are not copied. All memory is
+//! allocated once. The kernel fills slots from the first one on, so that only the pages of the largest batch are ever
+//! used.
 
 #![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe form that reuses its memory")]
 
@@ -21,9 +21,9 @@ use std::ptr::{NonNull, addr_of_mut};
 
 use crate::wire::encode::MAX_UDP;
 
-/// How many datagrams are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
+/// The number of datagrams that are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
 pub const BATCH: usize = 32;
-/// The longest question that is read whole. A longer datagram is cut and marked.
+/// The maximum length of a question in bytes. A longer datagram is truncated and marked.
 pub const MAX_QUESTION: usize = 4_096;
 /// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share
 /// one set of the processor's cache.
@@ -34,7 +34,7 @@ const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
 const CONTROL_DATA: usize = size_of::<libc::cmsghdr>().next_multiple_of(size_of::<usize>());
 /// The size of a control message with the larger of both kinds of packet information.
 const CONTROL_LEN: usize = (CONTROL_DATA + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
-/// How often a send that finds the socket's buffer full is tried again, 2 ms each, before the answer is dropped.
+/// The maximum number of retries, 2 ms apart, when the socket's buffer is full, before the response is dropped.
 const FULL_RETRIES: usize = 3;
 
 /// Bytes of a `sockaddr_in` or `sockaddr_in6`.
@@ -64,9 +64,9 @@ struct Memory {
 pub struct Batch {
     /// Owned; a raw pointer, since `Memory` points into itself and no reference to the whole of it may exist.
     memory: NonNull<Memory>,
-    /// How many slots the last receive filled.
+    /// The number of slots that the last receive filled.
     received: usize,
-    /// How many answers are waiting to be sent.
+    /// The number of responses that are queued.
     queued: usize,
     /// The kernel refuses `recvmmsg` or `sendmmsg` (ENOSYS, or EPERM from a seccomp filter).
     one_by_one: bool,
@@ -78,22 +78,22 @@ unsafe impl Send for Batch {}
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Its bytes; the first [`MAX_QUESTION`] where it is longer.
-    pub octets: &'a [u8],
-    /// It was longer, and is cut.
+    /// The bytes, at most the first [`MAX_QUESTION`].
+    pub bytes: &'a [u8],
+    /// The datagram was longer.
     pub truncated: bool,
-    /// Who sent it.
+    /// The address of the sender.
     pub remote: SocketAddr,
     /// The address that it was sent to, on a socket that has packet information.
     pub local: Option<IpAddr>,
 }
 
-/// What became of the answers of a batch.
+/// The result of sending a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// How many the kernel took.
+    /// The number of responses that were sent.
     pub sent: usize,
-    /// How many it refused.
+    /// The number of responses that the kernel refused.
     pub failed: usize,
 }
 
@@ -124,8 +124,8 @@ impl Batch {
         Batch { memory, received: BATCH, queued: 0, one_by_one: false }
     }
 
-    /// Receives what is there, one datagram at least if it may `wait`. Returns how many slots are filled. Answers that
-    /// were queued and not sent are dropped.
+    /// Receives the datagrams that have arrived; waits for the first one if `wait`. Returns the number of filled slots.
+    /// Responses that were queued and not sent are dropped.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let at = self.memory.as_ptr();
         for slot in 0..self.received {
@@ -192,7 +192,7 @@ impl Batch {
         };
         let header = &incoming.msg_hdr;
         let datagram = name.address(header.msg_namelen as usize).map(|remote| Datagram {
-            octets: &question[..(incoming.msg_len as usize).min(MAX_QUESTION)],
+            bytes: &question[..(incoming.msg_len as usize).min(MAX_QUESTION)],
             truncated: header.msg_flags & libc::MSG_TRUNC != 0,
             remote,
             local: control.local(control_len(header)),
@@ -274,7 +274,7 @@ impl Batch {
             };
             let mut sent = if self.one_by_one { one(next) } else { many(next) };
             if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
-                // A packet filter that drops one answer makes it EPERM, too; `sendmsg` tells the two apart.
+                // A packet filter that drops one response results in EPERM, too; `sendmsg` distinguishes the two cases.
                 sent = one(next);
                 self.one_by_one = sent.is_ok();
             }
@@ -587,7 +587,7 @@ mod tests {
                 for slot in 0..3 {
                     let (datagram, out) = batch.slot(slot);
                     let datagram = datagram.expect("a datagram");
-                    assert_eq!(datagram.octets, [slot as u8; 5]);
+                    assert_eq!(datagram.bytes, [slot as u8; 5]);
                     assert_eq!(datagram.remote, client.local_addr().expect("an address"));
                     out[0] = slot as u8;
                     batch.queue(slot, 1);
@@ -617,7 +617,7 @@ mod tests {
             client.send_to(&vec![7; len], server.local_addr().expect("an address")).expect("sent");
             assert_eq!(batch.receive(server.as_fd(), true).expect("a datagram"), 1);
             let datagram = batch.slot(0).0.expect("a datagram");
-            assert_eq!((datagram.octets.len(), datagram.truncated), (len.min(MAX_QUESTION), len > MAX_QUESTION));
+            assert_eq!((datagram.bytes.len(), datagram.truncated), (len.min(MAX_QUESTION), len > MAX_QUESTION));
         }
     }
 }

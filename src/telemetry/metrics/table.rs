@@ -287,7 +287,7 @@ pub const PROXY_CHECKS_FAILED: Metric = counter(
     &["proxy_name", "to"],
 );
 /// Queries over connections to upstreams that were already open.
-pub const PROXY_KEPT: Metric = counter(
+pub const PROXY_REUSED: Metric = counter(
     "coredns_proxy_conn_cache_hits_total",
     "Counter of connection cache hits per upstream and protocol.",
     &["proto", "proxy_name", "to"],
@@ -418,7 +418,7 @@ pub const ALL: &[&Metric] = &[
     &CACHE_EVICTIONS,
     &PROXY_DURATION,
     &PROXY_CHECKS_FAILED,
-    &PROXY_KEPT,
+    &PROXY_REUSED,
     &PROXY_OPENED,
     &FORWARD_REQUESTS,
     &FORWARD_RESPONSES,

@@ -217,7 +217,7 @@ impl Inside {
         let runtime = &self.runtime;
         let len = match listener.router.answer(packet, client, now, &mut self.state, &mut out) {
             Answer::Send(len) => len,
-            Answer::Silent => return Ok(None),
+            Answer::Drop => return Ok(None),
             Answer::Pending(pending) => match runtime.block_on(pending.finish()) {
                 Some(finished) => finished.encode(&mut out),
                 None => return Ok(None),

@@ -118,7 +118,7 @@ impl TestCache {
         let now = *self.now.lock();
         match self.router.answer(packet, client("127.0.0.1:9"), now, &mut state, &mut out) {
             Answer::Send(_) => state,
-            Answer::Silent => panic!("an answer"),
+            Answer::Drop => panic!("an answer"),
             Answer::Pending(pending) => block_on(pending.finish()).expect("an answer").state,
         }
     }
