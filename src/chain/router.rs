@@ -43,7 +43,7 @@ pub struct Surroundings {
 }
 
 impl Default for Surroundings {
-    /// The system's clock, without background futures; a timer never ends.
+    /// Returns the system's clock, without background futures; a timer never ends.
     fn default() -> Surroundings {
         let never: fn(Duration) -> BoxFuture<()> = |_| Box::pin(std::future::pending());
         Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never) }

@@ -101,27 +101,27 @@ impl Attempts {
         }
     }
 
-    /// The group.
+    /// Returns the group.
     pub fn group(&self) -> &Arc<Group> {
         &self.group
     }
 
-    /// The number of the last attempt's upstream within the group.
+    /// Returns the number of the last attempt's upstream within the group.
     pub fn current(&self) -> u8 {
         self.current
     }
 
-    /// The upstream of the last attempt.
+    /// Returns the upstream of the last attempt.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstreams[usize::from(self.current)]
     }
 
-    /// The upstream with a number that [`Attempts::current`] has returned.
+    /// Returns the upstream with a number that [`Attempts::current`] has returned.
     pub fn upstream_at(&self, number: u8) -> &Arc<Upstream> {
         &self.upstreams[usize::from(number)]
     }
 
-    /// Whether plain DNS goes over TCP. Queries that differ in it are not merged.
+    /// Returns whether plain DNS goes over TCP. Queries that differ in it are not merged.
     pub fn is_stream(&self) -> bool {
         self.stream
     }
@@ -237,8 +237,8 @@ mod tests {
         GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
     }
 
-    /// The attempts of a query without an answer: times in seconds and upstreams, then the time of the end. `states`
-    /// has a letter for each upstream: `u`p or `d`own.
+    /// Returns the attempts of a query without an answer: times in seconds and upstreams, then the time of the end.
+    /// `states` has a letter for each upstream: `u`p or `d`own.
     fn unanswered(states: &str, rules: GroupRules) -> String {
         let (group, _) = group(&addresses(states.len()), rules);
         states.chars().enumerate().for_each(|(number, state)| set_down(&group, number, state == 'd'));

@@ -190,7 +190,7 @@ impl Group {
         }
     }
 
-    /// The current upstreams.
+    /// Returns the current upstreams.
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }
@@ -221,7 +221,7 @@ impl Group {
         }
     }
 
-    /// The order in which `len` upstreams are queried.
+    /// Returns the order in which `len` upstreams are queried.
     fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);
         match self.rules.policy {

@@ -66,7 +66,7 @@ impl UpstreamRegistry {
         UpstreamRegistry { runtime, metrics, known: parking_lot::Mutex::default() }
     }
 
-    /// The metrics of all upstreams.
+    /// Returns the metrics of all upstreams.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }

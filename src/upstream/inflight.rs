@@ -35,16 +35,16 @@ const NONE: u32 = u32::MAX;
 
 /// A client, or a task of this server, that waits for an answer.
 pub trait Waiter {
-    /// The query as it came: a whole packet that was parsed before.
+    /// Returns the query as it came: a whole packet that was parsed before.
     fn packet(&self) -> &[u8];
 
     /// How the query is changed when it is sent.
     fn change(&self) -> QueryChange;
 
-    /// The address of the client, for which the waiter counts.
+    /// Returns the address of the client, for which the waiter counts.
     fn client(&self) -> IpAddr;
 
-    /// Whether this is the same query of the same client, sent again.
+    /// Returns whether this is the same query of the same client, sent again.
     fn is_repeated_by(&self, other: &Self) -> bool;
 }
 
@@ -204,22 +204,22 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         self.waiters.len()
     }
 
-    /// Whether there is no waiter.
+    /// Returns whether there is no waiter.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there are more waiters than the limit allows, so that [`InFlight::evict`] is due.
+    /// Returns whether there are more waiters than the limit allows, so that [`InFlight::evict`] is due.
     pub fn is_over_limit(&self) -> bool {
         self.len() > self.limit
     }
 
-    /// All waiters. It looks at each place of the table.
+    /// Returns all waiters. It looks at each place of the table.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
         self.waiters.iter().map(|entry| &entry.waiter)
     }
 
-    /// Whether a query with this key is in flight.
+    /// Returns whether a query with this key is in flight.
     pub fn has(&self, key: u64) -> bool {
         self.by_key.contains_key(&key)
     }
@@ -323,7 +323,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     //--- Attempts
 
-    /// The query that an attempt belongs to, unless the attempt is stale.
+    /// Returns the query that an attempt belongs to, unless the attempt is stale.
     pub fn current(&mut self, id: AttemptId) -> Option<&mut InFlightQuery<O>> {
         self.queries.get_mut(id.query).filter(|query| query.serial == id.serial)
     }
@@ -335,12 +335,12 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some((query, first))
     }
 
-    /// The last attempt of a query.
+    /// Returns the last attempt of a query.
     pub fn last_attempt(&self, number: u32) -> Option<AttemptId> {
         self.queries.get(number).map(|query| AttemptId { query: number, serial: query.serial })
     }
 
-    /// The key that a query began with.
+    /// Returns the key that a query began with.
     pub fn key(&self, number: u32) -> Option<u64> {
         self.queries.get(number).map(|query| query.key)
     }
@@ -380,7 +380,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some(AttemptId { query: number, serial })
     }
 
-    /// The attempt that a message with this ID answers, which came through this socket.
+    /// Returns the attempt that a message with this ID answers, which came through this socket.
     pub fn find(&self, socket: u32, id: u16, now: Instant) -> Option<Found> {
         let &number = self.by_id.get(&(socket, id))?;
         let query = self.queries.get(number)?;
@@ -463,7 +463,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some((waiter, ended))
     }
 
-    /// Whether [`InFlight::pop_answered`] may return a waiter.
+    /// Returns whether [`InFlight::pop_answered`] may return a waiter.
     pub fn has_answered(&self) -> bool {
         !self.ended.is_empty()
     }
@@ -534,7 +534,7 @@ impl<T> Slab<T> {
         self.all.get_mut(at as usize)?.as_mut()
     }
 
-    /// The place that the next value gets.
+    /// Returns the place that the next value gets.
     fn next_place(&self) -> u32 {
         self.free.last().copied().unwrap_or(self.all.len() as u32)
     }
@@ -563,7 +563,7 @@ impl<T> Slab<T> {
     }
 }
 
-/// Whether two packets are the same query: all is equal but the ID and letter case in the name.
+/// Returns whether two packets are the same query: all is equal but the ID and letter case in the name.
 fn are_identical(one: &[u8], other: &[u8]) -> bool {
     // Options hold letters, too, but two clients whose options differ in case alone are not worth a rule.
     one.len() == other.len() && one.len() > 2 && {
@@ -646,7 +646,7 @@ mod tests {
             }
         }
 
-        /// The IDs of the waiters that are handed over.
+        /// Returns the IDs of the waiters that are handed over.
         fn answered(&mut self) -> Vec<(u16, &'static str)> {
             let pop = || self.table.pop_answered().map(|(waiter, outcome)| (waiter.id(), outcome));
             std::iter::from_fn(pop).collect()

@@ -72,7 +72,7 @@ impl UpstreamMetrics {
     }
 }
 
-/// The bucket of a duration.
+/// Returns the bucket of a duration.
 fn bucket(nanoseconds: u64) -> usize {
     let doubles = (nanoseconds.max(1) - 1) / FIRST_TIME;
     (u64::BITS - doubles.leading_zeros()).min(TIMES as u32 - 1) as usize

@@ -25,14 +25,14 @@ use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
 
-/// How much of an answer is handed to HTTP at once, in bytes: so much may lie there that the client does not take.
+/// The number of bytes of a response that HTTP gets at once, and so the maximum that it buffers for a slow client.
 const CHUNK: usize = 4 * 1024;
-/// How much of requests is taken before it has been looked at, for a connection, in bytes.
+/// The maximum number of unread bytes of the requests of a connection.
 const WINDOW: u32 = 128 * 1024;
-/// How long a client may have requests open without any progress, at least.
+/// The minimum time for which a client may have open requests without progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves a connection until it ends, or a timeout passes.
+/// Serves a connection until it is closed, or a timeout expires.
 pub(crate) async fn serve(
     socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
     phase: watch::Receiver<ListenerPhase>,
@@ -76,7 +76,7 @@ async fn serve_on(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(tokio::time::sleep_until(http.deadline().into()));
-    // The server stops: a connection without an open request is closed soon.
+    // When the server stops, a connection without an open request is closed soon.
     let mut is_stopping = false;
     loop {
         tokio::select! {
@@ -107,29 +107,29 @@ async fn serve_on(
     }
 }
 
-/// A connection, for its requests.
+/// The state of a connection that its requests share.
 struct HttpConnection {
     client: Client,
     service: Arc<Service>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
     memory: Arc<MemoryLimit>,
-    /// Written when a request comes and when its answer is taken; read by the connection's timer.
+    /// Written when a request arrives and when its response was written; read by the connection's timer.
     progress: Mutex<RequestProgress>,
 }
 
-/// What a connection is doing.
+/// The progress of the requests of a connection.
 struct RequestProgress {
-    /// When a request last came or an answer was taken.
+    /// The last time when a request arrived or a response was written.
     last: Instant,
-    /// Requests that have come.
+    /// The number of requests that have arrived.
     requests: u64,
-    /// Requests whose answers have not been taken.
+    /// The number of requests whose responses were not completely written.
     open: usize,
 }
 
 impl HttpConnection {
-    /// When the client's time is over.
+    /// Returns the time at which the current timeout expires.
     fn deadline(&self) -> Instant {
         let timeouts = self.service.settings().timeouts;
         let progress = self.progress.lock();
@@ -141,7 +141,7 @@ impl HttpConnection {
             }
     }
 
-    /// Notes that a request has come or an answer has been taken.
+    /// Records that a request has arrived or a response was written.
     fn change(&self, change: impl Fn(&mut RequestProgress)) {
         let progress = &mut *self.progress.lock();
         progress.last = Instant::now();
@@ -149,7 +149,7 @@ impl HttpConnection {
     }
 }
 
-/// A request until its answer has been taken.
+/// A request until its response was written.
 struct OpenRequest(Arc<HttpConnection>);
 
 impl OpenRequest {
@@ -170,7 +170,7 @@ impl OpenRequest {
         response.map(|()| Answer { bytes, _held: held, _open: self })
     }
 
-    /// Returns the answer to a request and the memory that it holds, or the status of the refusal.
+    /// Returns the response to a request and the permit for its memory, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
         let mut message = RequestMessage::new(memory);
@@ -202,7 +202,7 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of an answer, handed out in pieces.
+/// The body of a response, which HTTP gets in pieces.
 struct Answer {
     bytes: Bytes,
     _held: Option<MemoryPermit>,

@@ -24,7 +24,7 @@ const EXCESSIVE_LOAD: u32 = 0x107;
 
 type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
-/// Serves a connection until it ends.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve(
     listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit,
     mut phase: watch::Receiver<ListenerPhase>,
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     let Some(mut connection) = listener.acceptor.handshake(&permit, building, time, &phase).await else { return };
     let connection: &mut Connection<LimitedConnection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
-    // The loop looks at the phase once at its start.
+    // The loop reads the phase once at its start.
     phase.mark_changed();
     let mut stopping = Stopping::default();
     while !stopping.is_over(requests.is_empty()) {
@@ -73,7 +73,7 @@ struct Request {
 }
 
 impl Request {
-    /// Answers it.
+    /// Answers the request.
     async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
         let timeouts = self.listener.service.settings().timeouts;
         let Ok(Ok((request, mut stream))) = timeout(timeouts.read, resolver.resolve_request()).await else { return };
@@ -98,7 +98,7 @@ impl Request {
         let _ = timeout(timeouts.write, sent).await;
     }
 
-    /// Returns the answer and the memory that it holds, or the status of the refusal.
+    /// Returns the response and the permit for its memory, or the status of the refusal.
     async fn find_answer(
         &self, query: doh::Query, stream: &mut Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {

@@ -66,7 +66,7 @@ impl Relay {
         self.rig.at("127.0.0.1")
     }
 
-    /// The next query that comes.
+    /// Returns the next query that comes.
     fn forwarded(&self) -> (Vec<u8>, SocketAddr) {
         receive(&self.upstream)
     }

@@ -100,12 +100,12 @@ fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Op
 }
 
 impl Rig {
-    /// The server.
+    /// Returns the server.
     fn server(&self) -> &Server {
         self.server.as_ref().expect("not stopped")
     }
 
-    /// The first listener's address, reached through this IP address.
+    /// Returns the first listener's address, reached through this IP address.
     fn at(&self, ip: &str) -> SocketAddr {
         SocketAddr::new(ip.parse().expect("an address"), self.server().local_addresses()[0].port())
     }
@@ -150,7 +150,7 @@ fn udp_client(address: &str) -> UdpSocket {
     socket
 }
 
-/// The next answer and where it came from.
+/// Returns the next answer and where it came from.
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = [0; 4_096];
     let (len, from) = socket.recv_from(&mut buffer).expect("an answer");
@@ -169,7 +169,7 @@ fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
     messages.iter().flat_map(|message| [&(message.len() as u16).to_be_bytes()[..], message].concat()).collect()
 }
 
-/// The next answer, or nothing at the end.
+/// Returns the next answer, or nothing at the end.
 fn next(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut prefix = [0; 2];
     match stream.read_exact(&mut prefix) {

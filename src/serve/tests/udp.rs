@@ -41,7 +41,7 @@ fn a_response_comes_from_the_address_of_its_query() {
     }
 }
 
-/// Whether this machine has IPv6.
+/// Returns whether this machine has IPv6.
 fn udp_socket_v6() -> bool {
     UdpSocket::bind("[::1]:0").is_ok()
 }

@@ -480,13 +480,13 @@ impl Name {
 }
 
 impl Control {
-    /// Whether it is IPv6 packet information, not IPv4. No socket of ours asks for anything else.
+    /// Returns whether it is IPv6 packet information, not IPv4. No socket of ours asks for anything else.
     fn is_v6(&self) -> bool {
         let at = offset_of!(libc::cmsghdr, cmsg_level);
         self.0[at..at + 4] == libc::IPPROTO_IPV6.to_ne_bytes()
     }
 
-    /// The address that the datagram was sent to.
+    /// Returns the address that the datagram was sent to.
     fn local(&self, len: usize) -> Option<IpAddr> {
         if len < CONTROL_DATA + size_of::<libc::in_pktinfo>() {
             return None;
@@ -518,12 +518,12 @@ fn control_len(header: &libc::msghdr) -> usize {
     header.msg_controllen as usize
 }
 
-/// The IPv4 address at an offset.
+/// Returns the IPv4 address at an offset.
 fn ipv4(bytes: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::from_octets(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// The IPv6 address at an offset.
+/// Returns the IPv6 address at an offset.
 fn ipv6(bytes: &[u8], at: usize) -> Ipv6Addr {
     Ipv6Addr::from_octets(bytes[at..at + 16].try_into().expect("sixteen bytes"))
 }
