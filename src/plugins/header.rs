@@ -93,7 +93,7 @@ impl Plugin for Header {
         for (_, bits) in FLAGS {
             let Change { set, clear } = self.config.query;
             if (set | clear) & bits != 0 {
-                exchange.state.asked.add(*bits, set & bits != 0);
+                exchange.state.flag_changes.add(*bits, set & bits != 0);
             }
         }
         Step::Next

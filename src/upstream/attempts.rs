@@ -121,7 +121,7 @@ impl Attempts {
         &self.upstreams[usize::from(number)]
     }
 
-    /// Returns whether plain DNS goes over TCP. Queries that differ in it are not merged.
+    /// Returns whether plain DNS uses TCP. Queries that differ in it are not merged.
     pub fn is_stream(&self) -> bool {
         self.stream
     }
@@ -237,7 +237,7 @@ mod tests {
         GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
     }
 
-    /// Returns the attempts of a query without an answer: times in seconds and upstreams, then the time of the end.
+    /// Returns the attempts of a query without a response: times in seconds and upstreams, then the time of the end.
     /// `states` has a letter for each upstream: `u`p or `d`own.
     fn unanswered(states: &str, rules: GroupRules) -> String {
         let (group, _) = group(&addresses(states.len()), rules);

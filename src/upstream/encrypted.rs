@@ -291,8 +291,8 @@ impl EncryptedClient {
     }
 }
 
-/// Returns whether an error is about one query and says nothing of the connection: an HTTP status, a stream that was
-/// reset, a message that cannot be read. Any other may mean that the connection has broken.
+/// Returns whether an error concerns one query and not the connection: an HTTP status, a stream that was
+/// reset, a message that cannot be parsed. Any other error may mean that the connection is broken.
 fn concerns_one_query(error: &NetError) -> bool {
     match error {
         NetError::Proto(_) | NetError::Decode(_) | NetError::ParseInt(_) | NetError::QuicMessageIdNot0(_) => true,

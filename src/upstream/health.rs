@@ -37,19 +37,19 @@ pub struct HealthCheck {
 /// The configuration of an upstream. Upstreams with equal ones are the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
-    /// Its address.
+    /// The address.
     pub address: SocketAddr,
-    /// Its protocol.
+    /// The transport.
     pub transport: Transport,
-    /// The local address of connections to it.
+    /// The source address of queries, if it is configured.
     pub source: Option<IpAddr>,
-    /// How long connections are reused.
+    /// How long connections stay open for reuse, and how many.
     pub reuse: ConnectionReuse,
-    /// How it is checked.
+    /// The health check.
     pub check: HealthCheck,
-    /// Certificates, if it is encrypted.
+    /// The certificates, for encrypted transports.
     pub trust: Trust,
-    /// A query over HTTPS is a GET, not a POST.
+    /// `doh_method` is GET, which has no effect: queries over HTTPS are sent by POST.
     pub get: bool,
 }
 

@@ -35,10 +35,10 @@ const NONE: u32 = u32::MAX;
 
 /// A client, or a task of this server, that waits for an answer.
 pub trait Waiter {
-    /// Returns the query as it came: a whole packet that was parsed before.
+    /// Returns the query as received: a complete packet that was parsed before.
     fn packet(&self) -> &[u8];
 
-    /// How the query is changed when it is sent.
+    /// Returns the changes of the query when it is sent.
     fn change(&self) -> QueryChange;
 
     /// Returns the address of the client, for which the waiter counts.
@@ -199,7 +199,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     //--- Waiters
 
-    /// How many waiters there are.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -214,7 +214,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         self.len() > self.limit
     }
 
-    /// Returns all waiters. It looks at each place of the table.
+    /// Returns all waiters. This visits each place of the table.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
         self.waiters.iter().map(|entry| &entry.waiter)
     }
@@ -328,7 +328,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         self.queries.get_mut(id.query).filter(|query| query.serial == id.serial)
     }
 
-    /// A query in flight with its first waiter.
+    /// Returns a query in flight and its first waiter.
     pub fn get_mut(&mut self, number: u32) -> Option<(&mut InFlightQuery<O>, &W)> {
         let query = self.queries.get_mut(number).filter(|query| query.outcome.is_none())?;
         let first = &self.waiters.get(query.first)?.waiter;
@@ -340,7 +340,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         self.queries.get(number).map(|query| AttemptId { query: number, serial: query.serial })
     }
 
-    /// Returns the key that a query began with.
+    /// Returns the key of a query, as given to [`InFlight::begin`].
     pub fn key(&self, number: u32) -> Option<u64> {
         self.queries.get(number).map(|query| query.key)
     }
@@ -380,7 +380,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some(AttemptId { query: number, serial })
     }
 
-    /// Returns the attempt that a message with this ID answers, which came through this socket.
+    /// Returns the attempt that a message with this ID answers, if it arrived through this socket.
     pub fn find(&self, socket: u32, id: u16, now: Instant) -> Option<Found> {
         let &number = self.by_id.get(&(socket, id))?;
         let query = self.queries.get(number)?;
@@ -401,7 +401,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// How long ago an attempt over a stream started, unless it is stale.
+    /// Returns the time since an attempt over a stream started, unless the attempt is stale.
     pub fn time_since(&self, id: AttemptId, now: Instant) -> Option<Duration> {
         let query = self.queries.get(id.query)?;
         (query.serial == id.serial).then(|| now.saturating_duration_since(query.started))
@@ -418,14 +418,14 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// An attempt that has timed out. To be called until there is none.
+    /// Removes and returns an attempt that has timed out. Called until there is none.
     pub fn pop_timed_out(&mut self, now: Instant) -> Option<AttemptId> {
         let query = self.timers.pop_expired(now)?;
         let serial = self.queries.get(query)?.serial;
         Some(AttemptId { query, serial })
     }
 
-    /// How long it takes until an attempt may time out.
+    /// Returns the time until an attempt may time out.
     pub fn time_to_next(&self, now: Instant) -> Option<Duration> {
         self.timers.time_to_next(now)
     }
@@ -517,7 +517,7 @@ struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Capacity that is not used takes no memory, and growing into it moves nothing.
+    /// Creates a slab with this capacity. Unused capacity needs no memory, and no value is moved when the slab grows.
     fn with_capacity(capacity: usize) -> Slab<T> {
         Slab { all: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
     }
@@ -534,7 +534,7 @@ impl<T> Slab<T> {
         self.all.get_mut(at as usize)?.as_mut()
     }
 
-    /// Returns the place that the next value gets.
+    /// Returns the place of the next value.
     fn next_place(&self) -> u32 {
         self.free.last().copied().unwrap_or(self.all.len() as u32)
     }
@@ -563,9 +563,9 @@ impl<T> Slab<T> {
     }
 }
 
-/// Returns whether two packets are the same query: all is equal but the ID and letter case in the name.
+/// Returns whether two packets are the same query, that is, equal except for the ID and the letter case of the name.
 fn are_identical(one: &[u8], other: &[u8]) -> bool {
-    // Options hold letters, too, but two clients whose options differ in case alone are not worth a rule.
+    // The letter case of options counts, since two clients whose options differ in it only are rare.
     one.len() == other.len() && one.len() > 2 && {
         let name_end =
             12 + crate::wire::Name::split_from(&one[12.min(one.len())..]).map_or(0, |(name, _)| name.as_wire().len());

@@ -51,8 +51,8 @@ pub const MAX_UPSTREAMS: usize = 32;
 /// plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// Returns the longest time of an exchange over a stream: an idle connection may turn out to be dead just before the
-/// time for the answer is over, and then a new one is made.
+/// Returns the maximum time of an exchange over a stream: an idle connection may turn out to be dead just before the
+/// timeout, and then a new one is opened.
 pub fn max_exchange_time(read_timeout: Duration) -> Duration {
     read_timeout.saturating_mul(2) + CONNECT_TIMEOUT + Duration::from_millis(250)
 }

@@ -362,7 +362,7 @@ impl Connection {
     fn wait_for(&mut self, pending: Pending) {
         let (service, shared) = (self.service.clone(), self.shared().clone());
         let mut permit = shared.permit(self.client, None, &shared.counters);
-        let packet = pending.asked.packet().into();
+        let packet = pending.query.packet().into();
         self.pending.spawn(async move {
             pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
         });

@@ -508,8 +508,8 @@ impl Forwarding {
             return None;
         };
         let (query, first) = self.table.get_mut(found.query)?;
-        let asked = Query::parse(first.packet()).ok()?;
-        let Ok(message) = Message::parse(bytes, &asked.question) else {
+        let parsed = Query::parse(first.packet()).ok()?;
+        let Ok(message) = Message::parse(bytes, &parsed.question) else {
             // RFC 5452 9.1: the message is forged or late, and the response may still arrive.
             query.attempts.upstream_at(found.upstream).driver.record_dropped(DropReason::OtherQuestion);
             return None;
@@ -537,8 +537,8 @@ impl Forwarding {
             Err(error) => return self.fail(attempt, error, context),
         };
         let upstream = query.attempts.upstream();
-        let asked = Query::parse(first.packet());
-        let Some(message) = asked.ok().and_then(|asked| Message::parse(&bytes, &asked.question).ok()) else {
+        let parsed = Query::parse(first.packet());
+        let Some(message) = parsed.ok().and_then(|parsed| Message::parse(&bytes, &parsed.question).ok()) else {
             // The stream has no other message for this query.
             upstream.driver.record_dropped(DropReason::OtherQuestion);
             let error = Error::Malformed(upstream.label.clone());
@@ -656,7 +656,7 @@ impl Forwarding {
         context.state.forget_all_but_reply();
         let now = context.now;
         let answer = service.recover(client.query.packet(), context.counters, context.state, out, |state, out| {
-            query.query().map_or(Answer::Drop, |asked| query.answered(&asked, *resume, read, now, state, out))
+            query.query().map_or(Answer::Drop, |parsed| query.answered(&parsed, *resume, read, now, state, out))
         });
         match answer {
             Answer::Send(len) => return Some((client, len)),

@@ -209,16 +209,16 @@ impl Batch {
         let at = self.memory.as_ptr();
         // SAFETY: in bounds and not referred to. What is stored points into the owned memory.
         unsafe {
-            let asked = addr_of_mut!((*at).incoming[slot].msg_hdr);
+            let received = addr_of_mut!((*at).incoming[slot].msg_hdr);
             let control = addr_of_mut!((*at).controls[slot]);
-            let control_len = control_len(&*asked);
+            let control_len = control_len(&*received);
             if control_len > 0 {
                 (*control).leave_by_any_interface();
             }
             (*at).answers_at[slot].iov_len = len;
             let header = addr_of_mut!((*at).outgoing[self.queued].msg_hdr);
             (*header).msg_name = addr_of_mut!((*at).names[slot]).cast();
-            (*header).msg_namelen = (*asked).msg_namelen;
+            (*header).msg_namelen = (*received).msg_namelen;
             (*header).msg_iov = addr_of_mut!((*at).answers_at[slot]);
             (*header).msg_control = if control_len > 0 { control.cast() } else { std::ptr::null_mut() };
             (*header).msg_controllen = control_len as _;

@@ -288,14 +288,14 @@ pub(in crate::serve) fn wait_for(
 ) {
     let (at, path) = from;
     let pending = match pending {
-        Pending { asked, at, wait: Wait::Upstream(ask) } => {
+        Pending { query, at, wait: Wait::Upstream(upstream_query) } => {
             context.counters.later.add(1);
-            return forwarding.forward(asked, at, ask, from, context);
+            return forwarding.forward(query, at, upstream_query, from, context);
         }
         pending => pending,
     };
     let Some(listener) = context.listener(at) else { return };
-    let permit = context.shared.permit(pending.asked.client(), None, context.counters);
+    let permit = context.shared.permit(pending.query.client(), None, context.counters);
     let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), context.shared.clone());
     context.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
 }
@@ -305,7 +305,7 @@ async fn answer_later(
     pending: Pending, mut permit: PendingPermit, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
     shared: Arc<Shared>,
 ) {
-    let packet = pending.asked.packet().into();
+    let packet = pending.query.packet().into();
     let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {
         let mut result = path.send(socket.as_fd(), &answer);

@@ -52,7 +52,7 @@ impl Plugin for Backend {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        assert!(exchange.state.asked.set & flag::AD != 0, "the cache requests AD");
+        assert!(exchange.state.flag_changes.set & flag::AD != 0, "the cache requests AD");
         (self.responder.lock())(exchange)
     }
 }
