@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
+use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -213,7 +214,8 @@ impl OwnedQuery {
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
-        (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
+        state.flag_changes = self.state.flag_changes;
+        state.max_udp = self.state.max_udp;
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
@@ -238,10 +240,19 @@ impl OwnedQuery {
     }
 
     fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
-        let OwnedQuery { client, started, depth, refresher, router, block, .. } = self;
-        let (client, started, depth, refresher, block) = (*client, *started, *depth, *refresher, *block);
-        let (at, chain) = (refresher.unwrap_or(0), &router.chains[block]);
-        Exchange { query, client, now, started, state, depth, refresher, at, router, chain, block }
+        Exchange {
+            query,
+            client: self.client,
+            now,
+            started: self.started,
+            state,
+            depth: self.depth,
+            refresher: self.refresher,
+            at: self.refresher.unwrap_or(0),
+            router: &self.router,
+            chain: &self.router.chains[self.block],
+            block: self.block,
+        }
     }
 }
 
@@ -265,9 +276,9 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
     match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
-        super::router::Response::Ready => Inner::Done(Box::new(state.reply)),
-        super::router::Response::Drop => Inner::None,
-        super::router::Response::Pending(pending) => Inner::Pending(Box::pin(async move {
+        Response::Ready => Inner::Done(Box::new(state.reply)),
+        Response::Drop => Inner::None,
+        Response::Pending(pending) => Inner::Pending(Box::pin(async move {
             match pending.finish().await {
                 Some(query) => Box::new(query.state.reply),
                 None => servfail(),
@@ -279,7 +290,8 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 /// Implements [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
     let mut state = State::with_query_change(exchange.state.query_change());
-    let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
+    let refresher = Some(exchange.at);
+    let client = Client { transport, ..exchange.client };
     let Exchange { query, now, at, router, chain, block, .. } = *exchange;
     let depth = exchange.depth.max(1);
     let mut inner =

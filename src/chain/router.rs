@@ -149,9 +149,19 @@ impl Router {
             }
         };
         let chain = &self.chains[block];
-        let (depth, refresher) = (0, None);
-        let mut exchange =
-            Exchange { query, client, now, started: now, state, depth, refresher, at: 0, router: self, chain, block };
+        let mut exchange = Exchange {
+            query,
+            client,
+            now,
+            started: now,
+            state,
+            depth: 0,
+            refresher: None,
+            at: 0,
+            router: self,
+            chain,
+            block,
+        };
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -165,10 +175,20 @@ impl Router {
     ) -> Response {
         match self.select(query) {
             Ok(block) => {
-                let chain = &self.chains[block];
-                let (refresher, at, router) = (None, 0, self);
-                Exchange { query, client, now, started: now, state, depth, refresher, at, router, chain, block }
-                    .respond()
+                let mut exchange = Exchange {
+                    query,
+                    client,
+                    now,
+                    started: now,
+                    state,
+                    depth,
+                    refresher: None,
+                    at: 0,
+                    router: self,
+                    chain: &self.chains[block],
+                    block,
+                };
+                exchange.respond()
             }
             Err(rcode) => {
                 state.reply.rcode = rcode;
@@ -224,9 +244,6 @@ impl Exchange<'_> {
 
 /// Encodes a reply within the limit of the transport and the client.
 fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
-    let limit = match transport.is_datagram() {
-        true => state.reply.udp_limit(query.edns.as_ref()),
-        false => MAX_MESSAGE,
-    };
+    let limit = if transport.is_datagram() { state.reply.udp_limit(query.edns.as_ref()) } else { MAX_MESSAGE };
     encode(query, &mut state.reply, limit.min(out.len()), out)
 }

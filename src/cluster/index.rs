@@ -514,7 +514,8 @@ mod tests {
     fn slice(service: &str) -> Event {
         let addresses = [IpAddr::from([10, 0, 0, 1])].into_iter().collect();
         let endpoints = vec![Endpoint { addresses, hostname: None, pod: None, zone: None }];
-        let (key, ports) = (Key::new("a", "s"), Vec::new());
+        let key = Key::new("a", "s");
+        let ports = Vec::new();
         Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))
     }
 

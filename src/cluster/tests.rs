@@ -74,7 +74,8 @@ fn slice(name: &str, service: &str, endpoints: &[(&str, Option<&str>)]) -> Event
         zone: Some("eu.1".into()),
     };
     let ports = vec![Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(8080) }];
-    let (key, endpoints) = (Key::new("a", name), endpoints.iter().map(endpoint).collect());
+    let key = Key::new("a", name);
+    let endpoints = endpoints.iter().map(endpoint).collect();
     Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))
 }
 

@@ -89,8 +89,10 @@ mod tests {
     #[test]
     fn memory_is_limited_for_one_connection_and_for_all() {
         let all = MemoryLimit::of_all(100);
-        let (one, other) = (MemoryLimit::of_one(80, all.clone()), MemoryLimit::of_one(80, all.clone()));
-        let (mut held, mut more) = (one.permit(), other.permit());
+        let one = MemoryLimit::of_one(80, all.clone());
+        let other = MemoryLimit::of_one(80, all.clone());
+        let mut held = one.permit();
+        let mut more = other.permit();
         assert!(held.resize(70));
         assert!(!one.permit().resize(20) && !more.resize(40));
         assert!(held.resize(20) && !held.resize(90));

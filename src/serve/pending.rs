@@ -70,7 +70,8 @@ impl PendingPermit {
     pub(crate) fn acquire<'a>(
         client: IpAddr, limits: impl IntoIterator<Item = Option<&'a Arc<PendingLimit>>>,
     ) -> (PendingPermit, u64) {
-        let (client, mut revoked) = (client.to_canonical(), 0);
+        let client = client.to_canonical();
+        let mut revoked = 0;
         let parts = limits.into_iter().flatten().map(|limit| {
             let (revoke, is_revoked) = oneshot::channel();
             let (ticket, has_revoked) = limit.acquire(client, revoke);

@@ -346,7 +346,8 @@ impl Server {
                 let mut own = udp.iter().skip(worker).step_by(workers).cloned();
                 // A listener of TLS, HTTPS or QUIC has no sockets of workers.
                 let Some(socket) = own.next() else { break };
-                let (more, service) = (own.collect(), service.clone());
+                let more = own.collect();
+                let service = service.clone();
                 mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(ListenerPhase::Serving);
@@ -394,7 +395,8 @@ impl Server {
 
     /// Returns a function that sums up all counters, for a caller that does not own the server.
     pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static + use<> {
-        let (counters, shared) = (self.counters.clone(), self.shared.clone());
+        let counters = self.counters.clone();
+        let shared = self.shared.clone();
         move || {
             let mut counts = Counts::default();
             counters.iter().for_each(|counters| counts.add(counters));

@@ -243,7 +243,8 @@ mod tests {
         let (group, _) = group(&addresses(states.len()), rules);
         states.chars().enumerate().for_each(|(number, state)| set_down(&group, number, state == 'd'));
         let start = Instant::now();
-        let (mut now, mut text) = (start, String::new());
+        let mut now = start;
+        let mut text = String::new();
         let mut attempts = group.begin(false, start).expect("no limit");
         loop {
             let until = match attempts.next(now) {

@@ -262,7 +262,8 @@ impl EncryptedClient {
     }
 
     async fn handshake(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
-        let (provider, source) = (self.provider.clone(), self.source.map(|ip| SocketAddr::new(ip, 0)));
+        let provider = self.provider.clone();
+        let source = self.source.map(|ip| SocketAddr::new(ip, 0));
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
             Transport::Https => {
@@ -283,8 +284,10 @@ impl EncryptedClient {
                 Ok(exchange)
             }
             Transport::Tls | Transport::Dns => {
-                let (name, config) = (self.server_name.clone(), self.tls.clone());
-                let (time, most) = (LIBRARY_TIMEOUT, Some(MAX_EXCHANGES));
+                let name = self.server_name.clone();
+                let config = self.tls.clone();
+                let time = LIBRARY_TIMEOUT;
+                let most = Some(MAX_EXCHANGES);
                 tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
             }
         }
@@ -339,7 +342,8 @@ mod tests {
     }
 
     fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let (mut params, key) = (params(), KeyPair::generate().expect("a key"));
+        let mut params = params();
+        let key = KeyPair::generate().expect("a key");
         change(&mut params);
         Identity { certificate: params.self_signed(&key).expect("a certificate"), key }
     }
@@ -356,7 +360,8 @@ mod tests {
             .expect("a certificate");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
-        let (address, upstream) = (listener.local_addr().expect("an address"), Arc::new(Upstream::default()));
+        let address = listener.local_addr().expect("an address");
+        let upstream = Arc::new(Upstream::default());
         let shared = upstream.clone();
         runtime.spawn(async move {
             loop {
@@ -399,7 +404,8 @@ mod tests {
             domain: Name::ROOT.to_owned(),
             tcp: false,
         };
-        let (transport, reuse) = (Transport::Tls, ConnectionReuse::default());
+        let transport = Transport::Tls;
+        let reuse = ConnectionReuse::default();
         let server = UpstreamConfig { address, transport, source: None, reuse, check, trust, get: false };
         let metrics = Metrics::default().upstream("x");
         let client = EncryptedClient::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
@@ -416,7 +422,8 @@ mod tests {
 
     #[test]
     fn a_query_that_times_out_closes_only_a_connection_that_brings_nothing() {
-        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let runtime = runtime();
+        let identity = self_signed(|_| ());
         let (address, upstream) = start(&runtime, &identity);
         let client = client(&runtime, address, &identity.certificate.pem(), "dns.example");
         runtime.block_on(async {
@@ -449,7 +456,8 @@ mod tests {
 
     #[test]
     fn a_slow_handshake_has_a_time_of_its_own() {
-        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let runtime = runtime();
+        let identity = self_signed(|_| ());
         let (address, upstream) = start(&runtime, &identity);
         // What is between takes the connection and passes nothing on for a while.
         let between = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");

@@ -257,7 +257,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         let &at = self.shares.get(self.shares.victim_for(client.to_canonical())?)?;
         let number = self.waiters.get(at)?.query;
         let query = self.queries.get(number)?;
-        let (group, outcome) = (query.attempts.group().clone(), query.outcome.clone());
+        let group = query.attempts.group().clone();
+        let outcome = query.outcome.clone();
         let waiter = self.remove_waiter(at)?;
         let is_abandoned = self.queries.get(number).is_some_and(|query| query.first == NONE);
         let abandoned = if is_abandoned { self.forget(number).filter(|_| outcome.is_none()) } else { None };
@@ -477,7 +478,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
                 self.ended.pop_front();
                 continue;
             };
-            let (first, outcome) = (query.first, query.outcome.clone());
+            let first = query.first;
+            let outcome = query.outcome.clone();
             let waiter = self.remove_waiter(first);
             if self.queries.get(id.query).is_some_and(|query| query.first == NONE) {
                 self.queries.remove(id.query);
@@ -736,7 +738,9 @@ mod tests {
     fn an_answer_belongs_to_its_attempt() {
         let mut bench = Bench::new(9);
         let until = |seconds| bench.now + Duration::from_secs(seconds);
-        let (two, four, now) = (until(2), until(4), bench.now);
+        let two = until(2);
+        let four = until(4);
+        let now = bench.now;
         let query = bench.start(1, 1, b'a').query;
         let next = |bench: &mut Bench, now| bench.table.get_mut(query).expect("in flight").0.attempts.next(now);
         next(&mut bench, now);
@@ -797,9 +801,10 @@ mod tests {
                 5 if !queries.is_empty() => {
                     let query = queries.swap_remove(random.usize(..queries.len())).query;
                     if bench.table.get_mut(query).is_some() {
-                        match random.bool() {
-                            true => drop(bench.table.end(query, "answer")),
-                            false => drop(bench.table.end_and_pop(query, || "answer")),
+                        if random.bool() {
+                            drop(bench.table.end(query, "answer"));
+                        } else {
+                            drop(bench.table.end_and_pop(query, || "answer"));
                         }
                     }
                 }

@@ -163,10 +163,12 @@ impl Metrics {
             (Family::new(&table::FORWARD_DURATION), Family::new(&table::FORWARD_CHECKS_FAILED));
         let mut dropped = Family::new(&table::FORWARD_DROPPED);
         for metrics in self.upstreams.read().iter() {
-            let (to, sums) = (metrics.to.as_str(), metrics.cells.sums());
+            let to = metrics.to.as_str();
+            let sums = metrics.cells.sums();
             let mut all = 0;
             for (rcode, counts) in sums[..REUSED].chunks(PER_CODE).enumerate() {
-                let (buckets, sum) = (&counts[..TIMES], counts[TIMES] as f64 / 1e9);
+                let buckets = &counts[..TIMES];
+                let sum = counts[TIMES] as f64 / 1e9;
                 let count: u64 = buckets.iter().sum();
                 if count > 0 {
                     let code = Rcode(rcode as u16).to_string();

@@ -24,6 +24,7 @@ mod timer_wheel;
 mod trust;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -74,7 +75,7 @@ pub enum Error {
     Timeout(Arc<str>),
     /// The connection was refused or broke.
     #[error("{0}: {reason}", reason = reason(*.1))]
-    Connection(Arc<str>, std::io::ErrorKind),
+    Connection(Arc<str>, ErrorKind),
     /// The answer cannot be parsed, or answers another question.
     #[error("{0}: malformed answer")]
     Malformed(Arc<str>),
@@ -90,8 +91,7 @@ pub enum Error {
 }
 
 /// Returns the error of a connection in the words of Go, which patterns of *errors* and scripts match.
-fn reason(kind: std::io::ErrorKind) -> String {
-    use std::io::ErrorKind;
+fn reason(kind: ErrorKind) -> String {
     match kind {
         ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
         ErrorKind::ConnectionAborted => "software caused connection abort".to_owned(),

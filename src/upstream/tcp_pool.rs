@@ -81,7 +81,8 @@ impl TcpPool {
         metrics: Arc<UpstreamMetrics>,
     ) -> TcpPool {
         let label = address.to_string().into();
-        let (permits, idle) = (Semaphore::new(MAX_EXCHANGES), Mutex::default());
+        let permits = Semaphore::new(MAX_EXCHANGES);
+        let idle = Mutex::default();
         TcpPool { address, source, label, reuse, runtime, metrics, permits, idle }
     }
 

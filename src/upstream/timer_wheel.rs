@@ -169,7 +169,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let dues: Vec<Instant> = (0..2_000).map(|_| start + Duration::from_micros(random.u64(..9_000_000))).collect();
         dues.iter().enumerate().for_each(|(timer, &due)| wheel.set(timer as u32, due, start));
-        let (mut seen, mut now) = (0, start);
+        let mut seen = 0;
+        let mut now = start;
         while let Some(wait) = wheel.time_to_next(now) {
             now += wait;
             while let Some(timer) = wheel.pop_expired(now) {

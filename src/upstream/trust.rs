@@ -114,7 +114,8 @@ pub(super) struct Verifier {
 
 impl Verifier {
     fn new(authorities: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Verifier, TrustError> {
-        let (mut roots, mut pinned) = (RootCertStore::empty(), Pinned::default());
+        let mut roots = RootCertStore::empty();
+        let mut pinned = Pinned::default();
         match authorities {
             Some(path) => {
                 for certificate in certificates(path)? {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
-use clusterdns::plugins::log::{Classes, Config, Log, LogFormat, LogRule};
+use clusterdns::plugins::log::{Classes, Config, Format, Log, LogRule};
 use clusterdns::telemetry::log::{Format as LineFormat, Logger};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Type};
 
@@ -119,7 +119,7 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
         Arc::new(Kubernetes::new(answers, sample(), Vec::new()))
     });
     let logger = Logger::unwritten(form);
-    let rule = LogRule { scope: n("."), format: LogFormat::new(format), classes: Classes::ALL };
+    let rule = LogRule { scope: n("."), format: Format::new(format), classes: Classes::ALL };
     let log = Log::new(&Config { rules: vec![rule] }, logger.clone());
     let chain = Chain::new(vec![Arc::new(log), KUBERNETES.clone()]).with_metadata(vec![n(".")]);
     let router = Arc::new(Router::new(vec![Block { zones: zones(), chain }], true));

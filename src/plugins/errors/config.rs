@@ -76,7 +76,8 @@ fn parse_consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
     let pattern = line.parse("a regular expression", |text| {
         regexp::compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
     })?;
-    let (mut severity, mut show_first) = (None, false);
+    let mut severity = None;
+    let mut show_first = false;
     const LEVELS: [(&str, Option<Severity>); 5] = [
         ("warning", Some(Severity::Warning)),
         ("error", Some(Severity::Error)),

@@ -82,7 +82,7 @@ impl Errors {
         self.log_count(counter, due);
         let is_first = {
             let mut count = counter.count.lock();
-            // Checked under the lock: `stop` logs what is counted before it takes the count.
+            // Checked under the lock, so that `stop` logs every error that was counted.
             if self.is_stopped.load(Ordering::Acquire) {
                 return Some(counter.rule.severity);
             }
@@ -129,7 +129,8 @@ impl Errors {
     fn log_failure(&self, exchange: &Exchange<'_>, failure: &Failure) {
         let text = failure.to_string();
         let Some(severity) = self.count(&text, exchange.now) else { return };
-        let (question, rcode) = (exchange.question(), exchange.state.reply.rcode.0);
+        let question = exchange.question();
+        let rcode = exchange.state.reply.rcode.0;
         self.write_line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
     }
 }

@@ -49,7 +49,7 @@ pub struct Config {
     pub except: Vec<NameBuf>,
     /// The destinations, without duplicates, in the order of the stanza.
     pub to: Vec<To>,
-    /// How upstreams are chosen, and how long they may take.
+    /// The policy, timeouts and limits of upstreams.
     pub rules: GroupRules,
     /// How long connections stay open for reuse, and how many.
     pub reuse: ConnectionReuse,

@@ -79,7 +79,8 @@ impl Forward {
 
     /// Returns whether the plugin forwards this question (CoreDNS `Forward.match`).
     fn is_forwarded(&self, question: &Question) -> bool {
-        let (name, from) = (question.name(), self.from.as_name());
+        let name = question.name();
+        let from = self.from.as_name();
         if !from.is_root() && !name.is_within(from) {
             return false;
         }
@@ -246,7 +247,8 @@ fn upstreams(
         }
     }
     if targets.len() > MAX_UPSTREAMS {
-        let (zone, count) = (&config.from, targets.len());
+        let zone = &config.from;
+        let count = targets.len();
         tracing::warn!(plugin = "forward", %zone, "{count} servers, only the first {MAX_UPSTREAMS} are used");
         targets.truncate(MAX_UPSTREAMS);
     }

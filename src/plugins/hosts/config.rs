@@ -39,7 +39,8 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let errors = context.diagnostics.has_errors();
-    let (root, block_zones) = (context.root, context.zones);
+    let root = context.root;
+    let block_zones = context.zones;
     let mut line = Arguments::of(stanza, context.diagnostics);
     let mut config = Config {
         file: PathBuf::from("/etc/hosts"),

@@ -224,7 +224,8 @@ fn sort<K: Ord>(records: &mut [Record], key: impl Fn(&Record) -> K + Copy) {
 
 /// Merges two sorted parts, the second of which starts at `middle`, by rotation (as in Go's `sort.Stable`, "SymMerge").
 fn merge<K: Ord>(records: &mut [Record], middle: usize, key: impl Fn(&Record) -> K + Copy) {
-    let (left, right) = (middle, records.len() - middle);
+    let left = middle;
+    let right = records.len() - middle;
     if left == 0 || right == 0 || key(&records[middle - 1]) <= key(&records[middle]) {
         return;
     }

@@ -1,6 +1,6 @@
 //! The configuration of *log* (CoreDNS `plugin/log/setup.go`).
 
-use super::format::{LogFormat, Placeholder};
+use super::format::{Format, Placeholder};
 use crate::chain::State;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
 use crate::plugins::Context;
@@ -20,7 +20,7 @@ pub struct LogRule {
     /// The zone of the names.
     pub scope: NameBuf,
     /// The format of a line.
-    pub format: LogFormat,
+    pub format: Format,
     /// The classes of replies that are logged.
     pub classes: Classes,
 }
@@ -103,18 +103,18 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
 
 /// Parses `[NAMES...] [FORMAT]`. The last word is a format if it contains a brace and is not the only word; a single
 /// word is a name.
-fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, LogFormat) {
+fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     let words = line.rest();
     let (names, format) = match words {
         [names @ .., last] if !names.is_empty() && last.text.contains('{') => {
-            for unknown in LogFormat::unknown_placeholders(&last.text) {
+            for unknown in Format::unknown_placeholders(&last.text) {
                 let message = format!("'{unknown}' is not a placeholder and is logged as it is");
                 let warning = Diagnostic::warning(Stage::Parse, Some(last.span), message);
                 line.push(warning.suggestion(suggest(unknown, Placeholder::NAMES.iter().copied())));
             }
-            (names, LogFormat::new(&last.text))
+            (names, Format::new(&last.text))
         }
-        _ => (words, LogFormat::default()),
+        _ => (words, Format::default()),
     };
     if names.is_empty() {
         return (vec![crate::wire::Name::ROOT.to_owned()], format);
@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn names_formats_and_classes_are_parsed() {
         let default = config("log", parse);
-        assert_eq!(default.rules, [LogRule { scope: n("."), format: LogFormat::default(), classes: Classes::ALL }]);
+        assert_eq!(default.rules, [LogRule { scope: n("."), format: Format::default(), classes: Classes::ALL }]);
         let lines = "log A.example b.example \"{combined} x\" {\n class denial\n class error error\n}\nlog . {\n class all success\n}";
         let config = config(lines, parse);
         assert_eq!(scopes(&config), ["a.example.", "b.example.", "."]);
-        assert_eq!(config.rules[1].format, LogFormat::new("{combined} x"));
+        assert_eq!(config.rules[1].format, Format::new("{combined} x"));
         let classes = config.rules[0].classes;
         assert!(classes.has(Class::Denial) && classes.has(Class::Error) && !classes.has(Class::Success));
         assert_eq!(config.rules[2].classes, Classes::ALL);

@@ -7,7 +7,7 @@ const COMBINED_REST: &str = r#" "{>opcode}""#;
 
 /// A parsed format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFormat {
+pub struct Format {
     pub(super) parts: Vec<FormatPart>,
 }
 
@@ -75,19 +75,19 @@ placeholders! {
     Rflags = "{>rflags}",
 }
 
-impl Default for LogFormat {
-    fn default() -> LogFormat {
-        LogFormat::new("{common}")
+impl Default for Format {
+    fn default() -> Format {
+        Format::new("{common}")
     }
 }
 
-impl LogFormat {
+impl Format {
     /// Parses a format. Unknown placeholders are text, with their braces.
     ///
     /// A closing brace belongs to the last opening one before it, so that `{ {type} }` is the type in braces.
-    pub fn new(text: &str) -> LogFormat {
+    pub fn new(text: &str) -> Format {
         let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON}{COMBINED_REST}"));
-        let mut format = LogFormat { parts: Vec::new() };
+        let mut format = Format { parts: Vec::new() };
         let mut rest = text.as_str();
         while let Some(end) = rest.find('}').map(|at| at + 1) {
             let (head, tail) = rest.split_at(end);
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     fn show(text: &str) -> String {
-        let parts = LogFormat::new(text).parts;
+        let parts = Format::new(text).parts;
         parts.iter().map(|part| format!("[{part:?}]")).collect::<String>().replace('"', "'")
     }
 
@@ -152,14 +152,14 @@ mod tests {
         assert_eq!(show("a } {foo}{>id}{"), "[Text('a } {foo}')][Value(Id)][Text('{')]");
         assert_eq!(show("{/a/b}{TYPE}\n"), "[Metadata('a/b')][Text('{TYPE} ')]");
         assert_eq!(show(""), "");
-        assert_eq!(LogFormat::unknown_placeholders("{type} {foo} } {/x} {combined} {id}"), ["{foo}", "{id}"]);
+        assert_eq!(Format::unknown_placeholders("{type} {foo} } {/x} {combined} {id}"), ["{foo}", "{id}"]);
     }
 
     #[test]
     fn combined_is_common_and_the_opcode() {
-        let common = LogFormat::default().parts.len();
-        let combined = LogFormat::new("{combined}").parts;
-        assert_eq!(combined[..common], LogFormat::default().parts);
+        let common = Format::default().parts.len();
+        let combined = Format::new("{combined}").parts;
+        assert_eq!(combined[..common], Format::default().parts);
         assert_eq!(combined[common..].len(), 3);
         assert_eq!(combined[common + 1], FormatPart::Value(Placeholder::Opcode));
     }

@@ -12,13 +12,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::chain::{Exchange, Plugin, Sent, Step};
-use crate::telemetry::log::{Format, Logger, Severity};
+use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
 use crate::wire::{MAX_MESSAGE, Rcode};
 
 pub use config::{Class, Classes, Config, LogRule, parse};
-pub use format::LogFormat;
+pub use format::Format;
 use format::{FormatPart, Placeholder};
 
 /// The text of a placeholder without a value.
@@ -80,13 +80,13 @@ impl Log {
         LINE.with_borrow_mut(|text| {
             text.clear();
             match self.logger.format() {
-                Format::Text => {
+                LineFormat::Text => {
                     // Writing to a `String` cannot fail.
                     let _ = write!(text, "[{}] ", Severity::Info.text());
                     let _ = line.write(&rule.format, text);
                     self.logger.raw(text);
                 }
-                Format::Json => {
+                LineFormat::Json => {
                     let _ = line.write(&rule.format, text);
                     self.logger.line_with(Severity::Info, Some("log"), text, &line.fields());
                 }
@@ -116,7 +116,7 @@ impl Plugin for Log {
 
 impl LogLine<'_, '_> {
     /// Writes the line in a format.
-    fn write(&self, format: &LogFormat, out: &mut String) -> std::fmt::Result {
+    fn write(&self, format: &Format, out: &mut String) -> std::fmt::Result {
         for part in &format.parts {
             match part {
                 FormatPart::Text(text) => out.push_str(text),

@@ -30,7 +30,7 @@ impl Plugin for Known {
 }
 
 /// Returns the lines that are logged for a query.
-fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: Format) -> String {
+fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: LineFormat) -> String {
     let logger = Logger::unwritten(format);
     let log = Log::new(&config(lines, parse), logger.clone());
     let chain = Chain::new(vec![Arc::new(log), Arc::new(Known), answer]).with_metadata(vec![n("web.")]);
@@ -40,7 +40,7 @@ fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, f
 
 /// Returns the line for a query for `web. A` from 127.0.0.1:53342.
 fn line(lines: &str, answer: Arc<dyn Plugin>) -> String {
-    logged(lines, answer, &packet("Web", Type::A, None), client("127.0.0.1:53342"), Format::Text)
+    logged(lines, answer, &packet("Web", Type::A, None), client("127.0.0.1:53342"), LineFormat::Text)
 }
 
 /// Returns the line without the duration at its end, which has to be valid.
@@ -62,7 +62,8 @@ fn soa(rcode: Rcode) -> Arc<dyn Plugin> {
     Arc::new(Answers(move |exchange: &mut Exchange<'_>| {
         let reply = exchange.reply();
         reply.rcode = rcode;
-        let (rtype, class) = (Type::SOA, crate::wire::Class::IN);
+        let rtype = Type::SOA;
+        let class = crate::wire::Class::IN;
         let rdata = Rdata::Bytes(reply.store(&[0; 22]));
         reply.push(Record { section: Section::Authority, owner: NameRef::QUESTION, rtype, class, ttl: 0, rdata });
     }))
@@ -110,7 +111,7 @@ fn a_dropped_query_is_logged() {
     assert_eq!(line(classes, Arc::new(Dropping)), "[INFO] error OTHERERROR\n");
     assert_eq!(line("log . {\n class success denial\n}", Arc::new(Dropping)), "");
     let query = packet("web", Type::A, None);
-    let got = logged("log", Arc::new(Dropping), &query, client("127.0.0.1:53342"), Format::Json);
+    let got = logged("log", Arc::new(Dropping), &query, client("127.0.0.1:53342"), LineFormat::Json);
     let got: serde_json::Value = serde_json::from_str(&got).expect("an object");
     assert_eq!((&got["rcode"], &got["response_size"]), (&serde_json::Value::Null, &0.into()));
 }
@@ -121,10 +122,10 @@ fn every_placeholder_has_its_value() {
     let mut query = packet("a.b", Type(65280), Some(1232));
     let do_bit = query.len() - 4;
     query[do_bit] = 0x80;
-    let got = logged(format, address(), &query, client("[fd00::1]:4242"), Format::Text);
+    let got = logged(format, address(), &query, client("[fd00::1]:4242"), LineFormat::Text);
     assert_eq!(got, "[INFO] TYPE65280|IN|a.b.|udp|32|[fd00::1]|4242|127.0.0.53|1234|0|true|1232|NOERROR|qr,aa,rd|48\n");
     let tcp = Client { transport: Transport::Tcp, ..client("[::ffff:10.0.0.1]:4242") };
-    let got = logged("log . \"{remote} {proto} {>bufsize}\"", address(), &query, tcp, Format::Text);
+    let got = logged("log . \"{remote} {proto} {>bufsize}\"", address(), &query, tcp, LineFormat::Text);
     assert_eq!(got, "[INFO] 10.0.0.1 tcp 65535\n");
 }
 
@@ -134,9 +135,9 @@ fn metadata_is_logged_if_the_block_has_it() {
     assert_eq!(line(format, code(Rcode::NXDOMAIN, None)), "[INFO] |-|a [INFO] b|denial|NXDOMAIN\n");
     // Outside the zones of *metadata* there are only the labels of *log* itself.
     let outside = packet("a", Type::A, None);
-    let got = logged(format, address(), &outside, client("127.0.0.1:1"), Format::Text);
+    let got = logged(format, address(), &outside, client("127.0.0.1:1"), LineFormat::Text);
     assert_eq!(got, "[INFO] -|-|-|success|NOERROR\n");
-    let logger = Logger::unwritten(Format::Text);
+    let logger = Logger::unwritten(LineFormat::Text);
     let log = Log::new(&config(format, parse), logger.clone());
     let query = packet("a", Type::A, None);
     send(vec![Arc::new(log), Arc::new(Known), address()], &query, client("127.0.0.1:1"), Instant::now());
@@ -150,13 +151,13 @@ fn the_first_matching_scope_and_its_classes_apply() {
     assert_eq!(line(rules, soa(Rcode::NOERROR)), "[INFO] 1NOERROR\n");
     assert_eq!(line(rules, soa(Rcode::NXDOMAIN)), "[INFO] 1NXDOMAIN\n");
     let other = packet("b.web.c", Type::A, None);
-    let got = logged(rules, address(), &other, client("127.0.0.1:1"), Format::Text);
+    let got = logged(rules, address(), &other, client("127.0.0.1:1"), LineFormat::Text);
     assert_eq!(got, "[INFO] 2NOERROR\n");
     let errors = "log . \"{rcode}\" {\n class error\n}";
     assert_eq!(line(errors, address()), "");
     assert_eq!(line(errors, code(Rcode::SERVFAIL, None)), "[INFO] SERVFAIL\n");
     let transfer = packet("web", Type::AXFR, None);
-    let got = logged(errors, address(), &transfer, client("127.0.0.1:1"), Format::Text);
+    let got = logged(errors, address(), &transfer, client("127.0.0.1:1"), LineFormat::Text);
     assert_eq!(got, "[INFO] NOERROR\n");
     assert_eq!(line("log example.org", address()), "");
 }
@@ -164,7 +165,7 @@ fn the_first_matching_scope_and_its_classes_apply() {
 #[test]
 fn a_json_line_has_coredns_s_fields() {
     let query = packet("web", Type::A, None);
-    let got = logged("log . \"{name}\"", address(), &query, client("[fd00::1]:53342"), Format::Json);
+    let got = logged("log . \"{name}\"", address(), &query, client("[fd00::1]:53342"), LineFormat::Json);
     let mut line: serde_json::Value = serde_json::from_str(&got).expect("an object");
     let line = line.as_object_mut().expect("an object");
     assert!(line.remove("time").is_some());

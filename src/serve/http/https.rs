@@ -40,7 +40,8 @@ pub(crate) async fn serve(
     let Some(credentials) = service.credentials() else {
         return serve_on(socket, client, service, acceptor, permit, phase).await;
     };
-    let (accepting, time) = (TlsAcceptor::from(credentials.now()).accept(socket), service.settings().timeouts.read);
+    let accepting = TlsAcceptor::from(credentials.now()).accept(socket);
+    let time = service.settings().timeouts.read;
     if let Some(stream) = acceptor.handshake(&permit, accepting, time, &phase).await {
         serve_on(stream, client, service, acceptor, permit, phase).await;
     }

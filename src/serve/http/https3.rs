@@ -53,7 +53,9 @@ pub(crate) async fn serve(
             Some(_) = requests.join_next() => {}
             accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
-                    let (listener, memory, activity) = (listener.clone(), memory.clone(), permit.activity.clone());
+                    let listener = listener.clone();
+                    let memory = memory.clone();
+                    let activity = permit.activity.clone();
                     requests.spawn(Request { listener, client, memory, activity }.answer(resolver));
                 }
                 Ok(None) | Err(_) => return,

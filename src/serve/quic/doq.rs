@@ -45,7 +45,8 @@ pub(crate) async fn serve(
             }
             accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
                 Ok((send, receive)) => {
-                    let (listener, activity) = (listener.clone(), permit.activity.clone());
+                    let listener = listener.clone();
+                    let activity = permit.activity.clone();
                     let held = memory.permit();
                     let stream = QueryStream { listener, client, activity, send, held };
                     queries.spawn(stream.answer(receive));

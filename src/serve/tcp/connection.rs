@@ -360,7 +360,8 @@ impl Connection {
 
     /// Starts to wait for a pending query.
     fn wait_for(&mut self, pending: Pending) {
-        let (service, shared) = (self.service.clone(), self.shared().clone());
+        let service = self.service.clone();
+        let shared = self.shared().clone();
         let mut permit = shared.permit(self.client, None, &shared.counters);
         let packet = pending.query.packet().into();
         self.pending.spawn(async move {

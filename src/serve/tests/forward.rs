@@ -195,7 +195,8 @@ fn an_unresponsive_upstream_is_queried_again_and_then_the_query_fails() {
     let relay = relay(rules, |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
-    let (first, second) = (relay.forwarded(), relay.forwarded());
+    let first = relay.forwarded();
+    let second = relay.forwarded();
     assert_eq!(first.0[2..], second.0[2..]);
     assert_eq!(read(&receive(&client).0), (1, Rcode::SERVFAIL, 0));
     assert_eq!(relay.notes.lock().failed.len(), 2);
@@ -287,7 +288,8 @@ fn in_a_full_table_the_oldest_query_is_evicted() {
 #[test]
 fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
     let relay = relay(GroupRules::default(), limited(8));
-    let (greedy, modest) = (udp_client("127.0.0.1"), udp_client("127.0.0.2"));
+    let greedy = udp_client("127.0.0.1");
+    let modest = udp_client("127.0.0.2");
     let mut tcp = tcp_client(relay.at());
     ask(&modest, relay.at(), 1, "first.example.");
     let first = relay.forwarded();
@@ -315,7 +317,8 @@ fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
 #[test]
 fn a_retransmission_is_no_other_waiter() {
     let relay = relay(GroupRules::default(), limited(9));
-    let (client, other) = (udp_client("127.0.0.1"), udp_client("127.0.0.1"));
+    let client = udp_client("127.0.0.1");
+    let other = udp_client("127.0.0.1");
     for _ in 0..3 {
         ask(&client, relay.at(), 1, "web.example.");
     }

@@ -62,7 +62,8 @@ fn messages_may_come_in_any_pieces() {
     }
     (1..4).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     let many: Vec<_> = (0..5_000).map(|id| query(id, "a.")).collect();
-    let (bytes, mut writer) = (framed(&many), stream.try_clone().expect("a clone"));
+    let bytes = framed(&many);
+    let mut writer = stream.try_clone().expect("a clone");
     let sender = std::thread::spawn(move || bytes.chunks(1_013).for_each(|chunk| send(&mut writer, chunk)));
     (0..5_000).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     sender.join().expect("all sent");
@@ -198,7 +199,8 @@ fn a_client_that_has_ended_its_side_gets_its_answers_however_long_they_take() {
 fn a_slow_query_in_front_delays_no_other() {
     let (rig, mut stream) = connected(Settings::default());
     stream.set_nodelay(true).expect("no delay");
-    let (slow, bytes) = (framed(&[query(1, "later.")]), framed(&[query(1, "later."), query(2, "a.")]));
+    let slow = framed(&[query(1, "later.")]);
+    let bytes = framed(&[query(1, "later."), query(2, "a.")]);
     for split in [bytes.len(), 1, slow.len() + 1] {
         let (first, second) = bytes.split_at(split);
         send(&mut stream, first);

@@ -132,7 +132,8 @@ fn the_client_with_the_most_pending_queries_loses_its_oldest() {
         super::send(stream, &framed(&[(); 4].map(|()| query(1, "later."))));
     }
     rig.wait_until("all permits are taken", |server| server.waiting() == 8);
-    let (light, mut stream) = (udp_client("127.0.0.2"), super::tcp::connect_from([127, 0, 0, 3], at));
+    let light = udp_client("127.0.0.2");
+    let mut stream = super::tcp::connect_from([127, 0, 0, 3], at);
     send(&light, &query(2, "later."), at);
     super::send(&mut stream, &framed(&[query(3, "later."), query(4, "later.")]));
     // Their SERVFAIL comes before the gate opens, which would else let them through, too.
@@ -258,7 +259,8 @@ fn a_port_may_be_shared_where_that_is_wanted() {
     // One server's listeners may include one another.
     let port = rig.at("127.0.0.1").port();
     drop(rig);
-    let (all, one) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let all = format!("0.0.0.0:{port}");
+    let one = format!("127.0.0.1:{port}");
     let rig = start(&[&all, &one], Settings::default(), |_| ());
     check_source(&rig, "127.0.0.1", "127.0.0.1", "a.");
     check_source(&rig, "127.0.0.1", "127.0.0.2", "a.");
@@ -320,7 +322,8 @@ fn no_query_remains_without_a_reply_while_a_server_stops() {
         });
         let askers: Vec<_> = askers.collect();
         rig.wait_until("they ask", |server| server.counts().answered > 500);
-        let (gate, permits) = (rig.gate.clone(), ips.len());
+        let gate = rig.gate.clone();
+        let permits = ips.len();
         rig.runtime.spawn(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             gate.add_permits(permits);

@@ -205,7 +205,8 @@ impl Forwarding {
     pub(in crate::serve) fn do_jobs(&mut self, context: &mut WorkerContext<'_>) -> Vec<Job> {
         self.is_woken = false;
         self.sort_mail(context);
-        let (mut of_worker, mut begun) = (Vec::new(), 0);
+        let mut of_worker = Vec::new();
+        let mut begun = 0;
         while begun < MAX_BEGUN
             && let Some(job) = self.jobs.pop_front()
         {
@@ -395,7 +396,9 @@ impl Forwarding {
     /// Sends what is in the outbox.
     fn flush(&mut self) {
         if let (Some(outbox), Some(socket)) = (&mut self.outbox, self.sockets.at(self.queued_for)) {
-            let (queued, failed, label) = (&self.queued, &mut self.failed, &socket.upstream.label);
+            let queued = &self.queued;
+            let failed = &mut self.failed;
+            let label = &socket.upstream.label;
             outbox.send(socket.socket(), |at, error| {
                 failed.push((queued[at], Error::Connection(label.clone(), error.kind())));
             });
@@ -411,7 +414,8 @@ impl Forwarding {
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
         write_query(first, 0, &mut self.packet);
-        let (packet, mailbox) = (self.packet.clone(), self.mailbox.clone());
+        let packet = self.packet.clone();
+        let mailbox = self.mailbox.clone();
         context.shared.runtime.spawn(async move {
             let result = upstream.driver.exchange(packet, read_timeout).await;
             mailbox.send(Job::Came { attempt, result });
@@ -490,7 +494,8 @@ impl Forwarding {
     /// Fails the attempts that wait for a response through a socket, since an ICMP message has reported a closed port.
     fn fail_through(&mut self, place: usize, kind: io::ErrorKind) {
         let Some(socket) = self.sockets.at(place) else { return };
-        let (number, label) = (socket.number, socket.upstream.label.clone());
+        let number = socket.number;
+        let label = socket.upstream.label.clone();
         let mut attempts = Vec::new();
         self.table.through(number, &mut attempts);
         self.failed.extend(attempts.into_iter().map(|attempt| (attempt, Error::Connection(label.clone(), kind))));

@@ -105,7 +105,8 @@ pub(in crate::serve) struct Mailbox {
 impl Mailbox {
     pub(in crate::serve) fn new() -> io::Result<Arc<Mailbox>> {
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let (queries, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let queries = AtomicUsize::new(0);
+        let waiting = AtomicUsize::new(0);
         Ok(Arc::new(Mailbox { jobs: Mutex::default(), event, queries, waiting }))
     }
 

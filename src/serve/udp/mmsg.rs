@@ -253,7 +253,9 @@ impl Batch {
     /// Sends what is queued. An answer that the kernel does not take is skipped; the others are still sent.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
         let at = self.memory.as_ptr();
-        let (mut outcome, mut next, mut full) = (Outcome::default(), 0, 0);
+        let mut outcome = Outcome::default();
+        let mut next = 0;
+        let mut full = 0;
         while next < self.queued {
             let left = if self.one_by_one { 1 } else { self.queued - next };
             // SAFETY: the headers from `next` on, `left` of them, were filled by `queue` and point into the owned
@@ -382,7 +384,9 @@ impl Outbox {
     /// Sends all of them through a socket. Calls `failed` for each that it did not take, with its place.
     pub fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
         let at = self.memory.as_ptr();
-        let (len, mut next, mut full) = (std::mem::take(&mut self.len), 0, 0);
+        let len = std::mem::take(&mut self.len);
+        let mut next = 0;
+        let mut full = 0;
         while next < len {
             // SAFETY: the headers below `len` point to bytes of theirs in the owned memory, to which there is no
             // reference now.
@@ -480,7 +484,8 @@ impl Name {
 }
 
 impl Control {
-    /// Returns whether it is IPv6 packet information, not IPv4. No socket of ours asks for anything else.
+    /// Returns whether this is packet information of IPv6, and not of IPv4. Sockets of this server request no other
+    /// message.
     fn is_v6(&self) -> bool {
         let at = offset_of!(libc::cmsghdr, cmsg_level);
         self.0[at..at + 4] == libc::IPPROTO_IPV6.to_ne_bytes()
@@ -491,10 +496,11 @@ impl Control {
         if len < CONTROL_DATA + size_of::<libc::in_pktinfo>() {
             return None;
         }
-        match self.is_v6() {
-            true => Some(ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).to_canonical()),
-            false => Some(ipv4(&self.0, CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_addr)).into()),
-        }
+        Some(if self.is_v6() {
+            ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).to_canonical()
+        } else {
+            ipv4(&self.0, CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_addr)).into()
+        })
     }
 
     /// Turns the information of a question into that of its answer: the address stays, the routing table chooses the

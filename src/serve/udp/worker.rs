@@ -296,7 +296,9 @@ pub(in crate::serve) fn wait_for(
     };
     let Some(listener) = context.listener(at) else { return };
     let permit = context.shared.permit(pending.query.client(), None, context.counters);
-    let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), context.shared.clone());
+    let socket = listener.socket.clone();
+    let service = listener.service.clone();
+    let shared = context.shared.clone();
     context.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
 }
 
