@@ -11,6 +11,7 @@
 //! read only after the file has not been written to for some time. The caller decides whether the content is valid, and
 //! what to use if it is not.
 
+mod resolv_conf;
 mod stamp;
 mod writers;
 
@@ -20,6 +21,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use resolv_conf::{MAX_RESOLV_CONF, ResolvConf};
 use stamp::Stamp;
 pub use writers::OpenFiles;
 use writers::WatchedFolder;

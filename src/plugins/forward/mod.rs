@@ -8,20 +8,49 @@ mod config;
 mod resolve;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
-use crate::files::{FileError, FollowedFile, Look};
+use crate::files::{FileError, FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
+use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
 use crate::upstream::{
     Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, TrustError, Upstream, UpstreamConfig, UpstreamRegistry,
 };
 use crate::wire::{NameBuf, Question, Rcode};
 use resolve::ResolveError;
 
-pub use address::{ResolvConf, Target, To};
-pub use config::{Config, parse};
+pub use address::{Target, To};
+pub use config::{Config, Stanzas, parse};
+
+/// The interval at which files that name upstreams are checked.
+const FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Setting for Stanzas {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.answers_other_classes = true;
+    }
+
+    fn check(&self) -> Vec<BuildError> {
+        self.0.iter().filter_map(|config| config.check_trust().err().map(BuildError)).collect()
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let resources = block.resources();
+        for (at, config) in self.0.iter().enumerate() {
+            let has_next = at + 1 < self.0.len();
+            let (plugin, follower) =
+                Forward::new(config, &resources.upstreams, resources.dispatcher.clone(), has_next)?;
+            if let Some(follower) = follower {
+                let run = Box::new(move |now| follower.refresh(now));
+                block.chore(Chore { every: FILE_INTERVAL, run, stop: None });
+            }
+            block.plugin(plugin);
+        }
+        Ok(())
+    }
+}
 
 /// The plugin of a stanza.
 pub struct Forward {
@@ -171,7 +200,7 @@ impl Destination {
         match to {
             To::Server(target) => destination.targets.push(target.clone()),
             To::File(path) => {
-                let mut file = FollowedFile::new_polled(path.clone(), address::MAX_FILE);
+                let mut file = FollowedFile::new_polled(path.clone(), MAX_RESOLV_CONF);
                 match file.look(SystemTime::now()) {
                     Ok(Look::Changed(bytes)) => destination.update(&bytes, &path.display().to_string()),
                     Ok(Look::Unchanged | Look::Unsettled) => false,
@@ -207,8 +236,9 @@ impl Destination {
             return false;
         }
         self.is_reported = false;
-        let has_changed = self.targets != servers;
-        self.targets = servers;
+        let targets: Vec<Target> = servers.into_iter().map(Target::plain).collect();
+        let has_changed = self.targets != targets;
+        self.targets = targets;
         has_changed
     }
 
@@ -279,7 +309,7 @@ mod tests {
     fn servers_stay_when_the_file_names_none() {
         let folder = Folder::new("forward");
         let path = folder.write("resolv.conf", "nameserver 10.0.0.1\n");
-        let config = testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let config = testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let mut destination = Destination::new(&config.to[0], &config).expect("a file");
         let mut later = SystemTime::now();
         let mut servers = |text: Option<&[u8]>| {
@@ -323,7 +353,7 @@ mod tests {
         let folder = Folder::new("forward");
         let text: String = (1..=16).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
         let path = folder.write("many", &text);
-        let config = testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let config = testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let destination = Destination::new(&config.to[0], &config).expect("a file");
         assert_eq!(destination.targets.len(), 16);
         assert!(destination.targets.len() <= MAX_UPSTREAMS);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::address::ResolvConf;
+use crate::files::ResolvConf;
 use crate::wire::name::NameError;
 use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type};
 
@@ -34,7 +34,7 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
     if servers.is_empty() {
         let conf = ResolvConf::read(Path::new(SYSTEM));
         let conf = conf.map_err(|source| ResolveError::Resolvers { path: SYSTEM, source })?;
-        servers.extend(conf.servers.iter().map(|target| target.address));
+        servers.extend(conf.servers);
     }
     let name = NameBuf::from_text(name).map_err(|source| ResolveError::Name { name: name.to_owned(), source })?;
     let mut reason = "no resolver is known".to_owned();

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
@@ -40,6 +41,14 @@ const FLAGS: [(u16, &str); 8] = [
 thread_local! {
     /// The buffer for a line, reused to avoid allocations.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let plugin = Log::new(self, block.resources().logger.clone());
+        block.plugin(plugin);
+        Ok(())
+    }
 }
 
 /// The plugin of a server block. It changes no reply.
