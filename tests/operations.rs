@@ -148,7 +148,7 @@ fn signals_end_it_as_they_end_coredns() {
 }
 
 #[test]
-fn blocks_share_an_address_and_others_are_told_of_it() {
+fn blocks_share_an_address_and_a_conflict_is_an_error() {
     let folder = folder("operations");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let address = taken.local_addr().expect("an address");

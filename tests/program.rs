@@ -317,7 +317,7 @@ fn many_sockets_have_few_threads() {
 
 /// E08.
 #[test]
-fn a_check_tells_everything_and_its_status() {
+fn a_check_reports_everything_and_its_status() {
     let folder = folder("check");
     let good = file(&folder, "good", "cluster.local {\n    kubernetes\n}\n");
     assert_eq!(
