@@ -76,9 +76,9 @@ impl Kubectl<'_> {
     /// Deletes the objects of a directory, except the ServiceAccount and its rights, which other tests need, and the
     /// Service, which belongs to the shop.
     fn clean(&self, objects: &[Value]) {
-        const KEPT: [&str; 4] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service"];
+        const SHARED: [&str; 4] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service"];
         let gone: Vec<&Value> =
-            objects.iter().filter(|object| !KEPT.iter().any(|kept| object["kind"] == *kept)).collect();
+            objects.iter().filter(|object| !SHARED.iter().any(|kind| object["kind"] == *kind)).collect();
         self.run(
             &["delete", "--ignore-not-found", "-f", "-"],
             &json!({

@@ -248,8 +248,8 @@ fn check_opt(bytes: &[u8], message: &Message, query: &Query<'_>, reply: &Reply, 
 ///
 /// Exceptions, where the standard demands FORMERR:
 /// * a QNAME with a pointer, for which there is no earlier name in the message (RFC 1035 4.1.4);
-/// * an OPT whose owner is not one zero byte (RFC 6891 6.1.2: "MUST be 0 (root domain)"), which hickory follows if it is
-///   a pointer, or ignores;
+/// * an OPT whose owner is not one zero byte (RFC 6891 6.1.2: "MUST be 0 (root domain)"), which hickory follows if it
+///   is a pointer, or ignores;
 /// * an OPT in another section than ADDITIONAL (RFC 6891 6.1.1), which is any record to hickory;
 /// * an OPT with options that do not fill it exactly (RFC 6891 7: "If there is a problem with processing the OPT record
 ///   itself, such as an option value that is badly formatted [...], a FORMERR MUST be returned"), whose options hickory
