@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
-use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
+use clusterdns::serve::{ListenSpec, Server, ServerOptions, Service, Settings};
 use clusterdns::upstream::{
     BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream, UpstreamDriver,
 };
@@ -76,7 +76,7 @@ fn a_forwarded_query_allocates_nothing() {
     });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let mut options = Options::new(runtime.handle().clone());
+    let mut options = ServerOptions::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(1);
     let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(NoEffect)))];
     let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(NoEffect));

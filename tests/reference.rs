@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use clusterdns::app::configuration::read_text;
 use clusterdns::corefile::{
-    Diagnostic, Diagnostics, MemoryFiles, RealFiles, Severity, parse_duration, parse_text, render_text,
+    Diagnostic, DiagnosticSeverity, Diagnostics, MemoryFiles, RealFiles, parse_duration, parse_text, render_text,
 };
 use clusterdns::plugins::{self, DIRECTIVES, Setting};
 use clusterdns::serve;
-use clusterdns::telemetry::metrics::{self, Kind, Observed, Registry, table};
+use clusterdns::telemetry::metrics::{self, MetricKind, Observed, Registry, table};
 use clusterdns::upstream;
 use rcgen::{CertificateParams, KeyPair};
 
@@ -123,7 +123,7 @@ fn read(lines: &str) -> (Vec<Setting>, Vec<Diagnostic>) {
 
 fn errors(lines: &str) -> Vec<String> {
     let (_, diagnostics) = read(lines);
-    let errors = diagnostics.into_iter().filter(|found| found.severity == Severity::Error);
+    let errors = diagnostics.into_iter().filter(|found| found.severity == DiagnosticSeverity::Error);
     errors.map(|found| found.message).collect()
 }
 
@@ -427,10 +427,10 @@ fn references_of_the_pages_resolve() {
 
 /// Returns type and labels of each metric of the program.
 fn shown_metrics() -> BTreeMap<String, (String, Vec<String>)> {
-    let kind = |kind: &Kind| match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram(_) => "histogram",
+    let kind = |kind: &MetricKind| match kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram(_) => "histogram",
     };
     let mut all: BTreeMap<String, (String, Vec<String>)> = table::ALL
         .iter()

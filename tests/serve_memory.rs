@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step};
-use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings, TcpLimits};
+use clusterdns::serve::{ListenSpec, Server, ServerOptions, Service, Settings, TcpLimits};
 use clusterdns::wire::{NameBuf, Rdata, Type};
 
 /// The time limit of every operation.
@@ -68,7 +68,7 @@ fn slow_clients_are_cheap() {
     let mut settings = Settings::default();
     settings.timeouts.read = Duration::from_secs(60);
     let service = Service::new(Arc::new(router), settings);
-    let mut options = Options::new(runtime.handle().clone());
+    let mut options = ServerOptions::new(runtime.handle().clone());
     options.tcp = TcpLimits { connections_per_address: 10_000, ..TcpLimits::default() };
     let spec = ListenSpec { address: SocketAddr::from(([127, 0, 0, 1], 0)), service };
     let server = Server::start(vec![spec], options).expect("a server");

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::corefile::suggest;
-use crate::telemetry::log::Format;
+use crate::telemetry::log::LogFormat;
 
 /// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Args {
     /// Print less at start.
     pub quiet: bool,
     /// The form of log lines.
-    pub log_format: Format,
+    pub log_format: LogFormat,
     /// Manifests to serve from: files or directories.
     pub manifests: Vec<PathBuf>,
     /// What the program does.
@@ -69,7 +69,7 @@ impl Default for Args {
             port: 53,
             pidfile: None,
             quiet: false,
-            log_format: Format::Text,
+            log_format: LogFormat::Text,
             manifests: Vec::new(),
             task: Task::Serve,
         }
@@ -180,8 +180,8 @@ const FLAGS: &[Flag] = &[
         help: "text or json (default text)",
         set: |args, value| {
             args.log_format = match value {
-                "text" => Format::Text,
-                "json" => Format::Json,
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
                 _ => return Err("text or json"),
             };
             Ok(())

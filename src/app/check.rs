@@ -12,7 +12,7 @@ use super::configuration::{self, Configuration};
 use super::machine;
 use super::run::{print, read_stdin};
 use super::sockets::{Place, check_certificates};
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, Stage, render_json, render_text};
+use crate::corefile::{Diagnostic, DiagnosticSeverity, Diagnostics, RealFiles, Stage, render_json, render_text};
 use crate::net;
 use crate::plugins::Setting;
 use crate::plugins::bind::Address;
@@ -27,7 +27,7 @@ pub fn check(args: &Args) -> ExitCode {
     check_machine(&configuration, args, &mut of_machine);
     for found in &of_machine {
         // A diagnostic without a plugin, such as a conflict of two blocks, is an error on every machine.
-        let severity = if found.plugin.is_some() { Severity::Warning } else { found.severity };
+        let severity = if found.plugin.is_some() { DiagnosticSeverity::Warning } else { found.severity };
         diagnostics.push(Diagnostic { severity, ..found.clone() });
     }
     diagnostics.sort();
@@ -36,7 +36,7 @@ pub fn check(args: &Args) -> ExitCode {
         print(format_args!("{}\n", render_json(&diagnostics, sources)));
     } else {
         print(format_args!("{}", render_text(&diagnostics, sources)));
-        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
+        let errors = diagnostics.iter().filter(|found| found.severity == DiagnosticSeverity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
         let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         print(format_args!("{}: {}, {}\n", args.conf_name(), count(errors, "error"), count(warnings, "warning")));

@@ -30,7 +30,7 @@ use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
-use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
+use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
 
 /// How long a graceful stop waits for pending queries.
@@ -73,8 +73,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             let log_format = args.log_format;
             return serve(args).unwrap_or_else(|error| {
                 let mut text = format_with_causes(&error);
-                if log_format == Format::Json {
-                    text = log::line(Format::Json, LogSeverity::Fatal, None, &text, &[]);
+                if log_format == LogFormat::Json {
+                    text = log::line(LogFormat::Json, Severity::Fatal, None, &text, &[]);
                 }
                 print_error(format_args!("{text}\n"));
                 ExitCode::from(1)
@@ -368,7 +368,7 @@ fn zone_lines(listeners: &[Listener], serving: &Serving) -> Vec<String> {
 fn log_start_lines(args: &Args, logger: &Logger, lines: &[String]) {
     match args.log_format {
         _ if args.quiet || lines.is_empty() => {}
-        Format::Text => lines.iter().for_each(|line| logger.raw(line)),
-        Format::Json => logger.line(LogSeverity::Info, None, &lines.join("\n")),
+        LogFormat::Text => lines.iter().for_each(|line| logger.raw(line)),
+        LogFormat::Json => logger.line(Severity::Info, None, &lines.join("\n")),
     }
 }

@@ -29,7 +29,7 @@ use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
 use crate::plugins::{encrypted, timeouts};
-use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{ListenSpec, Server, ServerCounts, ServerOptions, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
@@ -89,7 +89,7 @@ impl Program {
             bail!("{}", render_text(&diagnostics, sources).trim_end());
         } else if diagnostics.has_errors() {
             // One line, since it goes to the log.
-            let errors = diagnostics.iter().filter(|found| found.severity == corefile::Severity::Error);
+            let errors = diagnostics.iter().filter(|found| found.severity == corefile::DiagnosticSeverity::Error);
             let lines: Vec<String> = errors.map(|error| headline(error, sources)).collect();
             bail!("{}", lines.join("; "));
         }
@@ -176,9 +176,9 @@ impl Program {
             return Ok(server.open(&specs)?);
         }
         let dispatcher = self.world.dispatcher.clone();
-        let options = Options { dispatcher, sockets, ..Options::new(self.runtime.handle().clone()) };
+        let options = ServerOptions { dispatcher, sockets, ..ServerOptions::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let register = |metric, number: fn(Counts) -> u64| {
+        let register = |metric, number: fn(ServerCounts) -> u64| {
             let counts = started.counter();
             let collector = metrics::number(metric, move || number(counts()) as f64);
             metrics::register(&self.world.metrics.registry, collector);

@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
-    use crate::upstream::{GroupRules, Policy};
+    use crate::upstream::{GroupRules, UpstreamPolicy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn rules() -> GroupRules {
-        GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
+        GroupRules { policy: UpstreamPolicy::Sequential, ..GroupRules::default() }
     }
 
     /// The attempts of a query without an answer: times in seconds and upstreams, then the time of the end. `states`

@@ -33,7 +33,7 @@ use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
 pub use group::{
-    DropReason, Group, GroupCounters, GroupRules, Policy, ShedReason, Transport, Upstream, UpstreamDriver,
+    DropReason, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream, UpstreamDriver, UpstreamPolicy,
 };
 pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
 pub use inflight::{InFlight, Waiter};

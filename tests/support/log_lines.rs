@@ -8,7 +8,7 @@ use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
 use clusterdns::plugins::log::{Classes, Config, Format, Log, Rule};
-use clusterdns::telemetry::log::{Format as LineFormat, Logger};
+use clusterdns::telemetry::log::{LogFormat as LineFormat, Logger};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Type};
 
 use super::answers::{n, packet};

@@ -132,7 +132,11 @@ pub fn check_doh(data: &[u8]) {
     let expected = match method {
         Method::POST => {
             let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-            if length > Some(MAX_QUESTION as u64) { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(doh::Query::Body) }
+            if length > Some(MAX_QUESTION as u64) {
+                Err(StatusCode::PAYLOAD_TOO_LARGE)
+            } else {
+                Ok(doh::QueryPlace::Body)
+            }
         }
         Method::GET => {
             let values: Vec<&str> = uri.query().map_or(Vec::new(), |query| {
@@ -147,7 +151,7 @@ pub fn check_doh(data: &[u8]) {
                 [value] => match base64(value) {
                     None => Err(StatusCode::BAD_REQUEST),
                     Some(query) if query.len() > MAX_QUESTION => Err(StatusCode::PAYLOAD_TOO_LARGE),
-                    Some(query) => Ok(doh::Query::Here(query)),
+                    Some(query) => Ok(doh::QueryPlace::Here(query)),
                 },
                 _ => Err(StatusCode::BAD_REQUEST),
             }
