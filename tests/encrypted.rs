@@ -68,7 +68,8 @@ impl Trust {
 
     /// Returns a Corefile with a block of these keys and lines.
     fn corefile(&self, keys: &str, lines: &str) -> String {
-        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let certificate = self.path("cert.pem");
+        let key = self.path("key.pem");
         format!(
             ".:0 {keys} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n    hosts {{\n        10.0.0.1 a.example\n        \
              fallthrough\n    }}\n    {lines}\n}}\n"
@@ -555,7 +556,9 @@ fn a_reload_uses_a_new_certificate_and_an_invalid_one_changes_nothing() {
 #[test]
 fn clients_need_certificates_as_the_corefile_requires() {
     let trust = Trust::new("clients");
-    let (authority, certificate, key) = (trust.path("ca.pem"), trust.path("cert.pem"), trust.path("key.pem"));
+    let authority = trust.path("ca.pem");
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
     let conf = |auth: &str, authority: &str| {
         format!(
             "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {authority} {{\n        client_auth {auth}\n    }}\n    whoami\n}}\n"
@@ -596,7 +599,8 @@ fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
         (params.self_signed(&key).expect("a certificate"), key)
     };
     let (known, unknown) = (client(), client());
-    let (certificate, key) = (trust.path("cert.pem"), trust.path("key.pem"));
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
     let clients = file(&trust.folder, "clients.pem", &known.0.pem());
     let conf = format!(
         "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {clients} {{\n        client_auth \
@@ -631,7 +635,9 @@ fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
 fn errors_of_certificates_are_reported_at_start() {
     let trust = Trust::new("wrong");
     let write = |text: &str| file(&trust.folder, "Wrong", text);
-    let (certificate, key, none) = (trust.path("cert.pem"), trust.path("key.pem"), trust.path("none.pem"));
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
+    let none = trust.path("none.pem");
     let empty = file(&trust.folder, "empty.pem", "");
     let other = Trust::new("wrong-other");
     let other_key = other.path("key.pem");

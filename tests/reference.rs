@@ -184,7 +184,8 @@ fn every_directive_has_its_section_in_the_order_of_the_table() {
     let names: Vec<&str> = DIRECTIVES.iter().map(|entry| entry.name).collect();
     assert_eq!(titles, names);
     for (section, entry) in directives().iter().zip(DIRECTIVES) {
-        let (syntax, examples) = (section.fences("text").count(), section.fences("corefile").count());
+        let syntax = section.fences("text").count();
+        let examples = section.fences("corefile").count();
         let says_not_built = section.text.contains("**Not built.**");
         match entry.read {
             Some(_) => assert!(!says_not_built && syntax > 0 && examples > 0, "{}", entry.name),

@@ -33,7 +33,8 @@ struct Subject {
 
 impl Subject {
     fn start(name: &str, extra: &str) -> Subject {
-        let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+        let dns = port_free_everywhere();
+        let pages = port_free_everywhere();
         let folder = folder("reloading");
         let conf = file(&folder, name, &corefile(dns, pages, extra));
         let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
@@ -132,7 +133,9 @@ fn valid_corefiles_are_applied_and_invalid_ones_are_not() {
 
 #[test]
 fn a_file_that_changes_is_noticed_as_configmaps_change() {
-    let (dns, pages, folder) = (port_free_everywhere(), port_free_everywhere(), folder("reloading-map"));
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
+    let folder = folder("reloading-map");
     // As kubelet mounts it: Corefile → ..data/Corefile, ..data → a directory; a rename replaces ..data.
     let version = |name: &str, address: &str| {
         std::fs::create_dir_all(folder.join(name)).expect("a folder");
@@ -285,7 +288,8 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
 /// answered.
 #[test]
 fn addresses_of_one_port_may_overlap() {
-    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
     let folder = folder("reloading-overlap");
     let corefile = |bind: &str, page: &str, address: &str| {
         format!(
@@ -367,7 +371,8 @@ fn is_served_over_tcp(port: u16) -> bool {
 #[test]
 fn the_last_known_cluster_state_answers_until_a_reload_is_synced() {
     let api = Api::start();
-    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
     let corefile = |property: &str, address: &str| {
         format!(
             ".:{dns} {{\n    bind 127.0.0.1\n    ready 127.0.0.1:{pages}\n{}    kubernetes cluster.local {{\n        \
@@ -425,7 +430,8 @@ fn a_slow_reload_does_not_delay_a_stop() {
 /// N40: imported files are parts of the Corefile.
 #[test]
 fn imported_files_are_followed() {
-    let (dns, folder) = (port_free_everywhere(), folder("reloading-imports"));
+    let dns = port_free_everywhere();
+    let folder = folder("reloading-imports");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("custom")).expect("a folder");
     let text = |address: &str| format!("hosts {{\n    {address} name.example\n    fallthrough\n}}\n");

@@ -19,7 +19,8 @@ const SLOW: u16 = 100;
 fn query_over_udp(at: SocketAddr, names: &[&str]) -> usize {
     let client = udp_client(at);
     for asked in 0.. {
-        let (id, mut answer) = (asked as u16, [0; 512]);
+        let id = asked as u16;
+        let mut answer = [0; 512];
         match client.send(&query(id, names[asked % names.len()])).and_then(|_| client.recv(&mut answer)) {
             Ok(_) => assert_eq!(&answer[..2], id.to_be_bytes()),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return asked,
@@ -109,7 +110,9 @@ fn nothing_that_came_before_the_end_is_lost() {
     std::thread::scope(|scope| {
         let udp: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| query_over_udp(at, &names))).collect();
         let tcp: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| query_over_tcp(at, &names))).collect();
-        let (slow_udp, mut slow_tcp, mut idle) = (udp_client(at), tcp_client(at), tcp_client(at));
+        let slow_udp = udp_client(at);
+        let mut slow_tcp = tcp_client(at);
+        let mut idle = tcp_client(at);
         idle.write_all(&framed(&query(0, names[0]))).expect("sent");
         assert!(next(&mut idle).is_some());
         for id in 0..SLOW {

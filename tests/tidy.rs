@@ -370,7 +370,8 @@ fn lines_of_documents_and_comments_have_120_columns() {
         if !is_code && !path.ends_with(".md") {
             continue;
         }
-        let (mut hits, mut fenced) = (Vec::new(), false);
+        let mut hits = Vec::new();
+        let mut fenced = false;
         for (number, line) in text.lines().enumerate() {
             fenced ^= line.trim_start().starts_with("```");
             // Output of programs, tables and links cannot be wrapped.
@@ -482,7 +483,8 @@ fn links_of_documents_resolve() {
     let mut errors = Vec::new();
     for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
         for found in link.captures_iter(&text) {
-            let (to, anchor) = (found.get(1).map_or("", |to| to.as_str()), found.get(2).map(|anchor| anchor.as_str()));
+            let to = found.get(1).map_or("", |to| to.as_str());
+            let anchor = found.get(2).map(|anchor| anchor.as_str());
             if to.contains("://") || to.starts_with("mailto:") {
                 continue;
             }

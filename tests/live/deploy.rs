@@ -102,7 +102,10 @@ fn base() {
     // The applied Corefile, on free ports and with the access of a Pod, serves with the applied rights.
     let map = kubectl.get("configmap", "coredns");
     let access = cluster.access();
-    let (port, metrics, health, ready) = (ports::free(), ports::free(), ports::free(), ports::free());
+    let port = ports::free();
+    let metrics = ports::free();
+    let health = ports::free();
+    let ready = ports::free();
     let folder = cluster.folder();
     // Not that of the machine, since *loop* could find that its resolver forwards to this server.
     let resolvers = folder.join("resolv.conf");

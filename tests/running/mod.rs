@@ -107,7 +107,8 @@ impl Running {
     pub fn start_as(mut command: Command, words: &[&str]) -> Running {
         let child = command.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("failed to start the program");
-        let (mut port, mut startup) = (None, Vec::new());
+        let mut port = None;
+        let mut startup = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         loop {
             let mut line = String::new();

@@ -60,7 +60,8 @@ impl Model {
         match event {
             Event::Begin(kind) => drop(self.named.insert(*kind, BTreeSet::new())),
             Event::Upsert(object) => {
-                let (kind, key) = (object.kind(), object.key().clone());
+                let kind = object.kind();
+                let key = object.key().clone();
                 if let Some(named) = self.named.get_mut(&kind) {
                     named.insert(key.clone());
                 }

@@ -130,7 +130,8 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     };
     // A query from the future has a duration of zero.
     let now = Instant::now() + Duration::from_secs(3_600);
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
         Answer::Silent => 0,

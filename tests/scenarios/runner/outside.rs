@@ -172,7 +172,8 @@ impl Dispatch for Paths {
                     continue;
                 };
                 let message = Message::parse(&response, &query.question).expect("an answer to the question");
-                let (upstream, over_udp) = (attempts.current(), how.is_empty());
+                let upstream = attempts.current();
+                let over_udp = how.is_empty();
                 let answered = Answered { upstream, took: Duration::ZERO, over_udp, is_last: true };
                 if attempts.judge(&message, answered) == Verdict::Deliver {
                     let mut reply = Box::new(Reply::new());
