@@ -74,7 +74,7 @@ impl Reloader {
         if digest != self.last_digest
             && let Err(error) = self.apply(&configuration, diagnostics, digest, program)
         {
-            tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
+            tracing::error!(plugin = "reload", "Corefile changed but reload failed: {}", format_with_causes(&error));
         }
     }
 
@@ -89,14 +89,14 @@ impl Reloader {
         let (configuration, diagnostics) = read(&program.args);
         let digest = digest(&configuration.corefile.sources);
         if let Err(error) = self.apply(&configuration, diagnostics, digest, program) {
-            tracing::error!("SIGUSR1: reload failed: {error}");
+            tracing::error!("SIGUSR1: reload failed: {}", format_with_causes(&error));
         }
     }
 
-    /// Replaces the configuration in use by this one. The error is one line.
+    /// Replaces the configuration in use by this one.
     fn apply(
         &mut self, configuration: &Configuration, diagnostics: Diagnostics, digest: String, program: &mut Program,
-    ) -> Result<(), String> {
+    ) -> anyhow::Result<()> {
         tracing::info!("Reloading");
         self.last_digest.clone_from(&digest);
         program.refresh_interfaces();
@@ -112,7 +112,7 @@ impl Reloader {
             Err(error) => {
                 self.failed.inc();
                 *self.digest_in_metrics.lock() = Some(digest);
-                Err(format_with_causes(&error))
+                Err(error)
             }
         }
     }

@@ -166,7 +166,7 @@ impl EncryptedClient {
                 Some(error) => Error::Protocol(label, tls_reason(error)),
                 // An error of QUIC, for one.
                 None if error.kind() == std::io::ErrorKind::Other => Error::Protocol(label, error.to_string()),
-                None => Error::EncryptedConnection(label, error.kind()),
+                None => Error::Connection(label, error.kind()),
             },
             NetError::RustlsError(error) => Error::Protocol(label, tls_reason(error)),
             error => Error::Protocol(label, error.to_string()),
