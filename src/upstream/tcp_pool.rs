@@ -119,7 +119,7 @@ impl TcpPool {
     }
 
     fn connection(&self, error: &io::Error) -> Error {
-        Error::PooledConnection(self.label.clone(), error.kind())
+        Error::Connection(self.label.clone(), error.kind())
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -346,7 +346,7 @@ mod tests {
             let _ = read(&mut stream);
             let _ = stream.write_all(&[0xff, 0xff, 1]);
         });
-        assert!(matches!(ask(&runtime, &pool, SOON), Err(Error::PooledConnection(_, io::ErrorKind::UnexpectedEof))));
+        assert!(matches!(ask(&runtime, &pool, SOON), Err(Error::Connection(_, io::ErrorKind::UnexpectedEof))));
         let (runtime, unresponsive) = self::pool(ConnectionReuse::default(), |_, stream| std::mem::forget(stream));
         assert!(matches!(ask(&runtime, &unresponsive, Duration::from_millis(50)), Err(Error::Timeout(_))));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
