@@ -332,7 +332,7 @@ fn words(line: &str) -> String {
 
 #[test]
 fn names_are_split_into_words() {
-    assert_eq!(words("fn is_told(WasKept, 0x00FF)"), "fn is status_and_output(was kept, 0x00ff)");
+    assert_eq!(words("fn is_told(WasKept, 0x00FF)"), "fn is told(was kept, 0x00ff)");
 }
 
 #[test]
