@@ -228,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that is removed with this.
+    /// A directory that is removed when this is dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// A time of day so long after now.
+    /// Returns the time of day in this number of seconds.
     fn after(seconds: u64) -> SystemTime {
         SystemTime::now() + Duration::from_secs(seconds)
     }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_once_the_file_has_been_quiet() {
+    fn a_change_is_read_when_the_file_has_been_unchanged_for_a_while() {
         let folder = Folder::new();
         let mut file = FollowedFile::polled(folder.write("file", "a"), 100);
         assert_eq!(file.look(SystemTime::now()).expect("readable"), changed("a"), "the first look takes what is there");
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_never_stops_is_not_waited_for_for_ever() {
+    fn a_change_by_a_writer_that_never_stops_is_read_after_the_timeout() {
         let folder = Folder::new();
         let path = folder.write("file", "0");
         let mut file = FollowedFile::polled(path.clone(), 100);
@@ -326,7 +326,7 @@ mod tests {
 
     /// `command > file` empties the file and may fill it much later.
     #[test]
-    fn a_file_that_its_writer_holds_open_is_left_alone() {
+    fn a_file_that_is_being_written_is_not_read() {
         let folder = Folder::new();
         let path = folder.write("file", "whole");
         let link = folder.0.join("link");
