@@ -12,7 +12,8 @@ use std::time::Duration;
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
 use clusterdns::serve::{ListenSpec, Server, ServerOptions, Service, Settings};
 use clusterdns::upstream::{
-    BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream, UpstreamDriver,
+    BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver,
+    UpstreamTransport,
 };
 use clusterdns::wire::{NameBuf, Rcode};
 use counting::Counting;
@@ -78,7 +79,8 @@ fn a_forwarded_query_allocates_nothing() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let mut options = ServerOptions::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(1);
-    let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(NoEffect)))];
+    let servers =
+        vec![Arc::new(Upstream::new(address, UpstreamTransport::Dns, None, Arc::default(), Box::new(NoEffect)))];
     let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(NoEffect));
     let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Error, MAX_UPSTREAMS};
-use crate::upstream::group::{Group, Transport, Upstream};
+use crate::upstream::group::{Group, Upstream, UpstreamTransport};
 use crate::wire::Message;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
@@ -161,7 +161,7 @@ impl Attempts {
             break;
         }
         match self.upstream().transport {
-            Transport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
+            UpstreamTransport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
             _ => NextStep::Stream(rules.read_timeout),
         }
     }

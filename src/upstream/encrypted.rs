@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::group::Transport;
+use super::group::UpstreamTransport;
 use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
 use super::tcp_pool::ConnectionReuse;
@@ -42,7 +42,7 @@ const LIBRARY_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// The connection to one upstream.
 pub(super) struct EncryptedClient {
     address: SocketAddr,
-    transport: Transport,
+    transport: UpstreamTransport,
     source: Option<IpAddr>,
     label: Arc<str>,
     reuse: ConnectionReuse,
@@ -115,7 +115,7 @@ impl EncryptedClient {
             let qtype = u16::from(query.query_type());
             qtype == Type::AXFR.0 || qtype == Type::IXFR.0
         });
-        if is_transfer && self.transport == Transport::Quic {
+        if is_transfer && self.transport == UpstreamTransport::Quic {
             return Err(Error::Unsupported(self.label.clone()));
         }
         let (connection, was_open) = self.connect().await?;
@@ -265,14 +265,14 @@ impl EncryptedClient {
         let (provider, source) = (self.provider.clone(), self.source.map(|ip| SocketAddr::new(ip, 0)));
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
-            Transport::Https => {
+            UpstreamTransport::Https => {
                 let mut builder = HttpsClientStream::builder(Arc::new(self.tls.clone()), provider);
                 if let Some(source) = source {
                     builder.bind_addr(source);
                 }
                 builder.exchange(self.address, name, PATH.into()).await
             }
-            Transport::Quic => {
+            UpstreamTransport::Quic => {
                 let mut builder = QuicClientStream::builder().crypto_config(self.tls.clone());
                 if let Some(source) = source {
                     builder = builder.bind_addr(source);
@@ -282,7 +282,7 @@ impl EncryptedClient {
                 provider.create_handle().spawn_bg(background);
                 Ok(exchange)
             }
-            Transport::Tls | Transport::Dns => {
+            UpstreamTransport::Tls | UpstreamTransport::Dns => {
                 let (name, config) = (self.server_name.clone(), self.tls.clone());
                 let (time, most) = (LIBRARY_TIMEOUT, Some(MAX_EXCHANGES));
                 tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
@@ -399,7 +399,7 @@ mod tests {
             domain: Name::ROOT.to_owned(),
             tcp: false,
         };
-        let (transport, reuse) = (Transport::Tls, ConnectionReuse::default());
+        let (transport, reuse) = (UpstreamTransport::Tls, ConnectionReuse::default());
         let server = UpstreamConfig { address, transport, source: None, reuse, check, trust, get: false };
         let metrics = Metrics::default().upstream("x");
         let client = EncryptedClient::new(&server, runtime.handle().clone(), metrics).expect("a certificate");

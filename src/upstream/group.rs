@@ -16,7 +16,7 @@ static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The protocol that an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
+pub enum UpstreamTransport {
     /// Plain DNS, over UDP or TCP.
     Dns,
     /// DNS over TLS (RFC 7858).
@@ -62,7 +62,7 @@ pub struct Upstream {
     /// Its address.
     pub address: SocketAddr,
     /// Its protocol.
-    pub transport: Transport,
+    pub transport: UpstreamTransport,
     /// The local address of connections to it.
     pub source: Option<IpAddr>,
     /// Its address in logs and errors.
@@ -76,7 +76,7 @@ pub struct Upstream {
 impl Upstream {
     /// Creates an upstream. `fails` is what its health check writes.
     pub fn new(
-        address: SocketAddr, transport: Transport, source: Option<IpAddr>, fails: Arc<AtomicU32>,
+        address: SocketAddr, transport: UpstreamTransport, source: Option<IpAddr>, fails: Arc<AtomicU32>,
         driver: Box<dyn UpstreamDriver>,
     ) -> Upstream {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
