@@ -1,4 +1,4 @@
-//! Files that others write while the server runs: when a change is taken, and when its writer is waited for.
+//! Files that other programs write while the server runs: when a change is read, and how long to wait for its writer.
 //!
 //! ```text
 //! look ─► stamp as before ──────────────────────────► Unchanged
@@ -6,8 +6,9 @@
 //!      ─► read, and the stamp is the same afterwards ──► Changed, with the bytes
 //! ```
 //!
-//! A file that is written in place is half written for a moment, and half of it may parse. So a change is taken once
-//! the file has been quiet. What the last good state was, and what a bad one means, is the business of the caller.
+//! A file that is written in place is incomplete for a moment, and its first half may be valid. Therefore a change is
+//! read when the file has been unchanged for a while. The caller stores the last valid state, and decides about invalid
+//! ones.
 
 mod resolv_conf;
 mod stamp;
@@ -24,37 +25,37 @@ use stamp::Stamp;
 pub use writers::OpenFiles;
 use writers::WatchedFolder;
 
-/// How long nobody must have written to a file that is looked at by a timer. Scripts pause between the pieces that they
-/// write; nobody waits for a change that closely.
-const QUIET: Duration = Duration::from_secs(1);
-/// How long a writer is waited for. One that never stops must not keep its changes from us for ever.
-const MOST_WAITING: Duration = Duration::from_secs(10);
-/// A file written less than this before it was read may be written again within the resolution of its time stamp: it is
-/// read once more.
-const RACY: Duration = Duration::from_secs(2);
-/// How often a file is read at once when it changes while it is read.
-const TRIES: usize = 3;
+/// How long a polled file must be unchanged before it is read. Scripts may pause between their writes, and no change is
+/// urgent to the second.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+/// The timeout for a writer. Changes by a writer that never stops are read after this time.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A file that was written less than this before it was read may be written again within the resolution of its time
+/// stamp, so that it is read once more.
+const RACY_TIME: Duration = Duration::from_secs(2);
+/// How many times in a row a file is read if it changes during the read.
+const MAX_READS: usize = 3;
 /// When to look again at a file that is being written.
 pub const SOON: Duration = Duration::from_millis(250);
 
-/// What a look at a file shows.
+/// The result of [`FollowedFile::look`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
-    /// It is as it was when it was last taken.
+    /// The file is as it was when it was last read.
     Unchanged,
-    /// It has changed and somebody is still writing it. Look again [`SOON`].
+    /// The file has changed and is still being written. Look again [`SOON`].
     Unsettled,
-    /// It has changed, to this.
+    /// The file has changed; its new content.
     Changed(Vec<u8>),
 }
 
-/// Why a file cannot be read.
+/// An error of reading a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It is something else, such as a folder or a pipe.
+    /// It is not a file, but a directory or a pipe, for example.
     #[error("not a regular file")]
     NotAFile,
-    /// It is larger than any such file.
+    /// It is larger than the limit.
     #[error("longer than {limit} bytes")]
     TooLarge {
         /// The limit in bytes.
@@ -62,7 +63,7 @@ pub enum FileError {
         /// The size in bytes, as far as it is known.
         size: u64,
     },
-    /// It kept changing while it was read.
+    /// It changed during each read.
     #[error("changed while it was read")]
     Unsettled,
     /// It cannot be opened or read.
@@ -71,7 +72,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether the file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -81,38 +82,38 @@ impl FileError {
 #[derive(Debug)]
 pub struct FollowedFile {
     path: PathBuf,
-    /// The most bytes that are read.
+    /// The limit on its size in bytes.
     limit: u64,
-    /// How long nobody must have written to it.
+    /// How long it must be unchanged before it is read.
     quiet: Duration,
-    /// Which files somebody is writing now.
+    /// The files that are being written.
     open: OpenFiles,
-    /// Holds the folder of the file watched, where nobody else does that.
+    /// Watches the directory of the file, unless the caller does.
     watched: Option<WatchedFolder>,
-    /// What the file looked like when it was last taken; `None` to read it again in any case.
+    /// The stamp of the file when it was last read; `None` if it must be read again.
     stamp: Option<Stamp>,
-    /// The hash of what was last taken.
+    /// The hash of the last content.
     taken: Option<u64>,
-    /// When what was last taken was written.
+    /// The modification time of the last content.
     modified: Option<SystemTime>,
-    /// Whether it has been looked at.
+    /// [`FollowedFile::look`] has been called.
     has_looked: bool,
-    /// Since when a change waits for its writer.
+    /// The time since which a change waits for its writer.
     waiting: Option<SystemTime>,
 }
 
 impl FollowedFile {
-    /// A file that is looked at by a timer.
+    /// Creates a file that is checked periodically.
     pub fn polled(path: PathBuf, limit: u64) -> FollowedFile {
         FollowedFile {
             watched: Some(WatchedFolder::default()),
-            quiet: QUIET,
+            quiet: QUIET_TIME,
             ..FollowedFile::noticed(path, limit, WatchedFolder::open())
         }
     }
 
-    /// A file whose folder the caller watches; it looks once notices have ceased to come. `open` knows from them which
-    /// files are being written.
+    /// Creates a file whose directory the caller watches; it is checked when there have been no more events for a
+    /// while. `open` learns from the events which files are being written.
     pub fn noticed(path: PathBuf, limit: u64, open: OpenFiles) -> FollowedFile {
         FollowedFile {
             path,
@@ -128,27 +129,27 @@ impl FollowedFile {
         }
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// When what was last taken was written.
+    /// Returns the modification time of the last content.
     pub fn modified(&self) -> Option<SystemTime> {
         self.modified
     }
 
-    /// Reads the file if it has changed and nobody is writing it. `now` is the time of day. The first look takes what
-    /// is there: whoever starts needs something.
+    /// Reads the file if it has changed and is not being written. `now` is the time of day. The first call reads the
+    /// file in any case, since a start cannot wait.
     ///
     /// Blocks on the file system.
     pub fn look(&mut self, now: SystemTime) -> Result<Look, FileError> {
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         let real = self.watched.as_mut().map(|watched| watched.follow(&self.path));
-        let mut tries = 0;
+        let mut reads = 0;
         loop {
-            tries += 1;
-            // Opening a pipe would wait for a writer, so look before.
+            reads += 1;
+            // Checked first, since opening a pipe would wait for a writer.
             let metadata = self.forget_unless(fs::metadata(&self.path))?;
             if !metadata.is_file() {
                 self.stamp = None;
@@ -159,21 +160,21 @@ impl FollowedFile {
                 self.waiting = None;
                 return Ok(Look::Unchanged);
             }
-            if !is_first && self.is_waited_for(stamp, real.as_deref(), now) {
+            if !is_first && self.must_wait(stamp, real.as_deref(), now) {
                 return Ok(Look::Unsettled);
             }
             self.stamp = None;
             let bytes = self.read(metadata.len())?;
             if fs::metadata(&self.path).ok().as_ref().map(Stamp::new) != Some(stamp) {
-                match (tries < TRIES, self.taken) {
+                match (reads < MAX_READS, self.taken) {
                     (true, _) => continue,
                     (false, Some(_)) => return Ok(Look::Unsettled),
                     (false, None) => return Err(FileError::Unsettled),
                 }
             }
             self.waiting = None;
-            // A time to come is none that the next write has too.
-            let is_settled = now.duration_since(stamp.written()).map_or(true, |age| age > RACY);
+            // The next write cannot have the same time if this time is in the future.
+            let is_settled = now.duration_since(stamp.written()).map_or(true, |age| age > RACY_TIME);
             self.stamp = is_settled.then_some(stamp);
             self.modified = metadata.modified().ok();
             let mut hasher = DefaultHasher::new();
@@ -187,19 +188,19 @@ impl FollowedFile {
         }
     }
 
-    /// Whether a change waits for its writer.
-    fn is_waited_for(&mut self, stamp: Stamp, real: Option<&Path>, now: SystemTime) -> bool {
+    /// Returns whether a change has to wait for its writer.
+    fn must_wait(&mut self, stamp: Stamp, real: Option<&Path>, now: SystemTime) -> bool {
         let since = *self.waiting.get_or_insert(now);
-        if now.duration_since(since).is_ok_and(|waited| waited > MOST_WAITING) {
+        if now.duration_since(since).is_ok_and(|waited| waited > WRITER_TIMEOUT) {
             return false;
         }
-        // While there is a good state there is time to wait for the writer.
+        // If there is an earlier content, there is time to wait for the writer.
         let is_open = self.taken.is_some() && self.open.is_open(real.unwrap_or(&self.path));
-        // A file from the future has a clock of its own.
+        // A modification time in the future comes from another clock, and does not delay the read.
         is_open || now.duration_since(stamp.written()).is_ok_and(|age| age < self.quiet)
     }
 
-    /// A file that cannot be looked at is read again whatever it looks like later.
+    /// Forgets the stamp after an error, so that the file is read again later.
     fn forget_unless<T>(&mut self, found: io::Result<T>) -> Result<T, FileError> {
         if found.is_err() {
             self.stamp = None;
@@ -207,7 +208,7 @@ impl FollowedFile {
         Ok(found?)
     }
 
-    /// The bytes of the file.
+    /// Reads the file.
     fn read(&self, size: u64) -> Result<Vec<u8>, FileError> {
         let too_large = |size| FileError::TooLarge { limit: self.limit, size };
         if size > self.limit {
@@ -229,7 +230,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that is removed with this.
+    /// A directory that is removed when this is dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -254,7 +255,7 @@ mod tests {
         }
     }
 
-    /// A time of day so long after now.
+    /// Returns the time of day in this number of seconds.
     fn after(seconds: u64) -> SystemTime {
         SystemTime::now() + Duration::from_secs(seconds)
     }
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_once_the_file_has_been_quiet() {
+    fn a_change_is_read_when_the_file_has_been_unchanged_for_a_while() {
         let folder = Folder::new();
         let mut file = FollowedFile::polled(folder.write("file", "a"), 100);
         assert_eq!(file.look(SystemTime::now()).expect("readable"), changed("a"), "the first look takes what is there");
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_never_stops_is_not_waited_for_for_ever() {
+    fn a_change_by_a_writer_that_never_stops_is_read_after_the_timeout() {
         let folder = Folder::new();
         let path = folder.write("file", "0");
         let mut file = FollowedFile::polled(path.clone(), 100);
@@ -327,7 +328,7 @@ mod tests {
 
     /// `command > file` empties the file and may fill it much later.
     #[test]
-    fn a_file_that_its_writer_holds_open_is_left_alone() {
+    fn a_file_that_is_being_written_is_not_read() {
         let folder = Folder::new();
         let path = folder.write("file", "whole");
         let link = folder.0.join("link");
@@ -339,7 +340,7 @@ mod tests {
         let until = |is_open: bool| {
             let start = std::time::Instant::now();
             while WatchedFolder::open().is_open(&real) != is_open {
-                assert!(start.elapsed() < Duration::from_secs(10), "the kernel tells of writers");
+                assert!(start.elapsed() < Duration::from_secs(10), "the kernel reports writers");
                 std::thread::sleep(Duration::from_millis(1));
             }
         };

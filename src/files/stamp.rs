@@ -1,11 +1,11 @@
-//! What a file looks like from outside: by it a change is seen without reading the file.
+//! The metadata of a file by which a change is detected without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The inode reveals a file that was replaced by one as long and as old, as it is when a mounted ConfigMap changes;
-/// the time of the inode's change of one whose time was set.
+/// The inode detects that a file was replaced by one of the same size and time, as in a mounted ConfigMap that changes;
+/// the change time of the inode detects a modification time that was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -16,7 +16,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a file.
+    /// Creates the stamp of a file.
     pub(super) fn new(of: &Metadata) -> Stamp {
         Stamp {
             device: of.dev(),
@@ -27,7 +27,7 @@ impl Stamp {
         }
     }
 
-    /// When its content was written.
+    /// Returns the time when the content was written.
     pub(super) fn written(self) -> SystemTime {
         let (seconds, nanoseconds) = self.modified;
         let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));

@@ -1,7 +1,7 @@
-//! Which files are being written, as far as the kernel reports it.
+//! The files that are being written, as far as the kernel reports it.
 //!
-//! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and every beginning of a dump may well
-//! be a good text. So a file that has changed is left alone until its writer closes it.
+//! `kubectl get … > dump.yaml` truncates the file and writes it some seconds later, and the first part of a dump may be
+//! a valid document. Therefore a changed file is not read until its writer closes it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,40 +13,40 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 
-/// How long a writer is waited for after what it wrote last. One that keeps the file open is not waited for for ever.
+/// The timeout for a writer after its last write, since it may never close the file.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many files are remembered. The folders may hold other files that somebody writes.
+/// The limit on stored files. The directories may have other files that are written.
 const MAX_FILES: usize = 1_000;
 
-/// Files by absolute path, with the time of the last write to each that has not been closed since.
+/// The files that were written and not closed since, by absolute path, with the time of the last write.
 ///
-/// By path and not by inode: when a notice is heard of, the file may have another name already, and only the notice
-/// itself says which one it was about.
+/// The key is the path, not the inode: when an event arrives, the file may already have another name, and only the
+/// event has the name that it is about.
 #[derive(Clone, Debug, Default)]
 pub struct OpenFiles {
-    /// Written by the thread of the kernel's notices, read by those who follow files.
+    /// Written by the thread that receives the kernel's events, read by the threads that follow files.
     since: Arc<Mutex<HashMap<PathBuf, Instant>>>,
 }
 
 impl OpenFiles {
-    /// Learns from a notice of the kernel who writes, and who has ended. Returns whether the notice says that something
-    /// may have changed: that files are read is no change.
+    /// Records the writes and closes of an event of the kernel. Returns whether the event may be a change: a read is
+    /// not.
     pub fn note(&self, event: &Event) -> bool {
         let paths = event.paths.iter();
         match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| self.written(path)),
+            EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| self.record_write(path)),
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Create(_)
-            | EventKind::Remove(_) => paths.for_each(|path| self.ended(path)),
+            | EventKind::Remove(_) => paths.for_each(|path| self.forget(path)),
             EventKind::Access(_) => return false,
             _ => {}
         }
         true
     }
 
-    /// The file of this name has been written to.
-    fn written(&self, path: &Path) {
+    /// Records a write to the file with this path.
+    fn record_write(&self, path: &Path) {
         let Ok(path) = absolute(path) else { return };
         let mut since = self.since.lock();
         if since.len() >= MAX_FILES {
@@ -57,31 +57,32 @@ impl OpenFiles {
         }
     }
 
-    /// The file of this name is closed, or is another one or none now.
-    fn ended(&self, path: &Path) {
+    /// Removes a path whose file was closed, replaced or removed.
+    fn forget(&self, path: &Path) {
         if let Ok(path) = absolute(path) {
             self.since.lock().remove(&path);
         }
     }
 
-    /// Whether the writer of the file of this name should be waited for.
+    /// Returns whether the file with this path is being written.
     pub fn is_open(&self, path: &Path) -> bool {
         let Ok(path) = absolute(path) else { return false };
         self.since.lock().get(&path).is_some_and(|at| at.elapsed() < TIMEOUT)
     }
 }
 
-/// The kernel's notices about the folders of all files that are looked at by a timer.
+/// The kernel's events about the directories of all polled files.
 struct Notices {
     open: OpenFiles,
-    /// `None` where the kernel has no such service; then a file counts as written once it has been quiet. Locked for
-    /// the time of a system call, when a file is looked at.
+    /// `None` if the kernel does not report events; a file is then complete when it has been unchanged for a while.
+    /// Locked for the time of a system call, when a file is checked.
     watcher: Mutex<Option<RecommendedWatcher>>,
-    /// How many files are followed in each folder.
+    /// The number of followed files in each directory.
     folders: Mutex<HashMap<PathBuf, usize>>,
 }
 
-/// There is one for the process: the kernel bounds them, and a reload builds the next files beside the last.
+/// Returns the events of the process. There is one watcher, since the kernel limits their number, and a reload creates
+/// the new files before the old ones are dropped.
 fn notices() -> &'static Notices {
     static NOTICES: OnceLock<Notices> = OnceLock::new();
     NOTICES.get_or_init(|| {
@@ -93,24 +94,25 @@ fn notices() -> &'static Notices {
             }
         };
         let watcher = notify::recommended_watcher(handler);
-        let watcher = watcher.inspect_err(|error| tracing::debug!(%error, "no notices of files that are written")).ok();
+        let watcher =
+            watcher.inspect_err(|error| tracing::debug!(%error, "the kernel does not report writes to files")).ok();
         Notices { open, watcher: Mutex::new(watcher), folders: Mutex::default() }
     })
 }
 
-/// Holds the folder watched that a file is in.
+/// The watched directory of a file. Dropping it ends the watch, if no other file needs it.
 #[derive(Debug, Default)]
 pub(super) struct WatchedFolder {
     folder: Option<PathBuf>,
 }
 
 impl WatchedFolder {
-    /// The files of watched folders that are being written.
+    /// Returns the files of watched directories that are being written.
     pub(super) fn open() -> OpenFiles {
         notices().open.clone()
     }
 
-    /// Watches the folder of this file from now on; gives the file's path behind all links.
+    /// Watches the directory of this file from now on. Returns the path of the file without symbolic links.
     pub(super) fn follow(&mut self, path: &Path) -> PathBuf {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = real.parent().filter(|folder| folder.is_dir());
@@ -131,7 +133,7 @@ impl WatchedFolder {
             && let Some(watcher) = &mut *watcher.lock()
             && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
         {
-            tracing::debug!(folder = %folder.display(), %error, "no notices of files that are written");
+            tracing::debug!(folder = %folder.display(), %error, "the kernel does not report writes to files");
         }
         *files += 1;
         self.folder = Some(folder.to_owned());
@@ -146,7 +148,7 @@ impl WatchedFolder {
         if *files == 0 {
             folders.remove(&folder);
             if let Some(watcher) = &mut *watcher.lock() {
-                // It may be gone, and its watch with it.
+                // It fails if the directory was removed, and the watch with it.
                 let _ = watcher.unwatch(&folder);
             }
         }

@@ -8,16 +8,16 @@ macro_rules! counts {
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub(crate) struct Counters {
-            $($(#[$doc])* pub(crate) $field: Counter,)*
+            $($(#[$doc])* pub(crate) $field: SharedCounter,)*
         }
 
         /// A sum over all workers and connections.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts {
+        pub struct ServerCounts {
             $($(#[$doc])* pub $field: u64,)*
         }
 
-        impl Counts {
+        impl ServerCounts {
             /// Adds what a worker, or the connections, have counted.
             pub(crate) fn add(&mut self, counters: &Counters) {
                 $(self.$field += counters.$field.0.load(Ordering::Relaxed);)*
@@ -55,11 +55,11 @@ counts! {
     accept_failed,
 }
 
-/// A number that only increases.
+/// A number that only increases, added to by several threads.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct SharedCounter(AtomicU64);
 
-impl Counter {
+impl SharedCounter {
     /// Adds to it. On x86 and ARM this is one uncontended instruction, and it is done once for a batch.
     pub(crate) fn add(&self, more: u64) {
         if more > 0 {

@@ -14,14 +14,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::bind::{self, WantedSockets};
-use super::counts::{Counters, Counts};
+use super::counts::{Counters, ServerCounts};
 use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::tcp::accept::Acceptor;
 use super::tcp::limits::{Connections, TcpLimits, descriptor_limit};
 use super::udp::forward::{Forwarding, QueryOwners};
-use super::udp::listener::Listener;
+use super::udp::listener::UdpListener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
@@ -48,7 +48,7 @@ pub enum Spread {
 
 /// What is the same for all listeners of a server.
 #[derive(Clone)]
-pub struct Options {
+pub struct ServerOptions {
     /// Where connections and pending queries run. It needs its I/O and time drivers.
     pub runtime: Handle,
     /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
@@ -77,10 +77,10 @@ pub struct Options {
     pub share_port: bool,
 }
 
-impl Options {
+impl ServerOptions {
     /// The defaults.
-    pub fn new(runtime: Handle) -> Options {
-        Options {
+    pub fn new(runtime: Handle) -> ServerOptions {
+        ServerOptions {
             runtime,
             workers: None,
             sockets: None,
@@ -113,7 +113,7 @@ impl Options {
 
 /// A running server. Dropping it stops it without waiting.
 pub struct Server {
-    options: Options,
+    options: ServerOptions,
     /// Listeners by number, with those that are closing.
     listeners: BTreeMap<usize, Listening>,
     /// The next listener's number.
@@ -170,7 +170,7 @@ impl Listening {
 }
 
 /// The sockets of a listener, and what is served there.
-struct Prepared {
+struct BoundListener {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
     tcp: Option<tokio::net::TcpListener>,
@@ -180,7 +180,7 @@ struct Prepared {
 
 impl Server {
     /// Binds every listener and starts to serve; all or none.
-    pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
+    pub fn start(specs: Vec<ListenSpec>, options: ServerOptions) -> Result<Server, ServeError> {
         let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
@@ -245,13 +245,13 @@ impl Server {
     }
 
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<BoundListener>, ServeError> {
         // Sockets of tokio and quinn are made within a runtime.
         let _inside = self.options.runtime.enter();
         let mut order: Vec<usize> = (0..specs.len()).collect();
         // Those last that take queries from an open listener: if another one cannot be bound, they have not.
         order.sort_by_key(|&index| self.obstacle(&specs[index]));
-        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        let mut prepared: Vec<(usize, BoundListener)> = Vec::new();
         for index in order {
             let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
@@ -263,8 +263,8 @@ impl Server {
     }
 
     /// Binds the sockets of one listener. `shared`: another one that is bound with it has an address that overlaps.
-    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
-        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<BoundListener, ServeError> {
+        let ServerOptions { share_port, receive_buffer, spread, .. } = &self.options;
         let kind = spec.service.kind();
         let Ports { udp, tcp } = kind.ports();
         let sockets = match (kind, udp) {
@@ -275,7 +275,8 @@ impl Server {
         let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
         let bound = self.bind(&wanted)?;
         let address = bound.address;
-        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        let mut prepared =
+            BoundListener { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
         if let Some(listener) = bound.tcp {
             let listener = tokio::net::TcpListener::from_std(listener);
             let failed = |source| ServeError::Listen { transport: "tcp", address, source };
@@ -334,10 +335,10 @@ impl Server {
     }
 
     /// Hands sockets to workers and accept loops.
-    fn listen(&mut self, prepared: Vec<Prepared>) {
+    fn listen(&mut self, prepared: Vec<BoundListener>) {
         // Now that the descriptors of all listeners are open.
         self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
-        for Prepared { address, udp, tcp, quic, service } in prepared {
+        for BoundListener { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
@@ -347,7 +348,7 @@ impl Server {
                 // A listener of TLS, HTTPS or QUIC has none.
                 let Some(socket) = own.next() else { break };
                 let (more, service) = (own.collect(), service.clone());
-                mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
+                mailbox.send(Job::Open(number, UdpListener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(ListenerPhase::Serving);
             let kind = service.kind();
@@ -388,15 +389,15 @@ impl Server {
     }
 
     /// What has been counted so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ServerCounts {
         self.counter()()
     }
 
     /// Returns a function that sums up what has been counted, for a caller that does not hold the server.
-    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static + use<> {
+    pub fn counter(&self) -> impl Fn() -> ServerCounts + Send + Sync + 'static + use<> {
         let (counters, shared) = (self.counters.clone(), self.shared.clone());
         move || {
-            let mut counts = Counts::default();
+            let mut counts = ServerCounts::default();
             counters.iter().for_each(|counters| counts.add(counters));
             counts.add(&shared.counters);
             counts

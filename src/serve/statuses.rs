@@ -11,20 +11,20 @@ const STATUSES: &[(u16, &str)] =
 const CODES: &[(u16, &str)] = &[(0, "0x0"), (1, "0x1"), (2, "0x2")];
 
 /// A counter for each way to end.
-pub(crate) struct Replies {
+pub(crate) struct StatusCounters {
     of: &'static [(u16, &'static str)],
     counts: Vec<AtomicU64>,
 }
 
-impl Replies {
+impl StatusCounters {
     /// The counters that a listener needs.
-    pub(crate) fn of(kind: ListenerKind) -> Replies {
+    pub(crate) fn of(kind: ListenerKind) -> StatusCounters {
         let of = match kind {
             ListenerKind::Dns | ListenerKind::Tls => &[],
             ListenerKind::Https | ListenerKind::Https3 => STATUSES,
             ListenerKind::Quic => CODES,
         };
-        Replies { of, counts: of.iter().map(|_| AtomicU64::new(0)).collect() }
+        StatusCounters { of, counts: of.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Counts one that ended with this status or code.

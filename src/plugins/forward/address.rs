@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::upstream::Transport;
+use crate::upstream::UpstreamTransport;
 use crate::wire::NameBuf;
 
 /// A destination as written.
@@ -21,7 +21,7 @@ pub enum To {
         /// The port of each address.
         port: u16,
         /// How they are spoken to.
-        transport: Transport,
+        transport: UpstreamTransport,
         /// The name in their certificate.
         server_name: Option<String>,
     },
@@ -33,7 +33,7 @@ pub struct Target {
     /// Where.
     pub address: SocketAddr,
     /// How.
-    pub transport: Transport,
+    pub transport: UpstreamTransport,
     /// The name in its certificate.
     pub server_name: Option<String>,
 }
@@ -41,27 +41,27 @@ pub struct Target {
 impl Target {
     /// A server of plain DNS.
     pub fn plain(address: SocketAddr) -> Target {
-        Target { address, transport: Transport::Dns, server_name: None }
+        Target { address, transport: UpstreamTransport::Dns, server_name: None }
     }
 }
 
 /// The port of a transport.
-fn port_of(transport: Transport) -> u16 {
+fn port_of(transport: UpstreamTransport) -> u16 {
     match transport {
-        Transport::Dns => 53,
-        Transport::Tls | Transport::Quic => 853,
-        Transport::Https => 443,
+        UpstreamTransport::Dns => 53,
+        UpstreamTransport::Tls | UpstreamTransport::Quic => 853,
+        UpstreamTransport::Https => 443,
     }
 }
 
 /// Reads a destination. `rooted` makes a path of a file's name.
 pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, String> {
     let (transport, rest) = match text.split_once("://") {
-        None => (Transport::Dns, text),
-        Some(("dns", rest)) => (Transport::Dns, rest),
-        Some(("tls", rest)) => (Transport::Tls, rest),
-        Some(("https", rest)) => (Transport::Https, rest),
-        Some(("quic", rest)) => (Transport::Quic, rest),
+        None => (UpstreamTransport::Dns, text),
+        Some(("dns", rest)) => (UpstreamTransport::Dns, rest),
+        Some(("tls", rest)) => (UpstreamTransport::Tls, rest),
+        Some(("https", rest)) => (UpstreamTransport::Https, rest),
+        Some(("quic", rest)) => (UpstreamTransport::Quic, rest),
         Some((other, _)) => {
             return Err(format!("'{other}' is not supported as a destination protocol in forward: {text}"));
         }
@@ -69,18 +69,18 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     if rest.is_empty() {
         return Err(format!("invalid address: \"{text}\""));
     }
-    if transport == Transport::Https && rest.contains('/') {
+    if transport == UpstreamTransport::Https && rest.contains('/') {
         return Err(format!(
             "paths are not allowed in HTTPS upstream addresses (the /dns-query path is used by default): {text}"
         ));
     }
     // `1.1.1.1%name:853`, `[::1%name]:853`: the name is of a certificate, or of an interface in plain DNS.
     let (host, port, name) = split(rest).ok_or_else(|| format!("invalid address: \"{text}\""))?;
-    let server_name = name.filter(|_| matches!(transport, Transport::Tls | Transport::Quic));
+    let server_name = name.filter(|_| matches!(transport, UpstreamTransport::Tls | UpstreamTransport::Quic));
     let port = port.unwrap_or(port_of(transport));
     if let Ok(ip) = host.parse::<IpAddr>() {
         let address = match (ip, name) {
-            (IpAddr::V6(ip), Some(interface)) if transport == Transport::Dns && ip.is_unicast_link_local() => {
+            (IpAddr::V6(ip), Some(interface)) if transport == UpstreamTransport::Dns && ip.is_unicast_link_local() => {
                 let scope = nix::net::if_::if_nametoindex(interface).unwrap_or(0);
                 std::net::SocketAddrV6::new(ip, port, 0, scope).into()
             }

@@ -9,7 +9,7 @@ use crate::serve::Service;
 const DISCARD: u16 = 9;
 
 /// The UDP sockets of a listener that a worker owns, and what is served there.
-pub(crate) struct Listener {
+pub(crate) struct UdpListener {
     /// The socket. Answers of pending queries leave by it, and keep it open until then.
     pub(crate) socket: Arc<UdpSocket>,
     /// More sockets of the same port, where there are more sockets than workers (*multisocket*).
@@ -19,7 +19,7 @@ pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
 }
 
-impl Listener {
+impl UdpListener {
     /// All its sockets.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
         std::iter::once(&self.socket).chain(&self.more)

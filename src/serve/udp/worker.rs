@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::forward::{Forwarding, UPSTREAM, WorkerContext};
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
+use super::mmsg::{Batch, ReturnPath, SendOutcome, is_full};
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
 use crate::serve::pending::{self, PendingPermit, Seldom};
@@ -46,7 +46,7 @@ const LATE_TRIES: usize = 5;
 /// A worker: it owns one socket of each listener, or more.
 pub(crate) struct UdpWorker {
     /// By number; those that are closed are gone.
-    listeners: Vec<Option<Listener>>,
+    listeners: Vec<Option<UdpListener>>,
     /// Those that are closing, whose clients may wait for upstreams.
     closing: Vec<usize>,
     /// When is looked whether they do.
@@ -269,7 +269,7 @@ impl UdpWorker {
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(socket.as_fd());
+        let SendOutcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
         counters.silent.add(silent);
