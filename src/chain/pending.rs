@@ -16,6 +16,8 @@ use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
 
+pub use crate::upstream::BoxFuture;
+
 /// How the chain continues after [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continue {
@@ -52,9 +54,6 @@ pub struct Work {
     /// The plugin that waits.
     pub plugin: &'static str,
 }
-
-/// A boxed future.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An owned query: everything that is needed to resume it.
 pub struct OwnedQuery {

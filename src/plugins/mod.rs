@@ -45,7 +45,7 @@ pub mod whoami;
 
 use std::path::PathBuf;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
+use crate::corefile::{Arguments, Block, BlockKey, Diagnostics, Directive, Known, Sources};
 use crate::telemetry::metrics::SharedMetrics;
 use crate::wire::NameBuf;
 
@@ -55,7 +55,7 @@ pub use table::DIRECTIVES;
 /// What a directive's reader may look at besides its own lines.
 pub struct Context<'a> {
     /// The keys of the server block.
-    pub keys: &'a [Key],
+    pub keys: &'a [BlockKey],
     /// Their zones, in lower case with their final dot.
     pub zones: &'a [String],
     /// *root*'s folder, to which relative file names are joined.

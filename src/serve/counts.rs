@@ -8,16 +8,16 @@ macro_rules! counts {
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub(crate) struct Counters {
-            $($(#[$doc])* pub(crate) $field: Counter,)*
+            $($(#[$doc])* pub(crate) $field: SharedCounter,)*
         }
 
         /// The sums of the counters of all workers and connections.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts {
+        pub struct ServerCounts {
             $($(#[$doc])* pub $field: u64,)*
         }
 
-        impl Counts {
+        impl ServerCounts {
             /// Adds the counters of a worker, or of the connections.
             pub(crate) fn add(&mut self, counters: &Counters) {
                 $(self.$field += counters.$field.0.load(Ordering::Relaxed);)*
@@ -56,11 +56,11 @@ counts! {
     accept_failed,
 }
 
-/// A number that only increases.
+/// A number that only increases, added to by several threads.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct SharedCounter(AtomicU64);
 
-impl Counter {
+impl SharedCounter {
     /// Adds a number. On x86 and ARM this is one uncontended instruction, and it is called once for a batch.
     pub(crate) fn add(&self, more: u64) {
         if more > 0 {

@@ -28,8 +28,8 @@ mod udp;
 mod tests;
 
 pub use bind::ServeError;
-pub use counts::Counts;
-pub use server::{ListenSpec, Options, Server, Spread};
+pub use counts::ServerCounts;
+pub use server::{ListenSpec, Server, ServerOptions, Spread};
 pub use service::{Service, Settings, Timeouts};
 pub use tcp::limits::TcpLimits;
 pub use transport::{ListenerKind, Ports};

@@ -14,14 +14,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::bind::{self, WantedSockets};
-use super::counts::{Counters, Counts};
+use super::counts::{Counters, ServerCounts};
 use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::tcp::accept::Acceptor;
 use super::tcp::limits::{Connections, TcpLimits, descriptor_limit};
 use super::udp::forward::{Forwarding, QueryOwners};
-use super::udp::listener::Listener;
+use super::udp::listener::UdpListener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
@@ -48,7 +48,7 @@ pub enum Spread {
 
 /// The options of a server, which apply to all its listeners.
 #[derive(Clone)]
-pub struct Options {
+pub struct ServerOptions {
     /// The runtime for connections and pending queries, with I/O and time drivers.
     pub runtime: Handle,
     /// The number of UDP workers. Default: the number of available cores, or of sockets if there are fewer.
@@ -78,10 +78,10 @@ pub struct Options {
     pub share_port: bool,
 }
 
-impl Options {
+impl ServerOptions {
     /// Returns the default options.
-    pub fn new(runtime: Handle) -> Options {
-        Options {
+    pub fn new(runtime: Handle) -> ServerOptions {
+        ServerOptions {
             runtime,
             workers: None,
             sockets: None,
@@ -114,7 +114,7 @@ impl Options {
 
 /// A running server. Dropping it stops it without waiting.
 pub struct Server {
-    options: Options,
+    options: ServerOptions,
     /// Listeners by number, with those that are closing.
     listeners: BTreeMap<usize, Listening>,
     /// The next listener's number.
@@ -171,7 +171,7 @@ impl Listening {
 }
 
 /// The sockets of a listener, and its service.
-struct Prepared {
+struct BoundListener {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
     tcp: Option<tokio::net::TcpListener>,
@@ -181,7 +181,7 @@ struct Prepared {
 
 impl Server {
     /// Binds all listeners and starts to serve. After an error none is served.
-    pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
+    pub fn start(specs: Vec<ListenSpec>, options: ServerOptions) -> Result<Server, ServeError> {
         let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
@@ -246,13 +246,13 @@ impl Server {
     }
 
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<BoundListener>, ServeError> {
         // Sockets of tokio and quinn have to be created within a runtime.
         let _inside = self.options.runtime.enter();
         let mut order: Vec<usize> = (0..specs.len()).collect();
         // Listeners that take packets from open ones are bound last, so that they take none if another cannot be bound.
         order.sort_by_key(|&index| self.obstacle(&specs[index]));
-        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        let mut prepared: Vec<(usize, BoundListener)> = Vec::new();
         for index in order {
             let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
@@ -264,8 +264,8 @@ impl Server {
     }
 
     /// Binds the sockets of a listener. `shared`: another listener of the same call has an overlapping address.
-    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
-        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<BoundListener, ServeError> {
+        let ServerOptions { share_port, receive_buffer, spread, .. } = &self.options;
         let kind = spec.service.kind();
         let Ports { udp, tcp } = kind.ports();
         let sockets = match (kind, udp) {
@@ -276,7 +276,8 @@ impl Server {
         let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
         let bound = self.bind(&wanted)?;
         let address = bound.address;
-        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        let mut prepared =
+            BoundListener { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
         if let Some(listener) = bound.tcp {
             let listener = tokio::net::TcpListener::from_std(listener);
             let failed = |source| ServeError::Listen { transport: "tcp", address, source };
@@ -334,10 +335,10 @@ impl Server {
     }
 
     /// Hands sockets to workers and accept loops.
-    fn listen(&mut self, prepared: Vec<Prepared>) {
+    fn listen(&mut self, prepared: Vec<BoundListener>) {
         // The descriptors of all listeners are open now.
         self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
-        for Prepared { address, udp, tcp, quic, service } in prepared {
+        for BoundListener { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
@@ -348,7 +349,7 @@ impl Server {
                 let Some(socket) = own.next() else { break };
                 let more = own.collect();
                 let service = service.clone();
-                mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
+                mailbox.send(Job::Open(number, UdpListener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(ListenerPhase::Serving);
             let kind = service.kind();
@@ -389,16 +390,16 @@ impl Server {
     }
 
     /// Returns the current sums of all counters.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ServerCounts {
         self.counter()()
     }
 
     /// Returns a function that sums up all counters, for a caller that does not own the server.
-    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static + use<> {
+    pub fn counter(&self) -> impl Fn() -> ServerCounts + Send + Sync + 'static + use<> {
         let counters = self.counters.clone();
         let shared = self.shared.clone();
         move || {
-            let mut counts = Counts::default();
+            let mut counts = ServerCounts::default();
             counters.iter().for_each(|counters| counts.add(counters));
             counts.add(&shared.counters);
             counts

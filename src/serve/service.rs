@@ -15,7 +15,7 @@ use super::ListenerKind;
 use super::counts::Counters;
 use super::pending::{self, LogLimiter, PendingLimit};
 use super::shared::Shared;
-use super::statuses::Replies;
+use super::statuses::StatusCounters;
 use crate::chain::{Answer, Client, Router, State};
 use crate::net::Credentials;
 use crate::wire::encode::encode_error;
@@ -31,7 +31,7 @@ pub struct Service {
     /// Certificate and key of an encrypted transport. Written by a reload; read when a connection starts.
     credentials: ArcSwapOption<Credentials>,
     /// Counters of HTTP requests by status, and of QUIC streams by code.
-    replies: Replies,
+    replies: StatusCounters,
 }
 
 impl Service {
@@ -49,7 +49,7 @@ impl Service {
             router: ArcSwap::new(router),
             settings: ArcSwap::from_pointee(settings),
             credentials: ArcSwapOption::new(credentials),
-            replies: Replies::of(kind),
+            replies: StatusCounters::of(kind),
         })
     }
 
@@ -118,8 +118,8 @@ impl Service {
         let counters = &shared.counters;
         let mut pending = None;
         let answer = SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { state, out } = &mut **scratch
-                .get_or_insert_with(|| Box::new(Scratch { state: State::default(), out: [0; MAX_MESSAGE] }));
+            let AnswerBuffers { state, out } = &mut **scratch
+                .get_or_insert_with(|| Box::new(AnswerBuffers { state: State::default(), out: [0; MAX_MESSAGE] }));
             let packet = Packet { bytes, client, now: Instant::now(), counters };
             match self.answer(&self.router(), packet, state, out) {
                 Answer::Send(len) => return Some(Box::from(&out[..len])),
@@ -181,10 +181,10 @@ pub(crate) struct Packet<'a> {
 
 thread_local! {
     /// The buffers of a thread, for requests and streams.
-    static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
+    static SCRATCH: RefCell<Option<Box<AnswerBuffers>>> = const { RefCell::new(None) };
 }
 
-struct Scratch {
+struct AnswerBuffers {
     state: State,
     out: [u8; MAX_MESSAGE],
 }

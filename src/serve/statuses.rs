@@ -11,20 +11,20 @@ const STATUSES: &[(u16, &str)] =
 const CODES: &[(u16, &str)] = &[(0, "0x0"), (1, "0x1"), (2, "0x2")];
 
 /// A counter for each status or code.
-pub(crate) struct Replies {
+pub(crate) struct StatusCounters {
     of: &'static [(u16, &'static str)],
     counts: Vec<AtomicU64>,
 }
 
-impl Replies {
+impl StatusCounters {
     /// Creates the counters of a listener.
-    pub(crate) fn of(kind: ListenerKind) -> Replies {
+    pub(crate) fn of(kind: ListenerKind) -> StatusCounters {
         let of = match kind {
             ListenerKind::Dns | ListenerKind::Tls => &[],
             ListenerKind::Https | ListenerKind::Https3 => STATUSES,
             ListenerKind::Quic => CODES,
         };
-        Replies { of, counts: of.iter().map(|_| AtomicU64::new(0)).collect() }
+        StatusCounters { of, counts: of.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Counts a request or stream with this status or code.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Error, MAX_UPSTREAMS};
-use crate::upstream::group::{Group, Transport, Upstream};
+use crate::upstream::group::{Group, Upstream, UpstreamTransport};
 use crate::wire::Message;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
@@ -161,7 +161,7 @@ impl Attempts {
             break;
         }
         match self.upstream().transport {
-            Transport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
+            UpstreamTransport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
             _ => NextStep::Stream(rules.read_timeout),
         }
     }
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
-    use crate::upstream::{GroupRules, Policy};
+    use crate::upstream::{GroupRules, UpstreamPolicy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn rules() -> GroupRules {
-        GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
+        GroupRules { policy: UpstreamPolicy::Sequential, ..GroupRules::default() }
     }
 
     /// Returns the attempts of a query without a response: times in seconds and upstreams, then the time of the end.

@@ -34,7 +34,8 @@ use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
 pub use group::{
-    DropReason, Group, GroupCounters, GroupRules, Policy, ShedReason, Transport, Upstream, UpstreamDriver,
+    DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
+    UpstreamTransport,
 };
 pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
 pub use inflight::{InFlight, Waiter};

@@ -8,7 +8,7 @@ use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
 use clusterdns::plugins::log::{Classes, Config, Format, Log, LogRule};
-use clusterdns::telemetry::log::{Format as LineFormat, Logger};
+use clusterdns::telemetry::log::{LogFormat as LineFormat, Logger};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Type};
 
 use super::answers::{n, packet};
@@ -130,7 +130,8 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     };
     // A query from the future has a duration of zero.
     let now = Instant::now() + Duration::from_secs(3_600);
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
         Answer::Drop => 0,

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::chain::Failure;
     use crate::plugins::testing::{client, code, config, packet, send};
-    use crate::telemetry::log::Format;
+    use crate::telemetry::log::LogFormat;
     use crate::wire::{Rcode, Type};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -192,7 +192,7 @@ mod tests {
 
     impl Bench {
         fn new(lines: &str) -> Bench {
-            let logger = Logger::unwritten(Format::Text);
+            let logger = Logger::unwritten(LogFormat::Text);
             let errors = Errors::new(&config(lines, parse), logger.clone(), Arc::default());
             Bench { errors: Arc::new(errors), logger, start: Instant::now() }
         }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::upstream::Transport;
+use crate::upstream::UpstreamTransport;
 use crate::wire::NameBuf;
 
 /// A destination of the Corefile.
@@ -21,7 +21,7 @@ pub enum To {
         /// The port of all its addresses.
         port: u16,
         /// The transport to all its addresses.
-        transport: Transport,
+        transport: UpstreamTransport,
         /// The name that certificates have to be for, if it is given.
         server_name: Option<String>,
     },
@@ -33,7 +33,7 @@ pub struct Target {
     /// The address and port.
     pub address: SocketAddr,
     /// The transport.
-    pub transport: Transport,
+    pub transport: UpstreamTransport,
     /// The name that its certificate has to be for, if it is given.
     pub server_name: Option<String>,
 }
@@ -41,7 +41,7 @@ pub struct Target {
 impl Target {
     /// Creates a server of plain DNS.
     pub fn plain(address: SocketAddr) -> Target {
-        Target { address, transport: Transport::Dns, server_name: None }
+        Target { address, transport: UpstreamTransport::Dns, server_name: None }
     }
 }
 
@@ -59,22 +59,22 @@ pub(super) enum DestinationError {
 }
 
 /// Returns the default port of a transport.
-fn default_port(transport: Transport) -> u16 {
+fn default_port(transport: UpstreamTransport) -> u16 {
     match transport {
-        Transport::Dns => 53,
-        Transport::Tls | Transport::Quic => 853,
-        Transport::Https => 443,
+        UpstreamTransport::Dns => 53,
+        UpstreamTransport::Tls | UpstreamTransport::Quic => 853,
+        UpstreamTransport::Https => 443,
     }
 }
 
 /// Parses a destination. `rooted` turns the name of a file into its path.
 pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, DestinationError> {
     let (transport, rest) = match text.split_once("://") {
-        None => (Transport::Dns, text),
-        Some(("dns", rest)) => (Transport::Dns, rest),
-        Some(("tls", rest)) => (Transport::Tls, rest),
-        Some(("https", rest)) => (Transport::Https, rest),
-        Some(("quic", rest)) => (Transport::Quic, rest),
+        None => (UpstreamTransport::Dns, text),
+        Some(("dns", rest)) => (UpstreamTransport::Dns, rest),
+        Some(("tls", rest)) => (UpstreamTransport::Tls, rest),
+        Some(("https", rest)) => (UpstreamTransport::Https, rest),
+        Some(("quic", rest)) => (UpstreamTransport::Quic, rest),
         Some((other, _)) => {
             return Err(DestinationError::Protocol { protocol: other.to_owned(), text: text.to_owned() });
         }
@@ -82,16 +82,16 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     if rest.is_empty() {
         return Err(DestinationError::Address(text.to_owned()));
     }
-    if transport == Transport::Https && rest.contains('/') {
+    if transport == UpstreamTransport::Https && rest.contains('/') {
         return Err(DestinationError::Path(text.to_owned()));
     }
     // `1.1.1.1%name:853`, `[::1%name]:853`: the name is that of a certificate, for plain DNS that of an interface.
     let (host, port, name) = split_address(rest).ok_or_else(|| DestinationError::Address(text.to_owned()))?;
-    let server_name = name.filter(|_| matches!(transport, Transport::Tls | Transport::Quic));
+    let server_name = name.filter(|_| matches!(transport, UpstreamTransport::Tls | UpstreamTransport::Quic));
     let port = port.unwrap_or(default_port(transport));
     if let Ok(ip) = host.parse::<IpAddr>() {
         let address = match (ip, name) {
-            (IpAddr::V6(ip), Some(interface)) if transport == Transport::Dns && ip.is_unicast_link_local() => {
+            (IpAddr::V6(ip), Some(interface)) if transport == UpstreamTransport::Dns && ip.is_unicast_link_local() => {
                 let scope = nix::net::if_::if_nametoindex(interface).unwrap_or(0);
                 std::net::SocketAddrV6::new(ip, port, 0, scope).into()
             }

@@ -9,7 +9,7 @@ use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_
 use crate::files::ResolvConf;
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
-use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Policy, Trust};
+use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
 use crate::wire::{NameBuf, Rcode};
 
 /// The names of the properties.
@@ -265,9 +265,9 @@ impl Config {
             "tls_servername" => self.trust.server_name = Some(line.word("a server name")?.text.clone()),
             "policy" => {
                 self.rules.policy = line.one_of(&[
-                    ("random", Policy::Random),
-                    ("round_robin", Policy::RoundRobin),
-                    ("sequential", Policy::Sequential),
+                    ("random", UpstreamPolicy::Random),
+                    ("round_robin", UpstreamPolicy::RoundRobin),
+                    ("sequential", UpstreamPolicy::Sequential),
                 ])?;
             }
             "health_check" => self.parse_health_check(line)?,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::chain::{Exchange, Plugin, Sent, Step};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
-use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
+use crate::telemetry::log::{LogFormat as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
 use crate::wire::{MAX_MESSAGE, Rcode};

@@ -170,9 +170,9 @@ fn families_are_named_as_coredns_prints_them() {
     let printed = include_str!("coredns-1.15.0.txt");
     for metric in Queries::METRICS {
         let kind = match metric.kind {
-            crate::telemetry::metrics::Kind::Counter => "counter",
-            crate::telemetry::metrics::Kind::Gauge => "gauge",
-            crate::telemetry::metrics::Kind::Histogram(_) => "histogram",
+            crate::telemetry::metrics::MetricKind::Counter => "counter",
+            crate::telemetry::metrics::MetricKind::Gauge => "gauge",
+            crate::telemetry::metrics::MetricKind::Histogram(_) => "histogram",
         };
         let (name, help) = (metric.name, metric.help);
         let header = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");

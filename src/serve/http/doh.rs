@@ -27,9 +27,9 @@ const SHORT: u32 = 5;
 /// The maximum age in caches of any response, in seconds, as in CoreDNS.
 const LONG: u32 = 3_600;
 
-/// The query of a request.
+/// Where the query of a request is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Query {
+pub enum QueryPlace {
     /// In its URI.
     Here(Vec<u8>),
     /// In its body.
@@ -37,7 +37,7 @@ pub enum Query {
 }
 
 /// Finds the query of a request, or the status of the refusal.
-pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<QueryPlace, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -47,7 +47,7 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, S
             if length.is_some_and(|length| length > MAX_QUESTION as u64) {
                 Err(StatusCode::PAYLOAD_TOO_LARGE)
             } else {
-                Ok(Query::Body)
+                Ok(QueryPlace::Body)
             }
         }
         Method::GET => {
@@ -57,7 +57,7 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, S
             // Padding is not allowed, but some clients write it.
             let query = URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
             let query = query.map_err(|_| StatusCode::BAD_REQUEST)?;
-            if query.len() > MAX_QUESTION { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(Query::Here(query)) }
+            if query.len() > MAX_QUESTION { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(QueryPlace::Here(query)) }
         }
         _ => Err(StatusCode::BAD_REQUEST),
     }
@@ -146,17 +146,17 @@ fn age(message: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn found(method: Method, uri: &str) -> Result<Query, u16> {
+    fn found(method: Method, uri: &str) -> Result<QueryPlace, u16> {
         let uri: Uri = uri.parse().expect("a URI");
         query(&method, &uri, &HeaderMap::new()).map_err(|status| status.as_u16())
     }
 
     #[test]
     fn a_query_is_found_in_either_kind_of_request() {
-        assert_eq!(found(Method::POST, "https://h/dns-query"), Ok(Query::Body));
+        assert_eq!(found(Method::POST, "https://h/dns-query"), Ok(QueryPlace::Body));
         for value in ["AAEBAA", "AAEBAA=="] {
             let here = found(Method::GET, &format!("/dns-query?x=1&dns={value}"));
-            assert_eq!(here, Ok(Query::Here(vec![0, 1, 1, 0])), "{value}");
+            assert_eq!(here, Ok(QueryPlace::Here(vec![0, 1, 1, 0])), "{value}");
         }
         for (method, uri, status) in [
             (Method::POST, "/", 404),

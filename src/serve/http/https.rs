@@ -160,7 +160,7 @@ impl OpenRequest {
     }
 
     /// Answers a request.
-    async fn answer(self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(self, request: Request<Incoming>) -> Response<ResponseBody> {
         let service = self.0.service.clone();
         let (response, content) = match self.find_answer(request).await {
             Ok((answer, held)) => (doh::answer(&answer), Some((answer, held))),
@@ -168,7 +168,7 @@ impl OpenRequest {
         };
         service.count_reply(response.status().as_u16());
         let (bytes, held) = content.map_or((Bytes::new(), None), |(answer, held)| (answer.into(), Some(held)));
-        response.map(|()| Answer { bytes, _held: held, _open: self })
+        response.map(|()| ResponseBody { bytes, _held: held, _open: self })
     }
 
     /// Returns the response to a request and the permit for its memory, or the status of the refusal.
@@ -176,8 +176,8 @@ impl OpenRequest {
         let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
         let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
-            doh::Query::Here(query) => message.push(&query)?,
-            doh::Query::Body => {
+            doh::QueryPlace::Here(query) => message.push(&query)?,
+            doh::QueryPlace::Body => {
                 let reading = read_body(request.into_body(), &mut message);
                 let time = service.settings().timeouts.read;
                 tokio::time::timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
@@ -204,13 +204,13 @@ impl Drop for OpenRequest {
 }
 
 /// The body of a response, which HTTP gets in pieces.
-struct Answer {
+struct ResponseBody {
     bytes: Bytes,
     _held: Option<MemoryPermit>,
     _open: OpenRequest,
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

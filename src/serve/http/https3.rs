@@ -22,7 +22,7 @@ use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
 
-type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
+type H3Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
 /// Serves a connection until it is closed.
 pub(crate) async fn serve(
@@ -102,13 +102,13 @@ impl Request {
 
     /// Returns the response and the permit for its memory, or the status of the refusal.
     async fn find_answer(
-        &self, query: doh::Query, stream: &mut Stream,
+        &self, query: doh::QueryPlace, stream: &mut H3Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let QuicListener { service, acceptor, .. } = &*self.listener;
         let mut message = RequestMessage::new(&self.memory);
         match query {
-            doh::Query::Here(query) => message.push(&query)?,
-            doh::Query::Body => {
+            doh::QueryPlace::Here(query) => message.push(&query)?,
+            doh::QueryPlace::Body => {
                 let reading = read_body(stream, &mut message);
                 let time = service.settings().timeouts.read;
                 timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
@@ -119,7 +119,7 @@ impl Request {
 }
 
 /// Reads a body.
-async fn read_body(stream: &mut Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
+async fn read_body(stream: &mut H3Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
     while let Some(mut piece) = stream.recv_data().await.map_err(|_| StatusCode::BAD_REQUEST)? {
         while piece.has_remaining() {
             let len = piece.chunk().len();

@@ -135,7 +135,7 @@ impl Tls {
                 }
             }
             self.has_more = false;
-            let source = &mut Source { socket: &self.socket, from };
+            let source = &mut SocketReader { socket: &self.socket, from };
             let read = self.session.read_tls(source)?;
             let state = self.session.process_new_packets();
             // Messages of the handshake, or an alert.
@@ -151,7 +151,7 @@ impl Tls {
     fn flush(&mut self) -> io::Result<bool> {
         let mut has_written = false;
         while self.session.wants_write() {
-            match self.session.write_tls(&mut Sink(&self.socket)) {
+            match self.session.write_tls(&mut SocketWriter(&self.socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 written => has_written |= written? > 0,
             }
@@ -161,21 +161,21 @@ impl Tls {
 }
 
 /// Reads from a socket for rustls.
-struct Source<'a> {
+struct SocketReader<'a> {
     socket: &'a TcpStream,
     from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
 }
 
-impl Read for Source<'_> {
+impl Read for SocketReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         (self.from)(self.socket, out)
     }
 }
 
 /// Writes to a socket for rustls.
-struct Sink<'a>(&'a TcpStream);
+struct SocketWriter<'a>(&'a TcpStream);
 
-impl Write for Sink<'_> {
+impl Write for SocketWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

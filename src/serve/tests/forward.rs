@@ -46,7 +46,7 @@ struct Relay {
     notes: Arc<Mutex<Notes>>,
 }
 
-fn relay(rules: GroupRules, change: impl FnOnce(&mut Options)) -> Relay {
+fn relay(rules: GroupRules, change: impl FnOnce(&mut ServerOptions)) -> Relay {
     let upstream = udp_client("127.0.0.1");
     let address = upstream.local_addr().expect("an address");
     let mut options = None;
@@ -258,7 +258,7 @@ fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
 }
 
 /// One worker, whose table has this limit.
-fn limited(limit: usize) -> impl FnOnce(&mut Options) {
+fn limited(limit: usize) -> impl FnOnce(&mut ServerOptions) {
     move |options| {
         options.forwarded = limit;
         options.workers = NonZeroUsize::new(1);

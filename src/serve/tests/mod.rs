@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use super::{ListenSpec, Options, ServeError, Server, Service, Settings};
+use super::{ListenSpec, ServeError, Server, ServerOptions, Service, Settings};
 use crate::chain::pending::Continue;
 use crate::chain::{Block, Chain, Exchange, Plugin, Router, Step, Wait, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
@@ -81,17 +81,19 @@ fn router(gate: &Arc<Semaphore>, mark: u8) -> Arc<Router> {
 }
 
 /// A server at these addresses.
-fn start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Options)) -> Rig {
+fn start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut ServerOptions)) -> Rig {
     try_start(addresses, settings, change).expect("a server")
 }
 
 /// A server at these addresses, or why not.
-fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Options)) -> Result<Rig, ServeError> {
+fn try_start(
+    addresses: &[&str], settings: Settings, change: impl FnOnce(&mut ServerOptions),
+) -> Result<Rig, ServeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let gate = Arc::new(Semaphore::new(0));
     let service = Service::new(router(&gate, 1), settings);
-    let mut options = Options::new(runtime.handle().clone());
+    let mut options = ServerOptions::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(2);
     change(&mut options);
     let spec = |address: &&str| ListenSpec { address: address.parse().expect("an address"), service: service.clone() };

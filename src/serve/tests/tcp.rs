@@ -243,7 +243,7 @@ pub(super) fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn idle_connections_are_evicted_the_idlest_first() {
+fn the_longest_idle_connection_is_closed_first() {
     let limits = TcpLimits { connections: 4, connections_per_address: 3, ..TcpLimits::default() };
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
     let at = rig.at("127.0.0.1");

@@ -26,7 +26,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use nix::sys::epoll::Epoll;
 
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::upstream_sockets::UpstreamSockets;
 use super::worker::wait_for;
 use crate::chain::{Answer, OwnedQuery, Resume, State, UpstreamQuery};
@@ -116,7 +116,7 @@ pub(in crate::serve) struct Forwarding {
 /// The parts of a worker that forwarding needs.
 pub(in crate::serve) struct WorkerContext<'a> {
     /// The listeners by number; `None` for a closed one.
-    pub(in crate::serve) listeners: &'a [Option<Listener>],
+    pub(in crate::serve) listeners: &'a [Option<UdpListener>],
     pub(in crate::serve) shared: &'a Arc<Shared>,
     pub(in crate::serve) counters: &'a Counters,
     pub(in crate::serve) epoll: &'a Epoll,
@@ -709,7 +709,7 @@ fn send(inbox: &mut Batch, context: &WorkerContext<'_>, listener: usize) {
 
 impl WorkerContext<'_> {
     /// Returns the listener of this number, unless it was closed.
-    pub(in crate::serve) fn listener(&self, number: usize) -> Option<&Listener> {
+    pub(in crate::serve) fn listener(&self, number: usize) -> Option<&UdpListener> {
         self.listeners.get(number)?.as_ref()
     }
 }

@@ -9,7 +9,7 @@ use crate::serve::Service;
 const DISCARD: u16 = 9;
 
 /// The UDP sockets of a listener that a worker owns, and the service of the listener.
-pub(crate) struct Listener {
+pub(crate) struct UdpListener {
     /// The socket. Pending queries have references to it, so that it stays open until their responses are sent.
     pub(crate) socket: Arc<UdpSocket>,
     /// More sockets of the same port, if there are more sockets than workers (*multisocket*).
@@ -19,7 +19,7 @@ pub(crate) struct Listener {
     pub(crate) service: Arc<Service>,
 }
 
-impl Listener {
+impl UdpListener {
     /// Returns all sockets.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
         std::iter::once(&self.socket).chain(&self.more)

@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::mmsg::ReturnPath;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::inflight::AttemptId;
@@ -83,7 +83,7 @@ pub(in crate::serve) enum Job {
     /// The result of an attempt over a stream.
     Came { attempt: AttemptId, result: Result<Vec<u8>, Error> },
     /// Serve another socket, under this number.
-    Open(usize, Listener),
+    Open(usize, UdpListener),
     /// Close the socket with this number after the queries that have arrived are answered.
     Close(usize),
     /// Only wakes the worker, which then checks whether the server stops.

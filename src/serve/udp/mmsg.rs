@@ -40,7 +40,7 @@ const FULL_RETRIES: usize = 3;
 /// Bytes of a `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Name([u8; NAME_LEN]);
+struct SocketName([u8; NAME_LEN]);
 
 /// Bytes of one control message.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ struct Memory {
     outgoing: [libc::mmsghdr; BATCH],
     questions_at: [libc::iovec; BATCH],
     answers_at: [libc::iovec; BATCH],
-    names: [Name; BATCH],
+    names: [SocketName; BATCH],
     controls: [Control; BATCH],
     questions: [[u8; STRIDE]; BATCH],
     answers: [[u8; STRIDE]; BATCH],
@@ -90,7 +90,7 @@ pub struct Datagram<'a> {
 
 /// The result of sending a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct SendOutcome {
     /// The number of responses that were sent.
     pub sent: usize,
     /// The number of responses that the kernel refused.
@@ -251,9 +251,9 @@ impl Batch {
     }
 
     /// Sends what is queued. An answer that the kernel does not take is skipped; the others are still sent.
-    pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> SendOutcome {
         let at = self.memory.as_ptr();
-        let mut outcome = Outcome::default();
+        let mut outcome = SendOutcome::default();
         let mut next = 0;
         let mut full = 0;
         while next < self.queued {
@@ -433,7 +433,7 @@ impl Drop for Outbox {
 /// The way back to a client: its address, and the one that it asked.
 #[derive(Clone, Copy)]
 pub struct ReturnPath {
-    name: Name,
+    name: SocketName,
     name_len: usize,
     control: Control,
     control_len: usize,
@@ -458,7 +458,7 @@ impl ReturnPath {
     }
 }
 
-impl Name {
+impl SocketName {
     /// Returns the address, if it is an IP address. An IPv4 client of a socket for both families has an IPv4 address.
     fn address(&self, len: usize) -> Option<SocketAddr> {
         let bytes = &self.0;
@@ -599,8 +599,8 @@ mod tests {
                     batch.queue(slot, 1);
                 }
                 // SAFETY: in bounds and not referred to. The kernel knows no such address.
-                unsafe { (*batch.memory.as_ptr()).names[1] = Name([0xff; NAME_LEN]) };
-                assert_eq!(batch.send(server.as_fd()), Outcome { sent: 2, failed: 1 });
+                unsafe { (*batch.memory.as_ptr()).names[1] = SocketName([0xff; NAME_LEN]) };
+                assert_eq!(batch.send(server.as_fd()), SendOutcome { sent: 2, failed: 1 });
                 assert_eq!(batch.one_by_one, one_by_one);
                 for byte in [0, 2] {
                     let mut answer = [9; 2];

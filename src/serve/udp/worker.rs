@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::forward::{Forwarding, UPSTREAM, WorkerContext};
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
+use super::mmsg::{Batch, ReturnPath, SendOutcome, is_full};
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
 use crate::serve::pending::{self, LogLimiter, PendingPermit};
@@ -46,7 +46,7 @@ const LATE_RETRIES: usize = 5;
 /// A worker. It owns at least one socket of each listener.
 pub(crate) struct UdpWorker {
     /// The listeners by number; `None` for a closed one.
-    listeners: Vec<Option<Listener>>,
+    listeners: Vec<Option<UdpListener>>,
     /// The numbers of closing listeners, whose clients may wait for upstreams.
     closing: Vec<usize>,
     /// The time of the next check whether they do.
@@ -272,7 +272,7 @@ impl UdpWorker {
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(socket.as_fd());
+        let SendOutcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
         counters.unanswered.add(unanswered);
