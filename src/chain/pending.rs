@@ -10,10 +10,13 @@ use smallvec::SmallVec;
 
 use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
+use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
+
+pub use crate::upstream::BoxFuture;
 
 /// How the chain continues after [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +55,6 @@ pub struct Work {
     pub plugin: &'static str,
 }
 
-/// A boxed future.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 /// An owned query: everything that is needed to resume it.
 pub struct OwnedQuery {
     /// Most queries are short enough to need no allocation.
@@ -75,7 +75,7 @@ pub struct OwnedQuery {
 /// A pending query.
 pub struct Pending {
     /// The query.
-    pub asked: OwnedQuery,
+    pub query: OwnedQuery,
     /// Where its chain resumes.
     pub at: Resume,
     /// What it waits for.
@@ -83,14 +83,14 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
-    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of the
-    /// query, which a plugin further down may want again.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
+    /// the query, which a plugin further down may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
             Wait::Upstream(query) => State::with_query_change(query.change),
             Wait::Work(_) => std::mem::take(self.state),
         };
-        let asked = OwnedQuery {
+        let query = OwnedQuery {
             packet: SmallVec::from_slice(self.query.packet()),
             client: self.client,
             started: self.started,
@@ -100,7 +100,7 @@ impl Exchange<'_> {
             block,
             state,
         };
-        Pending { asked, at, wait }
+        Pending { query, at, wait }
     }
 }
 
@@ -114,39 +114,44 @@ impl Pending {
     /// Like [`Pending::finish`], but when `revoked` ends first, the query ends as with [`Pending::overload`].
     pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
         let mut revoked = std::pin::pin!(revoked);
-        let Pending { mut asked, mut at, mut wait } = self;
+        let Pending { mut query, mut at, mut wait } = self;
         loop {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
-                    let cached = (asked.state.origin == Origin::Cached).then(|| asked.state.reply.clone());
-                    let work = future(std::mem::take(&mut asked.state));
+                    let cached = (query.state.origin == Origin::Cached).then(|| query.state.reply.clone());
+                    let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         if let Some(reply) = cached {
-                            asked.state.reply = reply;
-                            asked.state.origin = Origin::Cached;
-                            return Some(asked);
+                            query.state.reply = reply;
+                            query.state.origin = Origin::Cached;
+                            return Some(query);
                         }
-                        asked.fail(overload, super::Failure::Overload(plugin));
-                        return Some(asked);
+                        query.fail(overload, super::Failure::Overload(plugin));
+                        return Some(query);
                     };
-                    asked.state = state;
-                    asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
+                    query.state = state;
+                    query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
-                Wait::Upstream(ask) => {
-                    let dispatcher = ask.attempts.group().dispatcher.clone();
-                    let client = asked.client.remote.ip();
-                    let dispatched = dispatcher.dispatch(asked.packet().into(), ask.change, client, ask.attempts);
+                Wait::Upstream(upstream_query) => {
+                    let dispatcher = upstream_query.attempts.group().dispatcher.clone();
+                    let client = query.client.remote.ip();
+                    let dispatched = dispatcher.dispatch(
+                        query.packet().into(),
+                        upstream_query.change,
+                        client,
+                        upstream_query.attempts,
+                    );
                     let Some(answer) = unless(dispatched, revoked.as_mut()).await else {
-                        asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
-                        return Some(asked);
+                        query.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        return Some(query);
                     };
-                    let outcome = answer.map(|reply| asked.state.reply = *reply);
-                    asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
+                    let outcome = answer.map(|reply| query.state.reply = *reply);
+                    query.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
             };
             match next? {
-                Outcome::Answered => return Some(asked),
+                Outcome::Answered => return Some(query),
                 Outcome::Drop => return None,
                 Outcome::Pending { at: next_at, wait: next_wait } => (at, wait) = (next_at, next_wait),
             }
@@ -156,15 +161,15 @@ impl Pending {
     /// Ends the query at once because too many are pending: with the code of its plugin, or with a stale reply of the
     /// cache.
     pub fn overload(self) -> OwnedQuery {
-        let Pending { mut asked, wait, .. } = self;
+        let Pending { mut query, wait, .. } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if asked.state.origin == Origin::Cached => return asked,
+            Wait::Work(_) if query.state.origin == Origin::Cached => return query,
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
-        asked.fail(rcode, failure);
-        asked
+        query.fail(rcode, failure);
+        query
     }
 }
 
@@ -208,11 +213,12 @@ impl OwnedQuery {
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
-        (state.asked, state.max_udp) = (self.state.asked, self.state.max_udp);
+        state.flag_changes = self.state.flag_changes;
+        state.max_udp = self.state.max_udp;
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
-            Outcome::Drop => Answer::Silent,
+            Outcome::Drop => Answer::Drop,
             Outcome::Pending { at, wait } => Answer::Pending(exchange.pend(self.block, at, wait)),
         }
     }
@@ -233,10 +239,19 @@ impl OwnedQuery {
     }
 
     fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
-        let OwnedQuery { client, started, depth, refresher, router, block, .. } = self;
-        let (client, started, depth, refresher, block) = (*client, *started, *depth, *refresher, *block);
-        let (at, chain) = (refresher.unwrap_or(0), &router.chains[block]);
-        Exchange { query, client, now, started, state, depth, refresher, at, router, chain, block }
+        Exchange {
+            query,
+            client: self.client,
+            now,
+            started: self.started,
+            state,
+            depth: self.depth,
+            refresher: self.refresher,
+            at: self.refresher.unwrap_or(0),
+            router: &self.router,
+            chain: &self.router.chains[self.block],
+            block: self.block,
+        }
     }
 }
 
@@ -260,11 +275,11 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
     match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
-        super::router::Response::Ready => Inner::Done(Box::new(state.reply)),
-        super::router::Response::Silent => Inner::None,
-        super::router::Response::Pending(pending) => Inner::Pending(Box::pin(async move {
+        Response::Ready => Inner::Done(Box::new(state.reply)),
+        Response::Drop => Inner::None,
+        Response::Pending(pending) => Inner::Pending(Box::pin(async move {
             match pending.finish().await {
-                Some(asked) => Box::new(asked.state.reply),
+                Some(query) => Box::new(query.state.reply),
                 None => servfail(),
             }
         })),
@@ -274,7 +289,8 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 /// Implements [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
     let mut state = State::with_query_change(exchange.state.query_change());
-    let (refresher, client) = (Some(exchange.at), Client { transport, ..exchange.client });
+    let refresher = Some(exchange.at);
+    let client = Client { transport, ..exchange.client };
     let Exchange { query, now, at, router, chain, block, .. } = *exchange;
     let depth = exchange.depth.max(1);
     let mut inner =
@@ -284,7 +300,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         Outcome::Drop => Box::pin(std::future::ready(no_reply())),
         Outcome::Pending { at, wait } => {
             let pending = inner.pend(exchange.block, at, wait);
-            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |asked| asked.state) })
+            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |query| query.state) })
         }
     }
 }

@@ -101,7 +101,7 @@ impl Plugin for Header {
         let Change { set, clear } = self.config.query;
         for (_, bits) in FLAGS {
             if (set | clear) & bits != 0 {
-                exchange.state.asked.add(*bits, set & bits != 0);
+                exchange.state.flag_changes.add(*bits, set & bits != 0);
             }
         }
         Step::Next

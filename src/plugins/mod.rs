@@ -45,7 +45,7 @@ pub mod whoami;
 
 use std::path::PathBuf;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
+use crate::corefile::{Arguments, Block, BlockKey, Diagnostics, Directive, Known, Sources};
 use crate::telemetry::metrics::SharedMetrics;
 use crate::wire::NameBuf;
 
@@ -55,7 +55,7 @@ pub use table::DIRECTIVES;
 /// What the parser of a directive may use besides the lines of the directive.
 pub struct Context<'a> {
     /// The keys of the server block.
-    pub keys: &'a [Key],
+    pub keys: &'a [BlockKey],
     /// The zones of the keys, in lower case with a final dot.
     pub zones: &'a [String],
     /// The directory of *root*, to which relative file names are joined.

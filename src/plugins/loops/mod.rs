@@ -37,7 +37,7 @@ impl Setting for Config {
         let (plugin, watch) = Loop::new(block.first_zone());
         let logger = block.resources().logger.clone();
         block.plugin(plugin);
-        block.when_bound(move |address| Box::pin(probe::probe(watch, address, logger)));
+        block.when_bound(move |address| Box::pin(probe::look_for_loop(watch, address, logger)));
         Ok(())
     }
 }

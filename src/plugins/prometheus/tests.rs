@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::testing::{Answers, client, config, n, packet, read};
 use super::*;
 use crate::chain::{Answer, Block, Chain, Failure, Router, State, Transport};
-use crate::telemetry::metrics::{Collected, Kind, Observed, Registry, register, text};
+use crate::telemetry::metrics::{Collected, MetricKind, Observed, Registry, register, text};
 use crate::wire::Type;
 
 #[test]
@@ -169,9 +169,9 @@ fn families_have_the_names_and_help_texts_of_coredns() {
     let printed = include_str!("coredns-1.15.0.txt");
     for metric in Queries::METRICS {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         let (name, help) = (metric.name, metric.help);
         let header = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
