@@ -659,7 +659,7 @@ fn errors_of_certificates_are_reported_at_start() {
         ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
-        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),
+        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not implemented".to_owned()),
         (
             format!("tls://a:9 https://b:9 {{\n    tls {certificate} {key}\n}}\n"),
             "cannot serve https://:9: tls://:9 has the same port".to_owned(),

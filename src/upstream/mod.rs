@@ -83,8 +83,8 @@ pub enum Error {
     /// An error of TLS, HTTP or QUIC.
     #[error("{0}: {1}")]
     Protocol(Arc<str>, String),
-    /// The transport does not allow the query.
-    #[error("{0}: zone transfers do not go over QUIC")]
+    /// The client for this transport does not support the query.
+    #[error("{0}: zone transfers over QUIC are not supported")]
     Unsupported(Arc<str>),
     /// No worker sends queries, since the server stops.
     #[error("the server stops")]

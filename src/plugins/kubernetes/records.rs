@@ -141,7 +141,7 @@ impl Stanza {
         // A port for TCP and UDP results in one record.
         let mut numbers = PortNumbers::new();
         append_numbers(&mut numbers, &service.ports, found);
-        remove_duplicates(&mut numbers, 0);
+        remove_duplicate_numbers(&mut numbers, 0);
         if addresses == 0 || numbers.is_empty() {
             return;
         }
@@ -173,7 +173,7 @@ impl Stanza {
             let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
             candidates += rows.len() * found.count_ports(ports);
             append_numbers(&mut numbers, ports, found);
-            remove_duplicates(&mut numbers, first);
+            remove_duplicate_numbers(&mut numbers, first);
             slice_ranges[(rows[0] >> 32) as usize] = first..numbers.len();
         }
         let numbers_of = |packed: u64| &numbers[slice_ranges[(packed >> 32) as usize].clone()];
@@ -412,8 +412,8 @@ fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatc
     numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
 }
 
-/// Removes duplicates of the numbers from `first` on. Takes one step for each number.
-fn remove_duplicates(numbers: &mut PortNumbers, first: usize) {
+/// Removes repeated port numbers from `first` on. Takes one step for each number.
+fn remove_duplicate_numbers(numbers: &mut PortNumbers, first: usize) {
     let mut len = first;
     if numbers.len() - first <= MAX_COMPARED {
         for at in first..numbers.len() {
@@ -451,7 +451,7 @@ fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Por
     let mut numbers = PortNumbers::new();
     slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
     if slices.len() > 1 {
-        remove_duplicates(&mut numbers, 0);
+        remove_duplicate_numbers(&mut numbers, 0);
     }
     numbers
 }

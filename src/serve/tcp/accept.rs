@@ -104,7 +104,7 @@ impl Acceptor {
             match accepted {
                 Ok((stream, remote)) => {
                     failures = 0;
-                    self.start(stream, remote, &service, &phase);
+                    self.start_connection(stream, remote, &service, &phase);
                 }
                 Err(error) => {
                     failures += 1;
@@ -122,14 +122,14 @@ impl Acceptor {
             let Ok((socket, remote)) = SockRef::from(&listener).accept() else { break };
             let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
             if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
-                self.start(stream, remote, &service, &phase);
+                self.start_connection(stream, remote, &service, &phase);
             }
         }
         self.record_end();
     }
 
     /// Starts to serve a connection, or closes it if there is no permit.
-    fn start(
+    fn start_connection(
         self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>,
         phase: &watch::Receiver<ListenerPhase>,
     ) {

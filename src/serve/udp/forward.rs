@@ -1,4 +1,4 @@
-//! A worker's queries to upstreams: sockets and the clock context an [`upstream::InFlight`](InFlight).
+//! A worker's queries to upstreams: sockets and the clock for an [`upstream::InFlight`](InFlight).
 //!
 //! ```text
 //! client ─ Wait::Upstream ─► begin ─► InFlight ─ NextStep::Udp ────► outbox ─► socket ─► upstream
@@ -113,7 +113,7 @@ pub(in crate::serve) struct Forwarding {
     packet: Vec<u8>,
 }
 
-/// The parts of a worker that forwarding needs.
+/// The parts of a worker that forwarding needs, borrowed for one call.
 pub(in crate::serve) struct WorkerContext<'a> {
     /// The listeners by number; `None` for a closed one.
     pub(in crate::serve) listeners: &'a [Option<UdpListener>],
