@@ -24,7 +24,7 @@ use crate::plugins::kubernetes::{self, Kubernetes};
 use crate::plugins::prometheus::{Enabled, Refused};
 use crate::plugins::{
     Setting, acl, any, bufsize, chaos, dns64, encrypted, errors, forward, header, hosts, loadbalance, local, log,
-    loops, minimal, nsid, timeouts, whoami,
+    loops, minimal, nsid, rewrite, timeouts, whoami,
 };
 use crate::source::Selection;
 use crate::telemetry::log::Logger;
@@ -456,6 +456,7 @@ impl Maker<'_> {
                 }
                 Arc::new(plugin)
             }
+            Setting::Rewrite(config) => Arc::new(rewrite::Rewrite::new(config)),
             Setting::Header(config) => Arc::new(header::Header { config: *config }),
             Setting::Minimal => Arc::new(minimal::Minimal),
             Setting::Hosts(config) => {

@@ -149,9 +149,10 @@ impl Router {
             }
         };
         let chain = &self.chains[block];
-        let (depth, refresher) = (0, None);
+        let (received, started, router) = (query, now, self);
+        let (depth, first, refresh, at) = (0, 0, false, 0);
         let mut exchange =
-            Exchange { query, client, now, started: now, state, depth, refresher, at: 0, router: self, chain, block };
+            Exchange { query, received, client, now, started, state, depth, first, refresh, at, router, chain, block };
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Silent => Answer::Silent,
@@ -166,9 +167,24 @@ impl Router {
         match self.select(query) {
             Ok(block) => {
                 let chain = &self.chains[block];
-                let (refresher, at, router) = (None, 0, self);
-                Exchange { query, client, now, started: now, state, depth, refresher, at, router, chain, block }
-                    .respond()
+                let (received, started, router) = (query, now, self);
+                let (first, refresh, at) = (0, false, 0);
+                Exchange {
+                    query,
+                    received,
+                    client,
+                    now,
+                    started,
+                    state,
+                    depth,
+                    first,
+                    refresh,
+                    at,
+                    router,
+                    chain,
+                    block,
+                }
+                .respond()
             }
             Err(rcode) => {
                 state.reply.rcode = rcode;

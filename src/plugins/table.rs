@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, errors, forward, header, health,
     hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload,
-    root, timeouts, tls, whoami,
+    rewrite, root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::net;
@@ -75,6 +75,8 @@ pub enum Setting {
     Chaos(chaos::Config),
     /// *loadbalance*.
     Loadbalance(loadbalance::Config),
+    /// *rewrite*.
+    Rewrite(rewrite::Config),
     /// *cache*.
     Cache(Box<cache::Config>),
     /// *header*.
@@ -144,7 +146,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("chaos", |stanzas, context| chaos::parse(stanzas, context).map(Setting::Chaos)),
     built("loadbalance", |stanzas, context| loadbalance::parse(stanzas, context).map(Setting::Loadbalance)),
     planned("tsig"),
-    planned("rewrite"),
+    built("rewrite", |stanzas, context| rewrite::parse(stanzas, context).map(Setting::Rewrite)),
     planned("autopath"),
     built("acl", |stanzas, context| acl::parse(stanzas, context).map(Setting::Acl)),
     once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),

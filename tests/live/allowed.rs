@@ -67,8 +67,7 @@ impl Allowed {
 fn has_more_aliases_only(theirs: &Answer, ours: &Answer) -> bool {
     let [theirs, ours] = [theirs, ours].map(|answer| &answer.sections[0]);
     let mut more = ours.iter().filter(|record| !theirs.contains(record));
-    theirs.iter().all(|record| ours.contains(record))
-        && more.all(|record| is_alias(record))
+    theirs.iter().all(|record| ours.contains(record)) && more.all(|record| is_alias(record))
 }
 
 /// Returns whether a record in presentation form is a CNAME.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use crate::corefile::{Arguments, Directive, parse_duration};
-use crate::plugins::{Context, regexp};
+use crate::plugins::Context;
+use crate::plugins::regexp::{self, Pattern};
 use crate::telemetry::log::Severity;
 
 /// What a stanza says.
@@ -28,21 +27,6 @@ pub struct Consolidate {
     pub severity: Severity,
     /// The first is told at once.
     pub show_first: bool,
-}
-
-/// An expression with the text that it was read from.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// As written.
-    pub text: String,
-    /// Compiled.
-    pub regex: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.text == other.text
-    }
 }
 
 /// Reads the stanza.

@@ -11,11 +11,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Failure, Plugin, Sent, Step};
+use crate::chain::{Exchange, Failure, Plugin, Rewritten, Sent, Step};
 use crate::corefile::GoDuration;
 use crate::telemetry::log::{Logger, Severity};
 
-pub use config::{Config, Consolidate, Pattern, parse};
+pub use config::{Config, Consolidate, parse};
 
 /// The plugin.
 pub struct Errors {
@@ -128,7 +128,15 @@ impl Errors {
     fn failed(&self, exchange: &Exchange<'_>, failure: &Failure) {
         let text = failure.to_string();
         let Some(severity) = self.count(&text, exchange.now) else { return };
-        let (question, rcode) = (exchange.question(), exchange.state.reply.rcode.0);
+        // CoreDNS shows the query as *rewrite* has changed it, and the code that *rewrite* returns: 0 after it has
+        // written the response itself.
+        let rewritten = exchange.state.rewritten();
+        let changed = rewritten.and_then(Rewritten::query);
+        let question = changed.as_ref().map_or(exchange.question(), |query| &query.question);
+        let rcode = match rewritten {
+            Some(rewritten) if rewritten.writes_codes => 0,
+            _ => exchange.state.reply.rcode.0,
+        };
         self.line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
     }
 }

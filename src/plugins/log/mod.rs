@@ -12,11 +12,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::chain::{Exchange, Plugin, Rewritten, Sent, Step};
 use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
-use crate::wire::{MAX_MESSAGE, Rcode};
+use crate::wire::{MAX_MESSAGE, Query, Rcode};
 
 pub use config::{Class, Classes, Config, Rule, parse};
 pub use format::Format;
@@ -52,6 +52,8 @@ pub struct Log {
 /// What a line is made of.
 struct Line<'a, 'e> {
     exchange: &'a Exchange<'e>,
+    /// The query. Its name is shown as received; everything else is shown as *rewrite* has changed it, as in CoreDNS.
+    query: &'a Query<'a>,
     /// What went out; nothing where a plugin has dropped the query.
     sent: Option<&'a Sent>,
     class: Class,
@@ -77,7 +79,9 @@ impl Log {
         if !rule.classes.has(class) {
             return;
         }
-        let line = Line { exchange, sent, class, kind, took };
+        let changed = exchange.state.rewritten().and_then(Rewritten::query);
+        let query = changed.as_ref().unwrap_or(exchange.query);
+        let line = Line { exchange, query, sent, class, kind, took };
         LINE.with_borrow_mut(|text| {
             text.clear();
             match self.logger.format() {
@@ -134,11 +138,11 @@ impl Line<'_, '_> {
 
     /// Writes the value of one placeholder.
     fn value(&self, value: Value, out: &mut String) -> std::fmt::Result {
-        let query = self.exchange.query;
+        let query = self.query;
         let client = &self.exchange.client;
         match value {
             Value::Type => write!(out, "{}", query.question.qtype),
-            Value::Name => write!(out, "{}", query.question.name()),
+            Value::Name => write!(out, "{}", self.exchange.question().name()),
             Value::Class => write!(out, "{}", query.question.qclass),
             Value::Proto => out.write_str(client.transport.name()),
             Value::Size => write!(out, "{}", query.packet().len()),
@@ -171,7 +175,7 @@ impl Line<'_, '_> {
             "tcp" => MAX_MESSAGE,
             _ => {
                 let limit = self.exchange.state.reply.max_udp.unwrap_or(u16::MAX);
-                self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size.min(limit))).max(MIN_UDP)
+                self.query.edns.map_or(0, |edns| usize::from(edns.size.min(limit))).max(MIN_UDP)
             }
         }
     }
@@ -208,7 +212,7 @@ impl Line<'_, '_> {
 
     /// What a JSON line says besides its text.
     fn fields(&self) -> [(&'static str, serde_json::Value); 14] {
-        let query = self.exchange.query;
+        let query = self.query;
         let client = &self.exchange.client;
         // No code is not a code: null, as in CoreDNS.
         let rcode = self.sent.map(|_| {
@@ -220,7 +224,7 @@ impl Line<'_, '_> {
         [
             ("client_ip", client.remote.ip().to_canonical().to_string().into()),
             ("client_port", client.remote.port().into()),
-            ("qname", query.question.name().to_string().into()),
+            ("qname", self.exchange.question().name().to_string().into()),
             ("qtype", query.question.qtype.to_string().into()),
             ("qclass", query.question.qclass.to_string().into()),
             ("protocol", client.transport.name().into()),

@@ -101,6 +101,10 @@ pub(super) struct Counts {
 /// A query that has its answer.
 pub(super) struct Seen<'a> {
     pub(super) query: &'a Query<'a>,
+    /// The query type.
+    pub(super) qtype: Type,
+    /// DNSSEC records are requested.
+    pub(super) dnssec_ok: bool,
     pub(super) client: Client,
     /// When it was read.
     pub(super) start: Instant,
@@ -128,7 +132,7 @@ impl Counts {
         let (asked_at, answered_at) = (REQUEST_SIZES + proto * (SIZES + 1), RESPONSE_SIZES + proto * (SIZES + 1));
         let mine = self.cells.mine();
         mine.add_all([
-            (request(proto, family, type_index(seen.query.question.qtype)), 1),
+            (request(proto, family, type_index(seen.qtype)), 1),
             (DURATIONS + time_bucket(nanoseconds), 1),
             (DURATION_SUM, nanoseconds),
             (asked_at + size_bucket(asked), 1),
@@ -137,7 +141,7 @@ impl Counts {
             (answered_at + SIZES, answered as u64),
             (response(seen.by_server, rcode), 1),
         ]);
-        if seen.query.edns.as_ref().is_some_and(|edns| edns.dnssec_ok) {
+        if seen.dnssec_ok {
             mine.add_all([(DNSSEC_OK, 1)]);
         }
     }

@@ -16,7 +16,7 @@ use super::endpoint::Endpoint;
 use super::path::rooted;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
-use crate::wire::{NameBuf, Query, Rcode};
+use crate::wire::{NameBuf, Query, Rcode, Type};
 use counts::{Counts, Seen};
 
 pub use queries::{Enabled, Queries};
@@ -101,8 +101,11 @@ impl Plugin for Prometheus {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+        let (qtype, dnssec_ok) = type_and_do(exchange);
         self.count(&Seen {
             query: exchange.query,
+            qtype,
+            dnssec_ok,
             client: exchange.client,
             start: exchange.started,
             rcode: exchange.state.reply.rcode,
@@ -114,7 +117,17 @@ impl Plugin for Prometheus {
     fn dropped(&self, exchange: &Exchange<'_>) {
         // CoreDNS counts the code of a reply that is not there.
         let (query, client, start) = (exchange.query, exchange.client, exchange.started);
-        self.count(&Seen { query, client, start, rcode: Rcode::NOERROR, len: 0, by_server: true });
+        let (qtype, dnssec_ok) = type_and_do(exchange);
+        self.count(&Seen { query, qtype, dnssec_ok, client, start, rcode: Rcode::NOERROR, len: 0, by_server: true });
+    }
+}
+
+/// Returns the query type and DO as *rewrite* has changed them, as CoreDNS counts them.
+fn type_and_do(exchange: &Exchange<'_>) -> (Type, bool) {
+    let of = |query: &Query<'_>| (query.question.qtype, query.edns.is_some_and(|edns| edns.dnssec_ok));
+    match exchange.state.rewritten() {
+        None => of(exchange.query),
+        Some(rewritten) => rewritten.query().as_ref().map_or_else(|| of(exchange.query), of),
     }
 }
 
@@ -132,7 +145,8 @@ impl Observer for Refused {
     fn refused(&self, query: &Query<'_>, client: Client, start: Instant, rcode: Rcode, len: usize) {
         // CoreDNS `Server.ServeDNS` answers another version of EDNS without counting it.
         if rcode != Rcode::BADVERS {
-            self.0.add(&Seen { query, client, start, rcode, len, by_server: true });
+            let (qtype, dnssec_ok) = (query.question.qtype, query.edns.is_some_and(|edns| edns.dnssec_ok));
+            self.0.add(&Seen { query, qtype, dnssec_ok, client, start, rcode, len, by_server: true });
         }
     }
 }
