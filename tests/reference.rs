@@ -11,9 +11,9 @@ use clusterdns::app::configuration::read_text;
 use clusterdns::corefile::{
     Diagnostic, Diagnostics, MemoryFiles, RealFiles, Severity, parse_duration, parse_text, render_text,
 };
-use clusterdns::plugins::{self, DIRECTIVES, Setting};
+use clusterdns::plugins::{self, DIRECTIVES, ReadDirective};
 use clusterdns::serve;
-use clusterdns::telemetry::metrics::{self, Kind, Observed, Registry, table};
+use clusterdns::telemetry::metrics::{self, Collected, Kind, Observed, Registry, table};
 use clusterdns::upstream;
 use rcgen::{CertificateParams, KeyPair};
 
@@ -109,14 +109,14 @@ fn only_span(cell: &str) -> Option<&str> {
 }
 
 /// Reads lines of a server block.
-fn read(lines: &str) -> (Vec<Setting>, Vec<Diagnostic>) {
+fn read(lines: &str) -> (Vec<ReadDirective>, Vec<Diagnostic>) {
     let mut diagnostics = Diagnostics::default();
     let text = format!("example.org {{\n{lines}\n}}\n");
     let corefile = parse_text("Corefile", &text, &MemoryFiles::default(), &plugins::known, &mut diagnostics);
     let settings = corefile
         .blocks
         .iter()
-        .flat_map(|block| plugins::settings(block, &corefile.sources, &mut diagnostics))
+        .flat_map(|block| plugins::read_directives(block, &corefile.sources, &mut diagnostics))
         .collect();
     (settings, diagnostics.iter().cloned().collect())
 }

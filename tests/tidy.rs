@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["cluster", "files", "net", "telemetry"]),
     ("upstream", &["net", "wire", "telemetry"]),
     ("chain", &["wire", "upstream"]),
-    ("plugins", &["chain", "wire", "corefile", "files", "net", "cluster", "telemetry", "upstream"]),
+    ("plugins", &["admin", "chain", "wire", "corefile", "files", "net", "cluster", "telemetry", "upstream"]),
     ("serve", &["chain", "wire", "net", "upstream"]),
     (
         "app",
@@ -49,7 +49,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hickory_proto", &["src/wire/hickory.rs"]),
     ("hickory_server", &["src/serve", "src/upstream"]),
     ("libc", &["src/serve"]),
-    ("tokio", &["src/serve", "src/app", "src/source", "src/admin", "src/upstream"]),
+    (
+        "tokio",
+        &[
+            "src/serve",
+            "src/app",
+            "src/source",
+            "src/admin",
+            "src/upstream",
+            "src/plugins/health.rs",
+            "src/plugins/loops",
+        ],
+    ),
     ("hyper", &["src/serve", "src/source", "src/admin"]),
     ("quinn", &["src/serve"]),
     ("h3", &["src/serve"]),
@@ -140,6 +151,48 @@ fn a_plugin_uses_no_other_plugin() {
         }
     }
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+/// The program knows directives through `plugins::build` and the table only: adding one changes its own file or folder,
+/// its `mod` line, and its row.
+#[test]
+fn a_directive_is_named_only_at_home_and_in_the_table() {
+    let mut mistakes = Vec::new();
+    let modules = modules_of_directives();
+    assert!(modules.len() > 25 && modules.contains("whoami"), "{modules:?}");
+    for (path, text) in sources("src") {
+        let is_table = ["src/plugins/mod.rs", "src/plugins/table.rs"].map(Path::new).contains(&path.as_path());
+        if is_table || is_test_file(&path) {
+            continue;
+        }
+        let home = path.strip_prefix("src/plugins").ok().and_then(|path| path.iter().next()?.to_str());
+        let home = home.map(|home| home.trim_end_matches(".rs"));
+        for line in code(&text) {
+            for used in line.match_indices("plugins::").map(|(at, found)| &line[at + found.len()..]) {
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if modules.contains(used.as_str()) && home != Some(&used) {
+                    mistakes.push(format!("{}: {}", path.display(), line.trim()));
+                }
+            }
+            // Lists such as `plugins::{bind, tls}` are written as paths, so that they are found.
+            if home.is_none() && line.contains("plugins::{") && modules.iter().any(|module| has_word(line, module)) {
+                mistakes.push(format!("{}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+/// The modules of directives, from the rows of the table.
+fn modules_of_directives() -> BTreeSet<String> {
+    let table = include_str!("../src/plugins/table.rs");
+    let row = Regex::new(r"read!\((\w+)::").expect("an expression");
+    row.captures_iter(table).map(|row| row[1].to_owned()).collect()
+}
+
+/// Returns whether a line has this word.
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|other| other == word)
 }
 
 #[test]

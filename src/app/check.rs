@@ -13,10 +13,7 @@ use super::machine;
 use super::run::{print, read_stdin};
 use super::sockets::{Place, check_certificates};
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, Stage, render_json, render_text};
-use crate::net;
-use crate::plugins::Setting;
-use crate::plugins::bind::Address;
-use crate::plugins::loadbalance::LoadBalance;
+use crate::net::{self, Address};
 use crate::source::Manifests;
 
 /// Prints everything that is wrong; exit status 0 or 1.
@@ -59,20 +56,8 @@ fn check_here(configuration: &Configuration, args: &Args, diagnostics: &mut Diag
                 report("bind", format!("cannot listen on {address}: {}", net::reason(&error)));
             }
         }
-        for setting in &block.settings {
-            match setting {
-                Setting::Loadbalance(config) => {
-                    if let Err(error) = LoadBalance::new(config) {
-                        report("loadbalance", error.to_string());
-                    }
-                }
-                Setting::Forward(stanzas) => {
-                    for error in stanzas.iter().filter_map(|config| config.check_trust().err()) {
-                        report("forward", error);
-                    }
-                }
-                _ => {}
-            }
+        for directive in &block.directives {
+            directive.check().into_iter().for_each(|error| report(directive.name, error.to_string()));
         }
     }
     if !args.manifests.is_empty()

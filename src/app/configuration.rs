@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::args::{Args, Conf};
 use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, Stage};
-use crate::plugins::forward::ResolvConf;
-use crate::plugins::{self, Setting};
+use crate::files::ResolvConf;
+use crate::plugins;
+use crate::plugins::build::{ServerBlock, ZoneKey};
 use crate::wire::NameBuf;
 
 /// The name of [`DEFAULT_COREFILE`] as a source.
@@ -17,8 +18,8 @@ const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Returns the Corefile that is used instead if the command line names manifests: it serves the cluster that they
-/// describe, and forwards external names if this machine has resolvers. It opens no pages: on a machine where the server
-/// is only tried, their ports are often in use.
+/// describe, and forwards external names if this machine has resolvers. It opens no pages: on a machine where the
+/// server is only tried, their ports are often in use.
 fn manifests_corefile(resolvers: &Path) -> String {
     let (mut fallthrough, mut forward) = (String::new(), String::new());
     if ResolvConf::read(resolvers).is_ok_and(|conf| !conf.servers.is_empty()) {
@@ -37,7 +38,7 @@ pub struct Configuration {
     /// The tree, with the texts that diagnostics point into.
     pub corefile: Corefile,
     /// The server blocks, one for each of the tree's.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<ServerBlock>,
 }
 
 impl Configuration {
@@ -53,26 +54,6 @@ impl Configuration {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         (text != DEFAULT_COREFILE).then(|| lines.join("; ").replace("{;", "{"))
     }
-}
-
-/// A server block, read.
-#[derive(Debug)]
-pub struct Block {
-    /// What it serves.
-    pub keys: Vec<Key>,
-    /// What its directives say, in the order in which plugins run.
-    pub settings: Vec<Setting>,
-}
-
-/// A zone on a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// The zone.
-    pub zone: NameBuf,
-    /// The port.
-    pub port: u16,
-    /// How queries come to it.
-    pub scheme: Scheme,
 }
 
 /// Reads the Corefile that the command line names. Mistakes are in `diagnostics`; what could be read is given all the
@@ -128,7 +109,7 @@ fn configure(
             }
             for zone in &key.zones {
                 match NameBuf::from_text(zone) {
-                    Ok(zone) => keys.push(Key { zone, port: key.port_or_default(port), scheme: key.scheme }),
+                    Ok(zone) => keys.push(ZoneKey { zone, port: key.port_or_default(port), scheme: key.scheme }),
                     Err(error) => {
                         let message = format!("specified zone cannot be served: {error}");
                         let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
@@ -137,8 +118,8 @@ fn configure(
                 }
             }
         }
-        let settings = plugins::settings(block, &corefile.sources, diagnostics);
-        blocks.push(Block { keys, settings });
+        let directives = plugins::read_directives(block, &corefile.sources, diagnostics);
+        blocks.push(ServerBlock::new(keys, directives));
     }
     diagnostics.sort();
     Configuration { corefile, blocks }
@@ -163,8 +144,8 @@ mod tests {
             let files = MemoryFiles::default();
             let configuration = configure(Corefile::default(), 53, &text, &files, &mut diagnostics);
             assert_eq!(diagnostics.iter().count(), 0, "{diagnostics:?}\n{text}");
-            let stanza = |setting: &Setting| matches!(setting, Setting::Kubernetes(_));
-            assert!(configuration.blocks[0].settings.iter().any(stanza), "{text}");
+            let names: Vec<_> = configuration.blocks[0].directives.iter().map(|directive| directive.name).collect();
+            assert!(names.contains(&"kubernetes"), "{text}");
             let line = configuration.built_in_for_manifests().expect("it is built in");
             assert!(line.starts_with(". { errors; kubernetes cluster.local") && !line.contains('\n'), "{line}");
         }

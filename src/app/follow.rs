@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use tokio::runtime::Handle;
 
 use super::args::Args;
-use super::build::Followed;
+use super::indexes::Followed;
 use crate::cluster::model::Kind;
 use crate::cluster::{CurrentIndex, Index};
 use crate::corefile::{Diagnostic, Diagnostics, Sources, Stage, render_text};
-use crate::plugins::kubernetes::config::Api;
+use crate::plugins::build::ApiConfig;
 use crate::source::manifests::{self, Manifests, Subscriber};
 use crate::source::unix_seconds;
 use crate::source::watch::{ApiServer, ApiWatch, Metrics, RequestLimits, Timing, WatchTarget, resource};
@@ -82,7 +82,7 @@ fn follow_api(
 ) -> anyhow::Result<Following> {
     let waiting = indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout));
     let waiting = waiting.collect();
-    let places: Vec<_> = indexes.iter().map(|followed| followed.place).collect();
+    let places: Vec<_> = indexes.iter().map(|followed| followed.span).collect();
     let targets = indexes.into_iter().map(target).collect();
     let watch = ApiWatch::start(targets, metrics, Timing::default(), runtime).map_err(|error| {
         let mut diagnostics = Diagnostics::default();
@@ -95,7 +95,7 @@ fn follow_api(
 
 /// What the watch wants to know.
 fn target(followed: Followed) -> WatchTarget {
-    let Followed { api: Api { server, qps, burst, max_inflight, .. }, selection, writer, .. } = followed;
+    let Followed { api: ApiConfig { server, qps, burst, max_inflight, .. }, selection, writer, .. } = followed;
     let server = match (server.kubeconfig, server.endpoint) {
         (Some((file, context)), _) => ApiServer::Kubeconfig { file, context },
         (None, Some(url)) => ApiServer::Endpoint { url, tls: server.tls },

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::plugins::bind::Interface;
+use crate::net::Interface;
 
 /// The machine's name; in a Pod that is the Pod's.
 pub fn hostname() -> String {

@@ -13,13 +13,13 @@ use super::configuration::{self, Configuration};
 use super::run::with_causes;
 use super::serving::Program;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
-use crate::plugins::{Setting, reload};
+use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
 /// What is known of the configuration that serves.
 pub struct Reloads {
     /// What *reload* says, if it is there.
-    wanted: Option<reload::Config>,
+    wanted: Option<ReloadTiming>,
     /// The digest of the text that was last tried.
     tried: String,
     /// The digest that metrics tell of, once a file has been loaded anew.
@@ -126,11 +126,8 @@ fn read(args: &Args) -> (Configuration, Diagnostics) {
 }
 
 /// What *reload* says; the first block that has it counts.
-fn wanted(configuration: &Configuration) -> Option<reload::Config> {
-    configuration.blocks.iter().flat_map(|block| &block.settings).find_map(|setting| match setting {
-        Setting::Reload(config) => Some(*config),
-        _ => None,
-    })
+fn wanted(configuration: &Configuration) -> Option<ReloadTiming> {
+    configuration.blocks.iter().find_map(|block| block.options.reload)
 }
 
 /// The SHA-512 of all texts, in hexadecimal digits.

@@ -16,18 +16,19 @@ use tokio::sync::mpsc::unbounded_channel;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::args::{Args, ArgsError, Task};
-use super::build::{Kept, Listener, World};
+use super::build::{Listener, World};
 use super::check::check;
 use super::follow::Follow;
-use super::operations::Metrics;
+use super::indexes::KnownIndexes;
 use super::reload::Reloads;
 use super::serving::{Program, Serving, apart};
 use super::signals::{Cut, End, Event, Signals};
-use super::{COREDNS, VERSION, configuration, machine};
+use super::{COREDNS, VERSION, configuration, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
+use crate::plugins::build::{CarriedOver, Resources};
 use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
 
@@ -256,19 +257,22 @@ impl Loader {
         let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-        let metrics = Metrics::default();
-        let follow = Follow::new(&metrics.registry);
-        let world = World {
+        let metrics = metrics::create();
+        let follow = Follow::new(metrics.registry());
+        let upstreams = UpstreamRegistry::new(runtime.handle().clone(), metrics.get());
+        let resources = Resources {
             logger: logger.clone(),
             hostname: machine::hostname(),
+            version: VERSION,
             interfaces: machine::interfaces(),
             debug: self.debug.clone(),
-            servers: Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.upstreams.clone())),
             metrics,
+            upstreams: Arc::new(upstreams),
             dispatcher: Dispatcher::default(),
-            surroundings: surroundings(runtime.handle()),
-            kept: Kept::default(),
+            lifecycle: self.serving.lock().lifecycle(),
+            carried_over: CarriedOver::default(),
         };
+        let world = World { resources, surroundings: surroundings(runtime.handle()), indexes: KnownIndexes::default() };
         // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an
         // answer.
         let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
@@ -282,7 +286,7 @@ impl Loader {
         if let Some(text) = configuration.built_in_for_manifests() {
             tracing::info!("no server block is configured: the manifests are served by the built-in Corefile {text:?}");
         }
-        let reloads = Reloads::new(&configuration, &program.world.metrics.registry);
+        let reloads = Reloads::new(&configuration, program.world.resources.metrics.registry());
         let Some(listeners) = program.take_up(&configuration, diagnostics)? else { return Ok(None) };
         // In CoreDNS's order.
         announce(&self.args, &self.logger, &zones(&listeners, &program.serving.lock()));

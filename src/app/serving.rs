@@ -19,16 +19,16 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::args::Args;
-use super::build::{Built, Chore, Listener, World, build};
+use super::build::{Built, Listener, World, build};
 use super::configuration::Configuration;
 use super::follow::{Follow, Following};
-use super::operations::{Pages, Running};
-use super::probe::probe;
+use super::metrics::HttpReplies;
+use super::pages::{self, OpenPages, Running};
 use super::sockets::Place;
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
-use crate::plugins::{encrypted, timeouts};
+use crate::plugins::build::{ActivePlugins, Chore, Lifecycle, ListenerLimits, Phase, TimeoutOptions};
 use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
@@ -59,11 +59,16 @@ pub struct Serving {
     /// The program ends: no configuration is taken up any more.
     is_ending: bool,
     pages: Option<Running>,
+    /// How long everything continues after the order to end.
+    lameduck: Duration,
+    /// The phase of the process.
+    lifecycle: Arc<Lifecycle>,
     chores: Vec<(Arc<Chore>, AbortHandle)>,
     sockets: Vec<Open>,
     /// Who has them; from the first configuration on.
     server: Option<Server>,
-    loops: Vec<AbortHandle>,
+    /// Work that started when a listener was bound.
+    bound_tasks: Vec<AbortHandle>,
 }
 
 /// A socket, or one for UDP and one for TCP.
@@ -96,8 +101,8 @@ impl Program {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, operations, loops, enabled, sockets } = built;
-        let pages = operations.listen(&self.pages, &pages_before.unwrap_or_default())?;
+        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, plugins, sockets, lameduck } = built;
+        let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
         // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
         let mut pages = Some(pages);
         if is_first {
@@ -136,21 +141,24 @@ impl Program {
             service,
             listener: first + number,
         }));
-        self.world.metrics.replies.of(serving.sockets.iter().map(|open| (open.place, open.service.clone())));
-        self.world.debug.store(debug, Ordering::Relaxed);
-        self.world.metrics.queries.enable(enabled);
+        self.world
+            .resources
+            .metrics
+            .get::<HttpReplies>()
+            .replace(serving.sockets.iter().map(|open| (open.place, open.service.clone())));
+        self.world.resources.debug.store(debug, Ordering::Relaxed);
+        self.world.resources.metrics.get::<ActivePlugins>().replace(plugins);
         if let Some(pages) = pages {
             serving.pages = Some(self.start_pages(pages, serving.pages.take()));
         }
-        if let Some(pages) = &serving.pages {
-            pages.serving();
-        }
+        serving.lameduck = lameduck;
+        self.world.resources.lifecycle.enter(Phase::Serving);
         serving.end_chores();
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
-        serving.loops.drain(..).for_each(|probe| probe.abort());
-        for (watch, listener) in loops {
+        serving.bound_tasks.drain(..).for_each(|task| task.abort());
+        for (listener, task) in bound_tasks {
             if let Some(address) = serving.bound(listeners[listener].place) {
-                serving.loops.push(self.runtime.spawn(probe(watch, address, self.logger.clone())).abort_handle());
+                serving.bound_tasks.push(self.runtime.spawn(task(address)).abort_handle());
             }
         }
         serving.following.push(following);
@@ -172,13 +180,13 @@ impl Program {
         if let Some(server) = server {
             return Ok(server.open(&specs)?);
         }
-        let dispatcher = self.world.dispatcher.clone();
+        let dispatcher = self.world.resources.dispatcher.clone();
         let options = Options { dispatcher, sockets, ..Options::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
         let register = |metric, number: fn(Counts) -> u64| {
             let counts = started.counter();
             let collector = metrics::number(metric, move || number(counts()) as f64);
-            metrics::register(&self.world.metrics.registry, collector);
+            metrics::register(self.world.resources.metrics.registry(), collector);
         };
         register(&table::PANICS, |counts| counts.panics);
         register(&table::CONNECTIONS_EVICTED, |counts| counts.connections_evicted);
@@ -190,11 +198,11 @@ impl Program {
 
     /// Looks at the machine anew.
     pub fn refresh(&mut self) {
-        self.world.interfaces = super::machine::interfaces();
+        self.world.resources.interfaces = super::machine::interfaces();
     }
 
-    fn start_pages(&self, pages: Pages, before: Option<Running>) -> Running {
-        pages.start(&self.pages, &self.world.metrics, before)
+    fn start_pages(&self, pages: OpenPages, before: Option<Running>) -> Running {
+        pages.start(&self.pages, before)
     }
 
     fn start_chore(&self, chore: Arc<Chore>) -> (Arc<Chore>, AbortHandle) {
@@ -204,6 +212,11 @@ impl Program {
 }
 
 impl Serving {
+    /// Returns the phase of the process.
+    pub fn lifecycle(&self) -> Arc<Lifecycle> {
+        self.lifecycle.clone()
+    }
+
     fn socket(&self, place: Place) -> Option<&Open> {
         // Any port is another one each time.
         self.sockets.iter().find(|open| place.port != 0 && open.place == place)
@@ -256,8 +269,8 @@ impl Serving {
     /// everything else goes on, for clients to find other servers; where no socket was open yet, there are none.
     pub fn begin_end(&mut self) -> Duration {
         self.is_ending = true;
-        let lameduck = self.pages.as_ref().map_or(Duration::ZERO, Running::ending);
-        if self.server.is_some() { lameduck } else { Duration::ZERO }
+        self.lifecycle.enter(Phase::Ending);
+        if self.server.is_some() { self.lameduck } else { Duration::ZERO }
     }
 
     /// Takes nothing new, and answers what has come; blocks, at most so long.
@@ -271,13 +284,13 @@ impl Serving {
 /// How a listener is served.
 fn settings(listener: &Listener, recover: bool) -> Settings {
     let usual = Settings::default();
-    let timeouts::Config { read, write, idle, queries } = listener.timeouts;
+    let TimeoutOptions { read, write, idle, queries } = listener.timeouts;
     let timeouts = Timeouts {
         read: read.unwrap_or(usual.timeouts.read),
         write: write.unwrap_or(usual.timeouts.write),
         idle: idle.unwrap_or(usual.timeouts.idle),
     };
-    let encrypted::Limits { connections, streams, at_once } = listener.limits;
+    let ListenerLimits { connections, streams, at_once } = listener.limits;
     // CoreDNS's defaults.
     let (usual_streams, usual_at_once) = match listener.place.scheme {
         Scheme::Https => (250, None),

@@ -4,12 +4,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use super::configuration::Configuration;
-use super::operations;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::net::{Credentials, TlsFiles};
-use crate::plugins::bind::Address;
-use crate::plugins::{Setting, encrypted, timeouts};
+use crate::net::{Address, Credentials, TlsFiles};
+use crate::plugins::build::{BlockOptions, ListenerLimits, TimeoutOptions};
 use crate::serve::ListenerKind;
 
 /// Where queries come in, and how.
@@ -47,6 +45,17 @@ impl Place {
         }
     }
 
+    /// Returns the name of the listener in metrics: `dns://:53`, `tls://[::1]:853`.
+    pub fn server_name(self) -> String {
+        let Place { scheme, address, port } = self;
+        let scheme = scheme.name();
+        match address {
+            None => format!("{scheme}://:{port}"),
+            Some(address) if address.ip.is_ipv6() => format!("{scheme}://[{address}]:{port}"),
+            Some(address) => format!("{scheme}://{address}:{port}"),
+        }
+    }
+
     /// A zone that is served here, as start-up lines have it.
     pub fn line(self, zone: &str, port: u16) -> String {
         let scheme = if self.scheme == Scheme::Dns { String::new() } else { format!("{}://", self.scheme.name()) };
@@ -65,24 +74,22 @@ pub struct Socket {
     /// Some plugin of them wants other classes than IN.
     pub other_classes: bool,
     /// What *timeouts* says.
-    pub timeouts: timeouts::Config,
+    pub timeouts: TimeoutOptions,
     /// What the directive of its transport says.
-    pub limits: encrypted::Limits,
+    pub limits: ListenerLimits,
     /// What *tls* says of the first block.
     pub files: Option<TlsFiles>,
 }
 
 impl Socket {
-    /// Takes what a block's directives say of listening.
-    pub fn listen_as(&mut self, settings: &[Setting]) {
-        for setting in settings {
-            match (setting, self.place.scheme) {
-                (Setting::Timeouts(config), _) => self.timeouts = *config,
-                (Setting::Https(limits), Scheme::Https)
-                | (Setting::Https3(limits), Scheme::Https3)
-                | (Setting::Quic(limits), Scheme::Quic) => self.limits = *limits,
-                _ => {}
-            }
+    /// Applies the options of a block; those of the last block that has them count.
+    pub fn apply(&mut self, options: &BlockOptions) {
+        self.other_classes |= options.answers_other_classes;
+        if let Some(timeouts) = options.timeouts {
+            self.timeouts = timeouts;
+        }
+        if let Some(limits) = options.limits.get(&self.place.scheme) {
+            self.limits = *limits;
         }
     }
 }
@@ -92,10 +99,7 @@ impl Socket {
 pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
-        let files = block.settings.iter().find_map(|setting| match setting {
-            Setting::Tls(files) => Some(files.clone()),
-            _ => None,
-        });
+        let files = block.options.tls.clone();
         let at_key = |scheme| tree.keys.iter().find(|key| key.scheme == scheme).map(|key| key.token.span);
         let Some(files) = files else {
             for scheme in [Scheme::Tls, Scheme::Https] {
@@ -135,7 +139,7 @@ pub fn credentials(
             is_same && ports.overlap(other.place.kind().ports())
         };
         if let Some(other) = sockets[..number].iter().find(in_the_way) {
-            let (one, other) = (operations::server_name(socket.place), operations::server_name(other.place));
+            let (one, other) = (socket.place.server_name(), other.place.server_name());
             let message = format!("cannot serve {one}: {other} has the same port");
             diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
         }

@@ -9,6 +9,7 @@
 //! A file that is written in place is half written for a moment, and half of it may parse. So a change is taken once
 //! the file has been quiet. What the last good state was, and what a bad one means, is the business of the caller.
 
+mod resolv_conf;
 mod stamp;
 mod writers;
 
@@ -18,6 +19,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use resolv_conf::{MAX_RESOLV_CONF, ResolvConf};
 use stamp::Stamp;
 pub use writers::OpenFiles;
 use writers::WatchedFolder;

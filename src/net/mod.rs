@@ -1,10 +1,12 @@
 //! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
 
+mod address;
 mod credentials;
 mod pinned;
 mod shares;
 mod tls_error;
 
+pub use address::{Address, Interface};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub use pinned::Pinned;
 pub(crate) use shares::{Shares, Ticket};

@@ -1,12 +1,19 @@
 //! Directives that are read so that a Corefile of CoreDNS runs, and that change nothing here: *shed*, whose purpose is how
 //! this server is made, and *pprof*, which is about Go.
 
+use super::build::Setting;
 use super::{Context, no_arguments};
 use crate::corefile::{Arguments, Directive, Scheme};
 
+/// The configuration, which changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
+impl Setting for Config {}
+
 /// Reads *shed*. CoreDNS then writes answers newest first and drops the oldest; here answers are written by whoever made
 /// them, batch by batch, so that none wait, and what is too much is shed where it would wait for other servers.
-pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     no_arguments(stanzas, context);
     let encrypted = context.keys.iter().find(|key| key.scheme != Scheme::Dns);
@@ -16,11 +23,11 @@ pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
         let mut line = Arguments::of(stanza, context.diagnostics);
         line.error_expected(&stanza.name, message, "no 'shed' in this block");
     }
-    (errors == context.diagnostics.has_errors()).then_some(())
+    (errors == context.diagnostics.has_errors()).then_some(Config)
 }
 
 /// Reads *pprof*, and says that it does nothing.
-pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
@@ -41,7 +48,7 @@ pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
         line.warning(&stanza.name, "'pprof' is Go's profiler, which is not in this server: nothing listens; use perf");
         line.finish();
     }
-    (errors == context.diagnostics.has_errors()).then_some(())
+    (errors == context.diagnostics.has_errors()).then_some(Config)
 }
 
 #[cfg(test)]

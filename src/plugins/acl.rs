@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Rcode, Type};
 
@@ -150,10 +151,6 @@ const COUNTS: usize = 1 + 3 * ZONES;
 pub struct AllCounts(parking_lot::RwLock<Vec<Arc<Counts>>>);
 
 impl AllCounts {
-    /// The families that [`AllCounts::families`] makes.
-    pub const METRICS: &'static [&'static Metric] =
-        &[&table::ACL_ALLOWED, &table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED];
-
     /// The counts of a configuration on a socket.
     pub fn counts(&self, config: &Config, server: &str) -> Arc<Counts> {
         let mut zones: Vec<String> =
@@ -168,9 +165,13 @@ impl AllCounts {
         all.push(counts.clone());
         counts
     }
+}
 
-    /// What has been counted, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for AllCounts {
+    const METRICS: &'static [&'static Metric] =
+        &[&table::ACL_ALLOWED, &table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut allowed = Family::new(&table::ACL_ALLOWED);
         let mut others = [&table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED].map(Family::new);
         for counts in self.0.read().iter() {
@@ -188,6 +189,14 @@ impl AllCounts {
             }
         }
         std::iter::once(allowed).chain(others).map(Family::done).collect()
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (config, all) = (self.clone(), block.resources().metrics.get::<AllCounts>());
+        block.plugin_per_listener(move |listener| Acl::new(config.clone(), all.counts(&config, listener.server)));
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! *any*: answers ANY with one small HINFO record (RFC 8482 4.2), so that nobody amplifies with it.
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::Directive;
@@ -10,10 +11,21 @@ const TTL: u32 = 8482;
 /// CPU and OS of the record, each a character string.
 const HINFO: &[u8] = b"\x0dANY obsoleted\x0cSee RFC 8482";
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Reads the directive.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Any);
+        Ok(())
+    }
 }
 
 /// The plugin.

@@ -1,10 +1,11 @@
 //! *bind*: the addresses or interfaces that a server block listens on. It makes no plugin.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use super::Context;
+use super::build::Setting;
 use crate::corefile::{Arguments, Diagnostic, Diagnostics, Directive, Span, Stage};
+use crate::net::{Address, Interface};
 
 /// What is bound, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,35 +41,6 @@ impl PartialEq for Place {
 
 impl Eq for Place {}
 
-/// An interface of this machine with its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its number, the scope of its link-local addresses.
-    pub index: u32,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// An address to listen on, with the interface that a link-local one needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// The interface's number; 0 for none.
-    pub scope: u32,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scope {
-            0 => write!(f, "{}", self.ip),
-            scope => write!(f, "{}%{scope}", self.ip),
-        }
-    }
-}
-
 /// Reads the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut config = Config::default();
@@ -93,6 +65,12 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
 fn places(line: &mut Arguments<'_, '_>, what: &str) -> Vec<Place> {
     let words = line.words(what).unwrap_or_default();
     words.iter().map(|word| Place { text: word.text.clone(), span: word.span }).collect()
+}
+
+impl Setting for Config {
+    fn addresses(&self, interfaces: &[Interface], diagnostics: &mut Diagnostics) -> Option<Vec<Address>> {
+        Some(self.resolve(interfaces, diagnostics))
+    }
 }
 
 impl Config {

@@ -2,6 +2,7 @@
 //! answer is fragmented (CoreDNS `plugin/bufsize`).
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
@@ -24,6 +25,13 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     line.finish();
     size.map(|size| Config { size })
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Bufsize { config: *self });
+        Ok(())
+    }
 }
 
 /// The plugin.

@@ -2,6 +2,7 @@
 //! and `id.server`.
 
 use super::Context;
+use super::build::{BlockBuilder, BlockOptions, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
@@ -30,6 +31,22 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     line.finish();
     Some(Config { version, authors })
+}
+
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.answers_other_classes = true;
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let resources = block.resources();
+        block.plugin(Chaos {
+            version: self.version.clone().unwrap_or_else(|| resources.version.to_owned()),
+            authors: self.authors.clone(),
+            hostname: resources.hostname.clone(),
+        });
+        Ok(())
+    }
 }
 
 /// The plugin. Each text is at most [`MAX_TEXT`] octets long.

@@ -2,11 +2,22 @@
 //!
 //! It holds for the whole process, so that it makes no plugin.
 
+use super::build::{BlockOptions, Setting};
 use super::{Context, no_arguments};
 use crate::corefile::Directive;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Reads the directive.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.is_debug = true;
+    }
 }

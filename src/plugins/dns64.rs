@@ -7,10 +7,11 @@ use ipnet::{IpNet, Ipv6Net};
 use parking_lot::RwLock;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
@@ -127,9 +128,6 @@ pub struct Counts {
 pub struct AllCounts(RwLock<Vec<Arc<Counts>>>);
 
 impl AllCounts {
-    /// The family that [`AllCounts::families`] makes.
-    pub const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
-
     /// The counts of a socket.
     pub fn counts(&self, server: &str) -> Arc<Counts> {
         let mut all = self.0.write();
@@ -140,9 +138,12 @@ impl AllCounts {
         all.push(counts.clone());
         counts
     }
+}
 
-    /// What has been counted, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for AllCounts {
+    const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut family = Family::new(&table::DNS64_TRANSLATED);
         for counts in self.0.read().iter() {
             let [count] = counts.cells.sums();
@@ -151,6 +152,14 @@ impl AllCounts {
             }
         }
         vec![family.done()]
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (config, all) = (*self, block.resources().metrics.get::<AllCounts>());
+        block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(listener.server)));
+        Ok(())
     }
 }
 

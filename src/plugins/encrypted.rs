@@ -2,32 +2,46 @@
 //! `quic`).
 
 use super::Context;
-use crate::corefile::{Arguments, Directive};
+use super::build::{BlockOptions, ListenerLimits, Setting};
+use crate::corefile::{Arguments, Directive, Scheme};
 
-/// What the directive of a transport says; what it does not say stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time; 0 for no bound of this directive's.
-    pub connections: Option<u32>,
-    /// Requests that a connection may have open; 0 likewise.
-    pub streams: Option<u32>,
-    /// Queries that are answered at once.
-    pub at_once: Option<u32>,
+/// The limits of the listeners of a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The transport.
+    pub scheme: Scheme,
+    /// Its limits.
+    pub limits: ListenerLimits,
 }
 
-/// Reads *https* or *https3*.
-pub fn http(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Limits> {
-    parse(stanzas, context, &["max_connections", "max_streams"], 0)
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.limits.insert(self.scheme, self.limits);
+    }
+}
+
+/// Reads *https*.
+pub fn https(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let limits = parse(stanzas, context, &["max_connections", "max_streams"], 0)?;
+    Some(Config { scheme: Scheme::Https, limits })
+}
+
+/// Reads *https3*.
+pub fn https3(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    Some(Config { scheme: Scheme::Https3, ..https(stanzas, context)? })
 }
 
 /// Reads *quic*.
-pub fn quic(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Limits> {
-    parse(stanzas, context, &["max_connections", "max_streams", "worker_pool_size"], 1)
+pub fn quic(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    let limits = parse(stanzas, context, &["max_connections", "max_streams", "worker_pool_size"], 1)?;
+    Some(Config { scheme: Scheme::Quic, limits })
 }
 
-fn parse(stanzas: &[&Directive], context: &mut Context<'_>, names: &[&str], least_streams: u32) -> Option<Limits> {
+fn parse(
+    stanzas: &[&Directive], context: &mut Context<'_>, names: &[&str], least_streams: u32,
+) -> Option<ListenerLimits> {
     let errors = context.diagnostics.has_errors();
-    let mut limits = Limits::default();
+    let mut limits = ListenerLimits::default();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         for property in line.body() {
@@ -63,19 +77,20 @@ mod tests {
 
     #[test]
     fn bounds_are_read_as_coredns_reads_them() {
-        let made = config("https {\n max_connections 0\n max_streams 10\n}", http);
-        assert_eq!(made, Limits { connections: Some(0), streams: Some(10), at_once: None });
-        assert_eq!(config("https3", http), Limits::default());
-        let made = config("quic {\n max_streams 1\n worker_pool_size 2\n}", quic);
-        assert_eq!(made, Limits { connections: None, streams: Some(1), at_once: Some(2) });
+        let made = config("https {\n max_connections 0\n max_streams 10\n}", https).limits;
+        assert_eq!(made, ListenerLimits { connections: Some(0), streams: Some(10), at_once: None });
+        let none = Config { scheme: Scheme::Https3, limits: ListenerLimits::default() };
+        assert_eq!(config("https3", https3), none);
+        let made = config("quic {\n max_streams 1\n worker_pool_size 2\n}", quic).limits;
+        assert_eq!(made, ListenerLimits { connections: None, streams: Some(1), at_once: Some(2) });
         for lines in ["max_streams -1", "max_streams x", "max_streams", "max_streams 1 2", "worker_pool_size 3"] {
-            assert!(read(&format!("https {{\n {lines}\n}}"), http).0.is_none(), "{lines}");
+            assert!(read(&format!("https {{\n {lines}\n}}"), https).0.is_none(), "{lines}");
         }
         for lines in ["max_streams 0", "max_connections -1", "worker_pool_size 0"] {
             assert!(read(&format!("quic {{\n {lines}\n}}"), quic).0.is_none(), "{lines}");
         }
-        let (_, said) = read("https {\n max_streams 1\n max_streams 2\n}", http);
+        let (_, said) = read("https {\n max_streams 1\n max_streams 2\n}", https);
         assert_eq!(said, ["max_streams already defined for this server block"]);
-        assert!(read("https 443", http).0.is_none());
+        assert!(read("https 443", https).0.is_none());
     }
 }

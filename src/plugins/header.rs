@@ -1,6 +1,7 @@
 //! *header*: sets and clears flags of queries, for those behind it, and of answers (CoreDNS `plugin/header`).
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::header::{Change, flag};
@@ -75,6 +76,13 @@ fn rule(line: &mut Arguments<'_, '_>, change: &mut Change) {
             Some((_, bits)) => change.add(*bits, state),
             None => line.error_expected(word, format!("unknown or unsupported flag '{}'", word.text), "aa, ra or rd"),
         }
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Header { config: *self });
+        Ok(())
     }
 }
 

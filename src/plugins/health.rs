@@ -3,11 +3,22 @@
 //! It makes no plugin. Its page always says OK; a server that asks itself once a second measures how long that takes
 //! (CoreDNS `plugin/health/overloaded.go`).
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Context;
+use super::build::{BlockBuilder, BlockOptions, BuildError, PageRequest, Setting};
 use super::endpoint::Endpoint;
+use crate::admin::{self, PageContent, probe};
+use crate::chain::pending::BoxFuture;
 use crate::corefile::{Arguments, Directive, parse_duration};
+use crate::telemetry::metrics::{Histogram, IntCounter, Registry, SharedMetrics, table};
+
+/// The interval at which the server requests its own page; CoreDNS's.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A probe that takes longer is logged.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What the directive says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +27,61 @@ pub struct Config {
     pub address: Endpoint,
     /// How long everything is served after the order to end.
     pub lameduck: Duration,
+}
+
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.lameduck = self.lameduck;
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        // The process is alive if it can answer.
+        let page = Arc::new(PageContent::ok);
+        let (address, metrics) = (self.address.clone(), metrics(&block.resources().metrics));
+        let text = address.to_string();
+        let task = Arc::new(move |address: SocketAddr| -> BoxFuture<()> {
+            Box::pin(probe_itself(address, text.clone(), metrics.clone()))
+        });
+        block.page(PageRequest { directive: "health", address, path: "/health", page, tls: None, task: Some(task) });
+        Ok(())
+    }
+}
+
+/// The duration and the failures of probes.
+struct ProbeMetrics {
+    duration: Histogram,
+    failures: IntCounter,
+}
+
+/// Registers the metrics of this directive, which CoreDNS shows without it too.
+pub fn register_metrics(metrics: &SharedMetrics) {
+    self::metrics(metrics);
+}
+
+fn metrics(metrics: &SharedMetrics) -> Arc<ProbeMetrics> {
+    metrics.get_or_make(|registry: &Registry| {
+        let (duration, failures) =
+            (table::HEALTH_DURATION.histogram(registry), table::HEALTH_FAILURES.counter(registry));
+        Arc::new(ProbeMetrics { duration, failures })
+    })
+}
+
+/// Requests `/health` once a second, as CoreDNS does: a server that answers itself slowly is overloaded.
+async fn probe_itself(address: SocketAddr, text: String, metrics: Arc<ProbeMetrics>) {
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let start = Instant::now();
+        let result = probe::probe(admin::reachable(address), "/health").await;
+        let duration = start.elapsed();
+        metrics.duration.observe(duration.as_secs_f64());
+        if let Err(error) = result {
+            metrics.failures.inc();
+            tracing::warn!(plugin = "health", "Local health request to \"http://{text}/health\" failed: {error}");
+        } else if duration > SLOW {
+            let text = format!("Local health request to \"http://{text}/health\" took more than 1s: {duration:?}");
+            tracing::warn!(plugin = "health", "{text}");
+        }
+    }
 }
 
 /// Reads the directive; the last of several counts, as in CoreDNS.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -46,6 +47,14 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     Some(config)
 }
 
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let counts = block.resources().metrics.get();
+        block.plugin(Local { config: self.clone(), counts });
+        Ok(())
+    }
+}
+
 /// The plugin.
 pub struct Local {
     /// How it answers.
@@ -58,12 +67,10 @@ pub struct Local {
 #[derive(Default)]
 pub struct Counts(Cells<1>);
 
-impl Counts {
-    /// The family that [`Counts::families`] makes.
-    pub const METRICS: &'static [&'static Metric] = &[&table::LOCALHOST_REQUESTS];
+impl Collected for Counts {
+    const METRICS: &'static [&'static Metric] = &[&table::LOCALHOST_REQUESTS];
 
-    /// What has been counted, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+    fn families(&self) -> Vec<MetricFamily> {
         let mut family = Family::new(&table::LOCALHOST_REQUESTS);
         family.value(&[], self.0.sums()[0] as f64);
         vec![family.done()]

@@ -3,6 +3,7 @@
 //! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
 //! It makes no plugin but is a property of its chain.
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::NameBuf;
@@ -12,6 +13,13 @@ use crate::wire::NameBuf;
 pub struct Config {
     /// Their zones.
     pub zones: Vec<NameBuf>,
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.enable_metadata(self.zones.clone());
+        Ok(())
+    }
 }
 
 /// Reads the directive.

@@ -1,15 +1,27 @@
 //! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::ReplyKind;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Reads the directive.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Minimal);
+        Ok(())
+    }
 }
 
 /// The plugin.

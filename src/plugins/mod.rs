@@ -1,7 +1,7 @@
 //! The directives: one table in CoreDNS's order, and for each that is built its configuration and its plugin.
 //!
 //! ```text
-//! corefile::Directive ─ parse(..) ─► Config (typed, comparable) ─ the app builds ─► Plugin
+//! corefile::Directive ─ parse(..) ─► Config (typed, comparable; a `build::Setting`) ─ build(..) ─► Plugin
 //! ```
 
 pub mod accepted;
@@ -9,6 +9,7 @@ pub mod acl;
 pub mod any;
 pub mod bind;
 pub mod bufsize;
+pub mod build;
 pub mod cache;
 pub mod chaos;
 pub mod debug;
@@ -43,12 +44,14 @@ pub mod timeouts;
 pub mod tls;
 pub mod whoami;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
+use crate::telemetry::metrics::SharedMetrics;
 use crate::wire::NameBuf;
 
-pub use table::{DIRECTIVES, Setting};
+pub use build::ReadDirective;
+pub use table::DIRECTIVES;
 
 /// What a directive's reader may look at besides its own lines.
 pub struct Context<'a> {
@@ -57,16 +60,16 @@ pub struct Context<'a> {
     /// Their zones, in lower case with their final dot.
     pub zones: &'a [String],
     /// *root*'s folder, to which relative file names are joined.
-    pub root: Option<&'a Path>,
+    pub root: Option<PathBuf>,
     /// Where mistakes go.
     pub diagnostics: &'a mut Diagnostics,
 }
 
-/// Reads the directives of a server block: its settings in the order in which plugins run, whatever the file's.
-pub fn settings(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<Setting> {
+/// Reads the directives of a server block, in the order in which plugins run, whatever the order of the file.
+pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<ReadDirective> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
-    let mut settings: Vec<Setting> = Vec::new();
-    let mut root = None;
+    let mut context = Context { keys: &block.keys, zones: &zones, root: None, diagnostics };
+    let mut directives = Vec::new();
     for entry in DIRECTIVES {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();
         let Some(read) = entry.read.filter(|_| !stanzas.is_empty()) else { continue };
@@ -75,17 +78,18 @@ pub fn settings(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics)
             for again in stanzas.drain(1..) {
                 let message = "this plugin can only be used once per Server Block";
                 let expected = format!("no '{}' beside the one at {first}", entry.name);
-                Arguments::of(again, diagnostics).error_expected(&again.name, message, &expected);
+                Arguments::of(again, context.diagnostics).error_expected(&again.name, message, &expected);
             }
         }
-        let mut context = Context { keys: &block.keys, zones: &zones, root: root.as_deref(), diagnostics };
-        let Some(setting) = read(&stanzas, &mut context) else { continue };
-        if let Setting::Root(path) = &setting {
-            root = Some(path.clone());
-        }
-        settings.push(setting);
+        let setting = read(&stanzas, &mut context);
+        directives.extend(setting.map(|setting| ReadDirective::new(entry.name, setting)));
     }
-    settings
+    directives
+}
+
+/// Registers the metrics that are shown whether or not their directive is configured, as CoreDNS does.
+pub fn register_metrics(metrics: &SharedMetrics) {
+    DIRECTIVES.iter().filter_map(|entry| entry.register_metrics).for_each(|register| register(metrics));
 }
 
 /// What the Corefile's reader must know of a directive's name.

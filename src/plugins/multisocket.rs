@@ -4,18 +4,32 @@
 use std::num::NonZeroUsize;
 
 use super::Context;
+use super::build::{BlockOptions, Setting};
 use crate::corefile::{Arguments, Directive};
 
 /// The most.
 const MOST: usize = 1_024;
 
-/// Reads the directive: how many, where it says so.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Option<NonZeroUsize>> {
+/// The number of UDP sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The number of sockets of each address; one for each core if `None`.
+    pub sockets: Option<NonZeroUsize>,
+}
+
+impl Setting for Config {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.sockets = self.sockets;
+    }
+}
+
+/// Reads the directive.
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let count = if line.more() { line.number(1..=MOST).and_then(NonZeroUsize::new) } else { None };
+    let sockets = if line.more() { line.number(1..=MOST).and_then(NonZeroUsize::new) } else { None };
     line.finish();
-    (errors == context.diagnostics.has_errors()).then_some(count)
+    (errors == context.diagnostics.has_errors()).then_some(Config { sockets })
 }
 
 #[cfg(test)]
@@ -25,8 +39,8 @@ mod tests {
 
     #[test]
     fn numbers_have_coredns_bounds() {
-        assert_eq!(config("multisocket", parse), None);
-        assert_eq!(config("multisocket 3", parse), NonZeroUsize::new(3));
+        assert_eq!(config("multisocket", parse).sockets, None);
+        assert_eq!(config("multisocket 3", parse).sockets, NonZeroUsize::new(3));
         for wrong in ["0", "-1", "1025", "some", "1 2"] {
             assert!(read(&format!("multisocket {wrong}"), parse).0.is_none(), "{wrong}");
         }

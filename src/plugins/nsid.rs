@@ -1,6 +1,7 @@
 //! *nsid*: names this server to whom asks for it (RFC 5001).
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
@@ -34,6 +35,14 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     }
     line.finish();
     Some(Config { data })
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let data = self.data.clone().unwrap_or_else(|| block.resources().hostname.clone());
+        block.plugin(Nsid { data: data.into_bytes().into() });
+        Ok(())
+    }
 }
 
 /// The plugin.

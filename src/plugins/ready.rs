@@ -4,12 +4,13 @@
 //! are not open yet, and that the server is about to end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, Lifecycle, PageRequest, Phase, Setting};
 use super::endpoint::Endpoint;
+use crate::admin::PageContent;
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
 
@@ -41,25 +42,26 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let readiness = block.configuration_state::<Readiness>();
+        let (checked, config) = (readiness.clone(), self.clone());
+        block.when_complete(move |plugins| checked.add(&config, plugins));
+        let lifecycle: Arc<Lifecycle> = block.resources().lifecycle.clone();
+        let page = Arc::new(move || {
+            readiness.unready(lifecycle.phase()).map_or_else(PageContent::ok, PageContent::unavailable)
+        });
+        let address = self.address.clone();
+        block.page(PageRequest { directive: "ready", address, path: "/ready", page, tls: None, task: None });
+        Ok(())
+    }
+}
+
 /// Whether this server is ready: one answer for all pages.
 #[derive(Default)]
 pub struct Readiness {
-    /// See [`Phase`]; written at start and end.
-    phase: AtomicU8,
     /// Who is asked. Held while they are, which is short.
     checks: Mutex<Vec<Check>>,
-}
-
-/// How far the server is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Phase {
-    /// Its sockets are not open.
-    Starting,
-    /// It serves.
-    Serving,
-    /// It is about to end.
-    Ending,
 }
 
 /// A plugin that may not be ready.
@@ -75,21 +77,10 @@ impl Readiness {
         self.checks.lock().extend(plugins.iter().map(|plugin| Check { plugin: plugin.clone(), continuously }));
     }
 
-    /// The sockets are open.
-    pub fn serving(&self) {
-        self.phase.store(Phase::Serving as u8, Ordering::Release);
-    }
-
-    /// The server is about to end: nobody should send it new clients.
-    pub fn ending(&self) {
-        self.phase.store(Phase::Ending as u8, Ordering::Release);
-    }
-
     /// Nothing where everything is ready; else the page's text: the plugins that are not, as in CoreDNS, and a line for
     /// each that says what is missing.
-    pub fn unready(&self) -> Option<String> {
-        let phase = self.phase.load(Ordering::Acquire);
-        if phase == Phase::Ending as u8 {
+    pub fn unready(&self, phase: Phase) -> Option<String> {
+        if phase == Phase::Ending {
             return Some("Shutting down".to_owned());
         }
         let mut missing: Vec<(&'static str, String)> = Vec::new();
@@ -101,7 +92,7 @@ impl Readiness {
             again
         });
         if missing.is_empty() {
-            return (phase == Phase::Starting as u8).then(|| "Starting".to_owned());
+            return (phase == Phase::Starting).then(|| "Starting".to_owned());
         }
         missing.sort_unstable();
         missing.dedup();
@@ -116,7 +107,7 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::testing::{config, read};
     use super::*;
@@ -166,26 +157,23 @@ mod tests {
         let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(OwnedQuery(name, ready.clone())) };
         readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
         readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
-        readiness.serving();
-        let unready = || readiness.unready().unwrap_or_default();
+        let unready = || readiness.unready(Phase::Serving).unwrap_or_default();
         assert_eq!(unready(), "another,one\nanother: all of it\none: all of it");
         one.store(true, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
         other.store(true, Ordering::Relaxed);
-        assert_eq!(readiness.unready(), None);
+        assert_eq!(readiness.unready(Phase::Serving), None);
         one.store(false, Ordering::Relaxed);
-        assert_eq!(readiness.unready(), None, "once ready is ready");
+        assert_eq!(readiness.unready(Phase::Serving), None, "once ready is ready");
         other.store(false, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
-        readiness.ending();
-        assert_eq!(unready(), "Shutting down");
+        assert_eq!(readiness.unready(Phase::Ending).as_deref(), Some("Shutting down"));
     }
 
     #[test]
     fn it_is_not_ready_before_the_sockets_are_open() {
         let readiness = Readiness::default();
-        assert_eq!(readiness.unready().as_deref(), Some("Starting"));
-        readiness.serving();
-        assert_eq!(readiness.unready(), None);
+        assert_eq!(readiness.unready(Phase::Starting).as_deref(), Some("Starting"));
+        assert_eq!(readiness.unready(Phase::Serving), None);
     }
 }

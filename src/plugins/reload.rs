@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Context;
+use super::build::{BlockOptions, ReloadTiming, Setting};
 use crate::corefile::{Arguments, Directive};
 
 /// How often the file is looked at, without an argument.
@@ -14,20 +15,17 @@ const JITTER: Duration = Duration::from_secs(15);
 /// The least that may be written, but for none.
 const LEAST_JITTER: Duration = Duration::from_secs(1);
 
-/// What the directive says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// How often the file is looked at.
-    pub interval: Duration,
-    /// By how much that varies: half of it up and half of it down; at most half of the interval.
-    pub jitter: Duration,
+impl Setting for ReloadTiming {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.reload = Some(*self);
+    }
 }
 
 /// Reads the directive; the first of several counts.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<ReloadTiming> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let mut config = Config { interval: INTERVAL, jitter: JITTER };
+    let mut config = ReloadTiming { interval: INTERVAL, jitter: JITTER };
     if let Some(word) = line.peek() {
         config.interval = line.duration()?;
         if config.interval < LEAST_INTERVAL {
@@ -48,13 +46,6 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-impl Config {
-    /// How long to wait until the next look; `random` is from 0 to 1.
-    pub fn next(&self, random: f64) -> Duration {
-        (self.interval + self.jitter.mul_f64(random)).saturating_sub(self.jitter / 2)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,7 +55,7 @@ mod tests {
 
     #[test]
     fn intervals_have_coredns_defaults_and_bounds() {
-        let made = |interval: u32, jitter: u32| Config { interval: SECOND * interval, jitter: SECOND * jitter };
+        let made = |interval: u32, jitter: u32| ReloadTiming { interval: SECOND * interval, jitter: SECOND * jitter };
         assert_eq!(config("reload", parse), made(30, 15));
         assert_eq!(config("reload 10s", parse), made(10, 5));
         assert_eq!(config("reload 2s 1s", parse), made(2, 1));

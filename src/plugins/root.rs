@@ -4,11 +4,21 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::Context;
+use super::build::Setting;
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
 
+/// The folder of relative file names. Other directives read it from [`Context::root`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl Setting for Config {}
+
 /// Reads the directive; the last of several counts.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<PathBuf> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut root = None;
     for stanza in stanzas {
@@ -30,7 +40,9 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<PathBu
         }
         line.finish();
     }
-    root.filter(|_| errors == context.diagnostics.has_errors())
+    let folder = root.filter(|_| errors == context.diagnostics.has_errors())?;
+    context.root = Some(folder.clone());
+    Some(Config { folder })
 }
 
 #[cfg(test)]
@@ -41,7 +53,8 @@ mod tests {
     #[test]
     fn the_last_counts_and_one_that_is_not_there_is_told() {
         let told = ["root path does not exist: /no/such/folder"].map(str::to_owned);
-        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some("/no/such/folder".into()), told.to_vec()));
+        let last = Config { folder: "/no/such/folder".into() };
+        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some(last), told.to_vec()));
         let few = "Wrong argument count or unexpected line ending after 'root'";
         assert_eq!(read("root", parse), (None, vec![few.to_owned()]));
         let (root, said) = read("root /dev/null/x", parse);

@@ -1,15 +1,15 @@
 //! The table of directives, in the order of CoreDNS 1.15.0's plugin.cfg: the order in which plugins run.
 
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, errors, forward, header, health,
     hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload,
     rewrite, root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
-use crate::net;
+use crate::telemetry::metrics::{Collected, SharedMetrics};
 
 /// A directive of CoreDNS.
 pub struct Entry {
@@ -19,161 +19,107 @@ pub struct Entry {
     pub once: bool,
     /// Reads all its lines of one server block; `None` where this server does not have it yet.
     pub read: Option<Read>,
+    /// Registers metrics that are shown without the directive too.
+    pub register_metrics: Option<fn(&SharedMetrics)>,
 }
 
-/// Reads the lines of a directive; reports mistakes and then gives `None`.
-type Read = fn(&[&Directive], &mut Context<'_>) -> Option<Setting>;
+/// Reads the lines of a directive; returns `None` after it has reported an error.
+type Read = fn(&[&Directive], &mut Context<'_>) -> Option<Arc<dyn Setting>>;
 
-/// A directive, read.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Setting {
-    /// *root*: the folder of relative file names.
-    Root(PathBuf),
-    /// *metadata*.
-    Metadata(metadata::Config),
-    /// *acl*.
-    Acl(acl::Config),
-    /// *quic*.
-    Quic(encrypted::Limits),
-    /// *https*.
-    Https(encrypted::Limits),
-    /// *https3*.
-    Https3(encrypted::Limits),
-    /// *timeouts*.
-    Timeouts(timeouts::Config),
-    /// *multisocket*.
-    Multisocket(Option<NonZeroUsize>),
-    /// *shed* or *pprof*, which change nothing.
-    Accepted,
-    /// *nsid*.
-    Nsid(nsid::Config),
-    /// *bufsize*.
-    Bufsize(bufsize::Config),
-    /// *bind*.
-    Bind(bind::Config),
-    /// *debug*.
-    Debug,
-    /// *reload*.
-    Reload(reload::Config),
-    /// *ready*.
-    Ready(ready::Config),
-    /// *health*.
-    Health(health::Config),
-    /// *prometheus*.
-    Prometheus(prometheus::Config),
-    /// *errors*.
-    Errors(errors::Config),
-    /// *log*.
-    Log(log::Config),
-    /// *local*.
-    Local(local::Config),
-    /// *dns64*.
-    Dns64(dns64::Config),
-    /// *any*.
-    Any,
-    /// *chaos*.
-    Chaos(chaos::Config),
-    /// *loadbalance*.
-    Loadbalance(loadbalance::Config),
-    /// *rewrite*.
-    Rewrite(rewrite::Config),
-    /// *cache*.
-    Cache(Box<cache::Config>),
-    /// *header*.
-    Header(header::Config),
-    /// *tls*.
-    Tls(net::TlsFiles),
-    /// *minimal*.
-    Minimal,
-    /// *hosts*.
-    Hosts(hosts::Config),
-    /// *kubernetes*.
-    Kubernetes(Box<kubernetes::Config>),
-    /// *loop*.
-    Loop,
-    /// *forward*: its stanzas.
-    Forward(Vec<forward::Config>),
-    /// *whoami*.
-    Whoami,
+/// Makes the reader of a directive from its `parse`.
+macro_rules! read {
+    ($parse:path) => {
+        |stanzas, context| Some(Arc::new($parse(stanzas, context)?))
+    };
+}
+
+impl Entry {
+    /// Registers metrics that are shown without the directive too.
+    const fn with_metrics(self, register: fn(&SharedMetrics)) -> Entry {
+        Entry { register_metrics: Some(register), ..self }
+    }
+}
+
+/// Registers metrics of a type.
+fn register<T: Collected>(metrics: &SharedMetrics) {
+    metrics.get::<T>();
 }
 
 /// A directive that is built and may be used several times.
 const fn built(name: &'static str, read: Read) -> Entry {
-    Entry { name, once: false, read: Some(read) }
+    Entry { name, once: false, read: Some(read), register_metrics: None }
 }
 
 /// A directive that is built and may be used once.
 const fn once(name: &'static str, read: Read) -> Entry {
-    Entry { name, once: true, read: Some(read) }
+    Entry { name, once: true, read: Some(read), register_metrics: None }
 }
 
 /// A directive that is known by name only.
 const fn planned(name: &'static str) -> Entry {
-    Entry { name, once: false, read: None }
+    Entry { name, once: false, read: None, register_metrics: None }
 }
 
 /// Every directive, in order.
 pub const DIRECTIVES: &[Entry] = &[
-    built("root", |stanzas, context| root::parse(stanzas, context).map(Setting::Root)),
-    built("metadata", |stanzas, context| metadata::parse(stanzas, context).map(Setting::Metadata)),
+    built("root", read!(root::parse)),
+    built("metadata", read!(metadata::parse)),
     planned("geoip"),
     planned("cancel"),
     planned("proxyproto"),
-    built("quic", |stanzas, context| encrypted::quic(stanzas, context).map(Setting::Quic)),
+    built("quic", read!(encrypted::quic)),
     planned("grpc_server"),
-    built("https", |stanzas, context| encrypted::http(stanzas, context).map(Setting::Https)),
-    built("https3", |stanzas, context| encrypted::http(stanzas, context).map(Setting::Https3)),
-    built("timeouts", |stanzas, context| timeouts::parse(stanzas, context).map(Setting::Timeouts)),
-    once("multisocket", |stanzas, context| multisocket::parse(stanzas, context).map(Setting::Multisocket)),
-    built("reload", |stanzas, context| reload::parse(stanzas, context).map(Setting::Reload)),
-    once("nsid", |stanzas, context| nsid::parse(stanzas, context).map(Setting::Nsid)),
-    built("bufsize", |stanzas, context| bufsize::parse(stanzas, context).map(Setting::Bufsize)),
-    built("bind", |stanzas, context| bind::parse(stanzas, context).map(Setting::Bind)),
-    built("debug", |stanzas, context| debug::parse(stanzas, context).map(|()| Setting::Debug)),
+    built("https", read!(encrypted::https)),
+    built("https3", read!(encrypted::https3)),
+    built("timeouts", read!(timeouts::parse)),
+    once("multisocket", read!(multisocket::parse)),
+    built("reload", read!(reload::parse)),
+    once("nsid", read!(nsid::parse)),
+    built("bufsize", read!(bufsize::parse)),
+    built("bind", read!(bind::parse)),
+    built("debug", read!(debug::parse)),
     planned("trace"),
-    once("ready", |stanzas, context| ready::parse(stanzas, context).map(Setting::Ready)),
-    built("health", |stanzas, context| health::parse(stanzas, context).map(Setting::Health)),
-    once("pprof", |stanzas, context| accepted::pprof(stanzas, context).map(|()| Setting::Accepted)),
-    once("shed", |stanzas, context| accepted::shed(stanzas, context).map(|()| Setting::Accepted)),
-    once("prometheus", |stanzas, context| prometheus::parse(stanzas, context).map(Setting::Prometheus)),
-    once("errors", |stanzas, context| errors::parse(stanzas, context).map(Setting::Errors)),
-    built("log", |stanzas, context| log::parse(stanzas, context).map(Setting::Log)),
+    once("ready", read!(ready::parse)),
+    built("health", read!(health::parse)).with_metrics(health::register_metrics),
+    once("pprof", read!(accepted::pprof)),
+    once("shed", read!(accepted::shed)),
+    once("prometheus", read!(prometheus::parse)).with_metrics(register::<prometheus::Queries>),
+    once("errors", read!(errors::parse)),
+    built("log", read!(log::parse)),
     planned("dnstap"),
-    built("local", |stanzas, context| local::parse(stanzas, context).map(Setting::Local)),
-    built("dns64", |stanzas, context| dns64::parse(stanzas, context).map(Setting::Dns64)),
+    built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
+    built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::AllCounts>),
     planned("siit"),
-    built("any", |stanzas, context| any::parse(stanzas, context).map(|()| Setting::Any)),
-    built("chaos", |stanzas, context| chaos::parse(stanzas, context).map(Setting::Chaos)),
-    built("loadbalance", |stanzas, context| loadbalance::parse(stanzas, context).map(Setting::Loadbalance)),
+    built("any", read!(any::parse)),
+    built("chaos", read!(chaos::parse)),
+    built("loadbalance", read!(loadbalance::parse)),
     planned("tsig"),
-    built("rewrite", |stanzas, context| rewrite::parse(stanzas, context).map(Setting::Rewrite)),
+    built("rewrite", read!(rewrite::parse)),
     planned("autopath"),
-    built("acl", |stanzas, context| acl::parse(stanzas, context).map(Setting::Acl)),
-    once("cache", |stanzas, context| cache::parse(stanzas, context).map(|config| Setting::Cache(Box::new(config)))),
-    built("header", |stanzas, context| header::parse(stanzas, context).map(Setting::Header)),
+    built("acl", read!(acl::parse)).with_metrics(register::<acl::AllCounts>),
+    once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),
+    built("header", read!(header::parse)),
     planned("dnssec"),
-    built("tls", |stanzas, context| tls::parse(stanzas, context).map(Setting::Tls)),
-    built("minimal", |stanzas, context| minimal::parse(stanzas, context).map(|()| Setting::Minimal)),
+    built("tls", read!(tls::parse)),
+    built("minimal", read!(minimal::parse)),
     planned("template"),
     planned("transfer"),
     planned("dynupdate"),
-    once("hosts", |stanzas, context| hosts::parse(stanzas, context).map(Setting::Hosts)),
+    once("hosts", read!(hosts::parse)).with_metrics(register::<hosts::AllHosts>),
     planned("route53"),
     planned("azure"),
     planned("clouddns"),
     planned("k8s_external"),
-    once("kubernetes", |stanzas, context| {
-        kubernetes::config::parse(stanzas, context).map(|config| Setting::Kubernetes(Box::new(config)))
-    }),
+    once("kubernetes", read!(kubernetes::config::parse)),
     planned("file"),
     planned("auto"),
     planned("secondary"),
     planned("etcd"),
-    once("loop", |stanzas, context| loops::parse(stanzas, context).map(|()| Setting::Loop)),
-    built("forward", |stanzas, context| forward::parse(stanzas, context).map(Setting::Forward)),
+    once("loop", read!(loops::parse)),
+    built("forward", read!(forward::parse)),
     planned("grpc"),
     planned("erratic"),
-    built("whoami", |stanzas, context| whoami::parse(stanzas, context).map(|()| Setting::Whoami)),
+    built("whoami", read!(whoami::parse)),
     planned("on"),
     planned("sign"),
     planned("view"),

@@ -4,29 +4,23 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Context;
+use super::build::{BlockOptions, Setting, TimeoutOptions};
 use crate::corefile::{Arguments, Directive, parse_duration};
 
 /// The shortest and the longest time.
 const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the directive says; what it does not say stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Config {
-    /// For the first query.
-    pub read: Option<Duration>,
-    /// To take an answer.
-    pub write: Option<Duration>,
-    /// Between an answer and the next query.
-    pub idle: Option<Duration>,
-    /// Queries of a connection: any number where it says so.
-    pub queries: Option<Option<NonZeroU32>>,
+impl Setting for TimeoutOptions {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.timeouts = Some(*self);
+    }
 }
 
 /// Reads the directive; later lines count more.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TimeoutOptions> {
     let errors = context.diagnostics.has_errors();
-    let mut config = Config::default();
+    let mut config = TimeoutOptions::default();
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         let Some(body) = line.required_body("timeouts") else {
@@ -97,8 +91,12 @@ mod tests {
     fn times_are_read_with_and_without_a_unit() {
         let made = config("timeouts {\n read 5\n write 1m\n idle 2h\n maxtcpqueries 128\n}", parse);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let expected =
-            Config { read: seconds(5), write: seconds(60), idle: seconds(7_200), queries: Some(NonZeroU32::new(128)) };
+        let expected = TimeoutOptions {
+            read: seconds(5),
+            write: seconds(60),
+            idle: seconds(7_200),
+            queries: Some(NonZeroU32::new(128)),
+        };
         assert_eq!(made, expected);
         assert_eq!(config("timeouts {\n maxtcpqueries -1\n}", parse).queries, Some(None));
         for (lines, message) in [

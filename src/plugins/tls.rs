@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::build::{BlockOptions, Setting};
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
 use crate::net::{Clients, TlsFiles};
@@ -16,10 +17,16 @@ const CLIENTS: &[(&str, Clients)] = &[
     ("require_and_verify", Clients::Verify),
 ];
 
+impl Setting for TlsFiles {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.tls = Some(self.clone());
+    }
+}
+
 /// Reads the directive; the last of several counts.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFiles> {
     let errors = context.diagnostics.has_errors();
-    let root = context.root;
+    let root = context.root.clone();
     let mut files = TlsFiles::default();
     for stanza in stanzas {
         files = TlsFiles::default();
@@ -30,20 +37,20 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFil
             line.ignore_rest();
             continue;
         }
-        if let Some(certificate) = path(&mut line, root, "a certificate file and a key file") {
+        if let Some(certificate) = path(&mut line, root.as_deref(), "a certificate file and a key file") {
             files.certificate = certificate;
         }
-        if let Some(key) = path(&mut line, root, "a key file behind the certificate file") {
+        if let Some(key) = path(&mut line, root.as_deref(), "a key file behind the certificate file") {
             files.key = key;
         }
         if line.more() {
-            files.authorities = path(&mut line, root, "a file of authorities");
+            files.authorities = path(&mut line, root.as_deref(), "a file of authorities");
         }
         for property in line.body() {
             let mut inner = line.enter(property);
             match inner.name() {
                 "client_auth" => files.clients = inner.one_of(CLIENTS).unwrap_or_default(),
-                "keylog" => files.keylog = keylog(&mut inner, root),
+                "keylog" => files.keylog = keylog(&mut inner, root.as_deref()),
                 _ => inner.unknown(["client_auth", "keylog"]),
             }
             inner.finish();

@@ -2,15 +2,27 @@
 
 use std::net::IpAddr;
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::Directive;
 use crate::wire::{NameRef, Rdata, Record, Section, Type, name};
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Reads the directive.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Whoami);
+        Ok(())
+    }
 }
 
 /// The plugin.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::upstream::group::{DropReason, GroupCounters, ShedReason};
 use crate::wire::Rcode;
 
@@ -115,22 +115,6 @@ const SHED: [&str; 3] = ["evicted", "full", "exchanges"];
 const PROXY: &str = "forward";
 
 impl Metrics {
-    /// The families that [`Metrics::families`] returns.
-    pub const METRICS: &'static [&'static Metric] = &[
-        &table::PROXY_DURATION,
-        &table::PROXY_CHECKS_FAILED,
-        &table::PROXY_KEPT,
-        &table::PROXY_OPENED,
-        &table::FORWARD_REQUESTS,
-        &table::FORWARD_RESPONSES,
-        &table::FORWARD_DURATION,
-        &table::FORWARD_CHECKS_FAILED,
-        &table::FORWARD_BROKEN,
-        &table::FORWARD_REJECTS,
-        &table::FORWARD_SHED,
-        &table::FORWARD_DROPPED,
-    ];
-
     /// Returns the metrics of the upstream with this label.
     pub fn upstream(&self, to: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self.upstreams.write();
@@ -147,9 +131,26 @@ impl Metrics {
         upstreams.push(metrics.clone());
         metrics
     }
+}
 
-    /// Returns the families for the registry. As in CoreDNS, there is no series for what has not happened.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for Metrics {
+    const METRICS: &'static [&'static Metric] = &[
+        &table::PROXY_DURATION,
+        &table::PROXY_CHECKS_FAILED,
+        &table::PROXY_KEPT,
+        &table::PROXY_OPENED,
+        &table::FORWARD_REQUESTS,
+        &table::FORWARD_RESPONSES,
+        &table::FORWARD_DURATION,
+        &table::FORWARD_CHECKS_FAILED,
+        &table::FORWARD_BROKEN,
+        &table::FORWARD_REJECTS,
+        &table::FORWARD_SHED,
+        &table::FORWARD_DROPPED,
+    ];
+
+    fn families(&self) -> Vec<MetricFamily> {
+        // As in CoreDNS, there is no series for what has not happened.
         let [mut durations, mut checks, mut reused, mut opened, mut requests, mut responses] = [
             &table::PROXY_DURATION,
             &table::PROXY_CHECKS_FAILED,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 
-use clusterdns::plugins::forward::ResolvConf;
+use clusterdns::files::ResolvConf;
 use clusterdns::plugins::hosts::{Addresses, Table};
 use clusterdns::plugins::loadbalance::Weights;
 use clusterdns::wire::{Class, NameBuf, Question, Type};
@@ -176,12 +176,12 @@ pub fn check_resolv_conf(data: &[u8]) {
     let without_zone = |word: &str| word.split('%').next().and_then(|word| word.parse::<IpAddr>().ok());
     // A zone is of an IPv6 address; whether its interface exists does not matter.
     let expected: Vec<IpAddr> = words.filter_map(|word| without_zone(&word)).collect();
-    let found: Vec<IpAddr> = servers.iter().map(|server| server.address.ip()).collect();
+    let found: Vec<IpAddr> = servers.iter().map(|server| server.ip()).collect();
     assert_eq!(found, expected);
-    assert!(servers.iter().all(|server| server.address.port() == 53));
+    assert!(servers.iter().all(|server| server.port() == 53));
     let again: String = expected.iter().map(|ip| format!("nameserver {ip}\n")).collect();
     let again = ResolvConf::parse(again.as_bytes());
     assert!(again.ignored.is_empty(), "{again:?}");
-    let again: Vec<SocketAddr> = again.servers.iter().map(|server| server.address).collect();
+    let again: Vec<SocketAddr> = again.servers;
     assert_eq!(again.iter().map(SocketAddr::ip).collect::<Vec<_>>(), expected);
 }

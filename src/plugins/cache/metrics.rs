@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::store::{Partition, Store};
-use crate::telemetry::metrics::{Cells, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
 
 /// The indexes of the cells.
 pub(super) const REQUESTS: usize = 0;
@@ -51,18 +51,6 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// The metrics that [`CacheMetrics::families`] returns.
-    pub const METRICS: &'static [&'static Metric] = &[
-        &table::CACHE_ENTRIES,
-        &table::CACHE_REQUESTS,
-        &table::CACHE_HITS,
-        &table::CACHE_MISSES,
-        &table::CACHE_PREFETCHES,
-        &table::CACHE_DROPS,
-        &table::CACHE_SERVED_STALE,
-        &table::CACHE_EVICTIONS,
-    ];
-
     /// Returns the counters with these labels, for this store.
     pub(super) fn counters(&self, server: &str, zones: &str, store: &Arc<Store>) -> Arc<CacheCounters> {
         let mut all = self.all.write();
@@ -79,9 +67,21 @@ impl CacheMetrics {
         drop(stores);
         counters
     }
+}
 
-    /// Returns the metrics.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for CacheMetrics {
+    const METRICS: &'static [&'static Metric] = &[
+        &table::CACHE_ENTRIES,
+        &table::CACHE_REQUESTS,
+        &table::CACHE_HITS,
+        &table::CACHE_MISSES,
+        &table::CACHE_PREFETCHES,
+        &table::CACHE_DROPS,
+        &table::CACHE_SERVED_STALE,
+        &table::CACHE_EVICTIONS,
+    ];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let [mut entries, mut hits_total, mut evictions_total] =
             [&table::CACHE_ENTRIES, &table::CACHE_HITS, &table::CACHE_EVICTIONS].map(Family::new);
         let mut plain = [

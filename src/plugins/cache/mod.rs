@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::chain::{Exchange, Failure, Origin, Plugin, Step, Transport, Wait, Zones};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::{NameBuf, Query, Question, Rcode};
@@ -55,7 +56,9 @@ pub struct BlockCache {
 impl BlockCache {
     /// Creates an empty cache. A plugin answers all names in the `live` zones with [`Origin::Live`], and those names in
     /// the `shared` zones that it claims.
-    pub fn new(config: Config, live: &[NameBuf], shared: &[NameBuf]) -> BlockCache {
+    pub fn new<'a>(
+        config: Config, live: impl IntoIterator<Item = &'a NameBuf>, shared: impl IntoIterator<Item = &'a NameBuf>,
+    ) -> BlockCache {
         fn index<'a>(names: impl IntoIterator<Item = &'a NameBuf>) -> Zones {
             let mut zones = Zones::default();
             for name in names {
@@ -68,7 +71,7 @@ impl BlockCache {
             zones: index(&config.zones),
             no_success: index(&config.success.except),
             no_denial: index(&config.denial.except),
-            live: index(live.iter().filter(is_covered)),
+            live: index(live.into_iter().filter(is_covered)),
             shared: index(shared),
             store: Arc::new(Store::new(&config.success, &config.denial)),
             config,
@@ -113,6 +116,17 @@ struct CacheKey<'a> {
     question: &'a Question,
     flags: KeyFlags,
     hash: u64,
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let zones = block.live_zones();
+        let named = |is_whole: bool| zones.iter().filter(move |zone| zone.is_whole == is_whole).map(|zone| &zone.zone);
+        let cache = block.carry_over(|| BlockCache::new(self.clone(), named(true), named(false)));
+        let metrics = block.resources().metrics.get::<CacheMetrics>();
+        block.plugin_per_listener(move |listener| Cache::new(cache.clone(), cache.counters(&metrics, listener.server)));
+        Ok(())
+    }
 }
 
 /// The plugin, for a block on a socket.

@@ -7,15 +7,36 @@ mod config;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Rewritten, Sent, Step};
 use crate::corefile::GoDuration;
+use crate::plugins::build::{BlockBuilder, BuildError, Chore, Setting};
 use crate::telemetry::log::{Logger, Severity};
 
 pub use config::{Config, Consolidate, parse};
+
+/// The interval at which the counts of patterns are checked.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let resources = block.resources();
+        let plugin = Arc::new(Errors::new(self, resources.logger.clone(), resources.debug.clone()));
+        if plugin.consolidates() {
+            let (flushed, stopped) = (plugin.clone(), plugin.clone());
+            let run = Box::new(move |_| {
+                flushed.flush(Instant::now());
+                false
+            });
+            block.chore(Chore { every: FLUSH_INTERVAL, run, stop: Some(Box::new(move || stopped.stop())) });
+        }
+        block.shared_plugin(plugin);
+        Ok(())
+    }
+}
 
 /// The plugin.
 pub struct Errors {

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{self, ResolvConf, To};
+use super::address::{self, To};
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
+use crate::files::ResolvConf;
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
 use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Policy, Trust};
@@ -68,19 +69,23 @@ pub struct Config {
     pub resolvers: Vec<SocketAddr>,
 }
 
+/// The stanzas of a block, in the order of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stanzas(pub Vec<Config>);
+
 /// Reads the stanzas, each a configuration of its own, in the order of the file.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Vec<Config>> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Stanzas> {
     let errors = context.diagnostics.has_errors();
     let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| one(stanza, context)).collect();
     if configs.len() == stanzas.len() {
         check_reach(stanzas, &configs, context);
     }
-    (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(configs)
+    (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(Stanzas(configs))
 }
 
 /// Reads one stanza.
 fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
-    let root = context.root;
+    let root = context.root.clone();
     let mut line = Arguments::of(stanza, context.diagnostics);
     let from = line.word("a zone")?;
     let zones = match normalize_zones(from) {
@@ -117,10 +122,10 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         resolvers: Vec::new(),
     };
     for word in words {
-        if rooted(&mut line, root, word).is_none() {
+        if rooted(&mut line, root.as_deref(), word).is_none() {
             continue;
         }
-        let in_root = |name: &str| root.map_or_else(|| PathBuf::from(name), |root| root.join(name));
+        let in_root = |name: &str| root.as_deref().map_or_else(|| PathBuf::from(name), |root| root.join(name));
         match address::parse(&word.text, in_root) {
             Ok(to) => {
                 let named = matches!(&to, To::Server(target) if target.server_name.is_some())
@@ -145,7 +150,7 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     check_files(&config.to, &words[0], &mut line);
     for property in line.body() {
         let mut inner = line.enter(property);
-        let _ = config.property(&mut inner, root);
+        let _ = config.property(&mut inner, root.as_deref());
         inner.finish();
     }
     let ConnectionReuse { expire, max_age, .. } = config.reuse;

@@ -7,17 +7,46 @@ mod config;
 mod resolve;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
-use crate::files::{FollowedFile, Look};
+use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
+use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
 use crate::upstream::{Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, Upstream, UpstreamConfig, UpstreamRegistry};
 use crate::wire::{NameBuf, Question, Rcode};
 
-pub use address::{ResolvConf, Target, To};
-pub use config::{Config, parse};
+pub use address::{Target, To};
+pub use config::{Config, Stanzas, parse};
+
+/// The interval at which files that name upstreams are checked.
+const FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Setting for Stanzas {
+    fn configure(&self, options: &mut BlockOptions) {
+        options.answers_other_classes = true;
+    }
+
+    fn check(&self) -> Vec<BuildError> {
+        self.0.iter().filter_map(|config| config.check_trust().err().map(BuildError)).collect()
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let resources = block.resources();
+        for (at, config) in self.0.iter().enumerate() {
+            let has_next = at + 1 < self.0.len();
+            let (plugin, following) =
+                Forward::new(config, &resources.upstreams, resources.dispatcher.clone(), has_next)?;
+            if let Some(following) = following {
+                let run = Box::new(move |now| following.refresh(now));
+                block.chore(Chore { every: FILE_INTERVAL, run, stop: None });
+            }
+            block.plugin(plugin);
+        }
+        Ok(())
+    }
+}
 
 /// The plugin of one stanza.
 pub struct Forward {
@@ -152,7 +181,7 @@ impl Destination {
         match to {
             To::Server(target) => destination.targets.push(target.clone()),
             To::File(path) => {
-                let mut file = FollowedFile::polled(path.clone(), address::MAX_FILE);
+                let mut file = FollowedFile::polled(path.clone(), MAX_RESOLV_CONF);
                 match file.look(SystemTime::now()) {
                     Ok(Look::Changed(bytes)) => destination.take(&bytes, &path.display().to_string()),
                     Ok(Look::Unchanged | Look::Unsettled) => false,
@@ -186,8 +215,9 @@ impl Destination {
             return false;
         }
         self.is_reported = false;
-        let is_new = self.targets != servers;
-        self.targets = servers;
+        let targets: Vec<Target> = servers.into_iter().map(Target::plain).collect();
+        let is_new = self.targets != targets;
+        self.targets = targets;
         is_new
     }
 
@@ -258,7 +288,7 @@ mod tests {
         let path = folder.write("resolv.conf", "nameserver 10.0.0.1\n");
         let (_, said) = crate::plugins::testing::read(&format!("forward . {}", path.display()), parse);
         assert_eq!(said, [""; 0]);
-        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let mut destination = Destination::new(&config.to[0], &config).expect("a file");
         let mut later = SystemTime::now();
         let mut servers = |text: Option<&[u8]>| {
@@ -302,7 +332,7 @@ mod tests {
         let folder = Folder::new("forward");
         let text: String = (1..=16).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
         let path = folder.write("many", &text);
-        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).remove(0);
+        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let destination = Destination::new(&config.to[0], &config).expect("a file");
         assert_eq!(destination.targets.len(), 16);
         assert!(destination.targets.len() <= MAX_UPSTREAMS);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::address::ResolvConf;
+use crate::files::ResolvConf;
 use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type};
 
 /// How long one server may take for one answer (CoreDNS plugin/forward `dnsLookup`).
@@ -20,7 +20,7 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
     let mut servers = resolvers.to_vec();
     if servers.is_empty() {
         let conf = ResolvConf::read(Path::new(SYSTEM)).map_err(|error| format!("cannot read {SYSTEM}: {error}"))?;
-        servers.extend(conf.servers.iter().map(|target| target.address));
+        servers.extend(conf.servers);
     }
     let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?;
     let mut last = "no server is known".to_owned();

@@ -39,7 +39,7 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let errors = context.diagnostics.has_errors();
-    let (root, block_zones) = (context.root, context.zones);
+    let (root, block_zones) = (context.root.clone(), context.zones);
     let mut line = Arguments::of(stanza, context.diagnostics);
     let mut config = Config {
         file: PathBuf::from("/etc/hosts"),
@@ -53,7 +53,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     };
     let mut failed = false;
     if let Some(file) = line.next_word() {
-        config.file = rooted(&mut line, root, file)?;
+        config.file = rooted(&mut line, root.as_deref(), file)?;
         match missing(&config.file) {
             Ok(None) => {}
             Ok(Some(warning)) => line.warning(file, warning),

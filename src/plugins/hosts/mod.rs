@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Fallthrough, Plugin, Step};
 use crate::cluster::address::ReverseName;
-use crate::telemetry::metrics::{self, Family, Metric, MetricFamily};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
+use crate::telemetry::metrics::{self, Collected, Family, Metric, MetricFamily};
 use crate::wire::{NameBuf, Question, Rcode, Rdata, Reply, Type};
 
 pub use config::{Config, parse};
@@ -44,18 +45,19 @@ pub struct Hosts {
 pub struct AllHosts(Mutex<Vec<Weak<Hosts>>>);
 
 impl AllHosts {
-    /// The families that [`AllHosts::families`] makes.
-    pub const METRICS: &'static [&'static Metric] = &[&metrics::table::HOSTS_ENTRIES, &metrics::table::HOSTS_RELOAD];
-
     /// Tells of one more, as long as it is there.
     pub fn add(&self, hosts: &Arc<Hosts>) {
         let mut all = self.0.lock();
         all.retain(|hosts| hosts.strong_count() > 0);
         all.push(Arc::downgrade(hosts));
     }
+}
 
-    /// What there is, for the registry. Of a file that several blocks have the last counts, as in CoreDNS.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for AllHosts {
+    const METRICS: &'static [&'static Metric] = &[&metrics::table::HOSTS_ENTRIES, &metrics::table::HOSTS_RELOAD];
+
+    fn families(&self) -> Vec<MetricFamily> {
+        // Of a file that several blocks have the last counts, as in CoreDNS.
         let mut files: BTreeMap<String, usize> = BTreeMap::new();
         let mut written = None;
         for hosts in self.0.lock().iter().filter_map(Weak::upgrade) {
@@ -71,6 +73,17 @@ impl AllHosts {
         // Rounded as CoreDNS rounds it, to the last bit.
         reload.value(&[], since.unwrap_or_default().as_nanos() as f64 / 1e9);
         vec![entries.done(), reload.done()]
+    }
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let plugin = Arc::new(Hosts::new(self));
+        let file = plugin.file().clone();
+        block.follow_file(plugin.reload(), move |now| file.refresh(now));
+        block.resources().metrics.get::<AllHosts>().add(&plugin);
+        block.shared_plugin(plugin);
+        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The configuration of the *kubernetes* stanza.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Answers;
 use crate::cluster::{PodMode, Selector, View};
 use crate::corefile::{Arguments, Directive};
+use crate::plugins::build::ApiConfig;
 use crate::plugins::path::{path, rooted};
 use crate::plugins::{Context, fallthrough, names, zones_or_block};
 use crate::wire::NameBuf;
@@ -45,40 +45,7 @@ pub struct Config {
     /// The selector of Namespaces.
     pub namespace_labels: Option<Selector>,
     /// The connection to the API server.
-    pub api: Api,
-}
-
-/// The configuration of the connection to the API server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Api {
-    /// The API server.
-    pub server: ServerConfig,
-    /// Requests per second; the default of the client if `None`.
-    pub qps: Option<f32>,
-    /// The number of requests that may exceed the rate at once; the default of the client if `None`.
-    pub burst: Option<u32>,
-    /// The number of requests in flight; 0 for no limit.
-    pub max_inflight: u32,
-    /// How long the start waits for the first lists.
-    pub startup_timeout: Duration,
-}
-
-/// The configured API server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// The URL; the API server of the cluster is used if neither this nor a kubeconfig is configured.
-    pub endpoint: Option<String>,
-    /// The client certificate, its key, and the CA, for `endpoint`.
-    pub tls: Option<[PathBuf; 3]>,
-    /// A kubeconfig and its context; it has precedence over `endpoint`.
-    pub kubeconfig: Option<(PathBuf, Option<String>)>,
-}
-
-impl Default for Api {
-    fn default() -> Api {
-        let startup_timeout = Duration::from_secs(5);
-        Api { server: ServerConfig::default(), qps: None, burst: None, max_inflight: 0, startup_timeout }
-    }
+    pub api: ApiConfig,
 }
 
 /// Parses the stanza.
@@ -88,7 +55,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let first = line.peek().unwrap_or(&stanza.name);
     let zones = zones_or_block(&mut line, context.zones);
     let answers = Answers { zones, view: View::default(), ttl: 5, fallthrough: Default::default() };
-    let mut config = Config { answers, labels: None, namespace_labels: None, api: Api::default() };
+    let mut config = Config { answers, labels: None, namespace_labels: None, api: ApiConfig::default() };
     for property in line.body() {
         let mut inner = line.enter(property);
         parse_property(&mut inner, &mut config);

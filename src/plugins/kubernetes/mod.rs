@@ -14,6 +14,8 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+pub use config::Config;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,8 +23,7 @@ use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Lookup, PodMode, Reason, ReverseLookup, View};
-pub use config::Config;
-
+use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Question, Rcode, Type};
 
@@ -37,6 +38,34 @@ pub struct Answers {
     pub ttl: u32,
     /// The names that fall through to the next plugin if they do not exist.
     pub fallthrough: Fallthrough,
+}
+
+impl Setting for Config {
+    fn index_request(&self) -> Option<IndexRequest> {
+        let view = &self.answers.view;
+        Some(IndexRequest {
+            api: self.api.clone(),
+            labels: self.labels.clone(),
+            namespace_labels: self.namespace_labels.clone(),
+            pods: view.pods == PodMode::Verified,
+            endpoints: view.endpoints,
+            endpoint_pod_names: view.endpoint_pod_names,
+            endpoint_zones: view.zonal,
+        })
+    }
+
+    fn live_zones(&self) -> Vec<LiveZone> {
+        let Answers { zones, fallthrough, .. } = &self.answers;
+        let is_whole = |zone: &NameBuf| fallthrough.for_zone(zone) == Fallthrough::Never;
+        zones.iter().map(|zone| LiveZone { zone: zone.clone(), is_whole: is_whole(zone) }).collect()
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let Some(request) = self.index_request() else { return Ok(()) };
+        let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses());
+        block.plugin(plugin);
+        Ok(())
+    }
 }
 
 /// The plugin.
@@ -229,7 +258,7 @@ impl Stanza {
         }
         // The previous index may not contain Pods, which is no reason to deny them.
         let is_pod = matches!(name, ClusterName::Pod { .. });
-        if is_pod && wants_pods(&self.answers.view) && !index.lists(Kind::Pod) {
+        if is_pod && self.answers.view.pods == PodMode::Verified && !index.lists(Kind::Pod) {
             return Finding::Code(Rcode::SERVFAIL);
         }
         match index.lookup(name, &self.answers.view) {
@@ -267,9 +296,4 @@ impl Stanza {
         reply.authoritative = true;
         Step::Answered
     }
-}
-
-/// Returns whether names below `pod` are answered from Pods.
-pub fn wants_pods(view: &View) -> bool {
-    view.pods == PodMode::Verified
 }

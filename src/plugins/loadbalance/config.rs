@@ -38,7 +38,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let errors = context.diagnostics.has_errors();
     let mut config = Config::default();
     for stanza in stanzas {
-        let root = context.root;
+        let root = context.root.clone();
         let mut line = Arguments::of(stanza, context.diagnostics);
         match line.next_word() {
             None => config.policy = Policy::RoundRobin,
@@ -53,7 +53,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
                 if file.is_none() {
                     line.error_expected(word, "missing weight file argument", "a file name");
                 }
-                let file = line.next_word().and_then(|file| rooted(&mut line, root, file)).unwrap_or_default();
+                let file =
+                    line.next_word().and_then(|file| rooted(&mut line, root.as_deref(), file)).unwrap_or_default();
                 if let Some(extra) = line.peek() {
                     line.error_expected(extra, "unexpected argument(s)", "end of line");
                 }

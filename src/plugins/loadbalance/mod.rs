@@ -16,11 +16,27 @@ use tracing::warn;
 
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::GoDuration;
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 pub use config::{Config, Policy, parse};
 use weights::DEFAULT_WEIGHT;
 pub use weights::{WeightError, WeightFile, Weights};
+
+impl Setting for Config {
+    fn check(&self) -> Vec<BuildError> {
+        LoadBalance::new(self).err().map(|error| BuildError(error.to_string())).into_iter().collect()
+    }
+
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let plugin = LoadBalance::new(self).map_err(|error| BuildError(error.to_string()))?;
+        if let Some(file) = plugin.file().cloned() {
+            block.follow_file(plugin.reload(), move |now| file.refresh(now));
+        }
+        block.plugin(plugin);
+        Ok(())
+    }
+}
 
 /// The plugin.
 pub struct LoadBalance {

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::chain::{Exchange, Plugin, Rewritten, Sent, Step};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
@@ -41,6 +42,14 @@ const FLAGS: [(u16, &str); 8] = [
 thread_local! {
     /// The line in the making, so that a line allocates nothing.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let plugin = Log::new(self, block.resources().logger.clone());
+        block.plugin(plugin);
+        Ok(())
+    }
 }
 
 /// The plugin.

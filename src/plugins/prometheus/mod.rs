@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Context;
+use super::build::{BlockBuilder, BuildError, PageRequest, Setting};
 use super::endpoint::Endpoint;
 use super::path::rooted;
+use crate::admin::PageContent;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
+use crate::telemetry::metrics;
 use crate::wire::{NameBuf, Query, Rcode, Type};
 use counts::{Counts, Seen};
 
-pub use queries::{Enabled, Queries};
+pub use queries::Queries;
 
 /// What the directive says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,26 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     line.finish();
     let config = Config { address: address?, tls };
     (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let metrics = &block.resources().metrics;
+        let (queries, registry) = (metrics.get::<Queries>(), metrics.registry().clone());
+        let page = Arc::new(move || PageContent {
+            status: 200,
+            content_type: metrics::CONTENT_TYPE,
+            body: metrics::text(&registry),
+        });
+        let (address, tls) = (self.address.clone(), self.tls.clone());
+        block.page(PageRequest { directive: "prometheus", address, path: "/metrics", page, tls, task: None });
+        let all = queries.clone();
+        block.observe(move |server| Arc::new(Refused::new(&all, server)));
+        block.plugin_per_listener(move |listener| {
+            Prometheus::new(&queries, listener.server, listener.zones, listener.next)
+        });
+        Ok(())
+    }
 }
 
 /// The plugin of a server block on one socket.

@@ -5,40 +5,16 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::counts::{Counts, FAMILIES, PROTOS, RCODES, Sums, TYPES};
-use crate::telemetry::metrics::{Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 
 /// The counts of every socket and zone. They outlive a reload.
 #[derive(Default)]
 pub struct Queries {
     /// Written when a configuration is built, read when somebody asks. No query touches it.
     counts: RwLock<Vec<Arc<Counts>>>,
-    /// The plugins of the configuration, likewise.
-    enabled: RwLock<Vec<Enabled>>,
-}
-
-/// A plugin that works in a zone on a socket.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Enabled {
-    /// Its name.
-    pub name: &'static str,
-    /// The socket, `dns://:53`.
-    pub server: String,
-    /// The zone.
-    pub zone: String,
 }
 
 impl Queries {
-    /// The families that [`Queries::families`] makes.
-    pub const METRICS: &'static [&'static Metric] = &[
-        &table::REQUESTS,
-        &table::REQUEST_DURATION,
-        &table::REQUEST_SIZE,
-        &table::DO_REQUESTS,
-        &table::RESPONSE_SIZE,
-        &table::RESPONSES,
-        &table::PLUGIN_ENABLED,
-    ];
-
     /// The counts with these labels.
     pub(super) fn counts(&self, server: &str, zone: &str, behind: &'static str) -> Arc<Counts> {
         let mut all = self.counts.write();
@@ -51,16 +27,26 @@ impl Queries {
         counts
     }
 
-    /// The plugins of the configuration.
-    pub fn enable(&self, mut enabled: Vec<Enabled>) {
-        // A directive that stands in a block twice is one plugin.
-        enabled.sort_unstable();
-        enabled.dedup();
-        *self.enabled.write() = enabled;
+    /// The counts of each socket and zone.
+    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<Counts>>)> {
+        let mut all = self.counts.read().clone();
+        all.sort_by(|one, other| (&one.server, &one.zone).cmp(&(&other.server, &other.zone)));
+        let groups = all.chunk_by(|one, other| (&one.server, &one.zone) == (&other.server, &other.zone));
+        groups.map(|group| (group[0].server.clone(), group[0].zone.clone(), group.to_vec())).collect()
     }
+}
 
-    /// What has been counted, for the registry.
-    pub fn families(&self) -> Vec<MetricFamily> {
+impl Collected for Queries {
+    const METRICS: &'static [&'static Metric] = &[
+        &table::REQUESTS,
+        &table::REQUEST_DURATION,
+        &table::REQUEST_SIZE,
+        &table::DO_REQUESTS,
+        &table::RESPONSE_SIZE,
+        &table::RESPONSES,
+    ];
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut requests = Family::new(&table::REQUESTS);
         let mut durations = Family::new(&table::REQUEST_DURATION);
         let mut request_sizes = Family::new(&table::REQUEST_SIZE);
@@ -114,18 +100,6 @@ impl Queries {
                 }
             }
         }
-        let mut enabled = Family::new(&table::PLUGIN_ENABLED);
-        for Enabled { name, server, zone } in self.enabled.read().iter() {
-            enabled.value(&[name, server, "", zone], 1.0);
-        }
-        [requests, durations, request_sizes, dnssec_ok, response_sizes, responses, enabled].map(Family::done).into()
-    }
-
-    /// The counts of each socket and zone.
-    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<Counts>>)> {
-        let mut all = self.counts.read().clone();
-        all.sort_by(|one, other| (&one.server, &one.zone).cmp(&(&other.server, &other.zone)));
-        let groups = all.chunk_by(|one, other| (&one.server, &one.zone) == (&other.server, &other.zone));
-        groups.map(|group| (group[0].server.clone(), group[0].zone.clone(), group.to_vec())).collect()
+        [requests, durations, request_sizes, dnssec_ok, response_sizes, responses].map(Family::done).into()
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::testing::{Answers, client, config, n, packet, read};
 use super::*;
 use crate::chain::{Answer, Block, Chain, Failure, Router, State, Transport};
-use crate::telemetry::metrics::{Observed, Registry, register, text};
+use crate::telemetry::metrics::{Collected, Observed, Registry, register, text};
 use crate::wire::Type;
 
 #[test]

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{Class, Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
 use reply::{ChangedTarget, ClientQuery, ReplyChange};
@@ -56,6 +57,13 @@ pub struct Rewrite {
     rules: Arc<[Rule]>,
     /// The codes of EDNS options that `edns0 local` rules name: a response of this server repeats those of the query.
     echoed: Vec<u16>,
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Rewrite::new(self));
+        Ok(())
+    }
 }
 
 impl Rewrite {

@@ -11,6 +11,7 @@
 
 mod cells;
 mod process;
+mod shared;
 pub mod table;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use prometheus::{HistogramOpts, Opts, TextEncoder};
 pub use cells::{Cells, Mine};
 pub use prometheus::proto::MetricFamily;
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+pub use shared::{Collected, SharedMetrics};
 pub use table::{Kind, Metric};
 
 /// The content type of [`text`].

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clusterdns::chain::Transport;
 use clusterdns::corefile::parse_duration;
-use clusterdns::plugins::bind::Interface;
+use clusterdns::net::Interface;
 use clusterdns::wire::{Class, NameBuf, Type};
 
 use super::outside::UpstreamAnswer;

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clusterdns::app::build::{Built, Followed, World, build};
-use clusterdns::app::configuration;
-use clusterdns::app::operations::Metrics;
+use clusterdns::app::build::{Built, World, build};
+use clusterdns::app::indexes::Followed;
+use clusterdns::app::metrics;
+use clusterdns::app::{VERSION, configuration};
 use clusterdns::chain::pending::BoxFuture;
 use clusterdns::chain::{Answer, Client, State, Surroundings, Transport};
 use clusterdns::cluster::Event;
 use clusterdns::cluster::model::{Key, Kind, Object};
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
+use clusterdns::plugins::build::Resources;
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{Format, Logger};
 use clusterdns::upstream::{Dispatcher, UpstreamRegistry};
@@ -72,7 +74,7 @@ impl Inside {
         let logger = Logger::unwritten(Format::Text);
         let debug = Arc::new(AtomicBool::new(false));
         let (hostname, interfaces) = (setup.hostname.clone(), setup.interfaces.clone());
-        let (debug_of_world, metrics) = (debug.clone(), Metrics::default());
+        let metrics = metrics::create();
         let outside = Arc::new(Outside::default());
         outside.say(setup.upstream.clone());
         let has_rewrite = setup.corefile.lines().any(|line| line.trim_start().starts_with("rewrite"));
@@ -86,23 +88,23 @@ impl Inside {
             spawner: Arc::new(move |future| spawned.lock().unwrap_or_else(PoisonError::into_inner).push(future)),
             ..Surroundings::default()
         };
-        let (logger_of_world, debug) = (logger.clone(), debug_of_world);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let servers = Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.upstreams.clone()));
-        let world = World {
-            logger: logger_of_world,
+        let resources = Resources {
+            logger: logger.clone(),
             hostname,
+            version: VERSION,
             interfaces,
             debug,
+            upstreams: Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.get())),
             metrics,
-            servers,
             dispatcher,
-            surroundings,
-            kept: Default::default(),
+            lifecycle: Default::default(),
+            carried_over: Default::default(),
         };
+        let world = World { resources, surroundings, indexes: Default::default() };
         let built = build(&configuration, PORT, &world, &mut diagnostics);
-        world.debug.store(built.debug, Ordering::Relaxed);
+        world.resources.debug.store(built.debug, Ordering::Relaxed);
         let text = render_text(&diagnostics, &configuration.corefile.sources);
         let mut inside = Inside {
             built,

@@ -13,7 +13,7 @@ use super::super::testing::{client, config, n};
 use super::*;
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Answer, Block, Chain, Client, Router, State, Surroundings, Work};
-use crate::telemetry::metrics::{Observed, Registry, register, text};
+use crate::telemetry::metrics::{Collected, Observed, Registry, register, text};
 use crate::upstream::Error;
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::plugins::loops::{Finding, Watch};
+use super::{Finding, Watch};
 use crate::telemetry::log::{Logger, Severity};
 use crate::wire::{NameBuf, Type};
 

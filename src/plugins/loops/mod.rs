@@ -4,13 +4,16 @@
 //! that is seen again may still be no loop: somebody may repeat names that pass by. So a suspicion counts only if fresh
 //! names, of which nobody can know, come back as well, one after another.
 //!
-//! No I/O and no clock: whoever sends the probes drives a [`Watch`].
+//! The rules have no I/O and no clock: `probe.rs` sends the probes and drives a [`Watch`].
+
+mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
 use crate::chain::{Client, Exchange, Plugin, Step};
 use crate::corefile::Directive;
@@ -19,10 +22,24 @@ use crate::wire::{NameBuf, Type};
 /// Names that must come back in a row.
 const PROOF: u32 = 3;
 
+/// The configuration, which has no options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config;
+
 /// Reads the directive.
-pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<()> {
+pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
-    Some(())
+    Some(Config)
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (plugin, watch) = Loop::new(block.first_zone());
+        let logger = block.resources().logger.clone();
+        block.plugin(plugin);
+        block.when_bound(move |address| Box::pin(probe::probe(watch, address, logger)));
+        Ok(())
+    }
 }
 
 /// The plugin.

@@ -1,0 +1,79 @@
+//! Files in the form of `/etc/resolv.conf`.
+
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+
+/// The maximum number of bytes of a resolv.conf that are read.
+pub const MAX_RESOLV_CONF: u64 = 64 * 1024;
+
+/// The name servers of a resolv.conf.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// The name servers, in the order of the file, with port 53.
+    pub servers: Vec<SocketAddr>,
+    /// Words in the place of an address that are not addresses.
+    pub ignored: Vec<String>,
+}
+
+impl ResolvConf {
+    /// Reads a file.
+    pub fn read(path: &Path) -> std::io::Result<ResolvConf> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(MAX_RESOLV_CONF).read_to_end(&mut bytes)?;
+        Ok(ResolvConf::parse(&bytes))
+    }
+
+    /// Parses the bytes of a file, which may contain other encodings than UTF-8 in comments. Only whole lines are
+    /// comments (miekg/dns `ClientConfigFromReader`): the second word of a line whose first one is `nameserver` counts,
+    /// whatever follows it.
+    pub fn parse(bytes: &[u8]) -> ResolvConf {
+        let mut conf = ResolvConf::default();
+        for line in String::from_utf8_lossy(bytes).lines() {
+            let mut words = line.split_whitespace();
+            let Some(address) = words.next().filter(|&word| word == "nameserver").and(words.next()) else { continue };
+            match parse_server(address) {
+                Some(address) => conf.servers.push(address),
+                None => conf.ignored.push(address.to_owned()),
+            }
+        }
+        conf
+    }
+}
+
+/// Parses an address, which may have an interface after `%`, by name or by number.
+fn parse_server(text: &str) -> Option<SocketAddr> {
+    let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
+    match (ip.parse().ok()?, scope) {
+        (IpAddr::V6(ip), Some(scope)) => {
+            let index = scope.parse().ok().or_else(|| nix::net::if_::if_nametoindex(scope).ok()).unwrap_or(0);
+            Some(SocketAddrV6::new(ip, 53, 0, index).into())
+        }
+        (ip, _) => Some(SocketAddr::new(ip, 53)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// N34: what miekg/dns takes is taken.
+    #[test]
+    fn a_resolv_conf_names_servers() {
+        let text = b";generated\r\nsearch a.b\r\n# nameserver 9.9.9.9\nnameserver 10.0.0.1 # lab\n\
+            nameserver\t10.0.0.2\r\n  nameserver 10.0.0.3\nnameserver 10.0.0.4;x\nNAMESERVER 10.0.0.5\nnameserver\n\
+            options timeout:1 rotate\ndomain x\n# caf\xe9\nnameserver ::1\nnameserver invalid\nnameserver fe80::1%2";
+        let path = std::env::temp_dir().join(format!("clusterdns-resolv-{}.conf", std::process::id()));
+        std::fs::write(&path, text).expect("a file");
+        let conf = ResolvConf::read(&path).expect("a file");
+        let addresses: Vec<String> = conf.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53", "[::1]:53", "[fe80::1%2]:53"]);
+        assert_eq!(conf.ignored, ["10.0.0.4;x", "invalid"]);
+        // A comment may have any encoding, and a file that is too long may end within a character.
+        let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
+        comment.resize(MAX_RESOLV_CONF as usize + 1, b'\xc3');
+        std::fs::write(&path, comment).expect("a file");
+        assert_eq!(ResolvConf::read(&path).expect("a file").servers, [SocketAddr::from(([10, 0, 0, 2], 53))]);
+        std::fs::remove_file(path).expect("removed");
+    }
+}
