@@ -160,6 +160,9 @@ pub enum Failure {
     /// Internal look-ups exceeded [`MAX_DEPTH`].
     #[error("plugin/{0}: internal look-ups are nested too deeply")]
     TooDeep(&'static str),
+    /// An internal look-up has ended with SERVFAIL.
+    #[error("plugin/{0}: an internal look-up failed")]
+    LookUp(&'static str),
     /// Too many queries are pending.
     #[error("plugin/{0}: too many queries are pending")]
     Overload(&'static str),

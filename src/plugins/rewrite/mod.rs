@@ -193,6 +193,13 @@ impl Rewrite {
 fn change(
     rules: &[Rule], question: &Question, has_edns: bool, state: &mut State, target: Option<(&ChangedTarget, &Reply)>,
 ) {
+    if target.is_some_and(|(_, inner)| inner.rcode == Rcode::SERVFAIL) {
+        // Also where the rules lead in a circle: the innermost look-up fails.
+        state.reply.clear();
+        state.reply.rcode = Rcode::SERVFAIL;
+        (state.bare, state.failure) = (true, Some(Failure::LookUp("rewrite")));
+        return;
+    }
     let Some((reply, bare, rewritten)) = state.reply_and_rewritten() else { return };
     let change = ReplyChange::new(rules, rewritten, ClientQuery { name: question.name(), has_edns });
     if let Err(InvalidName(name)) = change.apply(reply, bare, target) {
