@@ -27,7 +27,7 @@ const BLOCKS: usize = 320;
 /// The number of questions for each.
 const QUESTIONS: usize = 24;
 /// The time after which a query counts as unanswered; each is sent twice.
-const TIMEOUT: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_millis(400);
 
 const LABELS: [&str; 12] = ["a", "b", "www", "cx", "dx", "nx", "fail", "ref", "empty", "mail", "one.two", "_http._tcp"];
 const ZONES: [&str; 5] = ["a.test", "b.test", "client", "b.test.example", "x.a.test"];
@@ -229,7 +229,7 @@ fn answers(rng: &mut Rng) -> String {
                 r"value (.*)\.b\.test\. {1}.client.",
                 r"value (.*)\.(a|b)\.test {1}.{2}.test.example",
                 r"value ^mail mail.client",
-                r"value edge.net {0}x",
+                r"value (edge)\.net {0}x",
             ],
         )
     };
@@ -268,13 +268,14 @@ fn rule(rng: &mut Rng) -> String {
             let (from, to) = [
                 (r"(.*)\.a\.test", "{1}.b.test"),
                 (r"(.*)\.a\.test\.", "{1}.b.test."),
-                (r"^(\w+)\.(.*)$", "{2}"),
+                (r"^(\w+)\.(.*)\.$", "{2}"),
                 (r"^([^.]+)\.client\.$", "{1}-{1}.b.test"),
                 (r"(c|d)x\.(.*)\.$", "{1}y.{2}"),
                 (r"^(.*)\.(a|b)\.test\.$", "{1}.{2}.example"),
                 (r"b\.test", "www.client"),
-                (r"(.+)", "{1}"),
-            ][rng.usize(..8)];
+                (r"(.+)\.$", "{1}"),
+                (r"^(b.*)$", "{1}"),
+            ][rng.usize(..9)];
             format!("name regex {from} {to}{}", answers(rng))
         }
         11 => format!(
@@ -363,7 +364,8 @@ struct Seen {
     /// The question, with its letter case.
     question: Vec<u8>,
     has_edns: bool,
-    options: String,
+    /// The codes and data of its EDNS options.
+    options: Vec<(u16, String)>,
     sections: [Vec<String>; 3],
 }
 
@@ -381,6 +383,13 @@ fn ask(socket: &UdpSocket, packet: &[u8]) -> Option<Seen> {
     None
 }
 
+/// Returns a response as a query, which is parsed with its options.
+fn as_query(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[2] &= 0x7f;
+    bytes
+}
+
 fn seen(bytes: &[u8]) -> Seen {
     let message = decode(bytes).unwrap_or_else(|| panic!("hickory cannot read {bytes:02x?}"));
     let question = Query::readable_question(bytes).map(<[u8]>::to_vec).unwrap_or_default();
@@ -394,13 +403,16 @@ fn seen(bytes: &[u8]) -> Seen {
         lines.sort();
         lines
     });
-    let options = message.edns.as_ref().map(|edns| format!("{:?}", edns.options())).unwrap_or_default();
+    let edns = Query::parse(&as_query(bytes)).ok().and_then(|query| {
+        let options = query.edns?.options().map(|(code, data)| (code, format!("{data:02x?}")));
+        Some(options.collect())
+    });
     Seen {
         rcode: u16::from(head.response_code),
         flags: flags.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect::<Vec<_>>().join(" "),
         question,
         has_edns: message.edns.is_some(),
-        options,
+        options: edns.unwrap_or_default(),
         sections,
     }
 }
@@ -412,7 +424,7 @@ impl std::fmt::Display for Seen {
         let (rcode, edns) = (clusterdns::wire::Rcode(self.rcode), if self.has_edns { " opt" } else { "" });
         write!(
             f,
-            "{rcode} {} for {question} {:?}{edns} {}",
+            "{rcode} {} for {question} {:?}{edns} {:?}",
             self.flags,
             &self.question.iter().rev().take(4).collect::<Vec<_>>(),
             self.options
@@ -434,12 +446,21 @@ fn without_known(ours: &mut Seen, theirs: &mut Seen, asked: &Asked, rules: &[Str
         theirs.has_edns = false;
         theirs.options.clear();
     }
+    // A server block repeats the options that its own rules name, and none after a rule has made an invalid name.
+    let names = |code: u16| {
+        let texts = [format!(" {code} "), format!(" {code:#x} "), format!(" {code}")];
+        rules.iter().any(|rule| rule.contains(&texts[0]) || rule.contains(&texts[1]) || rule.ends_with(&texts[2]))
+    };
+    theirs.options.retain(|(code, _)| names(*code));
+    if ours.rcode == 2 && ours.options.is_empty() {
+        theirs.options.clear();
+    }
     // The code is that of the last name of a chain.
     let has_cname = rules.iter().any(|rule| rule.contains("cname"));
     if has_cname && theirs.rcode == 0 && ours.rcode != 0 && !theirs.sections[0].is_empty() {
         theirs.rcode = ours.rcode;
         if ours.rcode == 2 {
-            theirs.sections.clone_from(&ours.sections);
+            (theirs.sections, theirs.flags) = (ours.sections.clone(), ours.flags.clone());
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Config {
 pub(super) struct RuleError {
     /// The index of the word, among those after the name of the rule; beyond the last one: a word is missing there.
     at: usize,
-    message: String,
+    pub(super) message: String,
     expected: String,
 }
 
@@ -59,7 +59,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         if all.len() < 2 {
             line.body().iter().for_each(|property| flatten(property, &mut all));
         }
-        let mut words = Words { all, start: 0, left: &mut left };
+        let mut words = Words::new(all, &mut left);
         match rule(&mut words) {
             Ok(rule) => rules.push(rule),
             Err(error) => {
@@ -122,6 +122,10 @@ fn rule(words: &mut Words<'_>) -> Result<Rule, RuleError> {
 }
 
 impl<'a> Words<'a> {
+    pub(super) fn new(all: Vec<&'a Token>, left: &'a mut usize) -> Words<'a> {
+        Words { all, start: 0, left }
+    }
+
     /// Returns the words after the name of the rule.
     pub(super) fn rest(&self) -> &[&'a Token] {
         self.all.get(self.start..).unwrap_or_default()

@@ -5,6 +5,7 @@ use super::draft::{Draft, InvalidName};
 use super::matching::{Expression, MatchKind, Matcher};
 use super::replacement::{Replacement, Text, TooLong, normalize, placeholders, qualify};
 use crate::chain::Exchange;
+use crate::plugins::regexp;
 
 /// A rule about names.
 #[derive(Debug, PartialEq)]
@@ -108,8 +109,8 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<NameRule, RuleError> {
     let (matcher, to) = match kind {
         MatchKind::Exact => {
             // CoreDNS takes the target for an expression here, and refuses some that are none.
-            let expression = words.expression_of(to_at, &normalize(to))?;
-            words.check_groups(from_at, &normalize(from), &normalize(to), &expression)?;
+            let groups = words.groups_of(to_at, &normalize(to))?;
+            words.check_groups(from_at, &normalize(from), &normalize(to), groups)?;
             words.check_name(to_at, &normalize(to))?;
             (Matcher::Exact(normalize(from)), Replacement::new(&normalize(to), 0))
         }
@@ -122,7 +123,7 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<NameRule, RuleError> {
                 true => Replacement::with_metadata(&qualify(to), expression.groups())
                     .map_err(|message| words.wrong(to_at, message, "text, {0}, {1} …, and {plugin/label}"))?,
                 false => {
-                    words.check_groups(to_at, to, from, &expression)?;
+                    words.check_groups(to_at, to, from, expression.groups())?;
                     Replacement::new(&normalize(to), expression.groups())
                 }
             };
@@ -172,7 +173,7 @@ fn parse_answers(words: &mut Words<'_>, mut at: usize, kind: MatchKind) -> Resul
         }
         let expression = words.expression(at)?;
         let (from, to) = (words.text(at), words.text(at + 1));
-        words.check_groups(at + 1, to, from, &expression)?;
+        words.check_groups(at + 1, to, from, expression.groups())?;
         let to = Replacement::new(&normalize(to), expression.groups());
         answers.push(AnswerRule { part, expression, to });
         at += 2;
@@ -186,10 +187,8 @@ fn parse_answers(words: &mut Words<'_>, mut at: usize, kind: MatchKind) -> Resul
 
 impl Words<'_> {
     /// Checks that a replacement uses no more groups than its expression has (CoreDNS `isValidRegexPattern`).
-    pub(super) fn check_groups(
-        &self, at: usize, to: &str, from: &str, expression: &Expression,
-    ) -> Result<(), RuleError> {
-        if placeholders(to) <= expression.groups() {
+    fn check_groups(&self, at: usize, to: &str, from: &str, groups: usize) -> Result<(), RuleError> {
+        if placeholders(to) <= groups {
             return Ok(());
         }
         let message = format!(
@@ -197,5 +196,16 @@ impl Words<'_> {
              ({from})"
         );
         Err(self.wrong(at, message, "groups that the expression has"))
+    }
+
+    /// Returns the number of groups of a text that is not used as an expression, but must be one.
+    fn groups_of(&self, at: usize, text: &str) -> Result<usize, RuleError> {
+        if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+            return Ok(0);
+        }
+        match regexp::compile(text) {
+            Ok(regex) => Ok(regex.captures_len() - 1),
+            Err(error) => Err(self.wrong(at, error.to_string(), "a text that is a regular expression too")),
+        }
     }
 }
