@@ -1,9 +1,9 @@
-//! The binary; everything is in the library.
+//! The binary. Everything else is in the library.
 
 use std::process::ExitCode;
 
-/// What is known of a cluster is many small blocks, of which each event replaces some: this one takes less time for that
-/// than the C library's, and keeps less memory for itself.
+/// The index of a cluster consists of many small allocations, and each event replaces some of them. For that, jemalloc
+/// takes less time and holds less free memory than the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

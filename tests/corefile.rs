@@ -1,13 +1,13 @@
-//! Whole Corefiles: those of real clusters must be read without a diagnostic, and broken ones must be explained as
-//! `tests/corefile/bad/*.expected` says. `UPDATE_EXPECT=1` rewrites the expectations.
+//! Whole Corefiles: those of real clusters must be parsed without an error, and invalid ones must cause the messages of
+//! `tests/corefile/bad/*.expected`. `UPDATE_EXPECT=1` rewrites the expectations.
 //!
-//! Only the parser is tested; what stands inside a directive is its plugin's business.
+//! Only the parser is tested; the plugins parse the contents of directives.
 
 use std::path::{Path, PathBuf};
 
 use clusterdns::corefile::{Corefile, Diagnostics, Known, RealFiles, load, render_text, suggest};
 
-/// Names that count as directives.
+/// The names of known directives.
 const DIRECTIVES: &[&str] = &[
     "any",
     "autopath",
@@ -41,7 +41,7 @@ const DIRECTIVES: &[&str] = &[
     "whoami",
 ];
 
-/// Tells directives from other words, as `app` will.
+/// Classifies a word as `plugins::known` does.
 fn known(name: &str) -> Known {
     match name {
         "route53" => Known::Unsupported(Some("serve the zone with 'file' or forward it".to_owned())),
@@ -60,12 +60,12 @@ fn read(path: &Path) -> (Corefile, String, bool) {
     (corefile, text, diagnostics.has_errors())
 }
 
-/// A folder of the corpus.
+/// Returns a directory of the corpus.
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corefile").join(name)
 }
 
-/// The Corefiles in a folder, sorted.
+/// Returns the Corefiles in a directory, sorted.
 fn corpus(name: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder(name)).expect("a folder");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();

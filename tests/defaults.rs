@@ -1,18 +1,18 @@
-//! The Corefiles that distributions write, `tests/corefile/good`: those of kubeadm, kube-up, k3s, kops, Helm, EKS, OpenShift and
-//! NodeLocal DNSCache run whole; of those of others it is told which directives are missing. Only ports are other ones than in a cluster, since a
-//! test may not have them, and the cluster is that of `deploy/sample`.
+//! The Corefiles of distributions, `tests/corefile/good`: those of kubeadm, kube-up, k3s, kops, Helm, EKS, OpenShift
+//! and NodeLocal DNSCache run unchanged except for ports, which a test may not bind; for the others, `-check` reports
+//! which directives are missing. The cluster is that of `deploy/sample`.
 
 mod running;
 
 use std::net::SocketAddr;
 
-use running::{Running, file, folder, get, run, told};
+use running::{Running, file, folder, get, run, status_and_output};
 
-/// A distribution's Corefile on ports of a test's own.
-fn moved(name: &str) -> (String, [u16; 3]) {
+/// Returns a distribution's Corefile with free ports.
+fn with_free_ports(name: &str) -> (String, [u16; 3]) {
     let path = format!("{}/tests/corefile/good/{name}.corefile", env!("CARGO_MANIFEST_DIR"));
     let mut text = std::fs::read_to_string(path).expect("a Corefile");
-    let pages = ports();
+    let pages = free_ports();
     for (of, to) in [
         (".:53 {", ".:0 {".to_owned()),
         ("    health", format!("    health 127.0.0.1:{}", pages[0])),
@@ -27,8 +27,8 @@ fn moved(name: &str) -> (String, [u16; 3]) {
     (text, pages)
 }
 
-/// Ports that are free.
-fn ports<const COUNT: usize>() -> [u16; COUNT] {
+/// Returns free ports.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let sockets = [(); COUNT].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a socket"));
     sockets.map(|socket| socket.local_addr().expect("an address").port())
 }
@@ -38,7 +38,7 @@ fn corefiles_of_kubeadm_kube_up_k3s_kops_helm_and_eks_run_whole() {
     let folder = folder("defaults");
     file(&folder, "resolv.conf", "nameserver 192.0.2.53\n");
     for name in ["kubeadm", "kube-up", "k3s", "kops", "helm", "eks"] {
-        let (text, pages) = moved(name);
+        let (text, pages) = with_free_ports(name);
         let conf = file(&folder, name, &text);
         let mut server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
         let [health, ready, metrics] = pages.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
@@ -46,25 +46,25 @@ fn corefiles_of_kubeadm_kube_up_k3s_kops_helm_and_eks_run_whole() {
         assert_eq!(server.ask("none.data.svc.cluster.local.").0, 3, "{name}");
         assert_eq!((get(health, "/health").0, get(ready, "/ready").0), (200, 200), "{name}");
         let text = get(metrics, "/metrics").1;
-        // Each line of the file is at work.
+        // Each directive of the file is enabled.
         for plugin in ["errors", "kubernetes", "forward", "cache", "loop", "loadbalance"] {
             let line = format!("coredns_plugin_enabled{{name=\"{plugin}\",");
             assert!(text.contains(&line), "{name}: {plugin}\n{text}");
         }
-        // Without the time of lameduck.
+        // Without lameduck.
         server.signal("-QUIT");
         assert_eq!(server.wait(), Some(0), "{name}");
     }
 }
 
-/// Several blocks, on ports or addresses of their own.
+/// Corefiles with several blocks, on different ports or addresses.
 #[test]
 fn corefiles_of_openshift_and_nodelocal_run_whole() {
     let folder = folder("defaults");
     let resolvers = file(&folder, "resolv.conf", "nameserver 192.0.2.53\n");
     for name in ["openshift", "nodelocal"] {
         let text = std::fs::read_to_string(format!("tests/corefile/good/{name}.corefile")).expect("a Corefile");
-        let [dns, health, ready, metrics] = ports();
+        let [dns, health, ready, metrics] = free_ports();
         let mut text = text.replace("/etc/resolv.conf", &resolvers);
         for (of, to) in [
             (":5353 {", format!(":{dns} {{")),
@@ -99,14 +99,14 @@ fn corefiles_of_openshift_and_nodelocal_run_whole() {
                 assert!(text.lines().find(line).is_some(), "{name}: {plugin} of {zone}\n{text}");
             }
         }
-        // Without the time of lameduck.
+        // Without lameduck.
         server.signal("-QUIT");
         assert_eq!(server.wait(), Some(0), "{name}");
     }
 }
 
 #[test]
-fn of_other_corefiles_it_is_told_what_is_missing() {
+fn missing_directives_of_other_corefiles_are_reported() {
     for (name, missing) in [
         ("aks", &["19:5 - Error during parsing: Unsupported directive 'template'", "24:5"][..]),
         ("gardener", &[]),
@@ -114,10 +114,10 @@ fn of_other_corefiles_it_is_told_what_is_missing() {
         ("nodelocal", &[]),
     ] {
         let conf = format!("tests/corefile/good/{name}.corefile");
-        let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+        let (status, text, _) = status_and_output(&run(&["-check", "-conf", &conf]));
         if !missing.is_empty() {
-            // The start says the same, and opens nothing.
-            let (status, _, errors) = told(&run(&["-conf", &conf]));
+            // The start reports the same, and opens no socket.
+            let (status, _, errors) = status_and_output(&run(&["-conf", &conf]));
             assert_eq!(status, Some(1), "{name}");
             missing.iter().for_each(|missing| assert!(errors.contains(&format!("{conf}:{missing}")), "{errors}"));
         }

@@ -1,5 +1,5 @@
-//! What `deploy` holds: that it can be read, that its parts agree, and that it names nothing that is not there. Whether an
-//! API server takes it is in `tests/live/deploy.rs`.
+//! The files of `deploy`: they can be parsed, they agree with each other, and everything that they name exists.
+//! `tests/live/deploy.rs` checks that an API server accepts them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,9 +10,9 @@ use clusterdns::app::configuration::read_text;
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use serde_json::{Value, json};
 
-/// Folders that `kubectl apply -k` takes.
+/// Directories for `kubectl apply -k`.
 const FOLDERS: [&str; 4] = ["base", "hpa", "autoscaler", "beside"];
-/// What the operating system says of the process, as far as rules and dashboard use it.
+/// The metrics of the process that rules and dashboard use.
 const OF_THE_PROCESS: [&str; 2] = ["process_cpu_seconds_total", "process_resident_memory_bytes"];
 
 fn root() -> PathBuf {
@@ -23,14 +23,15 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The documents of a YAML file.
+/// Returns the documents of a YAML file.
 fn documents(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every file below `deploy` whose name ends so.
+/// Returns the files below `deploy` whose names have this ending.
 fn files(end: &str) -> Vec<String> {
-    let (mut found, mut folders) = (Vec::new(), vec![root()]);
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();
@@ -44,7 +45,7 @@ fn files(end: &str) -> Vec<String> {
     found
 }
 
-/// The one document of a kind in `base`.
+/// Returns the only document of a kind in `base`.
 fn base(kind: &str) -> Value {
     let all = files(".yaml").into_iter().filter(|name| name.starts_with("base/"));
     let mut found = all.flat_map(|name| documents(&name)).filter(|document| document["kind"] == kind);
@@ -57,24 +58,24 @@ fn corefile() -> String {
     base("ConfigMap")["data"]["Corefile"].as_str().expect("a Corefile").to_owned()
 }
 
-/// What a program printed; `None`, with a note, where it is not installed. With `CI=true` that is a failure.
+/// Returns the output of a program; `None`, with a message, if it is not installed. With `CI=true` that is a failure.
 fn output(program: &Path, run: io::Result<Output>) -> Option<String> {
     match run {
         Ok(output) => {
-            let [told, errors] =
+            let [text, errors] =
                 [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-            assert!(output.status.success(), "{}: {told}{errors}", program.display());
-            Some(told)
+            assert!(output.status.success(), "{}: {text}{errors}", program.display());
+            Some(text)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && !std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-            println!("not run, since {} is not there", program.display());
+            println!("not run, since {} is not installed", program.display());
             None
         }
         Err(error) => panic!("{}: {error}", program.display()),
     }
 }
 
-/// The `kubectl` that the live tests have built, where they have.
+/// Returns the `kubectl` that the live tests have built, if they have.
 fn kubectl() -> Option<PathBuf> {
     let testbed = std::env::var_os("TESTBED").map_or_else(|| root().join("../.testbed"), PathBuf::from);
     let builds = std::fs::read_dir(testbed).into_iter().flatten().flatten();
@@ -88,7 +89,7 @@ fn kubectl() -> Option<PathBuf> {
     found
 }
 
-/// What `kubectl kustomize` makes of a folder.
+/// Returns the objects that `kubectl kustomize` prints for a directory.
 fn kustomize(kubectl: &Path, folder: &str) -> Vec<Value> {
     let run = Command::new(kubectl).arg("kustomize").arg(root().join(folder)).output();
     let text = output(kubectl, run).expect("it is there");
@@ -119,11 +120,11 @@ fn every_file_can_be_read() {
 }
 
 #[test]
-fn the_corefile_is_read_without_a_word() {
+fn the_corefile_is_parsed_without_a_warning() {
     let mut diagnostics = Diagnostics::default();
     let configuration = read_text("Corefile", &corefile(), 53, &MemoryFiles::default(), &mut diagnostics);
     assert!(diagnostics.is_empty(), "{}", render_text(&diagnostics, &configuration.corefile.sources));
-    // kubeadm's, word for word.
+    // It is kubeadm's.
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(&corefile()), words(include_str!("corefile/good/kubeadm.corefile")));
 }
@@ -136,7 +137,7 @@ fn ports_agree() {
         let ports = ports.as_array().expect("ports").iter();
         ports.map(|port| (number_of(port, number), port["protocol"].as_str().expect("one").to_owned())).collect()
     };
-    // What the Corefile opens; `health` and `ready` say no port and have CoreDNS's.
+    // The ports of the Corefile; `health` and `ready` without an address have CoreDNS's ports.
     let corefile = corefile();
     let line = |start: &str| corefile.lines().map(str::trim).find(|line| line.starts_with(start)).expect("a line");
     assert_eq!([line(".:"), line("health"), line("ready")], [".:53 {", "health {", "ready"]);
@@ -165,7 +166,7 @@ fn number_of(port: &Value, field: &str) -> u64 {
 }
 
 #[test]
-fn the_pod_is_what_others_rely_on() {
+fn the_pod_has_what_other_objects_rely_on() {
     let deployment = base("Deployment");
     let pod = &deployment["spec"]["template"];
     // Everything selects the same Pods.
@@ -181,12 +182,12 @@ fn the_pod_is_what_others_rely_on() {
         assert!(!selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value), "{kind}");
     }
     assert_eq!(pod["spec"]["serviceAccountName"], base("ServiceAccount")["metadata"]["name"]);
-    // The end comes after lameduck, and after the last query that waits for an upstream.
+    // kubelet kills after lameduck, and after the last query that waits for an upstream.
     let corefile = corefile();
     let lameduck = corefile.lines().find_map(|line| line.trim().strip_prefix("lameduck ")?.strip_suffix('s'));
     let lameduck: u64 = lameduck.and_then(|seconds| seconds.parse().ok()).expect("seconds");
     assert!(pod["spec"]["terminationGracePeriodSeconds"].as_u64().expect("seconds") > lameduck + 5);
-    // No more rights than to listen at port 53.
+    // The only capability is to listen on port 53.
     assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["spec"]["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     let security = json!({
@@ -199,7 +200,7 @@ fn the_pod_is_what_others_rely_on() {
     }
 }
 
-/// One image, in every place that names it, the version of this crate.
+/// Every file names the same image, with the version of this crate.
 #[test]
 fn one_image_everywhere() {
     let repository = "ghcr.io/clusterdns/clusterdns";
@@ -222,7 +223,7 @@ fn the_patch_changes_nothing_but_the_image() {
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "coredns", "image": image}]}}}});
     assert_eq!(documents("image-only/patch.yaml"), [patch]);
     let Some(kubectl) = kubectl() else { return };
-    // CoreDNS's Deployment, as kubeadm's, with what this server's has not.
+    // A Deployment of CoreDNS like kubeadm's, with fields that this server's Deployment lacks.
     let mut before = base("Deployment");
     let pod = &mut before["spec"]["template"]["spec"];
     pod["containers"][0]["image"] = "registry.k8s.io/coredns/coredns:v1.12.0".into();
@@ -238,7 +239,7 @@ fn the_patch_changes_nothing_but_the_image() {
         .output();
     let mut after: Value = serde_json::from_str(&output(&kubectl, run).expect("it is there")).expect("JSON");
     let mut expected = before;
-    // The list is merged by name; in which order the two then stand does not matter.
+    // The list is merged by name; the order of the two containers does not matter.
     for deployment in [&mut after, &mut expected] {
         let list = deployment["spec"]["template"]["spec"]["containers"].as_array_mut().expect("containers");
         list.sort_by_key(|container| container["name"].to_string());
@@ -248,13 +249,13 @@ fn the_patch_changes_nothing_but_the_image() {
 }
 
 #[test]
-fn folders_are_what_kubectl_makes_of_them() {
+fn kubectl_renders_every_folder() {
     let Some(kubectl) = kubectl() else { return };
     for folder in FOLDERS {
         let objects = kustomize(&kubectl, folder);
         let deployment = of_kind(&objects, "Deployment");
         let replicas = &deployment["spec"]["replicas"];
-        // What somebody else counts is not said.
+        // An autoscaler sets the number of replicas, so that the manifest does not.
         assert_eq!(replicas.is_null(), ["hpa", "autoscaler"].contains(&folder), "{folder}: {replicas}");
         for object in objects.iter().filter(|object| object["metadata"]["namespace"].is_string()) {
             assert_eq!(object["metadata"]["namespace"], "kube-system", "{folder}");
@@ -262,7 +263,7 @@ fn folders_are_what_kubectl_makes_of_them() {
     }
 }
 
-/// `beside` must not touch, and not be asked by, the cluster's own DNS.
+/// `beside` must not change the cluster's own DNS, and must not get its queries.
 #[test]
 fn beside_shares_no_name_and_no_label() {
     let Some(kubectl) = kubectl() else { return };
@@ -276,7 +277,7 @@ fn beside_shares_no_name_and_no_label() {
         assert!(!object.to_string().contains("\"kube-dns\""), "{object}");
     }
     assert!(of_kind(&beside, "Service")["spec"]["clusterIP"].is_null());
-    // Names that point to each other have moved together.
+    // References between the objects are renamed too.
     let pod = &of_kind(&beside, "Deployment")["spec"]["template"]["spec"];
     assert_eq!(pod["volumes"][0]["configMap"]["name"], of_kind(&beside, "ConfigMap")["metadata"]["name"]);
     let account = &of_kind(&beside, "ServiceAccount")["metadata"]["name"];
@@ -285,7 +286,7 @@ fn beside_shares_no_name_and_no_label() {
 }
 
 #[test]
-fn rules_and_dashboard_name_metrics_that_there_are() {
+fn rules_and_dashboard_name_existing_metrics() {
     let table = include_str!("../src/telemetry/metrics/table.rs");
     for name in ["prometheus/rules.yaml", "prometheus/rules_test.yaml", "grafana/dashboard.json"] {
         let text = text(name);
@@ -302,18 +303,18 @@ fn rules_and_dashboard_name_metrics_that_there_are() {
     }
 }
 
-/// Each rule has its tests: one that it keeps silent, one that it tells.
+/// Each rule has two tests: in one it fires, in one it does not.
 #[test]
-fn rules_do_what_their_tests_say() {
+fn rules_pass_their_tests() {
     let [rules, tests] = ["prometheus/rules.yaml", "prometheus/rules_test.yaml"].map(documents);
     let tests = tests[0]["tests"][0]["alert_rule_test"].as_array().expect("tests");
     for rule in rules[0]["groups"][0]["rules"].as_array().expect("rules") {
-        let of = |silent: bool| {
+        let has_test = |fires: bool| {
             tests.iter().any(|test| {
-                test["alertname"] == rule["alert"] && test["exp_alerts"].as_array().is_some_and(Vec::is_empty) == silent
+                test["alertname"] == rule["alert"] && test["exp_alerts"].as_array().is_some_and(Vec::is_empty) != fires
             })
         };
-        assert!(of(true) && of(false), "{} is not tested", rule["alert"]);
+        assert!(has_test(true) && has_test(false), "{} is not tested", rule["alert"]);
     }
     let promtool = Path::new("promtool");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]] {
@@ -322,17 +323,17 @@ fn rules_do_what_their_tests_say() {
     }
 }
 
-/// What the dashboard asks is PromQL, with Grafana's words filled in.
+/// The queries of the dashboard are valid PromQL once Grafana's variables are replaced.
 #[test]
-fn the_dashboard_asks_what_can_be_answered() {
+fn the_queries_of_the_dashboard_are_valid() {
     let dashboard: Value = serde_json::from_str(&text("grafana/dashboard.json")).expect("JSON");
     let mut rules = Vec::new();
     let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         assert!(ids.insert(panel["id"].as_u64().expect("a number")), "{panel}");
         for target in panel["targets"].as_array().expect("targets") {
-            let asked = target["expr"].as_str().expect("text").replace("$__rate_interval", "5m");
-            rules.push(json!({"record": format!("panel:{}", rules.len()), "expr": asked.replace("$instance", ".*")}));
+            let query = target["expr"].as_str().expect("text").replace("$__rate_interval", "5m");
+            rules.push(json!({"record": format!("panel:{}", rules.len()), "expr": query.replace("$instance", ".*")}));
         }
     }
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-dashboard.json");

@@ -1,5 +1,5 @@
-//! DNS over TLS, HTTPS, QUIC and HTTP/3: the program with certificates of an authority of the test's own, and clients that
-//! are other people's (kdig, curl, openssl) or libraries.
+//! DNS over TLS, HTTPS, QUIC and HTTP/3: the program with certificates of the test's own authority, queried by
+//! independent clients (kdig, curl, openssl) and by libraries.
 
 mod running;
 
@@ -21,9 +21,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use running::upstream::Upstream;
-use running::{PATIENCE, Running, file, folder, get, run, told};
+use running::{Running, TIMEOUT, file, folder, get, run, status_and_output};
 
-/// An authority, and a folder with what it has signed.
+/// An authority, and a directory with the certificates that it has signed.
 struct Trust {
     authority: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
@@ -33,7 +33,7 @@ impl Trust {
     fn new(name: &str) -> Trust {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of another name than what it signs, which would else look as if it had signed itself.
+        // Not the name of the certificates that it signs, which would look self-signed.
         params.distinguished_name.push(DnType::CommonName, "authority");
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("authority");
         let folder = folder(&format!("encrypted-{name}"));
@@ -43,7 +43,7 @@ impl Trust {
         trust
     }
 
-    /// Writes a certificate for a name, and for loopback, in the place of the one before.
+    /// Replaces the certificate by one for a name and for loopback.
     fn sign(&self, name: &str) {
         let names = [name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
         let key = KeyPair::generate().expect("a key");
@@ -66,9 +66,10 @@ impl Trust {
         config
     }
 
-    /// A block with every transport, and these lines more.
+    /// Returns a Corefile with a block of these keys and lines.
     fn corefile(&self, keys: &str, lines: &str) -> String {
-        let (certificate, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let certificate = self.path("cert.pem");
+        let key = self.path("key.pem");
         format!(
             ".:0 {keys} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n    hosts {{\n        10.0.0.1 a.example\n        \
              fallthrough\n    }}\n    {lines}\n}}\n"
@@ -83,8 +84,8 @@ impl Trust {
     fn tls(&self, at: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from("dns.example").expect("a name");
         let session = ClientConnection::new(Arc::new(self.client(&[])), name).expect("a session");
-        let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let socket = TcpStream::connect_timeout(&at, TIMEOUT).expect("connected");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         StreamOwned::new(session, socket)
     }
 
@@ -97,7 +98,7 @@ impl Trust {
     }
 }
 
-/// Where a transport's listener is, by the lines at start.
+/// Returns the address of a transport's listener, by the lines at start.
 fn port(server: &Running, scheme: &str) -> SocketAddr {
     let start = format!("{scheme}://.:");
     let port = server.lines.iter().find_map(|line| line.strip_prefix(&start)?.split_whitespace().next()?.parse().ok());
@@ -113,7 +114,7 @@ fn prefixed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
 }
 
-/// ID and first address of an answer.
+/// Returns the ID and the first address of a response, or its code.
 fn read(answer: &[u8]) -> (u16, String) {
     let message = decode(answer).expect("a message");
     let address = message.answers.first().map(|record| record.data.to_string());
@@ -132,8 +133,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// What another program says, or nothing where it is not installed.
-fn said(program: &str, words: &[&str]) -> Option<String> {
+/// Runs a client, and returns its output; `None` if it is not installed.
+fn run_client(program: &str, words: &[&str]) -> Option<String> {
     let output = match Command::new(program).args(words).stdin(Stdio::null()).output() {
         Err(_) if std::env::var_os("CI").is_none() => return None,
         output => output.unwrap_or_else(|error| panic!("{program}: {error}")),
@@ -142,21 +143,21 @@ fn said(program: &str, words: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn clients_of_other_people_get_answers() {
-    let trust = Trust::new("others");
+fn independent_clients_get_answers() {
+    let trust = Trust::new("independent");
     let server = trust.start("tls://.:0 https://.:0 quic://.:0 https3://.:0", "whoami");
     let authority = trust.path("ca.pem");
     for (scheme, flag) in [("tls", "+tls"), ("https", "+https"), ("https", "+https-get")] {
         let at = port(&server, scheme).port().to_string();
         let authority = format!("+tls-ca={authority}");
         let words = ["+short", "@127.0.0.1", "-p", &at, flag, &authority, "+tls-hostname=dns.example", "a.example"];
-        if let Some(text) = said("kdig", &words) {
+        if let Some(text) = run_client("kdig", &words) {
             assert_eq!(text, "10.0.0.1\n", "{flag}");
         }
     }
-    // kdig 3.2 dies of +tls-ca together with +quic.
+    // kdig 3.2 crashes with +tls-ca and +quic together.
     let at = port(&server, "quic").port().to_string();
-    if let Some(text) = said("kdig", &["+short", "@127.0.0.1", "-p", &at, "+quic", "a.example"]) {
+    if let Some(text) = run_client("kdig", &["+short", "@127.0.0.1", "-p", &at, "+quic", "a.example"]) {
         assert_eq!(text, "10.0.0.1\n");
     }
     let at = port(&server, "https");
@@ -165,7 +166,7 @@ fn clients_of_other_people_get_answers() {
     let body = trust.path("body");
     for version in ["--http2", "--http1.1"] {
         let words = ["-sS", "-D", "-", version, "--cacert", &authority, "--resolve", &resolve, "-o", &body, &url];
-        if let Some(text) = said("curl", &words) {
+        if let Some(text) = run_client("curl", &words) {
             let text = text.to_lowercase();
             assert!(text.contains("content-type: application/dns-message"), "{text}");
             assert!(text.contains("cache-control: max-age=3600"), "{text}");
@@ -174,12 +175,12 @@ fn clients_of_other_people_get_answers() {
     }
     let at = port(&server, "tls").to_string();
     let words = ["s_client", "-connect", &at, "-CAfile", &authority, "-verify_hostname", "dns.example"];
-    if let Some(text) = said("openssl", &words) {
+    if let Some(text) = run_client("openssl", &words) {
         assert!(text.contains("Verify return code: 0 (ok)") && text.contains("TLSv1.3"), "{text}");
     }
-    // Below TLS 1.2 there is nothing.
+    // TLS before 1.2 is refused.
     let words = ["s_client", "-connect", &at, "-tls1_1", "-cipher", "ALL@SECLEVEL=0"];
-    if let Some(text) = said("openssl", &words) {
+    if let Some(text) = run_client("openssl", &words) {
         assert!(text.contains("Cipher is (NONE)"), "{text}");
     }
 }
@@ -198,18 +199,18 @@ fn queries_over_tls_are_pipelined_and_may_come_in_pieces() {
         let answer = read_prefixed(&mut stream).expect("an answer");
         assert_eq!(read(&answer), (id, "10.0.0.1".to_owned()));
     }
-    // What is no TLS, or half of it, keeps nobody else out.
+    // A client that does not speak TLS, or stops in a handshake, does not affect other clients.
     for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[22, 3, 1, 0, 200, 1][..], &[0xff; 4096][..]] {
-        let mut socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
+        let mut socket = TcpStream::connect_timeout(&at, TIMEOUT).expect("connected");
         socket.write_all(junk).expect("written");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let _ = socket.read(&mut [0; 64]);
     }
     stream.write_all(&prefixed(&query(7, "a.example"))).expect("written");
     assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")), (7, "10.0.0.1".to_owned()));
 }
 
-/// N12: in one segment, and with the length in two.
+/// N12: two queries in one segment, and a length in two segments.
 #[test]
 fn a_slow_query_over_tls_delays_no_other() {
     let trust = Trust::new("slow");
@@ -218,9 +219,9 @@ fn a_slow_query_over_tls_delays_no_other() {
     let mut stream = trust.tls(port(&server, "tls"));
     let slow = prefixed(&query(1, "slow.example"));
     for (id, split) in [(2, 0), (3, 1), (4, slow.len() + 1)] {
-        let octets = [slow.clone(), prefixed(&query(id, "a.example"))].concat();
-        let (first, second) = octets.split_at(split);
-        // Each is a record of its own.
+        let bytes = [slow.clone(), prefixed(&query(id, "a.example"))].concat();
+        let (first, second) = bytes.split_at(split);
+        // Each piece is a TLS record of its own.
         for piece in [first, second] {
             stream.write_all(piece).expect("written");
             stream.flush().expect("sent");
@@ -228,14 +229,14 @@ fn a_slow_query_over_tls_delays_no_other() {
         let answer = read_prefixed(&mut stream).expect("an answer");
         assert_eq!(read(&answer), (id, "10.0.0.1".to_owned()));
     }
-    upstream.let_go();
+    upstream.release();
     for _ in 0..3 {
         assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")).0, 1);
     }
 }
 
 #[test]
-fn an_end_takes_leave_of_clients() {
+fn a_stop_closes_connections_properly() {
     let trust = Trust::new("end");
     let mut server = trust.start("tls://.:0 quic://.:0", "whoami");
     let mut stream = trust.tls(port(&server, "tls"));
@@ -243,11 +244,11 @@ fn an_end_takes_leave_of_clients() {
     read_prefixed(&mut stream).expect("an answer");
     let runtime = runtime();
     let (_endpoint, quic) = runtime.block_on(trust.quic(port(&server, "quic"), "doq"));
-    // Answered although it comes with the order to end.
+    // It is answered although it arrives together with SIGTERM.
     stream.write_all(&prefixed(&query(2, "a.example"))).expect("written");
     server.signal("-TERM");
     assert_eq!(read(&read_prefixed(&mut stream).expect("an answer")), (2, "10.0.0.1".to_owned()));
-    // A farewell, not an end without one.
+    // The connection ends with close_notify.
     assert_eq!(stream.read(&mut [0; 16]).expect("close_notify"), 0);
     let closed = runtime.block_on(quic.closed());
     assert!(
@@ -257,13 +258,13 @@ fn an_end_takes_leave_of_clients() {
     assert_eq!(server.wait(), Some(0));
 }
 
-/// Asks over HTTP/1.1 within TLS; gives the status and the body.
+/// Sends a request over HTTP/1.1 within TLS. Returns the status and the body.
 fn http(trust: &Trust, at: SocketAddr, request: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = trust.tls(at);
     stream.write_all(request).expect("written");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n").expect("a head");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, answer[end + 4..].to_vec())
@@ -285,14 +286,14 @@ fn requests_over_https_are_answered_or_refused_with_a_status() {
     let (status, body) = post("/dns-query", &query(9, "a.example"));
     assert_eq!((status, read(&body)), (200, (9, "10.0.0.1".to_owned())));
     assert_eq!(post("/", &query(9, "a.example")).0, 404);
-    // No query: too short, an answer, many questions that are only claimed.
+    // Not queries: too short, a response, a header that claims many questions.
     for bad in [&[0; 11][..], &[0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0], &[0, 0, 1, 0, 255, 255, 0, 0, 0, 0, 0, 0]] {
         assert_eq!(post("/dns-query", bad).0, 400);
     }
     assert_eq!(post("/dns-query", &[0; 5_000]).0, 413);
     let long = format!("GET /dns-query?dns={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "A".repeat(60_000));
     assert_eq!(http(&trust, at, long.as_bytes()).0, 413);
-    // Dropped.
+    // *acl* drops it.
     let mut txt = query(9, "a.example");
     let at_type = txt.len() - 3;
     txt[at_type] = 16;
@@ -306,13 +307,13 @@ fn requests_over_https_are_answered_or_refused_with_a_status() {
     }
 }
 
-/// The status of a request over HTTP/2.
+/// Sends a request over HTTP/2, and returns the status.
 async fn status(
     sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>, method: &str, path: &str, body: Vec<u8>,
 ) -> u16 {
     let request = http::Request::builder().method(method).uri(format!("http://dns.example{path}"));
     let request = request.body(Full::new(Bytes::from(body))).expect("a request");
-    let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("in time");
+    let response = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await.expect("in time");
     response.expect("a response").status().as_u16()
 }
 
@@ -351,7 +352,7 @@ fn queries_over_quic_have_streams_of_their_own() {
             let answer = receive.read_to_end(70_000).await.expect("an answer");
             assert_eq!(read(&answer[2..]), (0, "10.0.0.1".to_owned()));
         }
-        // RFC 9250 4.3.3: an ID, a message that ends early, one of no octets, an answer.
+        // RFC 9250 4.3.3: an ID, a message that ends early, an empty message, a response.
         let mut answer = query(0, "a.example");
         answer[2] |= 0x80;
         for bad in [prefixed(&query(1, "a.example")), vec![0, 50, 1, 2, 3], vec![0, 0], prefixed(&answer)] {
@@ -359,14 +360,14 @@ fn queries_over_quic_have_streams_of_their_own() {
             let (mut send, _receive) = connection.open_bi().await.expect("a stream");
             send.write_all(&bad).await.expect("written");
             send.finish().expect("finished");
-            let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it closes");
+            let closed = tokio::time::timeout(TIMEOUT, connection.closed()).await.expect("it closes");
             let code = match &closed {
                 quinn::ConnectionError::ApplicationClosed(close) => close.error_code,
                 other => panic!("{other}"),
             };
             assert_eq!(code, 2u32.into(), "{bad:?}");
         }
-        // A client that takes a query back has not broken anything.
+        // A client may cancel a query.
         let (mut send, _receive) = connection.open_bi().await.expect("a stream");
         send.write_all(&[0]).await.expect("written");
         send.reset(3u32.into()).expect("reset");
@@ -401,7 +402,7 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
             for (method, path, body, status) in cases {
                 let request = http::Request::builder().method(method).uri(format!("https://dns.example{path}"));
                 let mut stream = sender.send_request(request.body(()).expect("a request")).await.expect("sent");
-                // The server may have said its word before it has read this.
+                // The server may respond before it has read this.
                 let _ = stream.send_data(Bytes::from(body)).await;
                 let _ = stream.finish().await;
                 let response = stream.recv_response().await.expect("a response");
@@ -418,12 +419,12 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
         tokio::select! {
             () = ask => {}
             error = std::future::poll_fn(|cx| driver.poll_close(cx)) => panic!("{error}"),
-            () = tokio::time::sleep(PATIENCE) => panic!("no answer"),
+            () = tokio::time::sleep(TIMEOUT) => panic!("no answer"),
         }
     });
 }
 
-/// A frame of HTTP/3 may claim any length; it is not held until it is whole.
+/// A frame of HTTP/3 may claim any length; the server does not buffer it until it is complete.
 #[test]
 fn a_frame_that_claims_much_is_not_read_over_http3() {
     let trust = Trust::new("frames");
@@ -434,9 +435,10 @@ fn a_frame_that_claims_much_is_not_read_over_http3() {
     for (is_request, start) in [(true, [&[0x01][..], &len].concat()), (false, [&[0x00, 0x04][..], &len].concat())] {
         runtime().block_on(async {
             let (_endpoint, connection) = trust.quic(at, "h3").await;
-            let mut send = match is_request {
-                true => connection.open_bi().await.expect("a stream").0,
-                false => connection.open_uni().await.expect("a stream"),
+            let mut send = if is_request {
+                connection.open_bi().await.expect("a stream").0
+            } else {
+                connection.open_uni().await.expect("a stream")
             };
             send.write_all(&start).await.expect("written");
             let mut taken = 0;
@@ -452,20 +454,20 @@ fn a_frame_that_claims_much_is_not_read_over_http3() {
 }
 
 #[test]
-fn connections_past_the_bound_take_the_place_of_idle_ones() {
-    let trust = Trust::new("bounds");
-    // Silence is not what ends them.
+fn connections_over_the_limit_replace_idle_ones() {
+    let trust = Trust::new("limits");
+    // They do not end by a timeout.
     let lines = "https {\n        max_connections 3\n    }\n    quic {\n        max_connections 2\n    }\n    \
                  timeouts {\n        read 1h\n    }\n    whoami";
     let mut server = trust.start("https://.:0 quic://.:0", lines);
     let at = port(&server, "https");
-    let mut idle: Vec<_> = (0..20).map(|_| TcpStream::connect_timeout(&at, PATIENCE).expect("connected")).collect();
+    let mut idle: Vec<_> = (0..20).map(|_| TcpStream::connect_timeout(&at, TIMEOUT).expect("connected")).collect();
     // Half of them begin a handshake and stop.
     idle.iter_mut().step_by(2).for_each(|client| client.write_all(&[22, 3, 1, 2, 0, 1]).expect("written"));
     let get =
         b"GET /dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     assert_eq!(http(&trust, at, get).0, 200);
-    // Nor do connections whose requests have begun, and never end.
+    // Connections with incomplete requests do not prevent it either.
     let head = b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n";
     let mut begun: Vec<_> = (0..3).map(|_| trust.tls(at)).collect();
     for stream in &mut begun {
@@ -474,17 +476,18 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
     assert_eq!(http(&trust, at, get).0, 200);
     // All but the last have been closed.
     for client in &mut idle[..17] {
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let closed = client.read(&mut [0; 1]);
         let is_closed = closed.as_ref().map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |&len| len == 0);
         assert!(is_closed, "{closed:?}");
     }
     let at = port(&server, "quic");
     runtime().block_on(async {
-        let (mut connections, mut streams) = (Vec::new(), Vec::new());
+        let mut connections = Vec::new();
+        let mut streams = Vec::new();
         for _ in 0..6 {
             let connection = trust.quic(at, "doq").await;
-            // The start of a query is no reason to stay.
+            // A connection with an incomplete query counts as idle.
             let (mut send, receive) = connection.1.open_bi().await.expect("a stream");
             send.write_all(&[0]).await.expect("written");
             connections.push(connection);
@@ -495,29 +498,29 @@ fn connections_past_the_bound_take_the_place_of_idle_ones() {
         send.write_all(&prefixed(&query(0, "a.example"))).await.expect("written");
         send.finish().expect("finished");
         receive.read_to_end(70_000).await.expect("an answer");
-        let closed = tokio::time::timeout(PATIENCE, connections[0].1.closed()).await.expect("it closes");
+        let closed = tokio::time::timeout(TIMEOUT, connections[0].1.closed()).await.expect("it closes");
         assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
     });
-    // Nor do they hold up the end.
+    // They do not delay the stop.
     server.signal("-TERM");
     assert_eq!(server.wait(), Some(0));
 }
 
-/// The name in the certificate that a listener shows.
-fn shows(trust: &Trust, at: SocketAddr, name: &str) -> bool {
+/// Returns whether a listener has a certificate for a name.
+fn has_certificate_for(trust: &Trust, at: SocketAddr, name: &str) -> bool {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let session = ClientConnection::new(Arc::new(trust.client(&[])), name).expect("a session");
-    let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let socket = TcpStream::connect_timeout(&at, TIMEOUT).expect("connected");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     let mut stream = StreamOwned::new(session, socket);
     stream.write_all(&prefixed(&query(1, "a.example"))).is_ok() && read_prefixed(&mut stream).is_ok()
 }
 
 #[test]
-fn a_reload_takes_another_certificate_and_a_bad_one_changes_nothing() {
+fn a_reload_uses_a_new_certificate_and_an_invalid_one_changes_nothing() {
     let trust = Trust::new("reload");
     let server = trust.start("tls://.:0 https://.:0", "prometheus 127.0.0.1:0\n    whoami");
-    // Any port would be another one: what has been opened is named.
+    // Port 0 would be another port after the reload.
     let tls = port(&server, "tls");
     let conf = trust.path("Corefile");
     drop(server);
@@ -525,7 +528,7 @@ fn a_reload_takes_another_certificate_and_a_bad_one_changes_nothing() {
     std::fs::write(&conf, trust.corefile(&keys, "prometheus 127.0.0.1:0\n    whoami")).expect("a file");
     let server = Running::start(&["-conf", &conf]);
     let metrics = server.page("prometheus");
-    assert!(shows(&trust, tls, "dns.example"));
+    assert!(has_certificate_for(&trust, tls, "dns.example"));
     let failed = || {
         let text = get(metrics, "/metrics").1;
         let line = text.lines().find_map(|line| line.strip_prefix("coredns_reload_failed_total "));
@@ -534,26 +537,28 @@ fn a_reload_takes_another_certificate_and_a_bad_one_changes_nothing() {
     let eventually = |what: &str, holds: &dyn Fn() -> bool| {
         let start = Instant::now();
         while !holds() {
-            assert!(start.elapsed() < PATIENCE, "{what}");
+            assert!(start.elapsed() < TIMEOUT, "{what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     };
     std::fs::write(trust.path("cert.pem"), "junk").expect("a file");
     server.signal("-USR1");
     eventually("it fails", &|| failed() == 1);
-    assert!(shows(&trust, tls, "dns.example"));
+    assert!(has_certificate_for(&trust, tls, "dns.example"));
     trust.sign("other.example");
     server.signal("-USR1");
-    eventually("the other certificate is shown", &|| shows(&trust, tls, "other.example"));
-    // It comes without a reload, too.
+    eventually("the other certificate is in use", &|| has_certificate_for(&trust, tls, "other.example"));
+    // It is also used without a reload.
     trust.sign("third.example");
-    eventually("the third certificate is shown", &|| shows(&trust, tls, "third.example"));
+    eventually("the third certificate is in use", &|| has_certificate_for(&trust, tls, "third.example"));
 }
 
 #[test]
-fn certificates_of_clients_are_asked_for_as_the_corefile_says() {
+fn clients_need_certificates_as_the_corefile_requires() {
     let trust = Trust::new("clients");
-    let (authority, certificate, key) = (trust.path("ca.pem"), trust.path("cert.pem"), trust.path("key.pem"));
+    let authority = trust.path("ca.pem");
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
     let conf = |auth: &str, authority: &str| {
         format!(
             "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {authority} {{\n        client_auth {auth}\n    }}\n    whoami\n}}\n"
@@ -570,29 +575,32 @@ fn certificates_of_clients_are_asked_for_as_the_corefile_says() {
         let server = Running::start(&["-conf", &conf]);
         let at = port(&server, "tls").port().to_string();
         let ca = format!("+tls-ca={authority}");
-        let ask = ["+short", "+tls", &ca, "+tls-hostname=dns.example", "@127.0.0.1", "-p", &at, "a.example"];
+        let words = ["+short", "+tls", &ca, "+tls-hostname=dns.example", "@127.0.0.1", "-p", &at, "a.example"];
         let is_answered = |more: &[&str]| {
-            let text = said("kdig", &[&ask[..], &["+noshort", "+noall", "+header"], more].concat())?;
+            let text = run_client("kdig", &[&words[..], &["+noshort", "+noall", "+header"], more].concat())?;
             Some(text.contains("NOERROR"))
         };
-        let (cert, private) = (format!("+tls-certfile={certificate}"), format!("+tls-keyfile={key}"));
-        if let (Some(plain), Some(known)) = (is_answered(&[]), is_answered(&[&cert, &private])) {
+        let certificate = format!("+tls-certfile={certificate}");
+        let key = format!("+tls-keyfile={key}");
+        if let (Some(plain), Some(known)) = (is_answered(&[]), is_answered(&[&certificate, &key])) {
             assert_eq!((plain, known), (without, with), "{auth}");
         }
     }
 }
 
-/// A self-signed certificate is often marked as one of an authority; Go accepts it where the file holds it.
+/// A self-signed certificate is often marked as an authority's; Go accepts it if it is in the file.
 #[test]
 fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
     let trust = Trust::new("self-signed");
     let client = || {
-        let (mut params, key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
+        let mut params = CertificateParams::default();
+        let key = KeyPair::generate().expect("a key");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         (params.self_signed(&key).expect("a certificate"), key)
     };
     let (known, unknown) = (client(), client());
-    let (certificate, key) = (trust.path("cert.pem"), trust.path("key.pem"));
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
     let clients = file(&trust.folder, "clients.pem", &known.0.pem());
     let conf = format!(
         "tls://.:0 .:0 {{\n    bind 127.0.0.1\n    tls {certificate} {key} {clients} {{\n        client_auth \
@@ -614,8 +622,8 @@ fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
             .expect("a certificate");
         let name = ServerName::try_from("dns.example").expect("a name");
         let session = ClientConnection::new(Arc::new(config), name).expect("a session");
-        let socket = TcpStream::connect_timeout(&at, PATIENCE).expect("connected");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let socket = TcpStream::connect_timeout(&at, TIMEOUT).expect("connected");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let mut stream = StreamOwned::new(session, socket);
         stream.write_all(&prefixed(&query(1, "a.example"))).is_ok() && read_prefixed(&mut stream).is_ok()
     };
@@ -624,10 +632,12 @@ fn a_self_signed_certificate_of_a_client_is_accepted_if_it_is_in_the_file() {
 }
 
 #[test]
-fn what_is_wrong_with_certificates_is_told_at_start() {
+fn errors_of_certificates_are_reported_at_start() {
     let trust = Trust::new("wrong");
     let write = |text: &str| file(&trust.folder, "Wrong", text);
-    let (certificate, key, none) = (trust.path("cert.pem"), trust.path("key.pem"), trust.path("none.pem"));
+    let certificate = trust.path("cert.pem");
+    let key = trust.path("key.pem");
+    let none = trust.path("none.pem");
     let empty = file(&trust.folder, "empty.pem", "");
     let other = Trust::new("wrong-other");
     let other_key = other.path("key.pem");
@@ -659,7 +669,7 @@ fn what_is_wrong_with_certificates_is_told_at_start() {
             "conflicting TLS configuration for shared listener tls://:9".to_owned(),
         ),
     ] {
-        let (status, _, error) = told(&run(&["-conf", &write(&text)]));
+        let (status, _, error) = status_and_output(&run(&["-conf", &write(&text)]));
         assert_eq!(status, Some(1), "{text}");
         assert!(error.contains(&message) && !error.contains("panicked"), "{text}{error}");
     }

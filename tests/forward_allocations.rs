@@ -1,5 +1,5 @@
-//! What a forwarded query costs in allocations: none. A process of its own, since it counts those of the whole process; the
-//! upstream and the client of the test allocate nothing either.
+//! A forwarded query allocates nothing. The test has a process of its own, since it counts the allocations of the whole
+//! process; its upstream and its client allocate nothing either.
 
 #[path = "../benches/counting/mod.rs"]
 mod counting;
@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clusterdns::chain::{Block, Chain, Exchange, Plugin, Router, Step, UpstreamQuery, Wait};
-use clusterdns::serve::{ListenSpec, Options, Server, Service, Settings};
+use clusterdns::serve::{ListenSpec, Server, ServerOptions, Service, Settings};
 use clusterdns::upstream::{
-    BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream, UpstreamDriver,
+    BoxFuture, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver,
+    UpstreamTransport,
 };
 use clusterdns::wire::{NameBuf, Rcode};
 use counting::Counting;
@@ -20,10 +21,10 @@ use counting::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Nobody looks after the upstream.
-struct Nobody;
+/// A driver and counters without any effect.
+struct NoEffect;
 
-impl UpstreamDriver for Nobody {
+impl UpstreamDriver for NoEffect {
     fn exchange(&self, _: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         Box::pin(std::future::ready(Err(Error::Full)))
     }
@@ -33,7 +34,7 @@ impl UpstreamDriver for Nobody {
     fn record_dropped(&self, _: DropReason) {}
 }
 
-impl GroupCounters for Nobody {
+impl GroupCounters for NoEffect {
     fn record_all_down(&self) {}
     fn record_over_limit(&self) {}
     fn record_shed(&self, _: ShedReason) {}
@@ -52,15 +53,15 @@ impl Plugin for Forward {
     }
 }
 
-/// The processor time of this process so far.
+/// Returns the processor time of this process so far, in clock ticks.
 fn processor_ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("a file of the kernel");
-    // The name of the program is in brackets and may hold anything; user and system time are fields 14 and 15.
+    // The name of the program is in parentheses and may have any characters; user and system time are fields 14 and 15.
     let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
     fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
-/// So many queries are measured.
+/// The number of measured queries.
 const QUERIES: u64 = 4_096;
 
 #[test]
@@ -76,10 +77,11 @@ fn a_forwarded_query_allocates_nothing() {
     });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let mut options = Options::new(runtime.handle().clone());
+    let mut options = ServerOptions::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(1);
-    let servers = vec![Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), Box::new(Nobody)))];
-    let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(Nobody));
+    let servers =
+        vec![Arc::new(Upstream::new(address, UpstreamTransport::Dns, None, Arc::default(), Box::new(NoEffect)))];
+    let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(NoEffect));
     let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);
     let spec = ListenSpec {
@@ -94,8 +96,8 @@ fn a_forwarded_query_allocates_nothing() {
     let mut answer = [0; 512];
     let mut ask = |number: u64| {
         packet[..2].copy_from_slice(&(number as u16).to_be_bytes());
-        for (at, octet) in packet[13..21].iter_mut().enumerate() {
-            *octet = b'a' + (number >> (4 * at) & 15) as u8;
+        for (at, byte) in packet[13..21].iter_mut().enumerate() {
+            *byte = b'a' + (number >> (4 * at) & 15) as u8;
         }
         client.send(&packet).expect("sent");
         let len = client.recv(&mut answer).expect("an answer");
@@ -106,9 +108,9 @@ fn a_forwarded_query_allocates_nothing() {
     (0..QUERIES).for_each(&mut ask);
     let allocations = (counting::allocations() - before) as u64;
     println!("{allocations} allocations for {QUERIES} forwarded queries");
-    // Sockets make room for others with new ports each 512 queries, and that takes a few.
+    // Every 512 queries, a socket is replaced by one with a new port, which takes a few allocations.
     assert!(allocations < QUERIES / 64, "{allocations}");
-    // Nor does a server that has nothing to do take processor time. Ten ticks are 100 ms.
+    // An idle server takes no processor time. Ten ticks are 100 ms.
     let before = processor_ticks();
     std::thread::sleep(Duration::from_millis(500));
     let ticks = processor_ticks() - before;

@@ -1,4 +1,4 @@
-//! What the program does with few descriptors, and with many clients that want them.
+//! The program with few file descriptors and many connections.
 
 mod running;
 
@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use running::upstream::{Upstream, query};
-use running::{PATIENCE, Running, file, folder, get};
+use running::{Running, TIMEOUT, file, folder, get};
 
-/// A block with a name of its own, an upstream for all others, and a page.
+/// Writes a Corefile with a local name, an upstream for all other names, and a page.
 fn corefile(name: &str, lines: &str) -> String {
     let upstream = Upstream::start().at();
     let text = format!(
@@ -18,17 +18,17 @@ fn corefile(name: &str, lines: &str) -> String {
     file(&folder("limits"), name, &text)
 }
 
-/// A connection from an address of this machine.
+/// Connects from an address of this machine.
 fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address");
-    socket.connect_timeout(&to.into(), PATIENCE).expect("a connection");
+    socket.connect_timeout(&to.into(), TIMEOUT).expect("a connection");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     stream
 }
 
-/// Sends a query, and returns the ID of the answer.
+/// Sends a query, and returns the ID of the response.
 fn ask(stream: &mut TcpStream, id: u16, name: &str) -> std::io::Result<u16> {
     let query = query(id, name);
     stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat())?;
@@ -39,7 +39,7 @@ fn ask(stream: &mut TcpStream, id: u16, name: &str) -> std::io::Result<u16> {
     Ok(u16::from_be_bytes([answer[0], answer[1]]))
 }
 
-/// The soft limit on descriptors of the program, and how many it has open.
+/// Returns the program's soft limit on descriptors, and how many it has open.
 fn descriptors(server: &Running) -> (usize, usize) {
     let of = format!("/proc/{}", server.child.id());
     let limits = std::fs::read_to_string(format!("{of}/limits")).expect("limits");
@@ -55,23 +55,23 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn many_connections_of_one_client_leave_descriptors_for_all_else() {
+fn many_connections_of_one_client_leave_descriptors_for_everything_else() {
     for limit in [256, 1_024] {
         let server = Running::start_within(&format!("-n {limit}"), &["-conf", &corefile(&format!("of-{limit}"), "")]);
         let health = server.page("health");
-        // Half of them have begun a query.
+        // Half of them have sent part of a query.
         let mut flood: Vec<_> = (0..1_000).map(|_| connect_from([127, 0, 0, 2], server.at)).collect();
         for stream in flood.iter_mut().step_by(2) {
             let _ = stream.write_all(&[0, 40, 1]);
         }
         for id in 0..7 {
-            // Names of this server, and an upstream's.
+            // A local name, and one of the upstream.
             let mut stream = connect_from([127, 0, 0, 1], server.at);
             assert_eq!(ask(&mut stream, id, "a.example").expect("an answer"), id);
             assert_eq!(ask(&mut stream, id, &format!("b{id}.example")).expect("an answer"), id);
             assert_eq!(server.ask(&format!("c{id}.example")).0, 0);
             assert_eq!(get(health, "/health").0, 200);
-            // The client itself is served, too.
+            // The client itself is served as well.
             let mut stream = connect_from([127, 0, 0, 2], server.at);
             assert_eq!(ask(&mut stream, id, "a.example").expect("an answer"), id);
         }
@@ -80,7 +80,7 @@ fn many_connections_of_one_client_leave_descriptors_for_all_else() {
 }
 
 #[test]
-fn many_sockets_are_no_more_workers() {
+fn many_sockets_do_not_mean_more_workers() {
     let server = Running::start(&["-conf", &corefile("sockets", "multisocket 64")]);
     for id in 0..200 {
         assert_eq!(server.ask(if id % 10 == 0 { "b.example" } else { "a.example" }).0, 0);

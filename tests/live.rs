@@ -4,8 +4,8 @@
 //!
 //! * `TESTBED=DIRECTORY` is the place of the built parts, for several checkouts; the default is `.testbed`.
 //! * Without Go the tests are ignored with a message. With `CI=true` that is a failure.
-//! * `SUBJECT_IS_COREDNS=1` runs CoreDNS in place of this program. A test that fails then has an error, or checks an intended
-//!   difference.
+//! * `SUBJECT_IS_COREDNS=1` runs CoreDNS in place of this program. A test that fails then has an error, or checks an
+//!   intended difference.
 
 #[path = "live/access.rs"]
 mod access;

@@ -1,13 +1,13 @@
-//! What an operator sees of the program: `/metrics`, `/health` and `/ready`, and what happens when it is told to end.
+//! The pages of the program (`/metrics`, `/health`, `/ready`), and its behaviour at signals that stop it.
 
 mod running;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use running::{Running, file, folder, get, run, told};
+use running::{Running, file, folder, get, run, status_and_output};
 
-/// A block with everything, on ports of its own.
+/// A block with every page, on free ports.
 const COREFILE: &str = "
 .:0 {
     bind 127.0.0.1
@@ -27,7 +27,7 @@ fn start(name: &str, corefile: &str) -> Running {
 }
 
 #[test]
-fn pages_tell_of_the_server() {
+fn pages_show_the_state_of_the_server() {
     let server = start("pages", COREFILE);
     let [metrics, health, ready] = ["prometheus", "health", "ready"].map(|directive| server.page(directive));
     assert_eq!(get(health, "/health"), (200, "OK".to_owned()));
@@ -39,7 +39,7 @@ fn pages_tell_of_the_server() {
         assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0);
     }
     assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
-    // A block that is not there.
+    // No plugin answers it.
     assert_eq!(server.ask("example.org.").0, 2);
     let (status, text) = get(metrics, "/metrics");
     assert_eq!(status, 200);
@@ -59,13 +59,13 @@ fn pages_tell_of_the_server() {
     assert!(text.contains("\ncoredns_health_request_failures_total 0\n"), "{text}");
 }
 
-/// What CoreDNS 1.15.0 prints for these directives, but what is of Go.
+/// The families that CoreDNS 1.15.0 prints for these directives, except those about Go.
 #[test]
 fn families_are_those_of_coredns() {
     const MISSING: &[&str] = &[
-        // Only there once a query had DO.
+        // Appears after the first query with DO.
         "coredns_dns_do_requests_total",
-        // Only there with the directive.
+        // Needs the directive.
         "coredns_hosts_entries",
     ];
     let server = start("families", COREFILE);
@@ -82,14 +82,14 @@ fn families_are_those_of_coredns() {
 }
 
 #[test]
-fn the_order_to_end_sends_clients_away_before_it_ends() {
+fn sigterm_makes_it_unready_before_it_stops() {
     let mut server = start("lameduck", COREFILE);
     let [health, ready] = ["health", "ready"].map(|directive| server.page(directive));
     assert_eq!(get(ready, "/ready").0, 200);
     let start = Instant::now();
     server.signal("-TERM");
     while get(ready, "/ready") != (503, "Shutting down".to_owned()) {
-        assert!(start.elapsed() < Duration::from_secs(1), "/ready says no at once");
+        assert!(start.elapsed() < Duration::from_secs(1), "/ready is 503 at once");
     }
     assert_eq!(get(health, "/health"), (200, "OK".to_owned()));
     assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0);
@@ -100,9 +100,9 @@ fn the_order_to_end_sends_clients_away_before_it_ends() {
 /// B06, B07: the API server does not answer.
 #[test]
 fn a_server_without_its_cluster_lives_and_is_not_ready() {
-    // Connections are made and nothing is said.
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    let endpoint = silent.local_addr().expect("an address");
+    // It accepts connections and does not respond.
+    let unanswering = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let endpoint = unanswering.local_addr().expect("an address");
     let stanza = format!("cluster.local {{\n        endpoint http://{endpoint}\n        startup_timeout 100ms\n    }}");
     let corefile = COREFILE.replace("cluster.local in-addr.arpa ip6.arpa", &stanza);
     let conf = file(&folder("operations"), "waits", &corefile);
@@ -110,16 +110,16 @@ fn a_server_without_its_cluster_lives_and_is_not_ready() {
     assert_eq!(get(server.page("health"), "/health"), (200, "OK".to_owned()));
     let (status, body) = get(server.page("ready"), "/ready");
     assert_eq!((status, body.as_str()), (503, "kubernetes\nkubernetes: Namespace, Service, EndpointSlice"));
-    // The server's first lines are those of its pages: they are there before the cluster is waited for.
+    // The first lines are those of the pages, which open before the server waits for the cluster.
     let first = server.lines.iter().position(|line| line.contains("listening at")).expect("a page");
     let waits = server.lines.iter().position(|line| line.contains("waiting for Kubernetes API"));
     assert!(waits.is_none_or(|waits| first < waits), "{:?}", server.lines);
 }
 
 #[test]
-fn signals_end_it_as_they_end_coredns() {
+fn signals_stop_it_as_they_stop_coredns() {
     let long = COREFILE.replace("lameduck 1s", "lameduck 1h");
-    // One order to end waits for the time of lameduck, answering; a second interrupt does not.
+    // The first signal waits for lameduck, and the server answers meanwhile; a second SIGINT does not wait.
     for first in ["-TERM", "-INT"] {
         let mut server = start("interrupt", &long);
         server.signal(first);
@@ -128,7 +128,7 @@ fn signals_end_it_as_they_end_coredns() {
             server.signal("-INT");
         }
         assert_eq!(server.ask("web.shop.svc.cluster.local.").0, 0, "{first}");
-        // Two that come at once are one.
+        // The kernel merges two signals that arrive at once.
         std::thread::sleep(Duration::from_millis(100));
         server.signal("-INT");
         assert_eq!(server.wait(), Some(2), "{first}");
@@ -148,13 +148,13 @@ fn signals_end_it_as_they_end_coredns() {
 }
 
 #[test]
-fn blocks_share_an_address_and_others_are_told_of_it() {
+fn blocks_share_an_address_and_a_conflict_is_an_error() {
     let folder = folder("operations");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let address = taken.local_addr().expect("an address");
     for directive in ["health", "ready", "prometheus"] {
         let conf = file(&folder, "taken", &format!(".:0 {{\n    {directive} {address}\n    whoami\n}}\n"));
-        let (status, _, errors) = told(&run(&["-conf", &conf]));
+        let (status, _, errors) = status_and_output(&run(&["-conf", &conf]));
         assert_eq!(status, Some(1));
         assert_eq!(errors, format!("plugin/{directive}: listen tcp {address}: address already in use\n"));
     }
@@ -172,7 +172,7 @@ fn blocks_share_an_address_and_others_are_told_of_it() {
     drop(server);
 }
 
-/// `openssl` makes the certificates and asks; without it there is nothing to test with.
+/// `openssl` creates the certificates and is the client; without it the test does nothing.
 #[test]
 fn metrics_over_tls() {
     let folder = folder("operations-tls");
@@ -186,7 +186,7 @@ fn metrics_over_tls() {
     if !openssl(make).is_ok_and(|output| output.status.success()) {
         return;
     }
-    // What signs itself may not stand for a client.
+    // A self-signed certificate is not accepted from a client.
     let client = "req -x509 -CA cert.pem -CAkey key.pem -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
                   -subj /CN=client -addext basicConstraints=critical,CA:FALSE -keyout client-key.pem -out client.pem";
     assert!(openssl(client).is_ok_and(|output| output.status.success()));
@@ -204,7 +204,7 @@ fn metrics_over_tls() {
         let mut child = command.stderr(std::process::Stdio::null()).spawn().expect("openssl runs");
         let mut stdin = child.stdin.take().expect("a pipe");
         std::io::Write::write_all(&mut stdin, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
-        // The end of its input would end it before the answer.
+        // openssl would exit before the response if its input ended.
         let mut answer = String::new();
         let mut stdout = child.stdout.take().expect("a pipe");
         let _ = std::io::Read::read_to_string(&mut stdout, &mut answer);
@@ -224,13 +224,13 @@ fn metrics_over_tls() {
     assert!(ask(&server, " -cert client.pem -key client-key.pem").contains("coredns_build_info"));
     drop(server);
     file(&folder, "web.yml", "basic_auth_users:\n  a: b\n");
-    let (status, _, errors) = told(&run(&["-conf", &conf]));
+    let (status, _, errors) = status_and_output(&run(&["-conf", &conf]));
     assert_eq!((status, errors.lines().count()), (Some(1), 1), "{errors}");
     assert!(errors.starts_with("plugin/prometheus: tls: ") && errors.contains("basic_auth_users"), "{errors}");
 }
 
 #[test]
-fn mistakes_are_told_by_a_check() {
+fn a_check_reports_errors_of_pages() {
     let stanzas = "
 . {
     health 8080
@@ -244,7 +244,7 @@ fn mistakes_are_told_by_a_check() {
 }
 ";
     let conf = file(&folder("operations"), "bad", stanzas);
-    let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+    let (status, text, _) = status_and_output(&run(&["-check", "-conf", &conf]));
     assert_eq!(status, Some(1));
     for part in [
         "plugin/health: address 8080: missing port in address",
@@ -259,7 +259,7 @@ fn mistakes_are_told_by_a_check() {
     }
 }
 
-/// N41: a port without an address is one of both families, as Go's `:PORT`.
+/// N41: an address without a host is served on both families, as Go's `:PORT`.
 #[test]
 fn pages_are_there_on_both_families() {
     let port = running::port_free_everywhere();
@@ -271,7 +271,7 @@ fn pages_are_there_on_both_families() {
     }
 }
 
-/// N45: of several lameducks the longest counts, and every page and DNS are there until then.
+/// N45: of several lameducks the longest counts, and all pages and DNS are served until then.
 #[test]
 fn the_longest_lameduck_counts() {
     let block = |zone: &str, lameduck: &str| {

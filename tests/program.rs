@@ -1,4 +1,4 @@
-//! The program as it is started: README's first command, its messages and exit statuses, signals.
+//! The program as a process: README's first command, messages, exit statuses, signals.
 
 mod running;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use running::{PATIENCE, Running, file, folder, program, run, told};
+use running::{Running, TIMEOUT, file, folder, program, run, status_and_output};
 
 #[test]
 fn readme_s_first_command_serves_the_sample_cluster() {
@@ -36,7 +36,7 @@ fn readme_s_first_command_serves_the_sample_cluster() {
 }
 
 #[test]
-fn an_interrupt_ends_it() {
+fn sigint_and_sigquit_stop_it() {
     for signal in ["-INT", "-QUIT"] {
         let mut server = Running::start(&["-conf", "Corefile.example", "-manifests", "deploy/sample"]);
         server.signal(signal);
@@ -44,14 +44,15 @@ fn an_interrupt_ends_it() {
     }
 }
 
-/// A server that waits for an API server, which takes connections and says nothing, and where it has logged so far.
+/// Starts a server that waits for an API server, which accepts connections and does not respond. Returns the server and
+/// its output from then on.
 fn start_slowly(conf: &str) -> (Child, BufReader<ChildStdout>) {
     let mut child = program().args(["-conf", conf]).stdout(Stdio::piped()).spawn().expect("the program runs");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     while !line.contains("waiting for Kubernetes API") {
         line.clear();
-        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has ended");
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has exited");
     }
     (child, lines)
 }
@@ -60,14 +61,14 @@ fn kill(child: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs").success());
 }
 
-/// A process without a handler is killed by these signals, and process 1 does not even hear of them.
+/// Without a handler, a process is killed by these signals, and process 1 does not get them.
 #[test]
-fn signals_are_taken_while_it_starts() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+fn signals_are_handled_while_it_starts() {
+    let unanswering = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let text = format!(
         ".:0 {{\n    bind 127.0.0.1\n    health 127.0.0.1:0 {{\n        lameduck 10m\n    }}\n    kubernetes cluster.local \
          {{\n        endpoint http://{}\n        startup_timeout 10m\n    }}\n}}\n",
-        silent.local_addr().expect("an address")
+        unanswering.local_addr().expect("an address")
     );
     let conf = file(&folder("starting"), "slow", &text);
     for (signal, line) in [
@@ -82,9 +83,9 @@ fn signals_are_taken_while_it_starts() {
         let status = loop {
             match child.try_wait().expect("a status") {
                 Some(status) => break status,
-                None if start.elapsed() > PATIENCE => {
+                None if start.elapsed() > TIMEOUT => {
                     child.kill().expect("killed");
-                    unreachable!("{signal} does not end it");
+                    unreachable!("{signal} does not stop it");
                 }
                 None => std::thread::sleep(std::time::Duration::from_millis(5)),
             }
@@ -96,16 +97,16 @@ fn signals_are_taken_while_it_starts() {
     }
 }
 
-/// It reads what is there once it has started.
+/// The reload reads the Corefile as it is after the start.
 #[test]
-fn a_reload_that_is_wanted_while_it_starts_comes_after_the_start() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+fn a_reload_during_the_start_is_done_after_the_start() {
+    let unanswering = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let port = running::port_free_everywhere();
     let text = |address: &str| {
         format!(
             ".:{port} {{\n    bind 127.0.0.1\n    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n    \
              kubernetes cluster.local {{\n        endpoint http://{}\n        startup_timeout 1500ms\n    }}\n}}\n",
-            silent.local_addr().expect("an address")
+            unanswering.local_addr().expect("an address")
         )
     };
     let conf = file(&folder("starting"), "reload", &text("10.0.0.1"));
@@ -115,10 +116,10 @@ fn a_reload_that_is_wanted_while_it_starts_comes_after_the_start() {
     let mut line = String::new();
     while !line.contains("Reloading complete") {
         line.clear();
-        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has ended");
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it has exited");
     }
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     client.send_to(&running::upstream::query(7, "name.example."), ("127.0.0.1", port)).expect("sent");
     let mut answer = [0; 512];
     let len = client.recv(&mut answer).expect("an answer");
@@ -127,7 +128,7 @@ fn a_reload_that_is_wanted_while_it_starts_comes_after_the_start() {
     child.wait().expect("a status");
 }
 
-/// Without a Corefile manifests are served, not *whoami*.
+/// Without a Corefile, the manifests are served, and not *whoami*.
 #[test]
 fn manifests_are_served_without_a_corefile() {
     let server = Running::start(&["-manifests", "deploy/sample"]);
@@ -136,23 +137,23 @@ fn manifests_are_served_without_a_corefile() {
     assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
 }
 
-/// What a start would refuse, a check tells with its place: what is wrong everywhere as an error, and what another
-/// machine may have as a warning.
+/// A check reports with its place what a start would refuse: as an error, or as a warning if another machine may accept
+/// it.
 #[test]
-fn a_check_tells_what_the_start_would_refuse() {
+fn a_check_reports_what_the_start_would_refuse() {
     let folder = folder("check-start");
     let empty = file(&folder, "empty", "# no server\n");
     let check = |name: &str, text: &str| {
         let conf = file(&folder, name, text);
-        let (status, said, _) = told(&run(&["-check", &conf]));
-        (status, said.lines().next().unwrap_or_default().replace(&conf, "C"))
+        let (status, report, _) = status_and_output(&run(&["-check", &conf]));
+        (status, report.lines().next().unwrap_or_default().replace(&conf, "C"))
     };
     for (name, lines, place, message) in [
         (
             "keylog",
             "tls a b {\n        keylog /nowhere/at/all\n    }",
             "C:3:16",
-            "cannot write /nowhere/at/all: its folder does not exist",
+            "cannot write /nowhere/at/all: its directory does not exist",
         ),
         ("nul", "loadbalance weighted a\0b", "C:2:26", "invalid file name \"a\\0b\""),
         ("root", "root a\0b", "C:2:10", "invalid file name"),
@@ -164,13 +165,13 @@ fn a_check_tells_what_the_start_would_refuse() {
             "Unsupported property 'multicluster'",
         ),
     ] {
-        let (status, said) = check(name, &format!("a:53 {{\n    {lines}\n}}\n"));
-        assert_eq!(status, Some(1), "{name}: {said}");
-        assert!(said.starts_with(place) && said.contains(message), "{name}: {said}");
+        let (status, report) = check(name, &format!("a:53 {{\n    {lines}\n}}\n"));
+        assert_eq!(status, Some(1), "{name}: {report}");
+        assert!(report.starts_with(place) && report.contains(message), "{name}: {report}");
     }
-    let (status, said) = check("shed", "tls://.:853 {\n    shed\n    tls a b\n}\n");
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.starts_with("C:2:5") && said.contains("only plain DNS server blocks are supported"), "{said}");
+    let (status, report) = check("shed", "tls://.:853 {\n    shed\n    tls a b\n}\n");
+    assert_eq!(status, Some(1), "{report}");
+    assert!(report.starts_with("C:2:5") && report.contains("only plain DNS server blocks are supported"), "{report}");
     for (name, lines, place, message) in [
         ("address", "bind 192.0.2.77", "C:2:5", "cannot listen on 192.0.2.77: no interface has this address"),
         ("forward", &format!("forward . {empty}"), "C:2:15", "names no server: queries fail until it does"),
@@ -179,27 +180,31 @@ fn a_check_tells_what_the_start_would_refuse() {
         ("weights", "loadbalance weighted /nowhere/w {\n        reload 0s\n    }", "C:2:5", "weight file open error"),
         ("authorities", "forward . 192.0.2.1 {\n        tls /nowhere/ca\n    }", "C:2:5", "cannot read /nowhere/ca"),
     ] {
-        let (status, said) = check(name, &format!(".:53 {{\n    {lines}\n}}\n"));
-        assert_eq!(status, Some(0), "{name}: {said}");
-        assert!(said.starts_with(place) && said.contains("Warning") && said.contains(message), "{name}: {said}");
+        let (status, report) = check(name, &format!(".:53 {{\n    {lines}\n}}\n"));
+        assert_eq!(status, Some(0), "{name}: {report}");
+        assert!(
+            report.starts_with(place) && report.contains("Warning") && report.contains(message),
+            "{name}: {report}"
+        );
     }
     let good = file(&folder, "good", "cluster.local {\n    kubernetes\n}\n");
-    let (status, said, _) = told(&run(&["-check", "-manifests", "/nowhere", &good]));
+    let (status, report, _) = status_and_output(&run(&["-check", "-manifests", "/nowhere", &good]));
     assert_eq!(status, Some(1));
-    assert!(said.contains("manifests: /nowhere: no such file or directory"), "{said}");
+    assert!(report.contains("manifests: /nowhere: no such file or directory"), "{report}");
 }
 
-/// N29: a value is one word, and one that is not set is an empty word. What CoreDNS 1.15.0 accepts is accepted.
+/// N29: a value is one word; a variable that is not set is an empty word. Everything that CoreDNS 1.15.0 accepts is
+/// accepted.
 #[test]
-fn variables_stand_in_keys_and_arguments() {
+fn variables_in_keys_and_arguments() {
     let folder = folder("variables");
     let check = |name: &str, text: &str| {
         let conf = file(&folder, name, text);
         let variables = [("Z", "z.example"), ("P", "1053"), ("HP", "8080"), ("T", "30"), ("B", "b.example c.example")];
         let resolvers = ("UP", "127.0.0.1:5301 127.0.0.1:5302");
         let output = program().args(["-check", &conf]).envs(variables).envs([resolvers]).output().expect("it runs");
-        let (status, said, _) = told(&output);
-        (status, said.replace(&conf, "C"))
+        let (status, report, _) = status_and_output(&output);
+        (status, report.replace(&conf, "C"))
     };
     for (name, text) in [
         ("key", "{$Z}:{$P} {\n    whoami\n}\n"),
@@ -209,10 +214,10 @@ fn variables_stand_in_keys_and_arguments() {
         ("numbers", ". {\n    cache {$T} {\n        success {$T}00\n    }\n    whoami\n}\n"),
         ("zones", ". {\n    cache {$MORE}\n    acl {$MORE} {\n        block\n    }\n    whoami\n}\n"),
     ] {
-        let (status, said) = check(name, text);
-        assert_eq!(status, Some(0), "{name}: {said}");
+        let (status, report) = check(name, text);
+        assert_eq!(status, Some(0), "{name}: {report}");
         if text.contains("{$MORE}") {
-            assert!(said.contains("Warning") && said.contains("MORE"), "an unset variable is reported: {said}");
+            assert!(report.contains("Warning") && report.contains("MORE"), "an unset variable is reported: {report}");
         }
     }
     for (name, text, message) in [
@@ -220,9 +225,9 @@ fn variables_stand_in_keys_and_arguments() {
         ("class", ". {\n    log . {\n        class {$CLS}\n    }\n    whoami\n}\n", "C:3:15"),
         ("cluster", ". {\n    kubernetes {$CLS}\n}\n", "non-reverse zone name must be used"),
     ] {
-        let (status, said) = check(name, text);
-        assert_eq!(status, Some(1), "{name}: {said}");
-        assert!(said.contains(message), "{name}: {said}");
+        let (status, report) = check(name, text);
+        assert_eq!(status, Some(1), "{name}: {report}");
+        assert!(report.contains(message), "{name}: {report}");
     }
     // `{$B}` is one zone, whose name has a blank in it.
     let mut command = program();
@@ -255,7 +260,7 @@ fn a_bound_address_hides_the_blocks_of_all_addresses() {
     assert!(server.lines.concat().contains("never reach the block"), "{:?}", server.lines);
     let ask = |at: &str| {
         let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         client.send_to(&running::upstream::query(7, "a.org."), (at, port)).expect("sent");
         let mut answer = [0; 512];
         let len = client.recv(&mut answer).expect("an answer");
@@ -266,31 +271,31 @@ fn a_bound_address_hides_the_blocks_of_all_addresses() {
     }
 }
 
-/// N35: a name is looked up at start. Where that fails, it is an error, soon; and a look-up that leads back to this
-/// server finds nobody.
+/// N35: the name of an upstream is resolved at start. A failure is an error within seconds, also if the query leads
+/// back to this server, which does not answer yet.
 #[test]
 fn an_upstream_whose_name_is_unknown_is_an_error_at_start() {
-    let silent = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let at = silent.local_addr().expect("an address");
+    let unanswering = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let at = unanswering.local_addr().expect("an address");
     let own = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
-    for (name, resolver) in [("silent", at), ("own", own)] {
+    for (name, resolver) in [("unanswering", at), ("own", own)] {
         let text = format!(
             ".:{} {{\n    bind 127.0.0.1\n    forward . dns.consul.svc.cluster.local {{\n        resolver {resolver}\n    }}\n}}\n",
             own.port()
         );
         let conf = file(&folder("unknown"), name, &text);
         let start = Instant::now();
-        let (status, _, errors) = told(&run(&["-conf", &conf]));
+        let (status, _, errors) = status_and_output(&run(&["-conf", &conf]));
         assert_eq!(status, Some(1), "{errors}");
         let message = format!(
             "{conf}:3:5 - plugin/forward: failed to resolve \"dns.consul.svc.cluster.local.\": no addresses found: {resolver}"
         );
         assert!(errors.starts_with(&message), "{errors}");
-        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
     }
 }
 
-/// Sockets are many, threads are not.
+/// The number of threads depends on the cores and not on the sockets.
 #[test]
 fn many_sockets_have_few_threads() {
     let conf = file(
@@ -309,19 +314,19 @@ fn many_sockets_have_few_threads() {
     let port = format!("0100007F:{:04X} ", server.at.port());
     let sockets = sockets.lines().filter(|line| line.contains(&port)).count();
     assert!((64..64 + cores).contains(&sockets), "{sockets} sockets");
-    // Each flow comes to some socket, and every socket is served.
+    // The kernel assigns each flow to one of the sockets, and every socket is served.
     for _ in 0..400 {
         assert_eq!(server.ask("a.example."), (0, vec!["192.0.2.1".to_owned()]));
     }
 }
 
-/// E08.
+/// E08
 #[test]
-fn a_check_tells_everything_and_its_status() {
+fn a_check_reports_everything_and_its_status() {
     let folder = folder("check");
     let good = file(&folder, "good", "cluster.local {\n    kubernetes\n}\n");
     assert_eq!(
-        told(&run(&["-check", "-conf", &good])),
+        status_and_output(&run(&["-check", "-conf", &good])),
         (Some(0), format!("{good}: 0 errors, 0 warnings\n"), String::new())
     );
     let bad = file(
@@ -329,15 +334,15 @@ fn a_check_tells_everything_and_its_status() {
         "bad",
         ". {\n    whoam\n    kubernetes x {\n        pod insecure\n    }\n}\n.:53 {\n    whoami\n}\n",
     );
-    let (status, text, _) = told(&run(&["-check", "-conf", &bad]));
+    let (status, text, _) = status_and_output(&run(&["-check", "-conf", &bad]));
     assert_eq!(status, Some(1));
     for part in ["did you mean 'whoami'?", "unknown property 'pod'", "it is already defined", "3 errors, 0 warnings"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    // The file may stand behind the flags.
-    assert_eq!(told(&run(&["-check", &bad])), (status, text, String::new()));
+    // The file may follow the flags.
+    assert_eq!(status_and_output(&run(&["-check", &bad])), (status, text, String::new()));
     assert_eq!(run(&["-check", &good]).status.code(), Some(0));
-    let (status, json, _) = told(&run(&["-check=json", &bad]));
+    let (status, json, _) = status_and_output(&run(&["-check=json", &bad]));
     let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((status, found.as_array().map(Vec::len)), (Some(1), Some(3)));
     assert_eq!((&found[0]["line"], &found[0]["suggestion"]), (&2.into(), &"whoami".into()));
@@ -359,7 +364,7 @@ fn a_corefile_on_standard_input_is_read_whole_or_refused() {
 }
 
 #[test]
-fn mistakes_of_the_start_are_one_line() {
+fn an_error_at_start_is_one_line() {
     let folder = folder("start");
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
     let socket = UdpSocket::bind(taken).expect("the same again");
@@ -386,20 +391,20 @@ fn mistakes_of_the_start_are_one_line() {
             vec!["-conf", &cluster, "-manifests", &words],
             format!("manifests: {words}: a document that is not a map is not an object of the API\n"),
         ),
-        // Nobody would look at them.
+        // No stanza serves them.
         (
             vec!["-conf", &whoami, "-manifests", "/nowhere"],
             "manifests: /nowhere: no such file or directory\n".to_owned(),
         ),
         (vec!["extra"], "extra command line arguments: [extra]\n".to_owned()),
     ] {
-        let (status, _, errors) = told(&run(&words));
+        let (status, _, errors) = status_and_output(&run(&words));
         assert_eq!(status, Some(1), "{words:?}");
         assert!(errors.starts_with(&message), "{words:?}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
-    // As everything else is told where lines are objects.
-    let (status, _, errors) = told(&run(&["-log-format=json", "-conf", "/nowhere/Corefile"]));
+    // With JSON, this line is an object too.
+    let (status, _, errors) = status_and_output(&run(&["-log-format=json", "-conf", "/nowhere/Corefile"]));
     let line: serde_json::Value = serde_json::from_str(&errors).expect("an object");
     assert_eq!((status, &line["level"]), (Some(1), &"FATAL".into()));
     assert!(line["msg"].as_str().is_some_and(|text| text.starts_with("cannot read the Corefile")), "{errors}");
@@ -418,7 +423,7 @@ fn an_api_server_that_cannot_be_reached_as_configured_is_an_error_with_its_place
     ] {
         let conf = file(&folder, name, &format!(". {{\n  kubernetes cluster.local {{\n {properties}\n }}\n}}\n"));
         let output = program().args(["-conf", &conf]).env_remove("KUBERNETES_SERVICE_HOST").output().expect("it runs");
-        let (status, _, errors) = told(&output);
+        let (status, _, errors) = status_and_output(&output);
         assert_eq!(status, Some(1), "{errors}");
         let start = format!("{conf}:2:3 - plugin/kubernetes: {message}");
         assert!(errors.starts_with(&start), "{errors}\nexpected {start}");
@@ -428,7 +433,7 @@ fn an_api_server_that_cannot_be_reached_as_configured_is_an_error_with_its_place
 #[test]
 fn odd_words_and_closed_outputs_are_no_reason_to_panic() {
     let odd = OsString::from_vec(b"-conf=\xff".to_vec());
-    let (status, _, errors) = told(&run(&[odd]));
+    let (status, _, errors) = status_and_output(&run(&[odd]));
     assert_eq!(status, Some(2));
     assert!(errors.starts_with("\"-conf=\\xFF\" is not UTF-8"), "{errors}");
     for word in ["-help", "-plugins", "-version", "-check"] {
@@ -443,7 +448,7 @@ fn a_zone_that_is_no_name_is_an_error() {
     let folder = folder("zone");
     let zone = format!("aa.{}", "a.".repeat(126));
     let conf = file(&folder, "long", &format!("{zone}:0 {{\n    whoami\n}}\n"));
-    let (status, text, _) = told(&run(&["-check", "-conf", &conf]));
+    let (status, text, _) = status_and_output(&run(&["-check", "-conf", &conf]));
     assert_eq!(status, Some(1));
     assert!(text.contains("specified zone is too long: 256 > 255"), "{text}");
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use clusterdns::app::configuration::read_text;
 use clusterdns::corefile::{
-    Diagnostic, Diagnostics, MemoryFiles, RealFiles, Severity, parse_duration, parse_text, render_text,
+    Diagnostic, DiagnosticSeverity, Diagnostics, MemoryFiles, RealFiles, parse_duration, parse_text, render_text,
 };
 use clusterdns::plugins::{self, DIRECTIVES, ReadDirective};
 use clusterdns::serve;
-use clusterdns::telemetry::metrics::{self, Collected, Kind, Observed, Registry, table};
+use clusterdns::telemetry::metrics::{self, Collected, MetricKind, Observed, Registry, table};
 use clusterdns::upstream;
 use rcgen::{CertificateParams, KeyPair};
 
@@ -22,12 +22,12 @@ use running::{Running, file, folder};
 const DIRECTIVES_PAGE: &str = include_str!("../docs/directives.md");
 const METRICS_PAGE: &str = include_str!("../docs/metrics.md");
 const DIFFERENCES_PAGE: &str = include_str!("../docs/differences.md");
-/// What CoreDNS prints when it has just started.
+/// The page `/metrics` of a CoreDNS that has just started.
 const COREDNS_METRICS: &str = include_str!("../src/plugins/prometheus/coredns-1.15.0.txt");
 
 /// Examples that are accepted with a warning.
 const WARNED: [&str; 1] = ["pprof"];
-/// Directives whose configuration leaves a default open, so that it cannot be compared. Their defaults are in `serve`.
+/// Directives whose `Config` has no value for a default, so that it cannot be compared. These defaults are in `serve`.
 const DEFAULTS_IN_SERVE: [&str; 4] = ["quic", "https", "https3", "timeouts"];
 
 /// A table of a page.
@@ -37,7 +37,7 @@ struct Table {
     rows: Vec<Vec<String>>,
 }
 
-/// The text below a heading of the second level.
+/// A section of the second level.
 struct Section {
     title: String,
     /// Everything but fenced blocks.
@@ -48,7 +48,7 @@ struct Section {
 }
 
 impl Section {
-    /// The rows of the tables whose first column is called so.
+    /// Returns the rows of the tables whose first column has this name.
     fn rows(&self, first: &str) -> impl Iterator<Item = &Vec<String>> {
         self.tables.iter().filter(move |table| table.header[0] == first).flat_map(|table| &table.rows)
     }
@@ -58,7 +58,7 @@ impl Section {
     }
 }
 
-/// The sections of a page.
+/// Returns the sections of a page.
 fn sections(page: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let mut lines = page.lines();
@@ -86,7 +86,7 @@ fn sections(page: &str) -> Vec<Section> {
                 None => section.tables.push(Table { header: cells, rows: Vec::new() }),
             }
         } else if !line.starts_with("|---") {
-            // The next table is another one.
+            // A line without `|` ends the table.
             if section.tables.last().is_some_and(|table| !table.header.is_empty()) {
                 section.tables.push(Table::default());
             }
@@ -98,17 +98,17 @@ fn sections(page: &str) -> Vec<Section> {
     sections
 }
 
-/// The code spans of a text.
+/// Returns the code spans of a text.
 fn spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The text of a cell that is one code span.
+/// Returns the text of a cell that is one code span.
 fn only_span(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`').filter(|text| !text.contains('`'))
 }
 
-/// Reads lines of a server block.
+/// Parses lines of a server block.
 fn read(lines: &str) -> (Vec<ReadDirective>, Vec<Diagnostic>) {
     let mut diagnostics = Diagnostics::default();
     let text = format!("example.org {{\n{lines}\n}}\n");
@@ -123,11 +123,11 @@ fn read(lines: &str) -> (Vec<ReadDirective>, Vec<Diagnostic>) {
 
 fn errors(lines: &str) -> Vec<String> {
     let (_, diagnostics) = read(lines);
-    let errors = diagnostics.into_iter().filter(|found| found.severity == Severity::Error);
+    let errors = diagnostics.into_iter().filter(|found| found.severity == DiagnosticSeverity::Error);
     errors.map(|found| found.message).collect()
 }
 
-/// First lines of a directive that together accept all its properties.
+/// Returns first lines of a directive that together accept all its properties.
 fn first_lines(directive: &str) -> Vec<String> {
     let arguments: &[&str] = match directive {
         "forward" => &[" . 192.0.2.53"],
@@ -141,7 +141,7 @@ fn first_lines(directive: &str) -> Vec<String> {
     arguments.iter().map(|arguments| format!("{directive}{arguments}")).collect()
 }
 
-/// The properties that the parser itself names when it is given another one.
+/// Returns the properties that the parser names in its error for an unknown one.
 fn properties(first_line: &str) -> BTreeSet<String> {
     let (_, diagnostics) = read(&format!("{first_line} {{\n no-such-property\n}}"));
     let named = diagnostics.iter().find(|found| found.message.contains("'no-such-property'"));
@@ -171,7 +171,7 @@ impl Row<'_> {
     }
 }
 
-/// The sections about directives; those before them are about the page.
+/// Returns the sections about directives, without the introduction of the page.
 fn directives() -> Vec<Section> {
     let mut sections = sections(DIRECTIVES_PAGE);
     let first = sections.iter().position(|section| section.title == DIRECTIVES[0].name).expect("the first directive");
@@ -184,7 +184,8 @@ fn every_directive_has_its_section_in_the_order_of_the_table() {
     let names: Vec<&str> = DIRECTIVES.iter().map(|entry| entry.name).collect();
     assert_eq!(titles, names);
     for (section, entry) in directives().iter().zip(DIRECTIVES) {
-        let (syntax, examples) = (section.fences("text").count(), section.fences("corefile").count());
+        let syntax = section.fences("text").count();
+        let examples = section.fences("corefile").count();
         let says_not_built = section.text.contains("**Not built.**");
         match entry.read {
             Some(_) => assert!(!says_not_built && syntax > 0 && examples > 0, "{}", entry.name),
@@ -210,7 +211,7 @@ fn properties_are_those_that_the_parser_accepts() {
             };
             assert_ne!(first_lines.iter().filter(refused).count(), first_lines.len(), "{name}: {property}");
         }
-        // The syntax has the same properties; what is in capitals is no property.
+        // The syntax has the same properties; words in capitals are placeholders.
         let syntax = section.fences("text").next().expect("the syntax");
         let inner = syntax.lines().filter_map(|line| line.strip_prefix("    ")?.split(' ').next());
         let inner: BTreeSet<String> =
@@ -244,7 +245,7 @@ fn defaults_are_those_of_the_code() {
         }
         let mut line = name.to_owned();
         for row in section.rows("argument").map(|cells| Row::of(cells)) {
-            // Behind an argument without a default that can be written none can be compared.
+            // After an argument without a default, no default can be compared.
             let Some(default) = only_span(row.default) else { break };
             line = format!("{line} {default}");
             compare(name, &line);
@@ -269,11 +270,11 @@ fn defaults_are_those_of_the_code() {
     }
 }
 
-/// What a cell of values says, as far as it can be tried.
+/// The values of a cell, as far as a test can try them.
 enum Values {
-    /// Accepted, and refused.
+    /// Accepted values, and refused ones.
     Try(Vec<String>, Vec<String>),
-    /// Words for a reader.
+    /// Text that cannot be tried.
     Text,
 }
 
@@ -294,7 +295,7 @@ impl Values {
     }
 }
 
-/// The next number or duration.
+/// Returns the next number or duration.
 fn moved(value: &str, by: i64) -> String {
     match value.parse::<i64>() {
         Ok(number) => (number + by).to_string(),
@@ -333,7 +334,7 @@ fn ranges_and_choices_are_those_of_the_code() {
     assert!(matches!(Values::of("0s, or `1s` and more"), Values::Text));
 }
 
-/// The examples of a page, each with the section that it is in.
+/// Returns the examples of a page, each with the title of its section.
 fn examples(page: &str) -> Vec<(String, String)> {
     let sections = sections(page).into_iter();
     sections
@@ -344,7 +345,7 @@ fn examples(page: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// An example with the files of this test, and with any port in the place of those that it names.
+/// Returns an example with the files of this test, and with free ports instead of its own.
 fn on_loopback(example: &str, folder: &Path) -> String {
     let mut text = String::new();
     for line in example.replace("/etc/clusterdns", &folder.display().to_string()).lines() {
@@ -363,7 +364,7 @@ fn on_loopback(example: &str, folder: &Path) -> String {
         text.push_str(&moved);
         text.push('\n');
     }
-    // The start waits for a line of the root zone.
+    // `Running::start` needs a start-up line of the root zone.
     if !text.lines().any(|line| line == ".:0 {") {
         text.push_str(".:0 {\n    whoami\n}\n");
     }
@@ -393,7 +394,7 @@ fn examples_start_without_a_warning() {
         assert!(diagnostics.is_empty() || WARNED.contains(&title.as_str()), "{title}: {shown}");
         assert!(!diagnostics.has_errors(), "{title}: {shown}");
         let conf = file(&folder, &format!("Corefile-{number}"), &text);
-        // Gives up where the program does not start.
+        // Panics if the program does not start.
         Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
     }
 }
@@ -425,12 +426,12 @@ fn references_of_the_pages_resolve() {
     }
 }
 
-/// Type and labels of each metric that the program can show.
+/// Returns type and labels of each metric of the program.
 fn shown_metrics() -> BTreeMap<String, (String, Vec<String>)> {
-    let kind = |kind: &Kind| match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram(_) => "histogram",
+    let kind = |kind: &MetricKind| match kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram(_) => "histogram",
     };
     let mut all: BTreeMap<String, (String, Vec<String>)> = table::ALL
         .iter()
@@ -439,7 +440,7 @@ fn shown_metrics() -> BTreeMap<String, (String, Vec<String>)> {
             (metric.name.to_owned(), (kind(&metric.kind).to_owned(), labels))
         })
         .collect();
-    // Of the process there is more than the table has.
+    // Some metrics of the process are not in the table.
     let process = metrics::text(&metrics::registry("1", ""));
     for (name, kind) in types(&process).filter(|(name, _)| name.starts_with("process_")) {
         all.entry(name.to_owned()).or_insert((kind.to_owned(), Vec::new()));
@@ -447,7 +448,7 @@ fn shown_metrics() -> BTreeMap<String, (String, Vec<String>)> {
     all
 }
 
-/// The lines `# TYPE NAME TYPE`.
+/// Returns name and type of the lines `# TYPE NAME TYPE`.
 fn types(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
 }
@@ -477,7 +478,7 @@ fn metrics_are_those_of_the_program() {
     }
 }
 
-/// The string literals of a source file from one text to the next other one.
+/// Returns the string literals of a source file between two texts.
 fn literals<'a>(source: &'a str, from: &str, to: &str) -> BTreeSet<&'a str> {
     let (_, rest) = source.split_once(from).unwrap_or_else(|| panic!("no '{from}'"));
     let (part, _) = rest.split_once(to).unwrap_or_else(|| panic!("no '{to}' behind '{from}'"));
@@ -495,7 +496,7 @@ fn reasons_are_those_of_the_code() {
         .collect();
     let [relists, errors, shed, dropped] = &documented[..] else { panic!("not four tables") };
     let mut reasons = literals(include_str!("../src/source/watch/schedule.rs"), "match self {", "}");
-    // The first list is counted as no repetition.
+    // The first list is not counted as a relist.
     reasons.remove("start");
     assert_eq!(*relists, reasons);
     let source = include_str!("../src/source/watch/error.rs");

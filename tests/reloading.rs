@@ -1,9 +1,10 @@
-//! Another Corefile while the program serves: good ones are taken up between two queries, bad ones leave everything as
-//! it was, and nothing is left behind.
+//! Reloads while the program serves: a valid Corefile replaces the one in use without a lost query, an invalid one
+//! changes nothing, and no resource leaks.
 
 mod running;
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,18 +12,18 @@ use std::time::{Duration, Instant};
 
 use running::api::Api;
 use running::upstream::{Upstream, query};
-use running::{PATIENCE, Running, file, folder, get, port_free_everywhere};
+use running::{Running, TIMEOUT, file, folder, get, port_free_everywhere};
 
-/// Waits until this holds.
+/// Waits until a condition holds.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
+        assert!(start.elapsed() < TIMEOUT, "{what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A server, and the ports that its Corefiles name.
+/// A server, and the ports in its Corefiles.
 struct Subject {
     server: Running,
     conf: String,
@@ -32,14 +33,15 @@ struct Subject {
 
 impl Subject {
     fn start(name: &str, extra: &str) -> Subject {
-        let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+        let dns = port_free_everywhere();
+        let pages = port_free_everywhere();
         let folder = folder("reloading");
         let conf = file(&folder, name, &corefile(dns, pages, extra));
         let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
         Subject { server, conf, dns, pages }
     }
 
-    /// Writes another Corefile.
+    /// Replaces the Corefile.
     fn write(&self, extra: &str) {
         std::fs::write(&self.conf, corefile(self.dns, self.pages, extra)).expect("a file");
     }
@@ -52,20 +54,20 @@ impl Subject {
         get(SocketAddr::from(([127, 0, 0, 1], self.pages)), path)
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     fn metric(&self, name: &str) -> f64 {
         let text = self.page("/metrics").1;
         let line = text.lines().find(|line| line.starts_with(name) && line.as_bytes()[name.len()] == b' ');
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
     }
 
-    /// The address that `name.example.` has.
+    /// Returns whether `name.example.` has this address.
     fn has(&self, address: &str) -> bool {
         self.server.ask("name.example.").1 == [address]
     }
 }
 
-/// A block with these lines, and pages.
+/// Returns a Corefile with pages and these lines.
 fn corefile(dns: u16, pages: u16, extra: &str) -> String {
     format!(
         ".:{dns} {{\n    bind 127.0.0.1\n    errors\n    prometheus 127.0.0.1:{pages}\n    ready 127.0.0.1:{pages}\n    \
@@ -73,38 +75,39 @@ fn corefile(dns: u16, pages: u16, extra: &str) -> String {
     )
 }
 
-/// Lines by which `name.example.` has an address.
+/// Returns a *hosts* stanza with `name.example.` and its address.
 fn name(address: &str) -> String {
     format!("    hosts {{\n        {address} name.example\n        fallthrough\n    }}\n")
 }
 
-/// E04.
+/// E04
 #[test]
-fn good_ones_are_taken_up_and_bad_ones_are_not() {
+fn valid_corefiles_are_applied_and_invalid_ones_are_not() {
     let subject = Subject::start("good", &name("10.0.0.1"));
     assert!(subject.has("10.0.0.1"));
     subject.write(&name("10.0.0.2"));
     subject.reload();
-    eventually("the second is taken up", || subject.has("10.0.0.2"));
+    eventually("the second is in use", || subject.has("10.0.0.2"));
     assert_eq!(subject.metric("coredns_reload_failed_total"), 0.0);
-    // Faults of every stage: a word that is none, a file that is not there, a port that is taken.
+    // Errors of every stage: an unknown directive, a missing file, a port in use.
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let port = taken.local_addr().expect("an address").port();
     let taken_page = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let page = taken_page.local_addr().expect("an address");
     let bad = [
-        "    nonsense\n".to_owned(),
+        "    unknown\n".to_owned(),
         "    forward . 127.0.0.1 {\n        tls /nowhere.pem\n    }\n".to_owned(),
         format!("}}\nother.example:{port} {{\n    bind 127.0.0.1\n    whoami\n"),
         "    }}}\n".to_owned(),
-        // Nothing at all: an editor has emptied the file, and is about to write it.
+        // An empty file: an editor has truncated it and is going to write it.
         String::new(),
         format!("}}\nx.example:{} {{\n    bind 127.0.0.1\n    prometheus {page}\n    whoami\n", subject.dns),
     ];
     for (count, lines) in bad.iter().enumerate() {
-        match lines.is_empty() {
-            true => std::fs::write(&subject.conf, "# Wait.\n").expect("a file"),
-            false => subject.write(&format!("{}{lines}", name("10.0.0.3"))),
+        if lines.is_empty() {
+            std::fs::write(&subject.conf, "# Wait.\n").expect("a file");
+        } else {
+            subject.write(&format!("{}{lines}", name("10.0.0.3")));
         }
         subject.reload();
         let failed = (count + 1) as f64;
@@ -112,26 +115,28 @@ fn good_ones_are_taken_up_and_bad_ones_are_not() {
         assert!(subject.has("10.0.0.2"), "{lines}");
         assert_eq!(subject.page("/ready").0, 200);
     }
-    // Each is told in a line of its own, with the place where there is one.
+    // Each has a line of its own, with its place if it has one.
     let count = || subject.server.log().lines().filter(|line| line.starts_with("[ERROR]")).count();
-    eventually("each is told", || count() >= bad.len());
+    eventually("each is logged", || count() >= bad.len());
     let log = subject.server.log();
     let faults: Vec<&str> = log.lines().filter(|line| line.starts_with("[ERROR]")).collect();
     assert_eq!(faults.len(), bad.len(), "{log}");
     let start = format!("[ERROR] SIGUSR1: reload failed: {}:", subject.conf);
-    assert!(faults[0].starts_with(&start) && faults[0].ends_with("Unknown directive 'nonsense'"), "{}", faults[0]);
+    assert!(faults[0].starts_with(&start) && faults[0].ends_with("Unknown directive 'unknown'"), "{}", faults[0]);
     assert!(faults[1].contains("cannot read /nowhere.pem") && faults[2].contains("address already in use"), "{log}");
-    // And a good one after them.
+    // A valid Corefile after them is applied.
     subject.write(&name("10.0.0.4"));
     subject.reload();
-    eventually("the last is taken up", || subject.has("10.0.0.4"));
+    eventually("the last is in use", || subject.has("10.0.0.4"));
     assert_eq!(subject.server.ask("db.data.svc.cluster.local.").0, 0);
 }
 
 #[test]
 fn a_file_that_changes_is_noticed_as_configmaps_change() {
-    let (dns, pages, folder) = (port_free_everywhere(), port_free_everywhere(), folder("reloading-map"));
-    // As kubelet lays it out: Corefile → ..data/Corefile, ..data → a folder, and ..data is renamed over.
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
+    let folder = folder("reloading-map");
+    // As kubelet mounts it: Corefile → ..data/Corefile, ..data → a directory; a rename replaces ..data.
     let version = |name: &str, address: &str| {
         std::fs::create_dir_all(folder.join(name)).expect("a folder");
         let extra = format!("    reload 2s 0s\n{}", self::name(address));
@@ -154,7 +159,7 @@ fn a_file_that_changes_is_noticed_as_configmaps_change() {
 }
 
 #[test]
-fn sockets_come_and_go() {
+fn sockets_are_opened_and_closed() {
     let subject = Subject::start("sockets", "");
     let other = port_free_everywhere();
     let block = format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    whoami\n");
@@ -170,16 +175,17 @@ fn sockets_come_and_go() {
     }
 }
 
-/// A block that is taken out answers what has come, also what waits for another server, and its port is there for
-/// another at once.
+/// A block that a reload removes answers its pending queries, including those in flight, and its port can be bound
+/// again at once.
 #[test]
-fn a_block_that_goes_answers_what_waits_for_another_server() {
+fn a_removed_block_answers_its_pending_queries() {
     const QUERIES: u16 = 50;
-    let (subject, upstream, other) =
-        (Subject::start("goes", &name("10.0.0.1")), Upstream::start(), port_free_everywhere());
+    let subject = Subject::start("goes", &name("10.0.0.1"));
+    let upstream = Upstream::start();
+    let other = port_free_everywhere();
     let block = |directive: &str| format!("}}\nother.example:{other} {{\n    bind 127.0.0.1\n    {directive}\n");
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     client.connect(("127.0.0.1", other)).expect("an address");
     subject.write(&format!("{}{}", name("10.0.0.2"), block(&format!("forward . {}", upstream.at()))));
     subject.reload();
@@ -187,15 +193,15 @@ fn a_block_that_goes_answers_what_waits_for_another_server() {
     for id in 0..QUERIES {
         client.send(&query(id, &format!("slow-{id}.other.example."))).expect("sent");
     }
-    eventually("they are on their way", || upstream.holds() == usize::from(QUERIES));
+    eventually("they are in flight", || upstream.held_names() == usize::from(QUERIES));
     subject.write(&name("10.0.0.3"));
     subject.reload();
     eventually("it is gone", || subject.has("10.0.0.3"));
-    // The port is wanted while answers are still owed by it.
+    // Another block needs the port while queries are still pending.
     subject.write(&format!("{}{}", name("10.0.0.4"), block("whoami")));
     subject.reload();
     eventually("the reload has begun", || subject.server.log().matches("SIGUSR1: Reloading").count() == 3);
-    upstream.let_go();
+    upstream.release();
     let mut ids: Vec<u16> = (0..QUERIES)
         .map(|_| {
             let mut answer = [0; 512];
@@ -206,12 +212,12 @@ fn a_block_that_goes_answers_what_waits_for_another_server() {
         .collect();
     ids.sort_unstable();
     assert!(ids.into_iter().eq(0..QUERIES));
-    eventually("the port is taken up", || subject.has("10.0.0.4"));
+    eventually("the port is in use again", || subject.has("10.0.0.4"));
     assert!(is_served(SocketAddr::from(([127, 0, 0, 1], other))));
     assert_eq!(subject.metric("coredns_reload_failed_total"), 0.0);
 }
 
-/// Whether anything answers there.
+/// Returns whether a server responds at an address.
 fn is_served(at: SocketAddr) -> bool {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
@@ -219,14 +225,16 @@ fn is_served(at: SocketAddr) -> bool {
     socket.connect(at).is_ok() && socket.send(query).is_ok() && socket.recv(&mut [0; 512]).is_ok()
 }
 
-/// E02, E06.
+/// E02, E06
 #[test]
 fn nothing_is_lost_and_nothing_is_left_behind() {
-    // Each round has another address than the one before, so that it is seen when it has been taken up.
+    // Each round has another address than the one before, which shows when the reload is complete.
     let subject = Subject::start("load", &name("10.0.0.2"));
-    let (ended, asked, unready) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0), AtomicUsize::new(0));
+    let stopped = Arc::new(AtomicBool::new(false));
+    let queries = AtomicUsize::new(0);
+    let unready = AtomicUsize::new(0);
     let at = subject.server.at;
-    let held = |path: &str| {
+    let count = |path: &str| {
         std::fs::read_dir(Path::new("/proc").join(subject.server.child.id().to_string()).join(path))
             .map_or(0, Iterator::count)
     };
@@ -234,52 +242,54 @@ fn nothing_is_lost_and_nothing_is_left_behind() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-                socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
                 socket.connect(at).expect("an address");
                 let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x02db\x04data\x03svc\x07cluster\x05local\0\0\x01\0\x01";
                 let mut answer = [0; 512];
-                while !ended.load(Ordering::Relaxed) {
+                while !stopped.load(Ordering::Relaxed) {
                     socket.send(query).expect("sent");
-                    let len = socket.recv(&mut answer).expect("every query has its answer");
+                    let len = socket.recv(&mut answer).expect("a response to every query");
                     assert!(len > query.len() && answer[3] & 15 == 0, "{:?}", &answer[..len]);
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    queries.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 unready.fetch_add(usize::from(subject.page("/ready").0 != 200), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        let mut kept = None;
+        let mut early = None;
         for round in 0..60 {
             let address = format!("10.0.0.{}", round % 2 + 1);
             subject.write(&name(&address));
             subject.reload();
-            eventually("it is taken up", || subject.has(&address));
-            subject.write("    nonsense\n");
+            eventually("it is in use", || subject.has(&address));
+            subject.write("    unknown\n");
             let failed = subject.metric("coredns_reload_failed_total");
             subject.reload();
             eventually("a bad one is counted", || subject.metric("coredns_reload_failed_total") > failed);
             if round == 5 {
-                kept = Some((held("fd"), held("task")));
+                early = Some((count("fd"), count("task")));
             }
         }
-        ended.store(true, Ordering::Relaxed);
-        let (descriptors, threads) = kept.expect("rounds");
-        eventually("descriptors are given back", || held("fd") <= descriptors + 4);
-        // Threads that look at files come and go.
-        eventually("threads are given back", || held("task") <= threads + 4);
+        stopped.store(true, Ordering::Relaxed);
+        let (descriptors, threads) = early.expect("rounds");
+        eventually("descriptors are closed", || count("fd") <= descriptors + 4);
+        // Some threads that read files exit only when they are idle.
+        eventually("threads exit", || count("task") <= threads + 4);
     });
-    assert!(asked.load(Ordering::Relaxed) > 100);
-    assert_eq!(unready.load(Ordering::Relaxed), 0, "it was not ready for a moment");
+    assert!(queries.load(Ordering::Relaxed) > 100);
+    assert_eq!(unready.load(Ordering::Relaxed), 0, "it was unready at some time");
 }
 
-/// Every address and one of them overlap: queries to an address that is served before and after are all answered.
+/// The wildcard address and one address overlap. Queries to an address that is served before and after a reload are all
+/// answered.
 #[test]
 fn addresses_of_one_port_may_overlap() {
-    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
     let folder = folder("reloading-overlap");
     let corefile = |bind: &str, page: &str, address: &str| {
         format!(
@@ -289,31 +299,33 @@ fn addresses_of_one_port_may_overlap() {
     };
     let conf = file(&folder, "Corefile", &corefile("    bind 127.0.0.1\n", "127.0.0.1", "10.0.0.1"));
     let server = Running::start(&["-conf", &conf, "-manifests", "deploy/sample"]);
-    let (ended, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stopped = AtomicBool::new(false);
+    let queries = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        // As clients are that keep a socket, and as those that have a new one for each query.
-        for keeps in [true, false] {
-            let (ended, asked) = (&ended, &asked);
+        // A client with one socket, and one with a new socket for each query.
+        for reuses_socket in [true, false] {
+            let stopped = &stopped;
+            let queries = &queries;
             scope.spawn(move || {
                 let client = || {
                     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-                    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
                     client.connect(("127.0.0.1", dns)).expect("an address");
                     client
                 };
                 let mut socket = client();
                 for id in 0.. {
-                    if ended.load(Ordering::Relaxed) {
+                    if stopped.load(Ordering::Relaxed) {
                         break;
                     }
-                    if !keeps {
+                    if !reuses_socket {
                         socket = client();
                     }
                     socket.send(&query(id, "db.data.svc.cluster.local.")).expect("sent");
                     let mut answer = [0; 512];
-                    socket.recv(&mut answer).expect("every query has its answer");
+                    socket.recv(&mut answer).expect("a response to every query");
                     assert_eq!((&answer[..2], answer[3] & 15), (&id.to_be_bytes()[..], 0));
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    queries.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -330,25 +342,24 @@ fn addresses_of_one_port_may_overlap() {
             let address = format!("10.0.1.{round}");
             std::fs::write(&conf, corefile(bind, page, &address)).expect("a file");
             server.signal("-USR1");
-            eventually("it is taken up", || server.ask("name.example.").1 == [address.as_str()]);
-            // Over TCP, too: the last listener is there when its answers are.
-            eventually("TCP is served", || over_tcp(dns));
+            eventually("it is in use", || server.ask("name.example.").1 == [address.as_str()]);
+            // The TCP listener opens after the UDP one.
+            eventually("TCP is served", || is_served_over_tcp(dns));
             eventually("pages are served", || get(SocketAddr::from(([127, 0, 0, 1], pages)), "/health").0 == 200);
         }
-        let so_far = asked.load(Ordering::Relaxed);
-        eventually("queries go on", || asked.load(Ordering::Relaxed) > so_far + 10);
-        ended.store(true, Ordering::Relaxed);
+        let so_far = queries.load(Ordering::Relaxed);
+        eventually("queries continue", || queries.load(Ordering::Relaxed) > so_far + 10);
+        stopped.store(true, Ordering::Relaxed);
     });
     let log = server.log();
     assert_eq!(log.matches("Reloading complete").count(), 7, "{log}");
 }
 
-/// Whether a query over TCP is answered.
-fn over_tcp(port: u16) -> bool {
-    use std::io::{Read, Write};
+/// Returns whether a query over TCP gets a response.
+fn is_served_over_tcp(port: u16) -> bool {
     let ask = || -> std::io::Result<usize> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let query = query(7, "db.data.svc.cluster.local.");
         stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat())?;
         stream.read(&mut [0; 512])
@@ -356,11 +367,12 @@ fn over_tcp(port: u16) -> bool {
     ask().is_ok_and(|read| read > 2)
 }
 
-/// A reload that wants other objects of a cluster whose API server is away.
+/// A reload needs other objects of the cluster while the API server is away.
 #[test]
-fn a_cluster_that_was_known_stays_known() {
+fn the_last_known_cluster_state_answers_until_a_reload_is_synced() {
     let api = Api::start();
-    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+    let dns = port_free_everywhere();
+    let pages = port_free_everywhere();
     let corefile = |property: &str, address: &str| {
         format!(
             ".:{dns} {{\n    bind 127.0.0.1\n    ready 127.0.0.1:{pages}\n{}    kubernetes cluster.local {{\n        \
@@ -376,35 +388,35 @@ fn a_cluster_that_was_known_stays_known() {
     let known = (0, vec!["10.96.0.5".to_owned()]);
     eventually("the cluster is known", || (web(), pod()) == (known.clone(), 0));
     api.set_away(true);
-    // Other kinds, other objects, and the same once more while nothing is known of them.
+    // Another kind, other objects, and the same objects again before they are synced.
     for (round, property) in ["pods verified", "labels a=b", "labels a=b\n        ttl 7"].iter().enumerate() {
         let address = format!("10.0.1.{round}");
         std::fs::write(&conf, corefile(property, &address)).expect("a file");
         server.signal("-USR1");
-        eventually("it is taken up", || server.ask("name.example.").1 == [address.as_str()]);
+        eventually("it is in use", || server.ask("name.example.").1 == [address.as_str()]);
         assert_eq!(web(), known, "{property}");
         assert_eq!(server.ask("none.default.svc.cluster.local.").0, 3, "{property}");
         assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], pages)), "/ready").0, 200, "{property}");
         if round == 0 {
-            assert_eq!(pod(), 2, "Pods were not known before, which is no reason to deny one");
+            assert_eq!(pod(), 2, "Pods were not known before, so that a Pod's name is not denied");
         }
     }
-    assert!(server.log().contains("the cluster's state from before the reload is served"), "{}", server.log());
+    assert!(server.log().contains("the cluster state from before the reload is served"), "{}", server.log());
     api.set_away(false);
     let settled = "synced with the Kubernetes API after the reload";
     eventually("the new state takes over", || server.log().contains(settled));
     assert_eq!(web(), known);
 }
 
-/// The order to end comes while a reload waits for an API server.
+/// SIGTERM arrives while a reload waits for an API server.
 #[test]
-fn a_slow_reload_does_not_delay_the_end() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a socket");
+fn a_slow_reload_does_not_delay_a_stop() {
+    let unanswering = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let dns = port_free_everywhere();
     let corefile = |more: &str| format!(".:{dns} {{\n    bind 127.0.0.1\n{}{more}}}\n", name("10.0.0.1"));
     let conf = file(&folder("reloading-slow"), "Corefile", &corefile(""));
     let mut server = Running::start(&["-conf", &conf]);
-    let endpoint = silent.local_addr().expect("an address");
+    let endpoint = unanswering.local_addr().expect("an address");
     let stanza =
         format!("    kubernetes {{\n        endpoint http://{endpoint}\n        startup_timeout 10m\n    }}\n");
     std::fs::write(&conf, corefile(&stanza)).expect("a file");
@@ -415,10 +427,11 @@ fn a_slow_reload_does_not_delay_the_end() {
     assert_eq!(server.wait(), Some(0));
 }
 
-/// N40: what an import brings is a part of the Corefile.
+/// N40: imported files are parts of the Corefile.
 #[test]
 fn imported_files_are_followed() {
-    let (dns, folder) = (port_free_everywhere(), folder("reloading-imports"));
+    let dns = port_free_everywhere();
+    let folder = folder("reloading-imports");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(folder.join("custom")).expect("a folder");
     let text = |address: &str| format!("hosts {{\n    {address} name.example\n    fallthrough\n}}\n");
@@ -430,16 +443,16 @@ fn imported_files_are_followed() {
     let server = Running::start(&["-conf", &conf]);
     let has = |address: &str| server.ask("name.example.").1 == [address];
     assert_eq!(server.ask("name.example."), (0, vec![]), "no file is a match yet");
-    // The first match of a glob that had none; another text; the file of a file; and none again.
+    // The first match of a glob without a match; another text; an import within an imported file; no match again.
     file(&folder, "custom/a.override", &text("10.0.0.1"));
     eventually("a new file is read", || has("10.0.0.1"));
     file(&folder, "custom/a.override", &text("10.0.0.2"));
     eventually("a changed file is read", || has("10.0.0.2"));
     file(&folder, "custom/inner", &text("10.0.0.3"));
     file(&folder, "custom/a.override", "import inner\n");
-    eventually("the file of a file is read", || has("10.0.0.3"));
+    eventually("an import of an imported file is read", || has("10.0.0.3"));
     file(&folder, "custom/inner", &text("10.0.0.4"));
-    eventually("a change of the file of a file is seen", || has("10.0.0.4"));
+    eventually("a change of that file is read", || has("10.0.0.4"));
     file(
         &folder,
         "custom/b.server",
@@ -447,10 +460,10 @@ fn imported_files_are_followed() {
     );
     eventually("a new server block is served", || server.ask("x.b.example.").1 == ["10.0.0.9"]);
     std::fs::remove_file(folder.join("custom/a.override")).expect("removed");
-    eventually("a file that is gone is missed", || server.ask("name.example.") == (0, vec![]));
+    eventually("a removed file is noticed", || server.ask("name.example.") == (0, vec![]));
 }
 
-/// N21: a directive that a block may have once comes a second time by an import.
+/// N21: an import repeats a directive that a block may have once.
 #[test]
 fn an_import_that_repeats_a_directive_changes_nothing() {
     let subject = Subject::start("import", &name("10.0.0.1"));
@@ -461,7 +474,7 @@ fn an_import_that_repeats_a_directive_changes_nothing() {
     eventually("it is refused", || subject.metric("coredns_reload_failed_total") == 1.0);
     assert!(subject.has("10.0.0.1"));
     let line = format!("{}:1:5 - ", folder.join("again.override").display());
-    let said = || subject.server.log().contains(&line);
-    eventually("the place is reported", said);
+    let is_logged = || subject.server.log().contains(&line);
+    eventually("the place is reported", is_logged);
     assert!(subject.server.log().contains("this plugin can only be used once per Server Block"));
 }

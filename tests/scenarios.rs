@@ -44,7 +44,8 @@ fn main() -> ExitCode {
                 trials.push(Trial::test(name, move || Ok(rewrite(&path, &text, &sections)?)));
             }
             Ok((_, sections)) => trials.extend(sections.into_iter().map(|section| {
-                let (path, subject) = (shown(&path), subject.clone());
+                let path = shown(&path);
+                let subject = subject.clone();
                 let title = format!("{name}: {}", section.title);
                 Trial::ignorable_test(title, move || Ok(check(&path, &section, subject.as_deref())?))
             })),
@@ -112,7 +113,8 @@ fn wrong(path: &str, outcome: &Outcome, address: bool) -> Option<String> {
 /// Writes the actual results into the file.
 fn rewrite(path: &Path, text: &str, sections: &[Section]) -> Result<(), String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    let mut outcomes = Vec::new();
+    let mut failed = Vec::new();
     for section in sections {
         match run::inside(section) {
             Ok(more) => outcomes.extend(more),

@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the program, evaluates the alert rules of `deploy`, and answers what the dashboard asks.
+//! A real Prometheus scrapes the program, and evaluates the alert rules and the queries of the dashboard of `deploy`.
 
 mod running;
 
@@ -7,23 +7,23 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use running::{PATIENCE, Running, file, folder};
+use running::{Running, TIMEOUT, file, folder};
 use serde_json::Value;
 
-/// Ended when dropped.
-struct Killed(Child);
+/// A process that is killed when this is dropped.
+struct KilledOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A page of Prometheus's API; nothing while it starts.
+/// Requests a page of Prometheus's API. Returns `None` while it starts.
 fn api(at: SocketAddr, path: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(at).ok()?;
-    // Of HTTP/1.0, so that the end of the answer is that of the connection.
+    // HTTP/1.0, so that the response ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {at}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -31,9 +31,9 @@ fn api(at: SocketAddr, path: &str) -> Option<Value> {
     head.contains(" 200 ").then(|| serde_json::from_str(body).expect("JSON"))
 }
 
-/// What a query comes to.
+/// Returns the result of a PromQL query.
 fn query(at: SocketAddr, text: &str) -> Option<Value> {
-    let encoded: String = text.bytes().map(|octet| format!("%{octet:02X}")).collect();
+    let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let answer = api(at, &format!("/api/v1/query?query={encoded}"))?;
     assert_eq!(answer["status"], "success", "{text}: {answer}");
     Some(answer["data"]["result"].clone())
@@ -45,7 +45,7 @@ fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(done) = attempt() {
             return done;
         }
-        assert!(start.elapsed() < 3 * PATIENCE, "{what}");
+        assert!(start.elapsed() < 3 * TIMEOUT, "{what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -80,27 +80,27 @@ fn prometheus_scrapes_it_and_evaluates_the_rules() {
             println!("not run, since prometheus is not installed");
             return;
         }
-        started => Killed(started.expect("prometheus")),
+        started => KilledOnDrop(started.expect("prometheus")),
     };
     eventually("it scrapes", || query(at, "up{job=\"kube-dns\"} == 1")?.get(0).cloned());
     assert_eq!(server.ask("db.data.svc.cluster.local.").0, 0);
     let counted = eventually("it has counted", || query(at, "coredns_dns_requests_total")?.get(0).cloned());
     assert_eq!((&counted["metric"]["type"], &counted["metric"]["proto"]), (&"A".into(), &"udp".into()), "{counted}");
-    let told = eventually("rules are evaluated", || {
+    let rules = eventually("rules are evaluated", || {
         let rules = api(at, "/api/v1/rules")?["data"]["groups"][0]["rules"].as_array()?.clone();
         rules.iter().all(|rule| rule["health"] != "unknown").then_some(rules)
     });
-    assert!(told.len() >= 10, "{told:?}");
-    for rule in &told {
+    assert!(rules.len() >= 10, "{rules:?}");
+    for rule in &rules {
         assert_eq!((&rule["health"], &rule["state"]), (&"ok".into(), &"inactive".into()), "{rule}");
     }
     let dashboard: Value = serde_json::from_str(include_str!("../deploy/grafana/dashboard.json")).expect("JSON");
     let targets = dashboard["panels"].as_array().expect("panels").iter().flat_map(|panel| panel["targets"].as_array());
-    let mut asked = 0;
+    let mut queries = 0;
     for target in targets.flatten() {
         let text = target["expr"].as_str().expect("text").replace("$__rate_interval", "5s").replace("$instance", ".*");
         query(at, &text).expect("an answer");
-        asked += 1;
+        queries += 1;
     }
-    assert!(asked > 10, "{asked} questions");
+    assert!(queries > 10, "{queries}");
 }

@@ -1,9 +1,9 @@
-//! What a reader of the tree relies on, as far as a machine can see it: which module uses which, where unsafe code and
-//! libraries are, that ids of cases resolve, that type names are unique, and that the text is plain English.
+//! Rules for the source tree that a machine can check: which module uses which, where unsafe code and libraries are
+//! used, that ids of cases resolve, that type names are unique, and that the text is plain English.
 //!
-//! Some of it does not hold yet. For that there are ratchets: files in `tests/data` with the number of hits that are left.
-//! A number that goes up fails the test, and so does one that goes down and stays in the file, so that the files can only
-//! shrink: `UPDATE_EXPECT=1 cargo test --test tidy` lowers the numbers.
+//! Some rules do not hold everywhere yet. For those, ratchet files in `tests/data` have the number of remaining hits. A
+//! higher number fails the test, and so does a lower one that is not in the file yet, so that the numbers only fall:
+//! `UPDATE_EXPECT=1 cargo test --test tidy` lowers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Libraries that stand in one place.
+/// Libraries, and the places that may use them.
 const HOMES: &[(&str, &[&str])] = &[
     ("hickory_proto", &["src/wire/hickory.rs"]),
     ("hickory_server", &["src/serve", "src/upstream"]),
@@ -73,7 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["src/app"]),
 ];
 
-/// Every Rust file below a folder, tests aside where asked.
+/// Returns the path and the text of every Rust file below a folder.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
@@ -93,7 +93,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The code of a file, without its test module and without comments.
+/// Returns the lines of code of a file, without its test module and comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
@@ -103,7 +103,7 @@ fn is_test_file(path: &Path) -> bool {
     path.iter().any(|part| part == "tests" || part == "tests.rs" || part == "testing.rs")
 }
 
-/// The module of `src` that a file belongs to.
+/// Returns the module of `src` that a file belongs to.
 fn module(path: &Path) -> Option<String> {
     let part = path.iter().nth(1)?.to_str()?;
     Some(part.trim_end_matches(".rs").to_owned())
@@ -111,7 +111,7 @@ fn module(path: &Path) -> Option<String> {
 
 #[test]
 fn a_module_uses_only_modules_of_lower_layers() {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text) in sources("src") {
         let Some(module) = module(&path).filter(|_| !is_test_file(&path)) else { continue };
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else { continue };
@@ -120,23 +120,23 @@ fn a_module_uses_only_modules_of_lower_layers() {
                 let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 let known = LAYERS.iter().any(|(name, _)| *name == used);
                 if known && used != module && !allowed.contains(&used.as_str()) {
-                    mistakes.push(format!("{}: {module} uses {used}: {}", path.display(), line.trim()));
+                    errors.push(format!("{}: {module} uses {used}: {}", path.display(), line.trim()));
                 }
             }
         }
     }
-    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
 
 #[test]
 fn a_plugin_uses_no_other_plugin() {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text) in sources("src/plugins") {
         let Some(own) = path.iter().nth(2).and_then(|part| part.to_str()).filter(|_| !is_test_file(&path)) else {
             continue;
         };
         let own = own.trim_end_matches(".rs");
-        // What plugins share, and the table that names them all.
+        // Code that plugins share, and the table of all plugins.
         if ["mod", "table", "path", "endpoint", "regexp"].contains(&own) {
             continue;
         }
@@ -145,12 +145,12 @@ fn a_plugin_uses_no_other_plugin() {
                 let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 let is_plugin = clusterdns::plugins::DIRECTIVES.iter().any(|entry| entry.name == used);
                 if is_plugin && used != own {
-                    mistakes.push(format!("{}: {}", path.display(), line.trim()));
+                    errors.push(format!("{}: {}", path.display(), line.trim()));
                 }
             }
         }
     }
-    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
 
 /// The program knows directives through `plugins::build` and the table only: adding one changes its own file or folder,
@@ -196,8 +196,8 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 #[test]
-fn libraries_and_unsafe_code_stand_where_they_belong() {
-    let mut mistakes = Vec::new();
+fn libraries_and_unsafe_code_are_where_they_belong() {
+    let mut errors = Vec::new();
     for (path, text) in sources("src") {
         if is_test_file(&path) {
             continue;
@@ -206,27 +206,27 @@ fn libraries_and_unsafe_code_stand_where_they_belong() {
             for (library, homes) in HOMES {
                 let uses = line.contains(&format!("{library}::"));
                 if uses && !homes.iter().any(|home| path.starts_with(home)) {
-                    mistakes.push(format!("{}: {library}: {}", path.display(), line.trim()));
+                    errors.push(format!("{}: {library}: {}", path.display(), line.trim()));
                 }
             }
             if line.contains("unsafe ") && !line.contains("unsafe_code") && path != Path::new("src/serve/udp/mmsg.rs") {
-                mistakes.push(format!("{}: unsafe code: {}", path.display(), line.trim()));
+                errors.push(format!("{}: unsafe code: {}", path.display(), line.trim()));
             }
         }
     }
-    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text) in ["src", "tests", "benches"].into_iter().flat_map(sources) {
         let opens = text.starts_with("//!") || text.starts_with("#![doc");
         if !opens && path != Path::new("src/lib.rs") {
-            mistakes.push(path.display().to_string());
+            errors.push(path.display().to_string());
         }
     }
-    assert!(mistakes.is_empty(), "without a //! at the top:\n{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "without a //! at the top:\n{}", errors.join("\n"));
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn the_layers_are_those_of_the_front_page() {
     }
 }
 
-/// Words of the voice that the code was once written in, and what to write instead. They are looked for in comments,
-/// documents, messages and names alike: `is_told` and `IsTold` are read as "is told".
+/// Words of the private language of earlier versions, and what to write instead. The test looks for them in comments,
+/// documents, messages and names: `is_told` and `IsTold` count as "is told".
 const OLD_VOICE: &[(&str, &str)] = &[
     (r"kept", "cached, stored, open, unchanged"),
     (r"other servers?", "upstream"),
@@ -279,7 +279,7 @@ const OLD_VOICE: &[(&str, &str)] = &[
     (r"likewise|perhaps none|of use", "the same, or nothing, usable"),
 ];
 
-/// What is allowed to have such words, and why.
+/// Files and phrases that may have such words, each with the reason.
 const VOICE_EXCEPTIONS: &[(&str, &str, &str)] = &[
     // The list itself.
     ("tests/tidy.rs", "", "has the words in order to find them"),
@@ -294,11 +294,11 @@ const VOICE_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("src/telemetry/metrics/process.rs", "OutOctets", "/proc/net/netstat"),
 ];
 
-/// Folders with text of ours, and the endings of their files.
+/// Folders with our text, and the endings of their files.
 const TEXTS: &[&str] = &["src", "tests", "benches", "fuzz/src", "fuzz/fuzz_targets", "docs", "deploy", ".github"];
 const TEXT_ENDINGS: &[&str] = &["rs", "md", "dns", "py", "yaml", "sh"];
 
-/// Every file with text of ours, by its path within the project.
+/// Returns every file with our text, with its path within the project.
 fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
@@ -328,10 +328,11 @@ fn texts() -> Vec<(String, String)> {
     found
 }
 
-/// Compares numbers with those of a file of `tests/data`, whose lines are `NUMBER NAME`. What is not listed is 0.
+/// Compares numbers with those of a file of `tests/data`, whose lines are `NUMBER NAME`. A name that is not listed has
+/// 0.
 ///
-/// With `UPDATE_EXPECT=1` the file gets the lower numbers. A file that does not exist is written with the numbers as they
-/// are, which is the way out after a merge.
+/// With `UPDATE_EXPECT=1` the file gets the lower numbers. A file that does not exist is written with the numbers as
+/// they are, which resolves a conflict of a merge.
 fn ratchet(file: &str, hits: &BTreeMap<String, Vec<String>>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
     let text = fs::read_to_string(&path).ok();
@@ -341,12 +342,12 @@ fn ratchet(file: &str, hits: &BTreeMap<String, Vec<String>>) {
     };
     let listed: Option<BTreeMap<String, usize>> = text.map(|text| text.lines().map(parse).collect());
     let update = std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1");
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     let mut numbers = BTreeMap::new();
     for (name, hits) in hits.iter().filter(|(_, hits)| !hits.is_empty()) {
         let most = listed.as_ref().map_or(hits.len(), |listed| listed.get(name).copied().unwrap_or(0));
         if hits.len() > most {
-            faults.push(format!("{name} has {} where {most} are allowed:\n  {}", hits.len(), hits.join("\n  ")));
+            errors.push(format!("{name} has {} where {most} are allowed:\n  {}", hits.len(), hits.join("\n  ")));
         }
         numbers.insert(name.clone(), hits.len().min(most));
     }
@@ -361,14 +362,14 @@ fn ratchet(file: &str, hits: &BTreeMap<String, Vec<String>>) {
         for (name, most) in listed.iter().flatten() {
             let now = hits.get(name).map_or(0, Vec::len);
             if now < *most {
-                faults.push(format!("{name} has {now}, and {most} are listed: lower the number (UPDATE_EXPECT=1)"));
+                errors.push(format!("{name} has {now}, and {most} are listed: lower the number (UPDATE_EXPECT=1)"));
             }
         }
     }
-    assert!(faults.is_empty(), "tests/data/{file}:\n{}", faults.join("\n"));
+    assert!(errors.is_empty(), "tests/data/{file}:\n{}", errors.join("\n"));
 }
 
-/// A line as words: names in snake case and camel case are taken apart.
+/// Splits names in snake case and camel case into words, and converts everything to lower case.
 fn words(line: &str) -> String {
     let mut words = String::with_capacity(line.len() + 8);
     let mut before = ' ';
@@ -383,13 +384,13 @@ fn words(line: &str) -> String {
 }
 
 #[test]
-fn names_are_taken_apart_into_words() {
+fn names_are_split_into_words() {
     assert_eq!(words("fn is_told(WasKept, 0x00FF)"), "fn is told(was kept, 0x00ff)");
 }
 
 #[test]
 fn the_old_voice_becomes_rarer() {
-    // One expression for all words, each a group: many passes over all texts would take long.
+    // One expression with a group for each word, since many passes over all texts would take long.
     let all: Vec<String> = OLD_VOICE.iter().map(|(words, _)| format!("({words})")).collect();
     let pattern = Regex::new(&format!(r"\b(?:{})\b", all.join("|"))).expect("an expression");
     let mut hits = BTreeMap::new();
@@ -422,10 +423,11 @@ fn lines_of_documents_and_comments_have_120_columns() {
         if !is_code && !path.ends_with(".md") {
             continue;
         }
-        let (mut hits, mut fenced) = (Vec::new(), false);
+        let mut hits = Vec::new();
+        let mut fenced = false;
         for (number, line) in text.lines().enumerate() {
             fenced ^= line.trim_start().starts_with("```");
-            // What a program prints cannot be wrapped, nor can a table, nor a link.
+            // Output of programs, tables and links cannot be wrapped.
             let free = !is_code && (fenced || line.trim_start().starts_with('|') || line.contains("](http"));
             let counts = if is_code { line.trim_start().starts_with("//") } else { !free };
             if counts && line.chars().count() > 120 {
@@ -437,7 +439,7 @@ fn lines_of_documents_and_comments_have_120_columns() {
     ratchet("long-lines.txt", &all);
 }
 
-/// Names that several types may have.
+/// Customary names, which several types may have.
 const CUSTOMARY: [&str; 3] = ["Config", "Error", "Metrics"];
 
 #[test]
@@ -464,7 +466,7 @@ fn a_types_name_is_unique() {
     ratchet("duplicate-types.txt", &all);
 }
 
-/// The table of cases, by id.
+/// Returns the table of cases, by id.
 fn cases() -> BTreeMap<String, String> {
     let page = include_str!("../docs/cases.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
@@ -479,15 +481,15 @@ fn ids_of_cases_resolve() {
     let cases = cases();
     let id = Regex::new(r"\b(?:[A-N][0-9]{2}|K[0-9])\b").expect("an expression");
     assert!(id.is_match("A01") && !id.is_match("F32x") && !id.is_match("A1"));
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text) in texts().into_iter().filter(|(path, _)| path != "docs/cases.md" && path != "tests/tidy.rs") {
         for (number, line) in text.lines().enumerate() {
             for found in id.find_iter(line).filter(|found| !cases.contains_key(found.as_str())) {
-                mistakes.push(format!("{path}:{}: {} is not in docs/cases.md", number + 1, found.as_str()));
+                errors.push(format!("{path}:{}: {} is not in docs/cases.md", number + 1, found.as_str()));
             }
         }
     }
-    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
 
 #[test]
@@ -500,7 +502,7 @@ fn tests_that_cases_name_exist() {
         .flat_map(|(_, text)| text.split("fn ").skip(1))
         .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
         .collect();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (id, row) in cases() {
         let tests = row.rsplit_once(" | ").map_or("", |(_, tests)| tests);
         for found in name.captures_iter(tests).map(|found| found.get(1).expect("a group").as_str().to_owned()) {
@@ -508,13 +510,13 @@ fn tests_that_cases_name_exist() {
                 Some(_) => texts.contains_key(&format!("tests/scenarios/{found}")),
                 None => functions.contains(found.as_str()),
             };
-            // Options stand beside names of scenarios.
+            // The name of an option is not the name of a test.
             if !exists && found != "endpoint_pod_names" {
-                mistakes.push(format!("{id}: no test {found}"));
+                errors.push(format!("{id}: no test {found}"));
             }
         }
     }
-    assert!(mistakes.is_empty(), "docs/cases.md:\n{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "docs/cases.md:\n{}", errors.join("\n"));
 }
 
 #[test]
@@ -531,10 +533,11 @@ fn links_of_documents_resolve() {
             .collect()
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
         for found in link.captures_iter(&text) {
-            let (to, anchor) = (found.get(1).map_or("", |to| to.as_str()), found.get(2).map(|anchor| anchor.as_str()));
+            let to = found.get(1).map_or("", |to| to.as_str());
+            let anchor = found.get(2).map(|anchor| anchor.as_str());
             if to.contains("://") || to.starts_with("mailto:") {
                 continue;
             }
@@ -545,9 +548,9 @@ fn links_of_documents_resolve() {
                 None => target.exists(),
             };
             if !is_there {
-                mistakes.push(format!("{path}: {}", found.get(0).expect("all").as_str()));
+                errors.push(format!("{path}: {}", found.get(0).expect("all").as_str()));
             }
         }
     }
-    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }

@@ -5,7 +5,7 @@ mod running;
 use std::net::TcpListener;
 use std::time::Instant;
 
-use running::{PATIENCE, Running, file, folder, get};
+use running::{Running, TIMEOUT, file, folder, get};
 
 /// Returns a port without a listener: connections are refused.
 fn unused_port() -> u16 {
@@ -85,6 +85,6 @@ fn many_stanzas_wait_concurrently() {
     let start = Instant::now();
     let server = Running::start(&["-conf", &conf]);
     // Sequential waits would take twice that.
-    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
     assert_eq!(server.ask("web.default.svc.z7.local.").0, 2);
 }

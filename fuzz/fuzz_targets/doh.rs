@@ -1,4 +1,5 @@
-//! A request for DNS over HTTPS: its method and URI, then header lines; or a packet, whose response is cached by its TTLs.
+//! A request for DNS over HTTPS: its method and URI, then header lines; or a packet, whose response is cached by its
+//! TTLs.
 #![no_main]
 
 use clusterdns_fuzz::support::targets::run;

@@ -1,4 +1,5 @@
-//! Messages in a stream: of a client over TCP and QUIC, and of an upstream, whose answer has the ID of the first two bytes.
+//! Messages in a stream: of a client over TCP and QUIC, and of an upstream, whose answer has the ID of the first two
+//! bytes.
 #![no_main]
 
 use clusterdns_fuzz::support::targets::run;

@@ -1,35 +1,35 @@
-//! The command line: CoreDNS's flags in Go's manner, and this server's own.
+//! The command line: CoreDNS's flags, parsed as Go's `flag` package does, and this server's own.
 //!
-//! A flag has one dash or two; its value follows as the next word or behind `=`. A switch takes its value only behind
-//! `=`. `--` ends the flags, and nothing may come after them but the file that `-check` is about.
+//! A flag has one dash or two; its value is the next word or follows `=`. A switch takes a value only after `=`. `--`
+//! ends the flags. Only one word may follow the flags: the file that `-check` reads.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::corefile::suggest;
-use crate::telemetry::log::Format;
+use crate::telemetry::log::LogFormat;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Args {
-    /// The Corefile; `None` is `Corefile` in the working folder, or the built-in one where there is none.
+    /// The Corefile. `None` means `Corefile` in the working directory, or the built-in one if that file is missing.
     pub conf: Option<Conf>,
-    /// The port of keys without one.
+    /// The port of `dns://` zones that name none.
     pub port: u16,
-    /// Where to write the process ID.
+    /// The file that the process ID is written to.
     pub pidfile: Option<PathBuf>,
-    /// Say less at start.
+    /// Print less at start.
     pub quiet: bool,
-    /// How log lines look.
-    pub log_format: Format,
-    /// Manifests to serve from, files or folders.
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// Manifests to serve from: files or directories.
     pub manifests: Vec<PathBuf>,
-    /// What to do.
+    /// What the program does.
     pub task: Task,
 }
 
-/// Where the Corefile is.
+/// The place of the Corefile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conf {
     /// A file.
@@ -39,26 +39,26 @@ pub enum Conf {
 }
 
 impl Conf {
-    fn of(word: &str) -> Conf {
+    fn from_word(word: &str) -> Conf {
         if word == "stdin" { Conf::Stdin } else { Conf::File(word.into()) }
     }
 }
 
-/// What to do.
+/// What the program does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Task {
-    /// Serve.
+    /// Answers queries.
     #[default]
     Serve,
-    /// Check the Corefile and say what is wrong, as text.
+    /// Checks the Corefile and prints its errors and warnings as text.
     Check,
-    /// The same as JSON.
+    /// Checks the Corefile and prints its errors and warnings as JSON.
     CheckJson,
-    /// Say the version.
+    /// Prints the version.
     Version,
-    /// List the directives.
+    /// Prints the list of directives.
     Plugins,
-    /// Explain the flags.
+    /// Prints the description of the flags.
     Help,
 }
 
@@ -69,22 +69,22 @@ impl Default for Args {
             port: 53,
             pidfile: None,
             quiet: false,
-            log_format: Format::Text,
+            log_format: LogFormat::Text,
             manifests: Vec::new(),
             task: Task::Serve,
         }
     }
 }
 
-/// A mistake on the command line.
+/// An error on the command line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgsError {
     /// No flag has this name.
-    #[error("flag provided but not defined: -{name}{}", did_you_mean(suggestion))]
+    #[error("flag provided but not defined: -{name}{}", format_suggestion(suggestion))]
     Unknown {
         /// The name given.
         name: String,
-        /// The nearest right one.
+        /// The existing flag that is most similar.
         suggestion: Option<String>,
     },
     /// The flag needs a value.
@@ -97,27 +97,28 @@ pub enum ArgsError {
         name: String,
         /// The value given.
         value: String,
-        /// What it takes.
+        /// The values that the flag takes.
         expected: &'static str,
     },
-    /// A word that no flag can mean.
+    /// A word is not UTF-8.
     #[error("{0:?} is not UTF-8")]
     NotUtf8(OsString),
-    /// Something stands behind the flags.
+    /// Words follow the flags.
     #[error("extra command line arguments: [{0}]")]
     Extra(String),
 }
 
-fn did_you_mean(suggestion: &Option<String>) -> String {
+fn format_suggestion(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|name| format!(", did you mean -{name}?")).unwrap_or_default()
 }
 
 /// A flag.
 struct Flag {
     name: &'static str,
-    /// What its value is called in the help; none for a switch.
+    /// The name of its value in the help; `None` for a switch.
     value: Option<&'static str>,
     help: &'static str,
+    /// Sets the value; the error names the expected values.
     set: fn(&mut Args, &str) -> Result<(), &'static str>,
 }
 
@@ -128,16 +129,16 @@ const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         help: "Corefile to load; \"stdin\" reads standard input (default \"Corefile\")",
         set: |args, value| {
-            args.conf = Some(Conf::of(value));
+            args.conf = Some(Conf::from_word(value));
             Ok(())
         },
     },
-    Flag { name: "dns.port", value: Some("PORT"), help: "port of keys that name none (default 53)", set: set_port },
-    Flag { name: "p", value: Some("PORT"), help: "the same", set: set_port },
+    Flag { name: "dns.port", value: Some("PORT"), help: "port of zones that name none (default 53)", set: set_port },
+    Flag { name: "p", value: Some("PORT"), help: "same as -dns.port", set: set_port },
     Flag {
         name: "manifests",
         value: Some("PATH"),
-        help: "serve the cluster that this file or folder of manifests describes; may be repeated",
+        help: "serve the cluster that this file or directory of manifests describes; may be repeated",
         set: |args, value| {
             args.manifests.push(value.into());
             Ok(())
@@ -146,10 +147,10 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "check",
         value: None,
-        help: "read the Corefile, or the FILE behind the flags, print everything that is wrong with it, serve nothing; \
+        help: "check the Corefile, or the FILE after the flags, print every error and warning, serve nothing; \
                -check=json prints JSON",
         set: |args, value| {
-            match (value, switch(value)) {
+            match (value, parse_switch(value)) {
                 ("json", _) => args.task = Task::CheckJson,
                 (_, Ok(true)) => args.task = Task::Check,
                 (_, Ok(false)) => {}
@@ -171,7 +172,7 @@ const FLAGS: &[Flag] = &[
         name: "quiet",
         value: None,
         help: "print less at start",
-        set: |args, value| switch(value).map(|on| args.quiet = on),
+        set: |args, value| parse_switch(value).map(|on| args.quiet = on),
     },
     Flag {
         name: "log-format",
@@ -179,8 +180,8 @@ const FLAGS: &[Flag] = &[
         help: "text or json (default text)",
         set: |args, value| {
             args.log_format = match value {
-                "text" => Format::Text,
-                "json" => Format::Json,
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
                 _ => return Err("text or json"),
             };
             Ok(())
@@ -190,16 +191,16 @@ const FLAGS: &[Flag] = &[
         name: "plugins",
         value: None,
         help: "list the directives",
-        set: |args, value| task(args, value, Task::Plugins),
+        set: |args, value| set_task(args, value, Task::Plugins),
     },
     Flag {
         name: "version",
         value: None,
         help: "print the version",
-        set: |args, value| task(args, value, Task::Version),
+        set: |args, value| set_task(args, value, Task::Version),
     },
-    Flag { name: "help", value: None, help: "print this", set: |args, value| task(args, value, Task::Help) },
-    Flag { name: "h", value: None, help: "the same", set: |args, value| task(args, value, Task::Help) },
+    Flag { name: "help", value: None, help: "print this", set: |args, value| set_task(args, value, Task::Help) },
+    Flag { name: "h", value: None, help: "same as -help", set: |args, value| set_task(args, value, Task::Help) },
 ];
 
 fn set_port(args: &mut Args, value: &str) -> Result<(), &'static str> {
@@ -207,15 +208,15 @@ fn set_port(args: &mut Args, value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn task(args: &mut Args, value: &str, task: Task) -> Result<(), &'static str> {
-    if switch(value)? {
+fn set_task(args: &mut Args, value: &str, task: Task) -> Result<(), &'static str> {
+    if parse_switch(value)? {
         args.task = task;
     }
     Ok(())
 }
 
-/// A switch's value, as Go's `strconv.ParseBool` reads it.
-fn switch(value: &str) -> Result<bool, &'static str> {
+/// Parses the value of a switch as Go's `strconv.ParseBool` does.
+fn parse_switch(value: &str) -> Result<bool, &'static str> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -224,7 +225,7 @@ fn switch(value: &str) -> Result<bool, &'static str> {
 }
 
 impl Args {
-    /// Reads the words behind the program's name.
+    /// Parses the words after the program's name.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, ArgsError> {
         let mut args = Args::default();
         let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();
@@ -262,19 +263,19 @@ impl Args {
         Ok(args)
     }
 
-    /// What stands behind the flags: the file to check, or a mistake.
+    /// Takes the words after the flags: the file to check; anything else is an error.
     fn with_rest(mut self, word: String, mut rest: impl Iterator<Item = String>) -> Result<Args, ArgsError> {
         let is_check = matches!(self.task, Task::Check | Task::CheckJson) && self.conf.is_none() && word != "-";
         match rest.next() {
             None if is_check => {
-                self.conf = Some(Conf::of(&word));
+                self.conf = Some(Conf::from_word(&word));
                 Ok(self)
             }
             next => Err(ArgsError::Extra([word].into_iter().chain(next).chain(rest).collect::<Vec<_>>().join(" "))),
         }
     }
 
-    /// The Corefile, for messages.
+    /// Returns the name of the Corefile for messages.
     pub fn conf_name(&self) -> String {
         match &self.conf {
             Some(Conf::File(path)) => path.display().to_string(),
@@ -283,7 +284,7 @@ impl Args {
         }
     }
 
-    /// What the flags are.
+    /// Returns the description of all flags.
     pub fn help() -> String {
         let mut help = "usage: clusterdns [flags]\n\n".to_owned();
         for flag in FLAGS {
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_as_go_reads_them() {
+    fn flags_are_parsed_as_go_parses_them() {
         let expected = Args {
             conf: Some(Conf::File("a".into())),
             port: 1053,
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn errors_have_messages() {
         for (line, message) in [
             ("-manifest x", "flag provided but not defined: -manifest, did you mean -manifests?"),
             ("-conf", "flag needs an argument: -conf"),

@@ -1,7 +1,7 @@
-//! `-check`: everything that is wrong with a Corefile, with nothing served.
+//! `-check`: reports every error and warning of a Corefile and serves nothing.
 //!
-//! What only this machine lacks is a warning, because the Corefile may be for another: an address, an interface, a
-//! certificate. The start makes errors of the same findings.
+//! What only this machine lacks (an address, an interface, a certificate) is a warning, because the Corefile may be
+//! meant for another machine. At start the same diagnostics are errors.
 
 use std::net::UdpSocket;
 use std::process::ExitCode;
@@ -12,19 +12,19 @@ use super::configuration::{self, Configuration};
 use super::machine;
 use super::run::{print, read_stdin};
 use super::sockets::{Place, check_certificates};
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Severity, Stage, render_json, render_text};
+use crate::corefile::{Diagnostic, DiagnosticSeverity, Diagnostics, RealFiles, Stage, render_json, render_text};
 use crate::net::{self, Address};
 use crate::source::Manifests;
 
-/// Prints everything that is wrong; exit status 0 or 1.
+/// Prints all errors and warnings. The exit status is 1 if there is an error.
 pub fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    let mut here = Diagnostics::default();
-    check_here(&configuration, args, &mut here);
-    for found in &here {
-        // What no plugin is named for is wrong everywhere, such as blocks in each other's way.
-        let severity = if found.plugin.is_some() { Severity::Warning } else { found.severity };
+    let mut of_machine = Diagnostics::default();
+    check_machine(&configuration, args, &mut of_machine);
+    for found in &of_machine {
+        // A diagnostic without a plugin, such as a conflict of two blocks, is an error on every machine.
+        let severity = if found.plugin.is_some() { DiagnosticSeverity::Warning } else { found.severity };
         diagnostics.push(Diagnostic { severity, ..found.clone() });
     }
     diagnostics.sort();
@@ -33,17 +33,16 @@ pub fn check(args: &Args) -> ExitCode {
         print(format_args!("{}\n", render_json(&diagnostics, sources)));
     } else {
         print(format_args!("{}", render_text(&diagnostics, sources)));
-        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error).count();
+        let errors = diagnostics.iter().filter(|found| found.severity == DiagnosticSeverity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
         let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
-        print(format_args!("{}: {errors}, {warnings}\n", args.conf_name()));
+        print(format_args!("{}: {}, {}\n", args.conf_name(), count(errors, "error"), count(warnings, "warning")));
     }
     if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
-/// Reports what a start would find on this machine.
-fn check_here(configuration: &Configuration, args: &Args, diagnostics: &mut Diagnostics) {
+/// Reports what a start on this machine would fail for.
+fn check_machine(configuration: &Configuration, args: &Args, diagnostics: &mut Diagnostics) {
     let binds = listen_addresses(configuration, args.port, &machine::interfaces(), diagnostics);
     check_certificates(configuration, false, diagnostics);
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&configuration.corefile.blocks).zip(binds) {
@@ -52,7 +51,7 @@ fn check_here(configuration: &Configuration, args: &Args, diagnostics: &mut Diag
             diagnostics.push(Diagnostic::error(Stage::Setup, span, message).plugin(name));
         };
         for address in addresses.into_iter().flatten() {
-            if let Err(error) = bind(address) {
+            if let Err(error) = try_bind(address) {
                 report("bind", format!("cannot listen on {address}: {}", net::reason(&error)));
             }
         }
@@ -67,9 +66,9 @@ fn check_here(configuration: &Configuration, args: &Args, diagnostics: &mut Diag
     }
 }
 
-/// Whether this machine can listen on an address: any port shows it. A list of interfaces does not, since routes may
-/// make whole networks local.
-fn bind(address: Address) -> std::io::Result<()> {
+/// Checks whether this machine can listen on an address, with any free port. The list of interfaces is not enough: a
+/// route may make a whole network local.
+fn try_bind(address: Address) -> std::io::Result<()> {
     let place = Place { address: Some(address), ..Place::default() };
     UdpSocket::bind(place.socket_address()).map(drop)
 }

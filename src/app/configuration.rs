@@ -1,4 +1,6 @@
-//! From the command line to a configuration that has been read and checked; the world is not touched but to read files.
+//! Reads the Corefile that the command line names, and parses its directives into settings.
+//!
+//! It reads files and does nothing else: it opens no sockets and contacts no server.
 
 use std::path::Path;
 
@@ -14,14 +16,15 @@ const BUILT_IN: &str = "built-in";
 /// Served where there is no Corefile, or one without a server block, as CoreDNS does.
 const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 
-/// Where this machine's resolvers stand.
+/// The file that lists this machine's resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Returns the Corefile that is used instead if the command line names manifests: it serves the cluster that they
 /// describe, and forwards external names if this machine has resolvers. It opens no pages: on a machine where the
 /// server is only tried, their ports are often in use.
 fn manifests_corefile(resolvers: &Path) -> String {
-    let (mut fallthrough, mut forward) = (String::new(), String::new());
+    let mut fallthrough = String::new();
+    let mut forward = String::new();
     if ResolvConf::read(resolvers).is_ok_and(|conf| !conf.servers.is_empty()) {
         fallthrough.push_str("        fallthrough in-addr.arpa ip6.arpa\n");
         forward = format!("    forward . {}\n    loop\n", resolvers.display());
@@ -32,22 +35,22 @@ fn manifests_corefile(resolvers: &Path) -> String {
     )
 }
 
-/// A configuration.
+/// A Corefile with the settings of its server blocks.
 #[derive(Debug, Default)]
 pub struct Configuration {
-    /// The tree, with the texts that diagnostics point into.
+    /// The syntax tree, with the texts that diagnostics refer to.
     pub corefile: Corefile,
-    /// The server blocks, one for each of the tree's.
+    /// The server blocks, one for each block of the tree.
     pub blocks: Vec<ServerBlock>,
 }
 
 impl Configuration {
-    /// Whether it is what is served without a Corefile, or with one that says nothing.
+    /// Returns whether this is a built-in Corefile, which is used where there is no Corefile or one without a block.
     pub fn is_built_in(&self) -> bool {
         self.corefile.sources.files().next().is_some_and(|file| self.corefile.sources.name(file) == BUILT_IN)
     }
 
-    /// Its text on one line, where it is the one that serves manifests.
+    /// Returns the text on one line, if it is the built-in Corefile that serves manifests.
     pub fn built_in_for_manifests(&self) -> Option<String> {
         let file = self.corefile.sources.files().next().filter(|_| self.is_built_in())?;
         let text = self.corefile.sources.text(file);
@@ -56,8 +59,8 @@ impl Configuration {
     }
 }
 
-/// Reads the Corefile that the command line names. Mistakes are in `diagnostics`; what could be read is given all the
-/// same.
+/// Reads the Corefile that the command line names. Errors are in `diagnostics`; the parts that could be read are
+/// returned anyway.
 pub fn read(
     args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics,
 ) -> Configuration {
@@ -71,26 +74,27 @@ pub fn read(
                 Corefile::default()
             }
         },
-        // Only a file that was asked for must exist.
+        // Only a file that the command line names must exist.
         None if files.read(Path::new("Corefile")).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
             Corefile::default()
         }
         None => corefile::load(Path::new("Corefile"), files, &plugins::known, diagnostics),
     };
-    let built_in = match args.manifests.is_empty() {
-        true => DEFAULT_COREFILE.to_owned(),
-        false => manifests_corefile(Path::new(RESOLV_CONF)),
+    let built_in = if args.manifests.is_empty() {
+        DEFAULT_COREFILE.to_owned()
+    } else {
+        manifests_corefile(Path::new(RESOLV_CONF))
     };
     configure(corefile, args.port, &built_in, files, diagnostics)
 }
 
-/// Reads the Corefile of a text.
+/// Reads a Corefile from a text.
 pub fn read_text(name: &str, text: &str, port: u16, files: &dyn Files, diagnostics: &mut Diagnostics) -> Configuration {
     let corefile = corefile::parse_text(name, text, files, &plugins::known, diagnostics);
     configure(corefile, port, DEFAULT_COREFILE, files, diagnostics)
 }
 
-/// Reads the directives of every block, or of the built-in text where there is none.
+/// Parses the directives of every block, or of the built-in text if there is no block.
 fn configure(
     mut corefile: Corefile, port: u16, built_in: &str, files: &dyn Files, diagnostics: &mut Diagnostics,
 ) -> Configuration {
@@ -130,9 +134,8 @@ mod tests {
     use super::*;
     use crate::corefile::MemoryFiles;
 
-    /// Without a Corefile manifests are served, and what is served is a Corefile without faults.
     #[test]
-    fn manifests_have_a_corefile_of_their_own() {
+    fn the_built_in_corefile_of_manifests_is_valid() {
         let nowhere = manifests_corefile(Path::new("/nowhere/resolv.conf"));
         assert!(!nowhere.contains("forward") && !nowhere.contains("fallthrough"), "{nowhere}");
         let folder = std::env::temp_dir().join(format!("clusterdns-built-in-{}", std::process::id()));

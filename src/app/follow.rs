@@ -1,4 +1,5 @@
-//! What keeps the indexes in step: manifests, where the command line names some, else the API servers of the stanzas.
+//! Starts the sources that keep the indexes up to date: manifests if the command line names some, else the API servers
+//! of the stanzas.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -18,38 +19,38 @@ use crate::source::unix_seconds;
 use crate::source::watch::{ApiServer, ApiWatch, Metrics, RequestLimits, Timing, WatchTarget, resource};
 use crate::telemetry::metrics::Registry;
 
-/// How often it is looked whether the cluster is in step, before the sockets open.
-const LOOK: Duration = Duration::from_millis(10);
-/// After this time of waiting it is said what is waited for.
-const FIRST_WORD: Duration = Duration::from_millis(500);
-/// And again and again after this time.
-const NEXT_WORD: Duration = Duration::from_secs(5);
+/// How often the start checks whether the indexes are synced, before the sockets open.
+const SYNC_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long the start waits before it logs what it waits for.
+const FIRST_REPORT: Duration = Duration::from_millis(500);
+/// How long the start waits between two such lines.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is there as long as the program, for whoever follows the cluster.
-pub struct Follow {
+/// Starts sources. It lives as long as the process.
+pub struct SourceStarter {
     registry: Registry,
-    /// There is one for all watches of the process, made when the first starts.
+    /// The metrics of all watches of the process, registered when the first watch starts.
     metrics: OnceLock<Metrics>,
 }
 
-/// Whatever keeps indexes in step, until this is dropped.
+/// The running source of some indexes. It stops when this is dropped.
 #[derive(Default)]
-pub struct Following {
+pub struct RunningSource {
     _manifests: Option<manifests::FollowerThread>,
     watch: Option<ApiWatch>,
-    /// The indexes.
+    /// The indexes that it updates.
     indexes: Vec<Arc<Index>>,
-    /// The indexes that an API server fills, and how long the start waits for each.
-    waiting: Vec<(Arc<Index>, Duration)>,
+    /// The indexes that are synced from an API server, and the `startup_timeout` of each.
+    startup_timeouts: Vec<(Arc<Index>, Duration)>,
 }
 
-impl Follow {
-    /// Nothing is followed yet.
-    pub fn new(registry: &Registry) -> Follow {
-        Follow { registry: registry.clone(), metrics: OnceLock::new() }
+impl SourceStarter {
+    /// Creates a starter that has started no source yet.
+    pub fn new(registry: &Registry) -> SourceStarter {
+        SourceStarter { registry: registry.clone(), metrics: OnceLock::new() }
     }
 
-    /// Reports manifests that are of no use: that they cannot be served, or that no stanza wants them.
+    /// Reports manifests that cannot be read, or that no stanza serves.
     pub fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
         if !args.manifests.is_empty() && used.is_empty() {
             Manifests::load(&args.manifests)?;
@@ -58,43 +59,43 @@ impl Follow {
         Ok(())
     }
 
-    /// Starts to fill these indexes.
+    /// Starts a source that updates these indexes.
     pub fn start(
         &self, args: &Args, indexes: Vec<Followed>, sources: &Sources, runtime: &Handle,
-    ) -> anyhow::Result<Following> {
-        let known = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
+    ) -> anyhow::Result<RunningSource> {
+        let updated = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
         if indexes.is_empty() {
-            return Ok(Following::default());
+            return Ok(RunningSource::default());
         }
         if !args.manifests.is_empty() {
-            let following = follow_manifests(args, indexes)?;
-            return Ok(Following { _manifests: Some(following), indexes: known, ..Following::default() });
+            let manifests = follow_manifests(args, indexes)?;
+            return Ok(RunningSource { _manifests: Some(manifests), indexes: updated, ..RunningSource::default() });
         }
         let metrics = self.metrics.get_or_init(|| Metrics::new(&self.registry));
-        let following = follow_api(indexes, sources, metrics, runtime)?;
-        Ok(Following { indexes: known, ..following })
+        let source = follow_api(indexes, sources, metrics, runtime)?;
+        Ok(RunningSource { indexes: updated, ..source })
     }
 }
 
-/// Follows API servers.
+/// Starts to watch the API servers of these indexes.
 fn follow_api(
     indexes: Vec<Followed>, sources: &Sources, metrics: &Metrics, runtime: &Handle,
-) -> anyhow::Result<Following> {
-    let waiting = indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout));
-    let waiting = waiting.collect();
+) -> anyhow::Result<RunningSource> {
+    let startup_timeouts =
+        indexes.iter().map(|followed| (followed.writer.index().clone(), followed.api.startup_timeout)).collect();
     let places: Vec<_> = indexes.iter().map(|followed| followed.span).collect();
-    let targets = indexes.into_iter().map(target).collect();
+    let targets = indexes.into_iter().map(watch_target).collect();
     let watch = ApiWatch::start(targets, metrics, Timing::default(), runtime).map_err(|error| {
         let mut diagnostics = Diagnostics::default();
         let diagnostic = Diagnostic::error(Stage::Setup, places[error.target], error.to_string());
         diagnostics.push(diagnostic.plugin("kubernetes"));
         anyhow::anyhow!("{}", render_text(&diagnostics, sources).trim_end())
     })?;
-    Ok(Following { watch: Some(watch), waiting, ..Following::default() })
+    Ok(RunningSource { watch: Some(watch), startup_timeouts, ..RunningSource::default() })
 }
 
-/// What the watch wants to know.
-fn target(followed: Followed) -> WatchTarget {
+/// Returns how an index is watched: the API server, the limits on requests, and the selected objects.
+fn watch_target(followed: Followed) -> WatchTarget {
     let Followed { api: ApiConfig { server, qps, burst, max_inflight, .. }, selection, writer, .. } = followed;
     let server = match (server.kubeconfig, server.endpoint) {
         (Some((file, context)), _) => ApiServer::Kubeconfig { file, context },
@@ -104,31 +105,31 @@ fn target(followed: Followed) -> WatchTarget {
     WatchTarget { server, limits: RequestLimits { qps, burst, max_inflight }, selection, writer }
 }
 
-impl Following {
-    /// Whether any of these indexes is one that it fills.
+impl RunningSource {
+    /// Returns whether it updates any of these indexes.
     pub fn is_used(&self, used: &[CurrentIndex]) -> bool {
         self.indexes.iter().any(|index| used.iter().any(|of| of.uses(index)))
     }
 
-    /// Waits until all indexes are in step, together, and for each at most as long as its stanzas say. CoreDNS's words,
-    /// which scripts look for (kubernetes.go, `InitKubeCache`).
-    /// `used` says whether an index before it answers until then.
-    pub fn wait(&self, used: &[CurrentIndex]) {
+    /// Waits until all indexes are synced. The wait is concurrent, and for each index at most its `startup_timeout`.
+    /// The log lines are those of CoreDNS, which scripts look for (kubernetes.go, `InitKubeCache`). `used` are the
+    /// indexes that answer, some of them with the state from before a reload until their successor is synced.
+    pub fn wait_until_synced(&self, used: &[CurrentIndex]) {
         let start = Instant::now();
-        let mut next_word = FIRST_WORD;
+        let mut next_report = FIRST_REPORT;
         let missing = |index: &Index| index.unsynced().map(Kind::name).collect::<Vec<_>>().join(", ");
         loop {
-            let behind: Vec<_> = self.waiting.iter().filter(|(index, _)| !index.is_synced()).collect();
-            if behind.is_empty() {
+            let unsynced: Vec<_> = self.startup_timeouts.iter().filter(|(index, _)| !index.is_synced()).collect();
+            if unsynced.is_empty() {
                 break;
             }
-            if behind.iter().all(|(_, patience)| start.elapsed() >= *patience) {
-                for (index, _) in behind {
+            if unsynced.iter().all(|(_, timeout)| start.elapsed() >= *timeout) {
+                for (index, _) in unsynced {
                     let missing = missing(index);
                     if used.iter().any(|of| of.uses(index) && of.is_settling()) {
                         tracing::warn!(
                             plugin = "kubernetes",
-                            "no full list yet of {missing}: the cluster's state from before the reload is served"
+                            "no full list yet of {missing}: the cluster state from before the reload is served"
                         );
                         continue;
                     }
@@ -139,15 +140,15 @@ impl Following {
                 }
                 return;
             }
-            if start.elapsed() >= next_word {
-                let missing = missing(&behind[0].0);
+            if start.elapsed() >= next_report {
+                let missing = missing(&unsynced[0].0);
                 tracing::info!(
                     plugin = "kubernetes",
                     "waiting for Kubernetes API before starting server: no full list yet of {missing}"
                 );
-                next_word = start.elapsed() + NEXT_WORD;
+                next_report = start.elapsed() + REPORT_INTERVAL;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(SYNC_CHECK_INTERVAL);
         }
         if let Some(watch) = &self.watch {
             let mut objects = String::new();
@@ -156,27 +157,27 @@ impl Following {
                 let _ = write!(objects, "{comma}{count} {}", resource(kind));
             }
             let took = start.elapsed().as_secs_f64();
-            tracing::info!(plugin = "kubernetes", "in step with the Kubernetes API after {took:.2} s: {objects}");
+            tracing::info!(plugin = "kubernetes", "synced with the Kubernetes API after {took:.2} s: {objects}");
         }
     }
 }
 
-/// Loads the manifests and follows them.
+/// Loads the manifests into these indexes, and follows changes of the files.
 fn follow_manifests(args: &Args, indexes: Vec<Followed>) -> anyhow::Result<manifests::FollowerThread> {
     let manifests = Manifests::load(&args.manifests)?;
     for warning in manifests.snapshot().warnings() {
         tracing::warn!("{warning}");
     }
-    let known: Vec<_> = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
+    let filled: Vec<_> = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
     let subscribers = indexes.into_iter().map(|Followed { selection, mut writer, .. }| {
         let sink = Box::new(move |event| {
             writer.apply(event, unix_seconds());
         });
         Subscriber { selection, sink }
     });
-    let following = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
-    if known.iter().any(|index| index.is_empty()) {
-        tracing::warn!("the manifests hold no Service that is asked for, so that no Service has a name");
+    let follower = manifests.follow(subscribers.collect()).context("manifests: cannot start a thread")?;
+    if filled.iter().any(|index| index.is_empty()) {
+        tracing::warn!("no Service of the manifests is selected, so that no Service has a name");
     }
-    Ok(following)
+    Ok(follower)
 }

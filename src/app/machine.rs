@@ -1,4 +1,4 @@
-//! What is asked of the machine: its name, its interfaces, and descriptors.
+//! What the program reads from the operating system: host name, interfaces, and the limit on file descriptors.
 
 use std::net::IpAddr;
 
@@ -6,18 +6,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::net::Interface;
 
-/// The machine's name; in a Pod that is the Pod's.
+/// Returns the host name; in a Pod that is the Pod's name.
 pub fn hostname() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// The interfaces with their addresses; none where the machine does not say.
+/// Returns the interfaces with their addresses; an empty list if they cannot be read.
 pub fn interfaces() -> Vec<Interface> {
     let mut interfaces: Vec<Interface> = Vec::new();
     let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return interfaces };
     for entry in addresses {
-        let at = interfaces.iter().position(|have| have.name == entry.interface_name).unwrap_or_else(|| {
+        let at = interfaces.iter().position(|known| known.name == entry.interface_name).unwrap_or_else(|| {
             let index = nix::net::if_::if_nametoindex(entry.interface_name.as_str()).unwrap_or(0);
             interfaces.push(Interface { name: entry.interface_name.clone(), index, addresses: Vec::new() });
             interfaces.len() - 1
@@ -30,7 +30,7 @@ pub fn interfaces() -> Vec<Interface> {
     interfaces
 }
 
-/// Raises the soft limit on descriptors to the hard one, as Go's runtime does. The soft limit is low for the sake of
+/// Raises the soft limit on file descriptors to the hard one, as Go's runtime does. The soft limit is low only for
 /// programs that use `select`.
 pub fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-//! The program: command line, configuration, start and stop. The only place that knows every module.
+//! The program: command line, configuration, start, reload and stop. The only module that uses all others.
 //!
 //! ```text
 //! args ─► configuration (read, check) ─► build (router, indexes) ─► run (pages, sources, sockets, signals)
@@ -23,5 +23,5 @@ pub use run::main;
 
 /// This server's name and version.
 pub const VERSION: &str = concat!("clusterdns-", env!("CARGO_PKG_VERSION"));
-/// The version of CoreDNS whose behaviour this server has.
+/// The version of CoreDNS that this server is compatible with.
 pub const COREDNS: &str = "CoreDNS-1.15.0";

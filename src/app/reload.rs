@@ -1,7 +1,7 @@
-//! Another configuration while queries come: when the Corefile has changed, where *reload* says so, or when told by SIGUSR1.
+//! Reloads: the program loads the Corefile again at SIGUSR1, and, with *reload*, when the file has changed.
 //!
-//! What a Corefile is, is its text and that of all that it imports: by that a change is seen, and with it links that
-//! ConfigMaps change. A text that failed is not tried again before it changes.
+//! A change is a change of the text of the Corefile or of a file that it imports, so that the symbolic links that a
+//! ConfigMap replaces are noticed too. A text that failed is not tried again until it changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,127 +10,134 @@ use parking_lot::Mutex;
 
 use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
-use super::run::with_causes;
+use super::run::format_with_causes;
 use super::serving::Program;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
-/// What is known of the configuration that serves.
-pub struct Reloads {
-    /// What *reload* says, if it is there.
-    wanted: Option<ReloadTiming>,
-    /// The digest of the text that was last tried.
-    tried: String,
-    /// The digest that metrics tell of, once a file has been loaded anew.
-    shown: Arc<Mutex<Option<String>>>,
+/// Loads the Corefile again, and knows which text was loaded last.
+pub struct Reloader {
+    /// The settings of *reload*, if a block has it.
+    config: Option<ReloadTiming>,
+    /// The digest of the text that was tried last.
+    last_digest: String,
+    /// The digest in the metrics, from the first reload on.
+    digest_in_metrics: Arc<Mutex<Option<String>>>,
     failed: IntCounter,
 }
 
-impl Reloads {
-    /// For the first configuration.
-    pub fn new(configuration: &Configuration, registry: &Registry) -> Reloads {
-        let shown: Arc<Mutex<Option<String>>> = Arc::default();
-        let told = shown.clone();
+impl Reloader {
+    /// Creates a reloader that follows the first configuration.
+    pub fn new(configuration: &Configuration, registry: &Registry) -> Reloader {
+        let digest_in_metrics: Arc<Mutex<Option<String>>> = Arc::default();
+        let value = digest_in_metrics.clone();
         metrics::register(
             registry,
             Observed::new(&[&table::RELOAD_VERSION], move || {
                 let mut family = Family::new(&table::RELOAD_VERSION);
-                if let Some(value) = &*told.lock() {
+                if let Some(value) = &*value.lock() {
                     family.value(&["sha512", value], 1.0);
                 }
                 vec![family.done()]
             }),
         );
         let failed = table::RELOAD_FAILED.counter(registry);
-        Reloads { wanted: wanted(configuration), tried: digest(&configuration.corefile.sources), shown, failed }
-    }
-
-    /// Tells which configuration serves (CoreDNS's words).
-    pub fn announce(&self) {
-        if self.wanted.is_some() {
-            tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.tried);
+        Reloader {
+            config: reload_config(configuration),
+            last_digest: digest(&configuration.corefile.sources),
+            digest_in_metrics,
+            failed,
         }
     }
 
-    /// When the file is looked at next, if it is.
-    pub fn next(&self) -> Option<Duration> {
-        self.wanted.map(|config| config.next(fastrand::f64()))
+    /// Logs which configuration is in use, as CoreDNS does.
+    pub fn log_digest(&self) {
+        if self.config.is_some() {
+            tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.last_digest);
+        }
     }
 
-    /// Looks whether the file has changed.
-    pub fn look(&mut self, program: &mut Program) {
+    /// Returns the delay until the next check of the file; `None` without *reload*.
+    pub fn check_delay(&self) -> Option<Duration> {
+        self.config.map(|config| config.delay(fastrand::f64()))
+    }
+
+    /// Checks whether the file has changed, and loads it if it has.
+    pub fn reload_if_changed(&mut self, program: &mut Program) {
         let (configuration, diagnostics) = read(&program.args);
-        // A file that cannot be read, or is empty, may be about to be written.
+        // A file that cannot be read, or is empty, may be in the middle of being written.
         if configuration.corefile.sources.files().next().is_none() || configuration.is_built_in() {
             return;
         }
         let digest = digest(&configuration.corefile.sources);
-        if digest != self.tried
-            && let Err(error) = self.take_up(&configuration, diagnostics, digest, program)
+        if digest != self.last_digest
+            && let Err(error) = self.apply(&configuration, diagnostics, digest, program)
         {
-            tracing::error!(plugin = "reload", "Corefile changed but reload failed: {error}");
+            tracing::error!(plugin = "reload", "Corefile changed but reload failed: {}", format_with_causes(&error));
         }
     }
 
     /// Loads the file, changed or not.
     pub fn reload(&mut self, program: &mut Program) {
         if matches!(program.args.conf, Some(Conf::Stdin)) {
-            tracing::warn!("SIGUSR1: a Corefile from standard input cannot be read again; nothing has changed");
+            tracing::warn!(
+                "SIGUSR1: a Corefile from standard input cannot be read again; the configuration is unchanged"
+            );
             return;
         }
         let (configuration, diagnostics) = read(&program.args);
         let digest = digest(&configuration.corefile.sources);
-        if let Err(error) = self.take_up(&configuration, diagnostics, digest, program) {
-            tracing::error!("SIGUSR1: reload failed: {error}");
+        if let Err(error) = self.apply(&configuration, diagnostics, digest, program) {
+            tracing::error!("SIGUSR1: reload failed: {}", format_with_causes(&error));
         }
     }
 
-    /// Serves this configuration; gives what is wrong with it in one line.
-    fn take_up(
+    /// Replaces the configuration in use by this one.
+    fn apply(
         &mut self, configuration: &Configuration, diagnostics: Diagnostics, digest: String, program: &mut Program,
-    ) -> Result<(), String> {
+    ) -> anyhow::Result<()> {
         tracing::info!("Reloading");
-        self.tried.clone_from(&digest);
-        program.refresh();
-        match program.take_up(configuration, diagnostics) {
+        self.last_digest.clone_from(&digest);
+        program.refresh_interfaces();
+        match program.apply(configuration, diagnostics) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => {
-                self.wanted = wanted(configuration);
-                self.announce();
-                *self.shown.lock() = Some(digest);
+                self.config = reload_config(configuration);
+                self.log_digest();
+                *self.digest_in_metrics.lock() = Some(digest);
                 tracing::info!("Reloading complete");
                 Ok(())
             }
             Err(error) => {
                 self.failed.inc();
-                *self.shown.lock() = Some(digest);
-                Err(with_causes(&error))
+                *self.digest_in_metrics.lock() = Some(digest);
+                Err(error)
             }
         }
     }
 }
 
-/// Reads the Corefile once more.
+/// Reads the Corefile again.
 fn read(args: &Args) -> (Configuration, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let nothing = || Err(std::io::ErrorKind::Unsupported.into());
     let configuration = configuration::read(args, &RealFiles, nothing, &mut diagnostics);
     if configuration.is_built_in() && !diagnostics.has_errors() {
-        // At start it means whoami on port 53. To put that in the place of what serves is nobody's wish: such a file is
-        // about to be written.
+        // At start, this means whoami on port 53. During a reload it is an error: such a file is probably in the middle
+        // of being written.
         let message = format!("{} has no server block", args.conf_name());
         diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
     }
     (configuration, diagnostics)
 }
 
-/// What *reload* says; the first block that has it counts.
-fn wanted(configuration: &Configuration) -> Option<ReloadTiming> {
+/// Returns the settings of *reload*, from the first block that has it.
+fn reload_config(configuration: &Configuration) -> Option<ReloadTiming> {
     configuration.blocks.iter().find_map(|block| block.options.reload)
 }
 
-/// The SHA-512 of all texts, in hexadecimal digits.
+/// Returns the SHA-512 of all texts in hexadecimal digits.
 fn digest(sources: &Sources) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA512);
     for file in sources.files() {
@@ -139,5 +146,5 @@ fn digest(sources: &Sources) -> String {
         context.update(sources.text(file).as_bytes());
         context.update(&[0]);
     }
-    context.finish().as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,6 @@
-//! The program's life: what it prints, what it starts, and how it ends.
+//! The life of the process: starts what the command line asks for, reacts to signals, and stops.
+//!
+//! The main thread only waits for signals. A thread of its own loads the configuration at start and at each reload.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -18,38 +20,38 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::args::{Args, ArgsError, Task};
 use super::build::{Listener, World};
 use super::check::check;
-use super::follow::Follow;
+use super::follow::SourceStarter;
 use super::indexes::KnownIndexes;
-use super::reload::Reloads;
-use super::serving::{Program, Serving, apart};
-use super::signals::{Cut, End, Event, Signals};
+use super::reload::Reloader;
+use super::serving::{Program, Serving, build_runtime};
+use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
 use super::{COREDNS, VERSION, configuration, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
 use crate::plugins::DIRECTIVES;
 use crate::plugins::build::{CarriedOver, Resources};
-use crate::telemetry::log::{self, Format, LogLayer, Logger, Severity as LogSeverity};
+use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
 
-/// How long the end of listeners may take.
-const GRACE: Duration = Duration::from_secs(5);
-/// How much may run at once that no client waits for, such as refreshes of a cache.
-const BESIDE: usize = 1_024;
-/// Threads that follow the cluster. One hands an event from socket to index without waking another, which would cost a
-/// tenth of it.
+/// How long a graceful stop waits for pending queries.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The limit on tasks that no client waits for, such as refreshes of cache entries.
+const MAX_BACKGROUND_TASKS: usize = 1_024;
+/// Threads that follow the cluster. With one, an event goes from the socket to the index without waking another thread,
+/// which saves a tenth of the time.
 const BACKGROUND_THREADS: usize = 1;
-/// How often an index whose predecessor answers is checked for being synced.
-const SETTLING: Duration = Duration::from_secs(1);
-/// How long an end at once waits for a configuration that is being taken up.
-const LOCKED: Duration = Duration::from_millis(100);
-/// The stack of the thread that loads configurations: the parser of manifests needs a good part of the usual 2 MiB at
-/// its deepest.
-const STACK: usize = 8 << 20;
-/// How long lines may take to be written at the end.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How often an index whose predecessor still answers is checked for being synced.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an immediate stop waits for a configuration that is being applied.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+/// The stack of the thread that loads configurations, in bytes. The parser of manifests, at its deepest, needs a large
+/// part of the usual 2 MiB.
+const LOADER_STACK: usize = 8 << 20;
+/// How long the exit waits for log lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The program. `words` are those behind its name.
+/// Runs the program. `words` are the command line without the program's name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::parse(words) {
         Ok(args) => args,
@@ -71,14 +73,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Task::Serve => {
             let log_format = args.log_format;
             return serve(args).unwrap_or_else(|error| {
-                let mut text = with_causes(&error);
-                if log_format == Format::Json {
-                    text = log::line(Format::Json, LogSeverity::Fatal, None, &text, &[]);
+                let mut text = format_with_causes(&error);
+                if log_format == LogFormat::Json {
+                    text = log::line(LogFormat::Json, Severity::Fatal, None, &text, &[]);
                 }
-                print_error(format_args!(
-                    "{text}
-"
-                ));
+                print_error(format_args!("{text}\n"));
                 ExitCode::from(1)
             });
         }
@@ -86,36 +85,36 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// An error with its causes, but for those that it tells of itself.
-pub fn with_causes(error: &anyhow::Error) -> String {
+/// Formats an error with its causes, without those that its text repeats.
+pub fn format_with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
-        // "address already in use" and "Address already in use (os error 98)" are one thing to say.
-        let said = cause.split(" (os error").next().unwrap_or(&cause).to_lowercase();
-        if !text.to_lowercase().contains(&said) {
+        // "address already in use" repeats "Address already in use (os error 98)".
+        let message = cause.split(" (os error").next().unwrap_or(&cause).to_lowercase();
+        if !text.to_lowercase().contains(&message) {
             text = format!("{text}: {cause}");
         }
     }
     text
 }
 
-/// Writes to standard output. Whoever has closed it does not want to know.
+/// Writes to standard output. Errors are ignored: there is no reader.
 pub fn print(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stdout().write_fmt(text);
 }
 
-/// Writes to standard error, likewise.
+/// Writes to standard error. Errors are ignored: there is no reader.
 fn print_error(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stderr().write_fmt(text);
 }
 
-/// The system that this was built for.
+/// Returns the operating system and the architecture that this binary was built for.
 fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// Every directive, and which are built.
+/// Prints every directive, and marks those that are not built.
 fn print_directives() {
     print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
@@ -123,120 +122,122 @@ fn print_directives() {
     }
 }
 
-/// The Corefile on standard input.
+/// Reads the Corefile from standard input.
 pub fn read_stdin() -> std::io::Result<String> {
     read_source(std::io::stdin())
 }
 
-/// Serves until a signal ends it; gives the exit status.
+/// Serves until a signal stops the program. Returns the exit status.
 fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::new()?;
     let logger = Logger::start(args.log_format, std::io::stdout());
     let debug = Arc::new(AtomicBool::new(false));
     let layer = LogLayer::new(logger.clone(), debug.clone());
-    // Another subscriber is there only in a program that calls this twice.
+    // This fails only if the process calls it twice.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
     let result = serve_with(args, &logger, debug, signals);
-    logger.flush(FLUSH);
+    logger.flush(FLUSH_TIMEOUT);
     result
 }
 
-/// Loads configurations on a thread of its own, and does what signals say.
+/// Starts the thread that loads configurations, and reacts to signals.
 fn serve_with(args: Args, logger: &Logger, debug: Arc<AtomicBool>, mut signals: Signals) -> anyhow::Result<ExitCode> {
     machine::raise_descriptor_limit();
-    let (serving, pidfile) = (Arc::default(), Arc::default());
-    // One reload that waits is enough: it reads what is there when its turn comes.
-    let (reload, reloads) = mpsc::sync_channel(1);
-    let (failed, mut failure) = unbounded_channel();
+    let serving = Arc::default();
+    let pidfile = Arc::default();
+    // One waiting request is enough: the reload reads the file as it is then.
+    let (reload_sender, reload_requests) = mpsc::sync_channel(1);
+    let (error_sender, mut errors) = unbounded_channel();
     let loader = Loader {
         args,
         logger: logger.clone(),
         debug,
         serving: Arc::clone(&serving),
         pidfile: Arc::clone(&pidfile),
-        reloads,
+        reload_requests,
     };
     let load = move || {
         let error = loader.run();
-        let _ = failed.send(error);
+        let _ = error_sender.send(error);
     };
     std::thread::Builder::new()
         .name("configuration".into())
-        .stack_size(STACK)
+        .stack_size(LOADER_STACK)
         .spawn(load)
         .context("cannot start threads")?;
-    let end = loop {
-        match signals.wait(&mut failure) {
-            // Where it is full, one waits.
-            Event::Reload => drop(reload.try_send(())),
-            Event::End(end) => break end,
-            Event::Sent(Some(error)) => {
-                remove(&pidfile);
+    let mode = loop {
+        match signals.wait(&mut errors) {
+            // If the channel is full, a request is waiting already.
+            MainEvent::Reload => drop(reload_sender.try_send(())),
+            MainEvent::Stop(mode) => break mode,
+            MainEvent::Received(Some(error)) => {
+                remove_pidfile(&pidfile);
                 return Err(error);
             }
-            Event::Sent(None) => bail!("the thread that loads configurations has panicked"),
+            MainEvent::Received(None) => bail!("the thread that loads configurations has panicked"),
         }
     };
-    let status = end_by(end, &serving, &mut signals);
-    remove(&pidfile);
+    let status = stop(mode, &serving, &mut signals);
+    remove_pidfile(&pidfile);
     Ok(status)
 }
 
-/// Ends the program as a signal says; gives the exit status.
-fn end_by(end: End, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) -> ExitCode {
-    let cut = match end {
-        End::Now => Some(Cut::Quit),
-        // Clients are sent away first; SIGTERM answers what has come then, SIGINT ends.
-        End::Graceful | End::Interrupted => {
-            let lameduck = serving.lock().begin_end();
-            linger(lameduck, signals).or_else(|| {
+/// Stops serving. Returns the exit status.
+fn stop(mode: StopMode, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) -> ExitCode {
+    let forced = match mode {
+        StopMode::Immediate => Some(ForcedStop::Quit),
+        // First, clients get time to switch to another server. Then SIGTERM answers all received queries; SIGINT does
+        // not.
+        StopMode::Graceful | StopMode::Interrupted => {
+            let lameduck = serving.lock().begin_stop();
+            wait_lameduck(lameduck, signals).or_else(|| {
                 let serving = serving.clone();
-                (end == End::Graceful).then(|| signals.run(move || serving.lock().drain(GRACE)))?
+                (mode == StopMode::Graceful).then(|| signals.run(move || serving.lock().drain(DRAIN_TIMEOUT)))?
             })
         }
     };
-    // An end at once does not wait.
-    if let Some(mut serving) = serving.try_lock_for(LOCKED) {
-        serving.end_chores();
+    // An immediate stop does not wait for a long reload.
+    if let Some(mut serving) = serving.try_lock_for(LOCK_TIMEOUT) {
+        serving.stop_chores();
     }
-    match cut {
-        Some(Cut::Interrupted) => ExitCode::from(2),
-        Some(Cut::Quit) | None => ExitCode::SUCCESS,
+    match forced {
+        Some(ForcedStop::Interrupted) => ExitCode::from(2),
+        Some(ForcedStop::Quit) | None => ExitCode::SUCCESS,
     }
 }
 
-/// The thread that loads configurations: the first, and those of reloads. It may take its time.
+/// The thread that loads configurations: the first one, and those of reloads. Nothing else waits for it.
 struct Loader {
     args: Args,
     logger: Logger,
     debug: Arc<AtomicBool>,
     serving: Arc<Mutex<Serving>>,
     pidfile: Arc<Mutex<Option<PathBuf>>>,
-    /// Something comes for each SIGUSR1.
-    reloads: Receiver<()>,
+    /// Receives a message for SIGUSR1.
+    reload_requests: Receiver<()>,
 }
 
 impl Loader {
-    /// Loads the first configuration and others after it; gives why the first cannot be served. It ends with the
-    /// program: its runtimes answer until then.
+    /// Loads the first configuration and then all others. Returns the error of the first one. If there is none, it runs
+    /// until the process exits, since its runtimes answer until then.
     fn run(self) -> anyhow::Error {
-        let (mut program, mut reloads) = match self.start() {
+        let (mut program, mut reloader) = match self.start() {
             Ok(Some(started)) => started,
             Ok(None) => loop {
                 std::thread::park();
             },
             Err(error) => return error,
         };
-        let mut look = reloads.next().map(|time| Instant::now() + time);
+        let mut next_check = reloader.check_delay().map(|delay| Instant::now() + delay);
         let mut is_settling = false;
         loop {
-            let settled = is_settling.then(|| Instant::now() + SETTLING);
-            let next = look.into_iter().chain(settled).min();
+            let next_settle = is_settling.then(|| Instant::now() + SETTLE_INTERVAL);
+            let next = next_check.into_iter().chain(next_settle).min();
             let wait = next.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
             let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-            match self.reloads.recv_timeout(wait) {
-                Ok(()) => reloads.reload(&mut program),
-                Err(RecvTimeoutError::Timeout) if is_due(look) => reloads.look(&mut program),
+            match self.reload_requests.recv_timeout(wait) {
+                Ok(()) => reloader.reload(&mut program),
+                Err(RecvTimeoutError::Timeout) if is_due(next_check) => reloader.reload_if_changed(&mut program),
                 Err(RecvTimeoutError::Timeout) => {
                     is_settling = program.serving.lock().settle();
                     continue;
@@ -245,20 +246,20 @@ impl Loader {
                     std::thread::park();
                 },
             }
-            look = reloads.next().map(|time| Instant::now() + time);
+            next_check = reloader.check_delay().map(|delay| Instant::now() + delay);
             is_settling = program.serving.lock().settle();
         }
     }
 
-    /// Serves the first configuration; `None` where the program ends before it does.
-    fn start(&self) -> anyhow::Result<Option<(Program, Reloads)>> {
+    /// Serves the first configuration. Returns `None` if the program stops before that.
+    fn start(&self) -> anyhow::Result<Option<(Program, Reloader)>> {
         let Loader { args, logger, .. } = self;
         let mut diagnostics = Diagnostics::default();
         let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
         let metrics = metrics::create();
-        let follow = Follow::new(metrics.registry());
+        let sources = SourceStarter::new(metrics.registry());
         let upstreams = UpstreamRegistry::new(runtime.handle().clone(), metrics.get());
         let resources = Resources {
             logger: logger.clone(),
@@ -272,12 +273,21 @@ impl Loader {
             lifecycle: self.serving.lock().lifecycle(),
             carried_over: CarriedOver::default(),
         };
-        let world = World { resources, surroundings: surroundings(runtime.handle()), indexes: KnownIndexes::default() };
-        // Apart from the answers and from each other: neither a list of the cluster delays a page, nor either an
-        // answer.
-        let (background, pages) = (apart("background", BACKGROUND_THREADS)?, apart("pages", 1)?);
-        let (args, logger, serving) = (args.clone(), logger.clone(), self.serving.clone());
-        let program = Program { args, logger, serving, world, runtime, background, pages, follow };
+        let world =
+            World { resources, surroundings: build_surroundings(runtime.handle()), indexes: KnownIndexes::default() };
+        // Runtimes of their own: a list of the cluster delays no page, and neither delays an answer.
+        let background = build_runtime("background", BACKGROUND_THREADS)?;
+        let pages = build_runtime("pages", 1)?;
+        let program = Program {
+            args: args.clone(),
+            logger: logger.clone(),
+            serving: self.serving.clone(),
+            world,
+            runtime,
+            background,
+            pages,
+            sources,
+        };
         if let Some(path) = self.args.pidfile.as_deref().filter(|_| !diagnostics.has_errors()) {
             std::fs::write(path, format!("{}\n", std::process::id()))
                 .with_context(|| format!("pidfile: cannot write {}", path.display()))?;
@@ -286,62 +296,63 @@ impl Loader {
         if let Some(text) = configuration.built_in_for_manifests() {
             tracing::info!("no server block is configured: the manifests are served by the built-in Corefile {text:?}");
         }
-        let reloads = Reloads::new(&configuration, program.world.resources.metrics.registry());
-        let Some(listeners) = program.take_up(&configuration, diagnostics)? else { return Ok(None) };
+        let reloader = Reloader::new(&configuration, program.world.resources.metrics.registry());
+        let Some(listeners) = program.apply(&configuration, diagnostics)? else { return Ok(None) };
         // In CoreDNS's order.
-        announce(&self.args, &self.logger, &zones(&listeners, &program.serving.lock()));
-        reloads.announce();
+        log_start_lines(&self.args, &self.logger, &zone_lines(&listeners, &program.serving.lock()));
+        reloader.log_digest();
         let program_line = format!("{VERSION} ({COREDNS} compatible)");
         let lines = [program_line, format!("{}, pid {}", platform(), std::process::id())];
-        announce(&self.args, &self.logger, &lines);
-        Ok(Some((program, reloads)))
+        log_start_lines(&self.args, &self.logger, &lines);
+        Ok(Some((program, reloader)))
     }
 }
 
-/// Removes the file with this process's ID.
-fn remove(pidfile: &Mutex<Option<PathBuf>>) {
+/// Removes the file with the process ID.
+fn remove_pidfile(pidfile: &Mutex<Option<PathBuf>>) {
     if let Some(path) = pidfile.lock().take() {
         // Another process may have removed it.
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// This process's clock, and a runtime for what no client waits for.
-fn surroundings(runtime: &Handle) -> Surroundings {
-    let (runtime, running) = (runtime.clone(), Arc::new(AtomicUsize::new(0)));
+/// Returns the clock, the timer, and a spawner for tasks that no client waits for.
+fn build_surroundings(runtime: &Handle) -> Surroundings {
+    let runtime = runtime.clone();
+    let running = Arc::new(AtomicUsize::new(0));
     let spawner = move |future: BoxFuture<()>| {
-        let place = Place::take(&running);
-        if let Some(place) = place {
+        if let Some(permit) = TaskPermit::acquire(&running) {
             runtime.spawn(async move {
                 future.await;
-                drop(place);
+                drop(permit);
             });
         }
     };
-    // What waits so runs on a runtime.
+    // The future of a timer is polled on a runtime.
     let timer = |time| -> BoxFuture<()> { Box::pin(tokio::time::sleep(time)) };
     Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
 }
 
-/// A place among what runs that no client waits for; free again when dropped.
-struct Place(Arc<AtomicUsize>);
+/// The right to run one task that no client waits for. Dropping it gives the permit back.
+struct TaskPermit(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(running: &Arc<AtomicUsize>) -> Option<Place> {
-        let place = Place(running.clone());
-        (running.fetch_add(1, Ordering::Relaxed) < BESIDE).then_some(place)
+impl TaskPermit {
+    /// Returns a permit, or `None` if [`MAX_BACKGROUND_TASKS`] are running.
+    fn acquire(running: &Arc<AtomicUsize>) -> Option<TaskPermit> {
+        let permit = TaskPermit(running.clone());
+        (running.fetch_add(1, Ordering::Relaxed) < MAX_BACKGROUND_TASKS).then_some(permit)
     }
 }
 
-impl Drop for Place {
+impl Drop for TaskPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Goes on as before for the time of *lameduck*, but for `/ready`, so that clients find other servers first. Gives the
-/// signal that has cut it short.
-fn linger(lameduck: Duration, signals: &mut Signals) -> Option<Cut> {
+/// Waits for the time of *lameduck*, while the server answers as before, so that clients switch to another server.
+/// Returns the signal that has ended the wait early.
+fn wait_lameduck(lameduck: Duration, signals: &mut Signals) -> Option<ForcedStop> {
     if lameduck.is_zero() {
         return None;
     }
@@ -349,20 +360,20 @@ fn linger(lameduck: Duration, signals: &mut Signals) -> Option<Cut> {
     signals.sleep(lameduck)
 }
 
-/// What is served, a line for each zone as CoreDNS has it.
-fn zones(listeners: &[Listener], serving: &Serving) -> Vec<String> {
+/// Returns a line for each zone on each listener, as CoreDNS prints it.
+fn zone_lines(listeners: &[Listener], serving: &Serving) -> Vec<String> {
     let lines = listeners.iter().filter_map(|listener| {
-        let port = serving.bound(listener.place)?.port();
+        let port = serving.bound_address(listener.place)?.port();
         Some(listener.zones.iter().map(move |zone| listener.place.line(zone, port)))
     });
     lines.flatten().collect()
 }
 
-/// Says at start what is served, and by whom: plain lines, or one JSON object with them (CoreDNS's onstartup.go).
-fn announce(args: &Args, logger: &Logger, lines: &[String]) {
+/// Prints lines at start: plain lines, or one JSON object with all of them (CoreDNS's onstartup.go).
+fn log_start_lines(args: &Args, logger: &Logger, lines: &[String]) {
     match args.log_format {
         _ if args.quiet || lines.is_empty() => {}
-        Format::Text => lines.iter().for_each(|line| logger.raw(line)),
-        Format::Json => logger.line(LogSeverity::Info, None, &lines.join("\n")),
+        LogFormat::Text => lines.iter().for_each(|line| logger.raw(line)),
+        LogFormat::Json => logger.line(Severity::Info, None, &lines.join("\n")),
     }
 }

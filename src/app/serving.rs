@@ -1,12 +1,12 @@
-//! What serves, from a configuration: at start, and again for another one while queries come.
+//! Applies a configuration: at start, and at a reload in the place of the one in use, while queries are answered.
 //!
 //! ```text
-//! Configuration ─ build ─► Built ─┬ indexes ─ follow, wait ─┐
-//!                                 ├ pages ────── listen ────┼─► taken up at once: router between two queries, pages, chores
-//!                                 └ sockets ──── bind ──────┘   then what is not wanted any more ends
+//! Configuration ─ build ─► Built ─┬ indexes ─ start source, wait ─┐
+//!                                 ├ pages ─── listen ─────────────┼─► applied: routers, pages, chores;
+//!                                 └ sockets ─ bind ───────────────┘   then what is no longer used stops
 //! ```
 //!
-//! All that may fail comes first. A configuration that fails leaves the one before it as it was.
+//! Everything that can fail happens before anything changes: a configuration that fails leaves the one in use as it is.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use super::args::Args;
 use super::build::{Built, Listener, World, build};
 use super::configuration::Configuration;
-use super::follow::{Follow, Following};
+use super::follow::{RunningSource, SourceStarter};
 use super::metrics::HttpReplies;
 use super::pages::{self, OpenPages, Running};
 use super::sockets::Place;
@@ -29,60 +29,60 @@ use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
 use crate::plugins::build::{ActivePlugins, Chore, Lifecycle, ListenerLimits, Phase, TimeoutOptions};
-use crate::serve::{Counts, ListenSpec, Options, Server, Service, Settings, Timeouts};
+use crate::serve::{ListenSpec, Server, ServerCounts, ServerOptions, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
-/// What is there as long as the program, on the thread that loads configurations.
+/// What lives as long as the process, on the thread that loads configurations.
 pub struct Program {
     pub args: Args,
     pub logger: Logger,
-    /// What serves; the thread that ends the program has it, too.
+    /// The state of the configuration in use; shared with the main thread, which stops it.
     pub serving: Arc<Mutex<Serving>>,
     pub world: World,
-    /// Answers over TCP, and what waits.
+    /// Runs streams and pending queries.
     pub runtime: Runtime,
-    /// Follows the cluster.
+    /// Runs the sources of the cluster's state.
     pub background: Runtime,
-    /// Pages for operators.
+    /// Runs the HTTP pages for operators.
     pub pages: Runtime,
-    pub follow: Follow,
+    pub sources: SourceStarter,
 }
 
-/// What serves. Locked while a configuration is taken up, which is short: what takes time comes before that.
+/// The state of the configuration in use. It is locked while a configuration is applied, which is short: everything
+/// that takes time happens before.
 #[derive(Default)]
 pub struct Serving {
-    /// What fills the indexes.
-    following: Vec<Following>,
-    /// The indexes that are answered from.
+    sources: Vec<RunningSource>,
+    /// The indexes that answer.
     used: Vec<CurrentIndex>,
-    /// The program ends: no configuration is taken up any more.
-    is_ending: bool,
+    /// The program stops, so that no configuration is applied any more.
+    is_stopping: bool,
     pages: Option<Running>,
     /// How long everything continues after the order to end.
     lameduck: Duration,
     /// The phase of the process.
     lifecycle: Arc<Lifecycle>,
     chores: Vec<(Arc<Chore>, AbortHandle)>,
-    sockets: Vec<Open>,
-    /// Who has them; from the first configuration on.
+    sockets: Vec<OpenSocket>,
+    /// The owner of the sockets; `None` before the first configuration.
     server: Option<Server>,
     /// Work that started when a listener was bound.
     bound_tasks: Vec<AbortHandle>,
 }
 
-/// A socket, or one for UDP and one for TCP.
-struct Open {
+/// An open listening address: a socket, or one for UDP and one for TCP.
+struct OpenSocket {
     place: Place,
     service: Arc<Service>,
-    /// Which of the server's listeners it is.
+    /// The number of the server's listener.
     listener: usize,
 }
 
 impl Program {
-    /// Serves this configuration, in the place of what serves now. Returns its listeners, or `None` where the program
-    /// ends and nothing was taken up.
-    pub fn take_up(
+    /// Replaces the configuration in use by this one. Returns its listeners, or `None` if the program stops and nothing
+    /// has changed.
+    pub fn apply(
         &self, configuration: &Configuration, mut diagnostics: Diagnostics,
     ) -> anyhow::Result<Option<Vec<Listener>>> {
         let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
@@ -92,35 +92,36 @@ impl Program {
         if diagnostics.has_errors() && is_first {
             bail!("{}", render_text(&diagnostics, sources).trim_end());
         } else if diagnostics.has_errors() {
-            // For a log, whose lines are one line.
-            let errors = diagnostics.iter().filter(|found| found.severity == corefile::Severity::Error);
+            // One line, since it goes to the log.
+            let errors = diagnostics.iter().filter(|found| found.severity == corefile::DiagnosticSeverity::Error);
             let lines: Vec<String> = errors.map(|error| headline(error, sources)).collect();
             bail!("{}", lines.join("; "));
         }
-        // Through the log, which nobody can hold up by not reading it.
+        // The log never blocks, even if its reader does not read.
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
         let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, plugins, sockets, lameduck } = built;
         let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
-        // At start before anything that takes time: the process lives, and it is not ready. Later after it: it is.
+        // At start, pages open before anything that takes time, since the process is alive and not ready. At a reload,
+        // they change at the end, since the server is ready all the time.
         let mut pages = Some(pages);
         if is_first {
             self.serving.lock().pages = pages.take().map(|pages| self.start_pages(pages, None));
         }
         if is_first {
-            Follow::check_manifests(&self.args, &used)?;
+            SourceStarter::check_manifests(&self.args, &used)?;
         }
-        let following = self.follow.start(&self.args, indexes, sources, self.background.handle())?;
-        // Sockets open only once the cluster is known, so that no early query is told SERVFAIL.
-        following.wait(&used);
+        let source = self.sources.start(&self.args, indexes, sources, self.background.handle())?;
+        // Sockets open when the indexes are synced, so that no early query gets SERVFAIL.
+        source.wait_until_synced(&used);
 
         let mut serving = self.serving.lock();
         let serving = &mut *serving;
-        if serving.is_ending {
+        if serving.is_stopping {
             return Ok(None);
         }
-        let settings = |listener: &Listener| settings(listener, !debug);
+        let settings = |listener: &Listener| listener_settings(listener, !debug);
         let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let service = |listener: &&Listener| {
@@ -136,7 +137,7 @@ impl Program {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
             }
         }
-        serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| Open {
+        serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| OpenSocket {
             place: listener.place,
             service,
             listener: first + number,
@@ -153,22 +154,22 @@ impl Program {
         }
         serving.lameduck = lameduck;
         self.world.resources.lifecycle.enter(Phase::Serving);
-        serving.end_chores();
+        serving.stop_chores();
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
         serving.bound_tasks.drain(..).for_each(|task| task.abort());
         for (listener, task) in bound_tasks {
-            if let Some(address) = serving.bound(listeners[listener].place) {
+            if let Some(address) = serving.bound_address(listeners[listener].place) {
                 serving.bound_tasks.push(self.runtime.spawn(task(address)).abort_handle());
             }
         }
-        serving.following.push(following);
+        serving.sources.push(source);
         serving.used = used;
-        serving.drop_unused();
-        serving.close(&listeners);
+        serving.drop_unused_sources();
+        serving.close_unused(&listeners);
         Ok(Some(listeners))
     }
 
-    /// Opens sockets, all or none; gives the number of the first.
+    /// Opens the sockets of new listeners: all of them, or none. Returns the number of the first listener.
     fn open(
         &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
@@ -181,9 +182,9 @@ impl Program {
             return Ok(server.open(&specs)?);
         }
         let dispatcher = self.world.resources.dispatcher.clone();
-        let options = Options { dispatcher, sockets, ..Options::new(self.runtime.handle().clone()) };
+        let options = ServerOptions { dispatcher, sockets, ..ServerOptions::new(self.runtime.handle().clone()) };
         let started = Server::start(specs, options)?;
-        let register = |metric, number: fn(Counts) -> u64| {
+        let register = |metric, number: fn(ServerCounts) -> u64| {
             let counts = started.counter();
             let collector = metrics::number(metric, move || number(counts()) as f64);
             metrics::register(self.world.resources.metrics.registry(), collector);
@@ -196,8 +197,8 @@ impl Program {
         Ok(0)
     }
 
-    /// Looks at the machine anew.
-    pub fn refresh(&mut self) {
+    /// Reads the interfaces of this machine again.
+    pub fn refresh_interfaces(&mut self) {
         self.world.resources.interfaces = super::machine::interfaces();
     }
 
@@ -206,7 +207,7 @@ impl Program {
     }
 
     fn start_chore(&self, chore: Arc<Chore>) -> (Arc<Chore>, AbortHandle) {
-        let task = self.runtime.spawn(repeat(chore.clone())).abort_handle();
+        let task = self.runtime.spawn(run_periodically(chore.clone())).abort_handle();
         (chore, task)
     }
 }
@@ -217,19 +218,19 @@ impl Serving {
         self.lifecycle.clone()
     }
 
-    fn socket(&self, place: Place) -> Option<&Open> {
-        // Any port is another one each time.
+    fn socket(&self, place: Place) -> Option<&OpenSocket> {
+        // Port 0 is another port each time.
         self.sockets.iter().find(|open| place.port != 0 && open.place == place)
     }
 
-    /// Where a socket is bound, with its real port.
-    pub fn bound(&self, place: Place) -> Option<std::net::SocketAddr> {
+    /// Returns the address of an open socket, with its real port.
+    pub fn bound_address(&self, place: Place) -> Option<std::net::SocketAddr> {
         let open = self.sockets.iter().find(|open| open.place == place)?;
         self.server.as_ref()?.local_address(open.listener)
     }
 
-    /// Closes what no listener wants, once what has come is answered.
-    fn close(&mut self, wanted: &[Listener]) {
+    /// Closes sockets that no listener uses, after their received queries are answered.
+    fn close_unused(&mut self, wanted: &[Listener]) {
         let Serving { sockets, server, .. } = self;
         sockets.retain(|open| {
             let is_wanted = wanted.iter().any(|listener| listener.place == open.place);
@@ -240,8 +241,8 @@ impl Serving {
         });
     }
 
-    /// Ends what is done beside the answers.
-    pub fn end_chores(&mut self) {
+    /// Stops all chores.
+    pub fn stop_chores(&mut self) {
         for (chore, task) in self.chores.drain(..) {
             task.abort();
             if let Some(stop) = &chore.stop {
@@ -250,39 +251,40 @@ impl Serving {
         }
     }
 
-    /// Lets go of indexes that have been in another's place, once that one is synced. Returns whether some are left.
+    /// Drops each previous index whose successor is synced. Returns whether some are left.
     pub fn settle(&mut self) -> bool {
-        // Not `any`: each has its turn.
+        // Not `any`, which would stop at the first.
         if self.used.iter().fold(false, |settled, index| index.settle() | settled) {
             tracing::info!(plugin = "kubernetes", "synced with the Kubernetes API after the reload");
-            self.drop_unused();
+            self.drop_unused_sources();
         }
         self.used.iter().any(CurrentIndex::is_settling)
     }
 
-    fn drop_unused(&mut self) {
-        let Serving { following, used, .. } = self;
-        following.retain(|following| following.is_used(used));
+    fn drop_unused_sources(&mut self) {
+        let Serving { sources, used, .. } = self;
+        sources.retain(|source| source.is_used(used));
     }
 
-    /// The order to end has come: `/ready` says no, and no configuration is taken up any more. Returns how long
-    /// everything else goes on, for clients to find other servers; where no socket was open yet, there are none.
-    pub fn begin_end(&mut self) -> Duration {
-        self.is_ending = true;
+    /// Begins to stop: `/ready` becomes 503, and no configuration is applied any more. Returns how long the server
+    /// continues to answer, so that clients switch to another server; zero if no socket is open yet, since then it has
+    /// no clients.
+    pub fn begin_stop(&mut self) -> Duration {
+        self.is_stopping = true;
         self.lifecycle.enter(Phase::Ending);
         if self.server.is_some() { self.lameduck } else { Duration::ZERO }
     }
 
-    /// Takes nothing new, and answers what has come; blocks, at most so long.
-    pub fn drain(&mut self, grace: Duration) {
+    /// Stops to receive, and answers the queries that were received. Blocks for at most `timeout`.
+    pub fn drain(&mut self, timeout: Duration) {
         if let Some(server) = self.server.take() {
-            server.stop(grace);
+            server.stop(timeout);
         }
     }
 }
 
-/// How a listener is served.
-fn settings(listener: &Listener, recover: bool) -> Settings {
+/// Returns the settings of a listener, with CoreDNS's defaults where the Corefile has none.
+fn listener_settings(listener: &Listener, recover: bool) -> Settings {
     let usual = Settings::default();
     let TimeoutOptions { read, write, idle, queries } = listener.timeouts;
     let timeouts = Timeouts {
@@ -303,7 +305,7 @@ fn settings(listener: &Listener, recover: bool) -> Settings {
         recover,
         connections: match connections {
             None => usual.connections,
-            Some(0) => MOST,
+            Some(0) => MAX_CONNECTIONS,
             Some(connections) => connections as usize,
         },
         streams: Some(streams.unwrap_or(usual_streams)).filter(|&streams| streams > 0),
@@ -311,23 +313,23 @@ fn settings(listener: &Listener, recover: bool) -> Settings {
     }
 }
 
-/// Connections of an encrypted listener where its directive has no bound.
-const MOST: usize = 10_000;
+/// The limit on connections of an encrypted listener whose directive sets no limit.
+const MAX_CONNECTIONS: usize = 10_000;
 
-/// Does a chore again and again, beside the threads that answer.
-async fn repeat(chore: Arc<Chore>) {
+/// Runs a chore periodically, on a thread that answers no queries.
+async fn run_periodically(chore: Arc<Chore>) {
     let mut pause = chore.every;
     loop {
         tokio::time::sleep(pause).await;
         let round = chore.clone();
-        // A chore that panics has been reported; the next round may go well.
+        // A panic has been logged; the next round may succeed.
         let again = tokio::task::spawn_blocking(move || (round.run)(SystemTime::now())).await.unwrap_or(false);
         pause = if again { chore.every.min(files::SOON) } else { chore.every };
     }
 }
 
-/// A small runtime of its own.
-pub fn apart(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+/// Builds a runtime with this number of threads.
+pub fn build_runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
 }

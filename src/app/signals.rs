@@ -1,8 +1,8 @@
-//! The signals that mean something (CoreDNS's sigtrap_posix.go and sigtrap.go).
+//! Handles signals (CoreDNS's sigtrap_posix.go and sigtrap.go).
 //!
-//! They are taken from the first moment on: the kernel keeps from process 1 every signal that it has no handler for,
-//! and ends any other process by it at once. The thread that waits for them does nothing else, so that neither a slow
-//! start nor a slow reload delays the end.
+//! Handlers are installed first of all: without a handler, the kernel does not deliver a signal to process 1, and kills
+//! any other process. The thread that waits for signals does nothing else, so that neither a slow start nor a slow
+//! reload delays a stop.
 
 use std::time::Duration;
 
@@ -11,36 +11,36 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Logged at SIGQUIT.
-const QUIT: &str = "SIGQUIT: Quitting process immediately";
+/// The log line of SIGQUIT.
+const QUIT_LINE: &str = "SIGQUIT: Quitting process immediately";
 
-/// How the program ends.
+/// How the program stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// SIGTERM: after *lameduck* it answers what has come.
+pub enum StopMode {
+    /// SIGTERM: after *lameduck*, and after every received query is answered.
     Graceful,
     /// SIGINT: after *lameduck*.
     Interrupted,
     /// SIGQUIT: at once.
-    Now,
+    Immediate,
 }
 
-/// What cuts *lameduck* short.
-pub enum Cut {
+/// A signal that stops the program at once while it waits.
+pub enum ForcedStop {
     /// A second SIGINT.
     Interrupted,
     /// SIGQUIT.
     Quit,
 }
 
-/// What is to be done.
-pub enum Event<T> {
-    /// Load the Corefile.
+/// What the main thread reacts to.
+pub enum MainEvent<T> {
+    /// SIGUSR1: the Corefile is to be loaded again.
     Reload,
-    /// End.
-    End(End),
-    /// The other thread has sent something; `None` when it is gone.
-    Sent(Option<T>),
+    /// The program is to stop.
+    Stop(StopMode),
+    /// The other thread has sent a value; `None` if that thread has exited.
+    Received(Option<T>),
 }
 
 /// Waits for signals.
@@ -56,12 +56,12 @@ struct SignalStreams {
     hangup: Signal,
     reload: Signal,
     upgrade: Signal,
-    /// SIGINT has come.
-    interrupted: bool,
+    /// A SIGINT has been received before.
+    was_interrupted: bool,
 }
 
 impl Signals {
-    /// From now on signals are noticed.
+    /// Installs the handlers of all signals.
     pub fn new() -> anyhow::Result<Signals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot handle signals")?;
@@ -74,31 +74,31 @@ impl Signals {
             hangup: on(SignalKind::hangup())?,
             reload: on(SignalKind::user_defined1())?,
             upgrade: on(SignalKind::user_defined2())?,
-            interrupted: false,
+            was_interrupted: false,
         };
         drop(inside);
         Ok(Signals { runtime, streams })
     }
 
-    /// Waits for a signal that means something, or for what another thread sends.
-    pub fn wait<T>(&mut self, sent: &mut UnboundedReceiver<T>) -> Event<T> {
+    /// Waits for a signal that has an effect, or for a value from another thread.
+    pub fn wait<T>(&mut self, receiver: &mut UnboundedReceiver<T>) -> MainEvent<T> {
         let Signals { runtime, streams } = self;
         runtime.block_on(async {
             loop {
                 tokio::select! {
-                    sent = sent.recv() => return Event::Sent(sent),
+                    received = receiver.recv() => return MainEvent::Received(received),
                     _ = streams.terminate.recv() => {
                         tracing::info!("SIGTERM: Shutting down servers then terminating");
-                        return Event::End(End::Graceful);
+                        return MainEvent::Stop(StopMode::Graceful);
                     }
                     _ = streams.interrupt.recv() => {
                         tracing::info!("SIGINT: Shutting down");
-                        streams.interrupted = true;
-                        return Event::End(End::Interrupted);
+                        streams.was_interrupted = true;
+                        return MainEvent::Stop(StopMode::Interrupted);
                     }
                     _ = streams.quit.recv() => {
-                        tracing::info!("{QUIT}");
-                        return Event::End(End::Now);
+                        tracing::info!("{QUIT_LINE}");
+                        return MainEvent::Stop(StopMode::Immediate);
                     }
                     _ = streams.hangup.recv() => {}
                     _ = streams.upgrade.recv() => {
@@ -106,55 +106,56 @@ impl Signals {
                     }
                     _ = streams.reload.recv() => {
                         tracing::info!("SIGUSR1: Reloading");
-                        return Event::Reload;
+                        return MainEvent::Reload;
                     }
                 }
             }
         })
     }
 
-    /// Waits for so long, or for a signal that ends the program at once: the second SIGINT, or SIGQUIT.
-    pub fn sleep(&mut self, time: Duration) -> Option<Cut> {
+    /// Waits for this time, or for a signal that stops the program at once: a second SIGINT, or SIGQUIT.
+    pub fn sleep(&mut self, time: Duration) -> Option<ForcedStop> {
         let Signals { runtime, streams } = self;
         runtime.block_on(async {
             tokio::select! {
                 () = tokio::time::sleep(time) => None,
-                cut = streams.cut() => Some(cut),
+                signal = streams.wait_forced() => Some(signal),
             }
         })
     }
 
-    /// Runs this on a thread of its own and waits for its end, or for a signal that ends the program at once.
-    pub fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Option<Cut> {
+    /// Runs `work` on a thread of its own and waits for it, or for a signal that stops the program at once.
+    pub fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Option<ForcedStop> {
         let Signals { runtime, streams } = self;
-        let (sender, ended) = tokio::sync::oneshot::channel::<()>();
+        let (sender, finished) = tokio::sync::oneshot::channel::<()>();
         std::thread::spawn(move || {
             work();
             drop(sender);
         });
         runtime.block_on(async {
             tokio::select! {
-                _ = ended => None,
-                cut = streams.cut() => Some(cut),
+                _ = finished => None,
+                signal = streams.wait_forced() => Some(signal),
             }
         })
     }
 }
 
 impl SignalStreams {
-    async fn cut(&mut self) -> Cut {
+    /// Waits for a signal that stops the program at once.
+    async fn wait_forced(&mut self) -> ForcedStop {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => {
-                    if std::mem::replace(&mut self.interrupted, true) {
+                    if std::mem::replace(&mut self.was_interrupted, true) {
                         tracing::info!("SIGINT: Force quit");
-                        return Cut::Interrupted;
+                        return ForcedStop::Interrupted;
                     }
                     tracing::info!("SIGINT: Shutting down");
                 }
                 _ = self.quit.recv() => {
-                    tracing::info!("{QUIT}");
-                    return Cut::Quit;
+                    tracing::info!("{QUIT_LINE}");
+                    return ForcedStop::Quit;
                 }
             }
         }

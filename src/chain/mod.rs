@@ -189,7 +189,7 @@ pub struct State {
     pub origin: Origin,
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
     /// whatever this client wants (RFC 6840 5.7).
-    pub asked: Change,
+    pub flag_changes: Change,
     /// The largest UDP payload size that is offered to upstreams, in bytes.
     pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
@@ -213,7 +213,7 @@ pub enum Origin {
 impl State {
     /// Returns the changes of the query towards an upstream.
     pub fn query_change(&self) -> QueryChange {
-        QueryChange { flags: self.asked, max_udp: self.max_udp }
+        QueryChange { flags: self.flag_changes, max_udp: self.max_udp }
     }
 
     /// Starts to change the query for the plugins after the current one. A plugin calls this at most once for a query.
@@ -243,7 +243,7 @@ impl State {
 
     /// Returns a new state with these changes.
     pub fn with_query_change(change: QueryChange) -> State {
-        State { asked: change.flags, max_udp: change.max_udp, ..State::default() }
+        State { flag_changes: change.flags, max_udp: change.max_udp, ..State::default() }
     }
 
     /// Resets the state.
@@ -258,7 +258,7 @@ impl State {
         self.bare = false;
         self.is_rewritten = false;
         self.origin = Origin::Made;
-        self.asked = Change::default();
+        self.flag_changes = Change::default();
         self.max_udp = None;
         // An unusually large reply must not hold memory forever.
         self.scratch.clear();

@@ -10,10 +10,13 @@ use smallvec::SmallVec;
 
 use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
+use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
 use crate::wire::{Name, Query, QueryChange, Rcode, Reply, Type};
+
+pub use crate::upstream::BoxFuture;
 
 /// How the chain continues after [`Work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +55,6 @@ pub struct Work {
     pub plugin: &'static str,
 }
 
-/// A boxed future.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 /// An owned query: everything that is needed to resume it.
 pub struct OwnedQuery {
     /// Most queries are short enough to need no allocation.
@@ -77,7 +77,7 @@ pub struct OwnedQuery {
 /// A pending query.
 pub struct Pending {
     /// The query.
-    pub asked: OwnedQuery,
+    pub query: OwnedQuery,
     /// Where its chain resumes.
     pub at: Resume,
     /// What it waits for.
@@ -85,8 +85,8 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
-    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of the
-    /// query, which a plugin may want again.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
+    /// the query, which a plugin may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
             Wait::Upstream(query) => {
@@ -96,7 +96,7 @@ impl Exchange<'_> {
             }
             Wait::Work(_) => std::mem::take(self.state),
         };
-        let asked = OwnedQuery {
+        let query = OwnedQuery {
             packet: SmallVec::from_slice(self.query.packet()),
             client: self.client,
             started: self.started,
@@ -107,7 +107,7 @@ impl Exchange<'_> {
             block,
             state,
         };
-        Pending { asked, at, wait }
+        Pending { query, at, wait }
     }
 }
 
@@ -121,38 +121,42 @@ impl Pending {
     /// Like [`Pending::finish`], but when `revoked` ends first, the query ends as with [`Pending::overload`].
     pub async fn finish_unless(self, revoked: impl Future<Output = ()>) -> Option<OwnedQuery> {
         let mut revoked = std::pin::pin!(revoked);
-        let Pending { mut asked, mut at, mut wait } = self;
+        let Pending { mut query, mut at, mut wait } = self;
         loop {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
-                    let cached = asked.state.cached();
-                    let work = future(std::mem::take(&mut asked.state));
+                    let cached = query.state.cached();
+                    let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
-                            Some(state) => asked.answer_stale(state, at),
-                            None => asked.fail(overload, super::Failure::Overload(plugin)),
+                            Some(state) => query.answer_stale(state, at),
+                            None => query.fail(overload, super::Failure::Overload(plugin)),
                         }
-                        return Some(asked);
+                        return Some(query);
                     };
-                    asked.state = state;
-                    asked.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
+                    query.state = state;
+                    query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
-                Wait::Upstream(ask) => {
-                    let dispatcher = ask.attempts.group().dispatcher.clone();
-                    let client = asked.client.remote.ip();
-                    let dispatched =
-                        dispatcher.dispatch(asked.upstream_packet().into(), ask.change, client, ask.attempts);
+                Wait::Upstream(upstream_query) => {
+                    let dispatcher = upstream_query.attempts.group().dispatcher.clone();
+                    let client = query.client.remote.ip();
+                    let dispatched = dispatcher.dispatch(
+                        query.upstream_packet().into(),
+                        upstream_query.change,
+                        client,
+                        upstream_query.attempts,
+                    );
                     let Some(answer) = unless(dispatched, revoked.as_mut()).await else {
-                        asked.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
-                        return Some(asked);
+                        query.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        return Some(query);
                     };
-                    let outcome = answer.map(|reply| asked.state.reply = *reply);
-                    asked.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
+                    let outcome = answer.map(|reply| query.state.reply = *reply);
+                    query.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
             };
             match next? {
-                Outcome::Answered => return Some(asked),
+                Outcome::Answered => return Some(query),
                 Outcome::Drop => return None,
                 Outcome::Pending { at: next_at, wait: next_wait } => (at, wait) = (next_at, next_wait),
             }
@@ -162,19 +166,19 @@ impl Pending {
     /// Ends the query at once because too many are pending: with the code of its plugin, or with a stale reply of the
     /// cache.
     pub fn overload(self) -> OwnedQuery {
-        let Pending { mut asked, at, wait } = self;
+        let Pending { mut query, at, wait } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if asked.state.origin == Origin::Cached => {
-                let state = std::mem::take(&mut asked.state);
-                asked.answer_stale(state, at);
-                return asked;
+            Wait::Work(_) if query.state.origin == Origin::Cached => {
+                let state = std::mem::take(&mut query.state);
+                query.answer_stale(state, at);
+                return query;
             }
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
-        asked.fail(rcode, failure);
-        asked
+        query.fail(rcode, failure);
+        query
     }
 }
 
@@ -239,7 +243,7 @@ impl OwnedQuery {
 
     /// Moves what the chain needs to resume into the state of a worker, before [`OwnedQuery::answered`].
     pub fn restore(&mut self, state: &mut State) {
-        (state.asked, state.max_udp) = (self.state.asked, self.state.max_udp);
+        (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
         state.take_rewritten(&mut self.state);
     }
 
@@ -262,7 +266,7 @@ impl OwnedQuery {
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
-            Outcome::Drop => Answer::Silent,
+            Outcome::Drop => Answer::Drop,
             Outcome::Pending { at, wait } => Answer::Pending(exchange.pend(self.block, at, wait)),
         }
     }
@@ -283,10 +287,21 @@ impl OwnedQuery {
     }
 
     fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
-        let OwnedQuery { client, started, depth, first, refresh, router, block, .. } = self;
-        let (client, started, depth, first, refresh, block) = (*client, *started, *depth, *first, *refresh, *block);
-        let (received, at, chain) = (query, first, &router.chains[block]);
-        Exchange { query, received, client, now, started, state, depth, first, refresh, at, router, chain, block }
+        Exchange {
+            query,
+            received: query,
+            client: self.client,
+            now,
+            started: self.started,
+            state,
+            depth: self.depth,
+            first: self.first,
+            refresh: self.refresh,
+            at: self.first,
+            router: &self.router,
+            chain: &self.router.chains[self.block],
+            block: self.block,
+        }
     }
 }
 
@@ -310,11 +325,11 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
     match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
-        super::router::Response::Ready => Inner::Done(Box::new(state.reply)),
-        super::router::Response::Silent => Inner::None,
-        super::router::Response::Pending(pending) => Inner::Pending(Box::pin(async move {
+        Response::Ready => Inner::Done(Box::new(state.reply)),
+        Response::Drop => Inner::None,
+        Response::Pending(pending) => Inner::Pending(Box::pin(async move {
             match pending.finish().await {
-                Some(asked) => Box::new(asked.state.reply),
+                Some(query) => Box::new(query.state.reply),
                 None => servfail(),
             }
         })),
@@ -325,30 +340,27 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
     let mut state = State::with_query_change(exchange.state.query_change());
     let client = Client { transport, ..exchange.client };
-    let Exchange { query, received, now, at, router, chain, block, .. } = *exchange;
-    let (depth, first, refresh) = (exchange.depth.max(1), at, true);
-    let (started, lent) = (now, &mut state);
     let mut inner = Exchange {
-        query,
-        received,
+        query: exchange.query,
+        received: exchange.received,
         client,
-        now,
-        started,
-        state: lent,
-        depth,
-        first,
-        refresh,
-        at,
-        router,
-        chain,
-        block,
+        now: exchange.now,
+        started: exchange.now,
+        state: &mut state,
+        depth: exchange.depth.max(1),
+        first: exchange.at,
+        refresh: true,
+        at: exchange.at,
+        router: exchange.router,
+        chain: exchange.chain,
+        block: exchange.block,
     };
-    match chain.refresh(&mut inner) {
+    match exchange.chain.refresh(&mut inner) {
         Outcome::Answered => Box::pin(std::future::ready(state)),
         Outcome::Drop => Box::pin(std::future::ready(no_reply())),
         Outcome::Pending { at, wait } => {
             let pending = inner.pend(exchange.block, at, wait);
-            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |asked| asked.state) })
+            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |query| query.state) })
         }
     }
 }

@@ -43,7 +43,7 @@ pub struct Surroundings {
 }
 
 impl Default for Surroundings {
-    /// The system's clock, without background futures; a timer never ends.
+    /// Returns the system's clock, without background futures; a timer never ends.
     fn default() -> Surroundings {
         let never: fn(Duration) -> BoxFuture<()> = |_| Box::pin(std::future::pending());
         Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never) }
@@ -78,7 +78,7 @@ pub(super) enum Response {
     /// The reply is in the state.
     Ready,
     /// There is no response.
-    Silent,
+    Drop,
     /// The query is pending.
     Pending(Pending),
 }
@@ -89,7 +89,7 @@ pub enum Answer {
     /// Send this number of bytes from the buffer.
     Send(usize),
     /// Send nothing.
-    Silent,
+    Drop,
     /// The query is pending.
     Pending(Pending),
 }
@@ -128,7 +128,7 @@ impl Router {
     ) -> Answer {
         match header::accept(packet) {
             header::Accept::Parse => {}
-            header::Accept::Drop => return Answer::Silent,
+            header::Accept::Drop => return Answer::Drop,
             header::Accept::Refuse(rcode) => return Answer::Send(encode_error(packet, rcode, out)),
         }
         let mut query = Query::unread(packet);
@@ -149,13 +149,24 @@ impl Router {
             }
         };
         let chain = &self.chains[block];
-        let (received, started, router) = (query, now, self);
-        let (depth, first, refresh, at) = (0, 0, false, 0);
-        let mut exchange =
-            Exchange { query, received, client, now, started, state, depth, first, refresh, at, router, chain, block };
+        let mut exchange = Exchange {
+            query,
+            received: query,
+            client,
+            now,
+            started: now,
+            state,
+            depth: 0,
+            first: 0,
+            refresh: false,
+            at: 0,
+            router: self,
+            chain,
+            block,
+        };
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
-            Response::Silent => Answer::Silent,
+            Response::Drop => Answer::Drop,
             Response::Pending(pending) => Answer::Pending(pending),
         }
     }
@@ -166,25 +177,22 @@ impl Router {
     ) -> Response {
         match self.select(query) {
             Ok(block) => {
-                let chain = &self.chains[block];
-                let (received, started, router) = (query, now, self);
-                let (first, refresh, at) = (0, false, 0);
-                Exchange {
+                let mut exchange = Exchange {
                     query,
-                    received,
+                    received: query,
                     client,
                     now,
-                    started,
+                    started: now,
                     state,
                     depth,
-                    first,
-                    refresh,
-                    at,
-                    router,
-                    chain,
+                    first: 0,
+                    refresh: false,
+                    at: 0,
+                    router: self,
+                    chain: &self.chains[block],
                     block,
-                }
-                .respond()
+                };
+                exchange.respond()
             }
             Err(rcode) => {
                 state.reply.rcode = rcode;
@@ -224,7 +232,7 @@ impl Exchange<'_> {
             Outcome::Answered => Response::Ready,
             Outcome::Drop => {
                 self.chain.dropped(self);
-                Response::Silent
+                Response::Drop
             }
             Outcome::Pending { at, wait } => Response::Pending(self.pend(self.block, at, wait)),
         }
@@ -240,9 +248,6 @@ impl Exchange<'_> {
 
 /// Encodes a reply within the limit of the transport and the client.
 fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
-    let limit = match transport.is_datagram() {
-        true => state.reply.udp_limit(query.edns.as_ref()),
-        false => MAX_MESSAGE,
-    };
+    let limit = if transport.is_datagram() { state.reply.udp_limit(query.edns.as_ref()) } else { MAX_MESSAGE };
     encode(query, &mut state.reply, limit.min(out.len()), out)
 }

@@ -145,7 +145,7 @@ fn ask(router: &Arc<Router>, name: &str) -> String {
     let mut out = [0; MAX_UDP];
     let len = match router.answer(&packet(name), client(), Instant::now(), &mut State::default(), &mut out) {
         Answer::Send(len) => len,
-        Answer::Silent => return "no response".to_owned(),
+        Answer::Drop => return "no response".to_owned(),
         Answer::Pending(pending) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             match runtime.block_on(pending.finish()) {

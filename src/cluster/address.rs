@@ -149,7 +149,8 @@ fn parse_ipv4(question: &Question, count: usize) -> Option<ReverseName> {
     if count > 4 {
         return None;
     }
-    let (mut first, mut last) = ([0; 4], [u8::MAX; 4]);
+    let mut first = [0; 4];
+    let mut last = [u8::MAX; 4];
     for at in 0..count {
         let byte = parse_decimal(question.label(count - 1 - at))?;
         (first[at], last[at]) = (byte, byte);
@@ -162,7 +163,8 @@ fn parse_ipv6(question: &Question, count: usize) -> Option<ReverseName> {
     if count > 32 {
         return None;
     }
-    let (mut first, mut last) = (0u128, u128::MAX);
+    let mut first = 0u128;
+    let mut last = u128::MAX;
     for at in 0..count {
         let &[digit] = question.label(count - 1 - at) else { return None };
         let digit = u128::from(char::from(digit).to_digit(16)?);

@@ -71,7 +71,8 @@ impl IndexedService {
 
 /// Returns addresses by family, in their order and without duplicates.
 fn split_families(addresses: impl Iterator<Item = IpAddr>) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    let mut v4 = Vec::new();
+    let mut v6 = Vec::new();
     // The API server allows two addresses; a manifest may contain any number.
     let mut seen = HashSet::with_hasher(foldhash::fast::RandomState::default());
     for address in addresses.filter(|&address| seen.insert(address)) {

@@ -1,6 +1,6 @@
 //! The events that a source sends to the index.
 
-use super::model::{Key, Kind, Object};
+use super::model::{Kind, Object, ObjectKey};
 
 /// An event. `Begin … Upsert … End` of a kind is a complete list: objects that it does not contain are removed at its
 /// `End`.
@@ -14,9 +14,9 @@ pub enum Event {
     Upsert(Object),
     /// An object still exists, and its known state remains: a Pod that is being deleted has its name until it is
     /// deleted, as in CoreDNS. Has no effect if the object is not known.
-    Retain(Kind, Key),
+    Retain(Kind, ObjectKey),
     /// An object was deleted.
-    Remove(Kind, Key),
+    Remove(Kind, ObjectKey),
     /// The list is complete.
     End(Kind),
 }

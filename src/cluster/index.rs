@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 
 use super::entry::{EndpointFields, IndexedService, ServiceEntry, Shape, Slice};
 use super::event::Event;
-use super::model::{Key, Kind, Object, Pod};
+use super::model::{Kind, Object, ObjectKey, Pod};
 use super::reverse::{AddressRole, ReverseIndex, ServiceKey};
 
 type Hasher = foldhash::fast::RandomState;
@@ -66,10 +66,10 @@ pub struct IndexWriter {
     /// list when it is complete.
     lists: [ListProgress; 4],
     /// The existing objects by key, with the number of the last list that contained them.
-    namespaces: HashMap<Key, u32, Hasher>,
-    services: HashMap<Key, u32, Hasher>,
-    slices: HashMap<Key, SliceRecord, Hasher>,
-    pods: HashMap<Key, (u32, Arc<Pod>), Hasher>,
+    namespaces: HashMap<ObjectKey, u32, Hasher>,
+    services: HashMap<ObjectKey, u32, Hasher>,
+    slices: HashMap<ObjectKey, SliceRecord, Hasher>,
+    pods: HashMap<ObjectKey, (u32, Arc<Pod>), Hasher>,
 }
 
 /// The progress of the lists of a kind.
@@ -258,8 +258,8 @@ impl IndexWriter {
             return;
         }
         let number = list.number;
-        let is_stale = |&(_, list): &(&Key, u32)| list != number;
-        let keys: Vec<Key> = match kind {
+        let is_stale = |&(_, list): &(&ObjectKey, u32)| list != number;
+        let keys: Vec<ObjectKey> = match kind {
             Kind::Namespace => stale_keys(self.namespaces.iter().map(|(key, &list)| (key, list)), is_stale),
             Kind::Service => stale_keys(self.services.iter().map(|(key, &list)| (key, list)), is_stale),
             Kind::EndpointSlice => stale_keys(self.slices.iter().map(|(key, record)| (key, record.list)), is_stale),
@@ -343,7 +343,7 @@ impl IndexWriter {
     }
 
     /// Marks an object as contained in the current list.
-    fn retain(&mut self, kind: Kind, key: &Key) {
+    fn retain(&mut self, kind: Kind, key: &ObjectKey) {
         let list = self.lists[kind as usize].number;
         let last_list = match kind {
             Kind::Namespace => self.namespaces.get_mut(key),
@@ -356,7 +356,7 @@ impl IndexWriter {
         }
     }
 
-    fn remove(&mut self, kind: Kind, key: &Key, changes: &mut Changes) {
+    fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
         match kind {
             Kind::Namespace => {
                 if self.namespaces.remove(key).is_some() {
@@ -453,7 +453,7 @@ impl IndexWriter {
     }
 
     /// Removes a Pod from an address.
-    fn remove_pod_address(&self, key: &Key, address: IpAddr, changes: &mut Changes) {
+    fn remove_pod_address(&self, key: &ObjectKey, address: IpAddr, changes: &mut Changes) {
         let mut left = 0;
         if let Some(mut pods) = self.index.pods.get_mut(&address) {
             let others: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != *key).cloned().collect();
@@ -469,8 +469,8 @@ impl IndexWriter {
 
 /// Returns the keys of stale objects.
 fn stale_keys<'a>(
-    objects: impl Iterator<Item = (&'a Key, u32)>, is_stale: impl Fn(&(&'a Key, u32)) -> bool,
-) -> Vec<Key> {
+    objects: impl Iterator<Item = (&'a ObjectKey, u32)>, is_stale: impl Fn(&(&'a ObjectKey, u32)) -> bool,
+) -> Vec<ObjectKey> {
     objects.filter(is_stale).map(|(key, _)| key.clone()).collect()
 }
 
@@ -514,14 +514,15 @@ mod tests {
     fn slice(service: &str) -> Event {
         let addresses = [IpAddr::from([10, 0, 0, 1])].into_iter().collect();
         let endpoints = vec![Endpoint { addresses, hostname: None, pod: None, zone: None }];
-        let (key, ports) = (Key::new("a", "s"), Vec::new());
+        let key = ObjectKey::new("a", "s");
+        let ports = Vec::new();
         Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))
     }
 
     fn pod(label: &str) -> Event {
         let labels = vec![("app".into(), label.into())];
         Event::Upsert(Object::Pod(Pod {
-            key: Key::new("a", "p"),
+            key: ObjectKey::new("a", "p"),
             addresses: vec![IpAddr::from([10, 0, 0, 1])],
             labels,
         }))
@@ -564,9 +565,9 @@ mod tests {
             writer.apply(pod("x"), 1);
             writer.apply(Event::Begin(Kind::Pod), 2);
             if retain {
-                assert!(writer.apply(Event::Retain(Kind::Pod, Key::new("a", "p")), 2).is_empty());
+                assert!(writer.apply(Event::Retain(Kind::Pod, ObjectKey::new("a", "p")), 2).is_empty());
             }
-            writer.apply(Event::Retain(Kind::Pod, Key::new("a", "unknown")), 2);
+            writer.apply(Event::Retain(Kind::Pod, ObjectKey::new("a", "unknown")), 2);
             writer.apply(Event::End(Kind::Pod), 2);
             writer.count(Kind::Pod)
         };
@@ -576,9 +577,9 @@ mod tests {
     #[test]
     fn names_in_capitals_are_added_and_removed() {
         let mut writer = writer();
-        writer.apply(Event::Upsert(Object::Namespace(Key::new("", "A"))), 1);
+        writer.apply(Event::Upsert(Object::Namespace(ObjectKey::new("", "A"))), 1);
         assert!(writer.index().has_namespace(b"a"));
-        writer.apply(Event::Remove(Kind::Namespace, Key::new("", "A")), 2);
+        writer.apply(Event::Remove(Kind::Namespace, ObjectKey::new("", "A")), 2);
         assert!(writer.index().is_empty());
     }
 }

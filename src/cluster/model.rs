@@ -37,17 +37,17 @@ impl Kind {
 
 /// The identity of an object within its kind. `ns` is empty for a Namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub struct ObjectKey {
     /// The namespace of the object.
     pub ns: Box<str>,
     /// The name of the object.
     pub name: Box<str>,
 }
 
-impl Key {
+impl ObjectKey {
     /// Creates a key from a namespace and a name.
-    pub fn new(ns: impl Into<Box<str>>, name: impl Into<Box<str>>) -> Key {
-        Key { ns: ns.into(), name: name.into() }
+    pub fn new(ns: impl Into<Box<str>>, name: impl Into<Box<str>>) -> ObjectKey {
+        ObjectKey { ns: ns.into(), name: name.into() }
     }
 }
 
@@ -55,7 +55,7 @@ impl Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A namespace, of which only the name matters.
-    Namespace(Key),
+    Namespace(ObjectKey),
     /// A Service.
     Service(Service),
     /// A slice of the endpoints of a Service.
@@ -76,7 +76,7 @@ impl Object {
     }
 
     /// Returns the key of the object.
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &ObjectKey {
         match self {
             Object::Namespace(key) => key,
             Object::Service(service) => &service.key,
@@ -90,7 +90,7 @@ impl Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// The namespace and name.
-    pub key: Key,
+    pub key: ObjectKey,
     /// What the name resolves to.
     pub kind: ServiceKind,
     /// `spec.ports`, in their order; empty for a Service without ports.
@@ -147,7 +147,7 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// Namespace and name of the slice.
-    pub key: Key,
+    pub key: ObjectKey,
     /// The Service of the slice (label `kubernetes.io/service-name`). Slices without that label are ignored.
     pub service: Box<str>,
     /// The ready endpoints (`conditions.ready` true or absent), in their order.
@@ -173,7 +173,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// The namespace and name.
-    pub key: Key,
+    pub key: ObjectKey,
     /// `status.podIPs`, both families.
     pub addresses: Vec<IpAddr>,
     /// `metadata.labels`, sorted by key, for metadata.

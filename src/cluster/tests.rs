@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::address::ReverseName;
 use super::entry::EndpointFields;
 use super::index::{Changes, Options, service_key};
-use super::model::{Endpoint, EndpointSlice, Key, Kind, Object, Port, Protocol, Service, ServiceKind};
+use super::model::{Endpoint, EndpointSlice, Kind, Object, ObjectKey, Port, Protocol, Service, ServiceKind};
 use super::*;
 use crate::wire::{Class, NameBuf, Question, Type};
 
@@ -20,7 +20,7 @@ fn test_index() -> TestIndex {
     let kinds = vec![Kind::Namespace, Kind::Service, Kind::EndpointSlice];
     let (index, writer) = Index::new(&Options { kinds, endpoint_fields: EndpointFields { pods: true, zones: true } });
     let mut test_index = TestIndex { index, writer, now: 100 };
-    test_index.apply(Event::Upsert(Object::Namespace(Key::new("", "a"))));
+    test_index.apply(Event::Upsert(Object::Namespace(ObjectKey::new("", "a"))));
     test_index
 }
 
@@ -59,7 +59,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn service(name: &str, kind: ServiceKind) -> Event {
     let ports = vec![Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(80) }];
-    Event::Upsert(Object::Service(Service { key: Key::new("a", name), kind, ports }))
+    Event::Upsert(Object::Service(Service { key: ObjectKey::new("a", name), kind, ports }))
 }
 
 fn cluster_ip(name: &str, addresses: &[&str]) -> Event {
@@ -74,7 +74,8 @@ fn slice(name: &str, service: &str, endpoints: &[(&str, Option<&str>)]) -> Event
         zone: Some("eu.1".into()),
     };
     let ports = vec![Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(8080) }];
-    let (key, endpoints) = (Key::new("a", name), endpoints.iter().map(endpoint).collect());
+    let key = ObjectKey::new("a", name);
+    let endpoints = endpoints.iter().map(endpoint).collect();
     Event::Upsert(Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports }))
 }
 
@@ -136,10 +137,10 @@ fn an_address_is_removed_with_its_last_slice() {
     test_index.apply(service("db", ServiceKind::Headless));
     test_index.apply(slice("one", "db", &[("10.0.0.1", None)]));
     test_index.apply(slice("two", "db", &[("10.0.0.1", None), ("10.0.0.2", None)]));
-    test_index.apply(Event::Remove(Kind::EndpointSlice, Key::new("a", "two")));
+    test_index.apply(Event::Remove(Kind::EndpointSlice, ObjectKey::new("a", "two")));
     assert!(matches!(test_index.owners("10.0.0.1"), ReverseLookup::Endpoints(_)));
     assert_eq!(test_index.owners("10.0.0.2"), ReverseLookup::Missing(Reason::NoSuchAddress));
-    test_index.apply(Event::Remove(Kind::EndpointSlice, Key::new("a", "one")));
+    test_index.apply(Event::Remove(Kind::EndpointSlice, ObjectKey::new("a", "one")));
     assert_eq!(test_index.owners("10.0.0.1"), ReverseLookup::Missing(Reason::NoSuchAddress));
     assert_eq!(test_index.lookup("db.a.svc", &View::default()), "missing: the headless Service has no ready endpoint");
 }
@@ -222,6 +223,6 @@ fn very_many_cluster_addresses_are_added_and_removed() {
     // A comparison of each with each would take minutes.
     assert_eq!(apply(0..100_000), 100_000);
     assert_eq!(apply(50_000..150_000), 100_000);
-    let gone = test_index.apply(Event::Remove(Kind::Service, Key::new("a", "web")));
+    let gone = test_index.apply(Event::Remove(Kind::Service, ObjectKey::new("a", "web")));
     assert_eq!(gone.addresses.len(), 100_000);
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::ast::{Directive, Property};
-use super::diagnostic::{Diagnostic, Diagnostics, Severity, Stage, suggest};
+use super::diagnostic::{Diagnostic, DiagnosticSeverity, Diagnostics, Stage, suggest};
 use super::duration::parse_duration;
 use super::key::normalize_zones;
 use super::parse::MAX_ZONES;
@@ -307,7 +307,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
 
     /// Reports a diagnostic with the name of the plugin. After an error, the rest of the line is not checked.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.done.words |= diagnostic.severity == Severity::Error;
+        self.done.words |= diagnostic.severity == DiagnosticSeverity::Error;
         self.diagnostics.push(diagnostic.plugin(self.plugin));
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::key::Key;
+use super::key::BlockKey;
 use super::source::{Sources, Span};
 use super::token::Token;
 
@@ -20,7 +20,7 @@ pub struct Corefile {
 #[derive(Clone, Debug)]
 pub struct Block {
     /// At least one.
-    pub keys: Vec<Key>,
+    pub keys: Vec<BlockKey>,
     /// In file order; a name may occur several times. Only names that are [`super::Known::Yes`].
     pub directives: Vec<Directive>,
     /// From the first key to the closing brace.

@@ -7,7 +7,7 @@ const MAX_ENTRIES: usize = 200;
 
 /// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Severity {
+pub enum DiagnosticSeverity {
     /// The configuration cannot be used.
     Error,
     /// The configuration can be used, but probably does not do what was intended.
@@ -31,7 +31,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Error or warning.
-    pub severity: Severity,
+    pub severity: DiagnosticSeverity,
     /// The step that found it.
     pub stage: Stage,
     /// The place; `None` where it is not about a text, as for a Corefile that does not exist.
@@ -50,7 +50,7 @@ impl Diagnostic {
     /// Creates an error.
     pub fn error(stage: Stage, span: Option<Span>, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
-            severity: Severity::Error,
+            severity: DiagnosticSeverity::Error,
             stage,
             span,
             plugin: None,
@@ -62,7 +62,7 @@ impl Diagnostic {
 
     /// Creates a warning.
     pub fn warning(stage: Stage, span: Option<Span>, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(stage, span, message) }
+        Diagnostic { severity: DiagnosticSeverity::Warning, ..Diagnostic::error(stage, span, message) }
     }
 
     /// Sets the plugin.
@@ -101,7 +101,7 @@ impl Diagnostics {
 
     /// Adds a diagnostic.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.has_errors |= diagnostic.severity == Severity::Error;
+        self.has_errors |= diagnostic.severity == DiagnosticSeverity::Error;
         if self.entries.iter().filter(|entry| entry.severity == diagnostic.severity).count() >= MAX_ENTRIES {
             self.dropped = self.dropped.saturating_add(1);
         } else if !self.entries.contains(&diagnostic) {

@@ -63,7 +63,7 @@ impl Scheme {
 
 /// A key of a server block.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct BlockKey {
     /// As written, without a trailing comma.
     pub token: Token,
     /// The transport.
@@ -74,7 +74,7 @@ pub struct Key {
     pub port: Option<u16>,
 }
 
-impl Key {
+impl BlockKey {
     /// Returns the port to listen on; `dns_port` is the value of `-dns.port`.
     pub fn port_or_default(&self, dns_port: u16) -> u16 {
         self.port.unwrap_or(match self.scheme {
@@ -84,7 +84,7 @@ impl Key {
     }
 
     /// Parses a key. Returns `None`, and reports an error, for a key that CoreDNS rejects.
-    pub(super) fn parse(token: Token, diagnostics: &mut Diagnostics) -> Option<Key> {
+    pub(super) fn parse(token: Token, diagnostics: &mut Diagnostics) -> Option<BlockKey> {
         let (scheme, rest) = Scheme::split(&token.text);
         let (zones, port) = match split_port(rest).and_then(|(zone, port)| Ok((zones_of(zone)?, port))) {
             Ok(parsed) => parsed,
@@ -113,7 +113,7 @@ impl Key {
                 diagnostic
             });
         }
-        Some(Key { token, scheme, zones, port })
+        Some(BlockKey { token, scheme, zones, port })
     }
 }
 
@@ -288,8 +288,8 @@ mod tests {
     /// Returns a key as text, or the message about it.
     fn key(text: &str) -> String {
         let mut diagnostics = Diagnostics::new();
-        match Key::parse(word(text), &mut diagnostics) {
-            Some(Key { scheme, zones, port, .. }) => {
+        match BlockKey::parse(word(text), &mut diagnostics) {
+            Some(BlockKey { scheme, zones, port, .. }) => {
                 let port = port.map(|port| format!(":{port}")).unwrap_or_default();
                 format!("{}://{}{port}", scheme.name(), zones.join(","))
             }

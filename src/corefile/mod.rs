@@ -35,9 +35,9 @@ use std::path::Path;
 
 pub use args::Arguments;
 pub use ast::{Block, Corefile, Directive, Property};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, Stage, suggest};
+pub use diagnostic::{Diagnostic, DiagnosticSeverity, Diagnostics, Stage, suggest};
 pub use duration::{DurationError, GoDuration, parse_duration};
-pub use key::{Key, Scheme, ZoneError, is_domain_name, normalize_zones, reverse_zones};
+pub use key::{BlockKey, Scheme, ZoneError, is_domain_name, normalize_zones, reverse_zones};
 pub use overlap::{Listen, check_keys};
 pub use render::{headline, render_json, render_text};
 pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span, read_source};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::ast::Corefile;
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
-use super::key::{Key, Scheme};
+use super::key::{BlockKey, Scheme};
 use super::source::Span;
 
 /// Where a block listens, and for which queries; known once its *bind* and *view* have been parsed.
@@ -73,7 +73,7 @@ pub fn check_keys(
 
 /// A key at an address, which is empty for every address.
 struct KeyListener<'a> {
-    key: &'a Key,
+    key: &'a BlockKey,
     port: u16,
     address: String,
 }

@@ -15,7 +15,7 @@
 use super::Known;
 use super::ast::{Block, Corefile, Directive, Property};
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
-use super::key::Key;
+use super::key::BlockKey;
 use super::source::{Files, Span};
 use super::stream::{Lookahead, TokenKind, TokenStream};
 use super::token::Token;
@@ -69,7 +69,7 @@ impl Parser<'_> {
             }
             return None;
         }
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<BlockKey> = Vec::new();
         for token in tokens {
             if self.zones > MAX_ZONES {
                 let message = format!("more than {MAX_ZONES} zones");
@@ -79,7 +79,7 @@ impl Parser<'_> {
                     .push(diagnostic.expected("fewer or smaller networks: each expands to many zones"));
                 break;
             }
-            if let Some(key) = Key::parse(token, self.stream.diagnostics) {
+            if let Some(key) = BlockKey::parse(token, self.stream.diagnostics) {
                 self.zones += key.zones.len();
                 keys.push(key);
             }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-use super::diagnostic::{Diagnostic, Diagnostics, Severity, Stage};
+use super::diagnostic::{Diagnostic, DiagnosticSeverity, Diagnostics, Stage};
 use super::source::{Sources, Span};
 
 /// The maximum length of a source line that is shown, in bytes. Longer lines do not help.
@@ -41,11 +41,11 @@ pub fn render_text(diagnostics: &Diagnostics, sources: &Sources) -> String {
 pub fn headline(diagnostic: &Diagnostic, sources: &Sources) -> String {
     let place = diagnostic.span.map(|span| place(span, sources) + " - ").unwrap_or_default();
     let kind = match (diagnostic.severity, diagnostic.stage) {
-        (Severity::Warning, _) => "Warning: ",
-        (Severity::Error, Stage::Syntax) => "Syntax error: ",
-        (Severity::Error, Stage::Parse) => "Error during parsing: ",
-        (Severity::Error, Stage::Keys) => "error inspecting server blocks: ",
-        (Severity::Error, Stage::Setup) => "",
+        (DiagnosticSeverity::Warning, _) => "Warning: ",
+        (DiagnosticSeverity::Error, Stage::Syntax) => "Syntax error: ",
+        (DiagnosticSeverity::Error, Stage::Parse) => "Error during parsing: ",
+        (DiagnosticSeverity::Error, Stage::Keys) => "error inspecting server blocks: ",
+        (DiagnosticSeverity::Error, Stage::Setup) => "",
     };
     let plugin = diagnostic.plugin.as_ref().map(|plugin| format!("plugin/{plugin}: ")).unwrap_or_default();
     // A token may contain a line break, which would split this line.
@@ -109,8 +109,8 @@ pub fn render_json(diagnostics: &Diagnostics, sources: &Sources) -> String {
             let end = diagnostic.span.map(|span| sources.end_position(span));
             JsonDiagnostic {
                 severity: match diagnostic.severity {
-                    Severity::Error => "error",
-                    Severity::Warning => "warning",
+                    DiagnosticSeverity::Error => "error",
+                    DiagnosticSeverity::Warning => "warning",
                 },
                 file: diagnostic.span.map(|span| sources.name(span.file)),
                 line: start.map(|position| position.line),

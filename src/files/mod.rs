@@ -1,13 +1,15 @@
-//! Files that others write while the server runs: when a change is taken, and when its writer is waited for.
+//! Files that other programs write while the server runs: when a changed file is read, and how long to wait for its
+//! writer.
 //!
 //! ```text
-//! look ─► stamp as before ──────────────────────────► Unchanged
+//! look ─► the same stamp as before ───────────────────► Unchanged
 //!      ─► written a moment ago, or still being written ► Unsettled: look again soon
 //!      ─► read, and the stamp is the same afterwards ──► Changed, with the bytes
 //! ```
 //!
-//! A file that is written in place is half written for a moment, and half of it may parse. So a change is taken once
-//! the file has been quiet. What the last good state was, and what a bad one means, is the business of the caller.
+//! A file that is written in place is incomplete for a moment, and its first half may be valid. A change is therefore
+//! read only after the file has not been written to for some time. The caller decides whether the content is valid, and
+//! what to use if it is not.
 
 mod resolv_conf;
 mod stamp;
@@ -24,54 +26,54 @@ use stamp::Stamp;
 pub use writers::OpenFiles;
 use writers::WatchedFolder;
 
-/// How long nobody must have written to a file that is looked at by a timer. Scripts pause between the pieces that they
-/// write; nobody waits for a change that closely.
+/// The time without a write after which a polled file is read. Scripts pause between writes, and a change need not be
+/// read sooner.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a writer is waited for. One that never stops must not keep its changes from us for ever.
-const MOST_WAITING: Duration = Duration::from_secs(10);
-/// A file written less than this before it was read may be written again within the resolution of its time stamp: it is
-/// read once more.
+/// The maximum time to wait for a writer. A changed file is read even if its writer never stops.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A file that was written less than this before it was read is read again, since another write may have the same
+/// modification time: the clock of a file system is coarse.
 const RACY: Duration = Duration::from_secs(2);
-/// How often a file is read at once when it changes while it is read.
-const TRIES: usize = 3;
-/// When to look again at a file that is being written.
+/// The number of attempts to read a file that changes while it is read.
+const ATTEMPTS: usize = 3;
+/// The time after which to look again at a file that is being written.
 pub const SOON: Duration = Duration::from_millis(250);
 
-/// What a look at a file shows.
+/// The result of [`FollowedFile::look`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
-    /// It is as it was when it was last taken.
+    /// The file has not changed since it was last read.
     Unchanged,
-    /// It has changed and somebody is still writing it. Look again [`SOON`].
+    /// The file has changed and is still being written. Look again after [`SOON`].
     Unsettled,
-    /// It has changed, to this.
+    /// The file has changed; its new content.
     Changed(Vec<u8>),
 }
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It is something else, such as a folder or a pipe.
+    /// The path is a directory, a pipe or another kind of file.
     #[error("not a regular file")]
     NotAFile,
-    /// It is larger than any such file.
+    /// The file is larger than the limit of its kind.
     #[error("longer than {limit} bytes")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
-        /// The size in bytes, as far as it is known.
+        /// The size in bytes, or the limit and 1 if the file grew while it was read.
         size: u64,
     },
-    /// It kept changing while it was read.
+    /// The file changed during each attempt to read it.
     #[error("changed while it was read")]
     Unsettled,
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether there is no such file.
     pub fn is_not_found(&self) -> bool {
         matches!(self, FileError::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -81,39 +83,39 @@ impl FileError {
 #[derive(Debug)]
 pub struct FollowedFile {
     path: PathBuf,
-    /// The most bytes that are read.
+    /// The maximum size in bytes.
     limit: u64,
-    /// How long nobody must have written to it.
+    /// The time without a write after which the file is read.
     quiet: Duration,
-    /// Which files somebody is writing now.
+    /// The files that are being written.
     open: OpenFiles,
-    /// Holds the folder of the file watched, where nobody else does that.
+    /// The watch on the folder of the file, unless the caller watches it.
     watched: Option<WatchedFolder>,
-    /// What the file looked like when it was last taken; `None` to read it again in any case.
+    /// The stamp of the file when it was last read; `None` to read the file again in any case.
     stamp: Option<Stamp>,
-    /// The hash of what was last taken.
-    taken: Option<u64>,
-    /// When what was last taken was written.
+    /// The hash of the content that was last read; `None` if the file was never read.
+    content_hash: Option<u64>,
+    /// The modification time of the content that was last read.
     modified: Option<SystemTime>,
-    /// Whether it has been looked at.
+    /// Whether [`FollowedFile::look`] was called.
     has_looked: bool,
-    /// Since when a change waits for its writer.
-    waiting: Option<SystemTime>,
+    /// The start of the wait for the writer of a change.
+    waiting_since: Option<SystemTime>,
 }
 
 impl FollowedFile {
-    /// A file that is looked at by a timer.
-    pub fn polled(path: PathBuf, limit: u64) -> FollowedFile {
+    /// Creates a file that a timer looks at. `limit` is its maximum size in bytes.
+    pub fn new_polled(path: PathBuf, limit: u64) -> FollowedFile {
         FollowedFile {
             watched: Some(WatchedFolder::default()),
             quiet: QUIET,
-            ..FollowedFile::noticed(path, limit, WatchedFolder::open())
+            ..FollowedFile::new_watched(path, limit, WatchedFolder::open_files())
         }
     }
 
-    /// A file whose folder the caller watches; it looks once notices have ceased to come. `open` knows from them which
-    /// files are being written.
-    pub fn noticed(path: PathBuf, limit: u64, open: OpenFiles) -> FollowedFile {
+    /// Creates a file whose folder the caller watches. The caller looks at the file when no more events arrive, and
+    /// `open` has the files that are being written according to the events. `limit` is the maximum size in bytes.
+    pub fn new_watched(path: PathBuf, limit: u64, open: OpenFiles) -> FollowedFile {
         FollowedFile {
             path,
             limit,
@@ -121,65 +123,68 @@ impl FollowedFile {
             open,
             watched: None,
             stamp: None,
-            taken: None,
+            content_hash: None,
             modified: None,
             has_looked: false,
-            waiting: None,
+            waiting_since: None,
         }
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// When what was last taken was written.
+    /// Returns the modification time of the content that was last read; `None` if the file was never read.
     pub fn modified(&self) -> Option<SystemTime> {
         self.modified
     }
 
-    /// Reads the file if it has changed and nobody is writing it. `now` is the time of day. The first look takes what
-    /// is there: whoever starts needs something.
+    /// Reads the file if it has changed and is not being written. `now` is the time of day. The first call does not
+    /// wait for a writer, since a start needs some content.
     ///
     /// Blocks on the file system.
+    ///
+    /// # Errors
+    ///
+    /// After an error, the file is read again as soon as that is possible, even if its stamp is the same.
     pub fn look(&mut self, now: SystemTime) -> Result<Look, FileError> {
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         let real = self.watched.as_mut().map(|watched| watched.follow(&self.path));
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
-            // Opening a pipe would wait for a writer, so look before.
-            let metadata = self.forget_unless(fs::metadata(&self.path))?;
+            attempts += 1;
+            // Opening a pipe would block until it has a writer.
+            let metadata = self.clear_stamp_on_error(fs::metadata(&self.path))?;
             if !metadata.is_file() {
                 self.stamp = None;
                 return Err(FileError::NotAFile);
             }
             let stamp = Stamp::new(&metadata);
             if self.stamp == Some(stamp) {
-                self.waiting = None;
+                self.waiting_since = None;
                 return Ok(Look::Unchanged);
             }
-            if !is_first && self.is_waited_for(stamp, real.as_deref(), now) {
+            if !is_first && self.must_wait(stamp, real.as_deref(), now) {
                 return Ok(Look::Unsettled);
             }
             self.stamp = None;
             let bytes = self.read(metadata.len())?;
             if fs::metadata(&self.path).ok().as_ref().map(Stamp::new) != Some(stamp) {
-                match (tries < TRIES, self.taken) {
-                    (true, _) => continue,
-                    (false, Some(_)) => return Ok(Look::Unsettled),
-                    (false, None) => return Err(FileError::Unsettled),
+                if attempts < ATTEMPTS {
+                    continue;
                 }
+                return if self.content_hash.is_some() { Ok(Look::Unsettled) } else { Err(FileError::Unsettled) };
             }
-            self.waiting = None;
-            // A time to come is none that the next write has too.
-            let is_settled = now.duration_since(stamp.written()).map_or(true, |age| age > RACY);
+            self.waiting_since = None;
+            // The next write has another time than one in the future.
+            let is_settled = now.duration_since(stamp.modified()).map_or(true, |age| age > RACY);
             self.stamp = is_settled.then_some(stamp);
             self.modified = metadata.modified().ok();
             let mut hasher = DefaultHasher::new();
             bytes.hash(&mut hasher);
             let hash = Some(hasher.finish());
-            return Ok(if std::mem::replace(&mut self.taken, hash) == hash {
+            return Ok(if std::mem::replace(&mut self.content_hash, hash) == hash {
                 Look::Unchanged
             } else {
                 Look::Changed(bytes)
@@ -187,27 +192,27 @@ impl FollowedFile {
         }
     }
 
-    /// Whether a change waits for its writer.
-    fn is_waited_for(&mut self, stamp: Stamp, real: Option<&Path>, now: SystemTime) -> bool {
-        let since = *self.waiting.get_or_insert(now);
-        if now.duration_since(since).is_ok_and(|waited| waited > MOST_WAITING) {
+    /// Returns whether to wait for the writer before a changed file is read, and starts the wait.
+    fn must_wait(&mut self, stamp: Stamp, real: Option<&Path>, now: SystemTime) -> bool {
+        let since = *self.waiting_since.get_or_insert(now);
+        if now.duration_since(since).is_ok_and(|waited| waited > WRITER_TIMEOUT) {
             return false;
         }
-        // While there is a good state there is time to wait for the writer.
-        let is_open = self.taken.is_some() && self.open.is_open(real.unwrap_or(&self.path));
-        // A file from the future has a clock of its own.
-        is_open || now.duration_since(stamp.written()).is_ok_and(|age| age < self.quiet)
+        // Without earlier content there is no time to wait until the writer closes the file.
+        let is_open = self.content_hash.is_some() && self.open.is_open(real.unwrap_or(&self.path));
+        // The age of a file whose time is in the future is unknown: another clock set it.
+        is_open || now.duration_since(stamp.modified()).is_ok_and(|age| age < self.quiet)
     }
 
-    /// A file that cannot be looked at is read again whatever it looks like later.
-    fn forget_unless<T>(&mut self, found: io::Result<T>) -> Result<T, FileError> {
-        if found.is_err() {
+    /// Clears the stamp after an error, so that the file is read again in any case.
+    fn clear_stamp_on_error<T>(&mut self, result: io::Result<T>) -> Result<T, FileError> {
+        if result.is_err() {
             self.stamp = None;
         }
-        Ok(found?)
+        Ok(result?)
     }
 
-    /// The bytes of the file.
+    /// Returns the content of the file, whose size is `size` bytes by its metadata.
     fn read(&self, size: u64) -> Result<Vec<u8>, FileError> {
         let too_large = |size| FileError::TooLarge { limit: self.limit, size };
         if size > self.limit {
@@ -229,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder that is removed with this.
+    /// A folder that is removed when this is dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -254,7 +259,7 @@ mod tests {
         }
     }
 
-    /// A time of day so long after now.
+    /// Returns the time of day this many seconds from now.
     fn after(seconds: u64) -> SystemTime {
         SystemTime::now() + Duration::from_secs(seconds)
     }
@@ -263,8 +268,8 @@ mod tests {
         Look::Changed(text.into())
     }
 
-    /// Looks until the writer has closed the file: the kernel reports that a little later.
-    fn settled(file: &mut FollowedFile, now: SystemTime) -> Look {
+    /// Looks until the writer has closed the file, which the kernel reports a little later.
+    fn look_until_settled(file: &mut FollowedFile, now: SystemTime) -> Look {
         for _ in 0..2_000 {
             match file.look(now).expect("readable") {
                 Look::Unsettled => std::thread::sleep(Duration::from_millis(5)),
@@ -275,45 +280,45 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_taken_once_the_file_has_been_quiet() {
+    fn a_changed_file_is_read_when_it_has_been_quiet() {
         let folder = Folder::new();
-        let mut file = FollowedFile::polled(folder.write("file", "a"), 100);
-        assert_eq!(file.look(SystemTime::now()).expect("readable"), changed("a"), "the first look takes what is there");
+        let mut file = FollowedFile::new_polled(folder.write("file", "a"), 100);
+        assert_eq!(file.look(SystemTime::now()).expect("readable"), changed("a"), "the first look does not wait");
         assert_eq!(file.look(SystemTime::now()).expect("readable"), Look::Unsettled, "it may be written again");
-        assert_eq!(settled(&mut file, after(2)), Look::Unchanged);
+        assert_eq!(look_until_settled(&mut file, after(2)), Look::Unchanged);
         folder.write("file", "a b");
         assert_eq!(file.look(SystemTime::now()).expect("readable"), Look::Unsettled);
         folder.write("file", "a b c");
         assert_eq!(file.look(SystemTime::now()).expect("readable"), Look::Unsettled);
-        assert_eq!(settled(&mut file, after(2)), changed("a b c"));
-        assert_eq!(settled(&mut file, after(9)), Look::Unchanged);
+        assert_eq!(look_until_settled(&mut file, after(2)), changed("a b c"));
+        assert_eq!(look_until_settled(&mut file, after(9)), Look::Unchanged);
     }
 
-    /// The clock of a file system is coarse: a file may change and have the size and the time that it had.
+    /// The clock of a file system is coarse: a file may change without a change of its size and time.
     #[test]
     fn a_file_of_the_same_size_and_time_is_read_again() {
         let folder = Folder::new();
         let path = folder.write("file", "ab");
-        let mut file = FollowedFile::noticed(path.clone(), 100, OpenFiles::default());
-        assert_eq!(settled(&mut file, SystemTime::now()), changed("ab"));
+        let mut file = FollowedFile::new_watched(path.clone(), 100, OpenFiles::default());
+        assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("ab"));
         let time = fs::metadata(&path).expect("a file").modified().expect("a time");
         folder.write("file", "ba");
         File::options().append(true).open(&path).expect("a file").set_modified(time).expect("a time");
-        assert_eq!(settled(&mut file, SystemTime::now()), changed("ba"));
-        // So it is where even the stamp is the same, as long as the file is fresh.
-        file.taken = None;
-        assert_eq!(settled(&mut file, SystemTime::now()), changed("ba"));
-        assert_eq!(settled(&mut file, after(3)), Look::Unchanged);
-        file.taken = None;
-        assert_eq!(settled(&mut file, after(3)), Look::Unchanged, "it is old enough to trust its stamp");
+        assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("ba"));
+        // While the file is fresh, it is read again even if its stamp is the same.
+        file.content_hash = None;
+        assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("ba"));
+        assert_eq!(look_until_settled(&mut file, after(3)), Look::Unchanged);
+        file.content_hash = None;
+        assert_eq!(look_until_settled(&mut file, after(3)), Look::Unchanged, "an old stamp is trusted");
     }
 
     #[test]
-    fn a_writer_that_never_stops_is_not_waited_for_for_ever() {
+    fn the_wait_for_a_writer_has_a_timeout() {
         let folder = Folder::new();
         let path = folder.write("file", "0");
-        let mut file = FollowedFile::polled(path.clone(), 100);
-        assert_eq!(settled(&mut file, SystemTime::now()), changed("0"));
+        let mut file = FollowedFile::new_polled(path.clone(), 100);
+        assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("0"));
         let start = SystemTime::now();
         let mut writer = File::options().append(true).open(&path).expect("a file");
         for second in 0..=11 {
@@ -327,19 +332,19 @@ mod tests {
 
     /// `command > file` empties the file and may fill it much later.
     #[test]
-    fn a_file_that_its_writer_holds_open_is_left_alone() {
+    fn a_file_that_its_writer_has_open_is_not_read() {
         let folder = Folder::new();
         let path = folder.write("file", "whole");
         let link = folder.0.join("link");
         std::os::unix::fs::symlink("file", &link).expect("a link");
-        let mut file = FollowedFile::polled(link, 100);
-        assert_eq!(settled(&mut file, SystemTime::now()), changed("whole"));
+        let mut file = FollowedFile::new_polled(link, 100);
+        assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("whole"));
         let real = fs::canonicalize(&path).expect("a file");
         let mut writer = File::create(&path).expect("a file");
         let until = |is_open: bool| {
             let start = std::time::Instant::now();
-            while WatchedFolder::open().is_open(&real) != is_open {
-                assert!(start.elapsed() < Duration::from_secs(10), "the kernel tells of writers");
+            while WatchedFolder::open_files().is_open(&real) != is_open {
+                assert!(start.elapsed() < Duration::from_secs(10), "the kernel reports writers");
                 std::thread::sleep(Duration::from_millis(1));
             }
         };
@@ -349,24 +354,24 @@ mod tests {
         writer.write_all(b"b").expect("written");
         drop(writer);
         until(false);
-        assert_eq!(settled(&mut file, after(5)), changed("ab"));
+        assert_eq!(look_until_settled(&mut file, after(5)), changed("ab"));
     }
 
     #[test]
-    fn what_is_no_file_is_an_error_and_one_that_comes_back_is_looked_at() {
+    fn an_unreadable_file_is_an_error_and_a_restored_one_is_read() {
         let folder = Folder::new();
-        let error = |path: PathBuf| FollowedFile::polled(path, 3).look(after(5)).expect_err("no file").to_string();
+        let error = |path: PathBuf| FollowedFile::new_polled(path, 3).look(after(5)).expect_err("no file").to_string();
         assert_eq!(error(folder.0.clone()), "not a regular file");
         assert_eq!(error(folder.write("long", "abcd")), "longer than 3 bytes");
         let path = folder.write("file", "a");
-        let mut file = FollowedFile::polled(path.clone(), 3);
-        assert_eq!(settled(&mut file, after(5)), changed("a"));
+        let mut file = FollowedFile::new_polled(path.clone(), 3);
+        assert_eq!(look_until_settled(&mut file, after(5)), changed("a"));
         assert!(file.modified().is_some());
         fs::remove_file(&path).expect("removed");
         assert!(file.look(after(5)).expect_err("no file").is_not_found());
         folder.write("file", "a");
-        assert_eq!(settled(&mut file, after(5)), Look::Unchanged, "the same text as before");
+        assert_eq!(look_until_settled(&mut file, after(5)), Look::Unchanged, "the same text as before");
         folder.write("file", "b");
-        assert_eq!(settled(&mut file, after(5)), changed("b"));
+        assert_eq!(look_until_settled(&mut file, after(5)), changed("b"));
     }
 }

@@ -1,4 +1,4 @@
-//! Files in the form of `/etc/resolv.conf`.
+//! Files in the format of `/etc/resolv.conf`.
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -12,21 +12,21 @@ pub const MAX_RESOLV_CONF: u64 = 64 * 1024;
 pub struct ResolvConf {
     /// The name servers, in the order of the file, with port 53.
     pub servers: Vec<SocketAddr>,
-    /// Words in the place of an address that are not addresses.
+    /// Words of `nameserver` lines that are not addresses.
     pub ignored: Vec<String>,
 }
 
 impl ResolvConf {
-    /// Reads a file.
+    /// Reads and parses a file, up to its first 64 KiB.
     pub fn read(path: &Path) -> std::io::Result<ResolvConf> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)?.take(MAX_RESOLV_CONF).read_to_end(&mut bytes)?;
         Ok(ResolvConf::parse(&bytes))
     }
 
-    /// Parses the bytes of a file, which may contain other encodings than UTF-8 in comments. Only whole lines are
-    /// comments (miekg/dns `ClientConfigFromReader`): the second word of a line whose first one is `nameserver` counts,
-    /// whatever follows it.
+    /// Parses the bytes of a file. They need not be UTF-8, since comments may have any encoding. A server is the second
+    /// word of a line whose first word is `nameserver`; the rest of the line is ignored (miekg/dns
+    /// `ClientConfigFromReader`).
     pub fn parse(bytes: &[u8]) -> ResolvConf {
         let mut conf = ResolvConf::default();
         for line in String::from_utf8_lossy(bytes).lines() {
@@ -57,7 +57,7 @@ fn parse_server(text: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    /// N34: what miekg/dns takes is taken.
+    /// N34: lines that miekg/dns accepts are accepted.
     #[test]
     fn a_resolv_conf_names_servers() {
         let text = b";generated\r\nsearch a.b\r\n# nameserver 9.9.9.9\nnameserver 10.0.0.1 # lab\n\
@@ -69,7 +69,7 @@ mod tests {
         let addresses: Vec<String> = conf.servers.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53", "[::1]:53", "[fe80::1%2]:53"]);
         assert_eq!(conf.ignored, ["10.0.0.4;x", "invalid"]);
-        // A comment may have any encoding, and a file that is too long may end within a character.
+        // Comments have any encoding, and the part of a file that is read may end within a character.
         let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
         comment.resize(MAX_RESOLV_CONF as usize + 1, b'\xc3');
         std::fs::write(&path, comment).expect("a file");

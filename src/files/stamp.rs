@@ -1,22 +1,24 @@
-//! What a file looks like from outside: by it a change is seen without reading the file.
+//! The metadata of a file by which a change is noticed without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The inode reveals a file that was replaced by one as long and as old, as it is when a mounted ConfigMap changes;
-/// the time of the inode's change of one whose time was set.
+/// The metadata of a file that change with its content. The inode changes when another file with the same size and time
+/// replaces it, as in a mounted ConfigMap; the change time of the inode changes when the modification time is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
+    /// Seconds and nanoseconds since 1970.
     modified: (i64, i64),
+    /// Seconds and nanoseconds since 1970.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// The stamp of a file.
+    /// Returns the stamp of a file.
     pub(super) fn new(of: &Metadata) -> Stamp {
         Stamp {
             device: of.dev(),
@@ -27,8 +29,8 @@ impl Stamp {
         }
     }
 
-    /// When its content was written.
-    pub(super) fn written(self) -> SystemTime {
+    /// Returns the modification time.
+    pub(super) fn modified(self) -> SystemTime {
         let (seconds, nanoseconds) = self.modified;
         let since = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanoseconds).unwrap_or(0));
         UNIX_EPOCH + since

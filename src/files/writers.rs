@@ -1,7 +1,7 @@
-//! Which files are being written, as far as the kernel reports it.
+//! The files that are being written, as far as the kernel reports it.
 //!
-//! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and every beginning of a dump may well
-//! be a good text. So a file that has changed is left alone until its writer closes it.
+//! `kubectl get … > dump.yaml` empties the file and fills it some seconds later, and any part of a dump may be valid. A
+//! changed file is therefore not read until its writer closes it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,40 +13,40 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 
-/// How long a writer is waited for after what it wrote last. One that keeps the file open is not waited for for ever.
+/// The time after its last write when a file no longer counts as open: some programs never close it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many files are remembered. The folders may hold other files that somebody writes.
+/// The maximum number of open files in the table. Other programs may write many files into the same folders.
 const MAX_FILES: usize = 1_000;
 
-/// Files by absolute path, with the time of the last write to each that has not been closed since.
+/// Files that were written to and not closed since, by absolute path, with the time of the last write.
 ///
-/// By path and not by inode: when a notice is heard of, the file may have another name already, and only the notice
-/// itself says which one it was about.
+/// The key is the path, not the inode: when an event arrives, the file may already have another name, and only the
+/// event has the name to which it applies.
 #[derive(Clone, Debug, Default)]
 pub struct OpenFiles {
-    /// Written by the thread of the kernel's notices, read by those who follow files.
+    /// Written by the thread that receives the events of the kernel; read by the timers that look at files.
     since: Arc<Mutex<HashMap<PathBuf, Instant>>>,
 }
 
 impl OpenFiles {
-    /// Learns from a notice of the kernel who writes, and who has ended. Returns whether the notice says that something
-    /// may have changed: that files are read is no change.
+    /// Updates the table with an event of the kernel. Returns whether a file may have changed, which is not the case if
+    /// it was only read.
     pub fn note(&self, event: &Event) -> bool {
         let paths = event.paths.iter();
         match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| self.written(path)),
+            EventKind::Modify(ModifyKind::Data(_)) => paths.for_each(|path| self.record_write(path)),
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Create(_)
-            | EventKind::Remove(_) => paths.for_each(|path| self.ended(path)),
+            | EventKind::Remove(_) => paths.for_each(|path| self.record_close(path)),
             EventKind::Access(_) => return false,
             _ => {}
         }
         true
     }
 
-    /// The file of this name has been written to.
-    fn written(&self, path: &Path) {
+    /// Records a write to a file.
+    fn record_write(&self, path: &Path) {
         let Ok(path) = absolute(path) else { return };
         let mut since = self.since.lock();
         if since.len() >= MAX_FILES {
@@ -57,60 +57,62 @@ impl OpenFiles {
         }
     }
 
-    /// The file of this name is closed, or is another one or none now.
-    fn ended(&self, path: &Path) {
+    /// Records that a file was closed, replaced or removed.
+    fn record_close(&self, path: &Path) {
         if let Ok(path) = absolute(path) {
             self.since.lock().remove(&path);
         }
     }
 
-    /// Whether the writer of the file of this name should be waited for.
+    /// Returns whether a file is being written.
     pub fn is_open(&self, path: &Path) -> bool {
         let Ok(path) = absolute(path) else { return false };
         self.since.lock().get(&path).is_some_and(|at| at.elapsed() < TIMEOUT)
     }
 }
 
-/// The kernel's notices about the folders of all files that are looked at by a timer.
-struct Notices {
+/// The watches on the folders of all polled files.
+struct FolderWatches {
     open: OpenFiles,
-    /// `None` where the kernel has no such service; then a file counts as written once it has been quiet. Locked for
-    /// the time of a system call, when a file is looked at.
+    /// `None` if the kernel does not support watches; then a file is read as soon as it has been quiet. Locked during a
+    /// system call, when a file is looked at.
     watcher: Mutex<Option<RecommendedWatcher>>,
-    /// How many files are followed in each folder.
+    /// The number of followed files in each folder.
     folders: Mutex<HashMap<PathBuf, usize>>,
 }
 
-/// There is one for the process: the kernel bounds them, and a reload builds the next files beside the last.
-fn notices() -> &'static Notices {
-    static NOTICES: OnceLock<Notices> = OnceLock::new();
-    NOTICES.get_or_init(|| {
+/// Returns the watches of the process. There is one watcher only, since the kernel limits their number, and during a
+/// reload the files of two configurations exist.
+fn watches() -> &'static FolderWatches {
+    static WATCHES: OnceLock<FolderWatches> = OnceLock::new();
+    WATCHES.get_or_init(|| {
         let open = OpenFiles::default();
-        let noted = open.clone();
+        let recorder = open.clone();
         let handler = move |event: notify::Result<Event>| {
             if let Ok(event) = event {
-                noted.note(&event);
+                recorder.note(&event);
             }
         };
         let watcher = notify::recommended_watcher(handler);
-        let watcher = watcher.inspect_err(|error| tracing::debug!(%error, "no notices of files that are written")).ok();
-        Notices { open, watcher: Mutex::new(watcher), folders: Mutex::default() }
+        let watcher = watcher.inspect_err(|error| tracing::debug!(%error, "cannot watch for writers of files")).ok();
+        FolderWatches { open, watcher: Mutex::new(watcher), folders: Mutex::default() }
     })
 }
 
-/// Holds the folder watched that a file is in.
+/// The watch on the folder of a file. It ends when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct WatchedFolder {
     folder: Option<PathBuf>,
 }
 
 impl WatchedFolder {
-    /// The files of watched folders that are being written.
-    pub(super) fn open() -> OpenFiles {
-        notices().open.clone()
+    /// Returns the files in watched folders that are being written.
+    pub(super) fn open_files() -> OpenFiles {
+        watches().open.clone()
     }
 
-    /// Watches the folder of this file from now on; gives the file's path behind all links.
+    /// Watches the folder of a file instead of the previous folder. Returns the path of the file without symbolic
+    /// links.
     pub(super) fn follow(&mut self, path: &Path) -> PathBuf {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = real.parent().filter(|folder| folder.is_dir());
@@ -124,14 +126,14 @@ impl WatchedFolder {
     }
 
     fn enter(&mut self, folder: &Path) {
-        let Notices { watcher, folders, .. } = notices();
+        let FolderWatches { watcher, folders, .. } = watches();
         let mut folders = folders.lock();
         let files = folders.entry(folder.to_owned()).or_default();
         if *files == 0
             && let Some(watcher) = &mut *watcher.lock()
             && let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive)
         {
-            tracing::debug!(folder = %folder.display(), %error, "no notices of files that are written");
+            tracing::debug!(folder = %folder.display(), %error, "cannot watch for writers of files");
         }
         *files += 1;
         self.folder = Some(folder.to_owned());
@@ -139,14 +141,14 @@ impl WatchedFolder {
 
     fn leave(&mut self) {
         let Some(folder) = self.folder.take() else { return };
-        let Notices { watcher, folders, .. } = notices();
+        let FolderWatches { watcher, folders, .. } = watches();
         let mut folders = folders.lock();
         let Some(files) = folders.get_mut(&folder) else { return };
         *files -= 1;
         if *files == 0 {
             folders.remove(&folder);
             if let Some(watcher) = &mut *watcher.lock() {
-                // It may be gone, and its watch with it.
+                // If the folder was removed, so was its watch.
                 let _ = watcher.unwatch(&folder);
             }
         }

@@ -1,18 +1,18 @@
-//! Directives that are read so that a Corefile of CoreDNS runs, and that change nothing here: *shed*, whose purpose is how
-//! this server is made, and *pprof*, which is about Go.
+//! Directives that are accepted so that a Corefile of CoreDNS runs, and that have no effect: *shed*, because this
+//! server always sheds load, and *pprof*, because it is Go's profiler.
 
 use super::build::Setting;
 use super::{Context, no_arguments};
 use crate::corefile::{Arguments, Directive, Scheme};
 
-/// The configuration, which changes nothing.
+/// The configuration, which has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
 impl Setting for Config {}
 
-/// Reads *shed*. CoreDNS then writes answers newest first and drops the oldest; here answers are written by whoever made
-/// them, batch by batch, so that none wait, and what is too much is shed where it would wait for other servers.
+/// Parses *shed*. With it, CoreDNS writes the newest answer first and drops the oldest ones. Here a worker writes its
+/// own answers, batch by batch, so that no answer waits; the limit on pending queries sheds load.
 pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     no_arguments(stanzas, context);
@@ -21,12 +21,12 @@ pub fn shed(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config>
         let (text, transport) = (&key.token.text, key.scheme.name());
         let message = format!("only plain DNS server blocks are supported; \"{text}\" uses transport \"{transport}\"");
         let mut line = Arguments::of(stanza, context.diagnostics);
-        line.error_expected(&stanza.name, message, "no 'shed' in this block");
+        line.error_expected(&stanza.name, message, "no 'shed' in this server block");
     }
     (errors == context.diagnostics.has_errors()).then_some(Config)
 }
 
-/// Reads *pprof*, and says that it does nothing.
+/// Parses *pprof*, and warns that it has no effect.
 pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     for stanza in stanzas {
@@ -45,7 +45,7 @@ pub fn pprof(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             }
             inner.finish();
         }
-        line.warning(&stanza.name, "'pprof' is Go's profiler, which is not in this server: nothing listens; use perf");
+        line.warning(&stanza.name, "'pprof' has no effect: it is Go's profiler; use perf");
         line.finish();
     }
     (errors == context.diagnostics.has_errors()).then_some(Config)
@@ -60,9 +60,9 @@ mod tests {
     #[test]
     fn shed_is_for_plain_dns() {
         config("shed", shed);
-        let (read, said) = read_in("example tls://example.org:853", "shed", shed);
-        assert!(read.is_none());
+        let (config, messages) = read_in("example tls://example.org:853", "shed", shed);
+        assert!(config.is_none());
         let message = "only plain DNS server blocks are supported; \"tls://example.org:853\" uses transport \"tls\"";
-        assert_eq!(said, [message]);
+        assert_eq!(messages, [message]);
     }
 }

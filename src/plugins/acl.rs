@@ -1,11 +1,13 @@
-//! *acl*: which clients may ask for what (CoreDNS `plugin/acl`).
+//! *acl*: allows, blocks, filters or drops queries by zone, type and client network (CoreDNS `plugin/acl`).
 //!
-//! It stands before *cache*, so that what one client may ask is not given to another that may not.
+//! It comes before *cache* in the chain, so that a cached answer to one client is not sent to another one whose queries
+//! are blocked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use parking_lot::RwLock;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
@@ -15,51 +17,51 @@ use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, 
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Rcode, Type};
 
-/// RFC 8914 4.16, 4.18: why there is no answer.
+/// The extended errors of answers (RFC 8914 4.16, 4.18).
 const BLOCKED: ExtendedError = ExtendedError { code: 15, text: "" };
 const FILTERED: ExtendedError = ExtendedError { code: 17, text: "" };
 
-/// The rules of a block, in the order of the file.
+/// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Each stanza.
-    pub rules: Vec<Rule>,
+    /// The stanzas, in the order of the file.
+    pub rules: Vec<AclRule>,
 }
 
 /// A stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The names that it is about.
+pub struct AclRule {
+    /// The stanza applies to names in these zones.
     pub zones: Vec<NameBuf>,
-    /// Its lines; the first that fits counts.
-    pub policies: Vec<Policy>,
+    /// The lines of the stanza; the first one that matches a query applies.
+    pub policies: Vec<AclPolicy>,
 }
 
-/// A line.
+/// A line of a stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// What is done.
+pub struct AclPolicy {
+    /// The action for matching queries.
     pub action: Action,
-    /// The types; all without.
+    /// The query types that match; empty for all types.
     pub types: Vec<Type>,
-    /// The networks of clients; all without.
+    /// The client networks that match; empty for all clients.
     pub networks: Vec<IpNet>,
 }
 
-/// What is done with a query.
+/// The action for a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on, whatever later stanzas say.
+    /// The query continues in the chain; later stanzas are ignored.
     Allow,
-    /// REFUSED.
+    /// The response is REFUSED.
     Block,
-    /// No record.
+    /// The response is NOERROR without a record.
     Filter,
-    /// Silence.
+    /// There is no response.
     Drop,
 }
 
-/// Reads the stanzas.
+/// Parses the stanzas.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut config = Config::default();
@@ -69,17 +71,17 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         let mut policies = Vec::new();
         for property in line.body() {
             let mut inner = line.enter(property);
-            policies.extend(policy(&mut inner));
+            policies.extend(parse_policy(&mut inner));
             inner.finish();
         }
         line.finish();
-        config.rules.push(Rule { zones, policies });
+        config.rules.push(AclRule { zones, policies });
     }
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// `ACTION [type QTYPE...|*] [net NETWORK...|*]`.
-fn policy(line: &mut Arguments<'_, '_>) -> Option<Policy> {
+/// Parses `ACTION [type QTYPE...|*] [net NETWORK...|*]`.
+fn parse_policy(line: &mut Arguments<'_, '_>) -> Option<AclPolicy> {
     let action = match line.name().to_ascii_lowercase().as_str() {
         "allow" => Action::Allow,
         "block" => Action::Block,
@@ -97,13 +99,15 @@ fn policy(line: &mut Arguments<'_, '_>) -> Option<Policy> {
             line.error_expected(section, format!("unexpected '{}'", section.text), "'type' or 'net'");
             return None;
         }
-        let (mut all, mut count) = (false, 0);
+        let is_type_section = section.text.eq_ignore_ascii_case("type");
+        let mut has_asterisk = false;
+        let mut count = 0;
         while let Some(word) = line.peek().filter(|word| !is_section(&word.text)) {
             line.next_word();
             count += 1;
             if word.text == "*" {
-                all = true;
-            } else if section.text.eq_ignore_ascii_case("type") {
+                has_asterisk = true;
+            } else if is_type_section {
                 match Type::from_mnemonic(&word.text) {
                     Some(rtype) => types.push(rtype),
                     None => line.error_expected(word, format!("unexpected '{}'", word.text), "a type such as A"),
@@ -123,47 +127,49 @@ fn policy(line: &mut Arguments<'_, '_>) -> Option<Policy> {
             let message = format!("no token specified in '{}' section", section.text);
             line.error_expected(section, message, "types, networks or *");
         }
-        if all {
-            // The whole section says nothing more.
-            match section.text.eq_ignore_ascii_case("type") {
-                true => types.clear(),
-                false => networks.clear(),
+        if has_asterisk {
+            // An asterisk makes the other words of the section irrelevant.
+            if is_type_section {
+                types.clear();
+            } else {
+                networks.clear();
             }
         }
     }
-    Some(Policy { action, types, networks })
+    Some(AclPolicy { action, types, networks })
 }
 
-/// What has become of queries, on one socket.
-pub struct Counts {
+/// The counters of a configuration on a socket.
+pub struct AclCounters {
+    /// The label of the socket, such as `dns://:53`.
     server: String,
     zones: Vec<String>,
-    /// Allowed, and for each zone those that were blocked, filtered and dropped.
+    /// Allowed queries, then blocked, filtered and dropped queries of each zone.
     cells: Cells<COUNTS>,
 }
 
-/// Zones that have counts of their own; those of others are in the last one's.
+/// The maximum number of zones with counters of their own. Further zones share the counters of the last one.
 const ZONES: usize = 16;
 const COUNTS: usize = 1 + 3 * ZONES;
 
-/// The counts of all sockets. They outlive a reload.
+/// The counters of all sockets. They outlive a reload.
 #[derive(Default)]
-pub struct AllCounts(parking_lot::RwLock<Vec<Arc<Counts>>>);
+pub struct AllCounts(RwLock<Vec<Arc<AclCounters>>>);
 
 impl AllCounts {
-    /// The counts of a configuration on a socket.
-    pub fn counts(&self, config: &Config, server: &str) -> Arc<Counts> {
+    /// Returns the counters of a configuration on a socket, and adds them if they are new.
+    pub fn counts(&self, config: &Config, server: &str) -> Arc<AclCounters> {
         let mut zones: Vec<String> =
             config.rules.iter().flat_map(|rule| &rule.zones).map(|zone| zone.to_lower().to_string()).collect();
         zones.dedup();
         zones.truncate(ZONES);
         let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counts| counts.server == server && counts.zones == zones) {
+        if let Some(found) = all.iter().find(|counters| counters.server == server && counters.zones == zones) {
             return found.clone();
         }
-        let counts = Arc::new(Counts { server: server.to_owned(), zones, cells: Cells::default() });
-        all.push(counts.clone());
-        counts
+        let counters = Arc::new(AclCounters { server: server.to_owned(), zones, cells: Cells::default() });
+        all.push(counters.clone());
+        counters
     }
 }
 
@@ -173,22 +179,22 @@ impl Collected for AllCounts {
 
     fn families(&self) -> Vec<MetricFamily> {
         let mut allowed = Family::new(&table::ACL_ALLOWED);
-        let mut others = [&table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED].map(Family::new);
-        for counts in self.0.read().iter() {
-            let sums = counts.cells.sums();
+        let mut rejected = [&table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED].map(Family::new);
+        for counters in self.0.read().iter() {
+            let sums = counters.cells.sums();
             if sums[0] > 0 {
-                allowed.value(&[&counts.server, ""], sums[0] as f64);
+                allowed.value(&[&counters.server, ""], sums[0] as f64);
             }
-            for (at, zone) in counts.zones.iter().enumerate() {
-                for (kind, family) in others.iter_mut().enumerate() {
+            for (at, zone) in counters.zones.iter().enumerate() {
+                for (kind, family) in rejected.iter_mut().enumerate() {
                     let count = sums[1 + 3 * at + kind];
                     if count > 0 {
-                        family.value(&[&counts.server, "", zone], count as f64);
+                        family.value(&[&counters.server, "", zone], count as f64);
                     }
                 }
             }
         }
-        std::iter::once(allowed).chain(others).map(Family::done).collect()
+        std::iter::once(allowed).chain(rejected).map(Family::done).collect()
     }
 }
 
@@ -200,25 +206,27 @@ impl Setting for Config {
     }
 }
 
-/// The plugin, for a block on one socket.
+/// The plugin, for a server block on a socket.
 pub struct Acl {
     config: Config,
-    counts: Arc<Counts>,
+    counters: Arc<AclCounters>,
 }
 
 impl Acl {
-    /// The plugin of these rules.
-    pub fn new(config: Config, counts: Arc<Counts>) -> Acl {
-        Acl { config, counts }
+    /// Creates the plugin.
+    pub fn new(config: Config, counters: Arc<AclCounters>) -> Acl {
+        Acl { config, counters }
     }
 
-    /// What the rules say of a query, and the zone that they say it of.
-    fn judge(&self, exchange: &Exchange<'_>) -> Option<(Action, &NameBuf)> {
-        let (question, client) = (exchange.question(), exchange.client.remote.ip().to_canonical());
+    /// Returns the action of the first matching line, and the zone through which its stanza applies; `None` if no line
+    /// matches.
+    fn find_action(&self, exchange: &Exchange<'_>) -> Option<(Action, &NameBuf)> {
+        let question = exchange.question();
+        let client = exchange.client.remote.ip().to_canonical();
         for rule in &self.config.rules {
-            // The longest zone, as CoreDNS `plugin.Zones.Matches`.
-            let fits = rule.zones.iter().filter(|zone| question.name().is_within(zone.as_name()));
-            let Some(zone) = fits.max_by_key(|zone| zone.as_name().as_wire().len()) else { continue };
+            // The longest matching zone, as in CoreDNS `plugin.Zones.Matches`.
+            let matching = rule.zones.iter().filter(|zone| question.name().is_within(zone.as_name()));
+            let Some(zone) = matching.max_by_key(|zone| zone.as_name().as_wire().len()) else { continue };
             let policy = rule.policies.iter().find(|policy| {
                 (policy.types.is_empty() || policy.types.contains(&question.qtype))
                     && (policy.networks.is_empty() || policy.networks.iter().any(|network| network.contains(&client)))
@@ -230,10 +238,11 @@ impl Acl {
         None
     }
 
+    /// Counts a query in this zone that was blocked (`kind` 0), filtered (1) or dropped (2).
     fn count(&self, zone: &NameBuf, kind: usize) {
         let zone = zone.to_lower().to_string();
-        let at = self.counts.zones.iter().position(|of| *of == zone).unwrap_or(ZONES - 1);
-        self.counts.cells.mine().add(1 + 3 * at + kind, 1);
+        let at = self.counters.zones.iter().position(|of| *of == zone).unwrap_or(ZONES - 1);
+        self.counters.cells.mine().add(1 + 3 * at + kind, 1);
     }
 }
 
@@ -243,15 +252,16 @@ impl Plugin for Acl {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        match self.judge(exchange) {
+        match self.find_action(exchange) {
             None | Some((Action::Allow, _)) => {
-                self.counts.cells.mine().add(0, 1);
+                self.counters.cells.mine().add(0, 1);
                 Step::Next
             }
             Some((Action::Block, zone)) => {
                 self.count(zone, 0);
                 let reply = exchange.reply();
-                (reply.rcode, reply.extended_error) = (Rcode::REFUSED, Some(BLOCKED));
+                reply.rcode = Rcode::REFUSED;
+                reply.extended_error = Some(BLOCKED);
                 Step::Answered
             }
             Some((Action::Filter, zone)) => {
@@ -274,18 +284,18 @@ mod tests {
     use super::*;
     use crate::plugins::testing::{client, code, config, packet, read, send};
 
-    /// What becomes of a query.
-    fn ask(lines: &str, from: &str, name: &str, qtype: Type) -> String {
-        let (config, all) = (config(lines, parse), AllCounts::default());
-        let counts = all.counts(&config, "dns://:53");
-        let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(Acl::new(config, counts)), code(Rcode::NXDOMAIN, None)];
+    /// Returns the code and the extended error of the response to a query of this client.
+    fn query(lines: &str, from: &str, name: &str, qtype: Type) -> String {
+        let config = config(lines, parse);
+        let counters = AllCounts::default().counts(&config, "dns://:53");
+        let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(Acl::new(config, counters)), code(Rcode::NXDOMAIN, None)];
         let state = send(plugins, &packet(name, qtype, None), client(from), Instant::now());
         let error = state.reply.extended_error.map(|error| format!(" {}", error.code)).unwrap_or_default();
         format!("{}{error}", state.reply.rcode)
     }
 
     #[test]
-    fn the_first_line_that_fits_counts() {
+    fn the_first_matching_line_applies() {
         let lines = "acl {\n allow net 10.0.1.0/24 fd00::1\n block type A AAAA net 10.0.0.0/8\n filter type TXT\n}";
         for (from, qtype, expected) in [
             ("10.0.1.9:1", Type::A, "NXDOMAIN"),
@@ -296,27 +306,27 @@ mod tests {
             ("[fd00::1]:1", Type::TXT, "NXDOMAIN"),
             ("[::ffff:10.0.2.9]:1", Type::A, "REFUSED 15"),
         ] {
-            assert_eq!(ask(lines, from, "x.example.", qtype), expected, "{from} {qtype}");
+            assert_eq!(query(lines, from, "x.example.", qtype), expected, "{from} {qtype}");
         }
-        assert_eq!(ask("acl example.org {\n block\n}", "10.0.0.1:1", "x.example.", Type::A), "NXDOMAIN");
-        assert_eq!(ask("acl {\n block type * net *\n}", "10.0.0.1:1", "x.example.", Type::A), "REFUSED 15");
-        // An allowing stanza ends the search.
+        assert_eq!(query("acl example.org {\n block\n}", "10.0.0.1:1", "x.example.", Type::A), "NXDOMAIN");
+        assert_eq!(query("acl {\n block type * net *\n}", "10.0.0.1:1", "x.example.", Type::A), "REFUSED 15");
+        // A line that allows the query ends the search.
         let two = "acl {\n allow net 10.0.0.1\n}\nacl {\n block\n}";
-        assert_eq!(ask(two, "10.0.0.1:1", "x.example.", Type::A), "NXDOMAIN");
-        assert_eq!(ask(two, "10.0.0.2:1", "x.example.", Type::A), "REFUSED 15");
+        assert_eq!(query(two, "10.0.0.1:1", "x.example.", Type::A), "NXDOMAIN");
+        assert_eq!(query(two, "10.0.0.2:1", "x.example.", Type::A), "REFUSED 15");
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn errors_are_reported() {
         for (line, message) in [
             ("deny", "unknown property 'deny'"),
             ("block what", "unexpected 'what'"),
             ("block type", "no token specified in 'type' section"),
-            ("block type NONSENSE", "unexpected 'NONSENSE'"),
+            ("block type INVALID", "unexpected 'INVALID'"),
             ("block net 10.0.0.0/33", "illegal CIDR notation '10.0.0.0/33'"),
         ] {
-            let said = read(&format!("acl {{\n {line}\n}}"), parse).1;
-            assert!(said[0].starts_with(message), "{said:?}");
+            let messages = read(&format!("acl {{\n {line}\n}}"), parse).1;
+            assert!(messages[0].starts_with(message), "{messages:?}");
         }
     }
 }

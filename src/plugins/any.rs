@@ -1,4 +1,4 @@
-//! *any*: answers ANY with one small HINFO record (RFC 8482 4.2), so that nobody amplifies with it.
+//! *any*: answers queries of type ANY with a small HINFO record (RFC 8482 4.2), so that they do not amplify attacks.
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
@@ -6,16 +6,16 @@ use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::Directive;
 use crate::wire::{Rdata, Type};
 
-/// Seconds that the record may be kept; the number of the RFC, as in CoreDNS.
+/// The TTL of the record in seconds: the number of the RFC, as in CoreDNS.
 const TTL: u32 = 8482;
-/// CPU and OS of the record, each a character string.
+/// The data of the record: CPU and OS, each a character string.
 const HINFO: &[u8] = b"\x0dANY obsoleted\x0cSee RFC 8482";
 
 /// The configuration, which has no options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
     Some(Config)
@@ -28,7 +28,7 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Answers queries of type ANY.
 pub struct Any;
 
 impl Plugin for Any {

@@ -1,27 +1,27 @@
-//! *bufsize*: lowers the UDP payload size that a client offers, for its own answer and towards upstreams, so that no
-//! answer is fragmented (CoreDNS `plugin/bufsize`).
+//! *bufsize*: limits the UDP payload size, of responses and in queries to upstreams, so that no response is fragmented
+//! (CoreDNS `plugin/bufsize`).
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
-/// The size without an argument, of DNS flag day 2020.
+/// The default size in bytes, that of DNS flag day 2020.
 const DEFAULT: u16 = 1_232;
 
-/// The size.
+/// The configuration of the directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The most octets of a UDP answer, 512–4096.
+    /// The maximum UDP payload size in bytes, 512 to 4096.
     pub size: u16,
 }
 
-/// Reads the directive; the first of several counts.
+/// Parses the directive; the first stanza of a server block is used.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
     let size = if line.more() { line.number(512..=4_096) } else { Some(DEFAULT) };
     if let Some(property) = line.body().first() {
-        line.warning(&property.name, "'bufsize' has no properties; they do nothing");
+        line.warning(&property.name, "'bufsize' has no properties; this one has no effect");
     }
     line.finish();
     size.map(|size| Config { size })
@@ -34,9 +34,9 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Limits the UDP payload size.
 pub struct Bufsize {
-    /// The size.
+    /// The configuration.
     pub config: Config,
 }
 

@@ -1,5 +1,5 @@
-//! *chaos*: tells of the server itself, in class CH: `version.bind`, `version.server`, `authors.bind`, `hostname.bind`
-//! and `id.server`.
+//! *chaos*: answers queries in class CH about the server itself: `version.bind`, `version.server`, `authors.bind`,
+//! `hostname.bind` and `id.server`.
 
 use super::Context;
 use super::build::{BlockBuilder, BlockOptions, BuildError, Setting};
@@ -7,19 +7,19 @@ use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
 
-/// The longest character string (RFC 1035 3.3).
+/// The maximum length of a character string in bytes (RFC 1035 3.3).
 pub const MAX_TEXT: usize = 255;
 
-/// What is told.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The answer of `version.bind`; this server's name and version where `None`.
+    /// The text of `version.bind` and `version.server`; the name and version of this program if `None`.
     pub version: Option<String>,
-    /// The answers of `authors.bind`.
+    /// The texts of `authors.bind`, sorted, each once.
     pub authors: Vec<String>,
 }
 
-/// Reads the directive; the first of several counts.
+/// Parses the directive; the first stanza of a server block is used.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
     let version = line.next_word().map(|word| word.text.clone());
@@ -49,13 +49,13 @@ impl Setting for Config {
     }
 }
 
-/// The plugin. Each text is at most [`MAX_TEXT`] octets long.
+/// Answers with these texts, each cut to [`MAX_TEXT`] bytes.
 pub struct Chaos {
-    /// The answer of `version.bind`.
+    /// The text of `version.bind` and `version.server`.
     pub version: String,
-    /// The answers of `authors.bind`.
+    /// The texts of `authors.bind`.
     pub authors: Vec<String>,
-    /// The answer of `hostname.bind`.
+    /// The text of `hostname.bind` and `id.server`.
     pub hostname: String,
 }
 
@@ -70,12 +70,12 @@ impl Plugin for Chaos {
             return Step::Next;
         }
         match question.name().as_wire() {
-            b"\x07version\x04bind\0" | b"\x07version\x06server\0" => push(exchange, &self.version),
-            b"\x08hostname\x04bind\0" | b"\x02id\x06server\0" => push(exchange, &self.hostname),
+            b"\x07version\x04bind\0" | b"\x07version\x06server\0" => push_text(exchange, &self.version),
+            b"\x08hostname\x04bind\0" | b"\x02id\x06server\0" => push_text(exchange, &self.hostname),
             b"\x07authors\x04bind\0" => {
                 let mut order: Vec<&String> = self.authors.iter().collect();
                 fastrand::shuffle(&mut order);
-                order.into_iter().for_each(|author| push(exchange, author));
+                order.into_iter().for_each(|author| push_text(exchange, author));
             }
             _ => return Step::Next,
         }
@@ -83,10 +83,17 @@ impl Plugin for Chaos {
     }
 }
 
-fn push(exchange: &mut Exchange<'_>, text: &str) {
+/// Adds a TXT record with this text.
+fn push_text(exchange: &mut Exchange<'_>, text: &str) {
     let reply = exchange.reply();
     let text = &text.as_bytes()[..text.len().min(MAX_TEXT)];
     let data = reply.store(&[&[text.len() as u8], text].concat());
-    let (owner, rdata) = (NameRef::QUESTION, Rdata::Bytes(data));
-    reply.push(Record { section: Section::Answer, owner, rtype: Type::TXT, class: Class::CH, ttl: 0, rdata });
+    reply.push(Record {
+        section: Section::Answer,
+        owner: NameRef::QUESTION,
+        rtype: Type::TXT,
+        class: Class::CH,
+        ttl: 0,
+        rdata: Rdata::Bytes(data),
+    });
 }

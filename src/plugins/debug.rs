@@ -1,6 +1,7 @@
-//! *debug*: log lines of level debug, and a panic in a plugin ends the process instead of becoming SERVFAIL.
+//! *debug*: enables log lines of level debug, and a panic in a plugin stops the process instead of resulting in
+//! SERVFAIL.
 //!
-//! It holds for the whole process, so that it makes no plugin.
+//! It applies to the whole process and adds no plugin to the chain.
 
 use super::build::{BlockOptions, Setting};
 use super::{Context, no_arguments};
@@ -10,7 +11,7 @@ use crate::corefile::Directive;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
     Some(Config)

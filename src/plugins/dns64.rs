@@ -1,6 +1,7 @@
-//! *dns64*: IPv6 addresses for names that have none, made of their IPv4 addresses and a prefix that a NAT64 takes care of
-//! (RFC 6147, RFC 6052; CoreDNS `plugin/dns64`).
+//! *dns64*: synthesizes AAAA records for names without IPv6 addresses, from their IPv4 addresses and the prefix of a
+//! NAT64 (RFC 6147, RFC 6052; CoreDNS `plugin/dns64`).
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -16,38 +17,38 @@ use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
 /// The well-known prefix (RFC 6052 2.1).
-const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
-/// The lengths that a prefix may have (RFC 6052 2.2).
+const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+/// The allowed lengths of a prefix, in bits (RFC 6052 2.2).
 const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
-/// The octet that is always zero (RFC 6052 2.2).
+/// The index of the byte that is always zero (RFC 6052 2.2).
 const ZERO: usize = 8;
-/// How long a made address may be kept where no SOA says how long its absence may, in seconds (RFC 6147 5.1.7).
+/// The maximum TTL of a synthesized record in seconds, if the reply without addresses has no SOA (RFC 6147 5.1.7).
 const TTL: u32 = 600;
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The prefix.
+    /// The prefix of the NAT64.
     pub prefix: Ipv6Net,
-    /// Even where there are IPv6 addresses.
+    /// Names that have IPv6 addresses also get synthesized ones.
     pub translate_all: bool,
-    /// For clients that ask over IPv4, too.
+    /// Queries over IPv4 also get synthesized addresses.
     pub allow_ipv4: bool,
 }
 
-/// Reads the directive; later lines count more.
+/// Parses the directive; later lines override earlier ones.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut config = Config { prefix: WELL_KNOWN, translate_all: false, allow_ipv4: false };
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         if line.more() {
-            config.prefix = prefix(&mut line).unwrap_or(WELL_KNOWN);
+            config.prefix = parse_prefix(&mut line).unwrap_or(WELL_KNOWN);
         }
         for property in line.body() {
             let mut inner = line.enter(property);
             match inner.name() {
-                "prefix" => config.prefix = prefix(&mut inner).unwrap_or(WELL_KNOWN),
+                "prefix" => config.prefix = parse_prefix(&mut inner).unwrap_or(WELL_KNOWN),
                 "translate_all" => config.translate_all = true,
                 "allow_ipv4" => config.allow_ipv4 = true,
                 _ => inner.unknown(["prefix", "translate_all", "allow_ipv4"]),
@@ -59,8 +60,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// A prefix of IPv6 of a length that there is.
-fn prefix(line: &mut Arguments<'_, '_>) -> Option<Ipv6Net> {
+/// Parses an IPv6 network of an allowed length.
+fn parse_prefix(line: &mut Arguments<'_, '_>) -> Option<Ipv6Net> {
     const WHAT: &str = "an IPv6 network of 32, 40, 48, 56, 64 or 96 bits, such as 64:ff9b::/96";
     let word = line.word(WHAT)?;
     match word.text.parse::<IpNet>() {
@@ -77,66 +78,71 @@ fn prefix(line: &mut Arguments<'_, '_>) -> Option<Ipv6Net> {
 }
 
 impl Config {
-    /// The address that stands for an IPv4 address behind the prefix (RFC 6052 2.2).
-    fn address(&self, ipv4: [u8; 4]) -> [u8; 16] {
+    /// Embeds an IPv4 address in the prefix (RFC 6052 2.2).
+    fn embed(&self, ipv4: [u8; 4]) -> [u8; 16] {
         let mut address = self.prefix.network().octets();
-        let places = (usize::from(self.prefix.prefix_len() / 8)..16).filter(|&at| at != ZERO);
-        for (at, octet) in places.zip(ipv4) {
-            address[at] = octet;
+        let indexes = (usize::from(self.prefix.prefix_len() / 8)..16).filter(|&at| at != ZERO);
+        for (at, byte) in indexes.zip(ipv4) {
+            address[at] = byte;
         }
         address
     }
 
-    /// Whether a query is one to make addresses for.
-    fn takes(&self, exchange: &Exchange<'_>) -> bool {
+    /// Returns whether the query may get synthesized addresses.
+    fn is_eligible(&self, exchange: &Exchange<'_>) -> bool {
         let question = exchange.question();
         question.qtype == Type::AAAA
             && question.qclass == Class::IN
             && (self.allow_ipv4 || exchange.client.remote.ip().to_canonical().is_ipv6())
     }
 
-    /// Whether a reply is one in whose place made addresses may stand (RFC 6147 5.1.1, 5.1.2). Of an alias that leads to
-    /// no name the IPv4 side is asked, as CoreDNS does.
-    fn replaces(&self, reply: &Reply) -> bool {
+    /// Returns whether synthesized addresses replace this reply (RFC 6147 5.1.1, 5.1.2). The IPv4 addresses of an alias
+    /// are looked up even if its target does not exist, as in CoreDNS.
+    fn is_replaceable(&self, reply: &Reply) -> bool {
         let has_addresses = || reply.section(Section::Answer).any(|record| record.rtype == Type::AAAA);
         reply.kind() != ReplyKind::NameError && (self.translate_all || !has_addresses())
     }
 
-    /// The reply with the addresses of `inner` (RFC 6147 5.1.7, 5.3). Flags are those of a new answer, as in CoreDNS.
+    /// Replaces the reply by `inner`, a reply with A records, which become AAAA records (RFC 6147 5.1.7, 5.3). The
+    /// flags are reset, as in CoreDNS.
     fn translate(&self, reply: &mut Reply, mut inner: Reply) {
         let soa = reply.section(Section::Authority).filter(|record| record.rtype == Type::SOA).last();
-        let most = soa.map_or(TTL, |soa| soa.ttl);
+        let max_ttl = soa.map_or(TTL, |soa| soa.ttl);
         for record in inner.records_mut().iter_mut().filter(|record| record.section == Section::Answer) {
             if let Rdata::A(address) = record.rdata {
-                (record.rtype, record.rdata) = (Type::AAAA, Rdata::Aaaa(self.address(address)));
-                record.ttl = record.ttl.min(most);
+                record.rtype = Type::AAAA;
+                record.rdata = Rdata::Aaaa(self.embed(address));
+                record.ttl = record.ttl.min(max_ttl);
             }
         }
-        (inner.authoritative, inner.recursion_available, inner.authentic_data) = (false, false, false);
+        inner.authoritative = false;
+        inner.recursion_available = false;
+        inner.authentic_data = false;
         *reply = inner;
     }
 }
 
-/// How many answers have been made, on one socket.
-pub struct Counts {
+/// The counter of synthesized replies on a socket.
+pub struct Dns64Counters {
+    /// The label of the socket, such as `dns://:53`.
     server: String,
     cells: Cells<1>,
 }
 
-/// The counts of all sockets. They outlive a reload.
+/// The counters of all sockets. They outlive a reload.
 #[derive(Default)]
-pub struct AllCounts(RwLock<Vec<Arc<Counts>>>);
+pub struct AllCounts(RwLock<Vec<Arc<Dns64Counters>>>);
 
 impl AllCounts {
-    /// The counts of a socket.
-    pub fn counts(&self, server: &str) -> Arc<Counts> {
+    /// Returns the counter of a socket, and adds it if it is new.
+    pub fn counts(&self, server: &str) -> Arc<Dns64Counters> {
         let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counts| counts.server == server) {
+        if let Some(found) = all.iter().find(|counters| counters.server == server) {
             return found.clone();
         }
-        let counts = Arc::new(Counts { server: server.to_owned(), cells: Cells::default() });
-        all.push(counts.clone());
-        counts
+        let counters = Arc::new(Dns64Counters { server: server.to_owned(), cells: Cells::default() });
+        all.push(counters.clone());
+        counters
     }
 }
 
@@ -145,10 +151,10 @@ impl Collected for AllCounts {
 
     fn families(&self) -> Vec<MetricFamily> {
         let mut family = Family::new(&table::DNS64_TRANSLATED);
-        for counts in self.0.read().iter() {
-            let [count] = counts.cells.sums();
+        for counters in self.0.read().iter() {
+            let [count] = counters.cells.sums();
             if count > 0 {
-                family.value(&[&counts.server], count as f64);
+                family.value(&[&counters.server], count as f64);
             }
         }
         vec![family.done()]
@@ -163,16 +169,16 @@ impl Setting for Config {
     }
 }
 
-/// The plugin, for a block on one socket.
+/// The plugin, for a server block on a socket.
 pub struct Dns64 {
     config: Config,
-    counts: Arc<Counts>,
+    counters: Arc<Dns64Counters>,
 }
 
 impl Dns64 {
-    /// The plugin of these settings.
-    pub fn new(config: Config, counts: Arc<Counts>) -> Dns64 {
-        Dns64 { config, counts }
+    /// Creates the plugin.
+    pub fn new(config: Config, counters: Arc<Dns64Counters>) -> Dns64 {
+        Dns64 { config, counters }
     }
 }
 
@@ -186,15 +192,16 @@ impl Plugin for Dns64 {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // A bare code is no answer to make another of.
-        if exchange.state.bare || !self.config.takes(exchange) || !self.config.replaces(exchange.reply()) {
+        // A bare code is an error of the server, not an answer without addresses.
+        if exchange.state.bare || !self.config.is_eligible(exchange) || !self.config.is_replaceable(exchange.reply()) {
             return None;
         }
-        let (config, counts) = (self.config, self.counts.clone());
+        let config = self.config;
+        let counters = self.counters.clone();
         match exchange.resolve(exchange.question().name(), Type::A) {
             Inner::Done(inner) => {
                 config.translate(exchange.reply(), *inner);
-                counts.cells.mine().add(0, 1);
+                counters.cells.mine().add(0, 1);
                 None
             }
             Inner::None => {
@@ -205,7 +212,7 @@ impl Plugin for Dns64 {
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
                         config.translate(&mut state.reply, *inner.await);
-                        counts.cells.mine().add(0, 1);
+                        counters.cells.mine().add(0, 1);
                         (state, Continue::Answered)
                     })
                 };
@@ -221,12 +228,12 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn settings_are_read_as_coredns_reads_them() {
+    fn properties_are_parsed_as_in_coredns() {
         assert_eq!(config("dns64", parse), Config { prefix: WELL_KNOWN, translate_all: false, allow_ipv4: false });
-        let made = config("dns64 2001:db8::1/48 {\n translate_all\n allow_ipv4\n}", parse);
+        let parsed = config("dns64 2001:db8::1/48 {\n translate_all\n allow_ipv4\n}", parse);
         let expected =
             Config { prefix: "2001:db8::/48".parse().expect("a network"), translate_all: true, allow_ipv4: true };
-        assert_eq!(made, expected);
+        assert_eq!(parsed, expected);
         assert_eq!(config("dns64 {\n prefix 64:ff9b:1::/64\n}", parse).prefix.prefix_len(), 64);
         for (line, message) in [
             ("dns64 1.2.3.0/24", "invalid prefix '1.2.3.0/24'"),
@@ -242,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_those_of_the_rfc() {
-        // RFC 6052 2.4, 192.0.2.33.
+    fn addresses_are_embedded_as_in_the_rfc() {
+        // The examples of RFC 6052 2.4 for 192.0.2.33.
         for (prefix, address) in [
             ("2001:db8::/32", "2001:db8:c000:221::"),
             ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
@@ -255,8 +262,8 @@ mod tests {
         ] {
             let prefix = prefix.parse().expect("a network");
             let config = Config { prefix, translate_all: false, allow_ipv4: false };
-            let address: std::net::Ipv6Addr = address.parse().expect("an address");
-            assert_eq!(std::net::Ipv6Addr::from(config.address([192, 0, 2, 33])), address, "{prefix}");
+            let address: Ipv6Addr = address.parse().expect("an address");
+            assert_eq!(Ipv6Addr::from(config.embed([192, 0, 2, 33])), address, "{prefix}");
         }
     }
 }

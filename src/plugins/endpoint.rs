@@ -1,4 +1,4 @@
-//! Where *health*, *ready* and *prometheus* listen for HTTP: an address as Go's `net.SplitHostPort` takes it.
+//! The HTTP listen address of *health*, *ready* and *prometheus*, in the format of Go's `net.SplitHostPort`.
 
 use std::fmt;
 use std::io;
@@ -6,29 +6,38 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use crate::corefile::{Arguments, Diagnostic, Stage};
 
-/// A host and a port.
+/// A host and a port to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// An address or a name; empty for every address.
+    /// An IP address or a host name; empty for all addresses of the machine.
     host: String,
-    /// The port; 0 for any.
+    /// The port; 0 for a free one.
     port: u16,
 }
 
-/// What an address must look like.
+/// Why a text is not an address and a port. The message is Go's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("address {text}: {problem}")]
+pub struct EndpointError {
+    text: String,
+    problem: &'static str,
+}
+
+/// The expected format, for errors.
 const EXPECTED: &str = "an address and port such as :8080 or 127.0.0.1:8080";
 
 impl Endpoint {
-    /// Reads the next word of a line, if there is one.
+    /// Parses the next word of a line, or `default` if there is none.
     pub fn read(line: &mut Arguments<'_, '_>, default: &str) -> Option<Endpoint> {
         if line.more() {
             let word = line.next_word()?;
             return match Endpoint::parse(&word.text) {
                 Ok(endpoint) => Some(endpoint),
-                Err(message) => {
+                Err(error) => {
                     let is_port = word.text.parse::<u16>().is_ok();
-                    let error = Diagnostic::error(Stage::Parse, Some(word.span), message).expected(EXPECTED);
-                    line.push(error.suggestion(is_port.then(|| format!(":{}", word.text))));
+                    let diagnostic = Diagnostic::error(Stage::Parse, Some(word.span), error.to_string());
+                    let suggestion = is_port.then(|| format!(":{}", word.text));
+                    line.push(diagnostic.expected(EXPECTED).suggestion(suggestion));
                     None
                 }
             };
@@ -36,27 +45,24 @@ impl Endpoint {
         Endpoint::parse(default).ok()
     }
 
-    /// Takes host and port apart, with Go's words for what is wrong.
-    pub fn parse(text: &str) -> Result<Endpoint, String> {
-        let fault = |what: &str| Err(format!("address {text}: {what}"));
-        let Some((host, port)) = text.rsplit_once(':') else { return fault("missing port in address") };
+    /// Parses `HOST:PORT`, where an IPv6 address is in brackets.
+    pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
+        let error = |problem| EndpointError { text: text.to_owned(), problem };
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| error("missing port in address"))?;
         let host = match host.strip_prefix('[') {
-            Some(bracketed) => match bracketed.strip_suffix(']') {
-                Some(host) => host,
-                None => return fault("missing ']' in address"),
-            },
-            None if host.contains(':') => return fault("too many colons in address"),
+            Some(bracketed) => bracketed.strip_suffix(']').ok_or_else(|| error("missing ']' in address"))?,
+            None if host.contains(':') => return Err(error("too many colons in address")),
             None => host,
         };
         if host.contains(['[', ']']) {
-            return fault("unexpected bracket in address");
+            return Err(error("unexpected bracket in address"));
         }
-        // Go looks at the port when it listens; an empty one is 0, which is any.
-        let Ok(port) = (if port.is_empty() { Ok(0) } else { port.parse() }) else { return fault("invalid port") };
+        // Go parses the port only when it listens. An empty port is 0.
+        let port: u16 = if port.is_empty() { 0 } else { port.parse().map_err(|_| error("invalid port"))? };
         Ok(Endpoint { host: host.to_owned(), port })
     }
 
-    /// The address itself; a name is looked up, and its IPv4 address goes first, as in Go.
+    /// Returns the socket address. Looks up a host name, which blocks, and prefers its IPv4 address, as in Go.
     pub fn resolve(&self) -> io::Result<SocketAddr> {
         if self.host.is_empty() {
             return Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)));
@@ -82,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_taken_apart_as_in_go() {
+    fn addresses_are_parsed_as_in_go() {
         for (text, address) in [
             (":8080", "[::]:8080"),
             ("127.0.0.1:1", "127.0.0.1:1"),
@@ -103,7 +109,7 @@ mod tests {
             (":http", "address :http: invalid port"),
             (":65536", "address :65536: invalid port"),
         ] {
-            assert_eq!(Endpoint::parse(text).expect_err(text), message);
+            assert_eq!(Endpoint::parse(text).expect_err(text).to_string(), message);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! *header*: sets and clears flags of queries, for those behind it, and of answers (CoreDNS `plugin/header`).
+//! *header*: sets and clears flags of queries, as later plugins see them, and of responses (CoreDNS `plugin/header`).
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
@@ -6,49 +6,49 @@ use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::header::{Change, flag};
 
-/// The flags.
+/// The flags that can be changed: name and bit.
 const FLAGS: &[(&str, u16)] = &[("aa", flag::AA), ("ra", flag::RA), ("rd", flag::RD)];
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Of queries.
+    /// Changes of queries.
     pub query: Change,
-    /// Of answers.
+    /// Changes of responses.
     pub response: Change,
 }
 
-/// Reads the directive; of several the first that says something counts, as in CoreDNS.
+/// Parses the directive; the first stanza with a rule is used, as in CoreDNS.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut config = None;
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         if config.is_some() {
-            // CoreDNS does not even look at it.
-            line.warning(&stanza.name, "only the first 'header' of a server block counts");
+            // CoreDNS does not parse it.
+            line.warning(&stanza.name, "only the first 'header' of a server block is used");
             line.ignore_rest();
             continue;
         }
-        // CoreDNS passes over what follows the name.
+        // CoreDNS ignores arguments after the name.
         line.rest();
-        let mut read = Config::default();
+        let mut parsed = Config::default();
         for property in line.body() {
             let mut inner = line.enter(property);
-            let of = match inner.name().to_ascii_lowercase().as_str() {
-                "query" => &mut read.query,
-                "response" => &mut read.response,
+            let change = match inner.name().to_ascii_lowercase().as_str() {
+                "query" => &mut parsed.query,
+                "response" => &mut parsed.response,
                 _ => {
                     inner.unknown(["query", "response"]);
                     continue;
                 }
             };
-            rule(&mut inner, of);
+            parse_rule(&mut inner, change);
             inner.finish();
         }
         line.finish();
-        if read != Config::default() {
-            config = Some(read);
+        if parsed != Config::default() {
+            config = Some(parsed);
         }
     }
     if config.is_none()
@@ -57,15 +57,15 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     {
         let mut line = Arguments::of(stanza, context.diagnostics);
         line.ignore_rest();
-        line.error_expected(&stanza.name, "no rule", "query or response, set or clear, and flags, in braces");
+        line.error_expected(&stanza.name, "no rule", "rules in braces, such as 'response set aa'");
     }
     config.filter(|_| errors == context.diagnostics.has_errors())
 }
 
-/// Reads `set` or `clear` and the flags behind it.
-fn rule(line: &mut Arguments<'_, '_>, change: &mut Change) {
+/// Parses `set FLAG...` or `clear FLAG...`, and adds it to `change`.
+fn parse_rule(line: &mut Arguments<'_, '_>, change: &mut Change) {
     let Some(action) = line.word("set or clear") else { return };
-    let state = match action.text.to_ascii_lowercase().as_str() {
+    let is_set = match action.text.to_ascii_lowercase().as_str() {
         "set" => true,
         "clear" => false,
         _ => return line.error_expected(action, format!("unknown flag action '{}'", action.text), "set or clear"),
@@ -73,7 +73,7 @@ fn rule(line: &mut Arguments<'_, '_>, change: &mut Change) {
     let Some(words) = line.words("one or more of aa, ra and rd") else { return };
     for word in words {
         match FLAGS.iter().find(|(name, _)| word.text.eq_ignore_ascii_case(name)) {
-            Some((_, bits)) => change.add(*bits, state),
+            Some((_, bits)) => change.add(*bits, is_set),
             None => line.error_expected(word, format!("unknown or unsupported flag '{}'", word.text), "aa, ra or rd"),
         }
     }
@@ -86,9 +86,9 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Changes the flags of queries and responses.
 pub struct Header {
-    /// What the directive says.
+    /// The configuration.
     pub config: Config,
 }
 
@@ -98,10 +98,10 @@ impl Plugin for Header {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let Change { set, clear } = self.config.query;
         for (_, bits) in FLAGS {
-            let Change { set, clear } = self.config.query;
             if (set | clear) & bits != 0 {
-                exchange.state.asked.add(*bits, set & bits != 0);
+                exchange.state.flag_changes.add(*bits, set & bits != 0);
             }
         }
         Step::Next
@@ -109,11 +109,15 @@ impl Plugin for Header {
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let Config { query, response } = self.config;
-        // Whoever answers echoes RD as it came to them.
-        let asked = query.apply(exchange.query.flags());
+        // A response echoes RD of the changed query, which is what the later plugins have seen.
+        let mut bits = query.apply(exchange.query.flags()) & flag::RD;
         let reply = exchange.reply();
-        let mut bits = asked & flag::RD;
-        bits |= if reply.authoritative { flag::AA } else { 0 } | if reply.recursion_available { flag::RA } else { 0 };
+        if reply.authoritative {
+            bits |= flag::AA;
+        }
+        if reply.recursion_available {
+            bits |= flag::RA;
+        }
         let bits = response.apply(bits);
         reply.authoritative = bits & flag::AA != 0;
         reply.recursion_available = bits & flag::RA != 0;
@@ -128,14 +132,14 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn rules_are_read_as_coredns_reads_them() {
-        let made = config("header {\n Query clear RD\n response set aa ra\n response CLEAR ra\n}", parse);
+    fn rules_are_parsed_as_in_coredns() {
+        let parsed = config("header {\n Query clear RD\n response set aa ra\n response CLEAR ra\n}", parse);
         let expected =
             Config { query: Change { set: 0, clear: flag::RD }, response: Change { set: flag::AA, clear: flag::RA } };
-        assert_eq!(made, expected);
-        let (first, said) = read("header {\n query set aa\n}\nheader {\n query set tc\n}", parse);
+        assert_eq!(parsed, expected);
+        let (first, messages) = read("header {\n query set aa\n}\nheader {\n query set tc\n}", parse);
         assert_eq!(first.map(|config| config.query.set), Some(flag::AA));
-        assert_eq!(said, ["only the first 'header' of a server block counts"]);
+        assert_eq!(messages, ["only the first 'header' of a server block is used"]);
         for (lines, message) in [
             ("header", "no rule"),
             ("header {\n}", "no rule"),

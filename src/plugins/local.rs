@@ -1,5 +1,7 @@
-//! *local*: answers `localhost` and its reverse zones itself (RFC 6303, RFC 6761 6.3), so that no such query leaves.
+//! *local*: answers `localhost` and its reverse zones (RFC 6303, RFC 6761 6.3), so that such queries are not sent to
+//! upstreams.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use super::Context;
@@ -10,22 +12,22 @@ use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, 
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
-/// Seconds that an answer may be kept: a week.
+/// The TTL of answers in seconds: a week.
 const TTL: u32 = 604_800;
-/// The zones, in wire form without a final zero.
+/// The zones, in wire form without the final zero byte.
 const LOCALHOST: &[u8] = b"\x09localhost";
 const REVERSE: [&[u8]; 3] = [b"\x010\x07in-addr\x04arpa", b"\x03127\x07in-addr\x04arpa", b"\x03255\x07in-addr\x04arpa"];
 /// The only name with a PTR record.
 const LOOPBACK: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa";
 
-/// How *local* answers.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Answer `localhost.<anything>` too: what a resolver's search path makes of `localhost`.
+    /// Answer `localhost.ANYTHING` too: a resolver's search list appends domains to `localhost`.
     pub localhost_prefix: bool,
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut config = Config { localhost_prefix: true };
     for stanza in stanzas {
@@ -55,15 +57,16 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Answers names in the local zones.
 pub struct Local {
-    /// How it answers.
+    /// The configuration.
     pub config: Config,
-    /// Counts what it answers that is more than `localhost` itself.
+    /// The counter, shared with the registry.
     pub counts: Arc<Counts>,
 }
 
-/// How many queries were for more than `localhost` itself; one number for all blocks, as in CoreDNS.
+/// The counter of queries for names that begin or end with the label `localhost`, but have further labels. All server
+/// blocks share it, as in CoreDNS.
 #[derive(Default)]
 pub struct Counts(Cells<1>);
 
@@ -93,8 +96,8 @@ impl Plugin for Local {
                 || self.config.localhost_prefix && question.label(0) == b"localhost")
         {
             self.counts.0.mine().add(0, 1);
-            if !loopback(reply, question.qtype) {
-                soa(reply, Section::Authority, 0);
+            if !push_loopback(reply, question.qtype) {
+                push_soa(reply, Section::Authority, 0);
             }
             return Step::Answered;
         }
@@ -113,15 +116,16 @@ impl Plugin for Local {
     }
 }
 
-/// Answers for a name in one of the zones, which starts at `zone` in the question.
+/// Answers a query for a name in one of the zones. `zone` is the offset of the zone in the question, `is_localhost`
+/// whether it is `localhost`, and `is_loopback` whether the name is the one with a PTR record.
 fn answer(reply: &mut Reply, question: &Question, zone: u8, is_localhost: bool, is_loopback: bool) {
-    let apex = zone == 0;
+    let is_apex = zone == 0;
     match question.qtype {
-        Type::A | Type::AAAA if apex && is_localhost => {
-            loopback(reply, question.qtype);
+        Type::A | Type::AAAA if is_apex && is_localhost => {
+            push_loopback(reply, question.qtype);
         }
-        Type::SOA if apex => soa(reply, Section::Answer, zone),
-        Type::NS if apex => {
+        Type::SOA if is_apex => push_soa(reply, Section::Answer, zone),
+        Type::NS if is_apex => {
             let host = reply.store_labels(&[LOCALHOST], None);
             reply.answer(Type::NS, TTL, Rdata::Name(host));
         }
@@ -129,27 +133,27 @@ fn answer(reply: &mut Reply, question: &Question, zone: u8, is_localhost: bool, 
             let host = reply.store_labels(&[LOCALHOST], None);
             reply.answer(Type::PTR, TTL, Rdata::Name(host));
         }
-        _ if apex || is_loopback => soa(reply, Section::Authority, zone),
+        _ if is_apex || is_loopback => push_soa(reply, Section::Authority, zone),
         _ => {
             reply.rcode = Rcode::NXDOMAIN;
-            soa(reply, Section::Authority, zone);
+            push_soa(reply, Section::Authority, zone);
         }
     }
 }
 
-/// The loopback address of the family asked for; says whether there is one.
-fn loopback(reply: &mut Reply, qtype: Type) -> bool {
+/// Adds the loopback address if the type is A or AAAA. Returns whether it is.
+fn push_loopback(reply: &mut Reply, qtype: Type) -> bool {
     let rdata = match qtype {
         Type::A => Rdata::A([127, 0, 0, 1]),
-        Type::AAAA => Rdata::Aaaa(std::net::Ipv6Addr::LOCALHOST.octets()),
+        Type::AAAA => Rdata::Aaaa(Ipv6Addr::LOCALHOST.octets()),
         _ => return false,
     };
     reply.answer(qtype, TTL, rdata);
     true
 }
 
-/// The SOA of the zone that starts at `zone` in the question.
-fn soa(reply: &mut Reply, section: Section, zone: u8) {
+/// Adds the SOA of the zone at offset `zone` in the question.
+fn push_soa(reply: &mut Reply, section: Section, zone: u8) {
     let mname = reply.store_labels(&[LOCALHOST], None);
     let rname = reply.store_labels(&[b"\x04root", LOCALHOST], None);
     let numbers = reply.store_soa_numbers(SoaNumbers { serial: 1, refresh: 0, retry: 0, expire: 0, minimum: TTL });

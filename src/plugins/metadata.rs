@@ -1,17 +1,18 @@
-//! *metadata*: lets other plugins show what is known of a query, as `{/kubernetes/namespace}` in a log line.
+//! *metadata*: lets plugins use values that other plugins define for a query, such as `{/kubernetes/namespace}` in a
+//! line of *log*.
 //!
-//! Nothing is collected ahead: a plugin is asked for a value when it is shown ([`crate::chain::Plugin::metadata`]).
-//! It makes no plugin but is a property of its chain.
+//! Values are not collected in advance: a plugin computes one when another plugin uses it
+//! ([`crate::chain::Plugin::metadata`]). The directive adds no plugin; it sets a property of the chain.
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::NameBuf;
 
-/// The names for which metadata is shown.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Their zones.
+    /// The zones in which names have metadata.
     pub zones: Vec<NameBuf>,
 }
 
@@ -22,7 +23,7 @@ impl Setting for Config {
     }
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let (first, rest) = stanzas.split_first()?;
     for again in rest {

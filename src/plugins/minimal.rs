@@ -1,4 +1,4 @@
-//! *minimal*: leaves out what a positive answer need not have, the authority and additional sections.
+//! *minimal*: removes the authority and additional sections of positive replies.
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
@@ -11,7 +11,7 @@ use crate::wire::reply::ReplyKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
     Some(Config)
@@ -24,7 +24,7 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Removes sections of replies.
 pub struct Minimal;
 
 impl Plugin for Minimal {
@@ -37,7 +37,7 @@ impl Plugin for Minimal {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // A denial needs its SOA and a delegation its servers.
+        // A denial needs its SOA, and a delegation its NS records.
         if exchange.reply().kind() == ReplyKind::NoError {
             exchange.reply().records_mut().retain(|record| record.section == Section::Answer);
         }

@@ -1,4 +1,4 @@
-//! The directives: one table in CoreDNS's order, and for each that is built its configuration and its plugin.
+//! The directives: one table in CoreDNS's order, and a configuration and a plugin for each that this server has.
 //!
 //! ```text
 //! corefile::Directive ─ parse(..) ─► Config (typed, comparable; a `build::Setting`) ─ build(..) ─► Plugin
@@ -46,26 +46,27 @@ pub mod whoami;
 
 use std::path::PathBuf;
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Key, Known, Sources};
+use crate::corefile::{Arguments, Block, BlockKey, Diagnostics, Directive, Known, Sources};
 use crate::telemetry::metrics::SharedMetrics;
 use crate::wire::NameBuf;
 
 pub use build::ReadDirective;
 pub use table::DIRECTIVES;
 
-/// What a directive's reader may look at besides its own lines.
+/// What the parser of a directive may use besides the lines of the directive.
 pub struct Context<'a> {
     /// The keys of the server block.
-    pub keys: &'a [Key],
-    /// Their zones, in lower case with their final dot.
+    pub keys: &'a [BlockKey],
+    /// The zones of the keys, in lower case with a final dot.
     pub zones: &'a [String],
-    /// *root*'s folder, to which relative file names are joined.
+    /// The directory of *root*, to which relative file names are joined.
     pub root: Option<PathBuf>,
-    /// Where mistakes go.
+    /// The errors and warnings.
     pub diagnostics: &'a mut Diagnostics,
 }
 
-/// Reads the directives of a server block, in the order in which plugins run, whatever the order of the file.
+/// Parses the directives of a server block. Returns them in the order in which plugins run, whatever their order in the
+/// file.
 pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<ReadDirective> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let mut context = Context { keys: &block.keys, zones: &zones, root: None, diagnostics };
@@ -92,7 +93,7 @@ pub fn register_metrics(metrics: &SharedMetrics) {
     DIRECTIVES.iter().filter_map(|entry| entry.register_metrics).for_each(|register| register(metrics));
 }
 
-/// What the Corefile's reader must know of a directive's name.
+/// Returns whether this server, CoreDNS or an external plugin has a directive of this name.
 pub fn known(name: &str) -> Known {
     if let Some(entry) = DIRECTIVES.iter().find(|entry| entry.name == name) {
         return match entry.read {
@@ -106,15 +107,15 @@ pub fn known(name: &str) -> Known {
     Known::No(crate::corefile::suggest(name, DIRECTIVES.iter().map(|entry| entry.name)))
 }
 
-/// Reads the lines of a directive that takes nothing.
+/// Parses a directive without arguments.
 fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
     for stanza in stanzas {
         Arguments::of(stanza, context.diagnostics).finish();
     }
 }
 
-/// The zones that follow in the line, or those of the server block where none follow. Words of which none is a zone
-/// leave none: the directive is about no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
+/// Returns the zones that follow in the line, or those of the server block if nothing follows. If no word is a valid
+/// zone, the result is empty, and the directive applies to no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
 fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
     if !line.more() {
         return names(block);
@@ -122,38 +123,35 @@ fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf
     names(&line.zones())
 }
 
-/// The same, with a warning where no zone is left.
+/// Returns the same as [`zones_or_block`], with a warning if the result is empty.
 fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
     let zones = zones_or_block(line, block);
     if zones.is_empty() {
-        line.warning(line.name_token(), format!("no zone is left: '{}' applies to no name", line.name()));
+        line.warning(line.name_token(), format!("no valid zone: '{}' applies to no name", line.name()));
     }
     zones
 }
 
-/// Zones as names. What the Corefile's reader took for a zone is a name.
+/// Converts zones to names. Every zone that the parser of the Corefile accepts is a valid name.
 fn names(zones: &[String]) -> Vec<NameBuf> {
     zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
 }
 
-/// The arguments of `fallthrough`,
-/// of a stanza that answers for these zones.
+/// Parses the arguments of `fallthrough` in a stanza for the zones `of`.
 fn fallthrough(line: &mut Arguments<'_, '_>, of: &[NameBuf]) -> crate::chain::Fallthrough {
     let Some(first) = line.peek() else { return crate::chain::Fallthrough::Always };
     let zones = names(&line.zones());
-    let overlap = |one: &NameBuf, other: &NameBuf| {
+    let overlaps = |one: &NameBuf, other: &NameBuf| {
         one.as_name().is_within(other.as_name()) || other.as_name().is_within(one.as_name())
     };
-    // The reverse trees are copied from one Corefile to the next, and do no harm.
-    let is_tree = |zone: &NameBuf| matches!(zone.to_string().as_str(), "in-addr.arpa." | "ip6.arpa.");
-    for zone in zones.iter().filter(|zone| !is_tree(zone) && !of.iter().any(|of| overlap(of, zone))) {
-        line.warning(
-            first,
-            format!("no zone of this stanza overlaps '{zone}': 'fallthrough' passes nothing on for it"),
-        );
+    // Many Corefiles name the reverse trees without need, which is harmless.
+    let is_reverse_tree = |zone: &NameBuf| matches!(zone.to_string().as_str(), "in-addr.arpa." | "ip6.arpa.");
+    for zone in zones.iter().filter(|zone| !is_reverse_tree(zone) && !of.iter().any(|of| overlaps(of, zone))) {
+        let message = format!("no zone of this stanza overlaps '{zone}': 'fallthrough' has no effect for it");
+        line.warning(first, message);
     }
-    match zones.is_empty() {
-        true => crate::chain::Fallthrough::Never,
-        false => crate::chain::Fallthrough::Within(zones),
+    if zones.is_empty() {
+        return crate::chain::Fallthrough::Never;
     }
+    crate::chain::Fallthrough::Within(zones)
 }

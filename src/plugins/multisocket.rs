@@ -1,5 +1,5 @@
-//! *multisocket*: how many UDP sockets each address has (CoreDNS `plugin/multisocket`). Without it there is one for
-//! each core. It never starts more workers than there are cores: a worker serves several sockets.
+//! *multisocket*: the number of UDP sockets of each address (CoreDNS `plugin/multisocket`); without the directive, one
+//! for each core. It starts no further workers: a worker serves several sockets.
 
 use std::num::NonZeroUsize;
 
@@ -7,13 +7,13 @@ use super::Context;
 use super::build::{BlockOptions, Setting};
 use crate::corefile::{Arguments, Directive};
 
-/// The most.
-const MOST: usize = 1_024;
+/// The maximum number of sockets.
+const MAX: usize = 1_024;
 
-/// The number of UDP sockets.
+/// The configuration of the directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The number of sockets of each address; one for each core if `None`.
+    /// The number of UDP sockets of each address; the number of cores if `None`.
     pub sockets: Option<NonZeroUsize>,
 }
 
@@ -23,11 +23,11 @@ impl Setting for Config {
     }
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let sockets = if line.more() { line.number(1..=MOST).and_then(NonZeroUsize::new) } else { None };
+    let sockets = if line.more() { line.number(1..=MAX).and_then(NonZeroUsize::new) } else { None };
     line.finish();
     (errors == context.diagnostics.has_errors()).then_some(Config { sockets })
 }
@@ -38,7 +38,7 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn numbers_have_coredns_bounds() {
+    fn numbers_have_the_range_of_coredns() {
         assert_eq!(config("multisocket", parse).sockets, None);
         assert_eq!(config("multisocket 3", parse).sockets, NonZeroUsize::new(3));
         for wrong in ["0", "-1", "1025", "some", "1 2"] {

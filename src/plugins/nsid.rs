@@ -1,24 +1,25 @@
-//! *nsid*: names this server to whom asks for it (RFC 5001).
+//! *nsid*: identifies this server in responses to queries with the EDNS option NSID (RFC 5001).
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
-/// The option's code.
+/// The code of the option.
 const NSID: u16 = 3;
 
-/// The longest identifier: with it, the longest question and an OPT record still fit into the smallest UDP answer.
+/// The maximum length of the identifier in bytes, with which the longest question and the OPT record still fit into a
+/// UDP response of 512 bytes.
 pub const MAX_LEN: usize = 512 - 12 - 259 - 11 - 4;
 
-/// The identifier.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The text, at most [`MAX_LEN`] octets; the host's name where `None`.
+    /// The identifier, at most [`MAX_LEN`] bytes; the host name if `None`.
     pub data: Option<String>,
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
     let first = line.peek();
@@ -27,11 +28,11 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     if let Some((first, data)) = first.zip(data.as_ref())
         && data.len() > MAX_LEN
     {
-        let message = format!("the identifier has {} octets", data.len());
-        line.error_expected(first, message, &format!("at most {MAX_LEN} octets"));
+        let message = format!("the identifier has {} bytes", data.len());
+        line.error_expected(first, message, &format!("at most {MAX_LEN} bytes"));
     }
     if let Some(property) = line.body().first() {
-        line.warning(&property.name, "'nsid' has no properties; they do nothing");
+        line.warning(&property.name, "'nsid' has no properties; this one has no effect");
     }
     line.finish();
     Some(Config { data })
@@ -45,9 +46,9 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Adds the identifier to replies.
 pub struct Nsid {
-    /// The identifier, at most [`MAX_LEN`] octets.
+    /// The identifier, at most [`MAX_LEN`] bytes.
     pub data: Box<[u8]>,
 }
 

@@ -1,23 +1,23 @@
-//! File names of a Corefile.
+//! File names in a Corefile, relative to the directory of *root*.
 
 use std::path::{Path, PathBuf};
 
 use crate::corefile::{Arguments, Token};
 
-/// The next word as a file name, which must be there. `what` says what it is, for the message.
+/// Parses the next word, which is required, as a file name. `what` describes the file, for the error.
 pub(super) fn path(line: &mut Arguments<'_, '_>, root: Option<&Path>, what: &str) -> Option<PathBuf> {
     let word = line.word(what)?;
     rooted(line, root, word)
 }
 
-/// A word as a file name: relative ones are in *root*'s folder, if there is one. What no file can be called is an
-/// error: CoreDNS learns it from the kernel when it opens the file.
+/// Returns a word as a file name. A relative name is joined to the directory of *root*, if there is one. Reports an
+/// error for a name that no file can have; CoreDNS gets that error from the kernel when it opens the file.
 pub(super) fn rooted(line: &mut Arguments<'_, '_>, root: Option<&Path>, word: &Token) -> Option<PathBuf> {
     if word.text.contains('\0') {
         line.error_expected(word, format!("invalid file name {:?}", word.text), "a file name without the byte 0");
         return None;
     }
-    // Joining an absolute path gives that path.
+    // The result of joining an absolute path is that path.
     Some(root.map_or_else(|| PathBuf::from(&word.text), |root| root.join(&word.text)))
 }
 
@@ -27,7 +27,7 @@ mod tests {
     use crate::plugins::testing::read;
 
     #[test]
-    fn relative_names_are_in_the_root_and_one_with_a_zero_byte_is_none() {
+    fn relative_names_are_joined_to_the_root_and_a_zero_byte_is_an_error() {
         let read = |root: Option<&'static str>, lines: &str| {
             read(lines, |stanzas, context| {
                 let mut line = Arguments::of(stanzas[0], context.diagnostics);

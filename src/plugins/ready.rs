@@ -1,7 +1,7 @@
-//! *ready*: an HTTP page that says whether this server can answer, and if not, what is missing.
+//! *ready*: the HTTP page for readiness probes: whether this server can answer queries, and if not, what is missing.
 //!
-//! It makes no plugin: it asks those of its server block. Beside them it knows two reasons of its own: that the sockets
-//! are not open yet, and that the server is about to end.
+//! It adds no plugin to the chain. The server is ready if all plugins of the server blocks with this directive are
+//! ready, its sockets are open, and it is not shutting down.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::admin::PageContent;
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where it listens.
+    /// The address of the page.
     pub address: Endpoint,
-    /// A plugin that was ready is asked again.
+    /// Whether a plugin that has been ready is checked again.
     pub continuously: bool,
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
@@ -57,10 +57,10 @@ impl Setting for Config {
     }
 }
 
-/// Whether this server is ready: one answer for all pages.
+/// The plugins that must be ready. All pages of a configuration share it.
 #[derive(Default)]
 pub struct Readiness {
-    /// Who is asked. Held while they are, which is short.
+    /// The plugins that are checked. Locked during a check, which does not block.
     checks: Mutex<Vec<Check>>,
 }
 
@@ -71,14 +71,14 @@ struct Check {
 }
 
 impl Readiness {
-    /// Asks these plugins, too.
+    /// Adds the plugins of a server block to those that are checked.
     pub fn add(&self, config: &Config, plugins: &[Arc<dyn Plugin>]) {
         let continuously = config.continuously;
         self.checks.lock().extend(plugins.iter().map(|plugin| Check { plugin: plugin.clone(), continuously }));
     }
 
-    /// Nothing where everything is ready; else the page's text: the plugins that are not, as in CoreDNS, and a line for
-    /// each that says what is missing.
+    /// Returns `None` if everything is ready. Otherwise returns the text of the page: the names of the plugins that are
+    /// not ready, as in CoreDNS, and a line for each with what is missing.
     pub fn unready(&self, phase: Phase) -> Option<String> {
         if phase == Phase::Ending {
             return Some("Shutting down".to_owned());
@@ -86,10 +86,9 @@ impl Readiness {
         let mut missing: Vec<(&'static str, String)> = Vec::new();
         self.checks.lock().retain(|check| {
             let reason = check.plugin.unready();
-            // Until it was ready once.
-            let again = check.continuously || reason.is_some();
+            let is_checked_again = check.continuously || reason.is_some();
             missing.extend(reason.map(|reason| (check.plugin.name(), reason)));
-            again
+            is_checked_again
         });
         if missing.is_empty() {
             return (phase == Phase::Starting).then(|| "Starting".to_owned());
@@ -114,7 +113,7 @@ mod tests {
     use crate::chain::{Exchange, Step};
 
     #[test]
-    fn it_is_read() {
+    fn the_directive_is_parsed() {
         let text = |lines: &str| {
             let config = config(lines, parse);
             format!("{} {}", config.address, config.continuously)
@@ -133,10 +132,10 @@ mod tests {
         }
     }
 
-    /// A plugin that is ready on demand.
-    struct OwnedQuery(&'static str, Arc<AtomicBool>);
+    /// A plugin with this name that is ready when the flag is set.
+    struct Switched(&'static str, Arc<AtomicBool>);
 
-    impl Plugin for OwnedQuery {
+    impl Plugin for Switched {
         fn name(&self) -> &'static str {
             self.0
         }
@@ -151,10 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn until_ready_asks_no_more_and_continuously_does() {
-        let (one, other) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    fn a_plugin_that_has_been_ready_is_checked_again_only_with_continuously() {
+        let one = Arc::new(AtomicBool::new(false));
+        let other = Arc::new(AtomicBool::new(false));
         let readiness = Readiness::default();
-        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(OwnedQuery(name, ready.clone())) };
+        let plugin = |name, ready: &Arc<AtomicBool>| -> Arc<dyn Plugin> { Arc::new(Switched(name, ready.clone())) };
         readiness.add(&config("ready", parse), &[plugin("one", &one), plugin("one", &one)]);
         readiness.add(&config("ready {\n monitor continuously\n}", parse), &[plugin("another", &other)]);
         let unready = || readiness.unready(Phase::Serving).unwrap_or_default();
@@ -164,7 +164,7 @@ mod tests {
         other.store(true, Ordering::Relaxed);
         assert_eq!(readiness.unready(Phase::Serving), None);
         one.store(false, Ordering::Relaxed);
-        assert_eq!(readiness.unready(Phase::Serving), None, "once ready is ready");
+        assert_eq!(readiness.unready(Phase::Serving), None, "it has been ready");
         other.store(false, Ordering::Relaxed);
         assert_eq!(unready(), "another\nanother: all of it");
         assert_eq!(readiness.unready(Phase::Ending).as_deref(), Some("Shutting down"));

@@ -1,37 +1,37 @@
-//! Regular expressions as Go reads them (RE2 syntax), for the directives that hold some.
+//! Regular expressions in Go's syntax (RE2), for directives that have them.
 //!
-//! The `regex` crate reads nearly the same. What it reads otherwise is rewritten here: a brace that starts no repetition
-//! stands for itself in Go, so do `[`, `&` and `~` within a class, `\Q…\E` quotes, and `\d`, `\w`, `\s` and `\b` know ASCII
-//! only. Left as it is: a repetition of a repetition (`a**`), which Go refuses.
+//! The syntax of the `regex` crate is nearly the same. Where it differs, the expression is translated: in Go a brace
+//! that starts no repetition is literal, and so are `[`, `&` and `~` in a class; `\Q…\E` quotes; `\d`, `\w`, `\s` and
+//! `\b` are about ASCII only. Unlike Go, this accepts a repetition of a repetition (`a**`).
 
 use regex::{Regex, RegexBuilder};
 
-/// The most octets of an expression, CoreDNS's own limit.
+/// The maximum length of an expression in bytes, as in CoreDNS.
 const MAX_LEN: usize = 10_000;
-/// The most octets that a compiled expression takes; `a{1000}{1000}` is short and huge.
+/// The maximum size of a compiled expression in bytes: a short one such as `a{1000}{1000}` can be huge.
 const MAX_COMPILED: usize = 4 * 1024 * 1024;
-/// The octets that the states of an expression may take which a thread keeps between matches: the crate's own limit,
-/// and what suffices for a small expression.
-const MAX_STATES: usize = 2 * 1024 * 1024;
+/// The minimum and maximum size of the states that a thread retains of an expression between matches, in bytes: what
+/// suffices for a small one, and the limit of the `regex` crate.
 const MIN_STATES: usize = 64 * 1024;
-/// How deep groups may be nested (Go's own limit is 1,000).
+const MAX_STATES: usize = 2 * 1024 * 1024;
+/// The maximum nesting of groups; Go's is 1,000.
 const MAX_NESTING: u32 = 250;
 
-/// Why an expression is refused.
+/// Why an expression cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegexpError {
-    /// Longer than CoreDNS allows.
+    /// The expression is longer than CoreDNS allows; its length in bytes.
     #[error("regex pattern too long: {0} > {MAX_LEN}")]
     Long(usize),
-    /// Compiled it would take too much memory.
+    /// The compiled expression needs too much memory.
     #[error("regex pattern needs more than {MAX_COMPILED} bytes when compiled")]
     Large,
-    /// It is not one, or not one that is understood here.
+    /// The expression is invalid, or uses a feature that the `regex` crate does not have.
     #[error("error parsing regexp: {reason} at character {at}")]
     Syntax {
-        /// What is wrong.
+        /// The reason.
         reason: String,
-        /// Where, counted from 1 in the expression as written.
+        /// The position in characters in the expression as written, from 1.
         at: usize,
     },
 }
@@ -71,21 +71,22 @@ pub fn compile_within(text: &str, size: usize) -> Result<Regex, RegexpError> {
     })
 }
 
-/// Makes one line of the crate's drawing: its last line tells the reason, the line of carets the place.
+/// Converts an error of the `regex` crate, which is a drawing of several lines: the last line has the reason, and the
+/// line with carets the position.
 fn syntax(text: &str, translated: &str, drawing: &str) -> RegexpError {
     let last = drawing.lines().last().unwrap_or_default();
     let reason = last.strip_prefix("error: ").unwrap_or(last).to_owned();
     let carets = drawing.lines().find(|line| line.trim_start().starts_with('^'));
     let indent = drawing.lines().nth(1).map_or(0, |line| line.len() - line.trim_start().len());
     let at = carets.and_then(|line| line.find('^')).map_or(0, |at| at.saturating_sub(indent));
-    // Back to where it stands in the text: the shortest beginning whose translation is that long.
+    // The position in the text as written is the length of the shortest prefix whose translation is that long.
     let shortest = |at| text.char_indices().position(|(end, _)| translate(&text[..end]).chars().count() >= at);
     let end = text.chars().count();
     let at = if text == translated { at.min(end) } else { shortest(at).unwrap_or(end) };
     RegexpError::Syntax { reason, at: at + 1 }
 }
 
-/// Rewrites what the crate would read otherwise.
+/// Translates an expression to the syntax of the `regex` crate.
 fn translate(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;
@@ -102,7 +103,7 @@ fn translate(text: &str) -> String {
             }
             '\\' => {
                 len += rest[len..].chars().next().map_or(0, char::len_utf8);
-                // `\x{41}`, `\p{Greek}`: braces that belong to the escape.
+                // The braces of `\x{41}` and `\p{Greek}` are part of the escape.
                 if matches!(&rest[1..len], "x" | "p" | "P") && rest[len..].starts_with('{') {
                     len += rest[len..].find('}').map_or(0, |end| end + 1);
                 }
@@ -113,7 +114,7 @@ fn translate(text: &str) -> String {
             }
             '[' if !in_class => {
                 in_class = true;
-                // A closing bracket right behind the opening is a member.
+                // A closing bracket directly after the opening one is literal.
                 len += usize::from(rest[len..].starts_with('^'));
                 len += usize::from(rest[len..].starts_with(']'));
                 out.push_str(&rest[..len]);
@@ -135,7 +136,7 @@ fn translate(text: &str) -> String {
     out
 }
 
-/// Go's meaning of an escape that stands for a class. The crate lets a class stand within one.
+/// Returns Go's meaning of an escape for a class of characters. The `regex` crate allows a class within a class.
 fn ascii_class(escape: &str) -> Option<&'static str> {
     Some(match escape {
         r"\d" => "[0-9]",
@@ -148,7 +149,7 @@ fn ascii_class(escape: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether a text starts with `{n}`, `{n,}` or `{n,m}`.
+/// Returns whether a text that starts with a brace starts with `{n}`, `{n,}` or `{n,m}`.
 fn is_repetition(text: &str) -> bool {
     let Some((inner, _)) = text[1..].split_once('}') else { return false };
     let (least, most) = inner.split_once(',').unwrap_or((inner, ""));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn go_s_syntax_is_read_as_go_reads_it() {
+    fn the_syntax_is_that_of_go() {
         assert!(matches("^a{b}$", "a{b}"));
         assert!(matches("^{,5}x{2}$", "{,5}xx"));
         assert!(matches("^[[a]$", "["));
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_where() {
+    fn errors_have_a_reason_and_a_position() {
         let at = |pattern| match compile(pattern) {
             Err(RegexpError::Syntax { at, reason }) => (at, reason),
             other => panic!("{pattern}: {other:?}"),
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn long_and_huge_ones_are_refused() {
+    fn long_and_huge_expressions_are_refused() {
         assert_eq!(compile(&"a".repeat(10_001)).err(), Some(RegexpError::Long(10_001)));
         assert!(compile(&"a".repeat(10_000)).is_ok());
         assert_eq!(compile("((a{1000}){1000}){1000}").err(), Some(RegexpError::Large));
@@ -209,7 +210,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r"[\\\\QE\[\]{}(),:&~^a0xpé*\n-]{0,40}") {
+        fn no_text_causes_a_panic(text in r"[\\\\QE\[\]{}(),:&~^a0xpé*\n-]{0,40}") {
             if let Err(RegexpError::Syntax { at, .. }) = compile(&text) {
                 assert!(at <= text.chars().count() + 1, "{text}: {at}");
             }

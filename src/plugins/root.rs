@@ -1,5 +1,6 @@
-//! *root*: the folder that relative file names of other directives start from. It makes no plugin.
+//! *root*: the directory to which relative file names of other directives are joined. It adds no plugin to the chain.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -8,32 +9,32 @@ use super::build::Setting;
 use super::path::path;
 use crate::corefile::{Arguments, Directive};
 
-/// The folder of relative file names. Other directives read it from [`Context::root`].
+/// The configuration of the directive. Other directives get the directory from [`Context::root`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The folder.
+    /// The directory.
     pub folder: PathBuf,
 }
 
 impl Setting for Config {}
 
-/// Reads the directive; the last of several counts.
+/// Parses the directive; the last stanza of a server block is used.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut root = None;
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
         let word = line.peek().unwrap_or(&stanza.name);
-        if let Some(path) = path(&mut line, None, "a folder") {
-            match std::fs::metadata(&path).map_err(|error| (error.kind(), error)) {
+        if let Some(path) = path(&mut line, None, "a directory") {
+            match fs::metadata(&path) {
                 Ok(_) => {}
-                // It may come later, as in CoreDNS, but it may be a slip as well.
-                Err((ErrorKind::NotFound, _)) => {
+                // The directory may be created later, as in CoreDNS.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     line.warning(word, format!("root path does not exist: {}", path.display()));
                 }
-                Err((_, error)) => {
+                Err(error) => {
                     let message = format!("unable to access root path '{}': {error}", path.display());
-                    line.error_expected(word, message, "a folder");
+                    line.error_expected(word, message, "a directory");
                 }
             }
             root = Some(path);
@@ -51,14 +52,15 @@ mod tests {
     use crate::plugins::testing::read;
 
     #[test]
-    fn the_last_counts_and_one_that_is_not_there_is_told() {
-        let told = ["root path does not exist: /no/such/folder"].map(str::to_owned);
+    fn the_last_stanza_is_used_and_a_missing_directory_is_a_warning() {
+        let missing = "root path does not exist: /no/such/folder".to_owned();
         let last = Config { folder: "/no/such/folder".into() };
-        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some(last), told.to_vec()));
-        let few = "Wrong argument count or unexpected line ending after 'root'";
-        assert_eq!(read("root", parse), (None, vec![few.to_owned()]));
-        let (root, said) = read("root /dev/null/x", parse);
-        assert!(root.is_none() && said[0].starts_with("unable to access root path '/dev/null/x': "), "{said:?}");
+        assert_eq!(read("root /\nroot /no/such/folder", parse), (Some(last), vec![missing]));
+        let wrong_count = "Wrong argument count or unexpected line ending after 'root'".to_owned();
+        assert_eq!(read("root", parse), (None, vec![wrong_count]));
+        let (root, messages) = read("root /dev/null/x", parse);
+        let is_reported = messages[0].starts_with("unable to access root path '/dev/null/x': ");
+        assert!(root.is_none() && is_reported, "{messages:?}");
         assert_eq!(read("root a\0b", parse), (None, vec!["invalid file name \"a\\0b\"".to_owned()]));
     }
 }

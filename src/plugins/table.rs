@@ -13,20 +13,20 @@ use crate::telemetry::metrics::{Collected, SharedMetrics};
 
 /// A directive of CoreDNS.
 pub struct Entry {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// A second use in a server block is an error.
+    /// Whether a second stanza in a server block is an error.
     pub once: bool,
-    /// Reads all its lines of one server block; `None` where this server does not have it yet.
+    /// Parses all stanzas of a server block; `None` if this server does not have the directive.
     pub read: Option<Read>,
-    /// Registers metrics that are shown without the directive too.
+    /// Registers metrics that are shown even without the directive.
     pub register_metrics: Option<fn(&SharedMetrics)>,
 }
 
-/// Reads the lines of a directive; returns `None` after it has reported an error.
+/// Parses the stanzas of a directive. Returns `None` if there is an error, which it has reported.
 type Read = fn(&[&Directive], &mut Context<'_>) -> Option<Arc<dyn Setting>>;
 
-/// Makes the reader of a directive from its `parse`.
+/// Converts the `parse` of a directive to a [`Read`].
 macro_rules! read {
     ($parse:path) => {
         |stanzas, context| Some(Arc::new($parse(stanzas, context)?))
@@ -34,7 +34,7 @@ macro_rules! read {
 }
 
 impl Entry {
-    /// Registers metrics that are shown without the directive too.
+    /// Registers metrics that are shown even without the directive.
     const fn with_metrics(self, register: fn(&SharedMetrics)) -> Entry {
         Entry { register_metrics: Some(register), ..self }
     }
@@ -45,22 +45,22 @@ fn register<T: Collected>(metrics: &SharedMetrics) {
     metrics.get::<T>();
 }
 
-/// A directive that is built and may be used several times.
+/// Creates the entry of a directive that this server has, and that a server block may have several times.
 const fn built(name: &'static str, read: Read) -> Entry {
     Entry { name, once: false, read: Some(read), register_metrics: None }
 }
 
-/// A directive that is built and may be used once.
+/// Creates the entry of a directive that this server has, and that a server block may have once.
 const fn once(name: &'static str, read: Read) -> Entry {
     Entry { name, once: true, read: Some(read), register_metrics: None }
 }
 
-/// A directive that is known by name only.
+/// Creates the entry of a directive that this server does not have, so that the error says so.
 const fn planned(name: &'static str) -> Entry {
     Entry { name, once: false, read: None, register_metrics: None }
 }
 
-/// Every directive, in order.
+/// All directives, in the order in which plugins run.
 pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),
     built("metadata", read!(metadata::parse)),
@@ -126,11 +126,11 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("nomad"),
 ];
 
-/// Plugins from outside CoreDNS's tree that people have in their Corefiles, and what they do.
+/// External plugins of CoreDNS that occur in Corefiles, each with a description for the error.
 pub const EXTERNAL: &[(&str, &str)] = &[
     ("kubernetai", "several kubernetes stanzas in one block"),
     ("unbound", "recursion through libunbound"),
-    ("fanout", "asks several upstreams at once"),
+    ("fanout", "queries several upstreams at once"),
     ("alternate", "another upstream on some codes; 'forward' has 'next' for it"),
     ("records", "records written into the Corefile"),
     ("k8s_gateway", "names of Ingress, Gateway and LoadBalancer objects"),
@@ -142,19 +142,19 @@ pub const EXTERNAL: &[(&str, &str)] = &[
     ("pdsql", "records from a PowerDNS database"),
     ("gslb", "global server load balancing"),
     ("rrl", "response rate limiting"),
-    ("warnlist", "warns of listed names"),
+    ("warnlist", "logs queries for listed names"),
     ("blocklist", "blocks listed names"),
     ("ads", "blocks names of advertisers"),
     ("mdns", "browses multicast DNS"),
     ("kubenodes", "names of nodes"),
-    ("k8s_event", "reports as Kubernetes Events"),
+    ("k8s_event", "log lines as Kubernetes Events"),
     ("k8s_cache", "a cache for the kubernetes plugin"),
     ("lighthouse", "Submariner's clusterset.local"),
     ("metadata_edns0", "metadata from EDNS options"),
     ("demo", "a demonstration"),
     ("example", "a demonstration"),
     ("federation", "removed from CoreDNS with 1.7.0"),
-    ("proxy", "removed from CoreDNS with 1.5.0; 'forward' took its place"),
+    ("proxy", "removed from CoreDNS with 1.5.0; use 'forward'"),
 ];
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directive_stands_in_the_table_once() {
+    fn a_directive_is_in_the_table_once() {
         let mut names: Vec<&str> = DIRECTIVES.iter().map(|entry| entry.name).collect();
         names.extend(EXTERNAL.iter().map(|(name, _)| *name));
         let all = names.len();

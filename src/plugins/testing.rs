@@ -1,27 +1,29 @@
-//! What the tests of plugins share: a Corefile's lines in, and a query with its reply out.
+//! Functions for tests of plugins: they parse lines of a Corefile, and send queries through plugins.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use super::Context;
 use crate::chain::{Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
 use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
 
-/// A name.
+/// Returns the name with this text.
 pub fn n(text: &str) -> NameBuf {
     NameBuf::from_text(text).expect("a name")
 }
 
-/// What `parse` makes of these lines of a block for `example.` and `example.org.`, and what it reports.
+/// Parses these lines of a server block for `example.` and `example.org.`. Returns the configuration, if there is no
+/// error, and the messages with their suggestions.
 pub fn read<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> (Option<C>, Vec<String>) {
     read_in("example example.org", lines, parse)
 }
 
-/// The same of a block with these keys.
+/// Returns the same as [`read`] for a server block with these keys.
 pub fn read_in<C>(
     keys: &str, lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>,
 ) -> (Option<C>, Vec<String>) {
@@ -34,22 +36,22 @@ pub fn read_in<C>(
     let stanzas: Vec<&Directive> = block.directives.iter().collect();
     let config =
         parse(&stanzas, &mut Context { keys: &block.keys, zones: &zones, root: None, diagnostics: &mut diagnostics });
-    let said = diagnostics.iter().map(|diagnostic| {
+    let messages = diagnostics.iter().map(|diagnostic| {
         let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
         format!("{}{suggestion}", diagnostic.message)
     });
-    assert_eq!(config.is_none(), diagnostics.has_errors(), "no configuration exactly if there is an error");
-    (config, said.collect())
+    assert_eq!(config.is_none(), diagnostics.has_errors(), "there is no configuration exactly if there is an error");
+    (config, messages.collect())
 }
 
-/// The configuration of lines that are right.
+/// Returns the configuration of lines without errors and warnings.
 pub fn config<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> C {
-    let (config, said) = read(lines, parse);
-    assert_eq!(said, [""; 0]);
+    let (config, messages) = read(lines, parse);
+    assert_eq!(messages, [""; 0]);
     config.expect("a configuration")
 }
 
-/// A query packet with RD, as a client sends it. With an OPT where `edns` is its size.
+/// Returns a query with RD as a client sends it. `edns` is the UDP payload size of the OPT record, if there is one.
 pub fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
     let mut packet = vec![0x04, 0xd2, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
     packet.extend(n(name).as_wire());
@@ -63,41 +65,41 @@ pub fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
     packet
 }
 
-/// A client on UDP.
+/// Returns a client that uses UDP.
 pub fn client(remote: &str) -> Client {
     let local = SocketAddr::from(([127, 0, 0, 53], 53));
     Client { remote: remote.parse().expect("an address"), local, transport: Transport::Udp }
 }
 
-/// Sends a packet through these plugins, and `sent` hooks too.
+/// Sends a query through these plugins, including their `sent` hooks. Returns the state with the reply.
 pub fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
     send_through(Chain::new(plugins), packet, client, now)
 }
 
-/// Sends a packet through a chain.
+/// Sends a query through a chain. Returns the state with the reply.
 pub fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -> State {
     let block = Block { zones: vec![n(".")], chain };
     let router = Arc::new(Router::new(vec![block], false));
     let mut state = State::default();
     let mut out = [0; 4096];
-    // No plugin of a test waits, so that the state holds the reply.
+    // No plugin of a test waits, so the state has the reply.
     let _ = router.answer(packet, client, now, &mut state, &mut out);
     state
 }
 
-/// Asks these plugins; gives the code and the answers' data.
+/// Sends a query through these plugins. Returns the reply as text, see [`show`].
 pub fn ask(plugins: Vec<Arc<dyn Plugin>>, name: &str, qtype: Type) -> String {
     let state = send(plugins, &packet(name, qtype, None), client("127.0.0.1:53342"), Instant::now());
     show(&state, &Question::new(n(name).as_name(), qtype, Class::IN))
 }
 
-/// A reply's code and data.
+/// Returns the code of a reply, `aa` if it is authoritative, and the data of its records.
 pub fn show(state: &State, question: &Question) -> String {
     let mut text = format!("{}{}", state.reply.rcode, if state.reply.authoritative { " aa" } else { "" });
     for record in state.reply.records() {
         let data = match record.rdata {
-            Rdata::A(octets) => std::net::Ipv4Addr::from(octets).to_string(),
-            Rdata::Aaaa(octets) => std::net::Ipv6Addr::from(octets).to_string(),
+            Rdata::A(bytes) => Ipv4Addr::from(bytes).to_string(),
+            Rdata::Aaaa(bytes) => Ipv6Addr::from(bytes).to_string(),
             Rdata::Name(name) => state.reply.full_name(name, question.name()).to_string(),
             other => format!("{other:?}"),
         };
@@ -107,7 +109,7 @@ pub fn show(state: &State, question: &Question) -> String {
     text
 }
 
-/// A plugin that answers by a function.
+/// A plugin whose function fills the reply.
 pub struct Answers<F>(pub F);
 
 impl<F: Fn(&mut Exchange<'_>) + Send + Sync> Plugin for Answers<F> {
@@ -121,7 +123,7 @@ impl<F: Fn(&mut Exchange<'_>) + Send + Sync> Plugin for Answers<F> {
     }
 }
 
-/// A plugin that answers with a code, and perhaps with its reason.
+/// Returns a plugin that answers with this code, and with this failure, if there is one.
 pub fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
     Arc::new(Answers(move |exchange: &mut Exchange<'_>| {
         exchange.reply().rcode = rcode;
@@ -129,46 +131,46 @@ pub fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
     }))
 }
 
-/// A folder that is gone after the test.
+/// A directory that is removed after the test.
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one.
+    /// Creates a directory with `name` in its name.
     pub fn new(name: &str) -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("clusterdns-{name}-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
+        fs::create_dir_all(&path).expect("a directory");
         Folder(path)
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Writes a file in it.
+    /// Writes a file in the directory. Returns its path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
-        std::fs::write(&path, text).expect("a file");
+        fs::write(&path, text).expect("a file");
         path
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Looks at a file until its writer has closed it: the kernel reports that a little later.
+/// Calls `look` until its result is settled: the kernel reports only after a while that a file was closed.
 pub(super) fn until_settled<T>(mut look: impl FnMut() -> T, is_settled: impl Fn(&T) -> bool) -> T {
     for _ in 0..2_000 {
         let seen = look();
         if is_settled(&seen) {
             return seen;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     panic!("the file is still being written after 10 s");
 }

@@ -1,4 +1,4 @@
-//! *timeouts*: how long a TCP client may take, and how much it may ask (CoreDNS `plugin/timeouts`).
+//! *timeouts*: timeouts of connections, and the limit of queries on one (CoreDNS `plugin/timeouts`).
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use super::Context;
 use super::build::{BlockOptions, Setting, TimeoutOptions};
 use crate::corefile::{Arguments, Directive, parse_duration};
 
-/// The shortest and the longest time.
-const LEAST: Duration = Duration::from_secs(1);
-const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The minimum of a timeout.
+const MIN: Duration = Duration::from_secs(1);
+/// The maximum of a timeout.
+const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Setting for TimeoutOptions {
     fn configure(&self, options: &mut BlockOptions) {
@@ -17,7 +18,7 @@ impl Setting for TimeoutOptions {
     }
 }
 
-/// Reads the directive; later lines count more.
+/// Parses the directive; later lines override earlier ones.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TimeoutOptions> {
     let errors = context.diagnostics.has_errors();
     let mut config = TimeoutOptions::default();
@@ -33,10 +34,10 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Timeou
         for property in body {
             let mut inner = line.enter(property);
             match inner.name() {
-                "read" => config.read = time(&mut inner),
-                "write" => config.write = time(&mut inner),
-                "idle" => config.idle = time(&mut inner),
-                "maxtcpqueries" => config.queries = queries(&mut inner),
+                "read" => config.read = parse_timeout(&mut inner),
+                "write" => config.write = parse_timeout(&mut inner),
+                "idle" => config.idle = parse_timeout(&mut inner),
+                "maxtcpqueries" => config.queries = parse_queries(&mut inner),
                 _ => inner.unknown(["read", "write", "idle", "maxtcpqueries"]),
             }
             inner.finish();
@@ -46,16 +47,13 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Timeou
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// A duration; a bare number is seconds.
-fn time(line: &mut Arguments<'_, '_>) -> Option<Duration> {
+/// Parses a duration. A number without a unit is in seconds.
+fn parse_timeout(line: &mut Arguments<'_, '_>) -> Option<Duration> {
     let word = line.word("a time from 1s to 24h")?;
-    let text = if word.text.bytes().all(|octet| octet.is_ascii_digit()) {
-        format!("{}s", word.text)
-    } else {
-        word.text.clone()
-    };
+    let is_number = word.text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = if is_number { format!("{}s", word.text) } else { word.text.clone() };
     match parse_duration(&text).ok().and_then(|time| u64::try_from(time).ok()).map(Duration::from_nanos) {
-        Some(time) if (LEAST..=MOST).contains(&time) => Some(time),
+        Some(time) if (MIN..=MAX).contains(&time) => Some(time),
         Some(_) => {
             line.error(word, format!("timeout provided '{}' needs to be between 1 second and 24 hours", word.text));
             None
@@ -67,8 +65,8 @@ fn time(line: &mut Arguments<'_, '_>) -> Option<Duration> {
     }
 }
 
-/// A positive number, or −1 for any.
-fn queries(line: &mut Arguments<'_, '_>) -> Option<Option<NonZeroU32>> {
+/// Parses a positive number, or -1, for which the inner value is `None`.
+fn parse_queries(line: &mut Arguments<'_, '_>) -> Option<Option<NonZeroU32>> {
     let word = line.word("-1 or a positive number")?;
     match word.text.parse::<i64>() {
         Ok(-1) => Some(None),
@@ -88,8 +86,8 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn times_are_read_with_and_without_a_unit() {
-        let made = config("timeouts {\n read 5\n write 1m\n idle 2h\n maxtcpqueries 128\n}", parse);
+    fn durations_are_parsed_with_and_without_a_unit() {
+        let parsed = config("timeouts {\n read 5\n write 1m\n idle 2h\n maxtcpqueries 128\n}", parse);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let expected = TimeoutOptions {
             read: seconds(5),
@@ -97,7 +95,7 @@ mod tests {
             idle: seconds(7_200),
             queries: Some(NonZeroU32::new(128)),
         };
-        assert_eq!(made, expected);
+        assert_eq!(parsed, expected);
         assert_eq!(config("timeouts {\n maxtcpqueries -1\n}", parse).queries, Some(None));
         for (lines, message) in [
             ("read 500ms", "timeout provided '500ms' needs to be between 1 second and 24 hours"),

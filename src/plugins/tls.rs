@@ -1,4 +1,4 @@
-//! *tls*: certificate and key of a block's encrypted listeners (CoreDNS `plugin/tls`).
+//! *tls*: the certificate and the key of the encrypted listeners of a server block (CoreDNS `plugin/tls`).
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::path::path;
 use crate::corefile::{Arguments, Directive};
 use crate::net::{Clients, TlsFiles};
 
-/// What may be asked of clients.
+/// The values of `client_auth`: the requirements on client certificates.
 const CLIENTS: &[(&str, Clients)] = &[
     ("nocert", Clients::Any),
     ("request", Clients::Request),
@@ -23,7 +23,7 @@ impl Setting for TlsFiles {
     }
 }
 
-/// Reads the directive; the last of several counts.
+/// Parses the directive; the last stanza of a server block is used.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFiles> {
     let errors = context.diagnostics.has_errors();
     let root = context.root.clone();
@@ -32,7 +32,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFil
         files = TlsFiles::default();
         let mut line = Arguments::of(stanza, context.diagnostics);
         if !line.more() {
-            let message = "certificates by ACME are not built";
+            let message = "certificates by ACME are not supported";
             line.error_expected(&stanza.name, message, "CERT KEY [CA]");
             line.ignore_rest();
             continue;
@@ -40,44 +40,41 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TlsFil
         if let Some(certificate) = path(&mut line, root.as_deref(), "a certificate file and a key file") {
             files.certificate = certificate;
         }
-        if let Some(key) = path(&mut line, root.as_deref(), "a key file behind the certificate file") {
+        if let Some(key) = path(&mut line, root.as_deref(), "a key file after the certificate file") {
             files.key = key;
         }
         if line.more() {
-            files.authorities = path(&mut line, root.as_deref(), "a file of authorities");
+            files.authorities = path(&mut line, root.as_deref(), "a file with CA certificates");
         }
         for property in line.body() {
             let mut inner = line.enter(property);
             match inner.name() {
                 "client_auth" => files.clients = inner.one_of(CLIENTS).unwrap_or_default(),
-                "keylog" => files.keylog = keylog(&mut inner, root.as_deref()),
+                "keylog" => files.keylog = parse_keylog(&mut inner, root.as_deref()),
                 _ => inner.unknown(["client_auth", "keylog"]),
             }
             inner.finish();
         }
         if let Some(path) = &files.keylog {
-            line.warning(&stanza.name, format!("secrets of connections are written to {}", path.display()));
+            line.warning(&stanza.name, format!("the TLS secrets of connections are written to {}", path.display()));
         }
         line.finish();
     }
     (errors == context.diagnostics.has_errors()).then_some(files)
 }
 
-/// The file that secrets are written to. It is made at start; its folder must be there.
-fn keylog(line: &mut Arguments<'_, '_>, root: Option<&Path>) -> Option<PathBuf> {
+/// Parses the name of the file to which secrets are written. It is created at start, so its directory must exist.
+fn parse_keylog(line: &mut Arguments<'_, '_>, root: Option<&Path>) -> Option<PathBuf> {
     let word = line.peek().unwrap_or(line.name_token());
     let file = path(line, root, "a file")?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() || file.is_dir() {
-        let message = format!(
-            "cannot write {}: {}",
-            file.display(),
-            if file.is_dir() { "it is a folder" } else { "its folder does not exist" }
-        );
-        line.error_expected(word, message, "a file in a folder that exists");
-        return None;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if directory.is_dir() && !file.is_dir() {
+        return Some(file);
     }
-    Some(file)
+    let reason = if file.is_dir() { "it is a directory" } else { "its directory does not exist" };
+    let message = format!("cannot write {}: {reason}", file.display());
+    line.error_expected(word, message, "a file in a directory that exists");
+    None
 }
 
 #[cfg(test)]
@@ -86,16 +83,22 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn files_and_what_is_asked_of_clients_are_read() {
-        let (made, said) = read("tls a.pem b.pem c.pem {\n client_auth require_and_verify\n keylog d\n}", parse);
-        assert_eq!(said, ["secrets of connections are written to d"]);
-        let (authorities, keylog) = (Some("c.pem".into()), Some("d".into()));
-        let (certificate, key, clients) = ("a.pem".into(), "b.pem".into(), Clients::Verify);
-        assert_eq!(made, Some(TlsFiles { certificate, key, authorities, clients, keylog, only_tls13: false }));
+    fn files_and_requirements_on_clients_are_parsed() {
+        let (files, messages) = read("tls a.pem b.pem c.pem {\n client_auth require_and_verify\n keylog d\n}", parse);
+        assert_eq!(messages, ["the TLS secrets of connections are written to d"]);
+        let expected = TlsFiles {
+            certificate: "a.pem".into(),
+            key: "b.pem".into(),
+            authorities: Some("c.pem".into()),
+            clients: Clients::Verify,
+            only_tls13: false,
+            keylog: Some("d".into()),
+        };
+        assert_eq!(files, Some(expected));
         assert_eq!(config("tls a b", parse).clients, Clients::Any);
         for (line, message) in [
-            ("tls", "certificates by ACME are not built"),
-            ("tls {\n acme example.org\n}", "certificates by ACME are not built"),
+            ("tls", "certificates by ACME are not supported"),
+            ("tls {\n acme example.org\n}", "certificates by ACME are not supported"),
             ("tls a", "Wrong argument count or unexpected line ending after 'a'"),
             ("tls a b c d", "Wrong argument count or unexpected line ending after 'd'"),
             ("tls a b {\n keylog\n}", "Wrong argument count or unexpected line ending after 'keylog'"),

@@ -1,4 +1,4 @@
-//! *whoami*: tells the client its own address, port and transport, in the additional section.
+//! *whoami*: answers with the address, port and transport of the client, in the additional section.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::wire::{NameRef, Rdata, Record, Section, Type, name};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
     Some(Config)
@@ -25,7 +25,7 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// Answers each query with the address of its client.
 pub struct Whoami;
 
 impl Plugin for Whoami {
@@ -34,7 +34,8 @@ impl Plugin for Whoami {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let (client, question) = (exchange.client, exchange.question());
+        let client = exchange.client;
+        let question = exchange.question();
         let reply = exchange.reply();
         reply.authoritative = true;
         let (rtype, rdata) = match client.remote.ip().to_canonical() {
@@ -45,7 +46,7 @@ impl Plugin for Whoami {
         reply.push(Record { section: Section::Additional, owner: NameRef::QUESTION, rtype, class, ttl: 0, rdata });
 
         let transport = client.transport.name().as_bytes();
-        // A name that has no room for one more label gets no SRV record.
+        // There is no SRV record if the name is too long for one more label.
         if question.name().as_wire().len() + transport.len() + 2 <= name::MAX_LEN {
             let owner = reply.store_labels(&[&[transport.len() as u8 + 1], b"_", transport], Some(0));
             let target = reply.store_labels(&[], None);

@@ -1,4 +1,4 @@
-//! Binds sockets, so that an error shows at start, in one line.
+//! Binds sockets before anything is served, so that an error is reported at start.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,9 +8,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::{has_no_ipv6, reason};
 
-/// How many ports are tried until one is free for UDP and TCP, where any port is asked for.
-const PORT_TRIES: usize = 16;
-/// TCP connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+/// The number of ports that are tried, if any port will do, until one is free for UDP and TCP.
+const PORT_ATTEMPTS: usize = 16;
+/// The maximum number of TCP connections that wait to be accepted; the kernel limits it to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4_096;
 
 /// Why a server could not start.
@@ -38,38 +38,40 @@ pub enum ServeError {
 
 /// The sockets of one listener.
 pub(super) struct Bound {
-    /// As many as were wanted, all of one port.
+    /// The UDP sockets, all with the same port.
     pub(super) udp: Vec<UdpSocket>,
-    /// The listening one, if it was wanted.
+    /// The listening TCP socket, if one was wanted.
     pub(super) tcp: Option<TcpListener>,
-    /// Their address, with the real port.
+    /// The address of the sockets, with the port that was bound.
     pub(super) address: SocketAddr,
 }
 
-/// What sockets a listener needs.
+/// The sockets that a listener needs.
 pub(super) struct WantedSockets {
-    /// The address, where unspecified means every address of both families, and the port, where 0 means any.
+    /// The address and port. The unspecified address means all addresses of both families, and port 0 any port.
     pub(super) address: SocketAddr,
-    /// How many UDP sockets.
+    /// The number of UDP sockets.
     pub(super) sockets: usize,
-    /// Whether there is a TCP socket.
+    /// Whether to bind a TCP socket.
     pub(super) tcp: bool,
-    /// The bytes that a UDP socket may hold unread.
+    /// The receive buffer of a UDP socket in bytes.
     pub(super) receive_buffer: usize,
-    /// Another listener of this server has the same port at an address that this one includes or that includes it, or
-    /// another process may have it.
+    /// The port is shared: another listener of this server has it at an overlapping address, or another process may
+    /// have it.
     pub(super) shared: bool,
 }
 
 /// Binds one listener.
 pub(super) fn bind(wanted: &WantedSockets) -> Result<Bound, ServeError> {
-    let mut tries = 0;
+    let mut attempts = 0;
     loop {
-        tries += 1;
+        attempts += 1;
         match bind_once(wanted) {
             // A port that is free for UDP may not be free for TCP.
             Err(ServeError::Listen { transport: "tcp", source, .. })
-                if wanted.address.port() == 0 && tries < PORT_TRIES && source.kind() == io::ErrorKind::AddrInUse => {}
+                if wanted.address.port() == 0
+                    && attempts < PORT_ATTEMPTS
+                    && source.kind() == io::ErrorKind::AddrInUse => {}
             other => return other,
         }
     }
@@ -97,8 +99,8 @@ fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, Ser
     if wanted.sockets > 0 {
         let first = udp(address, wanted).map_err(failed("udp", address))?;
         address = first.local_addr().map_err(failed("udp", address))?;
-        // Unless the port is shared, the first socket was bound alone, so that a port in use is an error: with
-        // SO_REUSEPORT two servers of one user would share its queries in silence. From now on it may be shared.
+        // Unless the port is shared, the first socket is bound without SO_REUSEPORT, so that a port in use is an error:
+        // otherwise two servers of one user would share its queries without notice. After that it may be shared.
         setsockopt(&first, sockopt::ReusePort, &true).map_err(|errno| failed("udp", address)(errno.into()))?;
         sockets.push(first);
     }
@@ -117,10 +119,10 @@ fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, Ser
 /// Binds a UDP socket.
 fn udp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP, wanted)?;
-    // More than the default outlasts a burst; less than asked for is no error (`net.core.rmem_max`).
+    // A larger buffer than the default survives bursts. The kernel may limit it (`net.core.rmem_max`).
     let _ = socket.set_recv_buffer_size(wanted.receive_buffer);
     if address.ip().is_unspecified() {
-        // So that an answer leaves from the address that its query was sent to.
+        // A response must be sent from the address that its query was sent to.
         match address {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
@@ -130,26 +132,26 @@ fn udp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Binds a listening TCP socket, not blocking.
+/// Binds a non-blocking, listening TCP socket.
 fn tcp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wanted)?;
     // Connections of a server that has just stopped are in TIME-WAIT and must not keep the next one from starting.
     socket.set_reuse_address(true)?;
-    // Connections inherit it: a client that never reads holds so much of the kernel's memory, no more.
+    // Connections inherit it. It limits the memory in the kernel that a client can occupy that never reads.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
-    // As with UDP: from now on another listener of this server may take an address that overlaps.
+    // As with UDP: after that, another listener of this server may have an overlapping address.
     socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// What the kernel may hold of a TCP connection's answers, in bytes; it doubles the number for its own use. One answer
-/// of the largest size fits.
+/// The size of the kernel's send buffer of a TCP connection in bytes, which the kernel doubles for its own use. The
+/// largest response fits.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Makes a socket of the address's family; `[::]` is for both families.
+/// Creates a socket of the address's family. A socket for `[::]` is for both families.
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &WantedSockets) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
@@ -161,9 +163,9 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &WantedSo
     Ok(socket)
 }
 
-/// Spreads packets over the sockets of a port at random, not by the addresses and ports of both sides.
+/// Distributes packets over the sockets of a port at random, and not by the addresses and ports of both sides.
 ///
-/// Any socket can answer any packet, and the few flows of a node-local agent otherwise meet in one worker (E15).
+/// Any socket can answer any packet, and the few flows of a node-local agent may otherwise all reach one worker (E15).
 pub(super) fn spread_at_random(sockets: &[UdpSocket]) -> io::Result<()> {
     let Some(first) = sockets.first() else { return Ok(()) };
     // Classic BPF: A = random; A %= sockets; return A.

@@ -1,24 +1,24 @@
-//! What the sockets count. Names in `/metrics` are given in `app`.
+//! The counters of sockets. `app` defines their names in `/metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $field:ident),* $(,)?) => {
-        /// What one worker has counted, or all connections together. Read to sum them up.
+        /// The counters of a worker, or of all connections. Their sums are read for metrics.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub(crate) struct Counters {
-            $($(#[$doc])* pub(crate) $field: Counter,)*
+            $($(#[$doc])* pub(crate) $field: SharedCounter,)*
         }
 
-        /// A sum over all workers and connections.
+        /// The sums of the counters of all workers and connections.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counts {
+        pub struct ServerCounts {
             $($(#[$doc])* pub $field: u64,)*
         }
 
-        impl Counts {
-            /// Adds what a worker, or the connections, have counted.
+        impl ServerCounts {
+            /// Adds the counters of a worker, or of the connections.
             pub(crate) fn add(&mut self, counters: &Counters) {
                 $(self.$field += counters.$field.0.load(Ordering::Relaxed);)*
             }
@@ -27,13 +27,14 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Answers that the kernel took.
+    /// Responses that were sent.
     answered,
-    /// Packets without an answer: too short, responses, or dropped by a plugin.
-    silent,
-    /// UDP packets dropped because their source can be no client: port 0, no address, or many at once.
+    /// Messages without a response: too short, responses themselves, or dropped by a plugin.
+    unanswered,
+    /// UDP packets dropped because their source cannot be a client: port 0, or an unspecified, multicast or broadcast
+    /// address.
     bad_source,
-    /// UDP answers that the kernel did not take.
+    /// UDP responses that could not be sent.
     send_failed,
     /// Reads that failed.
     receive_failed,
@@ -41,26 +42,26 @@ counts! {
     panics,
     /// Pending queries.
     later,
-    /// Pending queries that were answered at once because another took their permit.
+    /// Pending queries that were answered at once because another query got their permit.
     overloads,
     /// TCP connections accepted.
     connections,
-    /// Connections closed at a limit to make room for another.
+    /// Connections closed at a limit, for another connection.
     connections_evicted,
-    /// Connections closed at once, at a limit.
+    /// Connections refused at a limit.
     connections_refused,
-    /// TCP connections cut by a timeout.
+    /// TCP connections closed by a timeout.
     connections_timed_out,
     /// Calls of `accept` that failed.
     accept_failed,
 }
 
-/// A number that only increases.
+/// A number that only increases, added to by several threads.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct SharedCounter(AtomicU64);
 
-impl Counter {
-    /// Adds to it. On x86 and ARM this is one uncontended instruction, and it is done once for a batch.
+impl SharedCounter {
+    /// Adds a number. On x86 and ARM this is one uncontended instruction, and it is called once for a batch.
     pub(crate) fn add(&self, more: u64) {
         if more > 0 {
             self.0.fetch_add(more, Ordering::Relaxed);

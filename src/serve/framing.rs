@@ -1,15 +1,16 @@
-//! Messages in a stream of bytes: each stands behind its length in two bytes (RFC 1035 4.2.2, RFC 9250 4.2). No I/O.
+//! Messages in a stream of bytes, where two bytes with its length precede each message (RFC 1035 4.2.2, RFC 9250 4.2).
+//! There is no I/O here.
 
 use super::udp::mmsg::MAX_QUESTION;
 use crate::wire::{Query, header};
 
-/// The bytes of a length.
+/// The number of bytes of a length.
 pub const PREFIX: usize = 2;
-/// EDNS's TCP keepalive (RFC 7828), which is not for QUIC.
+/// The EDNS option for TCP keepalive (RFC 7828), which is an error over QUIC.
 const KEEPALIVE: u16 = 11;
 
-/// Returns the first message, if it is whole, and where it ends. Of a message that is too long for a query it returns the
-/// header, without an end.
+/// Returns the first message, if it is complete, and the index of its end. For a message that is too long for a query,
+/// returns the header only, without an end.
 pub fn first_message(bytes: &[u8]) -> Option<(&[u8], Option<usize>)> {
     let len = usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]));
     if len > MAX_QUESTION {
@@ -18,13 +19,14 @@ pub fn first_message(bytes: &[u8]) -> Option<(&[u8], Option<usize>)> {
     Some((bytes.get(PREFIX..PREFIX + len)?, Some(PREFIX + len)))
 }
 
-/// Returns the length of the query that follows on a QUIC stream, or `None` where no query has this length.
+/// Returns the length of the query that follows on a QUIC stream, or `None` if no query has this length.
 pub fn quic_query_len(prefix: [u8; PREFIX]) -> Option<usize> {
     let len = usize::from(u16::from_be_bytes(prefix));
     (header::LEN..=MAX_QUESTION).contains(&len).then_some(len)
 }
 
-/// Whether a message may come over QUIC: a query whose ID is 0 (RFC 9250 4.2.1), without a keepalive option (5.5.2).
+/// Returns whether a message is a valid query over QUIC: with ID 0 (RFC 9250 4.2.1) and without a keepalive option
+/// (RFC 9250 5.5.2).
 pub fn is_quic_query(packet: &[u8]) -> bool {
     packet.starts_with(&[0, 0]) && header::accept(packet) == header::Accept::Parse && !wants_keepalive(packet)
 }

@@ -1,15 +1,15 @@
-//! A limit on the memory that encrypted transports hold for their clients: queries that come, and answers that clients
-//! do not read. Each connection has a share of it.
+//! A limit on the memory of encrypted transports for queries that are being read, and for responses that clients have
+//! not read. Each connection has a share of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What encrypted transports may hold of queries and answers, over all connections, in bytes.
+/// The maximum memory for queries and responses of all encrypted connections, in bytes.
 pub(crate) const ALL_CONNECTIONS: usize = 64 << 20;
-/// What one connection may hold, in bytes.
+/// The maximum memory of a connection, in bytes.
 pub(crate) const ONE_CONNECTION: usize = 1 << 20;
 
-/// A limit on bytes, of one connection or of all.
+/// A limit on the memory of a connection, or of all connections.
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
     held: AtomicUsize,
@@ -19,17 +19,17 @@ pub(crate) struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// The limit of all connections.
+    /// Creates the limit of all connections.
     pub(crate) fn of_all(limit: usize) -> Arc<MemoryLimit> {
         Arc::new(MemoryLimit { held: AtomicUsize::new(0), limit, within: None })
     }
 
-    /// The limit of one connection.
+    /// Creates the limit of a connection.
     pub(crate) fn of_one(limit: usize, within: Arc<MemoryLimit>) -> Arc<MemoryLimit> {
         Arc::new(MemoryLimit { held: AtomicUsize::new(0), limit, within: Some(within) })
     }
 
-    /// A permit for no bytes yet.
+    /// Returns a permit for 0 bytes.
     pub(crate) fn permit(self: &Arc<Self>) -> MemoryPermit {
         MemoryPermit { limit: self.clone(), bytes: 0 }
     }
@@ -46,15 +46,15 @@ impl MemoryLimit {
         true
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(within) = &self.within {
-            within.give_back(bytes);
+            within.release(bytes);
         }
     }
 }
 
-/// Bytes that are held; given back when dropped.
+/// The right to use a number of bytes. It is released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryPermit {
     limit: Arc<MemoryLimit>,
@@ -62,14 +62,14 @@ pub(crate) struct MemoryPermit {
 }
 
 impl MemoryPermit {
-    /// Holds this number of bytes instead. Says whether the limit allows it; if not, nothing changes.
+    /// Changes the number of bytes. Returns whether the limit allows it; if not, nothing changes.
     #[must_use]
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         if bytes > self.bytes && !self.limit.add(bytes - self.bytes) {
             return false;
         }
         if bytes < self.bytes {
-            self.limit.give_back(self.bytes - bytes);
+            self.limit.release(self.bytes - bytes);
         }
         self.bytes = bytes;
         true
@@ -78,7 +78,7 @@ impl MemoryPermit {
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.limit.give_back(self.bytes);
+        self.limit.release(self.bytes);
     }
 }
 
@@ -89,8 +89,10 @@ mod tests {
     #[test]
     fn memory_is_limited_for_one_connection_and_for_all() {
         let all = MemoryLimit::of_all(100);
-        let (one, other) = (MemoryLimit::of_one(80, all.clone()), MemoryLimit::of_one(80, all.clone()));
-        let (mut held, mut more) = (one.permit(), other.permit());
+        let one = MemoryLimit::of_one(80, all.clone());
+        let other = MemoryLimit::of_one(80, all.clone());
+        let mut held = one.permit();
+        let mut more = other.permit();
         assert!(held.resize(70));
         assert!(!one.permit().resize(20) && !more.resize(40));
         assert!(held.resize(20) && !held.resize(90));

@@ -1,13 +1,13 @@
 //! Sockets: from a packet off the wire to its answer on the wire.
 //!
 //! ```text
-//!  ListenSpec ─ bind ─┬─► UDP: one thread a core, each with sockets of its own of each listener ─┐
-//!                     ├─► TCP, TLS: an accept loop a listener, a task a connection ──────────────┼─► Service::answer
-//!                     └─► HTTPS, QUIC, HTTP/3: likewise, and a task a request ───────────────────┤
+//!  ListenSpec ─ bind ─┬─► UDP: a thread per core, each with its own sockets of each listener ────┐
+//!                     ├─► TCP, TLS: an accept loop per listener, a task per connection ──────────┼─► Service::answer
+//!                     └─► HTTPS, QUIC, HTTP/3: the same, and a task per request ─────────────────┤
 //!                                                                      pending queries on tokio ◄┘
 //! ```
 //!
-//! What is served at a listener is a [`Service`], whose router can be replaced between two queries.
+//! A listener has a [`Service`], whose router can be replaced between two queries.
 
 mod bind;
 mod counts;
@@ -28,8 +28,8 @@ mod udp;
 mod tests;
 
 pub use bind::ServeError;
-pub use counts::Counts;
-pub use server::{ListenSpec, Options, Server, Spread};
+pub use counts::ServerCounts;
+pub use server::{ListenSpec, Server, ServerOptions, Spread};
 pub use service::{Service, Settings, Timeouts};
 pub use tcp::limits::TcpLimits;
 pub use transport::{ListenerKind, Ports};

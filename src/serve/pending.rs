@@ -1,4 +1,4 @@
-//! Pending queries: how many there may be, whose give way, and how they are finished.
+//! Pending queries: the limit on their number, which query loses its permit at the limit, and how they are finished.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,40 +19,40 @@ use crate::chain::Pending;
 use crate::net::{Shares, Ticket};
 use crate::wire::MAX_MESSAGE;
 
-/// The limit on pending queries, over all transports. Where all its permits are taken, the client that holds the most
-/// loses its oldest one.
+/// The limit on pending queries of all transports. At the limit, the client that holds the most permits loses its
+/// oldest one.
 #[derive(Debug)]
 pub(crate) struct PendingLimit {
-    /// The permits that are taken. Locked for a moment when a query becomes pending and when it is answered, by workers
-    /// and by tokio's threads; books of each thread's own could not compare clients.
+    /// The permits that are held. Locked for a moment when a query becomes pending and when it is answered, by workers
+    /// and by tokio's threads. It is shared, since shares of clients are compared over all threads.
     held: Mutex<Shares<oneshot::Sender<()>>>,
     limit: usize,
 }
 
 impl PendingLimit {
-    /// A limit of so many, of one at least.
+    /// Creates a limit; 0 counts as 1.
     pub(crate) fn new(limit: usize) -> Arc<PendingLimit> {
         Arc::new(PendingLimit { held: Mutex::default(), limit: limit.max(1) })
     }
 
-    /// How many permits are taken.
+    /// Returns the number of permits that are held.
     pub(crate) fn held(&self) -> usize {
         self.held.lock().len()
     }
 
-    /// Takes a permit for a query of this client. Says whether another query has lost its permit for it.
+    /// Acquires a permit for a query of this client. Returns whether another query lost its permit for it.
     fn acquire(&self, client: IpAddr, revoke: oneshot::Sender<()>) -> (Ticket, bool) {
         let held = &mut *self.held.lock();
         let evicted = (held.len() >= self.limit).then(|| held.victim_for(client)).flatten();
-        // Dropping the sender tells the other.
+        // The other query is notified when the sender is dropped.
         let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
         (held.add(client, revoke), has_revoked)
     }
 }
 
-/// Lets a query be pending; given back when dropped.
+/// The right of a query to be pending. It is released when this is dropped.
 pub(crate) struct PendingPermit {
-    /// One of each limit that applies.
+    /// A permit of each limit that applies.
     parts: SmallVec<[PermitPart; 1]>,
 }
 
@@ -60,16 +60,18 @@ pub(crate) struct PendingPermit {
 struct PermitPart {
     limit: Arc<PendingLimit>,
     ticket: Ticket,
-    /// Ends when the permit is revoked.
+    /// Resolves when the permit is revoked.
     revoked: oneshot::Receiver<()>,
 }
 
 impl PendingPermit {
-    /// Takes permits of these limits for a query of a client. Returns also how many other queries have lost theirs.
+    /// Acquires permits of these limits for a query of a client. Also returns the number of other queries that lost
+    /// theirs.
     pub(crate) fn acquire<'a>(
         client: IpAddr, limits: impl IntoIterator<Item = Option<&'a Arc<PendingLimit>>>,
     ) -> (PendingPermit, u64) {
-        let (client, mut revoked) = (client.to_canonical(), 0);
+        let client = client.to_canonical();
+        let mut revoked = 0;
         let parts = limits.into_iter().flatten().map(|limit| {
             let (revoke, is_revoked) = oneshot::channel();
             let (ticket, has_revoked) = limit.acquire(client, revoke);
@@ -99,18 +101,18 @@ impl Drop for PendingPermit {
 }
 
 thread_local! {
-    /// Where answers are written before their length is known.
+    /// The buffer for responses, reused to avoid allocations.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Waits for an answer, or until the permit is revoked, and writes it, `limit` bytes at most. Returns `None` where the
-/// client gets nothing. `packet` is the query, for the case that a plugin panics.
+/// Waits for the reply, or until the permit is revoked, and returns the response of at most `limit` bytes, or `None` if
+/// there is none. `packet` is the query, for the case that a plugin panics.
 pub(crate) async fn answer(
     pending: Pending, permit: &mut PendingPermit, packet: Box<[u8]>, limit: usize, service: Arc<Service>,
     counters: &Counters,
 ) -> Option<Box<[u8]>> {
     let mut future = std::pin::pin!(pending.finish_unless(permit.revoked()));
-    // What a panic leaves half done is dropped with the future, so that it is not used again.
+    // The state of a future that panicked is dropped with it, and not used again.
     let finished = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),
@@ -123,28 +125,29 @@ pub(crate) async fn answer(
         });
         let len = match written {
             Ok(len) => len?,
-            Err(panic) => service.panicked(&*panic, counters, &packet, out),
+            Err(panic) => service.handle_panic(&*panic, counters, &packet, out),
         };
         Some(out[..len].into())
     })
 }
 
-/// Limits log lines about a problem that may recur for each packet: one in ten seconds.
-pub(crate) struct Seldom(Mutex<Option<Instant>>);
+/// Limits log lines about a problem that may recur for each packet to one in ten seconds.
+pub(crate) struct LogLimiter(Mutex<Option<Instant>>);
 
-impl Seldom {
-    /// None logged yet.
-    pub(crate) const fn new() -> Seldom {
-        Seldom(Mutex::new(None))
+impl LogLimiter {
+    /// Creates a limit that allows the first line at once.
+    pub(crate) const fn new() -> LogLimiter {
+        LogLimiter(Mutex::new(None))
     }
 
-    /// Whether to log now.
-    pub(crate) fn now(&self) -> bool {
-        let (mut last, now) = (self.0.lock(), Instant::now());
-        let due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(10));
-        if due {
+    /// Returns whether to log now. If so, the next line is due in ten seconds.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock();
+        let now = Instant::now();
+        let is_due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(10));
+        if is_due {
             *last = Some(now);
         }
-        due
+        is_due
     }
 }

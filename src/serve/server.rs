@@ -14,73 +14,74 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::bind::{self, WantedSockets};
-use super::counts::{Counters, Counts};
+use super::counts::{Counters, ServerCounts};
 use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::tcp::accept::Acceptor;
 use super::tcp::limits::{Connections, TcpLimits, descriptor_limit};
 use super::udp::forward::{Forwarding, QueryOwners};
-use super::udp::listener::Listener;
+use super::udp::listener::UdpListener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
 use crate::upstream::Dispatcher;
 
-/// One listener.
+/// The address and the service of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenSpec {
-    /// Its address. An unspecified one of either family means every address of both families, as in Go, or of IPv4
-    /// alone where the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
+    /// The address. The unspecified address of either family means all addresses of both families, as in Go, or those
+    /// of IPv4 only if the kernel has no IPv6. Port 0 means any port, the same for UDP and TCP.
     pub address: SocketAddr,
-    /// What is served there.
+    /// The service.
     pub service: Arc<Service>,
 }
 
-/// How UDP packets find a worker.
+/// How UDP packets are distributed over workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// By the addresses and ports of both sides: a client's queries from one port meet in one worker.
+    /// By the addresses and ports of both sides: queries from one port of a client reach the same worker.
     Flow,
-    /// At random, so that few flows, too, keep all workers busy.
+    /// At random, so that all workers are used even if there are few flows.
     Random,
 }
 
-/// What is the same for all listeners of a server.
+/// The options of a server, which apply to all its listeners.
 #[derive(Clone)]
-pub struct Options {
-    /// Where connections and pending queries run. It needs its I/O and time drivers.
+pub struct ServerOptions {
+    /// The runtime for connections and pending queries, with I/O and time drivers.
     pub runtime: Handle,
-    /// How many UDP workers; by default as many as there are cores to run on, or sockets where those are fewer.
+    /// The number of UDP workers. Default: the number of available cores, or of sockets if there are fewer.
     pub workers: Option<NonZeroUsize>,
-    /// How many UDP sockets each listener has, at least one for each worker, which is the default. A worker serves
-    /// several when there are more.
+    /// The number of UDP sockets of each listener, at least one for each worker, which is the default. With more, a
+    /// worker serves several.
     pub sockets: Option<NonZeroUsize>,
-    /// How UDP packets find a worker.
+    /// How UDP packets are distributed over workers.
     pub spread: Spread,
-    /// Set to what sends queries to upstreams for all that are no UDP clients.
+    /// Set to the workers when the server starts: they send the upstream queries of clients of other transports.
     pub dispatcher: Dispatcher,
-    /// How many queries each UDP worker may have in flight to upstreams; some 700 bytes each, when it has. 8,192.
+    /// The maximum number of queries in flight to upstreams of each UDP worker, with about 700 bytes each. Default:
+    /// 8,192.
     pub forwarded: usize,
-    /// How many other queries may be pending over all listeners and transports. For a query over the limit the client
-    /// with the most of them loses its oldest one, which is answered at once, as its directive says. 4,096.
+    /// The maximum number of other pending queries, over all listeners and transports. At the limit, the oldest query
+    /// of the client with the most of them is answered at once, as its directive defines. Default: 4,096.
     pub waiting: usize,
-    /// The bytes that each UDP socket may hold unread; the kernel grants up to `net.core.rmem_max`. 4 MiB.
+    /// The receive buffer of each UDP socket in bytes, which the kernel limits to `net.core.rmem_max`. Default: 4 MiB.
     pub receive_buffer: usize,
-    /// Limits on TCP connections.
+    /// The limits on TCP connections.
     pub tcp: TcpLimits,
-    /// How many descriptors the process may have open, from which the limits on connections are derived; by default its
-    /// soft limit.
+    /// The maximum number of open descriptors of the process, from which the limits on connections are derived.
+    /// Default: its soft limit.
     pub descriptors: Option<usize>,
-    /// Another process of this user may have the same port, and the kernel spreads queries over both. Otherwise a port
-    /// in use is an error.
+    /// Another process of this user may have the same port, and the kernel distributes queries over both. Otherwise a
+    /// port in use is an error.
     pub share_port: bool,
 }
 
-impl Options {
-    /// The defaults.
-    pub fn new(runtime: Handle) -> Options {
-        Options {
+impl ServerOptions {
+    /// Returns the default options.
+    pub fn new(runtime: Handle) -> ServerOptions {
+        ServerOptions {
             runtime,
             workers: None,
             sockets: None,
@@ -95,7 +96,7 @@ impl Options {
         }
     }
 
-    /// How many workers to start.
+    /// Returns the number of workers to start.
     fn workers(&self) -> usize {
         let workers = self.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         match (self.workers, self.sockets) {
@@ -104,8 +105,8 @@ impl Options {
         }
     }
 
-    /// How many UDP sockets each listener has. Every worker has one of each listener, so that it can answer the queries
-    /// that other workers hand over.
+    /// Returns the number of UDP sockets of each listener. Every worker has at least one, so that it can answer the
+    /// queries that other workers hand over.
     fn sockets(&self) -> usize {
         self.workers().max(self.sockets.map_or(0, NonZeroUsize::get))
     }
@@ -113,64 +114,64 @@ impl Options {
 
 /// A running server. Dropping it stops it without waiting.
 pub struct Server {
-    options: Options,
+    options: ServerOptions,
     /// Listeners by number, with those that are closing.
     listeners: BTreeMap<usize, Listening>,
     /// The next listener's number.
     next: usize,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// What each worker counts.
+    /// The counters of each worker.
     counters: Vec<Arc<Counters>>,
     /// All client connections.
     connections: Arc<Connections>,
-    /// Accepts those of DNS over TCP and TLS.
+    /// The acceptor of DNS over TCP and TLS.
     tcp: Arc<Acceptor>,
-    /// Accept those of HTTPS, QUIC and HTTP/3, by listener.
+    /// The acceptors of HTTPS, QUIC and HTTP/3, one for each listener.
     others: Vec<Arc<Acceptor>>,
-    /// What encrypted transports may hold of queries and answers.
+    /// The limit on the memory for queries and responses of encrypted transports.
     memory: Arc<MemoryLimit>,
 }
 
-/// What a new listener finds at its address, in the order in which listeners are bound.
+/// The listeners of this server at the address of a new listener, in the order in which listeners are bound.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Obstacle {
-    /// Nothing.
+    /// There is no other listener.
     Nothing,
-    /// A listener whose end has to be waited for.
+    /// A closing listener; the new one has to wait for its end.
     Closing,
-    /// A listener with an address that overlaps. Both may be open at once, as during a reload that goes from one address
-    /// to every address.
+    /// A listener with an overlapping address. Both may be open at the same time, as in a reload from one address to
+    /// all addresses.
     Overlapping,
 }
 
 /// A listener that is open or closing.
 struct Listening {
-    /// With its real port.
+    /// The address, with the port that was bound.
     address: SocketAddr,
     kind: ListenerKind,
-    /// At least one for each worker, as long as they are open.
+    /// The UDP sockets, which workers own: at least one for each worker while the listener is open.
     sockets: Vec<Weak<UdpSocket>>,
-    /// It is no longer served.
+    /// The listener was closed.
     closed: bool,
-    /// How far its connections are on their way to the end.
+    /// The phase, which connections follow.
     phase: watch::Sender<ListenerPhase>,
 }
 
-/// How long a closed listener may be in the way of another at its port: as long as an upstream's response may take.
+/// The maximum time to wait for the end of a closed listener at the port of a new one: that of an upstream query.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(7);
-/// How often is looked whether something has ended.
+/// The interval of checks whether something has ended.
 const POLL: Duration = Duration::from_millis(2);
 
 impl Listening {
-    /// Whether it is closed with its last socket, accept loop and connection.
+    /// Returns whether the listener is closed with its last socket, accept loop and connection.
     fn is_over(&self) -> bool {
         self.closed && self.phase.receiver_count() == 0 && self.sockets.iter().all(|socket| socket.strong_count() == 0)
     }
 }
 
-/// The sockets of a listener, and what is served there.
-struct Prepared {
+/// The sockets of a listener, and its service.
+struct BoundListener {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
     tcp: Option<tokio::net::TcpListener>,
@@ -179,8 +180,8 @@ struct Prepared {
 }
 
 impl Server {
-    /// Binds every listener and starts to serve; all or none.
-    pub fn start(specs: Vec<ListenSpec>, options: Options) -> Result<Server, ServeError> {
+    /// Binds all listeners and starts to serve. After an error none is served.
+    pub fn start(specs: Vec<ListenSpec>, options: ServerOptions) -> Result<Server, ServeError> {
         let workers = if specs.is_empty() { 0 } else { options.workers() };
         let mailboxes = (0..workers).map(|_| Mailbox::new()).collect::<Result<Vec<_>, _>>();
         let mailboxes = mailboxes.map_err(|source| ServeError::Worker { worker: 0, source })?;
@@ -226,7 +227,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Binds more listeners and serves them, all or none. Returns the number of the first.
+    /// Binds more listeners and serves them. Returns the number of the first one. After an error none is served.
     pub fn open(&mut self, specs: &[ListenSpec]) -> Result<usize, ServeError> {
         self.listeners.retain(|_, listening| !listening.is_over());
         let prepared = self.prepare(specs)?;
@@ -235,7 +236,7 @@ impl Server {
         Ok(first)
     }
 
-    /// Closes a listener, once what has come is answered. Its number is not given again.
+    /// Closes a listener after the queries that have arrived are answered. Its number is not reused.
     pub fn close(&mut self, listener: usize) {
         let Some(listening) = self.listeners.get_mut(&listener) else { return };
         listening.phase.send_replace(ListenerPhase::Ending);
@@ -245,13 +246,13 @@ impl Server {
     }
 
     /// Binds sockets.
-    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<Prepared>, ServeError> {
-        // Sockets of tokio and quinn are made within a runtime.
+    fn prepare(&self, specs: &[ListenSpec]) -> Result<Vec<BoundListener>, ServeError> {
+        // Sockets of tokio and quinn have to be created within a runtime.
         let _inside = self.options.runtime.enter();
         let mut order: Vec<usize> = (0..specs.len()).collect();
-        // Those last that take queries from an open listener: if another one cannot be bound, they have not.
+        // Listeners that take packets from open ones are bound last, so that they take none if another cannot be bound.
         order.sort_by_key(|&index| self.obstacle(&specs[index]));
-        let mut prepared: Vec<(usize, Prepared)> = Vec::new();
+        let mut prepared: Vec<(usize, BoundListener)> = Vec::new();
         for index in order {
             let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
@@ -262,9 +263,9 @@ impl Server {
         Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
     }
 
-    /// Binds the sockets of one listener. `shared`: another one that is bound with it has an address that overlaps.
-    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<Prepared, ServeError> {
-        let Options { share_port, receive_buffer, spread, .. } = &self.options;
+    /// Binds the sockets of a listener. `shared`: another listener of the same call has an overlapping address.
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<BoundListener, ServeError> {
+        let ServerOptions { share_port, receive_buffer, spread, .. } = &self.options;
         let kind = spec.service.kind();
         let Ports { udp, tcp } = kind.ports();
         let sockets = match (kind, udp) {
@@ -275,7 +276,8 @@ impl Server {
         let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
         let bound = self.bind(&wanted)?;
         let address = bound.address;
-        let mut prepared = Prepared { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
+        let mut prepared =
+            BoundListener { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
         if let Some(listener) = bound.tcp {
             let listener = tokio::net::TcpListener::from_std(listener);
             let failed = |source| ServeError::Listen { transport: "tcp", address, source };
@@ -285,7 +287,7 @@ impl Server {
             if *spread == Spread::Random
                 && let Err(error) = bind::spread_at_random(&bound.udp)
             {
-                tracing::warn!(%address, %error, "UDP packets are spread over workers by flow, not at random");
+                tracing::warn!(%address, %error, "UDP packets are distributed over workers by flow, not at random");
             }
             prepared.udp = bound.udp.into_iter().map(Arc::new).collect();
         } else if let Some(socket) = bound.udp.into_iter().next() {
@@ -295,24 +297,23 @@ impl Server {
         Ok(prepared)
     }
 
-    /// What of this server a new listener finds at its address.
+    /// Returns the obstacle for a new listener at its address.
     fn obstacle(&self, spec: &ListenSpec) -> Obstacle {
         let others = self.listeners.values();
         let others = others.filter(|other| !other.is_over() && overlap(spec, (other.address, other.kind)));
-        // The kernel gives packets to all sockets of an address in turn. Those of UDP workers refuse them once they are
-        // closed; the end of a QUIC endpoint has to be waited for.
-        let is_waited_for = |listening: &Listening| {
+        // The kernel distributes packets over all sockets of an address. Those of UDP workers refuse packets once they
+        // are closed, but the socket of a QUIC endpoint receives them until its end.
+        let must_end = |listening: &Listening| {
             let is_quic = matches!(listening.kind, ListenerKind::Quic | ListenerKind::Https3);
             listening.closed && is_quic && listening.address.ip() == spec.address.ip()
         };
-        let obstacles = others.map(|listening| match is_waited_for(listening) {
-            true => Obstacle::Closing,
-            false => Obstacle::Overlapping,
-        });
+        let obstacle =
+            |listening: &Listening| if must_end(listening) { Obstacle::Closing } else { Obstacle::Overlapping };
+        let obstacles = others.map(obstacle);
         obstacles.min().unwrap_or(Obstacle::Nothing)
     }
 
-    /// Binds one listener. Where another of this server has just been closed at that port, waits for its end: it may have
+    /// Binds a listener. If another listener of this server at that port is closing, waits for its end: it may have
     /// pending queries.
     fn bind(&self, wanted: &WantedSockets) -> Result<bind::Bound, ServeError> {
         let deadline = Instant::now() + CLOSING_TIMEOUT;
@@ -320,7 +321,7 @@ impl Server {
             let is_closing = |listening: &Listening| {
                 listening.closed && listening.address.port() == wanted.address.port() && !listening.is_over()
             };
-            // Looked at before the attempt: a listener that ends in between may be in its way.
+            // Checked before the attempt, since a listener may end in between.
             let may_end = self.listeners.values().any(is_closing);
             match bind::bind(wanted) {
                 Err(ServeError::Listen { source, .. })
@@ -334,20 +335,21 @@ impl Server {
     }
 
     /// Hands sockets to workers and accept loops.
-    fn listen(&mut self, prepared: Vec<Prepared>) {
-        // Now that the descriptors of all listeners are open.
+    fn listen(&mut self, prepared: Vec<BoundListener>) {
+        // The descriptors of all listeners are open now.
         self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
-        for Prepared { address, udp, tcp, quic, service } in prepared {
+        for BoundListener { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
             let sockets = udp.iter().map(Arc::downgrade).collect();
             let workers = self.shared.mailboxes.len();
             for (worker, mailbox) in self.shared.mailboxes.iter().enumerate() {
                 let mut own = udp.iter().skip(worker).step_by(workers).cloned();
-                // A listener of TLS, HTTPS or QUIC has none.
+                // A listener of TLS, HTTPS or QUIC has no sockets of workers.
                 let Some(socket) = own.next() else { break };
-                let (more, service) = (own.collect(), service.clone());
-                mailbox.send(Job::Open(number, Listener { socket, more, address, service }));
+                let more = own.collect();
+                let service = service.clone();
+                mailbox.send(Job::Open(number, UdpListener { socket, more, address, service }));
             }
             let phase = watch::Sender::new(ListenerPhase::Serving);
             let kind = service.kind();
@@ -356,7 +358,7 @@ impl Server {
                 acceptor.serve(listener, service.clone(), phase.subscribe());
             }
             if let Some(endpoint) = quic {
-                acceptor.begun();
+                acceptor.record_start();
                 let serving = endpoint::serve(endpoint, address, service, acceptor, phase.subscribe());
                 self.shared.runtime.spawn(serving);
             }
@@ -364,46 +366,47 @@ impl Server {
         }
     }
 
-    /// Returns what accepts the connections of a new listener.
+    /// Returns the acceptor for the connections of a new listener.
     fn acceptor_of(&mut self, kind: ListenerKind) -> Arc<Acceptor> {
         if matches!(kind, ListenerKind::Dns | ListenerKind::Tls) {
             return self.tcp.clone();
         }
         let acceptor = Arc::new(Acceptor::new(self.connections.clone(), self.shared.clone(), self.memory.clone()));
-        // Those of closed listeners are gone with their last connection.
+        // The acceptors of closed listeners are dropped after their last connection.
         self.others.retain(|other| other.is_busy());
         self.others.push(acceptor.clone());
         acceptor
     }
 
-    /// The addresses of its listeners, with real ports, in the order of the listeners.
+    /// Returns the addresses of the open listeners, with the ports that were bound, in the order of the listeners.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         let open = self.listeners.values().filter(|listening| !listening.closed);
         open.map(|listening| listening.address).collect()
     }
 
-    /// The address of a listener, with its real port.
+    /// Returns the address of a listener, with the port that was bound.
     pub fn local_address(&self, listener: usize) -> Option<SocketAddr> {
         self.listeners.get(&listener).map(|listening| listening.address)
     }
 
-    /// What has been counted so far.
-    pub fn counts(&self) -> Counts {
+    /// Returns the current sums of all counters.
+    pub fn counts(&self) -> ServerCounts {
         self.counter()()
     }
 
-    /// Returns a function that sums up what has been counted, for a caller that does not hold the server.
-    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static + use<> {
-        let (counters, shared) = (self.counters.clone(), self.shared.clone());
+    /// Returns a function that sums up all counters, for a caller that does not own the server.
+    pub fn counter(&self) -> impl Fn() -> ServerCounts + Send + Sync + 'static + use<> {
+        let counters = self.counters.clone();
+        let shared = self.shared.clone();
         move || {
-            let mut counts = Counts::default();
+            let mut counts = ServerCounts::default();
             counters.iter().for_each(|counters| counts.add(counters));
             counts.add(&shared.counters);
             counts
         }
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn open_connections(&self) -> usize {
         self.acceptors().map(|acceptor| acceptor.open()).sum()
     }
@@ -412,16 +415,17 @@ impl Server {
         std::iter::once(&self.tcp).chain(&self.others)
     }
 
-    /// How many queries are pending, those in flight to upstreams included.
+    /// Returns the number of pending queries, including those in flight to upstreams.
     pub fn waiting(&self) -> usize {
         let forwarded = self.shared.mailboxes.iter().map(|mailbox| mailbox.waiting.load(Ordering::Relaxed));
         self.shared.pending.held() + forwarded.sum::<usize>()
     }
 
-    /// Accepts nothing new, answers what has come, and stops; what has not ended after `grace` is cut off. It blocks.
+    /// Accepts no new connections, answers the queries that have arrived, and stops. Blocks until everything has ended,
+    /// at most for `grace`.
     ///
-    /// UDP is answered until all else has ended: clients do not know that the server stops, and their queries would be
-    /// lost.
+    /// UDP is answered until everything else has ended: clients do not know that the server stops, and their queries
+    /// would be lost.
     pub fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.enter(ListenerPhase::Ending);
@@ -451,13 +455,13 @@ impl Server {
         }
     }
 
-    /// Has the workers read no more than has come.
+    /// Makes the workers read only the packets that have arrived.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 
-    /// Has the workers exit.
+    /// Makes the workers exit.
     fn end_workers(&self) {
         self.end_reading();
         self.shared.ended.store(true, Ordering::Release);
@@ -478,7 +482,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Whether a listener shares addresses, port and protocol with another one.
+/// Returns whether a listener shares an address, a port and a protocol with another one.
 fn overlap(spec: &ListenSpec, (b, kind): (SocketAddr, ListenerKind)) -> bool {
     let a = spec.address;
     a.port() != 0

@@ -1,5 +1,5 @@
-//! What is served at a listener: its router and settings, which a reload replaces, and the one way from a packet to its
-//! answer for every transport.
+//! The service of a listener: its router and settings, which a reload replaces, and the path from a packet to its
+//! response, which is the same for every transport.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,34 +13,34 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::ListenerKind;
 use super::counts::Counters;
-use super::pending::{self, PendingLimit, Seldom};
+use super::pending::{self, LogLimiter, PendingLimit};
 use super::shared::Shared;
-use super::statuses::Replies;
+use super::statuses::StatusCounters;
 use crate::chain::{Answer, Client, Router, State};
 use crate::net::Credentials;
 use crate::wire::encode::encode_error;
 use crate::wire::{MAX_MESSAGE, Rcode};
 
-/// What is served at one listener.
+/// The service of a listener.
 pub struct Service {
     kind: ListenerKind,
-    /// Who answers. Written by a reload; read once for each batch and each read of a connection.
+    /// Written by a reload; read once for each batch and each read of a connection.
     router: ArcSwap<Router>,
-    /// How. Written by a reload; read when a connection starts, or a plugin panics.
+    /// Written by a reload; read when a connection starts, or a plugin panics.
     settings: ArcSwap<Settings>,
-    /// Certificate and key of an encrypted transport. Written by a reload, read when a connection starts.
+    /// Certificate and key of an encrypted transport. Written by a reload; read when a connection starts.
     credentials: ArcSwapOption<Credentials>,
-    /// How requests of HTTP and streams of QUIC ended.
-    replies: Replies,
+    /// Counters of HTTP requests by status, and of QUIC streams by code.
+    replies: StatusCounters,
 }
 
 impl Service {
-    /// A service of UDP and TCP with this router.
+    /// Creates the service of a listener on UDP and TCP.
     pub fn new(router: Arc<Router>, settings: Settings) -> Arc<Service> {
         Service::of(ListenerKind::Dns, router, settings, None)
     }
 
-    /// A service of a transport. QUIC needs credentials; other transports are not encrypted without them.
+    /// Creates the service of a listener. QUIC needs credentials; other transports are not encrypted without them.
     pub fn of(
         kind: ListenerKind, router: Arc<Router>, settings: Settings, credentials: Option<Arc<Credentials>>,
     ) -> Arc<Service> {
@@ -49,19 +49,19 @@ impl Service {
             router: ArcSwap::new(router),
             settings: ArcSwap::from_pointee(settings),
             credentials: ArcSwapOption::new(credentials),
-            replies: Replies::of(kind),
+            replies: StatusCounters::of(kind),
         })
     }
 
-    /// Answers by another router from the next batch on. Pending queries go on with the router that they came to, and
-    /// connections with the settings that they began with.
+    /// Replaces the router from the next batch on. Pending queries continue with the router that received them, and
+    /// connections with the settings of their start.
     pub fn replace(&self, router: Arc<Router>, settings: Settings, credentials: Option<Arc<Credentials>>) {
         self.credentials.store(credentials);
         self.settings.store(Arc::new(settings));
         self.router.store(router);
     }
 
-    /// How often requests of HTTP ended with each status, and streams of QUIC with each code, with CoreDNS's labels.
+    /// Returns the number of HTTP requests by status, and of QUIC streams by code, with CoreDNS's labels.
     pub fn replies(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.replies.counts()
     }
@@ -70,17 +70,17 @@ impl Service {
         self.kind
     }
 
-    /// The credentials now.
+    /// Returns the current credentials.
     pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
         self.credentials.load_full()
     }
 
-    /// The router now.
+    /// Returns the current router.
     pub(crate) fn router(&self) -> Guard<Arc<Router>> {
         self.router.load()
     }
 
-    /// The settings now.
+    /// Returns the current settings.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
@@ -90,67 +90,67 @@ impl Service {
         self.replies.count(end);
     }
 
-    /// Answers a packet by this router, which is the service's own: the one way for every transport. `out` holds
+    /// Answers a packet with this router, which is the service's own. Every transport calls this function. `out` has
     /// [`MAX_MESSAGE`] bytes, or [`crate::wire::encode::MAX_UDP`] for UDP.
     pub(crate) fn answer(&self, router: &Arc<Router>, packet: Packet<'_>, state: &mut State, out: &mut [u8]) -> Answer {
         let Packet { bytes, client, now, counters } = packet;
         self.recover(bytes, counters, state, out, |state, out| router.answer(bytes, client, now, state, out))
     }
 
-    /// Runs plugins for a query. A panic of theirs becomes SERVFAIL.
+    /// Runs plugins for a query. If one panics, the response is SERVFAIL.
     pub(crate) fn recover(
         &self, packet: &[u8], counters: &Counters, state: &mut State, out: &mut [u8],
         run: impl FnOnce(&mut State, &mut [u8]) -> Answer,
     ) -> Answer {
-        // What a panic leaves half done is not used again: `state` is replaced, and `out` is written from its start.
+        // Nothing that a panic left incomplete is used again: `state` is replaced, and `out` is written from its start.
         let answer = catch_unwind(AssertUnwindSafe(|| run(state, out)));
         answer.unwrap_or_else(|panic| {
             *state = State::default();
-            Answer::Send(self.panicked(&*panic, counters, packet, out))
+            Answer::Send(self.handle_panic(&*panic, counters, packet, out))
         })
     }
 
-    /// Answers the packet of a request or a stream. Returns `None` where the client gets nothing. `limit`: a limit on
-    /// pending queries of the listener's own, besides the one for all.
+    /// Answers the packet of a request or a stream. Returns `None` if there is no response. `limit` is the limit on
+    /// pending queries of this listener, if it has one besides that of all listeners.
     pub(crate) async fn answer_request(
         self: &Arc<Self>, bytes: &[u8], client: Client, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
     ) -> Option<Box<[u8]>> {
         let counters = &shared.counters;
-        let mut waits = None;
+        let mut pending = None;
         let answer = SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { state, out } = &mut **scratch
-                .get_or_insert_with(|| Box::new(Scratch { state: State::default(), out: [0; MAX_MESSAGE] }));
+            let AnswerBuffers { state, out } = &mut **scratch
+                .get_or_insert_with(|| Box::new(AnswerBuffers { state: State::default(), out: [0; MAX_MESSAGE] }));
             let packet = Packet { bytes, client, now: Instant::now(), counters };
             match self.answer(&self.router(), packet, state, out) {
                 Answer::Send(len) => return Some(Box::from(&out[..len])),
-                Answer::Silent => {}
-                Answer::Pending(pending) => waits = Some(pending),
+                Answer::Drop => {}
+                Answer::Pending(waiting) => pending = Some(waiting),
             }
             None
         });
-        let answer = match waits {
+        let answer = match pending {
             None => answer,
             Some(pending) => {
                 let mut permit = shared.permit(client, limit, counters);
                 pending::answer(pending, &mut permit, bytes.into(), MAX_MESSAGE, self.clone(), counters).await
             }
         };
-        let counter = if answer.is_some() { &counters.answered } else { &counters.silent };
+        let counter = if answer.is_some() { &counters.answered } else { &counters.unanswered };
         counter.add(1);
         answer
     }
 
-    /// Turns a plugin's panic into SERVFAIL, as CoreDNS's `Server.ServeDNS` recovers. Returns the answer's length.
+    /// Handles a plugin's panic with SERVFAIL, as CoreDNS's `Server.ServeDNS` does. Returns the length of the response.
     ///
-    /// Where the configuration does not recover (*debug*), the process aborts, as an unrecovered panic does in Go.
-    pub(crate) fn panicked(
+    /// If the configuration does not recover from panics (*debug*), the process aborts, as with a panic in Go.
+    pub(crate) fn handle_panic(
         &self, panic: &(dyn Any + Send), counters: &Counters, packet: &[u8], out: &mut [u8],
     ) -> usize {
         counters.panics.add(1);
         let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let recover = self.settings().recover;
-        // The panic hook has logged where.
-        if LOGGED.now() || !recover {
+        // The panic hook has logged the location.
+        if LOGGED.is_due() || !recover {
             tracing::error!(panic = what.unwrap_or("unknown"), "a plugin panicked");
         }
         if !recover {
@@ -166,44 +166,44 @@ impl fmt::Debug for Service {
     }
 }
 
-/// When a panic was last logged.
-static LOGGED: Seldom = Seldom::new();
+/// Limits the log lines about panics.
+static LOGGED: LogLimiter = LogLimiter::new();
 
-/// A packet that is to be answered.
+/// A packet with what is needed to answer it.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) client: Client,
     pub(crate) now: Instant,
-    /// Where a panic is counted.
+    /// The counters for a panic.
     pub(crate) counters: &'a Counters,
 }
 
 thread_local! {
     /// The buffers of a thread, for requests and streams.
-    static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
+    static SCRATCH: RefCell<Option<Box<AnswerBuffers>>> = const { RefCell::new(None) };
 }
 
-struct Scratch {
+struct AnswerBuffers {
     state: State,
     out: [u8; MAX_MESSAGE],
 }
 
-/// What directives say of a listener's transports.
+/// The settings of a listener, from its directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a TCP client may take.
+    /// The timeouts of TCP connections.
     pub timeouts: Timeouts,
-    /// How many queries a TCP connection may bring before it is closed, so that long-lived ones spread over replicas.
-    /// Any number where there is none (CoreDNS's −1).
+    /// The maximum number of queries of a TCP connection, which is closed after that, so that the connections of
+    /// clients are distributed over replicas. `None` is no limit (CoreDNS's −1).
     pub queries_per_connection: Option<NonZeroU32>,
-    /// Answer SERVFAIL where a plugin panics. Otherwise (*debug*) the process aborts.
+    /// If a plugin panics, the response is SERVFAIL. Otherwise (*debug*) the process aborts.
     pub recover: bool,
-    /// Connections to a listener of HTTPS, QUIC or HTTP/3. 200.
+    /// The maximum number of connections of a listener of HTTPS, QUIC or HTTP/3. Default: 200.
     pub connections: usize,
-    /// Requests or streams that such a connection may have open. As many as the library accepts where there is none.
+    /// The maximum number of open requests or streams of such a connection. `None` is the limit of the library.
     pub streams: Option<u32>,
-    /// Pending queries of a listener of QUIC.
+    /// The maximum number of pending queries of a listener of QUIC.
     pub at_once: Option<u32>,
 }
 
@@ -225,14 +225,14 @@ impl Default for Settings {
     }
 }
 
-/// How long a TCP client may take. The defaults are CoreDNS's.
+/// The timeouts of TCP connections. The defaults are CoreDNS's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For the first query, and for the rest of a query whose first byte has come. 3 s.
+    /// For the first query, and for the rest of a query after its first byte. Default: 3 s.
     pub read: Duration,
-    /// To take some of what it is sent. 5 s.
+    /// For the client to read some of the responses. Default: 5 s.
     pub write: Duration,
-    /// Between an answer and the next query. 10 s.
+    /// Between a response and the next query. Default: 10 s.
     pub idle: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What workers, connections and the server itself have in common.
+//! The state that workers, connections and the server share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use super::udp::forward::QueryOwners;
 use super::udp::mailbox::Mailbox;
 use crate::chain::Client;
 
-/// What workers and connections have in common.
+/// The state that workers and connections share.
 pub(crate) struct Shared {
-    /// Where pending queries are waited for.
+    /// The runtime for connections and pending queries.
     pub(super) runtime: Handle,
     /// The limit on pending queries that are in no worker's in-flight table.
     pub(super) pending: Arc<PendingLimit>,
     /// Workers read no new queries. Set once, by [`super::Server::stop`].
     pub(super) stopping: AtomicBool,
-    /// How many workers have answered all that had come when the server stopped.
+    /// The number of workers that have answered all packets that had arrived when the server stopped.
     pub(super) drained: AtomicUsize,
     /// Workers exit. Set once, by [`super::Server::stop`].
     pub(super) ended: AtomicBool,
-    /// Which worker has a query in flight.
+    /// The worker that has a query in flight.
     pub(super) owners: QueryOwners,
     /// The workers' mailboxes, in their order.
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
-    /// What connections and pending queries count; a worker has counters of its own.
+    /// The counters of connections and pending queries. Workers have counters of their own.
     pub(super) counters: Counters,
 }
 
 impl Shared {
-    /// Takes a permit for a pending query of a client, within a limit of the listener's own, too, if there is one.
-    /// Another query may lose its permit for it, which `counters` count.
+    /// Acquires a permit for a pending query of a client, and one of the limit of the listener if it has one.
+    /// Other queries may lose their permits for it, which is counted.
     pub(super) fn permit(&self, client: Client, own: Option<&Arc<PendingLimit>>, counters: &Counters) -> PendingPermit {
         let (permit, revoked) = PendingPermit::acquire(client.remote.ip(), [Some(&self.pending), own]);
         counters.later.add(1);
@@ -43,7 +43,7 @@ impl Shared {
         permit
     }
 
-    /// The workers' mailboxes, in their order.
+    /// Returns the workers' mailboxes, in their order.
     pub(super) fn mailboxes(&self) -> &[Arc<Mailbox>] {
         &self.mailboxes
     }
@@ -55,18 +55,18 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// How far a listener is on its way to the end, for its connections.
+/// The phase of a listener, which its connections follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ListenerPhase {
-    /// It serves.
+    /// The listener serves.
     Serving,
-    /// It answers what it has read, and closes.
+    /// Connections answer the queries that have arrived, and are closed.
     Ending,
-    /// It closes.
+    /// Connections are closed at once.
     Ended,
 }
 
-/// How long a client's next query is waited for when the server stops: the connection is closed behind the answer to
-/// it, when the client is least likely to be sending. A query that crosses the end of a connection is lost (E01). Tests
-/// run on machines that are busy.
+/// The maximum time to wait for the next query of a client when the server stops: the connection is closed after its
+/// response, when it is least likely that the client sends another one. A query that crosses the end of a connection is
+/// lost (E01). The time is long enough for tests on busy machines.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_millis(if cfg!(test) { 1_500 } else { 250 });

@@ -1,6 +1,6 @@
 //! The transports that a listener may have.
 
-/// How queries come to a listener.
+/// The transport of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ListenerKind {
     /// Over UDP and TCP.
@@ -16,24 +16,24 @@ pub enum ListenerKind {
     Https3,
 }
 
-/// The protocols of the socket layer that a listener has a port of.
+/// The protocols of the socket layer for which a listener has a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// A port of UDP.
+    /// The listener has a UDP port.
     pub udp: bool,
-    /// A port of TCP.
+    /// The listener has a TCP port.
     pub tcp: bool,
 }
 
 impl Ports {
-    /// Whether both have a port of the same protocol.
+    /// Returns whether both have a port of the same protocol.
     pub const fn overlap(self, other: Ports) -> bool {
         self.udp && other.udp || self.tcp && other.tcp
     }
 }
 
 impl ListenerKind {
-    /// The protocols of the socket layer that it has a port of.
+    /// Returns the protocols of the socket layer for which the listener has a port.
     pub const fn ports(self) -> Ports {
         match self {
             ListenerKind::Dns => Ports { udp: true, tcp: true },
@@ -42,7 +42,7 @@ impl ListenerKind {
         }
     }
 
-    /// The names of its protocols in a handshake (RFC 7301). None where any is accepted.
+    /// Returns the names of the protocols in a TLS handshake (RFC 7301); empty if any is accepted.
     pub const fn protocols(self) -> &'static [&'static str] {
         match self {
             ListenerKind::Dns | ListenerKind::Tls => &[],

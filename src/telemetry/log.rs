@@ -25,7 +25,7 @@ const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// `[LEVEL] plugin/x: text`.
     #[default]
     Text,
@@ -75,11 +75,12 @@ pub type Fields<'a> = &'a [(&'static str, serde_json::Value)];
 /// Writes log lines; cheap to clone.
 #[derive(Clone)]
 pub struct Logger {
-    shared: Arc<Shared>,
+    shared: Arc<LoggerState>,
 }
 
-struct Shared {
-    format: Format,
+/// The state that a logger, its copies and the writer thread share.
+struct LoggerState {
+    format: LogFormat,
     /// Lines that are not written yet. Any thread appends, and the writer thread takes all; locked for the time of a
     /// copy.
     buffer: Mutex<Buffer>,
@@ -99,7 +100,7 @@ struct Buffer {
 
 impl Logger {
     /// Creates a logger whose thread writes to `sink`.
-    pub fn start(format: Format, sink: impl Write + Send + 'static) -> Logger {
+    pub fn start(format: LogFormat, sink: impl Write + Send + 'static) -> Logger {
         let logger = Logger::unwritten(format);
         let shared = logger.shared.clone();
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -109,9 +110,9 @@ impl Logger {
     }
 
     /// Creates a logger that stores its lines until [`Logger::take`], for tests.
-    pub fn unwritten(format: Format) -> Logger {
+    pub fn unwritten(format: LogFormat) -> Logger {
         let buffer = Mutex::new(Buffer::default());
-        Logger { shared: Arc::new(Shared { format, buffer, changed: Condvar::new(), dropped: AtomicU64::new(0) }) }
+        Logger { shared: Arc::new(LoggerState { format, buffer, changed: Condvar::new(), dropped: AtomicU64::new(0) }) }
     }
 
     /// Returns the lines that are not written yet, and removes them.
@@ -125,7 +126,7 @@ impl Logger {
     }
 
     /// Returns the format of lines.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> LogFormat {
         self.shared.format
     }
 
@@ -173,10 +174,10 @@ impl Logger {
 }
 
 /// Formats a line, without a line end.
-pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) -> String {
+pub fn line(format: LogFormat, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) -> String {
     let mut line = String::with_capacity(text.len() + 32);
     match format {
-        Format::Text => {
+        LogFormat::Text => {
             let _ = write!(line, "[{}] ", severity.text());
             if let Some(plugin) = plugin {
                 let _ = write!(line, "plugin/{plugin}: ");
@@ -184,7 +185,7 @@ pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str
             // Names of queries are escaped already; a line end in other text must not start a forged line.
             line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
         }
-        Format::Json => {
+        LogFormat::Json => {
             // Written field by field, in CoreDNS's order, since a map would sort them and readers expect the time
             // first. Names of fields are constants of this program and need no escaping.
             let (time, level, text) = (timestamp(SystemTime::now()), severity.json(), serde_json::Value::from(text));
@@ -202,7 +203,7 @@ pub fn line(format: Format, severity: Severity, plugin: Option<&str>, text: &str
 }
 
 /// Writes out the buffer, until the process ends.
-fn write_loop(shared: &Shared, mut sink: impl Write) {
+fn write_loop(shared: &LoggerState, mut sink: impl Write) {
     let mut lines = Vec::new();
     let (mut reported, mut reported_at) = (0, None::<Instant>);
     loop {
@@ -286,7 +287,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         if !rest.is_empty() && !message.is_empty() {
             rest.insert_str(0, ": ");
         }
-        let text = if self.logger.format() == Format::Text { message + &rest } else { message };
+        let text = if self.logger.format() == LogFormat::Text { message + &rest } else { message };
         self.logger.line_with(severity, plugin.as_deref(), &text, &json);
     }
 }
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn lines_have_coredns_format() {
-        let logger = Logger::unwritten(Format::Text);
+        let logger = Logger::unwritten(LogFormat::Text);
         logger.line(Severity::Info, Some("reload"), "done");
         logger.line(Severity::Warning, None, "two\nlines");
         assert_eq!(logger.take(), "[INFO] plugin/reload: done\n[WARNING] two lines\n");
@@ -338,7 +339,7 @@ mod tests {
 
     #[test]
     fn json_lines_are_objects() {
-        let logger = Logger::unwritten(Format::Json);
+        let logger = Logger::unwritten(LogFormat::Json);
         logger.line_with(Severity::Error, Some("errors"), "a \"b\"", &[("qtype", "A".into())]);
         let text = logger.take();
         let line: serde_json::Value = serde_json::from_str(&text).expect("an object");
@@ -354,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_lines_and_counts_them() {
-        let logger = Logger::unwritten(Format::Text);
+        let logger = Logger::unwritten(LogFormat::Text);
         let line = "x".repeat(MAX_LINE);
         for _ in 0..BUFFER / MAX_LINE + 9 {
             logger.raw(&line);
@@ -376,7 +377,7 @@ mod tests {
                 Ok(())
             }
         }
-        let logger = Logger::start(Format::Text, Sink(sender));
+        let logger = Logger::start(LogFormat::Text, Sink(sender));
         logger.raw("hello");
         logger.flush(Duration::from_secs(5));
         assert_eq!(receiver.try_recv().expect("flushed"), b"hello\n");

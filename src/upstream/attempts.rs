@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Error, MAX_UPSTREAMS};
-use crate::upstream::group::{Group, Transport, Upstream};
+use crate::upstream::group::{Group, Upstream, UpstreamTransport};
 use crate::wire::Message;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
@@ -101,27 +101,27 @@ impl Attempts {
         }
     }
 
-    /// The group.
+    /// Returns the group.
     pub fn group(&self) -> &Arc<Group> {
         &self.group
     }
 
-    /// The number of the last attempt's upstream within the group.
+    /// Returns the number of the last attempt's upstream within the group.
     pub fn current(&self) -> u8 {
         self.current
     }
 
-    /// The upstream of the last attempt.
+    /// Returns the upstream of the last attempt.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstreams[usize::from(self.current)]
     }
 
-    /// The upstream with a number that [`Attempts::current`] has returned.
+    /// Returns the upstream with a number that [`Attempts::current`] has returned.
     pub fn upstream_at(&self, number: u8) -> &Arc<Upstream> {
         &self.upstreams[usize::from(number)]
     }
 
-    /// Whether plain DNS goes over TCP. Queries that differ in it are not merged.
+    /// Returns whether plain DNS uses TCP. Queries that differ in it are not merged.
     pub fn is_stream(&self) -> bool {
         self.stream
     }
@@ -161,7 +161,7 @@ impl Attempts {
             break;
         }
         match self.upstream().transport {
-            Transport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
+            UpstreamTransport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
             _ => NextStep::Stream(rules.read_timeout),
         }
     }
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
-    use crate::upstream::{GroupRules, Policy};
+    use crate::upstream::{GroupRules, UpstreamPolicy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
@@ -234,16 +234,17 @@ mod tests {
     }
 
     fn rules() -> GroupRules {
-        GroupRules { policy: Policy::Sequential, ..GroupRules::default() }
+        GroupRules { policy: UpstreamPolicy::Sequential, ..GroupRules::default() }
     }
 
-    /// The attempts of a query without an answer: times in seconds and upstreams, then the time of the end. `states`
-    /// has a letter for each upstream: `u`p or `d`own.
+    /// Returns the attempts of a query without a response: times in seconds and upstreams, then the time of the end.
+    /// `states` has a letter for each upstream: `u`p or `d`own.
     fn unanswered(states: &str, rules: GroupRules) -> String {
         let (group, _) = group(&addresses(states.len()), rules);
         states.chars().enumerate().for_each(|(number, state)| set_down(&group, number, state == 'd'));
         let start = Instant::now();
-        let (mut now, mut text) = (start, String::new());
+        let mut now = start;
+        let mut text = String::new();
         let mut attempts = group.begin(false, start).expect("no limit");
         loop {
             let until = match attempts.next(now) {

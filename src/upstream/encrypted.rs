@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::group::Transport;
+use super::group::UpstreamTransport;
 use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
 use super::tcp_pool::ConnectionReuse;
@@ -42,7 +42,7 @@ const LIBRARY_TIMEOUT: Duration = Duration::from_secs(86_400);
 /// The connection to one upstream.
 pub(super) struct EncryptedClient {
     address: SocketAddr,
-    transport: Transport,
+    transport: UpstreamTransport,
     source: Option<IpAddr>,
     label: Arc<str>,
     reuse: ConnectionReuse,
@@ -62,21 +62,21 @@ pub(super) struct EncryptedClient {
 enum ConnectionState {
     None,
     /// It is being made; the result comes here.
-    Connecting(watch::Receiver<Option<Result<Connection, Error>>>),
-    Open(Connection),
+    Connecting(watch::Receiver<Option<Result<EncryptedConnection, Error>>>),
+    Open(EncryptedConnection),
 }
 
 /// A connection. It is closed when the last copy is dropped.
 #[derive(Clone)]
-struct Connection {
+struct EncryptedConnection {
     exchange: DnsExchange<TokioRuntimeProvider>,
     opened: Instant,
     /// Shared by all copies.
-    activity: Arc<Mutex<ConnectionActivity>>,
+    activity: Arc<Mutex<ExchangeTimes>>,
 }
 
-/// When something last happened on a connection.
-struct ConnectionActivity {
+/// The times of the last events on a connection.
+struct ExchangeTimes {
     /// A query was sent.
     used: Instant,
     /// An answer came, or the connection was made.
@@ -115,7 +115,7 @@ impl EncryptedClient {
             let qtype = u16::from(query.query_type());
             qtype == Type::AXFR.0 || qtype == Type::IXFR.0
         });
-        if is_transfer && self.transport == Transport::Quic {
+        if is_transfer && self.transport == UpstreamTransport::Quic {
             return Err(Error::Unsupported(self.label.clone()));
         }
         let (connection, was_open) = self.connect().await?;
@@ -131,7 +131,7 @@ impl EncryptedClient {
 
     /// Exchanges a query over a connection. With an error comes whether the connection has broken.
     async fn exchange_over(
-        &self, connection: &Connection, message: &Message, read_timeout: Duration,
+        &self, connection: &EncryptedConnection, message: &Message, read_timeout: Duration,
     ) -> Result<Vec<u8>, (Error, bool)> {
         let sent = Instant::now();
         connection.activity.lock().used = sent;
@@ -174,7 +174,7 @@ impl EncryptedClient {
     }
 
     /// Returns the connection, and whether it was open already. Without one, the first query that needs it makes it.
-    async fn connect(self: &Arc<Self>) -> Result<(Connection, bool), Error> {
+    async fn connect(self: &Arc<Self>) -> Result<(EncryptedConnection, bool), Error> {
         let mut connecting = {
             let mut state = self.connection.lock();
             match &*state {
@@ -213,7 +213,7 @@ impl EncryptedClient {
     }
 
     /// Makes a connection.
-    async fn open(&self) -> Result<Connection, Error> {
+    async fn open(&self) -> Result<EncryptedConnection, Error> {
         match timeout(CONNECT_TIMEOUT, self.handshake()).await {
             Err(_) => Err(Error::Timeout(self.label.clone())),
             Ok(Err(error)) => Err(match self.verifier.take_reason() {
@@ -222,20 +222,20 @@ impl EncryptedClient {
             }),
             Ok(Ok(exchange)) => {
                 let now = Instant::now();
-                let activity = Arc::new(Mutex::new(ConnectionActivity { used: now, answered: now }));
-                Ok(Connection { exchange, opened: now, activity })
+                let activity = Arc::new(Mutex::new(ExchangeTimes { used: now, answered: now }));
+                Ok(EncryptedConnection { exchange, opened: now, activity })
             }
         }
     }
 
-    fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
+    fn is_usable(&self, connection: &EncryptedConnection, now: Instant) -> bool {
         let ConnectionReuse { expire, max_age, .. } = self.reuse;
         now.saturating_duration_since(connection.activity.lock().used) < expire
             && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
     }
 
     /// Makes the next query open a new connection, unless that has happened since. Queries that wait on this one go on.
-    fn give_up(&self, connection: &Connection) {
+    fn give_up(&self, connection: &EncryptedConnection) {
         let mut state = self.connection.lock();
         if matches!(&*state, ConnectionState::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
             *state = ConnectionState::None;
@@ -243,7 +243,7 @@ impl EncryptedClient {
     }
 
     /// Closes a connection that has become idle or too old.
-    fn close_when_idle(self: &Arc<Self>, connection: Connection) {
+    fn close_when_idle(self: &Arc<Self>, connection: EncryptedConnection) {
         let client = Arc::downgrade(self);
         self.runtime.spawn(async move {
             loop {
@@ -262,17 +262,18 @@ impl EncryptedClient {
     }
 
     async fn handshake(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
-        let (provider, source) = (self.provider.clone(), self.source.map(|ip| SocketAddr::new(ip, 0)));
+        let provider = self.provider.clone();
+        let source = self.source.map(|ip| SocketAddr::new(ip, 0));
         let name: Arc<str> = self.server_name.to_str().into();
         match self.transport {
-            Transport::Https => {
+            UpstreamTransport::Https => {
                 let mut builder = HttpsClientStream::builder(Arc::new(self.tls.clone()), provider);
                 if let Some(source) = source {
                     builder.bind_addr(source);
                 }
                 builder.exchange(self.address, name, PATH.into()).await
             }
-            Transport::Quic => {
+            UpstreamTransport::Quic => {
                 let mut builder = QuicClientStream::builder().crypto_config(self.tls.clone());
                 if let Some(source) = source {
                     builder = builder.bind_addr(source);
@@ -282,17 +283,19 @@ impl EncryptedClient {
                 provider.create_handle().spawn_bg(background);
                 Ok(exchange)
             }
-            Transport::Tls | Transport::Dns => {
-                let (name, config) = (self.server_name.clone(), self.tls.clone());
-                let (time, most) = (LIBRARY_TIMEOUT, Some(MAX_EXCHANGES));
+            UpstreamTransport::Tls | UpstreamTransport::Dns => {
+                let name = self.server_name.clone();
+                let config = self.tls.clone();
+                let time = LIBRARY_TIMEOUT;
+                let most = Some(MAX_EXCHANGES);
                 tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
             }
         }
     }
 }
 
-/// Whether an error is about one query and says nothing of the connection: an HTTP status, a stream that was reset, a
-/// message that cannot be read. Any other may mean that the connection has broken.
+/// Returns whether an error concerns one query and not the connection: an HTTP status, a stream that was
+/// reset, a message that cannot be parsed. Any other error may mean that the connection is broken.
 fn concerns_one_query(error: &NetError) -> bool {
     match error {
         NetError::Proto(_) | NetError::Decode(_) | NetError::ParseInt(_) | NetError::QuicMessageIdNot0(_) => true,
@@ -339,7 +342,8 @@ mod tests {
     }
 
     fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let (mut params, key) = (params(), KeyPair::generate().expect("a key"));
+        let mut params = params();
+        let key = KeyPair::generate().expect("a key");
         change(&mut params);
         Identity { certificate: params.self_signed(&key).expect("a certificate"), key }
     }
@@ -356,7 +360,8 @@ mod tests {
             .expect("a certificate");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
-        let (address, upstream) = (listener.local_addr().expect("an address"), Arc::new(Upstream::default()));
+        let address = listener.local_addr().expect("an address");
+        let upstream = Arc::new(Upstream::default());
         let shared = upstream.clone();
         runtime.spawn(async move {
             loop {
@@ -399,7 +404,8 @@ mod tests {
             domain: Name::ROOT.to_owned(),
             tcp: false,
         };
-        let (transport, reuse) = (Transport::Tls, ConnectionReuse::default());
+        let transport = UpstreamTransport::Tls;
+        let reuse = ConnectionReuse::default();
         let server = UpstreamConfig { address, transport, source: None, reuse, check, trust, get: false };
         let metrics = Metrics::default().upstream("x");
         let client = EncryptedClient::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
@@ -416,7 +422,8 @@ mod tests {
 
     #[test]
     fn a_query_that_times_out_closes_only_a_connection_that_brings_nothing() {
-        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let runtime = runtime();
+        let identity = self_signed(|_| ());
         let (address, upstream) = start(&runtime, &identity);
         let client = client(&runtime, address, &identity.certificate.pem(), "dns.example");
         runtime.block_on(async {
@@ -449,7 +456,8 @@ mod tests {
 
     #[test]
     fn a_slow_handshake_has_a_time_of_its_own() {
-        let (runtime, identity) = (runtime(), self_signed(|_| ()));
+        let runtime = runtime();
+        let identity = self_signed(|_| ());
         let (address, upstream) = start(&runtime, &identity);
         // What is between takes the connection and passes nothing on for a while.
         let between = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");

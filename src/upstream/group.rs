@@ -16,7 +16,7 @@ static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The protocol that an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
+pub enum UpstreamTransport {
     /// Plain DNS, over UDP or TCP.
     Dns,
     /// DNS over TLS (RFC 7858).
@@ -62,7 +62,7 @@ pub struct Upstream {
     /// Its address.
     pub address: SocketAddr,
     /// Its protocol.
-    pub transport: Transport,
+    pub transport: UpstreamTransport,
     /// The local address of connections to it.
     pub source: Option<IpAddr>,
     /// Its address in logs and errors.
@@ -76,7 +76,7 @@ pub struct Upstream {
 impl Upstream {
     /// Creates an upstream. `fails` is what its health check writes.
     pub fn new(
-        address: SocketAddr, transport: Transport, source: Option<IpAddr>, fails: Arc<AtomicU32>,
+        address: SocketAddr, transport: UpstreamTransport, source: Option<IpAddr>, fails: Arc<AtomicU32>,
         driver: Box<dyn UpstreamDriver>,
     ) -> Upstream {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Upstream {
 
 /// The order in which upstreams are queried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum UpstreamPolicy {
     /// A random order for each query.
     #[default]
     Random,
@@ -100,7 +100,7 @@ pub enum Policy {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupRules {
     /// The order of upstreams.
-    pub policy: Policy,
+    pub policy: UpstreamPolicy,
     /// Plain DNS goes over TCP, whatever the client uses.
     pub force_tcp: bool,
     /// Plain DNS goes over UDP, whatever the client uses, and again over TCP when the answer is truncated.
@@ -122,7 +122,7 @@ pub struct GroupRules {
 impl Default for GroupRules {
     fn default() -> GroupRules {
         GroupRules {
-            policy: Policy::Random,
+            policy: UpstreamPolicy::Random,
             force_tcp: false,
             prefer_udp: false,
             read_timeout: Duration::from_secs(2),
@@ -168,7 +168,7 @@ pub struct Group {
     pub counters: Box<dyn GroupCounters>,
     /// At most [`super::MAX_UPSTREAMS`]. Written when a file that names them changes.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
-    /// The number of turns, for [`Policy::RoundRobin`].
+    /// The number of turns, for [`UpstreamPolicy::RoundRobin`].
     turn: AtomicUsize,
     /// The number of queries in flight. Counted only where there is a limit.
     in_flight: AtomicUsize,
@@ -190,7 +190,7 @@ impl Group {
         }
     }
 
-    /// The current upstreams.
+    /// Returns the current upstreams.
     pub fn upstreams(&self) -> Arc<Vec<Arc<Upstream>>> {
         self.upstreams.load_full()
     }
@@ -221,18 +221,18 @@ impl Group {
         }
     }
 
-    /// The order in which `len` upstreams are queried.
+    /// Returns the order in which `len` upstreams are queried.
     fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);
         match self.rules.policy {
-            Policy::Sequential => {}
-            Policy::Random => fastrand::shuffle(&mut order[..len]),
-            Policy::RoundRobin if len > 1 => {
+            UpstreamPolicy::Sequential => {}
+            UpstreamPolicy::Random => fastrand::shuffle(&mut order[..len]),
+            UpstreamPolicy::RoundRobin if len > 1 => {
                 // One moves to the front in its turn, the others keep their order (CoreDNS `roundRobin.List`).
                 let first = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % len;
                 order[..=first].rotate_right(1);
             }
-            Policy::RoundRobin => {}
+            UpstreamPolicy::RoundRobin => {}
         }
         order
     }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{BoxFuture, Error};
 use crate::upstream::encrypted::EncryptedClient;
-use crate::upstream::group::{DropReason, Transport, Upstream, UpstreamDriver};
+use crate::upstream::group::{DropReason, Upstream, UpstreamDriver, UpstreamTransport};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::tcp_pool::{ConnectionReuse, TcpPool};
 use crate::upstream::trust::{Trust, TrustError};
@@ -37,19 +37,19 @@ pub struct HealthCheck {
 /// The configuration of an upstream. Upstreams with equal ones are the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
-    /// Its address.
+    /// The address.
     pub address: SocketAddr,
-    /// Its protocol.
-    pub transport: Transport,
-    /// The local address of connections to it.
+    /// The transport.
+    pub transport: UpstreamTransport,
+    /// The source address of queries, if it is configured.
     pub source: Option<IpAddr>,
-    /// How long connections are reused.
+    /// How long connections stay open for reuse, and how many.
     pub reuse: ConnectionReuse,
-    /// How it is checked.
+    /// The health check.
     pub check: HealthCheck,
-    /// Certificates, if it is encrypted.
+    /// The certificates, for encrypted transports.
     pub trust: Trust,
-    /// A query over HTTPS is a GET, not a POST.
+    /// `doh_method` is GET, which has no effect: queries over HTTPS are sent by POST.
     pub get: bool,
 }
 
@@ -66,7 +66,7 @@ impl UpstreamRegistry {
         UpstreamRegistry { runtime, metrics, known: parking_lot::Mutex::default() }
     }
 
-    /// The metrics of all upstreams.
+    /// Returns the metrics of all upstreams.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
@@ -82,10 +82,10 @@ impl UpstreamRegistry {
         let metrics = self.metrics.upstream(&address.to_string());
         let runtime = self.runtime.clone();
         let streams = match transport {
-            Transport::Dns => {
+            UpstreamTransport::Dns => {
                 StreamClient::Tcp(Arc::new(TcpPool::new(address, source, reuse, runtime, metrics.clone())))
             }
-            Transport::Tls | Transport::Https | Transport::Quic => {
+            UpstreamTransport::Tls | UpstreamTransport::Https | UpstreamTransport::Quic => {
                 StreamClient::Encrypted(Arc::new(EncryptedClient::new(config, runtime, metrics.clone())?))
             }
         };
@@ -181,7 +181,7 @@ impl UpstreamClient {
         packet.extend(domain.as_name().as_wire());
         packet.extend(Type::NS.0.to_be_bytes());
         packet.extend([0, 1]);
-        if self.config.transport != Transport::Dns || *tcp {
+        if self.config.transport != UpstreamTransport::Dns || *tcp {
             return self.exchange(packet, CHECK_TIMEOUT).await.is_ok();
         }
         let over_udp = self.exchange_over_udp(packet);

@@ -35,16 +35,16 @@ const NONE: u32 = u32::MAX;
 
 /// A client, or a task of this server, that waits for an answer.
 pub trait Waiter {
-    /// The query as it came: a whole packet that was parsed before.
+    /// Returns the query as received: a complete packet that was parsed before.
     fn packet(&self) -> &[u8];
 
-    /// How the query is changed when it is sent.
+    /// Returns the changes of the query when it is sent.
     fn change(&self) -> QueryChange;
 
-    /// The address of the client, for which the waiter counts.
+    /// Returns the address of the client, for which the waiter counts.
     fn client(&self) -> IpAddr;
 
-    /// Whether this is the same query of the same client, sent again.
+    /// Returns whether this is the same query of the same client, sent again.
     fn is_repeated_by(&self, other: &Self) -> bool;
 }
 
@@ -199,27 +199,27 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     //--- Waiters
 
-    /// How many waiters there are.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Whether there is no waiter.
+    /// Returns whether there is no waiter.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there are more waiters than the limit allows, so that [`InFlight::evict`] is due.
+    /// Returns whether there are more waiters than the limit allows, so that [`InFlight::evict`] is due.
     pub fn is_over_limit(&self) -> bool {
         self.len() > self.limit
     }
 
-    /// All waiters. It looks at each place of the table.
+    /// Returns all waiters. This visits each place of the table.
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
         self.waiters.iter().map(|entry| &entry.waiter)
     }
 
-    /// Whether a query with this key is in flight.
+    /// Returns whether a query with this key is in flight.
     pub fn has(&self, key: u64) -> bool {
         self.by_key.contains_key(&key)
     }
@@ -257,7 +257,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         let &at = self.shares.get(self.shares.victim_for(client.to_canonical())?)?;
         let number = self.waiters.get(at)?.query;
         let query = self.queries.get(number)?;
-        let (group, outcome) = (query.attempts.group().clone(), query.outcome.clone());
+        let group = query.attempts.group().clone();
+        let outcome = query.outcome.clone();
         let waiter = self.remove_waiter(at)?;
         let is_abandoned = self.queries.get(number).is_some_and(|query| query.first == NONE);
         let abandoned = if is_abandoned { self.forget(number).filter(|_| outcome.is_none()) } else { None };
@@ -323,24 +324,24 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
 
     //--- Attempts
 
-    /// The query that an attempt belongs to, unless the attempt is stale.
+    /// Returns the query that an attempt belongs to, unless the attempt is stale.
     pub fn current(&mut self, id: AttemptId) -> Option<&mut InFlightQuery<O>> {
         self.queries.get_mut(id.query).filter(|query| query.serial == id.serial)
     }
 
-    /// A query in flight with its first waiter.
+    /// Returns a query in flight and its first waiter.
     pub fn get_mut(&mut self, number: u32) -> Option<(&mut InFlightQuery<O>, &W)> {
         let query = self.queries.get_mut(number).filter(|query| query.outcome.is_none())?;
         let first = &self.waiters.get(query.first)?.waiter;
         Some((query, first))
     }
 
-    /// The last attempt of a query.
+    /// Returns the last attempt of a query.
     pub fn last_attempt(&self, number: u32) -> Option<AttemptId> {
         self.queries.get(number).map(|query| AttemptId { query: number, serial: query.serial })
     }
 
-    /// The key that a query began with.
+    /// Returns the key of a query, as given to [`InFlight::begin`].
     pub fn key(&self, number: u32) -> Option<u64> {
         self.queries.get(number).map(|query| query.key)
     }
@@ -380,7 +381,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some(AttemptId { query: number, serial })
     }
 
-    /// The attempt that a message with this ID answers, which came through this socket.
+    /// Returns the attempt that a message with this ID answers, if it arrived through this socket.
     pub fn find(&self, socket: u32, id: u16, now: Instant) -> Option<Found> {
         let &number = self.by_id.get(&(socket, id))?;
         let query = self.queries.get(number)?;
@@ -401,7 +402,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// How long ago an attempt over a stream started, unless it is stale.
+    /// Returns the time since an attempt over a stream started, unless the attempt is stale.
     pub fn time_since(&self, id: AttemptId, now: Instant) -> Option<Duration> {
         let query = self.queries.get(id.query)?;
         (query.serial == id.serial).then(|| now.saturating_duration_since(query.started))
@@ -418,14 +419,14 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// An attempt that has timed out. To be called until there is none.
+    /// Removes and returns an attempt that has timed out. Called until there is none.
     pub fn pop_timed_out(&mut self, now: Instant) -> Option<AttemptId> {
         let query = self.timers.pop_expired(now)?;
         let serial = self.queries.get(query)?.serial;
         Some(AttemptId { query, serial })
     }
 
-    /// How long it takes until an attempt may time out.
+    /// Returns the time until an attempt may time out.
     pub fn time_to_next(&self, now: Instant) -> Option<Duration> {
         self.timers.time_to_next(now)
     }
@@ -463,7 +464,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         Some((waiter, ended))
     }
 
-    /// Whether [`InFlight::pop_answered`] may return a waiter.
+    /// Returns whether [`InFlight::pop_answered`] may return a waiter.
     pub fn has_answered(&self) -> bool {
         !self.ended.is_empty()
     }
@@ -477,7 +478,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
                 self.ended.pop_front();
                 continue;
             };
-            let (first, outcome) = (query.first, query.outcome.clone());
+            let first = query.first;
+            let outcome = query.outcome.clone();
             let waiter = self.remove_waiter(first);
             if self.queries.get(id.query).is_some_and(|query| query.first == NONE) {
                 self.queries.remove(id.query);
@@ -517,7 +519,7 @@ struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Capacity that is not used takes no memory, and growing into it moves nothing.
+    /// Creates a slab with this capacity. Unused capacity needs no memory, and no value is moved when the slab grows.
     fn with_capacity(capacity: usize) -> Slab<T> {
         Slab { all: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity) }
     }
@@ -534,7 +536,7 @@ impl<T> Slab<T> {
         self.all.get_mut(at as usize)?.as_mut()
     }
 
-    /// The place that the next value gets.
+    /// Returns the place of the next value.
     fn next_place(&self) -> u32 {
         self.free.last().copied().unwrap_or(self.all.len() as u32)
     }
@@ -563,9 +565,9 @@ impl<T> Slab<T> {
     }
 }
 
-/// Whether two packets are the same query: all is equal but the ID and letter case in the name.
+/// Returns whether two packets are the same query, that is, equal except for the ID and the letter case of the name.
 fn are_identical(one: &[u8], other: &[u8]) -> bool {
-    // Options hold letters, too, but two clients whose options differ in case alone are not worth a rule.
+    // The letter case of options counts, since two clients whose options differ in it only are rare.
     one.len() == other.len() && one.len() > 2 && {
         let name_end =
             12 + crate::wire::Name::split_from(&one[12.min(one.len())..]).map_or(0, |(name, _)| name.as_wire().len());
@@ -646,7 +648,7 @@ mod tests {
             }
         }
 
-        /// The IDs of the waiters that are handed over.
+        /// Returns the IDs of the waiters that are handed over.
         fn answered(&mut self) -> Vec<(u16, &'static str)> {
             let pop = || self.table.pop_answered().map(|(waiter, outcome)| (waiter.id(), outcome));
             std::iter::from_fn(pop).collect()
@@ -736,7 +738,9 @@ mod tests {
     fn an_answer_belongs_to_its_attempt() {
         let mut bench = Bench::new(9);
         let until = |seconds| bench.now + Duration::from_secs(seconds);
-        let (two, four, now) = (until(2), until(4), bench.now);
+        let two = until(2);
+        let four = until(4);
+        let now = bench.now;
         let query = bench.start(1, 1, b'a').query;
         let next = |bench: &mut Bench, now| bench.table.get_mut(query).expect("in flight").0.attempts.next(now);
         next(&mut bench, now);
@@ -797,9 +801,10 @@ mod tests {
                 5 if !queries.is_empty() => {
                     let query = queries.swap_remove(random.usize(..queries.len())).query;
                     if bench.table.get_mut(query).is_some() {
-                        match random.bool() {
-                            true => drop(bench.table.end(query, "answer")),
-                            false => drop(bench.table.end_and_pop(query, || "answer")),
+                        if random.bool() {
+                            drop(bench.table.end(query, "answer"));
+                        } else {
+                            drop(bench.table.end_and_pop(query, || "answer"));
                         }
                     }
                 }

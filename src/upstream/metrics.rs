@@ -72,7 +72,7 @@ impl UpstreamMetrics {
     }
 }
 
-/// The bucket of a duration.
+/// Returns the bucket of a duration.
 fn bucket(nanoseconds: u64) -> usize {
     let doubles = (nanoseconds.max(1) - 1) / FIRST_TIME;
     (u64::BITS - doubles.leading_zeros()).min(TIMES as u32 - 1) as usize
@@ -137,7 +137,7 @@ impl Collected for Metrics {
     const METRICS: &'static [&'static Metric] = &[
         &table::PROXY_DURATION,
         &table::PROXY_CHECKS_FAILED,
-        &table::PROXY_KEPT,
+        &table::PROXY_REUSED,
         &table::PROXY_OPENED,
         &table::FORWARD_REQUESTS,
         &table::FORWARD_RESPONSES,
@@ -154,7 +154,7 @@ impl Collected for Metrics {
         let [mut durations, mut checks, mut reused, mut opened, mut requests, mut responses] = [
             &table::PROXY_DURATION,
             &table::PROXY_CHECKS_FAILED,
-            &table::PROXY_KEPT,
+            &table::PROXY_REUSED,
             &table::PROXY_OPENED,
             &table::FORWARD_REQUESTS,
             &table::FORWARD_RESPONSES,
@@ -164,10 +164,12 @@ impl Collected for Metrics {
             (Family::new(&table::FORWARD_DURATION), Family::new(&table::FORWARD_CHECKS_FAILED));
         let mut dropped = Family::new(&table::FORWARD_DROPPED);
         for metrics in self.upstreams.read().iter() {
-            let (to, sums) = (metrics.to.as_str(), metrics.cells.sums());
+            let to = metrics.to.as_str();
+            let sums = metrics.cells.sums();
             let mut all = 0;
             for (rcode, counts) in sums[..REUSED].chunks(PER_CODE).enumerate() {
-                let (buckets, sum) = (&counts[..TIMES], counts[TIMES] as f64 / 1e9);
+                let buckets = &counts[..TIMES];
+                let sum = counts[TIMES] as f64 / 1e9;
                 let count: u64 = buckets.iter().sum();
                 if count > 0 {
                     let code = Rcode(rcode as u16).to_string();

@@ -24,6 +24,7 @@ mod timer_wheel;
 mod trust;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +34,8 @@ use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
 pub use group::{
-    DropReason, Group, GroupCounters, GroupRules, Policy, ShedReason, Transport, Upstream, UpstreamDriver,
+    DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
+    UpstreamTransport,
 };
 pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
 pub use inflight::{InFlight, Waiter};
@@ -51,8 +53,8 @@ pub const MAX_UPSTREAMS: usize = 32;
 /// plugin/forward `tlsConnectTimeout`, half of its `defaultTimeout`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// The longest time of an exchange over a stream: an idle connection may turn out to be dead just before the time for
-/// the answer is over, and then a new one is made.
+/// Returns the maximum time of an exchange over a stream: an idle connection may turn out to be dead just before the
+/// timeout, and then a new one is opened.
 pub fn max_exchange_time(read_timeout: Duration) -> Duration {
     read_timeout.saturating_mul(2) + CONNECT_TIMEOUT + Duration::from_millis(250)
 }
@@ -74,7 +76,7 @@ pub enum Error {
     Timeout(Arc<str>),
     /// The connection was refused or broke.
     #[error("{0}: {reason}", reason = reason(*.1))]
-    Connection(Arc<str>, std::io::ErrorKind),
+    Connection(Arc<str>, ErrorKind),
     /// The answer cannot be parsed, or answers another question.
     #[error("{0}: malformed answer")]
     Malformed(Arc<str>),
@@ -89,9 +91,8 @@ pub enum Error {
     Ending,
 }
 
-/// The error of a connection in the words of Go, which patterns of *errors* and scripts match.
-fn reason(kind: std::io::ErrorKind) -> String {
-    use std::io::ErrorKind;
+/// Returns the error of a connection in the words of Go, which patterns of *errors* and scripts match.
+fn reason(kind: ErrorKind) -> String {
     match kind {
         ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
         ErrorKind::ConnectionAborted => "software caused connection abort".to_owned(),

@@ -63,13 +63,13 @@ pub(super) struct TcpPool {
 
 #[derive(Default)]
 struct Idle {
-    connections: Vec<Connection>,
+    connections: Vec<PooledConnection>,
     /// A task checks their age.
     is_swept: bool,
 }
 
 /// A connection and its times.
-struct Connection {
+struct PooledConnection {
     stream: TcpStream,
     opened: Instant,
     used: Instant,
@@ -81,7 +81,8 @@ impl TcpPool {
         metrics: Arc<UpstreamMetrics>,
     ) -> TcpPool {
         let label = address.to_string().into();
-        let (permits, idle) = (Semaphore::new(MAX_EXCHANGES), Mutex::default());
+        let permits = Semaphore::new(MAX_EXCHANGES);
+        let idle = Mutex::default();
         TcpPool { address, source, label, reuse, runtime, metrics, permits, idle }
     }
 
@@ -111,7 +112,7 @@ impl TcpPool {
             Err(_) => return Err(Error::Timeout(self.label.clone())),
         };
         let now = Instant::now();
-        let connection = Connection { stream, opened: now, used: now };
+        let connection = PooledConnection { stream, opened: now, used: now };
         match timeout(read_timeout, self.exchange_over(connection, &framed)).await {
             Err(_) => Err(Error::Timeout(self.label.clone())),
             Ok(result) => result.map_err(|error| self.connection(&error)),
@@ -136,7 +137,7 @@ impl TcpPool {
     }
 
     /// Sends a message and waits for the one with its ID. Returns the connection to the pool.
-    async fn exchange_over(self: &Arc<Self>, mut connection: Connection, framed: &[u8]) -> io::Result<Vec<u8>> {
+    async fn exchange_over(self: &Arc<Self>, mut connection: PooledConnection, framed: &[u8]) -> io::Result<Vec<u8>> {
         connection.stream.write_all(framed).await?;
         let answer = read_answer(&mut connection.stream, [framed[2], framed[3]]).await?;
         connection.used = Instant::now();
@@ -145,7 +146,7 @@ impl TcpPool {
     }
 
     /// Takes the most recently used idle connection that is not too old.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<PooledConnection> {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         while let Some(connection) = idle.connections.pop() {
@@ -156,14 +157,14 @@ impl TcpPool {
         None
     }
 
-    fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
+    fn is_usable(&self, connection: &PooledConnection, now: Instant) -> bool {
         let ConnectionReuse { expire, max_age, .. } = self.reuse;
         now.saturating_duration_since(connection.used) < expire
             && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
     }
 
     /// Adds an idle connection, unless there are enough.
-    fn put(self: &Arc<Self>, connection: Connection) {
+    fn put(self: &Arc<Self>, connection: PooledConnection) {
         let most = if self.reuse.max_idle == 0 { MAX_IDLE } else { self.reuse.max_idle };
         // From now on its peer may vanish unnoticed. Without the option a query without a peer takes the whole time.
         let _ = SockRef::from(&connection.stream).set_tcp_user_timeout(Some(ACK_TIMEOUT));

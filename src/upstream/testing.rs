@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{
-    BoxFuture, Dispatcher, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Transport, Upstream,
-    UpstreamDriver,
+    BoxFuture, Dispatcher, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver,
+    UpstreamTransport,
 };
 use crate::wire::Rcode;
 
@@ -82,7 +82,7 @@ pub fn group_with(
     let notes = Arc::new(Mutex::new(Notes::default()));
     let noted = |number| Box::new(Noted { number, notes: notes.clone(), exchange });
     let upstreams = addresses.iter().enumerate().map(|(number, &address)| {
-        Arc::new(Upstream::new(address, Transport::Dns, None, Arc::default(), noted(number)))
+        Arc::new(Upstream::new(address, UpstreamTransport::Dns, None, Arc::default(), noted(number)))
     });
     let group = Group::new(upstreams.collect(), rules, dispatcher, noted(0));
     (Arc::new(group), notes)

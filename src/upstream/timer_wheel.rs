@@ -32,12 +32,12 @@ struct Link {
 }
 
 impl TimerWheel {
-    /// A wheel without timers.
+    /// Creates a wheel without timers.
     pub(super) fn new(start: Instant) -> TimerWheel {
         TimerWheel { start, tick: 0, heads: vec![NONE; BUCKETS].into(), links: Vec::new(), len: 0 }
     }
 
-    /// Sets a timer, whether it is set already or not.
+    /// Sets a timer, or changes it if it is set.
     pub(super) fn set(&mut self, timer: u32, due: Instant, now: Instant) {
         self.clear(timer);
         if self.len == 0 {
@@ -110,7 +110,7 @@ impl TimerWheel {
         None
     }
 
-    /// How long it takes until a timer may have expired; `None` while none is set.
+    /// Returns the time until a timer may have expired; `None` while none is set.
     pub(super) fn time_to_next(&self, now: Instant) -> Option<Duration> {
         if self.len == 0 {
             return None;
@@ -169,7 +169,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let dues: Vec<Instant> = (0..2_000).map(|_| start + Duration::from_micros(random.u64(..9_000_000))).collect();
         dues.iter().enumerate().for_each(|(timer, &due)| wheel.set(timer as u32, due, start));
-        let (mut seen, mut now) = (0, start);
+        let mut seen = 0;
+        let mut now = start;
         while let Some(wait) = wheel.time_to_next(now) {
             now += wait;
             while let Some(timer) = wheel.pop_expired(now) {

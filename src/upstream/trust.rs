@@ -68,7 +68,7 @@ impl Trust {
         self.client_config().map(drop)
     }
 
-    /// The name that the certificate must have. `address`: the upstream's.
+    /// Returns the name that the certificate must have, by default the address of the upstream.
     pub(super) fn name(&self, address: std::net::IpAddr) -> Result<ServerName<'static>, TrustError> {
         match &self.server_name {
             Some(name) => ServerName::try_from(name.clone()).map_err(|_| TrustError::ServerName(name.clone())),
@@ -114,7 +114,8 @@ pub(super) struct Verifier {
 
 impl Verifier {
     fn new(authorities: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Verifier, TrustError> {
-        let (mut roots, mut pinned) = (RootCertStore::empty(), Pinned::default());
+        let mut roots = RootCertStore::empty();
+        let mut pinned = Pinned::default();
         match authorities {
             Some(path) => {
                 for certificate in certificates(path)? {
@@ -132,7 +133,7 @@ impl Verifier {
         Ok(Verifier { inner, pinned, provider, reason: Mutex::default() })
     }
 
-    /// Why the last certificate was refused.
+    /// Returns the reason why the last certificate was refused, and clears it.
     pub(super) fn take_reason(&self) -> Option<String> {
         self.reason.lock().take()
     }
@@ -183,7 +184,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
     fs::read(path).map_err(|source| TrustError::Read { path: path.to_owned(), source })
 }
 
-/// The certificates of a PEM file, one at least.
+/// Returns the certificates of a PEM file, of which there must be at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

@@ -250,19 +250,19 @@ impl MessageReader<'_> {
         let mut at = start;
         for part in fields {
             let len = match part {
-                Part::Name => {
+                RdataField::Name => {
                     at = self.append_name(at, &mut data)?;
                     0
                 }
-                Part::Names => {
+                RdataField::Names => {
                     while at < end && data.len() <= MAX_MESSAGE {
                         at = self.append_name(at, &mut data)?;
                     }
                     0
                 }
-                Part::Bytes(len) => len,
-                Part::Text => 1 + usize::from(*self.bytes[..end].get(at).ok_or(MessageError::Malformed)?),
-                Part::Rest => end.saturating_sub(at),
+                RdataField::Bytes(len) => len,
+                RdataField::Text => 1 + usize::from(*self.bytes[..end].get(at).ok_or(MessageError::Malformed)?),
+                RdataField::Rest => end.saturating_sub(at),
             };
             data.extend_from_slice(self.bytes[..end].get(at..at + len).ok_or(MessageError::Malformed)?);
             at += len;
@@ -375,7 +375,7 @@ impl MessageReader<'_> {
 
 /// A part of a record's data.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum RdataField {
     /// This number of bytes.
     Bytes(usize),
     /// A character string: its length, then its bytes.
@@ -393,9 +393,9 @@ enum Part {
 ///
 /// Only a few types may be compressed (RFC 3597 4), but a sender may do so with any type that it knows, and a pointer
 /// copied into another message would refer to another name: the names of every type are expanded, as in miekg/dns.
-fn fields(rtype: Type, data: &[u8]) -> Option<Option<smallvec::SmallVec<[Part; 5]>>> {
-    use Part::{Bytes, Name, Names, Rest, Text};
-    let fields: &[Part] = match rtype.0 {
+fn fields(rtype: Type, data: &[u8]) -> Option<Option<smallvec::SmallVec<[RdataField; 5]>>> {
+    use RdataField::{Bytes, Name, Names, Rest, Text};
+    let fields: &[RdataField] = match rtype.0 {
         // MD, MF, MB, MG, MR, NSAP-PTR, DNAME.
         3 | 4 | 7..=9 | 23 | 39 => &[Name],
         // MINFO, RP, TALINK.

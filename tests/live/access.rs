@@ -153,7 +153,9 @@ fn new_authority() {
 fn client_certificate() {
     let cluster = GUARDED.lock();
     let (files, authority) = cluster.client_certificate(USER);
-    let (url, certificate, key) = (cluster.url(), files.certificate.display(), files.key.display());
+    let url = cluster.url();
+    let certificate = files.certificate.display();
+    let key = files.key.display();
     let api = format!("endpoint {url}\n        tls {certificate} {key} {}", authority.display());
     let server = cluster.serve(&corefiles::with("pods verified").replace("$API", &api));
     server.comes_to("web.shop.svc.cluster.local. A", "NOERROR 10.96.10.20");

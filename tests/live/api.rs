@@ -105,7 +105,8 @@ impl Api {
 
     /// Changes fields of an object's status.
     pub fn try_set_status(&self, kind: &str, ns: &str, name: &str, status: &Value) -> Result<Value, Refused> {
-        let (path, fields) = (format!("{}/status", path(kind, ns, name)), json!({ "status": status }));
+        let path = format!("{}/status", path(kind, ns, name));
+        let fields = json!({ "status": status });
         self.send(Method::PATCH, &path, "application/merge-patch+json", Some(&fields))
     }
 

@@ -156,7 +156,9 @@ impl Hand {
 
     /// Creates a Service of some kind, or replaces the one with its name.
     fn put_service(&mut self) -> Result<Value, Refused> {
-        let (ns, mut name, app) = (self.ns.clone(), self.service_name(), self.app());
+        let ns = self.ns.clone();
+        let mut name = self.service_name();
+        let app = self.app();
         let mut ports = self.ports();
         let spec = match self.chance.u8(..10) {
             0..2 => json!({"selector": {"app": app}}),
@@ -192,12 +194,15 @@ impl Hand {
             1 => json!({"metadata": {"labels": {"tier": if self.chance.bool() { "front" } else { "back" }}}}),
             _ => json!({"spec": {"selector": {"app": self.app()}}}),
         };
-        let (ns, name) = (self.ns.clone(), self.service_name());
+        let ns = self.ns.clone();
+        let name = self.service_name();
         self.api.try_merge("Service", &ns, &name, &fields)
     }
 
     fn put_slice(&mut self) -> Result<Value, Refused> {
-        let (ns, service, name) = (self.ns.clone(), self.service_name(), self.slice_name());
+        let ns = self.ns.clone();
+        let service = self.service_name();
+        let name = self.slice_name();
         // The address family of a slice is immutable.
         let is_six = name.ends_with(['2', '5']);
         let count = self.chance.usize(..5);
@@ -231,7 +236,8 @@ impl Hand {
 
     /// Creates a Pod, or changes the state of an existing one.
     fn put_pod(&mut self) -> Result<Value, Refused> {
-        let (name, app) = (self.pod_name(), self.app());
+        let name = self.pod_name();
+        let app = self.app();
         let address = self.chance.u8(1..30);
         let (four, six) =
             (format!("10.245.{}.{address}", self.number), format!("fd00:10:245:{}::{address:x}", self.number));

@@ -49,14 +49,18 @@ impl Cluster {
     /// Starts a cluster with the usual objects, and the ServiceAccount of `deploy/base/rbac.yaml`.
     pub fn start(folder: PathBuf) -> Cluster {
         std::fs::create_dir_all(&folder).expect("a folder");
-        let (authority, clients) = (Authority::new("serving"), Authority::new("clients"));
+        let authority = Authority::new("serving");
+        let clients = Authority::new("clients");
         let serving = authority.server(&folder, "serving");
         std::fs::write(folder.join("clients.crt"), clients.pem()).expect("a file");
         std::fs::write(folder.join("tokens.csv"), format!("{ADMIN},admin,admin,system:masters\n")).expect("a file");
         write_key(&folder.join("accounts.key"), &folder.join("accounts.pub"));
-        let (etcd_port, api_port) = (ports::free(), ports::free());
+        let etcd_port = ports::free();
+        let api_port = ports::free();
         let api = Api::new(api_port, authority.der(), ADMIN);
-        let (etcd, api_server, controllers) = (None, None, None);
+        let etcd = None;
+        let api_server = None;
+        let controllers = None;
         let mut cluster =
             Cluster { folder, etcd_port, api_port, authority, clients, serving, etcd, api_server, controllers, api };
         cluster.heal();

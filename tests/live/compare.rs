@@ -109,7 +109,8 @@ impl Block {
             let share = wanted as f64 / questions.len() as f64;
             questions.retain(|_| fastrand::f64() < share);
         }
-        let (total, start) = (questions.len(), Instant::now());
+        let total = questions.len();
+        let start = Instant::now();
         let (mut found, mut allowed) = (0, 0);
         let mut differences = Vec::new();
         // On a busy machine one round may take all the time.

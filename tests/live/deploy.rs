@@ -76,9 +76,9 @@ impl Kubectl<'_> {
     /// Deletes the objects of a directory, except the ServiceAccount and its rights, which other tests need, and the
     /// Service, which belongs to the shop.
     fn clean(&self, objects: &[Value]) {
-        const KEPT: [&str; 4] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service"];
+        const SHARED: [&str; 4] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service"];
         let gone: Vec<&Value> =
-            objects.iter().filter(|object| !KEPT.iter().any(|kept| object["kind"] == *kept)).collect();
+            objects.iter().filter(|object| !SHARED.iter().any(|kind| object["kind"] == *kind)).collect();
         self.run(
             &["delete", "--ignore-not-found", "-f", "-"],
             &json!({
@@ -102,7 +102,10 @@ fn base() {
     // The applied Corefile, on free ports and with the access of a Pod, serves with the applied rights.
     let map = kubectl.get("configmap", "coredns");
     let access = cluster.access();
-    let (port, metrics, health, ready) = (ports::free(), ports::free(), ports::free(), ports::free());
+    let port = ports::free();
+    let metrics = ports::free();
+    let health = ports::free();
+    let ready = ports::free();
     let folder = cluster.folder();
     // Not that of the machine, since *loop* could find that its resolver forwards to this server.
     let resolvers = folder.join("resolv.conf");

@@ -51,7 +51,8 @@ fn remove(api: &Api, ns: &str) {
 fn a_service() {
     let (cluster, server) = start("one", "");
     let api = &cluster.api;
-    let (name, http) = ("new.one.svc.cluster.local. A", [("http", 80, "TCP")]);
+    let name = "new.one.svc.cluster.local. A";
+    let http = [("http", 80, "TCP")];
     assert_eq!(server.ask(name).expect("an answer").brief(), "NXDOMAIN");
     api.create(&service("one", "new", &http, &json!({"clusterIP": "10.96.77.1"}))).expect("created");
     // The earlier denial is not repeated.

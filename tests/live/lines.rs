@@ -108,7 +108,8 @@ impl Subject {
     fn change(&mut self, from: &str, to: &str) {
         self.text = self.text.replace(from, to);
         // Atomically, so that no reader gets half of it.
-        let (new, conf) = (self.server.conf().with_extension("new"), self.server.conf());
+        let new = self.server.conf().with_extension("new");
+        let conf = self.server.conf();
         std::fs::write(&new, &self.text).expect("a file");
         std::fs::rename(&new, conf).expect("a file");
     }
@@ -267,7 +268,8 @@ fn compare(all: &[Vec<String>; 2]) -> Result<(), Failed> {
     let [ours, theirs] = all.each_ref().map(|lines| {
         let mut lines = lines.clone();
         let first = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap_or(0);
-        let (zones, queries) = (first("SHA512"), first("PLATFORM") + 1..first("Reloading"));
+        let zones = first("SHA512");
+        let queries = first("PLATFORM") + 1..first("Reloading");
         // The order of zones does not matter; CoreDNS writes the line of a query after the next one has arrived.
         lines[..zones].sort();
         lines[queries].sort();

@@ -26,7 +26,8 @@ impl Marker {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let marker = Marker { number };
-        let (name, labels) = (marker.name(), [("tier", "front")]);
+        let name = marker.name();
+        let labels = [("tier", "front")];
         let endpoints = json!([{"addresses": [marker.endpoint()]}]);
         // Visible to all Corefiles of the comparison, whatever they select.
         api.apply(&namespace(&name, &json!({"team": "store"})));
@@ -43,7 +44,8 @@ impl Marker {
 
     /// Waits until a server knows it.
     pub fn wait(&self, at: SocketAddr, server: &Server, corefile: &Corefile, deadline: Duration) {
-        let (name, zone) = (self.name(), corefile.zones);
+        let name = self.name();
+        let zone = corefile.zones;
         let mut wanted = vec![(format!("{name}-ip.shop.svc"), None)];
         if corefile.sees.slices {
             wanted.push((format!("{name}.shop.svc"), Some(self.endpoint())));

@@ -336,10 +336,13 @@ fn as_coredns() -> Result<(), Failed> {
     let added = |of: usize, name: &str, counted: bool| -> BTreeMap<String, f64> {
         let Some(now) = after[of].get(name) else { return BTreeMap::new() };
         let is_gauge = now.kind == "gauge";
-        let samples = now.samples.iter().filter(|(head, _)| match counted {
-            true => now.counts().contains_key(head.as_str()),
-            // Sums of sizes and times are not counts.
-            false => !head.split('{').next().is_some_and(|name| name.ends_with("_sum")),
+        let samples = now.samples.iter().filter(|(head, _)| {
+            if counted {
+                now.counts().contains_key(head.as_str())
+            } else {
+                // Sums of sizes and times are not counts.
+                !head.split('{').next().is_some_and(|name| name.ends_with("_sum"))
+            }
         });
         let samples = samples.map(|(head, value)| {
             let before = before[of].get(name).and_then(|family| family.samples.get(head)).copied().unwrap_or_default();
@@ -359,8 +362,5 @@ fn as_coredns() -> Result<(), Failed> {
         }
     }
     assert!(after[1].len() > 30, "CoreDNS shows {} families", after[1].len());
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(wrong.join("\n").into()),
-    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }

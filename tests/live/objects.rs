@@ -85,7 +85,9 @@ impl Pod {
     /// Creates a running and ready Pod.
     pub fn new(ns: &str, name: &str, app: &str, ips: &[&str]) -> Pod {
         let ips = ips.iter().map(|&ip| ip.to_owned()).collect();
-        let (ns, name, app) = (ns.to_owned(), name.to_owned(), app.to_owned());
+        let ns = ns.to_owned();
+        let name = name.to_owned();
+        let app = app.to_owned();
         Pod { ns, name, app, ips, node: "node-a", host: None, host_network: false, ready: true, phase: "Running" }
     }
 

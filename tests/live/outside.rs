@@ -66,7 +66,8 @@ fn serve(software: Software, body: &str) -> Server {
 }
 
 fn alike(body: &str) -> Result<(), Failed> {
-    let (knot, second) = (Resolver::knot(&folder()), Resolver::knot(&folder()));
+    let knot = Resolver::knot(&folder());
+    let second = Resolver::knot(&folder());
     let body = body.replace("UP2", &second.at.to_string()).replace("UP", &knot.at.to_string());
     let (ours, theirs) = (serve(Software::Clusterdns, &body), serve(Software::CoreDns, &body));
     let mut questions = Vec::new();
@@ -129,14 +130,17 @@ fn same_line(ours: &str, theirs: &str, age: i64) -> bool {
 }
 
 fn encrypted() -> Result<(), Failed> {
-    let (folder, authority) = (folder(), Authority::new("resolvers"));
+    let folder = folder();
+    let authority = Authority::new("resolvers");
     let knot = Resolver::knot(&folder);
     let (_unbound, tls, https) = Resolver::unbound(&folder, knot.at, &authority);
     let trusted = folder.join("authority.crt");
     std::fs::write(&trusted, authority.pem()).expect("a file");
     // CoreDNS serves DNS over QUIC, and forwards to Knot.
-    let (files, quic) = (authority.server(&folder, "quic"), ports::free());
-    let (certificate, key) = (files.certificate.display(), files.key.display());
+    let files = authority.server(&folder, "quic");
+    let quic = ports::free();
+    let certificate = files.certificate.display();
+    let key = files.key.display();
     let text = format!(
         "quic://.:{quic} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n    forward . {} {{\n        force_tcp\n    }}\n}}\n",
         knot.at
@@ -259,7 +263,8 @@ fn all_down() -> Result<(), Failed> {
         &format!("    forward . {unresponsive} {{\n        failfast_all_unhealthy_upstreams\n    }}\n"),
     );
     for (server, most) in [(&server, Duration::from_secs(2)), (&slow, Duration::from_millis(5_200))] {
-        let (start, question) = (Instant::now(), Question { tcp: false, ..Question::new("a.out.example.", Type::A) });
+        let start = Instant::now();
+        let question = Question { tcp: false, ..Question::new("a.out.example.", Type::A) };
         let answer = ask_repeatedly(server.at, &question).ok_or("no response")?;
         assert_eq!(answer.brief(), "SERVFAIL");
         assert!(start.elapsed() <= most, "{:?}", start.elapsed());
@@ -315,7 +320,8 @@ fn leak() -> Result<(), Failed> {
 }
 
 fn looped() -> Result<(), Failed> {
-    let (folder, port) = (folder(), ports::free());
+    let folder = folder();
+    let port = ports::free();
     let text = format!(".:{port} {{\n    errors\n    loop\n    forward . 127.0.0.1:{port}\n}}\n");
     let mut server = Server::launch(Software::Clusterdns, &text, port, folder);
     let deadline = Instant::now() + SOON;

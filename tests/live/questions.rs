@@ -122,7 +122,8 @@ impl Objects {
 }
 
 fn service_names(service: &Value, zone: &str, names: &mut BTreeSet<String>) {
-    let (name, ns) = (text(&service["metadata"]["name"]), text(&service["metadata"]["namespace"]));
+    let name = text(&service["metadata"]["name"]);
+    let ns = text(&service["metadata"]["namespace"]);
     let base = format!("{name}.{ns}.svc.{zone}");
     names.insert(base.clone());
     for prefix in [

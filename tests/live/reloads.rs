@@ -30,7 +30,9 @@ fn corefile(access: &Access, port: u16, metrics: u16, round: usize, more: &str) 
 
 fn a_reload_reuses_the_watches() {
     let cluster = CALM.lock();
-    let (port, metrics, access) = (ports::free(), ports::free(), cluster.access());
+    let port = ports::free();
+    let metrics = ports::free();
+    let access = cluster.access();
     let text = |round, more| corefile(&access, port, metrics, round, more);
     let mut server = Server::start(Software::Clusterdns, &text(1, ""), port, cluster.folder());
     let at = ports::on_loopback(metrics);

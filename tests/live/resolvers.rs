@@ -146,8 +146,10 @@ impl Resolver {
     pub fn unbound(folder: &Path, knot: SocketAddr, authority: &Authority) -> (Resolver, SocketAddr, SocketAddr) {
         let [port, tls, https] = [(); 3].map(|()| ports::free());
         let files = authority.server(folder, "resolver");
-        let (shown, knot_port) = (folder.display(), knot.port());
-        let (key, certificate) = (files.key.display(), files.certificate.display());
+        let shown = folder.display();
+        let knot_port = knot.port();
+        let key = files.key.display();
+        let certificate = files.certificate.display();
         let text = format!(
             "server:\n  interface: 127.0.0.1@{port}\n  interface: 127.0.0.1@{tls}\n  interface: 127.0.0.1@{https}\n\
              \x20 tls-port: {tls}\n  https-port: {https}\n  tls-service-key: {key}\n  tls-service-pem: {certificate}\n\
@@ -218,7 +220,8 @@ impl Lossy {
                     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
                     socket.connect(server).expect("an address");
                     socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-                    let (answers, back) = (socket.try_clone().expect("a handle"), front.try_clone().expect("a handle"));
+                    let answers = socket.try_clone().expect("a handle");
+                    let back = front.try_clone().expect("a handle");
                     std::thread::spawn(move || {
                         let mut buffer = [0; 4_096];
                         while let Ok(len) = answers.recv(&mut buffer) {

@@ -88,7 +88,7 @@ fn services() -> Vec<Value> {
                 "type": "LoadBalancer", "selector": {"app": "web"}, "externalIPs": ["203.0.113.7"],
             }),
         ),
-        service("shop", "idle", &http, &at("10.96.10.30", selects("nobody"))),
+        service("shop", "idle", &http, &at("10.96.10.30", selects("none"))),
         service("shop", "handmade", &http, &at("10.96.10.40", json!({}))),
         service("shop", "legacy", &http, &at("10.96.10.50", json!({}))),
         labelled(service("shop", "pay", &[], &alias("pay.example.com")), &front),

@@ -39,9 +39,11 @@ impl Stream {
                 (read(question), answer)
             })
             .into();
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicUsize::new(0));
         let thread = std::thread::spawn({
-            let (stop, asked) = (stop.clone(), asked.clone());
+            let stop = stop.clone();
+            let asked = asked.clone();
             move || {
                 let mut wrong = Vec::new();
                 for (question, expected) in known.iter().cycle() {
@@ -64,7 +66,8 @@ impl Stream {
 
     /// Waits for a time, and for at least a thousand queries.
     pub fn run_for(&self, time: Duration) {
-        let (start, asked) = (Instant::now(), self.asked.load(Ordering::Relaxed));
+        let start = Instant::now();
+        let asked = self.asked.load(Ordering::Relaxed);
         while start.elapsed() < time || self.asked.load(Ordering::Relaxed) < asked + 1_000 {
             assert!(!self.thread.is_finished());
             std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! An API server with a Namespace and a Service, that can be away: it takes connections and says nothing.
+//! A fake API server with a Namespace and a Service. While it is away, it accepts connections and does not respond.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How a server without streaming lists refuses one.
+/// The response of a server that does not support streaming lists.
 const REFUSED: &str = r#"{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
     "message": "sendInitialEvents: Forbidden", "reason": "Invalid", "code": 422}"#;
 
@@ -19,24 +19,25 @@ pub struct Api {
 impl Api {
     pub fn start() -> Api {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
-        let (at, away) = (listener.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
-        let seen = away.clone();
+        let at = listener.local_addr().expect("an address");
+        let away = Arc::new(AtomicBool::new(false));
+        let shared = away.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let away = seen.clone();
+                let away = shared.clone();
                 std::thread::spawn(move || serve(stream, &away));
             }
         });
         Api { at, away }
     }
 
-    /// Breaks watches, and answers nothing until it comes back.
+    /// While the server is away, watches break and requests get no response.
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
     }
 }
 
-/// Answers the requests of a connection, until the server goes away or comes back.
+/// Responds to the requests of a connection, until the server goes away or comes back.
 fn serve(mut stream: TcpStream, away: &AtomicBool) {
     let mut lines = BufReader::new(stream.try_clone().expect("the same connection"));
     let until = |value: bool| {
@@ -45,7 +46,8 @@ fn serve(mut stream: TcpStream, away: &AtomicBool) {
         }
     };
     loop {
-        let (mut request, mut line) = (String::new(), String::new());
+        let mut request = String::new();
+        let mut line = String::new();
         while lines.read_line(&mut line).is_ok_and(|read| read > 2) {
             request.push_str(&std::mem::take(&mut line));
         }
@@ -54,7 +56,7 @@ fn serve(mut stream: TcpStream, away: &AtomicBool) {
             return until(false);
         }
         let (status, body) = match path {
-            // An older server, that lists before it watches.
+            // As an older server, which supports only lists before watches.
             path if path.contains("sendInitialEvents") => ("422 Unprocessable Entity", REFUSED.to_owned()),
             path if path.contains("watch=") => {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -71,7 +73,7 @@ fn serve(mut stream: TcpStream, away: &AtomicBool) {
     }
 }
 
-/// All objects of a kind.
+/// Returns the list of all objects of a kind.
 fn list(path: &str) -> String {
     let (kind, items) = if path.contains("/services") {
         let item = r#"{"metadata": {"name": "web", "namespace": "default", "resourceVersion": "1"},

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use clusterdns::wire::hickory::decode;
 
 /// The time limit of every operation.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is added to the next port that is tried.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -34,41 +34,44 @@ pub fn port_free_everywhere() -> u16 {
     }
 }
 
+/// Returns the command that runs the program in the root of the project.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clusterdns"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
     command
 }
 
+/// Runs the program with these words until it exits.
 pub fn run<W: AsRef<OsStr>>(words: &[W]) -> Output {
     program().args(words).output().expect("failed to start the program")
 }
 
 /// Requests a page and returns its status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connected");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).expect("connected");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("a response");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status"), body.to_owned())
 }
 
-/// Exit status, standard output and standard error.
-pub fn told(output: &Output) -> (Option<i32>, String, String) {
-    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+/// Returns exit status, standard output and standard error.
+pub fn status_and_output(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// Creates a directory for this test run.
+/// Creates a directory of this name for this test run.
 pub fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
 }
 
+/// Writes a file, and returns its path.
 pub fn file(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     std::fs::write(&path, text).expect("a file");
@@ -82,7 +85,7 @@ pub struct Running {
     pub at: SocketAddr,
     /// The lines that it printed at startup.
     pub lines: Vec<String>,
-    /// What it has printed since.
+    /// The lines that it has printed since.
     later: Arc<Mutex<String>>,
 }
 
@@ -100,11 +103,12 @@ impl Running {
         Running::start_as(command, words)
     }
 
-    /// The same of another command.
+    /// Like [`Running::start`], with another command.
     pub fn start_as(mut command: Command, words: &[&str]) -> Running {
         let child = command.args(words).args(["-dns.port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("failed to start the program");
-        let (mut port, mut startup) = (None, Vec::new());
+        let mut port = None;
+        let mut startup = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe"));
         loop {
             let mut line = String::new();
@@ -140,7 +144,7 @@ impl Running {
         let name = clusterdns::wire::NameBuf::from_text(name).expect("a name");
         let packet = [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat();
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         socket.send_to(&packet, self.at).expect("sent");
         let mut answer = [0; 4096];
         let len = socket.recv(&mut answer).expect("an answer");
@@ -150,30 +154,32 @@ impl Running {
         (message.metadata.response_code.low(), addresses)
     }
 
-    /// What it has logged since startup.
+    /// Returns what it has logged since startup.
     pub fn log(&self) -> String {
         self.later.lock().expect("not poisoned").clone()
     }
 
-    /// The address of a directive's HTTP listener that was configured with port 0.
+    /// Returns the address of a directive's HTTP listener that was configured with port 0.
     pub fn page(&self, directive: &str) -> SocketAddr {
         let start = format!("[INFO] plugin/{directive}: listening at ");
         let address = self.lines.iter().find_map(|line| line.strip_prefix(&start)?.trim().parse().ok());
         address.expect("a line with the address")
     }
 
+    /// Sends a signal, such as `-TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
     }
 
+    /// Waits until it exits, and returns the exit status.
     pub fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
                 return status.code();
             }
-            assert!(start.elapsed() < PATIENCE, "the program did not exit in time");
+            assert!(start.elapsed() < TIMEOUT, "the program did not exit in time");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

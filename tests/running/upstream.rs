@@ -1,4 +1,4 @@
-//! A fake upstream server that can hold its answers back.
+//! A fake upstream that can withhold its responses.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,10 +10,10 @@ use clusterdns::wire::NameBuf;
 type Held = Vec<(Vec<u8>, SocketAddr)>;
 
 /// A fake upstream: it answers each query at once, except names that begin with "slow", which wait for
-/// [`Upstream::let_go`].
+/// [`Upstream::release`].
 pub struct Upstream {
     socket: UdpSocket,
-    /// The unanswered queries; `None` after [`Upstream::let_go`].
+    /// The unanswered queries; `None` after [`Upstream::release`].
     held: Mutex<Option<Held>>,
 }
 
@@ -35,34 +35,34 @@ impl Upstream {
         upstream
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn at(&self) -> SocketAddr {
         self.socket.local_addr().expect("an address")
     }
 
-    /// Answers without records and without OPT, which is valid.
+    /// Responds without records and without OPT, which is valid.
     fn answer(&self, mut query: Vec<u8>, client: SocketAddr) {
         (query[2], query[3], query[11]) = (0x81, 0x80, 0);
-        let question = 12 + query[12..].iter().position(|&octet| octet == 0).expect("a name") + 5;
+        let question = 12 + query[12..].iter().position(|&byte| byte == 0).expect("a name") + 5;
         query.truncate(question);
         self.socket.send_to(&query, client).expect("sent");
     }
 
-    /// The number of distinct names without an answer; a name may have been queried several times.
-    pub fn holds(&self) -> usize {
+    /// Returns the number of distinct names without a response; a name may have been queried several times.
+    pub fn held_names(&self) -> usize {
         let held = self.held.lock().expect("not poisoned");
         let names = held.iter().flatten().map(|(query, _)| query[12..].to_ascii_lowercase());
         names.collect::<HashSet<_>>().len()
     }
 
-    /// Answers the held queries, and all later ones at once.
-    pub fn let_go(&self) {
+    /// Responds to the held queries, and to all later ones at once.
+    pub fn release(&self) {
         let held = self.held.lock().expect("not poisoned").take();
         held.into_iter().flatten().for_each(|(query, client)| self.answer(query, client));
     }
 }
 
-/// A query for A.
+/// Encodes a query for A.
 pub fn query(id: u16, name: &str) -> Vec<u8> {
     let name = NameBuf::from_text(name).expect("a name");
     [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name.as_wire(), &[0, 1, 0, 1]].concat()

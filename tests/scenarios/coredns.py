@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Run scenario files against CoreDNS. usage: coredns.py KUBECONFIG FILE.dns...
+"""Runs scenario files against CoreDNS. usage: coredns.py KUBECONFIG FILE.dns...
 
-The API server should have no controllers beside it: EndpointSlices have to stay as the files have them. Needs `coredns`, `kubectl` and `cargo`
-on PATH, and PyYAML. A file's objects are applied; each of its Corefiles gets a CoreDNS of its own, and the sections that have
-it are asked there. Exit status 1 when any of them fails."""
+The API server should have no controllers beside it, so that EndpointSlices stay as the files have them. Needs `coredns`,
+`kubectl` and `cargo` on PATH, and PyYAML. The objects of a file are applied; each of its Corefiles gets a CoreDNS of its
+own, and the sections with this Corefile run against it. Exit status 1 if any of them fails."""
 import collections, json, os, re, socket, subprocess, sys, tempfile, time
 import yaml
 

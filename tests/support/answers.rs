@@ -48,7 +48,7 @@ impl Subject {
         };
         match self.router.answer(packet, client, *NOW, state, out) {
             Answer::Send(len) => len,
-            Answer::Silent => 0,
+            Answer::Drop => 0,
             Answer::Pending(_) => panic!("no plugin of this server waits"),
         }
     }
@@ -183,7 +183,8 @@ static QUERIES: LazyLock<Vec<(NameBuf, Type, Vec<u8>)>> = LazyLock::new(|| {
 
 /// Compares all answers of two servers.
 pub(super) fn check_same_answers(updated: &Subject, fresh: &Subject) {
-    let (mut state, mut buffers) = (State::default(), [vec![0; MAX_MESSAGE], vec![0; MAX_MESSAGE]]);
+    let mut state = State::default();
+    let mut buffers = [vec![0; MAX_MESSAGE], vec![0; MAX_MESSAGE]];
     for (name, qtype, query) in QUERIES.iter() {
         let [updated_out, fresh_out] = &mut buffers;
         let updated_len = updated.answer(query, Transport::Tcp, &mut state, updated_out);
@@ -202,7 +203,8 @@ pub(super) fn check_same_answers(updated: &Subject, fresh: &Subject) {
 
 /// Checks that all answers of a server are consistent.
 pub(super) fn check_consistency(server: &Subject) {
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let mut responses: BTreeMap<(&[u8], Type), Response> = BTreeMap::new();
     for (name, qtype, query) in QUERIES.iter() {
         let len = server.answer(query, Transport::Tcp, &mut state, &mut out);
@@ -266,7 +268,8 @@ fn check_parents_exist(name: &NameBuf, responses: &BTreeMap<(&[u8], Type), Respo
 
 /// Checks that targets of SRV and PTR records have the right addresses.
 fn check_targets(responses: &BTreeMap<(&[u8], Type), Response>, server: &Subject) {
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let mut ask = |target: &[u8], qtype: Type| {
         let target = clusterdns::wire::Name::from_wire(target).expect("a name").to_owned();
         let len = server.answer(&packet(&target, qtype, None), Transport::Tcp, &mut state, &mut out);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::model::{
-    Endpoint, EndpointSlice, Key, Kind, Object, Pod, Port, Protocol, Service, ServiceKind,
+    Endpoint, EndpointSlice, Kind, Object, ObjectKey, Pod, Port, Protocol, Service, ServiceKind,
 };
 use clusterdns::cluster::{Event, Index, IndexWriter, Options, PodMode, View};
 
@@ -61,13 +61,13 @@ fn some_addresses(choices: &mut Choices<'_>, most: usize) -> Vec<IpAddr> {
     (0..choices.below(most + 1)).map(|_| choices.pick(&addresses())).collect()
 }
 
-pub(super) fn key(choices: &mut Choices<'_>, kind: Kind) -> Key {
+pub(super) fn key(choices: &mut Choices<'_>, kind: Kind) -> ObjectKey {
     let ns = choices.pick(&NAMESPACES);
     match kind {
-        Kind::Namespace => Key::new("", ns),
-        Kind::Service => Key::new(ns, choices.pick(&SERVICES)),
-        Kind::EndpointSlice => Key::new(ns, choices.pick(&SLICES)),
-        Kind::Pod => Key::new(ns, choices.pick(&PODS)),
+        Kind::Namespace => ObjectKey::new("", ns),
+        Kind::Service => ObjectKey::new(ns, choices.pick(&SERVICES)),
+        Kind::EndpointSlice => ObjectKey::new(ns, choices.pick(&SLICES)),
+        Kind::Pod => ObjectKey::new(ns, choices.pick(&PODS)),
     }
 }
 
@@ -149,14 +149,14 @@ pub fn sample() -> Arc<Index> {
     };
     let http = Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(80) };
     let service =
-        |name: &str, kind| Object::Service(Service { key: Key::new("a", name), kind, ports: vec![http.clone()] });
+        |name: &str, kind| Object::Service(Service { key: ObjectKey::new("a", name), kind, ports: vec![http.clone()] });
     let slice = |service: &str, endpoints| {
-        let key = Key::new("a", format!("{service}-1"));
+        let key = ObjectKey::new("a", format!("{service}-1"));
         Object::EndpointSlice(EndpointSlice { key, service: service.into(), endpoints, ports: vec![http.clone()] })
     };
     let many = (1..=200).map(|last| endpoint(last, None)).collect();
     let objects = vec![
-        Object::Namespace(Key::new("", "a")),
+        Object::Namespace(ObjectKey::new("", "a")),
         service("web", ServiceKind::ClusterIp(vec![v4(9), addresses()[5]])),
         service("x", ServiceKind::Headless),
         service("many", ServiceKind::Headless),
@@ -166,7 +166,7 @@ pub fn sample() -> Arc<Index> {
         slice("web", vec![endpoint(1, None)]),
         slice("x", vec![endpoint(2, Some("h")), endpoint(3, None)]),
         slice("many", many),
-        Object::Pod(Pod { key: Key::new("a", "p0"), addresses: vec![v4(1)], labels: Vec::new() }),
+        Object::Pod(Pod { key: ObjectKey::new("a", "p0"), addresses: vec![v4(1)], labels: Vec::new() }),
     ];
     indexed(objects)
 }
@@ -179,11 +179,11 @@ pub fn headless(count: u16) -> Arc<Index> {
         pod: None,
         zone: None,
     });
-    let key = Key::new("a", "many");
+    let key = ObjectKey::new("a", "many");
     let ports = vec![Port { name: "http".into(), protocol: Protocol::Tcp, number: Some(80) }];
     let service = Service { key: key.clone(), kind: ServiceKind::Headless, ports: ports.clone() };
     let slice = EndpointSlice { key, service: "many".into(), endpoints: endpoints.collect(), ports };
-    indexed(vec![Object::Namespace(Key::new("", "a")), Object::Service(service), Object::EndpointSlice(slice)])
+    indexed(vec![Object::Namespace(ObjectKey::new("", "a")), Object::Service(service), Object::EndpointSlice(slice)])
 }
 
 fn indexed(objects: Vec<Object>) -> Arc<Index> {

@@ -21,7 +21,8 @@ pub struct DecodedRecord {
 
 impl fmt::Debug for DecodedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (owner, rtype) = (wire::Name::from_wire(&self.owner), wire::Type(self.rtype));
+        let owner = wire::Name::from_wire(&self.owner);
+        let rtype = wire::Type(self.rtype);
         let data = self.data.escape_ascii();
         write!(f, "[{} {owner:?} {} {} {rtype} {data}]", self.section, self.ttl, self.class)
     }

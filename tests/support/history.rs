@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clusterdns::cluster::entry::EndpointFields;
 use clusterdns::cluster::index::service_key;
-use clusterdns::cluster::model::{Key, Kind, Object};
+use clusterdns::cluster::model::{Kind, Object, ObjectKey};
 use clusterdns::cluster::{Event, Index, IndexWriter};
 
 use super::Choices;
@@ -50,9 +50,9 @@ impl Step {
 /// The existing objects, in the simplest form.
 #[derive(Default)]
 struct Model {
-    objects: BTreeMap<(Kind, Key), Object>,
+    objects: BTreeMap<(Kind, ObjectKey), Object>,
     /// The objects that an unfinished list has named so far.
-    named: BTreeMap<Kind, BTreeSet<Key>>,
+    named: BTreeMap<Kind, BTreeSet<ObjectKey>>,
 }
 
 impl Model {
@@ -60,7 +60,8 @@ impl Model {
         match event {
             Event::Begin(kind) => drop(self.named.insert(*kind, BTreeSet::new())),
             Event::Upsert(object) => {
-                let (kind, key) = (object.kind(), object.key().clone());
+                let kind = object.kind();
+                let key = object.key().clone();
                 if let Some(named) = self.named.get_mut(&kind) {
                     named.insert(key.clone());
                 }
@@ -167,7 +168,7 @@ fn check_same_state(updated: &Index, fresh: &Index) {
 
 /// Removes one object after the other.
 fn check_removal(mut writer: IndexWriter, model: Model, mut choices: Choices<'_>) {
-    let mut keys: Vec<(Kind, Key)> = model.objects.into_keys().collect();
+    let mut keys: Vec<(Kind, ObjectKey)> = model.objects.into_keys().collect();
     while !keys.is_empty() {
         let (kind, key) = keys.remove(choices.below(keys.len().min(256)));
         writer.apply(Event::Remove(kind, key), NOW);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
-use clusterdns::plugins::log::{Classes, Config, Format, Log, Rule};
-use clusterdns::telemetry::log::{Format as LineFormat, Logger};
+use clusterdns::plugins::log::{Classes, Config, Format, Log, LogRule};
+use clusterdns::telemetry::log::{LogFormat as LineFormat, Logger};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Type};
 
 use super::answers::{n, packet};
@@ -119,7 +119,7 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
         Arc::new(Kubernetes::new(answers, sample(), Vec::new()))
     });
     let logger = Logger::unwritten(form);
-    let rule = Rule { scope: n("."), format: Format::new(format), classes: Classes::ALL };
+    let rule = LogRule { scope: n("."), format: Format::new(format), classes: Classes::ALL };
     let log = Log::new(&Config { rules: vec![rule] }, logger.clone());
     let chain = Chain::new(vec![Arc::new(log), KUBERNETES.clone()]).with_metadata(vec![n(".")]);
     let router = Arc::new(Router::new(vec![Block { zones: zones(), chain }], true));
@@ -130,10 +130,11 @@ fn logged(format: &str, form: LineFormat, packet: &[u8]) -> (Option<String>, usi
     };
     // A query from the future has a duration of zero.
     let now = Instant::now() + Duration::from_secs(3_600);
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let sent = match router.answer(packet, client, now, &mut state, &mut out) {
         Answer::Send(len) => len,
-        Answer::Silent => 0,
+        Answer::Drop => 0,
         Answer::Pending(_) => panic!("no plugin of this server waits"),
     };
     (Some(logger.take()).filter(|line| !line.is_empty()), sent)

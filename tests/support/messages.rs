@@ -93,7 +93,8 @@ fn any_record(bytes: &[u8], reply: &mut Reply, question: &Question, made: &mut V
     let mut choices = Choices::new(bytes);
     let section = choices.pick(&[Section::Answer, Section::Authority, Section::Additional]);
     let sort = choices.below(8);
-    let (ttl, class) = (u32::from(choices.number()) << choices.below(16), choices.pick(&[Class::IN, Class::CH]));
+    let ttl = u32::from(choices.number()) << choices.below(16);
+    let class = choices.pick(&[Class::IN, Class::CH]);
     let owner = any_name(&mut choices, reply, question, made);
     let mut name = |choices: &mut Choices<'_>| any_name(choices, reply, question, made);
     let (rtype, rdata) = match sort {
@@ -248,8 +249,8 @@ fn check_opt(bytes: &[u8], message: &Message, query: &Query<'_>, reply: &Reply, 
 ///
 /// Exceptions, where the standard demands FORMERR:
 /// * a QNAME with a pointer, for which there is no earlier name in the message (RFC 1035 4.1.4);
-/// * an OPT whose owner is not one zero byte (RFC 6891 6.1.2: "MUST be 0 (root domain)"), which hickory follows if it is
-///   a pointer, or ignores;
+/// * an OPT whose owner is not one zero byte (RFC 6891 6.1.2: "MUST be 0 (root domain)"), which hickory follows if it
+///   is a pointer, or ignores;
 /// * an OPT in another section than ADDITIONAL (RFC 6891 6.1.1), which is any record to hickory;
 /// * an OPT with options that do not fill it exactly (RFC 6891 7: "If there is a problem with processing the OPT record
 ///   itself, such as an option value that is badly formatted [...], a FORMERR MUST be returned"), whose options hickory
@@ -303,7 +304,8 @@ fn fills(mut options: &[u8]) -> bool {
 
 /// Checks that a packet gets a matching response within its limit, or none.
 pub fn check_answer(subject: &Subject, transport: Transport, packet: &[u8]) {
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let len = subject.answer(packet, transport, &mut state, &mut out);
     let is_query = packet.len() >= header::LEN && packet[2] & 0x80 == 0;
     assert_eq!(len > 0, is_query, "queries get a response, responses do not");
@@ -325,7 +327,8 @@ pub fn check_answer(subject: &Subject, transport: Transport, packet: &[u8]) {
 
 /// Checks that the response over UDP is a part of the one over TCP, with TC if it is not complete.
 pub fn check_truncation(subject: &Subject, qtype: Type, size: u16) {
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let query = packet(&n("many.a.svc.cluster.local"), qtype, Some(size));
     let whole_len = subject.answer(&query, Transport::Tcp, &mut state, &mut out);
     let whole = decoded::decode(&out[..whole_len]);

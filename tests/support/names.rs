@@ -12,7 +12,8 @@ use super::cluster::view;
 /// Parses the name of a question in every way, with every suffix as the zone, and looks it up.
 pub fn check_question(bytes: &[u8], index: &Index) {
     let mut choices = Choices::new(bytes);
-    let (view, qtype) = (view(&mut choices), Type(choices.number()));
+    let view = view(&mut choices);
+    let qtype = Type(choices.number());
     let Ok((name, _)) = Name::split_from(choices.rest()) else { return };
     let question = Question::new(name, qtype, Class::IN);
     assert!(question.name().eq_ignore_case(name));

@@ -96,9 +96,10 @@ fn write(parts: &[Part], question: &[u8]) -> [Vec<u8>; 2] {
                 full.extend(&question[*from..]);
                 short.extend(*labels);
                 // The root is shorter than a pointer to it.
-                match question.len() - 1 == *from {
-                    true => short.push(0),
-                    false => short.extend([0xc0, 12 + *from as u8]),
+                if question.len() - 1 == *from {
+                    short.push(0);
+                } else {
+                    short.extend([0xc0, 12 + *from as u8]);
                 }
             }
         }

@@ -68,7 +68,8 @@ fn check_quic_stream(stream: &[u8]) {
     if !is_quic_query(packet) {
         return;
     }
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let len = SUBJECT.answer(packet, Transport::Quic, &mut state, &mut out);
     assert!(len > 0, "an accepted query gets a response");
     assert_eq!(out[..2], [0, 0]);
@@ -120,7 +121,8 @@ pub fn check_doh(data: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in lines.take(16) {
         let mut parts = line.splitn(2, |&byte| byte == b':');
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let name = parts.next().unwrap_or_default();
+        let value = parts.next().unwrap_or_default();
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             headers.append(name, value);
         }
@@ -132,7 +134,11 @@ pub fn check_doh(data: &[u8]) {
     let expected = match method {
         Method::POST => {
             let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-            if length > Some(MAX_QUESTION as u64) { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(doh::Query::Body) }
+            if length > Some(MAX_QUESTION as u64) {
+                Err(StatusCode::PAYLOAD_TOO_LARGE)
+            } else {
+                Ok(doh::QueryPlace::Body)
+            }
         }
         Method::GET => {
             let values: Vec<&str> = uri.query().map_or(Vec::new(), |query| {
@@ -147,7 +153,7 @@ pub fn check_doh(data: &[u8]) {
                 [value] => match base64(value) {
                     None => Err(StatusCode::BAD_REQUEST),
                     Some(query) if query.len() > MAX_QUESTION => Err(StatusCode::PAYLOAD_TOO_LARGE),
-                    Some(query) => Ok(doh::Query::Here(query)),
+                    Some(query) => Ok(doh::QueryPlace::Here(query)),
                 },
                 _ => Err(StatusCode::BAD_REQUEST),
             }
@@ -160,7 +166,9 @@ pub fn check_doh(data: &[u8]) {
 /// Decodes base64url (RFC 4648 5), with or without padding. Bits that are left over are zero.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=');
-    let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
+    let mut bits = 0_u32;
+    let mut held = 0;
+    let mut bytes = Vec::new();
     for byte in text.bytes() {
         let value = match byte {
             b'A'..=b'Z' => byte - b'A',
@@ -186,7 +194,8 @@ fn check_doh_response(packet: &[u8]) {
     if !doh::is_query(packet) {
         return;
     }
-    let (mut state, mut out) = (State::default(), vec![0; MAX_MESSAGE]);
+    let mut state = State::default();
+    let mut out = vec![0; MAX_MESSAGE];
     let len = SUBJECT.answer(packet, Transport::Https, &mut state, &mut out);
     let message = super::decoded::decode(&out[..len]);
     let records = message.answers.iter().chain(&message.authorities).chain(&message.additionals);

@@ -29,7 +29,8 @@ pub fn check_watch(data: &[u8]) {
     let Some((settings, bytes)) = data.split_at_checked(4) else { return };
     let mut choices = Choices::new(settings);
     let kind = choices.pick(&Kind::ALL);
-    let (most, piece) = (choices.below(256) * 32 + 1, choices.below(256) + 1);
+    let most = choices.below(256) * 32 + 1;
+    let piece = choices.below(256) + 1;
     let body = match choices.below(4) {
         0 => bytes.to_vec(),
         what => {
@@ -68,7 +69,8 @@ pub fn check_watch(data: &[u8]) {
 /// Checks that lines do not depend on the pieces in which they arrive, and that the buffer has its limit.
 fn check_lines(body: &[u8], most: usize, piece: usize) {
     let mut expected = body.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-    let (mut buffer, mut held) = (LineBuffer::new(most), 0);
+    let mut buffer = LineBuffer::new(most);
+    let mut held = 0;
     for piece in body.chunks(piece) {
         let pushed = buffer.push(piece);
         assert_eq!(pushed, if held + piece.len() > most { Err(BufferFull) } else { Ok(()) });

@@ -62,8 +62,8 @@ pub struct ReloadTiming {
 }
 
 impl ReloadTiming {
-    /// Returns the time until the next check; `random` is from 0 to 1.
-    pub fn next(&self, random: f64) -> Duration {
+    /// Returns the delay until the next check; `random` is from 0 to 1.
+    pub fn delay(&self, random: f64) -> Duration {
         (self.interval + self.jitter.mul_f64(random)).saturating_sub(self.jitter / 2)
     }
 }

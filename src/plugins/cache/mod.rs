@@ -184,7 +184,7 @@ impl Cache {
     fn refresh_in_background(&self, exchange: &mut Exchange<'_>, entry: &Arc<CacheEntry>) {
         let Some(guard) = entry.begin_refresh(exchange.now) else { return };
         self.counters.cells.mine().add(PREFETCHES, 1);
-        exchange.state.asked.add(flag::AD, true);
+        exchange.state.flag_changes.add(flag::AD, true);
         // No client waits for the refresh, and over TCP the response is complete.
         let refresh = exchange.refresh(Transport::Tcp);
         exchange.spawn(Box::pin(async move {
@@ -274,7 +274,7 @@ impl Plugin for Cache {
         let found = found.filter(|_| !self.is_claimed(exchange));
         let Some((entry, partition)) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
-            exchange.state.asked.add(flag::AD, true);
+            exchange.state.flag_changes.add(flag::AD, true);
             return Step::Next;
         };
         cells.add_all([(REQUESTS, 1), (metrics::hits(partition), 1)]);

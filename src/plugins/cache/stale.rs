@@ -46,7 +46,7 @@ impl Cache {
 
     /// Waits for a newer answer than the expired one in the reply.
     fn verify(&self, exchange: &mut Exchange<'_>, guard: RefreshGuard, timeout: Option<Duration>) -> Wait {
-        exchange.state.asked.add(flag::AD, true);
+        exchange.state.flag_changes.add(flag::AD, true);
         let mut refresh = exchange.refresh(exchange.client.transport);
         let surroundings = exchange.surroundings().clone();
         let counters = self.counters.clone();

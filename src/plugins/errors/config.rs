@@ -1,4 +1,4 @@
-//! The lines of *errors* (CoreDNS `plugin/errors/setup.go`).
+//! The configuration of *errors* (CoreDNS `plugin/errors/setup.go`).
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use crate::plugins::Context;
 use crate::plugins::regexp::{self, Pattern};
 use crate::telemetry::log::Severity;
 
-/// What a stanza says.
+/// The configuration of a stanza.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// A panic's log entry has a stack trace.
+    /// The log entry of a panic has a stack trace.
     pub stacktrace: bool,
-    /// Of the patterns the first that matches counts an error.
+    /// The patterns, in the order of the stanza. The first one that matches an error counts it.
     pub patterns: Vec<Consolidate>,
 }
 
-/// Errors that are counted, not told one by one.
+/// A rule for errors that are counted instead of logged one by one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Consolidate {
-    /// For how long they are counted before a line tells their number.
+    /// How long errors are counted before a line reports their number.
     pub period: Duration,
-    /// What their texts look like.
+    /// The pattern of their texts.
     pub pattern: Pattern,
-    /// How much that line matters.
+    /// The level of that line.
     pub severity: Severity,
-    /// The first is told at once.
+    /// The first error of a period is logged at once.
     pub show_first: bool,
 }
 
-/// Reads the stanza.
+/// Parses the first stanza; returns `None` after an error.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let errors = context.diagnostics.has_errors();
@@ -42,7 +42,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         let mut line = line.enter(property);
         match line.name() {
             "stacktrace" => config.stacktrace = true,
-            "consolidate" => config.patterns.extend(consolidate(&mut line)),
+            "consolidate" => config.patterns.extend(parse_consolidate(&mut line)),
             _ => line.unknown(["stacktrace", "consolidate"]),
         }
         line.finish();
@@ -51,16 +51,17 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// Reads `consolidate DURATION REGEXP [LEVEL] [show_first]`; `None` after an error.
-fn consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
-    // A period that is not positive ends at once, as Go's timers do.
+/// Parses `consolidate DURATION REGEXP [LEVEL] [show_first]`; returns `None` after an error.
+fn parse_consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
+    // A period that is not positive is over at once, as Go's timers are.
     let period = line.parse("a duration such as 5s, 500ms or 1h30m", |text| {
         parse_duration(text).map(|nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
     })?;
     let pattern = line.parse("a regular expression", |text| {
         regexp::compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
     })?;
-    let (mut severity, mut show_first) = (None, false);
+    let mut severity = None;
+    let mut show_first = false;
     const LEVELS: [(&str, Option<Severity>); 5] = [
         ("warning", Some(Severity::Warning)),
         ("error", Some(Severity::Error)),
@@ -68,7 +69,7 @@ fn consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
         ("debug", Some(Severity::Debug)),
         ("show_first", None),
     ];
-    // Two words at most; `finish` reports the third.
+    // At most two words; `finish` reports a third one.
     for _ in 0..2 {
         let Some(word) = line.peek() else { break };
         match line.one_of(&LEVELS)? {
@@ -93,7 +94,7 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn every_property_is_read() {
+    fn every_property_is_parsed() {
         assert_eq!(config("errors", parse), Config::default());
         let config = config(
             "errors stdout {
@@ -136,9 +137,9 @@ mod tests {
             ),
             ("errors {\n consolidate 1m a(\n}", "error parsing regexp: unclosed group at character 2"),
         ] {
-            let (config, said) = read(lines, parse);
+            let (config, messages) = read(lines, parse);
             assert_eq!(config, None, "{lines}");
-            assert_eq!(said[0], message, "{lines}");
+            assert_eq!(messages[0], message, "{lines}");
         }
         let long = format!("errors {{\n consolidate 1m {}\n}}", "a".repeat(10_001));
         assert_eq!(read(&long, parse).1, ["regex pattern too long: 10001 > 10000"]);

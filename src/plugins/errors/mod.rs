@@ -1,7 +1,7 @@
-//! *errors*: a line for each query that failed, or one for many that failed alike (CoreDNS `plugin/errors`).
+//! *errors*: logs a line for each query that failed, or one line for many similar failures (CoreDNS `plugin/errors`).
 //!
-//! Counting needs a clock: that of the queries, and for the time when none come [`Errors::flush`], which a timer calls.
-//! A pattern holds a number and a time, however many errors it counts.
+//! The end of a counting period is noticed when the next error arrives, and by [`Errors::flush`], which a timer calls.
+//! A pattern needs a number and a time, however many errors it counts.
 
 mod config;
 
@@ -38,72 +38,73 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// The plugin of a server block. It logs failures after the response was sent, and changes no reply.
 pub struct Errors {
-    patterns: Vec<Counter>,
-    /// The counts are told and nothing is counted any more.
-    stopped: AtomicBool,
-    /// *debug* is on somewhere, without which lines of that level are not written.
-    debug: Arc<AtomicBool>,
+    patterns: Vec<ErrorCounter>,
+    /// [`Errors::stop`] was called: the counts are logged, and no more errors are counted.
+    is_stopped: AtomicBool,
+    /// A server block has *debug*. Otherwise lines of level debug are not written.
+    is_debug: Arc<AtomicBool>,
     logger: Logger,
 }
 
 /// A pattern and its errors of the current period.
-struct Counter {
+struct ErrorCounter {
     rule: Consolidate,
-    /// Written for each error that matches and by the timer, held for a few instructions. Ordinary queries never
-    /// touch it.
-    count: Mutex<Count>,
+    /// Written by the workers for each error that matches, and by the timer; locked for a few instructions. Ordinary
+    /// queries do not access it.
+    count: Mutex<ErrorCount>,
 }
 
+/// The errors of a period.
 #[derive(Clone, Copy, Default)]
-struct Count {
+struct ErrorCount {
     errors: u64,
-    /// When the first of them came.
+    /// When the first one was counted; `None` if there is none.
     since: Option<Instant>,
 }
 
 impl Errors {
-    /// The plugin for a stanza. `debug` is set by the *debug* directive.
+    /// Creates the plugin for a stanza. `debug` is set by the *debug* directive.
     pub fn new(config: &Config, logger: Logger, debug: Arc<AtomicBool>) -> Errors {
         let patterns = config.patterns.iter().cloned();
-        let patterns = patterns.map(|rule| Counter { rule, count: Mutex::default() }).collect();
-        Errors { patterns, stopped: AtomicBool::new(false), debug, logger }
+        let patterns = patterns.map(|rule| ErrorCounter { rule, count: Mutex::default() }).collect();
+        Errors { patterns, is_stopped: AtomicBool::new(false), is_debug: debug, logger }
     }
 
-    /// Tells the counts whose period is over. To be called every second.
+    /// Logs the counts whose period is over. A timer calls this every second.
     pub fn flush(&self, now: Instant) {
         for counter in &self.patterns {
             let due = counter.take_due(now);
-            self.tell(counter, due);
+            self.log_count(counter, due);
         }
     }
 
-    /// Tells all counts. From then on each error is told by itself.
+    /// Logs all counts. After that, each error is logged on its own.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
+        self.is_stopped.store(true, Ordering::Release);
         for counter in &self.patterns {
             let rest = std::mem::take(&mut *counter.count.lock());
-            self.tell(counter, rest.errors);
+            self.log_count(counter, rest.errors);
         }
     }
 
-    /// Whether there is anything to be flushed by a timer.
+    /// Returns whether errors are counted, so that a timer has to call [`Errors::flush`].
     pub fn consolidates(&self) -> bool {
         !self.patterns.is_empty()
     }
 
-    /// Counts an error; gives the level at which it is to be told now, if it is.
+    /// Counts an error. Returns the level at which it has to be logged now, or `None` if it is only counted.
     fn count(&self, text: &str, now: Instant) -> Option<Severity> {
         let Some(counter) = self.patterns.iter().find(|counter| counter.rule.pattern.regex.is_match(text)) else {
             return Some(Severity::Error);
         };
         let due = counter.take_due(now);
-        self.tell(counter, due);
+        self.log_count(counter, due);
         let is_first = {
             let mut count = counter.count.lock();
-            // Looked at under the lock: what is counted before `stop` takes the count is told by it.
-            if self.stopped.load(Ordering::Acquire) {
+            // Checked under the lock, so that `stop` logs every error that was counted.
+            if self.is_stopped.load(Ordering::Acquire) {
                 return Some(counter.rule.severity);
             }
             count.errors += 1;
@@ -113,25 +114,25 @@ impl Errors {
         (is_first && counter.rule.show_first).then_some(counter.rule.severity)
     }
 
-    /// Writes how many there were.
-    fn tell(&self, counter: &Counter, errors: u64) {
+    /// Logs the number of errors of a period.
+    fn log_count(&self, counter: &ErrorCounter, errors: u64) {
         let Consolidate { period, pattern, severity, show_first } = &counter.rule;
-        // A single one that was shown needs no sum.
+        // A single error that has been logged needs no summary.
         if errors > u64::from(*show_first) {
             let text = format!("{errors} errors like '{}' occurred in last {}", pattern.text, GoDuration(*period));
-            self.line(*severity, &text);
+            self.write_line(*severity, &text);
         }
     }
 
-    fn line(&self, severity: Severity, text: &str) {
-        if severity != Severity::Debug || self.debug.load(Ordering::Relaxed) {
+    fn write_line(&self, severity: Severity, text: &str) {
+        if severity != Severity::Debug || self.is_debug.load(Ordering::Relaxed) {
             self.logger.line(severity, Some("errors"), text);
         }
     }
 }
 
-impl Counter {
-    /// Ends the period if it is over; gives its number of errors, or 0.
+impl ErrorCounter {
+    /// Starts a new period if the current one is over. Returns the number of errors of the one that is over, or 0.
     fn take_due(&self, now: Instant) -> u64 {
         let mut count = self.count.lock();
         match count.since {
@@ -144,9 +145,9 @@ impl Counter {
 }
 
 impl Errors {
-    /// Tells of a failure, unless it is one of those that are summed up. Apart from the path of an answer.
+    /// Logs a failure, unless a pattern counts it. Not inlined, to keep it out of the path of ordinary answers.
     #[inline(never)]
-    fn failed(&self, exchange: &Exchange<'_>, failure: &Failure) {
+    fn log_failure(&self, exchange: &Exchange<'_>, failure: &Failure) {
         let text = failure.to_string();
         let Some(severity) = self.count(&text, exchange.now) else { return };
         // CoreDNS shows the query as *rewrite* has changed it, and the code that *rewrite* returns: 0 after it has
@@ -158,7 +159,7 @@ impl Errors {
             Some(rewritten) if rewritten.writes_codes => 0,
             _ => exchange.state.reply.rcode.0,
         };
-        self.line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
+        self.write_line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
     }
 }
 
@@ -173,7 +174,7 @@ impl Plugin for Errors {
 
     fn sent(&self, exchange: &Exchange<'_>, _: &Sent) {
         if let Some(failure) = &exchange.state.failure {
-            self.failed(exchange, failure);
+            self.log_failure(exchange, failure);
         }
     }
 }
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
     use crate::chain::Failure;
     use crate::plugins::testing::{client, code, config, packet, send};
-    use crate::telemetry::log::Format;
+    use crate::telemetry::log::LogFormat;
     use crate::wire::{Rcode, Type};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -198,12 +199,12 @@ mod tests {
 
     impl Bench {
         fn new(lines: &str) -> Bench {
-            let logger = Logger::unwritten(Format::Text);
+            let logger = Logger::unwritten(LogFormat::Text);
             let errors = Errors::new(&config(lines, parse), logger.clone(), Arc::default());
             Bench { errors: Arc::new(errors), logger, start: Instant::now() }
         }
 
-        /// A query that fails so, `seconds` after the start; gives what is logged.
+        /// Sends a query that fails with this reason, `seconds` after the start. Returns the lines that are logged.
         fn fail(&self, seconds: u32, failure: Option<Failure>) -> String {
             let now = self.start + SECOND * seconds;
             let plugins: Vec<Arc<dyn Plugin>> = vec![self.errors.clone(), code(Rcode::SERVFAIL, failure)];
@@ -221,7 +222,7 @@ mod tests {
     const LINE: &str = "[ERROR] plugin/errors: 2 web. A: plugin/forward: too many queries are pending\n";
 
     #[test]
-    fn a_failure_is_a_line_and_a_code_alone_is_none() {
+    fn a_failure_is_logged_and_a_code_without_reason_is_not() {
         let bench = Bench::new("errors");
         assert_eq!(bench.fail(0, OVERLOAD), LINE);
         assert_eq!(bench.fail(0, OVERLOAD), LINE);
@@ -238,7 +239,7 @@ mod tests {
         let sum = "[WARNING] plugin/errors: 2 errors like 'too.many' occurred in last 1m30s\n";
         assert_eq!(bench.flush(90), sum);
         assert_eq!(bench.flush(1000), "");
-        // The next period starts with the next error, and ends with one too.
+        // The next error starts the next period, and a later error finishes it.
         assert_eq!(bench.fail(1000, OVERLOAD), "");
         assert_eq!(
             bench.fail(1091, OVERLOAD),
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_shown_and_a_lone_one_is_not_summed() {
+    fn the_first_error_is_logged_and_a_single_one_has_no_summary() {
         let bench = Bench::new("errors {\n consolidate 1m too.many show_first\n}");
         assert_eq!(bench.fail(0, OVERLOAD), LINE);
         assert_eq!(bench.flush(60), "");
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn stop_tells_what_was_counted_and_counts_no_more() {
+    fn stop_logs_the_counts_and_counts_no_more() {
         let bench = Bench::new("errors {\n consolidate 1h too.many\n}");
         assert_eq!(bench.fail(0, OVERLOAD), "");
         bench.errors.stop();
@@ -274,7 +275,7 @@ mod tests {
         let bench = Bench::new("errors {\n consolidate 1s .* debug\n}");
         bench.fail(0, OVERLOAD);
         assert_eq!(bench.flush(1), "");
-        bench.errors.debug.store(true, Ordering::Relaxed);
+        bench.errors.is_debug.store(true, Ordering::Relaxed);
         bench.fail(1, OVERLOAD);
         assert_eq!(bench.flush(2), "[DEBUG] plugin/errors: 1 errors like '.*' occurred in last 1s\n");
     }

@@ -1,86 +1,97 @@
-//! Where queries go: what stands behind FROM in the first line (CoreDNS plugin/pkg/parse and
-//! plugin/forward/resolve.go).
+//! The destinations of *forward*, which follow FROM in its first line (CoreDNS `plugin/pkg/parse` and
+//! `plugin/forward/resolve.go`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::upstream::Transport;
+use crate::upstream::UpstreamTransport;
 use crate::wire::NameBuf;
 
-/// A destination as written.
+/// A destination of the Corefile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
     /// An address.
     Server(Target),
-    /// A file of the form of resolv.conf, whose servers are asked in plain DNS.
+    /// A file in the format of resolv.conf. Its servers are upstreams of plain DNS.
     File(PathBuf),
-    /// A name, whose addresses are looked up at start.
+    /// A host name. Its addresses are looked up once, at start.
     Host {
-        /// The name; no search list is applied to it.
+        /// The name, to which no search list is applied.
         name: String,
-        /// The port of each address.
+        /// The port of all its addresses.
         port: u16,
-        /// How they are spoken to.
-        transport: Transport,
-        /// The name in their certificate.
+        /// The transport to all its addresses.
+        transport: UpstreamTransport,
+        /// The name that certificates have to be for, if it is given.
         server_name: Option<String>,
     },
 }
 
-/// A server.
+/// A server with a known address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where.
+    /// The address and port.
     pub address: SocketAddr,
-    /// How.
-    pub transport: Transport,
-    /// The name in its certificate.
+    /// The transport.
+    pub transport: UpstreamTransport,
+    /// The name that its certificate has to be for, if it is given.
     pub server_name: Option<String>,
 }
 
 impl Target {
-    /// A server of plain DNS.
+    /// Creates a server of plain DNS.
     pub fn plain(address: SocketAddr) -> Target {
-        Target { address, transport: Transport::Dns, server_name: None }
+        Target { address, transport: UpstreamTransport::Dns, server_name: None }
     }
 }
 
-/// The port of a transport.
-fn port_of(transport: Transport) -> u16 {
+/// Why a word of the Corefile is no destination. The texts are CoreDNS's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DestinationError {
+    #[error("'{protocol}' is not supported as a destination protocol in forward: {text}")]
+    Protocol { protocol: String, text: String },
+    #[error("invalid address: \"{0}\"")]
+    Address(String),
+    #[error("paths are not allowed in HTTPS upstream addresses (the /dns-query path is used by default): {0}")]
+    Path(String),
+    #[error("not an IP address, file, or valid domain: \"{0}\"")]
+    Unknown(String),
+}
+
+/// Returns the default port of a transport.
+fn default_port(transport: UpstreamTransport) -> u16 {
     match transport {
-        Transport::Dns => 53,
-        Transport::Tls | Transport::Quic => 853,
-        Transport::Https => 443,
+        UpstreamTransport::Dns => 53,
+        UpstreamTransport::Tls | UpstreamTransport::Quic => 853,
+        UpstreamTransport::Https => 443,
     }
 }
 
-/// Reads a destination. `rooted` makes a path of a file's name.
-pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, String> {
+/// Parses a destination. `rooted` turns the name of a file into its path.
+pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, DestinationError> {
     let (transport, rest) = match text.split_once("://") {
-        None => (Transport::Dns, text),
-        Some(("dns", rest)) => (Transport::Dns, rest),
-        Some(("tls", rest)) => (Transport::Tls, rest),
-        Some(("https", rest)) => (Transport::Https, rest),
-        Some(("quic", rest)) => (Transport::Quic, rest),
+        None => (UpstreamTransport::Dns, text),
+        Some(("dns", rest)) => (UpstreamTransport::Dns, rest),
+        Some(("tls", rest)) => (UpstreamTransport::Tls, rest),
+        Some(("https", rest)) => (UpstreamTransport::Https, rest),
+        Some(("quic", rest)) => (UpstreamTransport::Quic, rest),
         Some((other, _)) => {
-            return Err(format!("'{other}' is not supported as a destination protocol in forward: {text}"));
+            return Err(DestinationError::Protocol { protocol: other.to_owned(), text: text.to_owned() });
         }
     };
     if rest.is_empty() {
-        return Err(format!("invalid address: \"{text}\""));
+        return Err(DestinationError::Address(text.to_owned()));
     }
-    if transport == Transport::Https && rest.contains('/') {
-        return Err(format!(
-            "paths are not allowed in HTTPS upstream addresses (the /dns-query path is used by default): {text}"
-        ));
+    if transport == UpstreamTransport::Https && rest.contains('/') {
+        return Err(DestinationError::Path(text.to_owned()));
     }
-    // `1.1.1.1%name:853`, `[::1%name]:853`: the name is of a certificate, or of an interface in plain DNS.
-    let (host, port, name) = split(rest).ok_or_else(|| format!("invalid address: \"{text}\""))?;
-    let server_name = name.filter(|_| matches!(transport, Transport::Tls | Transport::Quic));
-    let port = port.unwrap_or(port_of(transport));
+    // `1.1.1.1%name:853`, `[::1%name]:853`: the name is that of a certificate, for plain DNS that of an interface.
+    let (host, port, name) = split_address(rest).ok_or_else(|| DestinationError::Address(text.to_owned()))?;
+    let server_name = name.filter(|_| matches!(transport, UpstreamTransport::Tls | UpstreamTransport::Quic));
+    let port = port.unwrap_or(default_port(transport));
     if let Ok(ip) = host.parse::<IpAddr>() {
         let address = match (ip, name) {
-            (IpAddr::V6(ip), Some(interface)) if transport == Transport::Dns && ip.is_unicast_link_local() => {
+            (IpAddr::V6(ip), Some(interface)) if transport == UpstreamTransport::Dns && ip.is_unicast_link_local() => {
                 let scope = nix::net::if_::if_nametoindex(interface).unwrap_or(0);
                 std::net::SocketAddrV6::new(ip, port, 0, scope).into()
             }
@@ -94,14 +105,14 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     }
     let is_name = NameBuf::from_text(host).is_ok_and(|name| !name.as_name().is_root());
     if !is_name || host.contains(['/', ' ']) {
-        return Err(format!("not an IP address, file, or valid domain: \"{text}\""));
+        return Err(DestinationError::Unknown(text.to_owned()));
     }
     let server_name = server_name.map(str::to_owned);
     Ok(To::Host { name: host.to_owned(), port, transport, server_name })
 }
 
-/// Host, port and the name behind `%`. Nothing where the port is none.
-fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
+/// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
+fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {
@@ -110,7 +121,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
             None => return None,
         }
     } else {
-        // More than one colon is an IPv6 address without brackets; a name of a certificate has none.
+        // Text with more than one colon is an IPv6 address without brackets. The name of a certificate has no colon.
         let (address, name) = text.split_once('%').map_or((text, None), |(address, name)| (address, Some(name)));
         match name.unwrap_or(address).rsplit_once(':') {
             Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
@@ -148,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_are_read_as_in_coredns() {
+    fn destinations_are_parsed_as_in_coredns() {
         for (text, expected) in [
             ("10.0.0.1", "10.0.0.1:53 Dns "),
             ("10.0.0.1:5353", "10.0.0.1:5353 Dns "),

@@ -1,4 +1,4 @@
-//! The lines of *forward* (CoreDNS `plugin/forward/setup.go`).
+//! The configuration of *forward* (CoreDNS `plugin/forward/setup.go`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_
 use crate::files::ResolvConf;
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
-use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Policy, Trust};
+use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
 use crate::wire::{NameBuf, Rcode};
 
-/// The properties.
+/// The names of the properties.
 const PROPERTIES: [&str; 21] = [
     "except",
     "force_tcp",
@@ -37,35 +37,36 @@ const PROPERTIES: [&str; 21] = [
     "resolver",
 ];
 
-/// The most words that may name servers (CoreDNS plugin/forward `max`). Files and hosts stand for any number of them.
+/// The maximum number of destinations in a stanza (CoreDNS `plugin/forward` `max`). A file or a host may have any
+/// number of servers.
 const MAX_TO: usize = 15;
 
-/// What a stanza says.
+/// The configuration of a stanza.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Names within are forwarded.
+    /// The zone whose names are forwarded.
     pub from: NameBuf,
-    /// Names within these are not, but for `from` itself.
+    /// Names in these zones are not forwarded, except `from` itself.
     pub except: Vec<NameBuf>,
-    /// Where they go.
+    /// The destinations, without duplicates, in the order of the stanza.
     pub to: Vec<To>,
-    /// How they are asked.
+    /// The policy, timeouts and limits of upstreams.
     pub rules: GroupRules,
-    /// How connections are kept.
+    /// How long connections stay open for reuse, and how many.
     pub reuse: ConnectionReuse,
-    /// How a server is checked.
+    /// The health check of the upstreams.
     pub check: HealthCheck,
-    /// Whom encrypted servers must be. Each may have a name of its own.
+    /// Which certificates encrypted upstreams may have. A destination may have a server name of its own.
     pub trust: Trust,
-    /// A query over HTTPS is a GET.
+    /// `doh_method` is GET. It only results in a warning: queries over HTTPS are sent by POST.
     pub get: bool,
-    /// The address that queries come from.
+    /// The source address of queries.
     pub source: Option<IpAddr>,
-    /// Codes with which the next *forward* is asked.
+    /// Replies with these codes are discarded, and the next *forward* of the block answers.
     pub next: Vec<Rcode>,
-    /// So is it where there is no record.
+    /// The same for NODATA.
     pub next_on_nodata: bool,
-    /// Who knows the addresses of hosts; the servers of /etc/resolv.conf without.
+    /// The servers that look up hosts; those of `/etc/resolv.conf` if empty.
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -73,18 +74,18 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stanzas(pub Vec<Config>);
 
-/// Reads the stanzas, each a configuration of its own, in the order of the file.
+/// Parses the stanzas, each of which has a configuration of its own. Returns `None` after an error.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Stanzas> {
     let errors = context.diagnostics.has_errors();
-    let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| one(stanza, context)).collect();
+    let configs: Vec<Config> = stanzas.iter().filter_map(|stanza| parse_stanza(stanza, context)).collect();
     if configs.len() == stanzas.len() {
         check_reach(stanzas, &configs, context);
     }
     (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(Stanzas(configs))
 }
 
-/// Reads one stanza.
-fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
+/// Parses one stanza.
+fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     let root = context.root.clone();
     let mut line = Arguments::of(stanza, context.diagnostics);
     let from = line.word("a zone")?;
@@ -95,7 +96,7 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
             return None;
         }
     };
-    // What the Corefile's reader takes for a zone is a name.
+    // Zones that the parser of the Corefile accepts are names.
     let zone = zones.first().and_then(|zone| NameBuf::from_text(zone).ok())?;
     if zones.len() > 1 {
         let message = format!("'{}' expands to multiple zones; only '{zone}' is used", from.text);
@@ -128,9 +129,9 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
         let in_root = |name: &str| root.as_deref().map_or_else(|| PathBuf::from(name), |root| root.join(name));
         match address::parse(&word.text, in_root) {
             Ok(to) => {
-                let named = matches!(&to, To::Server(target) if target.server_name.is_some())
+                let has_name = matches!(&to, To::Server(target) if target.server_name.is_some())
                     || matches!(&to, To::Host { server_name: Some(_), .. });
-                if named && stanza.body.iter().flatten().any(|property| property.name.text == "tls_servername") {
+                if has_name && stanza.body.iter().flatten().any(|property| property.name.text == "tls_servername") {
                     line.error(word, "both forward and proxy level TLS servernames are set for this upstream");
                 }
                 if !config.to.contains(&to) {
@@ -140,7 +141,7 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
             Err(error) => {
                 let expected =
                     "an address, tls://, https:// or quic:// with one, a file such as /etc/resolv.conf, or a host name";
-                line.error_expected(word, error, expected);
+                line.error_expected(word, error.to_string(), expected);
             }
         }
     }
@@ -150,7 +151,7 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     check_files(&config.to, &words[0], &mut line);
     for property in line.body() {
         let mut inner = line.enter(property);
-        let _ = config.property(&mut inner, root.as_deref());
+        let _ = config.parse_property(&mut inner, root.as_deref());
         inner.finish();
     }
     let ConnectionReuse { expire, max_age, .. } = config.reuse;
@@ -162,16 +163,17 @@ fn one(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     Some(config)
 }
 
-/// Warns of stanzas that no query reaches: the first whose zone fits takes a name, whatever zone is longer.
+/// Warns of stanzas that no query reaches: the first stanza whose zone has the name answers, even if a later one has a
+/// longer zone.
 fn check_reach(stanzas: &[&Directive], configs: &[Config], context: &mut Context<'_>) {
     for (at, config) in configs.iter().enumerate() {
-        let takes_all = |before: &&Config| {
+        let answers_all = |before: &&Config| {
             let passes_on = !before.next.is_empty() || before.next_on_nodata;
             config.from.as_name().is_within(before.from.as_name()) && before.except.is_empty() && !passes_on
         };
-        if let Some(before) = configs[..at].iter().find(takes_all) {
+        if let Some(before) = configs[..at].iter().find(answers_all) {
             let message = format!(
-                "no query gets here: the 'forward {}' before it takes every name of '{}'",
+                "no query reaches this stanza: 'forward {}' before it answers every name of '{}'",
                 before.from, config.from
             );
             let mut line = Arguments::of(stanzas[at], context.diagnostics);
@@ -180,8 +182,8 @@ fn check_reach(stanzas: &[&Directive], configs: &[Config], context: &mut Context
     }
 }
 
-/// Reports files that cannot be read, and that nothing names a server. CoreDNS refuses the second; here the file is
-/// followed, and an empty one is about to be written.
+/// Reports files that cannot be read, and warns if no destination has a server. CoreDNS refuses to start without a
+/// server; here the file may be written later, since it is followed.
 fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
     let mut empty = Vec::new();
     for to in to {
@@ -200,16 +202,17 @@ fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
 }
 
 impl Config {
-    /// Reports certificates that cannot be used. CoreDNS does, though only encrypted upstreams need them.
+    /// Checks that the certificates can be used. Like CoreDNS, it does so even if no upstream is encrypted.
     pub fn check_trust(&self) -> Result<(), String> {
-        match self.trust.authorities.is_some() || self.trust.identity.is_some() {
-            true => self.trust.check().map_err(|error| error.to_string()),
-            false => Ok(()),
+        if self.trust.authorities.is_some() || self.trust.identity.is_some() {
+            self.trust.check().map_err(|error| error.to_string())
+        } else {
+            Ok(())
         }
     }
 
-    /// Reads one line in the braces; `None` after an error.
-    fn property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
+    /// Parses a property; returns `None` after an error.
+    fn parse_property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
         match line.name() {
             "except" => {
                 if !line.more() {
@@ -235,7 +238,10 @@ impl Config {
                 self.get = line.one_of(&[("POST", false), ("GET", true)])?;
                 if self.get {
                     let word = line.name_token();
-                    line.warning(word, "queries over HTTPS are sent by POST, which every server takes (RFC 8484 4.1)");
+                    line.warning(
+                        word,
+                        "queries over HTTPS are sent by POST, which every server accepts (RFC 8484 4.1)",
+                    );
                 }
             }
             "tls" => {
@@ -259,19 +265,19 @@ impl Config {
             "tls_servername" => self.trust.server_name = Some(line.word("a server name")?.text.clone()),
             "policy" => {
                 self.rules.policy = line.one_of(&[
-                    ("random", Policy::Random),
-                    ("round_robin", Policy::RoundRobin),
-                    ("sequential", Policy::Sequential),
+                    ("random", UpstreamPolicy::Random),
+                    ("round_robin", UpstreamPolicy::RoundRobin),
+                    ("sequential", UpstreamPolicy::Sequential),
                 ])?;
             }
-            "health_check" => self.health_check(line)?,
+            "health_check" => self.parse_health_check(line)?,
             "max_concurrent" => self.rules.max_concurrent = line.number(0..=usize::MAX)?,
-            "next" => self.next.extend(codes(line)?),
+            "next" => self.next.extend(parse_codes(line)?),
             "next_on_nodata" => self.next_on_nodata = true,
             "failfast_all_unhealthy_upstreams" => self.rules.failfast = true,
             "failover" => {
                 let word = line.peek();
-                let codes = codes(line)?;
+                let codes = parse_codes(line)?;
                 if let Some(word) = word.filter(|_| codes.contains(&Rcode::NOERROR)) {
                     line.error(word, "NoError cannot be used in failover");
                 }
@@ -294,15 +300,15 @@ impl Config {
         Some(())
     }
 
-    /// `health_check DURATION [no_rec] [domain NAME]`.
-    fn health_check(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
+    /// Parses `health_check DURATION [no_rec] [domain NAME]`.
+    fn parse_health_check(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
         self.check.interval = line.duration()?;
         while let Some(word) = line.next_word() {
             match word.text.as_str() {
                 "no_rec" => self.check.recursion = false,
                 "domain" => {
-                    let read = |text: &str| NameBuf::from_text(text).map(|name| name.to_lower());
-                    self.check.domain = line.parse("a domain name", read)?;
+                    let parse = |text: &str| NameBuf::from_text(text).map(|name| name.to_lower());
+                    self.check.domain = line.parse("a domain name", parse)?;
                 }
                 other => {
                     let message = format!("health_check: unknown option {other}");
@@ -314,8 +320,8 @@ impl Config {
     }
 }
 
-/// Codes by name, one at least.
-fn codes(line: &mut Arguments<'_, '_>) -> Option<Vec<Rcode>> {
+/// Parses at least one name of a response code.
+fn parse_codes(line: &mut Arguments<'_, '_>) -> Option<Vec<Rcode>> {
     let mut codes = Vec::new();
     for word in line.words("a response code such as NXDOMAIN")? {
         match Rcode::from_mnemonic(&word.text) {

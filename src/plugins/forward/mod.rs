@@ -1,6 +1,7 @@
-//! *forward*: names that other servers know (CoreDNS `plugin/forward`).
+//! *forward*: forwards queries for external names to upstreams (CoreDNS `plugin/forward`).
 //!
-//! The plugin decides which names go where; the rest is the work of `upstream` and of whoever carries the query.
+//! The plugin decides which names are forwarded, and follows the files that name upstreams. The choice of an upstream
+//! and the exchange with it are the subject of [`crate::upstream`] and of the UDP workers.
 
 mod address;
 mod config;
@@ -12,10 +13,13 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
-use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
+use crate::files::{FileError, FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
-use crate::upstream::{Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, Upstream, UpstreamConfig, UpstreamRegistry};
+use crate::upstream::{
+    Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, TrustError, Upstream, UpstreamConfig, UpstreamRegistry,
+};
 use crate::wire::{NameBuf, Question, Rcode};
+use resolve::ResolveError;
 
 pub use address::{Target, To};
 pub use config::{Config, Stanzas, parse};
@@ -36,10 +40,10 @@ impl Setting for Stanzas {
         let resources = block.resources();
         for (at, config) in self.0.iter().enumerate() {
             let has_next = at + 1 < self.0.len();
-            let (plugin, following) =
+            let (plugin, follower) =
                 Forward::new(config, &resources.upstreams, resources.dispatcher.clone(), has_next)?;
-            if let Some(following) = following {
-                let run = Box::new(move |now| following.refresh(now));
+            if let Some(follower) = follower {
+                let run = Box::new(move |now| follower.refresh(now));
                 block.chore(Chore { every: FILE_INTERVAL, run, stop: None });
             }
             block.plugin(plugin);
@@ -48,60 +52,64 @@ impl Setting for Stanzas {
     }
 }
 
-/// The plugin of one stanza.
+/// The plugin of a stanza.
 pub struct Forward {
     from: NameBuf,
     except: Vec<NameBuf>,
     group: Arc<Group>,
     next: Vec<Rcode>,
     next_on_nodata: bool,
-    /// Another *forward* stands right behind.
+    /// The next plugin is a *forward* too.
     has_next: bool,
 }
 
-/// What follows the files that a stanza names, and asks other servers when they change.
-pub struct Following {
+/// Follows the files of a stanza, and replaces its upstreams when a file changes.
+pub struct FileFollower {
     config: Config,
     registry: Arc<UpstreamRegistry>,
     group: Arc<Group>,
-    /// Looked at by a timer only.
+    /// Accessed by a timer only.
     destinations: Mutex<Vec<Destination>>,
 }
 
-/// What one word of a stanza stands for now.
+/// The servers that a destination of a stanza stands for.
 struct Destination {
-    /// The servers. Those of a file are the last that it named.
+    /// The servers. For a file, the last ones that it named.
     targets: Vec<Target>,
     file: Option<FollowedFile>,
-    /// The log says already that the file is of no use now.
+    /// A warning has been logged that the file cannot be used now.
     is_reported: bool,
 }
 
 impl Forward {
-    /// The plugin of a stanza, and what follows its files, where it has some. It looks up hosts, and so may take a
-    /// while.
+    /// Creates the plugin of a stanza and, if the stanza has files, their follower. `has_next` is true if the next
+    /// plugin is a *forward* too.
+    ///
+    /// Looks up hosts, which may block for some seconds.
     pub fn new(
         config: &Config, registry: &Arc<UpstreamRegistry>, dispatcher: Dispatcher, has_next: bool,
-    ) -> Result<(Forward, Option<Following>), String> {
+    ) -> Result<(Forward, Option<FileFollower>), String> {
         config.check_trust()?;
-        let destinations = config.to.iter().map(|to| Destination::new(to, config)).collect::<Result<Vec<_>, _>>()?;
-        let upstreams = upstreams(config, registry, &destinations)?;
+        let destinations: Result<Vec<_>, _> = config.to.iter().map(|to| Destination::new(to, config)).collect();
+        let destinations = destinations.map_err(|error| error.to_string())?;
+        let upstreams = upstreams(config, registry, &destinations).map_err(|error| error.to_string())?;
         let counts = Box::new(registry.metrics().clone());
         let group = Arc::new(Group::new(upstreams, config.rules.clone(), dispatcher, counts));
         let has_files = destinations.iter().any(|destination| destination.file.is_some());
-        let following = has_files.then(|| Following {
+        let follower = has_files.then(|| FileFollower {
             config: config.clone(),
             registry: registry.clone(),
             group: group.clone(),
             destinations: Mutex::new(destinations),
         });
         let Config { from, except, next, next_on_nodata, .. } = config.clone();
-        Ok((Forward { from, except, group, next, next_on_nodata, has_next }, following))
+        Ok((Forward { from, except, group, next, next_on_nodata, has_next }, follower))
     }
 
-    /// Whether a name is forwarded here (CoreDNS `Forward.match`).
-    fn takes(&self, question: &Question) -> bool {
-        let (name, from) = (question.name(), self.from.as_name());
+    /// Returns whether the plugin forwards this question (CoreDNS `Forward.match`).
+    fn is_forwarded(&self, question: &Question) -> bool {
+        let name = question.name();
+        let from = self.from.as_name();
         if !from.is_root() && !name.is_within(from) {
             return false;
         }
@@ -117,12 +125,12 @@ impl Plugin for Forward {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        if !self.takes(exchange.question()) {
+        if !self.is_forwarded(exchange.question()) {
             return Step::Next;
         }
-        let stream = !exchange.client.transport.is_datagram();
+        let is_stream = !exchange.client.transport.is_datagram();
         let change = exchange.state.query_change();
-        match self.group.begin(stream, exchange.now) {
+        match self.group.begin(is_stream, exchange.now) {
             Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
             Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
         }
@@ -145,47 +153,60 @@ impl Plugin for Forward {
     }
 }
 
-impl Following {
-    /// Looks whether a file has changed, and asks the servers that it names now. Returns whether somebody is writing
-    /// one, so that it is to be looked at again soon. `now` is the time of day.
+impl FileFollower {
+    /// Checks whether files have changed, and uses the servers that they name now. Returns whether a file is being
+    /// written, so that the next check should come soon ([`crate::files::SOON`]). `now` is the time of day.
     pub fn refresh(&self, now: SystemTime) -> bool {
         let mut destinations = self.destinations.lock();
-        // Not `any`: each is looked at, so that none is news the next time.
-        let looks: Vec<Refreshed> = destinations.iter_mut().map(|destination| destination.refresh(now)).collect();
-        if looks.contains(&Refreshed::Changed) {
+        // Not `any`, which would stop at the first change and leave the other files for the next time.
+        let results: Vec<Refresh> = destinations.iter_mut().map(|destination| destination.refresh(now)).collect();
+        if results.contains(&Refresh::Changed) {
             match upstreams(&self.config, &self.registry, &destinations) {
                 Ok(upstreams) => {
                     let servers: Vec<_> = upstreams.iter().map(|upstream| upstream.label.to_string()).collect();
-                    tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names other servers");
+                    tracing::info!(plugin = "forward", zone = %self.config.from, ?servers, "a file names new upstreams");
                     self.group.replace(upstreams);
                 }
-                Err(error) => tracing::warn!(plugin = "forward", %error, "the servers stay as they are"),
+                Err(error) => {
+                    tracing::warn!(plugin = "forward", %error, "cannot use the new upstreams, the previous ones stay");
+                }
             }
         }
-        looks.contains(&Refreshed::Unsettled)
+        results.contains(&Refresh::Unsettled)
     }
 }
 
-/// What a look at a destination has shown.
+/// Why the servers of a destination are unknown.
+#[derive(Debug, thiserror::Error)]
+enum DestinationFailure {
+    #[error("cannot read {path}: {source}")]
+    File { path: String, source: FileError },
+    #[error(transparent)]
+    Host(#[from] ResolveError),
+}
+
+/// The result of [`Destination::refresh`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Refreshed {
+enum Refresh {
     Unchanged,
     Unsettled,
     Changed,
 }
 
 impl Destination {
-    /// Finds the servers of a word. Looks up a host, and so may take a while.
-    fn new(to: &To, config: &Config) -> Result<Destination, String> {
+    /// Reads a file, or looks up a host, which may block for some seconds.
+    fn new(to: &To, config: &Config) -> Result<Destination, DestinationFailure> {
         let mut destination = Destination { targets: Vec::new(), file: None, is_reported: false };
         match to {
             To::Server(target) => destination.targets.push(target.clone()),
             To::File(path) => {
-                let mut file = FollowedFile::polled(path.clone(), MAX_RESOLV_CONF);
+                let mut file = FollowedFile::new_polled(path.clone(), MAX_RESOLV_CONF);
                 match file.look(SystemTime::now()) {
-                    Ok(Look::Changed(bytes)) => destination.take(&bytes, &path.display().to_string()),
+                    Ok(Look::Changed(bytes)) => destination.update(&bytes, &path.display().to_string()),
                     Ok(Look::Unchanged | Look::Unsettled) => false,
-                    Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+                    Err(source) => {
+                        return Err(DestinationFailure::File { path: path.display().to_string(), source });
+                    }
                 };
                 destination.file = Some(file);
             }
@@ -201,13 +222,13 @@ impl Destination {
         Ok(destination)
     }
 
-    /// Takes the servers that a file names; whether they are others. A file that names none is about to be written, or
-    /// a mistake: the last that it named go on to be asked.
-    fn take(&mut self, bytes: &[u8], path: &str) -> bool {
+    /// Uses the servers that a file names. Returns whether they have changed. If the file names none, because it is
+    /// about to be written or by error, the previous servers stay in use.
+    fn update(&mut self, bytes: &[u8], path: &str) -> bool {
         let ResolvConf { servers, ignored } = ResolvConf::parse(bytes);
         if !ignored.is_empty() {
             let ignored = ignored.join(", ");
-            tracing::warn!(plugin = "forward", "{path}: no address of a server, left out: {ignored}");
+            tracing::warn!(plugin = "forward", "{path}: invalid server addresses are ignored: {ignored}");
         }
         if servers.is_empty() {
             tracing::warn!(plugin = "forward", "{path} names no server{}", self.consequence());
@@ -216,38 +237,39 @@ impl Destination {
         }
         self.is_reported = false;
         let targets: Vec<Target> = servers.into_iter().map(Target::plain).collect();
-        let is_new = self.targets != targets;
+        let has_changed = self.targets != targets;
         self.targets = targets;
-        is_new
+        has_changed
     }
 
-    /// What follows from a file that is of no use.
+    /// Returns the end of a warning about an unusable file.
     fn consequence(&self) -> &'static str {
-        if self.targets.is_empty() { "" } else { "; the last that it named are asked" }
+        if self.targets.is_empty() { "" } else { "; the servers that it named last stay in use" }
     }
 
-    fn refresh(&mut self, now: SystemTime) -> Refreshed {
-        let Some(file) = &mut self.file else { return Refreshed::Unchanged };
+    /// Reads the file of the destination if it has changed.
+    fn refresh(&mut self, now: SystemTime) -> Refresh {
+        let Some(file) = &mut self.file else { return Refresh::Unchanged };
         let path = file.path().display().to_string();
         match file.look(now) {
-            Ok(Look::Unchanged) => Refreshed::Unchanged,
-            Ok(Look::Unsettled) => Refreshed::Unsettled,
-            Ok(Look::Changed(bytes)) if self.take(&bytes, &path) => Refreshed::Changed,
-            Ok(Look::Changed(_)) => Refreshed::Unchanged,
+            Ok(Look::Unchanged) => Refresh::Unchanged,
+            Ok(Look::Unsettled) => Refresh::Unsettled,
+            Ok(Look::Changed(bytes)) if self.update(&bytes, &path) => Refresh::Changed,
+            Ok(Look::Changed(_)) => Refresh::Unchanged,
             Err(error) => {
                 if !std::mem::replace(&mut self.is_reported, true) {
                     tracing::warn!(plugin = "forward", "cannot read {path}: {error}{}", self.consequence());
                 }
-                Refreshed::Unchanged
+                Refresh::Unchanged
             }
         }
     }
 }
 
-/// The servers of a stanza, each once.
+/// Returns the upstreams of a stanza, without duplicates, at most [`MAX_UPSTREAMS`].
 fn upstreams(
     config: &Config, registry: &UpstreamRegistry, destinations: &[Destination],
-) -> Result<Vec<Arc<Upstream>>, String> {
+) -> Result<Vec<Arc<Upstream>>, TrustError> {
     let mut targets: Vec<&Target> = Vec::new();
     for target in destinations.iter().flat_map(|destination| &destination.targets) {
         if !targets.contains(&target) {
@@ -255,8 +277,9 @@ fn upstreams(
         }
     }
     if targets.len() > MAX_UPSTREAMS {
-        let (zone, count) = (&config.from, targets.len());
-        tracing::warn!(plugin = "forward", %zone, "of {count} servers the first {MAX_UPSTREAMS} are asked");
+        let zone = &config.from;
+        let count = targets.len();
+        tracing::warn!(plugin = "forward", %zone, "{count} servers, only the first {MAX_UPSTREAMS} are used");
         targets.truncate(MAX_UPSTREAMS);
     }
     let upstream = |target: &&Target| {
@@ -271,7 +294,7 @@ fn upstreams(
             get: config.get,
         })
     };
-    targets.iter().map(|target| upstream(target).map_err(|error| error.to_string())).collect()
+    targets.iter().map(upstream).collect()
 }
 
 #[cfg(test)]
@@ -279,16 +302,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plugins::testing::{Folder, until_settled};
+    use crate::plugins::testing::{self, Folder, until_settled};
 
-    /// A file that is emptied, half written or gone names the servers that it named before.
+    /// The file may be empty, half written or removed.
     #[test]
-    fn a_file_that_names_no_server_names_the_last() {
+    fn servers_stay_when_the_file_names_none() {
         let folder = Folder::new("forward");
         let path = folder.write("resolv.conf", "nameserver 10.0.0.1\n");
-        let (_, said) = crate::plugins::testing::read(&format!("forward . {}", path.display()), parse);
-        assert_eq!(said, [""; 0]);
-        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
+        let config = testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let mut destination = Destination::new(&config.to[0], &config).expect("a file");
         let mut later = SystemTime::now();
         let mut servers = |text: Option<&[u8]>| {
@@ -296,14 +317,14 @@ mod tests {
                 Some(text) => std::fs::write(&path, text).expect("a file"),
                 None => std::fs::remove_file(&path).expect("removed"),
             }
-            let soon = destination.refresh(SystemTime::now()) == Refreshed::Unsettled;
-            assert_eq!(soon, text.is_some(), "what was just written may be written again");
+            let is_unsettled = destination.refresh(SystemTime::now()) == Refresh::Unsettled;
+            assert_eq!(is_unsettled, text.is_some(), "a file that was just written may be written again");
             // Long after the file was written.
             later += Duration::from_secs(60);
-            let seen = until_settled(|| destination.refresh(later), |&seen| seen != Refreshed::Unsettled);
-            let changed = seen == Refreshed::Changed;
+            let result = until_settled(|| destination.refresh(later), |&result| result != Refresh::Unsettled);
+            let has_changed = result == Refresh::Changed;
             let servers: Vec<String> = destination.targets.iter().map(|target| target.address.to_string()).collect();
-            (changed, servers.join(" "))
+            (has_changed, servers.join(" "))
         };
         assert_eq!(
             servers(Some(b"nameserver 10.0.0.2\n# \xe9\nnameserver 10.0.0.3")),
@@ -316,23 +337,23 @@ mod tests {
     }
 
     #[test]
-    fn files_that_name_no_server_are_reported_unless_others_do() {
+    fn a_file_without_a_server_is_reported_unless_another_destination_has_one() {
         let folder = Folder::new("forward");
         let path = folder.write("empty", "# none\n");
-        let read = |more: &str| crate::plugins::testing::read(&format!("forward . {}{more}", path.display()), parse);
-        let (config, said) = read("");
+        let read = |more: &str| testing::read(&format!("forward . {}{more}", path.display()), parse);
+        let (config, messages) = read("");
         assert!(config.is_some());
-        assert_eq!(said, [format!("{} names no server: queries fail until it does", path.display())]);
+        assert_eq!(messages, [format!("{} names no server: queries fail until it does", path.display())]);
         assert_eq!(read(" 10.0.0.1").1, [""; 0]);
     }
 
-    /// CoreDNS limits the words, not the servers of a file.
+    /// CoreDNS limits the destinations of a stanza, not the servers of a file.
     #[test]
     fn a_file_may_name_more_servers_than_a_line() {
         let folder = Folder::new("forward");
         let text: String = (1..=16).map(|n| format!("nameserver 10.0.0.{n}\n")).collect();
         let path = folder.write("many", &text);
-        let config = crate::plugins::testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
+        let config = testing::config(&format!("forward . {}", path.display()), parse).0.remove(0);
         let destination = Destination::new(&config.to[0], &config).expect("a file");
         assert_eq!(destination.targets.len(), 16);
         assert!(destination.targets.len() <= MAX_UPSTREAMS);

@@ -1,79 +1,92 @@
-//! The addresses of a host that is named as a destination, looked up once at start.
+//! Looks up the addresses of a host that is a destination, once, when the plugin is created.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::files::ResolvConf;
+use crate::wire::name::NameError;
 use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type};
 
-/// How long one server may take for one answer (CoreDNS plugin/forward `dnsLookup`).
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long all of them may take: a start or a reload waits.
-const MOST: Duration = Duration::from_secs(10);
-/// Where the servers of this machine stand.
+/// The timeout of one query (CoreDNS `plugin/forward` `dnsLookup`).
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// No query is sent after this time: a start or a reload waits for the addresses.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The file with the resolvers of this machine.
 const SYSTEM: &str = "/etc/resolv.conf";
 
-/// The addresses of a host, whose name is absolute, from the first of these servers that knows any; from those of
-/// `/etc/resolv.conf` where there are none.
-pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAddr>, String> {
+/// Why the addresses of a host are unknown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResolveError {
+    #[error("cannot read {path}: {source}")]
+    Resolvers { path: &'static str, source: io::Error },
+    #[error("'{name}': {source}")]
+    Name { name: String, source: NameError },
+    #[error("failed to resolve \"{name}\": no addresses found: {reason}")]
+    NotFound { name: NameBuf, reason: String },
+}
+
+/// Returns the addresses of a host from the first resolver that has any. Without resolvers, those of
+/// `/etc/resolv.conf` are queried. The name is absolute.
+pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAddr>, ResolveError> {
     let mut servers = resolvers.to_vec();
     if servers.is_empty() {
-        let conf = ResolvConf::read(Path::new(SYSTEM)).map_err(|error| format!("cannot read {SYSTEM}: {error}"))?;
+        let conf = ResolvConf::read(Path::new(SYSTEM));
+        let conf = conf.map_err(|source| ResolveError::Resolvers { path: SYSTEM, source })?;
         servers.extend(conf.servers);
     }
-    let name = NameBuf::from_text(name).map_err(|error| format!("'{name}': {error}"))?;
-    let mut last = "no server is known".to_owned();
-    let deadline = Instant::now() + MOST;
+    let name = NameBuf::from_text(name).map_err(|source| ResolveError::Name { name: name.to_owned(), source })?;
+    let mut reason = "no resolver is known".to_owned();
+    let deadline = Instant::now() + TOTAL_TIMEOUT;
     for server in servers {
         if Instant::now() >= deadline {
-            last.push_str(", and the time was up");
+            reason.push_str(", and the other resolvers were not queried: timeout");
             break;
         }
         let mut found = Vec::new();
         for qtype in [Type::A, Type::AAAA] {
-            match ask(server, &name, qtype) {
+            match query(server, &name, qtype) {
                 Ok(addresses) => found.extend(addresses),
-                Err(error) => last = format!("{server}: {error}"),
+                Err(error) => reason = format!("{server}: {error}"),
             }
         }
         if !found.is_empty() {
             return Ok(found);
         }
     }
-    Err(format!("failed to resolve \"{name}\": no addresses found: {last}"))
+    Err(ResolveError::NotFound { name, reason })
 }
 
-/// One question to one server.
-fn ask(server: SocketAddr, name: &NameBuf, qtype: Type) -> std::io::Result<Vec<IpAddr>> {
+/// Sends a query to a server, and returns the addresses of the response.
+fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<Vec<IpAddr>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
     let mut packet = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    getrandom::fill(&mut packet[..2]).map_err(|_| std::io::ErrorKind::Other)?;
+    getrandom::fill(&mut packet[..2]).map_err(|_| io::ErrorKind::Other)?;
     packet.extend(name.as_name().as_wire());
     packet.extend(qtype.0.to_be_bytes());
     packet.extend(Class::IN.0.to_be_bytes());
     socket.send(&packet)?;
     let question = Question::new(name.as_name(), qtype, Class::IN);
-    let deadline = Instant::now() + TIMEOUT;
-    let mut answer = [0; 4_096];
+    let deadline = Instant::now() + QUERY_TIMEOUT;
+    let mut response = [0; 4_096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(std::io::ErrorKind::TimedOut.into());
+            return Err(io::ErrorKind::TimedOut.into());
         }
         socket.set_read_timeout(Some(left))?;
-        let len = socket.recv(&mut answer)?;
-        let Some(message) = Message::parse(&answer[..len], &question).ok().filter(|_| answer[..2] == packet[..2])
-        else {
-            continue;
-        };
+        let len = socket.recv(&mut response)?;
+        // A datagram that is no response to this query is ignored.
+        let message = Message::parse(&response[..len], &question).ok();
+        let Some(message) = message.filter(|_| response[..2] == packet[..2]) else { continue };
         let mut reply = Reply::new();
-        reply.read(&message).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        reply.read(&message).map_err(|_| io::ErrorKind::InvalidData)?;
         let addresses = reply.section(Section::Answer).filter_map(|record| match record.rdata {
-            Rdata::A(octets) => Some(IpAddr::from(octets)),
-            Rdata::Aaaa(octets) => Some(IpAddr::from(octets)),
+            Rdata::A(address) => Some(IpAddr::from(address)),
+            Rdata::Aaaa(address) => Some(IpAddr::from(address)),
             _ => None,
         });
         return Ok(addresses.collect());
@@ -93,7 +106,7 @@ mod tests {
             while let Ok((len, from)) = server.recv_from(&mut buffer) {
                 let mut answer = buffer[..len].to_vec();
                 answer[2] |= 0x80;
-                // A of one address; no AAAA.
+                // One address for A, none for AAAA.
                 if answer[len - 3] == 1 {
                     answer[7] = 1;
                     answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 9, 8, 7]);
@@ -101,9 +114,10 @@ mod tests {
                 let _ = server.send_to(&answer, from);
             }
         });
-        assert_eq!(addresses("dns.example.", &[at]), Ok(vec![IpAddr::from([10, 9, 8, 7])]));
+        let found = addresses("dns.example.", &[at]).expect("an address");
+        assert_eq!(found, [IpAddr::from([10, 9, 8, 7])]);
         let closed = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
-        let error = addresses("dns.example", &[closed]).expect_err("nobody there");
+        let error = addresses("dns.example", &[closed]).expect_err("no server").to_string();
         assert!(error.starts_with("failed to resolve \"dns.example.\": no addresses found: 127.0.0.1:"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The lines of *hosts* (CoreDNS `plugin/hosts/setup.go`).
+//! The configuration of *hosts* (CoreDNS `plugin/hosts/setup.go`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,35 +11,36 @@ use crate::plugins::path::rooted;
 use crate::plugins::{Context, zones_or_block_or_none};
 use crate::wire::NameBuf;
 
-/// The properties.
+/// The names of the properties.
 const PROPERTIES: [&str; 5] = ["fallthrough", "fallthrough_unsupported", "no_reverse", "ttl", "reload"];
 
-/// What a stanza says.
+/// The configuration of a stanza.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The hosts file.
     pub file: PathBuf,
-    /// Names outside of these are neither read nor answered.
+    /// The zones of the plugin. Entries outside them are ignored, and so are queries, PTR excepted.
     pub zones: Vec<NameBuf>,
-    /// The entries that stand in the Corefile, as lines.
+    /// The entries in the Corefile, as lines of a hosts file.
     pub inline: String,
-    /// Seconds that an answer may be kept: 1–65535.
+    /// The TTL of answers in seconds: 1–65535.
     pub ttl: u32,
     /// PTR is answered.
     pub reverse: bool,
-    /// How often the file is looked at; zero is never.
+    /// The interval between checks of the file; zero disables them.
     pub reload: Duration,
-    /// Which names that are not in the table go on.
+    /// The names that fall through to the next plugin if they have no entry.
     pub fallthrough: Fallthrough,
-    /// Other types than A, AAAA and PTR go on too, even for names in the table.
+    /// Queries of other types than A, AAAA and PTR fall through too, even for names with entries.
     pub fallthrough_unsupported: bool,
 }
 
-/// Reads the stanza.
+/// Parses the first stanza; returns `None` after an error.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let stanza = stanzas.first()?;
     let errors = context.diagnostics.has_errors();
-    let (root, block_zones) = (context.root.clone(), context.zones);
+    let root = context.root.clone();
+    let block_zones = context.zones;
     let mut line = Arguments::of(stanza, context.diagnostics);
     let mut config = Config {
         file: PathBuf::from("/etc/hosts"),
@@ -54,7 +55,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let mut failed = false;
     if let Some(file) = line.next_word() {
         config.file = rooted(&mut line, root.as_deref(), file)?;
-        match missing(&config.file) {
+        match check_file(&config.file) {
             Ok(None) => {}
             Ok(Some(warning)) => line.warning(file, warning),
             Err(error) => {
@@ -67,7 +68,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let mut unsupported_at = None;
     for property in line.body() {
         let mut line = line.enter(property);
-        failed |= config.property(&mut line).is_none();
+        failed |= config.parse_property(&mut line).is_none();
         if line.name() == "fallthrough_unsupported" {
             unsupported_at = Some(&property.name);
         }
@@ -77,49 +78,50 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         line.error(token, "fallthrough_unsupported requires fallthrough");
     }
     line.finish();
-    // Words too many are reported by `finish`, which gives nothing back.
+    // `finish` reports extra words without returning an error.
     (!failed && errors == context.diagnostics.has_errors()).then_some(config)
 }
 
 impl Config {
-    /// Reads one line in the braces; `None` after an error.
-    fn property(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
+    /// Parses a property; returns `None` after an error.
+    fn parse_property(&mut self, line: &mut Arguments<'_, '_>) -> Option<()> {
         match line.name() {
             "fallthrough" => self.fallthrough = crate::plugins::fallthrough(line, &self.zones),
             "fallthrough_unsupported" => self.fallthrough_unsupported = true,
             "no_reverse" => {
                 self.reverse = false;
-                // CoreDNS takes words behind it for a property of their own, which makes them an entry.
+                // CoreDNS reads the following words as a property of their own, and so as an entry.
                 if self.fallthrough == Fallthrough::Never
                     && let Some(word) = line.next_word()
                 {
-                    self.entry(word, line);
+                    self.add_entry(word, line);
                 }
             }
             "ttl" => {
                 self.ttl = line.number(1..=65_535)?;
-                // CoreDNS looks at the first word only.
+                // CoreDNS reads the first word only.
                 line.rest();
             }
             "reload" => self.reload = line.duration()?,
-            _ if self.fallthrough == Fallthrough::Never => self.entry(line.name_token(), line),
+            _ if self.fallthrough == Fallthrough::Never => self.add_entry(line.name_token(), line),
             _ => line.unknown(PROPERTIES),
         }
         Some(())
     }
 
-    /// Adds an entry: what is no property before *fallthrough* is one, whatever it says.
-    fn entry(&mut self, first: &Token, line: &mut Arguments<'_, '_>) {
+    /// Adds an entry. Like in CoreDNS, any line before *fallthrough* that is not a property is an entry; a warning says
+    /// so if it is none.
+    fn add_entry(&mut self, first: &Token, line: &mut Arguments<'_, '_>) {
         let is_comment = first.text.starts_with('#');
         if parse_address(&first.text).is_none() && !is_comment {
             let message =
-                format!("'{}' is no IP address: the line is taken for an entry and has no effect", first.text);
+                format!("'{}' is not an IP address: the line is read as an entry and has no effect", first.text);
             let warning = Diagnostic::warning(Stage::Parse, Some(first.span), message);
             let names = PROPERTIES.join(", ");
             let warning = warning.expected(format!("an entry such as '10.0.0.1 example.org', or one of {names}"));
             line.push(warning.suggestion(suggest(&first.text, PROPERTIES)));
         } else if !line.more() && !is_comment {
-            line.warning(first, format!("'{}' has no names behind it", first.text));
+            line.warning(first, format!("'{}' is followed by no name", first.text));
         }
         self.inline.push_str(&first.text);
         for word in line.rest() {
@@ -130,8 +132,9 @@ impl Config {
     }
 }
 
-/// A file that does not exist yet may come; what is wrong beyond that is an error.
-fn missing(file: &Path) -> io::Result<Option<String>> {
+/// Returns a warning about a file that does not exist, since it may be created later, or is a directory. Anything else
+/// that is wrong is an error.
+fn check_file(file: &Path) -> io::Result<Option<String>> {
     match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => Ok(Some(format!("hosts file '{}' is a directory", file.display()))),
         Ok(_) => Ok(None),
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_property_is_read() {
+    fn every_property_is_parsed() {
         let config = config(
             "hosts /dev/null A.example 10.0.0.0/24 {
                 10.0.0.1 a.example b.example
@@ -179,13 +182,14 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_entry_gets_a_warning() {
-        let (config, said) = read("hosts {\n falthrough\n 10.0.0.1\n}", parse);
+        let (config, messages) = read("hosts {\n falthrough\n 10.0.0.1\n}", parse);
         assert_eq!(config.expect("accepted").inline, "falthrough\n10.0.0.1\n");
-        let no_entry = "'falthrough' is no IP address: the line is taken for an entry and has no effect (fallthrough?)";
-        assert_eq!(said, [no_entry, "'10.0.0.1' has no names behind it"]);
-        let (config, said) = read("hosts /no/such/file", parse);
+        let no_entry =
+            "'falthrough' is not an IP address: the line is read as an entry and has no effect (fallthrough?)";
+        assert_eq!(messages, [no_entry, "'10.0.0.1' is followed by no name"]);
+        let (config, messages) = read("hosts /no/such/file", parse);
         assert!(config.is_some());
-        assert_eq!(said, ["hosts file '/no/such/file' does not exist"]);
+        assert_eq!(messages, ["hosts file '/no/such/file' does not exist"]);
     }
 
     #[test]
@@ -202,9 +206,9 @@ mod tests {
             ("fallthrough_unsupported x", "Wrong argument count or unexpected line ending after 'x'"),
             ("fallthrough\n 10.0.0.1 a.example", "unknown property '10.0.0.1'"),
         ] {
-            let (config, said) = read(&format!("hosts {{\n {body}\n}}"), parse);
+            let (config, messages) = read(&format!("hosts {{\n {body}\n}}"), parse);
             assert_eq!(config, None, "{body}");
-            assert_eq!(said[0], message, "{body}");
+            assert_eq!(messages[0], message, "{body}");
         }
         assert_eq!(read("hosts /dev/null/x", parse).0, None);
     }

@@ -1,4 +1,4 @@
-//! The file behind *hosts*: read off the path of a query, published whole.
+//! The hosts file of a stanza. It is read outside the path of a query, and its table is replaced as a whole.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,83 +12,84 @@ use super::table::{Skipped, Table};
 use crate::files::{FileError, FollowedFile, Look};
 use crate::wire::NameBuf;
 
-/// The most bytes that are read; more than the table looks at.
+/// The maximum size of a file in bytes; a larger file is an error. The table uses fewer.
 const LIMIT: u64 = 128 << 20;
 
 /// A hosts file.
 #[derive(Debug)]
 pub struct HostsFile {
-    /// Names outside of these are not read.
+    /// Entries outside these zones are ignored.
     zones: Vec<NameBuf>,
-    /// Addresses lead back to names.
-    reverse: bool,
-    /// Written by `refresh` alone; every query reads it.
+    /// The table has the names of addresses too.
+    has_reverse: bool,
+    /// Written by `refresh` only; read for every query.
     table: ArcSwap<Table>,
-    /// Held while the file is read; only `refresh`, by its timer, and the metrics look at it.
-    source: Mutex<Source>,
+    /// Locked while the file is read. Used by `refresh`, which a timer calls, and for metrics.
+    state: Mutex<FileState>,
 }
 
 #[derive(Debug)]
-struct Source {
+struct FileState {
     file: FollowedFile,
-    /// It could not be read the last time, and the log says so already.
-    failed: bool,
+    /// The last attempt to read the file failed, and a warning was logged.
+    is_reported: bool,
 }
 
 impl HostsFile {
-    /// A file that is not read yet; call [`HostsFile::refresh`].
+    /// Creates an empty table. [`HostsFile::refresh`] reads the file.
     pub(super) fn new(path: PathBuf, zones: Vec<NameBuf>, reverse: bool) -> HostsFile {
-        let source = Mutex::new(Source { file: FollowedFile::polled(path, LIMIT), failed: false });
-        HostsFile { zones, reverse, table: ArcSwap::default(), source }
+        let state = Mutex::new(FileState { file: FollowedFile::new_polled(path, LIMIT), is_reported: false });
+        HostsFile { zones, has_reverse: reverse, table: ArcSwap::default(), state }
     }
 
-    /// Reads the file again if it has changed. Where it cannot be read, what was read last stays, as in CoreDNS. Returns
-    /// whether it is being written, so that it is to be read again soon. `now` is the time of day.
+    /// Reads the file if it has changed. If it cannot be read, the previous table stays in use, as in CoreDNS. Returns
+    /// whether the file is being written, so that the next call should come soon ([`crate::files::SOON`]). `now` is the
+    /// time of day.
     ///
-    /// Blocks on the file system: for a timer, not for a query.
+    /// Blocks on the file system: a timer calls it, never a query.
     pub fn refresh(&self, now: SystemTime) -> bool {
-        let mut source = self.source.lock();
-        let read = match source.file.look(now) {
+        let mut state = self.state.lock();
+        let table = match state.file.look(now) {
             Ok(Look::Unchanged) => return false,
             Ok(Look::Unsettled) => return true,
-            Ok(Look::Changed(bytes)) => Table::read(&bytes[..], &self.zones, self.reverse).map_err(FileError::Io),
+            Ok(Look::Changed(bytes)) => Table::read(&bytes[..], &self.zones, self.has_reverse).map_err(FileError::Io),
             Err(error) => Err(error),
         };
-        let path = source.file.path().display();
-        match read {
+        let path = state.file.path().display();
+        match table {
             Ok((table, skipped)) => {
                 debug!(plugin = "hosts", "parsed hosts file {path} into {} entries", table.entries());
                 let Skipped { names, rest } = skipped;
                 if names > 0 {
-                    warn!(plugin = "hosts", "hosts file {path}: left out {names} words that are no names");
+                    warn!(plugin = "hosts", "hosts file {path}: {names} words are ignored, they are not names");
                 }
                 if rest {
-                    warn!(plugin = "hosts", "hosts file {path} is too large, its end is left out");
+                    warn!(plugin = "hosts", "hosts file {path} is too large, its end is ignored");
                 }
                 self.table.store(Arc::new(table));
-                source.failed = false;
+                state.is_reported = false;
             }
-            // A file that does not exist is allowed; the Corefile's reader has warned.
-            Err(error) if error.is_not_found() || source.failed => {}
+            // A file that does not exist is allowed. There was a warning when the Corefile was parsed.
+            Err(error) if error.is_not_found() || state.is_reported => {}
             Err(error) => {
                 warn!(plugin = "hosts", "cannot read hosts file {path}: {error}; its last good state is served");
-                source.failed = true;
+                state.is_reported = true;
             }
         }
         false
     }
 
-    /// Its path, the label of CoreDNS's `hosts_entries`.
+    /// Returns the path of the file, the label of CoreDNS's `hosts_entries`.
     pub fn path(&self) -> PathBuf {
-        self.source.lock().file.path().to_owned()
+        self.state.lock().file.path().to_owned()
     }
 
-    /// When what was read was written: CoreDNS's `hosts_reload_timestamp_seconds`.
+    /// Returns the modification time of the file that was read last, for CoreDNS's `hosts_reload_timestamp_seconds`.
     pub fn modified(&self) -> Option<SystemTime> {
-        self.source.lock().file.modified()
+        self.state.lock().file.modified()
     }
 
-    /// What was read.
+    /// Returns the table of the file that was read last.
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! HostsFile::refresh, by a timer ─► Table ─┐
-//! lines in the Corefile, once ───► Table ──┴─► A, AAAA, PTR
+//! entries in the Corefile, once ──► Table ─┴─► A, AAAA, PTR
 //! ```
 //!
-//! A hosts file has no SOA, so that a name outside of it is no NXDOMAIN: it goes on where *fallthrough* says so and is
-//! SERVFAIL otherwise, and an existing name without such a record is NOERROR and nothing more (CoreDNS
-//! `plugin/hosts/hosts.go`).
+//! A hosts file has no SOA, so there is no NXDOMAIN: a name without an entry falls through if *fallthrough* covers it,
+//! and otherwise gets SERVFAIL. A name that exists without a record of the type gets NOERROR and empty sections
+//! (CoreDNS `plugin/hosts/hosts.go`).
 
 mod config;
 mod file;
@@ -29,7 +29,7 @@ pub use config::{Config, parse};
 pub use file::HostsFile;
 pub use table::{Addresses, Skipped, Table};
 
-/// The plugin.
+/// The plugin of a server block.
 pub struct Hosts {
     zones: Vec<NameBuf>,
     ttl: u32,
@@ -40,12 +40,12 @@ pub struct Hosts {
     inline: Table,
 }
 
-/// All *hosts* of the configuration, for metrics.
+/// All instances of the plugin, for metrics.
 #[derive(Default)]
 pub struct AllHosts(Mutex<Vec<Weak<Hosts>>>);
 
 impl AllHosts {
-    /// Tells of one more, as long as it is there.
+    /// Adds a plugin. It counts until it is dropped.
     pub fn add(&self, hosts: &Arc<Hosts>) {
         let mut all = self.0.lock();
         all.retain(|hosts| hosts.strong_count() > 0);
@@ -57,20 +57,20 @@ impl Collected for AllHosts {
     const METRICS: &'static [&'static Metric] = &[&metrics::table::HOSTS_ENTRIES, &metrics::table::HOSTS_RELOAD];
 
     fn families(&self) -> Vec<MetricFamily> {
-        // Of a file that several blocks have the last counts, as in CoreDNS.
+        // If several blocks have the same file, the last block counts, as in CoreDNS.
         let mut files: BTreeMap<String, usize> = BTreeMap::new();
-        let mut written = None;
+        let mut modified = None;
         for hosts in self.0.lock().iter().filter_map(Weak::upgrade) {
-            // Without its file CoreDNS tells of none.
-            let Some(modified) = hosts.file.modified() else { continue };
+            // CoreDNS has no entries of a plugin whose file was never read, not even those of the Corefile.
+            let Some(time) = hosts.file.modified() else { continue };
             files.insert(hosts.file.path().display().to_string(), hosts.entries());
-            written = written.max(Some(modified));
+            modified = modified.max(Some(time));
         }
         let mut entries = Family::new(&metrics::table::HOSTS_ENTRIES);
         files.iter().for_each(|(file, count)| entries.value(&[file], *count as f64));
         let mut reload = Family::new(&metrics::table::HOSTS_RELOAD);
-        let since = written.and_then(|written: SystemTime| written.duration_since(UNIX_EPOCH).ok());
-        // Rounded as CoreDNS rounds it, to the last bit.
+        let since = modified.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
+        // The same rounding as in CoreDNS, to the last bit.
         reload.value(&[], since.unwrap_or_default().as_nanos() as f64 / 1e9);
         vec![entries.done(), reload.done()]
     }
@@ -88,12 +88,12 @@ impl Setting for Config {
 }
 
 impl Hosts {
-    /// The plugin for a stanza. It reads the file.
+    /// Creates the plugin for a stanza, and reads the file.
     pub fn new(config: &Config) -> Hosts {
         let file = HostsFile::new(config.file.clone(), config.zones.clone(), config.reverse);
         file.refresh(SystemTime::now());
         let inline = Table::read(config.inline.as_bytes(), &config.zones, config.reverse);
-        // Reading from memory does not fail.
+        // Reading from memory cannot fail.
         let inline = inline.map(|(table, _)| table).unwrap_or_default();
         Hosts {
             zones: config.zones.clone(),
@@ -106,23 +106,24 @@ impl Hosts {
         }
     }
 
-    /// The file, to be refreshed every [`Hosts::reload`].
+    /// Returns the file, which has to be refreshed at the interval [`Hosts::reload`].
     pub fn file(&self) -> &Arc<HostsFile> {
         &self.file
     }
 
-    /// How often; zero is never.
+    /// Returns the interval between refreshes of the file; zero disables them.
     pub fn reload(&self) -> Duration {
         self.reload
     }
 
-    /// How many entries there are: CoreDNS's `hosts_entries`.
+    /// Returns the number of entries of the file and the Corefile, as CoreDNS's `hosts_entries` counts them.
     pub fn entries(&self) -> usize {
         self.file.table().entries() + self.inline.entries()
     }
 
-    /// Answers an address query; says whether there was an address. The file's come first, then the Corefile's.
-    fn addresses(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
+    /// Answers an address query: first with the addresses of the file, then with those of the Corefile. Returns whether
+    /// there were any.
+    fn answer_addresses(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
         let rtype = question.qtype;
         let mut found = false;
         for addresses in [file, &self.inline].into_iter().filter_map(|table| table.addresses(question, rtype)) {
@@ -136,15 +137,15 @@ impl Hosts {
         found
     }
 
-    /// Answers a PTR query; says whether there was a name.
-    fn names(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
+    /// Answers a PTR query. Returns whether there was a name.
+    fn answer_names(&self, reply: &mut Reply, file: &Table, question: &Question) -> bool {
         let Some(ReverseName::Address(address)) = ReverseName::parse(question) else { return false };
         let address = address.to_canonical();
         let names = file.names(address).iter().chain(self.inline.names(address));
         let mut found = false;
         for name in names {
             found = true;
-            // An address may have more names than a message has room for: 0.0.0.0 in a block list.
+            // An address may have more names than fit into a message, such as 0.0.0.0 in a block list.
             if reply.is_full() {
                 break;
             }
@@ -154,7 +155,7 @@ impl Hosts {
         found
     }
 
-    /// Whether the name has an address of any family.
+    /// Returns whether the name has an address of any family.
     fn exists(&self, file: &Table, question: &Question) -> bool {
         [file, &self.inline]
             .into_iter()
@@ -169,17 +170,17 @@ impl Plugin for Hosts {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let question = exchange.question();
-        // A reverse zone need not be named.
-        let is_mine = || self.zones.iter().any(|zone| question.name().is_within(zone.as_name()));
-        if question.qtype != Type::PTR && !is_mine() {
+        // PTR is answered for all names, so that reverse zones need not be configured.
+        let is_in_zones = || self.zones.iter().any(|zone| question.name().is_within(zone.as_name()));
+        if question.qtype != Type::PTR && !is_in_zones() {
             return Step::Next;
         }
         let file = self.file.table();
         let reply = exchange.reply();
         let found = match question.qtype {
-            Type::A | Type::AAAA => self.addresses(reply, &file, question),
-            Type::PTR if self.names(reply, &file, question) => true,
-            // Whatever `fallthrough` says.
+            Type::A | Type::AAAA => self.answer_addresses(reply, &file, question),
+            Type::PTR if self.answer_names(reply, &file, question) => true,
+            // With and without `fallthrough`.
             Type::PTR => return Step::Next,
             _ if self.fallthrough_unsupported && self.fallthrough.covers(question) => return Step::Next,
             _ => false,
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
     use crate::plugins::testing::{Folder, ask, code, config, until_settled};
 
-    /// Asks a stanza; what goes on is REFUSED.
+    /// Checks the reply to a query. The next plugin answers with REFUSED.
     fn check(hosts: &Arc<Hosts>, name: &str, qtype: Type, expected: &str) {
         let got = ask(vec![hosts.clone(), code(Rcode::REFUSED, None)], name, qtype);
         assert_eq!(got, expected, "{name} {qtype}");
@@ -230,7 +231,8 @@ mod tests {
             "NOERROR aa a.example. dup.example. dup.example. inline.example.",
         );
         check(&hosts, "2.0.0.10.in-addr.arpa", Type::PTR, "NOERROR aa a.example.");
-        // Three IPv4, one IPv6, one wildcard and four reverse entries of the file, and three with their reverses.
+        // The file has three IPv4, one IPv6, one wildcard and four reverse entries; the Corefile has three entries and
+        // their three reverse entries.
         assert_eq!(hosts.entries(), 3 + 1 + 1 + 4 + 3 + 3);
     }
 
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_servfail_or_goes_on() {
+    fn an_unknown_name_gets_servfail_or_falls_through() {
         let (without, _folder) = hosts(TEXT, "");
         let (with, _folder) = hosts(TEXT, "fallthrough example.org");
         for qtype in [Type::A, Type::AAAA, Type::TXT] {
@@ -267,7 +269,7 @@ mod tests {
             check(&without, name, Type::PTR, "REFUSED");
         }
         check(&without, "other.net", Type::A, "REFUSED");
-        // PTR below the zones too.
+        // PTR falls through for names in the zones too.
         check(&without, "a.example", Type::PTR, "REFUSED");
     }
 
@@ -280,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_read_and_a_lost_one_is_kept() {
+    fn a_changed_file_is_read_and_the_table_of_a_removed_one_stays() {
         let (hosts, folder) = hosts(TEXT, "");
         folder.write("hosts", "10.0.0.77 b.example\n");
         check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
-        // It may be written again, so that it is looked at again soon.
+        // It may be written again, so the next refresh should come soon.
         assert!(hosts.file().refresh(SystemTime::now()));
         check(&hosts, "a.example", Type::A, "NOERROR aa 10.0.0.9");
         let later = SystemTime::now() + Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! A hosts file as a table: `ADDRESS NAME...` a line, `#` starts a comment, what is no such line is passed over.
+//! Parses a hosts file into a table. A line is `ADDRESS NAME...`, `#` starts a comment, and other lines are ignored.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -8,19 +8,21 @@ use smallvec::SmallVec;
 
 use crate::wire::{Name, NameBuf, Question, Type};
 
-/// The longest field that is looked at, in octets. A name has 255 at most, in its escaped text four times as many.
+/// The maximum length of a field in bytes; a longer one is ignored. A name has at most 255 bytes, and its escaped text
+/// four times as many.
 const MAX_FIELD: usize = 1024;
-/// The most names that a table holds: some hundred megabytes. The largest published block lists have half of that.
+/// The maximum number of entries of a table, which take some hundred megabytes. The largest published block lists have
+/// half as many.
 const MAX_ENTRIES: usize = 2_000_000;
-/// The most octets that are read of a file.
+/// The maximum number of bytes of a file that are parsed. The rest is ignored.
 const MAX_FILE: usize = 64 * 1024 * 1024;
 
-/// The addresses of one name, in the order of the file. One that stands there twice is answered twice, as CoreDNS does.
+/// The addresses of a name, in the order of the file. As in CoreDNS, a duplicate in the file is a duplicate in answers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// IPv4.
+    /// The IPv4 addresses.
     pub ipv4: SmallVec<[[u8; 4]; 2]>,
-    /// IPv6.
+    /// The IPv6 addresses.
     pub ipv6: SmallVec<[[u8; 16]; 1]>,
 }
 
@@ -32,52 +34,62 @@ impl Addresses {
         }
     }
 
-    /// Whether there is one of the family that this type asks for.
+    /// Returns whether there is an address of the family of this type, A or AAAA.
     fn has(&self, rtype: Type) -> bool {
         if rtype == Type::A { !self.ipv4.is_empty() } else { !self.ipv6.is_empty() }
     }
 }
 
-/// Names in lower-case wire form.
+/// Addresses by name in lower-case wire form.
 type Names = HashMap<Box<[u8]>, Addresses, foldhash::fast::RandomState>;
 
-/// What a file, or the lines in the Corefile, say.
+/// The entries of a hosts file or of a stanza.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Names that are written out.
+    /// The addresses of names, wildcards excepted.
     names: Names,
-    /// What stands behind the `*.` of a wildcard. It covers one label.
+    /// The addresses of wildcards, by the name after `*.`. A wildcard covers names with one more label.
     wildcards: Names,
-    /// The names of an address.
+    /// The names of addresses.
     reverse: HashMap<IpAddr, SmallVec<[NameBuf; 1]>, foldhash::fast::RandomState>,
-    /// How many there are of all three.
+    /// The number of addresses and names in the three maps.
     entries: usize,
 }
 
-/// What was left away, for one line of the log.
+/// The parts of a file that were ignored, for a line in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// Fields that are no name, or too long for one.
+    /// The number of fields that are not a name, or longer than `MAX_FIELD`.
     pub names: usize,
     /// The file or the table was too large: the rest of the file is not in the table.
     pub rest: bool,
 }
 
 impl Table {
-    /// Reads a table of the names that are in `zones`; addresses lead back to them if `reverse`.
+    /// Parses the entries for names in `zones`. With `reverse`, addresses have these names too.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error only if the source does: invalid text is ignored.
     pub fn read(source: impl BufRead, zones: &[NameBuf], reverse: bool) -> io::Result<(Table, Skipped)> {
-        let mut reader =
-            Reader { zones, reverse, table: Table::default(), skipped: Skipped::default(), line: Line::default() };
+        let mut reader = TableReader {
+            zones,
+            reverse,
+            table: Table::default(),
+            skipped: Skipped::default(),
+            line: Default::default(),
+        };
         reader.read(source)?;
         Ok((reader.table, reader.skipped))
     }
 
-    /// How many entries it has, counted as CoreDNS counts them for its metric.
+    /// Returns the number of entries, as CoreDNS's metric counts them.
     pub fn entries(&self) -> usize {
         self.entries
     }
 
-    /// The addresses of a name for A or AAAA: its own, or where it has none of that family those of the wildcard.
+    /// Returns the addresses of a name for A or AAAA: its own ones, or those of the wildcard if it has none of the
+    /// family.
     pub fn addresses(&self, question: &Question, rtype: Type) -> Option<&Addresses> {
         let own = self.names.get(question.name().as_wire()).filter(|addresses| addresses.has(rtype));
         if own.is_some() || self.wildcards.is_empty() || question.labels() < 2 {
@@ -87,7 +99,7 @@ impl Table {
         self.wildcards.get(parent.as_wire()).filter(|addresses| addresses.has(rtype))
     }
 
-    /// The names of an address.
+    /// Returns the names of an address, in the order of the file.
     pub fn names(&self, address: IpAddr) -> &[NameBuf] {
         self.reverse.get(&address).map_or(&[], SmallVec::as_slice)
     }
@@ -108,73 +120,74 @@ impl Table {
     }
 }
 
-/// Reads octet by octet, so that a line may have any length and never more than a field of it is held.
-struct Reader<'a> {
+/// Reads a file byte by byte. A line may have any length; only its current field is in memory.
+struct TableReader<'a> {
     zones: &'a [NameBuf],
     reverse: bool,
     table: Table,
     skipped: Skipped,
-    line: Line,
+    line: LineState,
 }
 
-/// Where in a line the reader is.
+/// The position of the reader in a line.
 #[derive(Default)]
-struct Line {
-    /// The field being read.
+struct LineState {
+    /// The bytes of the current field, at most `MAX_FIELD`.
     field: Vec<u8>,
-    /// The field has outgrown `MAX_FIELD`.
-    too_long: bool,
-    /// The first field is read; this is its address, if it was one.
+    /// The field is longer than `MAX_FIELD`.
+    is_too_long: bool,
+    /// After the first field: its address, or `Some(None)` if it is not an address.
     address: Option<Option<IpAddr>>,
     /// The rest of the line is a comment.
-    comment: bool,
+    is_comment: bool,
 }
 
-impl Reader<'_> {
+impl TableReader<'_> {
     fn read(&mut self, mut source: impl BufRead) -> io::Result<()> {
         let mut left = MAX_FILE;
         loop {
-            let octets = source.fill_buf()?;
-            if octets.is_empty() {
-                self.end_field();
+            let bytes = source.fill_buf()?;
+            if bytes.is_empty() {
+                self.finish_field();
                 return Ok(());
             }
-            // What follows the last whole field is half a name, so that it is left.
+            // The current field is ignored, since it may be the beginning of a name.
             if left == 0 || self.skipped.rest {
                 self.skipped.rest = true;
                 return Ok(());
             }
-            let len = octets.len().min(left);
+            let len = bytes.len().min(left);
             left -= len;
-            for &octet in &octets[..len] {
-                self.octet(octet);
+            for &byte in &bytes[..len] {
+                self.push(byte);
             }
             source.consume(len);
         }
     }
 
-    fn octet(&mut self, octet: u8) {
-        match octet {
+    fn push(&mut self, byte: u8) {
+        match byte {
             b'\n' => {
-                self.end_field();
-                (self.line.address, self.line.comment) = (None, false);
+                self.finish_field();
+                self.line.address = None;
+                self.line.is_comment = false;
             }
-            _ if self.line.comment => {}
+            _ if self.line.is_comment => {}
             b'#' => {
-                self.end_field();
-                self.line.comment = true;
+                self.finish_field();
+                self.line.is_comment = true;
             }
-            b' ' | b'\t' | b'\r' | 0x0b | 0x0c => self.end_field(),
-            _ if self.line.field.len() < MAX_FIELD => self.line.field.push(octet),
-            _ => self.line.too_long = true,
+            b' ' | b'\t' | b'\r' | 0x0b | 0x0c => self.finish_field(),
+            _ if self.line.field.len() < MAX_FIELD => self.line.field.push(byte),
+            _ => self.line.is_too_long = true,
         }
     }
 
-    fn end_field(&mut self) {
+    fn finish_field(&mut self) {
         if self.line.field.is_empty() {
             return;
         }
-        let text = std::str::from_utf8(&self.line.field).ok().filter(|_| !self.line.too_long);
+        let text = std::str::from_utf8(&self.line.field).ok().filter(|_| !self.line.is_too_long);
         match (self.line.address, text) {
             (None, text) => self.line.address = Some(text.and_then(parse_address)),
             (Some(None), _) => {}
@@ -191,11 +204,12 @@ impl Reader<'_> {
             },
         }
         self.line.field.clear();
-        self.line.too_long = false;
+        self.line.is_too_long = false;
     }
 }
 
-/// An address; an IPv6 zone behind `%` is dropped, and an IPv4 address in IPv6 form is one (Go's `net.IP.To4`).
+/// Parses an address. The zone of an IPv6 address after `%` is ignored, and an IPv4-mapped address is an IPv4 address
+/// (Go's `net.IP.To4`).
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     let (address, _) = text.split_once('%').unwrap_or((text, ""));
     address.parse::<IpAddr>().ok().map(|address| address.to_canonical())
@@ -211,7 +225,7 @@ mod tests {
         Table::read(text.as_bytes(), &[n(".")], true).expect("a table").0
     }
 
-    fn found(table: &Table, name: &str, rtype: Type) -> Vec<String> {
+    fn addresses(table: &Table, name: &str, rtype: Type) -> Vec<String> {
         let question = Question::new(n(name).as_name(), rtype, Class::IN);
         let Some(addresses) = table.addresses(&question, rtype) else { return Vec::new() };
         match rtype {
@@ -225,11 +239,11 @@ mod tests {
         let table = table(
             "\n# c\n10.0.0.1 A.x b.x#c d.x\n  10.0.0.2\tb.x. # e\r\nno a.x\n10.0.0.3\nfe80::1%eth0 a.x\n::ffff:10.0.0.4 m.x",
         );
-        assert_eq!(found(&table, "a.x", Type::A), ["10.0.0.1"]);
-        assert_eq!(found(&table, "a.x", Type::AAAA), ["fe80::1"]);
-        assert_eq!(found(&table, "b.x", Type::A), ["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(found(&table, "d.x", Type::A), [""; 0]);
-        assert_eq!(found(&table, "m.x", Type::A), ["10.0.0.4"]);
+        assert_eq!(addresses(&table, "a.x", Type::A), ["10.0.0.1"]);
+        assert_eq!(addresses(&table, "a.x", Type::AAAA), ["fe80::1"]);
+        assert_eq!(addresses(&table, "b.x", Type::A), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(addresses(&table, "d.x", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "m.x", Type::A), ["10.0.0.4"]);
         assert_eq!(table.names("10.0.0.1".parse().expect("an address")), [n("a.x"), n("b.x")]);
         assert_eq!(table.entries(), 10);
     }
@@ -237,48 +251,50 @@ mod tests {
     #[test]
     fn a_wildcard_covers_one_label_of_a_family_that_the_name_lacks() {
         let table = table("10.0.0.5 *.w.x *.\nfd00::5 *.w.x\n10.0.0.6 a.w.x\n");
-        assert_eq!(found(&table, "b.w.x", Type::A), ["10.0.0.5"]);
-        assert_eq!(found(&table, "*.w.x", Type::A), ["10.0.0.5"]);
-        assert_eq!(found(&table, "a.w.x", Type::A), ["10.0.0.6"]);
-        assert_eq!(found(&table, "a.w.x", Type::AAAA), ["fd00::5"]);
-        assert_eq!(found(&table, "w.x", Type::A), [""; 0]);
-        assert_eq!(found(&table, "c.b.w.x", Type::A), [""; 0]);
-        assert_eq!(found(&table, "b", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "b.w.x", Type::A), ["10.0.0.5"]);
+        assert_eq!(addresses(&table, "*.w.x", Type::A), ["10.0.0.5"]);
+        assert_eq!(addresses(&table, "a.w.x", Type::A), ["10.0.0.6"]);
+        assert_eq!(addresses(&table, "a.w.x", Type::AAAA), ["fd00::5"]);
+        assert_eq!(addresses(&table, "w.x", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "c.b.w.x", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "b", Type::A), [""; 0]);
         assert_eq!(table.names("10.0.0.5".parse().expect("an address")), []);
     }
 
     #[test]
-    fn only_names_of_the_zones_are_kept() {
+    fn names_outside_the_zones_are_ignored() {
         let text = "10.0.0.1 a.x b.y\n";
         let (table, _) = Table::read(text.as_bytes(), &[n("Y.")], false).expect("a table");
-        assert_eq!(found(&table, "a.x", Type::A), [""; 0]);
-        assert_eq!(found(&table, "b.y", Type::A), ["10.0.0.1"]);
+        assert_eq!(addresses(&table, "a.x", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "b.y", Type::A), ["10.0.0.1"]);
         assert_eq!(table.entries(), 1);
     }
 
     #[test]
-    fn what_is_too_long_is_skipped_and_counted() {
+    fn fields_that_are_too_long_are_ignored_and_counted() {
         let long = "a".repeat(MAX_FIELD + 1);
         let text = format!("10.0.0.1 {long} a..b \u{7f} {} ok.x\n{long} b.x\n10.0.0.2 \u{fffd} c.x", "y".repeat(64));
         let source = io::BufReader::with_capacity(7, text.as_bytes());
         let (table, skipped) = Table::read(source, &[n(".")], true).expect("a table");
         assert_eq!(skipped, Skipped { names: 3, rest: false });
-        assert_eq!(found(&table, "ok.x", Type::A), ["10.0.0.1"]);
-        assert_eq!(found(&table, "b.x", Type::A), [""; 0]);
-        assert_eq!(found(&table, "c.x", Type::A), ["10.0.0.2"]);
+        assert_eq!(addresses(&table, "ok.x", Type::A), ["10.0.0.1"]);
+        assert_eq!(addresses(&table, "b.x", Type::A), [""; 0]);
+        assert_eq!(addresses(&table, "c.x", Type::A), ["10.0.0.2"]);
         let (_, skipped) = Table::read(&b"10.0.0.1 \xff a.x"[..], &[n(".")], true).expect("a table");
         assert_eq!(skipped.names, 1);
     }
 
     proptest::proptest! {
         #[test]
-        fn it_does_not_matter_how_a_file_is_cut(
+        fn the_table_does_not_depend_on_the_size_of_reads(
             text in r"([ \t\n#*.a-c%:\x00é]|10\.0\.0\.1 |fd00::1 |\*\.b){0,60}", capacity in 1usize..9,
         ) {
-            let whole = Table::read(text.as_bytes(), &[n(".")], true).expect("a table");
-            let cut = Table::read(io::BufReader::with_capacity(capacity, text.as_bytes()), &[n(".")], true).expect("a table");
-            assert_eq!(whole.1, cut.1);
-            assert_eq!(format!("{:?}", (sorted(&whole.0.names), whole.0.entries)), format!("{:?}", (sorted(&cut.0.names), cut.0.entries)));
+            let (whole, skipped) = Table::read(text.as_bytes(), &[n(".")], true).expect("a table");
+            let source = io::BufReader::with_capacity(capacity, text.as_bytes());
+            let (parts, skipped_in_parts) = Table::read(source, &[n(".")], true).expect("a table");
+            assert_eq!(skipped, skipped_in_parts);
+            assert_eq!(sorted(&whole.names), sorted(&parts.names));
+            assert_eq!(whole.entries, parts.entries);
         }
     }
 

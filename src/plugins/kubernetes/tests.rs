@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Answers, Kubernetes};
 use crate::chain::Plugin;
 use crate::cluster::entry::EndpointFields;
-use crate::cluster::model::{Endpoint, EndpointSlice, Key, Kind, Object, Port, Protocol, Service, ServiceKind};
+use crate::cluster::model::{Endpoint, EndpointSlice, Kind, Object, ObjectKey, Port, Protocol, Service, ServiceKind};
 use crate::cluster::{Event, Index, Options, View};
 use crate::plugins::testing::{client, n, packet, send};
 use crate::wire::reply::MAX_RECORDS;
@@ -34,7 +34,7 @@ fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
     let (index, mut writer) =
         Index::new(&Options { kinds: Kind::ALL.to_vec(), endpoint_fields: EndpointFields::default() });
     let all = |event: fn(Kind) -> Event| Kind::ALL.into_iter().map(event);
-    let objects = [Object::Namespace(Key::new("", "a"))].into_iter().chain(objects);
+    let objects = [Object::Namespace(ObjectKey::new("", "a"))].into_iter().chain(objects);
     for event in all(Event::Begin).chain(objects.map(Event::Upsert)).chain(all(Event::End)) {
         writer.apply(event, 1);
     }
@@ -48,11 +48,11 @@ fn ask(objects: Vec<Object>, name: &str, qtype: Type) -> Reply {
 fn headless(
     ports: Vec<Port>, hostname: impl Fn(IpAddr) -> Option<Box<str>>, addresses: impl Iterator<Item = IpAddr>,
 ) -> Vec<Object> {
-    let service = Service { key: Key::new("a", "web"), kind: ServiceKind::Headless, ports: ports.clone() };
+    let service = Service { key: ObjectKey::new("a", "web"), kind: ServiceKind::Headless, ports: ports.clone() };
     let endpoint =
         |address| Endpoint { addresses: vec![address].into(), hostname: hostname(address), pod: None, zone: None };
     let endpoints = addresses.map(endpoint).collect();
-    let slice = EndpointSlice { key: Key::new("a", "web-1"), service: "web".into(), endpoints, ports };
+    let slice = EndpointSlice { key: ObjectKey::new("a", "web-1"), service: "web".into(), endpoints, ports };
     vec![Object::Service(service), Object::EndpointSlice(slice)]
 }
 
@@ -65,7 +65,7 @@ fn check_full(reply: &Reply, answers: usize) {
 #[test]
 fn the_ports_of_a_service_fill_a_reply() {
     let ports = (1..=MANY).map(port).collect();
-    let service = Service { key: Key::new("a", "web"), kind: ServiceKind::ClusterIp(vec![address(0)]), ports };
+    let service = Service { key: ObjectKey::new("a", "web"), kind: ServiceKind::ClusterIp(vec![address(0)]), ports };
     let reply = ask(vec![Object::Service(service)], "web.a.svc.cluster.local.", Type::SRV);
     check_full(&reply, MAX_RECORDS);
 }
@@ -110,7 +110,7 @@ fn repeated_ports_have_one_record_each() {
     let all: Vec<Port> = twice.chain(again).collect();
     let want: Vec<u16> = (1..=2_000).collect();
     let service =
-        Service { key: Key::new("a", "web"), kind: ServiceKind::ClusterIp(vec![address(0)]), ports: all.clone() };
+        Service { key: ObjectKey::new("a", "web"), kind: ServiceKind::ClusterIp(vec![address(0)]), ports: all.clone() };
     let reply = ask(vec![Object::Service(service)], "web.a.svc.cluster.local.", Type::SRV);
     assert_eq!((ports(&reply), reply.records().len()), (want.clone(), 2_001));
     let reply = ask(headless(all, |_| None, [address(0)].into_iter()), "web.a.svc.cluster.local.", Type::SRV);
@@ -133,7 +133,7 @@ fn slices_of_one_endpoint_name_are_merged() {
     let other = headless((1_000..=3_000).map(port).collect(), |_| Some("h".into()), (1..MANY).step_by(2).map(address));
     cluster.extend(other.into_iter().filter_map(|object| match object {
         Object::EndpointSlice(slice) => {
-            Some(Object::EndpointSlice(EndpointSlice { key: Key::new("a", "web-2"), ..slice }))
+            Some(Object::EndpointSlice(EndpointSlice { key: ObjectKey::new("a", "web-2"), ..slice }))
         }
         _ => None,
     }));

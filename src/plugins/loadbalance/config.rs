@@ -1,4 +1,4 @@
-//! The lines of *loadbalance* (CoreDNS `plugin/loadbalance/setup.go`).
+//! The configuration of *loadbalance* (CoreDNS `plugin/loadbalance/setup.go`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,31 +9,32 @@ use crate::corefile::{Arguments, Diagnostic, Directive, Stage, suggest};
 use crate::plugins::Context;
 use crate::plugins::path::rooted;
 
-/// What all stanzas of a block say.
+/// The configuration of a block, from all its stanzas.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Which address comes first.
-    pub policy: Policy,
-    /// Addresses in these networks come first, in this order. Never with [`Policy::Weighted`].
+    /// How the first address is chosen.
+    pub policy: BalancePolicy,
+    /// Addresses in these networks come first, in this order. Empty with [`BalancePolicy::Weighted`].
     pub prefer: Vec<IpNet>,
 }
 
-/// Which address comes first.
+/// How the first address is chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Policy {
-    /// Any, each as often.
+pub enum BalancePolicy {
+    /// At random, all with the same probability.
     #[default]
     RoundRobin,
-    /// Each as often as a file says.
+    /// At random, with the weights of a file.
     Weighted {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// How often it is looked at; zero is never.
+        /// The interval between checks of the file; zero disables them.
         reload: Duration,
     },
 }
 
-/// Reads the stanzas. Another one may change the policy and adds to *prefer*; `weighted` starts anew.
+/// Parses the stanzas. The policy is that of the last one; the networks of *prefer* are those of all stanzas after the
+/// last `weighted`. Returns `None` after an error.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut config = Config::default();
@@ -41,9 +42,9 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         let root = context.root.clone();
         let mut line = Arguments::of(stanza, context.diagnostics);
         match line.next_word() {
-            None => config.policy = Policy::RoundRobin,
+            None => config.policy = BalancePolicy::RoundRobin,
             Some(word) if word.text == "round_robin" => {
-                config.policy = Policy::RoundRobin;
+                config.policy = BalancePolicy::RoundRobin;
                 if let Some(extra) = line.peek() {
                     line.error_expected(extra, "unknown property for round_robin", "end of line");
                 }
@@ -58,8 +59,10 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
                 if let Some(extra) = line.peek() {
                     line.error_expected(extra, "unexpected argument(s)", "end of line");
                 }
-                config =
-                    Config { policy: Policy::Weighted { file, reload: Duration::from_secs(30) }, prefer: Vec::new() };
+                config = Config {
+                    policy: BalancePolicy::Weighted { file, reload: Duration::from_secs(30) },
+                    prefer: Vec::new(),
+                };
             }
             Some(word) => {
                 let message = format!("unknown policy: {}", word.text);
@@ -71,16 +74,16 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         for property in line.body() {
             let mut line = line.enter(property);
             match (line.name(), &mut config.policy) {
-                ("reload", Policy::Weighted { reload, .. }) => *reload = line.duration().unwrap_or(*reload),
-                (_, Policy::Weighted { .. }) => line.unknown(["reload"]),
-                // Perhaps none at all.
-                ("prefer", Policy::RoundRobin) => {
+                ("reload", BalancePolicy::Weighted { reload, .. }) => *reload = line.duration().unwrap_or(*reload),
+                (_, BalancePolicy::Weighted { .. }) => line.unknown(["reload"]),
+                // An empty list is accepted.
+                ("prefer", BalancePolicy::RoundRobin) => {
                     while line.more() {
                         let Some(network) = line.network() else { break };
                         config.prefer.push(network);
                     }
                 }
-                (_, Policy::RoundRobin) => line.unknown(["prefer"]),
+                (_, BalancePolicy::RoundRobin) => line.unknown(["prefer"]),
             }
             line.finish();
         }
@@ -95,7 +98,7 @@ mod tests {
     use crate::plugins::testing::{config, read};
 
     #[test]
-    fn policies_and_networks_are_read() {
+    fn policies_and_networks_are_parsed() {
         assert_eq!(config("loadbalance", parse), Config::default());
         let two = config(
             "loadbalance round_robin {\n prefer 10.1.2.3/8 fd00::/8\n prefer\n}\nloadbalance {\n prefer 0.0.0.0/0\n}",
@@ -103,13 +106,13 @@ mod tests {
         );
         let networks: Vec<String> = two.prefer.iter().map(|network| network.trunc().to_string()).collect();
         assert_eq!(networks, ["10.0.0.0/8", "fd00::/8", "0.0.0.0/0"]);
-        assert_eq!(two.policy, Policy::RoundRobin);
+        assert_eq!(two.policy, BalancePolicy::RoundRobin);
         let weighted = config("loadbalance {\n prefer 10.0.0.0/8\n}\nloadbalance weighted w {\n reload 1m\n}", parse);
-        let policy = Policy::Weighted { file: "w".into(), reload: Duration::from_secs(60) };
+        let policy = BalancePolicy::Weighted { file: "w".into(), reload: Duration::from_secs(60) };
         assert_eq!(weighted, Config { policy, prefer: Vec::new() });
         let off = config("loadbalance weighted /w {\n reload 0s\n}", parse);
-        assert_eq!(off.policy, Policy::Weighted { file: "/w".into(), reload: Duration::ZERO });
-        assert_eq!(config("loadbalance weighted w\nloadbalance", parse).policy, Policy::RoundRobin);
+        assert_eq!(off.policy, BalancePolicy::Weighted { file: "/w".into(), reload: Duration::ZERO });
+        assert_eq!(config("loadbalance weighted w\nloadbalance", parse).policy, BalancePolicy::RoundRobin);
     }
 
     #[test]
@@ -123,15 +126,15 @@ mod tests {
             ("loadbalance weighted a {\n reload\n}", "Wrong argument count or unexpected line ending after 'reload'"),
             ("loadbalance weighted a {\n reload 5s 5s\n}", "Wrong argument count or unexpected line ending after '5s'"),
             ("loadbalance weighted a {\n reload 5\n}", "time: missing unit in duration \"5\""),
-            // A panic in CoreDNS.
+            // CoreDNS panics.
             ("loadbalance weighted a {\n reload -5s\n}", "negative duration '-5s'"),
             ("loadbalance {\n reload 5s\n}", "unknown property 'reload'"),
             ("loadbalance {\n prefer 10.0.0.1\n}", "invalid CIDR '10.0.0.1'"),
             ("loadbalance {\n perfer 10.0.0.0/8\n}", "unknown property 'perfer' (prefer?)"),
         ] {
-            let (config, said) = read(lines, parse);
+            let (config, messages) = read(lines, parse);
             assert_eq!(config, None, "{lines}");
-            assert_eq!(said[0], message, "{lines}");
+            assert_eq!(messages[0], message, "{lines}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! *loadbalance*: puts addresses into another order each time, so that clients that take the first spread (CoreDNS
-//! `plugin/loadbalance`).
+//! *loadbalance*: changes the order of addresses in each reply, so that clients that use the first one are distributed
+//! over all (CoreDNS `plugin/loadbalance`).
 //!
-//! It stands behind every answer. Most have one record or none, and cost two comparisons here; addresses alone are
-//! shuffled where they lie. PTR is left in its order: who asks for a name of an address takes the first.
+//! The plugin is called for every reply. Most replies have one record or none, which costs two comparisons; others are
+//! sorted and shuffled in place. PTR records are not reordered: clients use the first name of an address.
 
 mod config;
 mod weights;
@@ -19,7 +19,7 @@ use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
-pub use config::{Config, Policy, parse};
+pub use config::{BalancePolicy, Config, parse};
 use weights::DEFAULT_WEIGHT;
 pub use weights::{WeightError, WeightFile, Weights};
 
@@ -38,23 +38,23 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// The plugin of a server block.
 pub struct LoadBalance {
     prefer: Vec<IpNet>,
-    /// The file of *weighted*.
+    /// The file of *weighted*, if that is the policy.
     weights: Option<Arc<WeightFile>>,
     reload: Duration,
 }
 
-/// Where a record stands within its section. The order of the variants is that of CoreDNS `roundRobin`: some stub
-/// resolvers want an alias before what it leads to.
+/// The rank of a record within its section. The order of the variants is that of CoreDNS `roundRobin`: some stub
+/// resolvers need an alias before the records of its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Alias,
     Other,
     Address,
     Mail,
-    /// With *prefer* other records are last (CoreDNS `reorderRecords`).
+    /// Other records, with *prefer* (CoreDNS `reorderRecords`).
     Last,
 }
 
@@ -68,8 +68,8 @@ impl Rank {
         }
     }
 
-    /// The order of *prefer*, which CoreDNS applies to answers and additional records.
-    fn preferring(record: &Record) -> Rank {
+    /// Returns the rank of a record with *prefer*, which CoreDNS applies to the answer and additional sections.
+    fn with_prefer(record: &Record) -> Rank {
         match Rank::of(record) {
             Rank::Other if record.section != Section::Authority => Rank::Last,
             rank => rank,
@@ -78,11 +78,14 @@ impl Rank {
 }
 
 impl LoadBalance {
-    /// The plugin of a block. It reads the weight file; one that cannot be opened may come later if it is looked at
-    /// again.
+    /// Creates the plugin of a block, and reads the weight file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the weight file is invalid, or if it cannot be opened and is never read again.
     pub fn new(config: &Config) -> Result<LoadBalance, WeightError> {
         let prefer = config.prefer.clone();
-        let Policy::Weighted { file, reload } = &config.policy else {
+        let BalancePolicy::Weighted { file, reload } = &config.policy else {
             return Ok(LoadBalance { prefer, weights: None, reload: Duration::ZERO });
         };
         let weights = WeightFile::new(file.clone());
@@ -91,17 +94,17 @@ impl LoadBalance {
                 let path = file.display();
                 warn!(plugin = "loadbalance", "{error}: {path}: will try again in {}", GoDuration(*reload));
             }
-            read => drop(read?),
+            result => drop(result?),
         }
         Ok(LoadBalance { prefer, weights: Some(Arc::new(weights)), reload: *reload })
     }
 
-    /// The weight file, if there is one, to be refreshed every [`LoadBalance::reload`].
+    /// Returns the weight file, if there is one. It has to be refreshed at the interval [`LoadBalance::reload`].
     pub fn file(&self) -> Option<&Arc<WeightFile>> {
         self.weights.as_ref()
     }
 
-    /// How often; zero is never.
+    /// Returns the interval between refreshes of the weight file; zero disables them.
     pub fn reload(&self) -> Duration {
         self.reload
     }
@@ -126,20 +129,20 @@ impl Plugin for LoadBalance {
             return None;
         }
         if let Some(file) = &self.weights {
-            weighted(reply, question, &file.weights());
+            move_weighted_first(reply, question, &file.weights());
         } else {
-            round_robin(reply.records_mut());
+            shuffle(reply.records_mut());
             if !self.prefer.is_empty() {
-                prefer(reply.records_mut(), &self.prefer);
+                move_preferred_first(reply.records_mut(), &self.prefer);
             }
         }
         None
     }
 }
 
-/// Shuffles the addresses and the mail exchangers of each section, behind the other records.
-fn round_robin(records: &mut [Record]) {
-    // Sections may lie in any order between each other; the encoder takes one after the other.
+/// Shuffles the addresses and the mail exchangers of each section, and puts them after its other records.
+fn shuffle(records: &mut [Record]) {
+    // Records of different sections may be mixed; the encoder selects those of each section.
     sort(records, |record| (record.section, Rank::of(record)));
     for run in records.chunk_by_mut(|a, b| a.section == b.section && Rank::of(a) == Rank::of(b)) {
         if run.len() > 1 && matches!(Rank::of(&run[0]), Rank::Address | Rank::Mail) {
@@ -148,45 +151,46 @@ fn round_robin(records: &mut [Record]) {
     }
 }
 
-/// Puts addresses in these networks first, those of the first network before the others.
-fn prefer(records: &mut [Record], networks: &[IpNet]) {
-    let place = |record: &Record| match address(record) {
+/// Puts addresses in these networks first, in the order of the networks.
+fn move_preferred_first(records: &mut [Record], networks: &[IpNet]) {
+    let position = |record: &Record| match address(record) {
         Some(address) if record.section != Section::Authority => {
             networks.iter().position(|network| network.contains(&address)).unwrap_or(networks.len())
         }
         _ => 0,
     };
-    sort(records, |record| (record.section, Rank::preferring(record), place(record)));
+    sort(records, |record| (record.section, Rank::with_prefer(record), position(record)));
 }
 
-/// Puts one address of a section first, chosen by weight.
-fn weighted(reply: &mut Reply, question: &Question, weights: &Weights) {
+/// Chooses an address of each section by weight, and puts it before the other addresses.
+fn move_weighted_first(reply: &mut Reply, question: &Question, weights: &Weights) {
     if !matches!(question.qtype, Type::A | Type::AAAA | Type::SRV) {
         return;
     }
     let has_address = |section| reply.section(section).any(|record| Rank::of(record) == Rank::Address);
-    let (answer, additional) = (has_address(Section::Answer), has_address(Section::Additional));
+    let is_answer_sorted = has_address(Section::Answer);
+    let is_additional_sorted = has_address(Section::Additional);
     sort(reply.records_mut(), |record| {
         let is_sorted = match record.section {
-            Section::Answer => answer,
+            Section::Answer => is_answer_sorted,
             Section::Authority => false,
-            Section::Additional => additional,
+            Section::Additional => is_additional_sorted,
         };
         (record.section, if is_sorted { Rank::of(record) } else { Rank::Other })
     });
     for section in [Section::Answer, Section::Additional] {
-        let is_one = |record: &Record| record.section == section && Rank::of(record) == Rank::Address;
-        let Some(first) = reply.records().iter().position(is_one) else { continue };
-        let count = reply.records()[first..].iter().take_while(|record| is_one(record)).count();
+        let is_candidate = |record: &Record| record.section == section && Rank::of(record) == Rank::Address;
+        let Some(first) = reply.records().iter().position(is_candidate) else { continue };
+        let count = reply.records()[first..].iter().take_while(|record| is_candidate(record)).count();
         let chosen = choose(reply, first, count, question, weights);
         reply.records_mut().swap(first, chosen);
     }
 }
 
-/// Chooses one of `count` addresses from `first` on.
+/// Chooses one of `count` addresses, the first of which has the index `first`. Returns its index.
 fn choose(reply: &Reply, first: usize, count: usize, question: &Question, weights: &Weights) -> usize {
     let run = &reply.records()[first..first + count];
-    // Nearly always all of them are of the question's name; others cost a copy of their name.
+    // Nearly always the owner is the name of the question; any other owner has to be copied.
     let weight = |record: &Record| {
         if record.owner == NameRef::QUESTION {
             return weight_of(record, weights.of(question.name()));
@@ -194,7 +198,7 @@ fn choose(reply: &Reply, first: usize, count: usize, question: &Question, weight
         let owner = reply.full_name(record.owner, question.name()).to_lower();
         weight_of(record, weights.of(owner.as_name()))
     };
-    // At most 4,096 records of 255 each.
+    // At most 4,096 records with a weight of 255 each.
     let sum: u32 = run.iter().map(weight).sum();
     let mut left = fastrand::u32(..sum.max(1));
     for (index, record) in run.iter().enumerate() {
@@ -207,23 +211,23 @@ fn choose(reply: &Reply, first: usize, count: usize, question: &Question, weight
     first
 }
 
-/// The weight of an address among those of its name.
+/// Returns the weight of an address, given the weights of its owner.
 fn weight_of(record: &Record, weights: &[(IpAddr, u8)]) -> u32 {
     let address = address(record);
-    let found = weights.iter().find(|(with, _)| Some(*with) == address);
+    let found = weights.iter().find(|(of, _)| Some(*of) == address);
     u32::from(found.map_or(DEFAULT_WEIGHT, |(_, weight)| *weight))
 }
 
-/// The address of a record that is one.
+/// Returns the address of an A or AAAA record.
 fn address(record: &Record) -> Option<IpAddr> {
     match record.rdata {
-        Rdata::A(octets) => Some(IpAddr::from(octets)),
-        Rdata::Aaaa(octets) => Some(IpAddr::from(octets).to_canonical()),
+        Rdata::A(address) => Some(IpAddr::from(address)),
+        Rdata::Aaaa(address) => Some(IpAddr::from(address).to_canonical()),
         _ => None,
     }
 }
 
-/// Sorts records; equal ones keep their order. In place: the standard library's stable sort takes memory.
+/// Sorts records in place. Records with equal keys stay in their order. (The standard library's stable sort allocates.)
 fn sort<K: Ord>(records: &mut [Record], key: impl Fn(&Record) -> K + Copy) {
     if records.is_sorted_by_key(key) {
         return;
@@ -234,16 +238,17 @@ fn sort<K: Ord>(records: &mut [Record], key: impl Fn(&Record) -> K + Copy) {
     merge(records, middle, key);
 }
 
-/// Merges the sorted records before and from `middle` on, by rotation (as in Go's `sort.Stable`, "SymMerge").
+/// Merges two sorted parts, the second of which starts at `middle`, by rotation (as in Go's `sort.Stable`, "SymMerge").
 fn merge<K: Ord>(records: &mut [Record], middle: usize, key: impl Fn(&Record) -> K + Copy) {
-    let (left, right) = (middle, records.len() - middle);
+    let left = middle;
+    let right = records.len() - middle;
     if left == 0 || right == 0 || key(&records[middle - 1]) <= key(&records[middle]) {
         return;
     }
     if left + right == 2 {
         return records.swap(0, 1);
     }
-    // Half of the longer side, and what of the other side belongs in front of the rest of it.
+    // The first half of the longer part, and the records of the other part that come before the second half.
     let (from, to) = if left >= right {
         let half = left / 2;
         let pivot = key(&records[half]);

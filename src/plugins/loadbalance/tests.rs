@@ -1,4 +1,4 @@
-//! Tests: records in, the order in which they come out.
+//! Tests of the order of records in replies.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use super::*;
 use crate::plugins::testing::{Answers, Folder, ask, client, config, n, packet, send, until_settled};
 use crate::wire::Class;
 
-/// A record of the question's name: `A1`, `6:1` (AAAA), `C1`, `M1`, `P1` (PTR), `T1` (TXT).
+/// Returns a record of the question's name: `A1`, `61` (AAAA), `C1` (CNAME), `M1` (MX), `P1` (PTR), `T1` (TXT).
 fn record(section: Section, text: &str) -> Record {
     let number: u8 = text[1..].parse().expect("a number");
     let rdata = Rdata::A([10, 0, text.as_bytes()[0], number]);
@@ -22,7 +22,7 @@ fn record(section: Section, text: &str) -> Record {
     Record { section, owner: NameRef::QUESTION, rtype, class: Class::IN, ttl: 30, rdata }
 }
 
-/// A reply's records, `|` between sections.
+/// Returns the records of a reply; `|` separates sections.
 fn records(text: &str) -> Vec<Record> {
     let sections = [Section::Answer, Section::Authority, Section::Additional];
     let sections = text.split('|').zip(sections);
@@ -37,7 +37,7 @@ fn show(records: &[Record]) -> String {
             let (letter, number) = match record.rdata {
                 Rdata::A([_, _, 0, number]) => ('A', number),
                 Rdata::A([_, _, letter, number]) => (char::from(letter), number),
-                Rdata::Aaaa(octets) => ('6', octets[15]),
+                Rdata::Aaaa(address) => ('6', address[15]),
                 _ => ('?', 0),
             };
             format!("{letter}{number}")
@@ -47,10 +47,10 @@ fn show(records: &[Record]) -> String {
     out
 }
 
-/// How many replies show how often an order comes.
+/// The number of replies that are counted.
 const RUNS: u32 = 1_800;
 
-/// How often each order comes out of `RUNS`.
+/// Counts the orders of records in `RUNS` replies.
 fn orders(balance: &Arc<LoadBalance>, text: &str, qtype: Type, rcode: Rcode) -> HashMap<String, u32> {
     // The same numbers in each run of the test.
     fastrand::seed(53);
@@ -74,7 +74,7 @@ fn balance(lines: &str) -> Arc<LoadBalance> {
     Arc::new(LoadBalance::new(&config(lines, parse)).expect("a plugin"))
 }
 
-/// Asserts that exactly these orders come, each about as often.
+/// Asserts that replies have exactly these orders, each with about the same frequency.
 fn check(lines: &str, text: &str, expected: &[&str]) {
     let orders = orders(&balance(lines), text, Type::A, Rcode::NOERROR);
     let share = RUNS / expected.len() as u32;
@@ -98,7 +98,7 @@ fn addresses_and_mail_exchangers_are_shuffled_behind_the_rest() {
 }
 
 #[test]
-fn n16_aliases_come_first_in_the_order_in_which_they_came() {
+fn n16_aliases_come_first_in_their_order() {
     check("loadbalance", "A1 A2 C2 C1", &["C2 C1 A1 A2||", "C2 C1 A2 A1||"]);
 }
 
@@ -107,7 +107,7 @@ fn each_section_has_its_own_order() {
     check("loadbalance", "T1|A1 A2|A3 T2", &["T1|A1 A2|T2 A3", "T1|A2 A1|T2 A3"]);
     let mut mixed = records("A1|T1|A2 T3");
     mixed.reverse();
-    round_robin(&mut mixed);
+    shuffle(&mut mixed);
     assert_eq!(show(&mixed), "A1|T1|T3 A2");
 }
 
@@ -146,7 +146,7 @@ fn weights_choose_the_first() {
     }
     assert_eq!(orders("A1 C1 A2", Type::MX).len(), 1);
     assert_eq!(orders("T1||A1 A2", Type::SRV).len(), 2);
-    // A change is seen by a refresh; a file that is wrong leaves what was read.
+    // A refresh reads a changed file; the previous weights stay if the file is invalid.
     let later = SystemTime::now() + Duration::from_secs(3);
     let refresh = || until_settled(|| balance.file().expect("a file").refresh(later), |is_unsettled| !is_unsettled);
     folder.write("w", "www.example\n10.0.0.1 255\n10.0.0.1 1\n");
@@ -169,7 +169,7 @@ fn the_weights_of_another_owner_count() {
     let question = Question::new(n("www.example").as_name(), Type::SRV, Class::IN);
     let first: Vec<String> = (0..200)
         .map(|_| {
-            weighted(&mut reply, &question, &weights);
+            move_weighted_first(&mut reply, &question, &weights);
             show(reply.records())
         })
         .collect();
@@ -177,7 +177,7 @@ fn the_weights_of_another_owner_count() {
 }
 
 #[test]
-fn a_weight_file_that_cannot_be_opened_may_come() {
+fn a_weight_file_that_does_not_exist_may_be_created_later() {
     let missing = |lines| LoadBalance::new(&config(lines, parse));
     assert!(missing("loadbalance weighted /no/such").is_ok());
     assert!(matches!(missing("loadbalance weighted /no/such {\n reload 0\n}"), Err(WeightError::Open(_))));
@@ -190,11 +190,11 @@ fn a_weight_file_that_cannot_be_opened_may_come() {
 }
 
 #[test]
-fn fewer_than_two_records_are_left_alone() {
+fn fewer_than_two_records_are_unchanged() {
     let mut one = records("A1");
-    round_robin(&mut one);
+    shuffle(&mut one);
     assert_eq!(show(&one), "A1||");
-    round_robin(&mut []);
+    shuffle(&mut []);
 }
 
 #[test]

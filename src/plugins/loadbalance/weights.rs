@@ -1,8 +1,8 @@
-//! The file of *loadbalance weighted*: a name in a line of its own, then its addresses with a weight each.
+//! The file of *loadbalance weighted*: a line with a name, then lines with its addresses and their weights.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,76 +13,76 @@ use tracing::{error, info};
 use crate::files::{FileError, FollowedFile, Look};
 use crate::wire::{Name, NameBuf};
 
-/// The most octets of a file.
+/// The maximum size of a file in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
-/// The most octets of a line (Go's `bufio.MaxScanTokenSize`).
+/// The maximum length of a line in bytes (Go's `bufio.MaxScanTokenSize`).
 const MAX_LINE: usize = 64 * 1024;
 
-/// The weight of an address that has none.
+/// The weight of an address that is not in the file.
 pub(super) const DEFAULT_WEIGHT: u8 = 1;
 
-/// Why a weight file is refused; the words are CoreDNS's.
+/// Why a weight file cannot be used. The texts are CoreDNS's. Lines are counted from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
-    /// It cannot be opened. It may come yet.
+    /// The file cannot be read. It may be created later.
     #[error("weight file open error: {0}")]
     Open(#[source] FileError),
-    /// An address stands where a name must.
+    /// A line has an address without a weight.
     #[error("line {line}: wrong domain name:\"{text}\" (Maybe a missing weight value?)")]
     Name {
-        /// The line.
+        /// The number of the line.
         line: usize,
-        /// What stands there.
+        /// The word.
         text: String,
     },
-    /// No address.
+    /// A word is not an address.
     #[error("line {line}: wrong IP address:\"{text}\"")]
     Address {
-        /// The line.
+        /// The number of the line.
         line: usize,
-        /// What stands there.
+        /// The word.
         text: String,
     },
-    /// No weight, 1–255.
+    /// A word is not a weight, 1–255.
     #[error("line {line}: wrong weight value:\"{text}\"")]
     Weight {
-        /// The line.
+        /// The number of the line.
         line: usize,
-        /// What stands there.
+        /// The word.
         text: String,
     },
-    /// A weight before any name.
+    /// An address comes before any name.
     #[error("line {line}: missing domain name")]
     NoName {
-        /// The line.
+        /// The number of the line.
         line: usize,
     },
-    /// Too many words.
+    /// A line has more than two words.
     #[error("line {line}: could not parse weight line:\"{text}\"")]
     Line {
-        /// The line.
+        /// The number of the line.
         line: usize,
-        /// What stands there.
+        /// The first 200 characters of the line.
         text: String,
     },
-    /// A line that is too long.
+    /// A line is too long.
     #[error("line {line}: token too long")]
     LongLine {
-        /// The line.
+        /// The number of the line.
         line: usize,
     },
 }
 
-/// The weights of addresses, by name in lower-case wire form. CoreDNS compares letter case too, so that a client which
-/// mixes it gets no weights.
+/// The weights of addresses, by name in lower-case wire form. CoreDNS compares names with their letter case, so that
+/// weights do not apply to clients that mix cases.
 #[derive(Debug, Default)]
 pub struct Weights(HashMap<Box<[u8]>, Vec<(IpAddr, u8)>, foldhash::fast::RandomState>);
 
 impl Weights {
-    /// Reads a file's text.
+    /// Parses the text of a file.
     pub fn read(text: &str) -> Result<Weights, WeightError> {
         let mut weights = Weights::default();
-        // A name that no question can have is passed over, with its addresses.
+        // The current name. `Some(None)` is a word that is no domain name, which is ignored with its addresses.
         let mut name: Option<Option<NameBuf>> = None;
         for (line, text) in text.lines().enumerate().map(|(index, text)| (index + 1, text.trim())) {
             if text.len() > MAX_LINE {
@@ -117,7 +117,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The weights of a name in lower case, in the order of the file; the first of an address counts.
+    /// Returns the weights of a name in lower case, in the order of the file. For a duplicate address the first counts.
     pub fn of(&self, name: Name<'_>) -> &[(IpAddr, u8)] {
         self.0.get(name.as_wire()).map_or(&[], Vec::as_slice)
     }
@@ -126,20 +126,20 @@ impl Weights {
 /// A weight file.
 #[derive(Debug)]
 pub struct WeightFile {
-    /// Written by the readers of the file alone; every query reads it.
+    /// Written when the file is read; read for every query.
     weights: ArcSwap<Weights>,
-    /// Held while the file is read.
+    /// Locked while the file is read.
     file: Mutex<FollowedFile>,
 }
 
 impl WeightFile {
-    /// A file that is not read yet.
+    /// Creates an empty list of weights. [`WeightFile::read`] reads the file.
     pub(super) fn new(path: PathBuf) -> WeightFile {
-        WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::polled(path, MAX_FILE)) }
+        WeightFile { weights: ArcSwap::default(), file: Mutex::new(FollowedFile::new_polled(path, MAX_FILE)) }
     }
 
-    /// Reads it if it has changed. What was read last stays where it cannot be. Returns whether it is being written, so
-    /// that it is to be read again soon. `now` is the time of day.
+    /// Reads the file if it has changed. After an error the previous weights stay in use. Returns whether the file is
+    /// being written, so that the next call should come soon ([`crate::files::SOON`]). `now` is the time of day.
     pub(super) fn read(&self, now: SystemTime) -> Result<bool, WeightError> {
         let mut file = self.file.lock();
         let bytes = match file.look(now).map_err(WeightError::Open)? {
@@ -153,9 +153,9 @@ impl WeightFile {
         Ok(false)
     }
 
-    /// Reads it if it has changed, and logs what is wrong with it. Returns whether it is to be looked at again soon.
+    /// Reads the file if it has changed, and logs an error. Returns whether the next call should come soon.
     ///
-    /// Blocks on the file system: for a timer, not for a query.
+    /// Blocks on the file system: a timer calls it, never a query.
     pub fn refresh(&self, now: SystemTime) -> bool {
         self.read(now).unwrap_or_else(|error| {
             error!(plugin = "loadbalance", "weight file {}: {error}", self.path().display());
@@ -163,14 +163,12 @@ impl WeightFile {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub(super) fn path(&self) -> PathBuf {
-        let file = self.file.lock();
-        let path: &Path = file.path();
-        path.to_owned()
+        self.file.lock().path().to_owned()
     }
 
-    /// What was read.
+    /// Returns the weights of the file that was read last.
     pub(super) fn weights(&self) -> Guard<Arc<Weights>> {
         self.weights.load()
     }

@@ -1,46 +1,46 @@
-//! The lines of *log* (CoreDNS `plugin/log/setup.go`).
+//! The configuration of *log* (CoreDNS `plugin/log/setup.go`).
 
-use super::format::{Format, Value};
+use super::format::{Format, Placeholder};
 use crate::chain::State;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
 use crate::plugins::Context;
 use crate::wire::reply::ReplyKind;
 use crate::wire::{NameBuf, Question, Type};
 
-/// What all stanzas of a block say.
+/// The configuration of a block, from all its stanzas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The first one whose scope holds the name decides, alone.
-    pub rules: Vec<Rule>,
+    /// The rules. The first one whose scope contains the name applies, and no other.
+    pub rules: Vec<LogRule>,
 }
 
-/// What is logged of some names.
+/// How queries for some names are logged.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
-    /// The names.
+pub struct LogRule {
+    /// The zone of the names.
     pub scope: NameBuf,
-    /// What a line shows.
+    /// The format of a line.
     pub format: Format,
-    /// Which answers are logged.
+    /// The classes of replies that are logged.
     pub classes: Classes,
 }
 
-/// What an answer amounts to, coarsely.
+/// The class of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// An answer, or where to find one.
+    /// An answer or a delegation.
     Success,
-    /// There is no such name, or no such record.
+    /// NXDOMAIN or NODATA.
     Denial,
     /// Anything else.
     Error,
 }
 
 impl Class {
-    /// Of no reply at all (CoreDNS `response.Typify`).
-    pub(super) const SILENCE: (Class, &'static str) = (Class::Error, "OTHERERROR");
+    /// The class of a query without a response, and its type (CoreDNS `response.Typify`).
+    pub(super) const NO_RESPONSE: (Class, &'static str) = (Class::Error, "OTHERERROR");
 
-    /// As the Corefile and `{/log/class}` have it.
+    /// Returns the name in the Corefile and in `{/log/class}`.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Class::Success => "success",
@@ -49,7 +49,7 @@ impl Class {
         }
     }
 
-    /// The class of a reply, and its finer name for `{/log/type}` (CoreDNS `pkg/response`).
+    /// Returns the class of a reply, and its type for `{/log/type}` (CoreDNS `pkg/response`).
     pub(super) fn of(question: &Question, state: &State) -> (Class, &'static str) {
         if matches!(question.qtype, Type::AXFR | Type::IXFR) {
             return (Class::Error, "META");
@@ -65,51 +65,52 @@ impl Class {
     }
 }
 
-/// Some of the classes, a bit each.
+/// A set of classes, with a bit for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes(u8);
 
 impl Classes {
-    /// None of them.
+    /// No class.
     const NONE: Classes = Classes(0);
-    /// All of them.
+    /// All classes.
     pub const ALL: Classes = Classes(0b111);
 
-    /// These and one more.
+    /// Returns the set with another class.
     #[must_use]
     pub const fn with(self, class: Class) -> Classes {
         Classes(self.0 | 1 << class as u8)
     }
 
-    /// Whether this class is one of them.
+    /// Returns whether the class is in the set.
     pub const fn has(self, class: Class) -> bool {
         self.0 & 1 << class as u8 != 0
     }
 }
 
-/// Reads the stanzas.
+/// Parses the stanzas; returns `None` after an error.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut config = Config { rules: Vec::new() };
     for stanza in stanzas {
         let mut line = Arguments::of(stanza, context.diagnostics);
-        let (scopes, format) = scopes_and_format(&mut line);
-        let classes = classes(&mut line);
-        config.rules.extend(scopes.into_iter().map(|scope| Rule { scope, format: format.clone(), classes }));
+        let (scopes, format) = parse_line(&mut line);
+        let classes = parse_classes(&mut line);
+        config.rules.extend(scopes.into_iter().map(|scope| LogRule { scope, format: format.clone(), classes }));
         line.finish();
     }
     (errors == context.diagnostics.has_errors()).then_some(config)
 }
 
-/// Reads `[NAMES...] [FORMAT]`. What holds a brace is a format, but only behind a name: alone it is taken for a name.
-fn scopes_and_format(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
+/// Parses `[NAMES...] [FORMAT]`. The last word is a format if it contains a brace and is not the only word; a single
+/// word is a name.
+fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     let words = line.rest();
     let (names, format) = match words {
         [names @ .., last] if !names.is_empty() && last.text.contains('{') => {
-            for unknown in Format::unknown(&last.text) {
-                let message = format!("'{unknown}' is no placeholder and stands in the line as it is");
+            for unknown in Format::unknown_placeholders(&last.text) {
+                let message = format!("'{unknown}' is not a placeholder and is logged as it is");
                 let warning = Diagnostic::warning(Stage::Parse, Some(last.span), message);
-                line.push(warning.suggestion(suggest(unknown, Value::NAMES.iter().copied())));
+                line.push(warning.suggestion(suggest(unknown, Placeholder::NAMES.iter().copied())));
             }
             (names, Format::new(&last.text))
         }
@@ -118,36 +119,33 @@ fn scopes_and_format(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     if names.is_empty() {
         return (vec![crate::wire::Name::ROOT.to_owned()], format);
     }
-    (names.iter().filter_map(|name| scope(name, line)).collect(), format)
+    (names.iter().filter_map(|name| parse_scope(name, line)).collect(), format)
 }
 
-/// A word as a scope. One that no name is in is accepted, as in CoreDNS, but said.
-fn scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
+/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it.
+fn parse_scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
     if word.text.contains('{') {
         let text = &word.text;
-        line.warning(
-            word,
-            format!("'{text}' is taken for a name, so that nothing is logged: write 'log . \"{text}\"'"),
-        );
+        line.warning(word, format!("'{text}' is read as a name, so that nothing is logged: write 'log . \"{text}\"'"));
     }
     if matches!(word.text.as_str(), "stdout" | "stderr") {
         let text = &word.text;
-        line.warning(word, format!("'{text}' is taken for a name, so that no other one is logged: write 'log'"));
+        line.warning(word, format!("'{text}' is read as a name, so that no other name is logged: write 'log'"));
     }
     match word.text.as_str() {
         "" => Some(crate::wire::Name::ROOT.to_owned()),
         text => match NameBuf::from_text(text) {
             Ok(name) => Some(name.to_lower()),
             Err(error) => {
-                line.warning(word, format!("'{text}' is no name and is left away: {error}"));
+                line.warning(word, format!("'{text}' is not a name and is ignored: {error}"));
                 None
             }
         },
     }
 }
 
-/// Reads the lines in braces.
-fn classes(line: &mut Arguments<'_, '_>) -> Classes {
+/// Parses the properties.
+fn parse_classes(line: &mut Arguments<'_, '_>) -> Classes {
     const CLASSES: [(&str, Classes); 4] = [
         ("all", Classes::ALL),
         (Class::Success.name(), Classes::NONE.with(Class::Success)),
@@ -158,7 +156,7 @@ fn classes(line: &mut Arguments<'_, '_>) -> Classes {
     for property in line.body() {
         let mut line = line.enter(property);
         if line.name() == "class" {
-            // One at least.
+            // At least one class.
             while let Some(Classes(bits)) = line.one_of(&CLASSES) {
                 classes.0 |= bits;
                 if !line.more() {
@@ -183,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn names_formats_and_classes_are_read() {
+    fn names_formats_and_classes_are_parsed() {
         let default = config("log", parse);
-        assert_eq!(default.rules, [Rule { scope: n("."), format: Format::default(), classes: Classes::ALL }]);
+        assert_eq!(default.rules, [LogRule { scope: n("."), format: Format::default(), classes: Classes::ALL }]);
         let lines = "log A.example b.example \"{combined} x\" {\n class denial\n class error error\n}\nlog . {\n class all success\n}";
         let config = config(lines, parse);
         assert_eq!(scopes(&config), ["a.example.", "b.example.", "."]);
@@ -196,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn slips_that_coredns_accepts_are_said() {
-        let (config, said) = read("log {combined}", parse);
+    fn errors_that_coredns_accepts_get_warnings() {
+        let (config, messages) = read("log {combined}", parse);
         assert_eq!(scopes(&config.expect("accepted")), ["{combined}."]);
-        assert!(said[0].contains("is taken for a name"), "{said:?}");
-        let (config, said) = read("log . \"{tipe}\"\nlog a..b", parse);
+        assert!(messages[0].contains("is read as a name"), "{messages:?}");
+        let (config, messages) = read("log . \"{tipe}\"\nlog a..b", parse);
         assert_eq!(scopes(&config.expect("accepted")), ["."]);
-        assert_eq!(said[0], "'{tipe}' is no placeholder and stands in the line as it is ({type}?)");
-        assert_eq!(said[1], "'a..b' is no name and is left away: the name has an empty label");
+        assert_eq!(messages[0], "'{tipe}' is not a placeholder and is logged as it is ({type}?)");
+        assert_eq!(messages[1], "'a..b' is not a name and is ignored: the name has an empty label");
     }
 
     #[test]

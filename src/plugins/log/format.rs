@@ -1,77 +1,77 @@
-//! What a log line shows: a format with placeholders, read once (CoreDNS `plugin/pkg/replacer`).
+//! The format of a log line, parsed when the configuration is (CoreDNS `plugin/pkg/replacer`).
 
 /// CoreDNS's `{common}`, the default.
 const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
-/// What `{combined}` has more.
-const COMBINED_MORE: &str = r#" "{>opcode}""#;
+/// The rest of `{combined}`, after `{common}`.
+const COMBINED_REST: &str = r#" "{>opcode}""#;
 
-/// A format that has been read.
+/// A parsed format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<FormatPart>,
 }
 
-/// A piece of a line.
+/// A part of a format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Text as it stands.
+pub(super) enum FormatPart {
+    /// Text that is written as it is.
     Text(String),
-    /// A fact of the query or its answer.
-    Value(Value),
-    /// A metadata label, `plugin/name`.
+    /// A property of the query or the response.
+    Value(Placeholder),
+    /// The value of a metadata label, `plugin/name`.
     Metadata(String),
 }
 
-macro_rules! values {
+macro_rules! placeholders {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
-        /// A placeholder.
+        /// A placeholder of a format.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Value { $($(#[$doc])* $name,)* }
+        pub(super) enum Placeholder { $($(#[$doc])* $name,)* }
 
-        impl Value {
-            /// The placeholder that is written so, in braces.
-            fn of(text: &str) -> Option<Value> {
-                match text { $($text => Some(Value::$name),)* _ => None }
+        impl Placeholder {
+            /// Parses a placeholder with its braces.
+            fn of(text: &str) -> Option<Placeholder> {
+                match text { $($text => Some(Placeholder::$name),)* _ => None }
             }
 
-            /// All placeholders, for suggestions.
+            /// All placeholders with their braces, for suggestions.
             pub(super) const NAMES: &[&str] = &[$($text),*];
         }
     };
 }
 
-values! {
-    /// The type asked for.
+placeholders! {
+    /// The type of the question.
     Type = "{type}",
-    /// The name asked for, in lower case.
+    /// The name of the question, in lower case.
     Name = "{name}",
-    /// The class asked for.
+    /// The class of the question.
     Class = "{class}",
     /// `udp` or `tcp`.
     Proto = "{proto}",
-    /// The query's length in octets.
+    /// The length of the query in bytes.
     Size = "{size}",
-    /// The client's address.
+    /// The address of the client.
     Remote = "{remote}",
-    /// The client's port.
+    /// The port of the client.
     Port = "{port}",
-    /// The address that it asked.
+    /// The address that the query was sent to.
     Local = "{local}",
     /// The message ID.
     Id = "{>id}",
     /// The operation code, a number.
     Opcode = "{>opcode}",
-    /// Whether DNSSEC records are wanted.
+    /// The DO bit of the query: `true` or `false`.
     Do = "{>do}",
-    /// How long an answer the client takes.
+    /// The maximum length of a response in bytes.
     Bufsize = "{>bufsize}",
-    /// The answer's code.
+    /// The response code.
     Rcode = "{rcode}",
-    /// The answer's length in octets.
+    /// The length of the response in bytes.
     Rsize = "{rsize}",
-    /// How long it took.
+    /// The time between query and response, in seconds.
     Duration = "{duration}",
-    /// The answer's flags.
+    /// The flags of the response.
     Rflags = "{>rflags}",
 }
 
@@ -82,11 +82,11 @@ impl Default for Format {
 }
 
 impl Format {
-    /// Reads a format. What is no placeholder is text, braces and all.
+    /// Parses a format. Unknown placeholders are text, with their braces.
     ///
-    /// A closing brace belongs to the last opening one before it, so that `{ {type} }` shows the type in braces.
+    /// A closing brace belongs to the last opening one before it, so that `{ {type} }` is the type in braces.
     pub fn new(text: &str) -> Format {
-        let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON}{COMBINED_MORE}"));
+        let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON}{COMBINED_REST}"));
         let mut format = Format { parts: Vec::new() };
         let mut rest = text.as_str();
         while let Some(end) = rest.find('}').map(|at| at + 1) {
@@ -95,9 +95,9 @@ impl Format {
             let open = head.rfind('{').unwrap_or(end);
             let (before, placeholder) = head.split_at(open);
             let label = placeholder.strip_prefix("{/").and_then(|label| label.strip_suffix('}'));
-            match (Value::of(placeholder), label) {
-                (Some(value), _) => format.push(before, Some(Part::Value(value))),
-                (None, Some(label)) => format.push(before, Some(Part::Metadata(label.to_owned()))),
+            match (Placeholder::of(placeholder), label) {
+                (Some(value), _) => format.push(before, Some(FormatPart::Value(value))),
+                (None, Some(label)) => format.push(before, Some(FormatPart::Metadata(label.to_owned()))),
                 (None, None) => format.push(head, None),
             }
         }
@@ -105,30 +105,31 @@ impl Format {
         format
     }
 
-    /// What stands in braces and is no placeholder: probably a slip.
-    pub(super) fn unknown(text: &str) -> Vec<&str> {
+    /// Returns words in braces that are not placeholders, which is probably an error.
+    pub(super) fn unknown_placeholders(text: &str) -> Vec<&str> {
         let mut unknown = Vec::new();
         let mut rest = text;
         while let Some(end) = rest.find('}').map(|at| at + 1) {
             let (head, tail) = rest.split_at(end);
             rest = tail;
             let Some(word) = head.rfind('{').map(|open| &head[open..]) else { continue };
-            let known =
-                Value::of(word).is_some() || word.starts_with("{/") || matches!(word, "{common}" | "{combined}");
-            if !known {
+            let is_known =
+                Placeholder::of(word).is_some() || word.starts_with("{/") || matches!(word, "{common}" | "{combined}");
+            if !is_known {
                 unknown.push(word);
             }
         }
         unknown
     }
 
-    /// Adds text, joined to text before it, and a part. A line end would forge a line.
-    fn push(&mut self, text: &str, part: Option<Part>) {
+    /// Adds text and a part. Line breaks become spaces, so that a format cannot produce a line that looks like another
+    /// entry of the log.
+    fn push(&mut self, text: &str, part: Option<FormatPart>) {
         if !text.is_empty() {
             let text = text.replace(['\n', '\r'], " ");
             match self.parts.last_mut() {
-                Some(Part::Text(last)) => last.push_str(&text),
-                _ => self.parts.push(Part::Text(text)),
+                Some(FormatPart::Text(last)) => last.push_str(&text),
+                _ => self.parts.push(FormatPart::Text(text)),
             }
         }
         self.parts.extend(part);
@@ -145,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_and_text_are_told_apart() {
+    fn placeholders_and_text_are_distinguished() {
         assert_eq!(show("a {type}b"), "[Text('a ')][Value(Type)][Text('b')]");
         assert_eq!(show("{ {type} }"), "[Text('{ ')][Value(Type)][Text(' }')]");
         assert_eq!(show("a } {foo}{>id}{"), "[Text('a } {foo}')][Value(Id)][Text('{')]");
         assert_eq!(show("{/a/b}{TYPE}\n"), "[Metadata('a/b')][Text('{TYPE} ')]");
         assert_eq!(show(""), "");
-        assert_eq!(Format::unknown("{type} {foo} } {/x} {combined} {id}"), ["{foo}", "{id}"]);
+        assert_eq!(Format::unknown_placeholders("{type} {foo} } {/x} {combined} {id}"), ["{foo}", "{id}"]);
     }
 
     #[test]
@@ -160,6 +161,6 @@ mod tests {
         let combined = Format::new("{combined}").parts;
         assert_eq!(combined[..common], Format::default().parts);
         assert_eq!(combined[common..].len(), 3);
-        assert_eq!(combined[common + 1], Part::Value(Value::Opcode));
+        assert_eq!(combined[common + 1], FormatPart::Value(Placeholder::Opcode));
     }
 }

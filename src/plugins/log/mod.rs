@@ -1,8 +1,7 @@
-//! *log*: a line for each query that was answered, or dropped (CoreDNS `plugin/log`).
+//! *log*: logs a line for each query that was answered or dropped (CoreDNS `plugin/log`).
 //!
-//! The line is written when the answer has been, so that there is one whatever the answer came from, and one that is
-//! nothing but a code too. `{rsize}` is what was sent: CoreDNS shows the length that the answer would have had without
-//! compression and without OPT, which is no length that anybody saw.
+//! The line is written after the response was encoded, so that there is one for each response, bare codes included.
+//! `{rsize}` is the length that was sent, where CoreDNS logs the length without compression and without OPT.
 
 mod config;
 mod format;
@@ -14,20 +13,20 @@ use std::time::Duration;
 
 use crate::chain::{Exchange, Plugin, Rewritten, Sent, Step};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
-use crate::telemetry::log::{Format as LineFormat, Logger, Severity};
+use crate::telemetry::log::{LogFormat as LineFormat, Logger, Severity};
 use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
 use crate::wire::{MAX_MESSAGE, Query, Rcode};
 
-pub use config::{Class, Classes, Config, Rule, parse};
+pub use config::{Class, Classes, Config, LogRule, parse};
 pub use format::Format;
-use format::{Part, Value};
+use format::{FormatPart, Placeholder};
 
-/// What stands where there is nothing to show.
+/// The text of a placeholder without a value.
 const EMPTY: &str = "-";
-/// The octets that a thread keeps for its next line.
-const KEPT_LINE: usize = 4 * 1024;
-/// The flags of an answer, in the order in which a line shows them; Z is the bit that RFC 1035 leaves.
+/// The maximum capacity of the buffer that a thread reuses for its next line, in bytes.
+const MAX_BUFFER: usize = 4 * 1024;
+/// The flags of a response, in the order of `{>rflags}`. Z is the reserved bit (RFC 1035 4.1.1).
 const FLAGS: [(u16, &str); 8] = [
     (flag::QR, "qr"),
     (flag::AA, "aa"),
@@ -40,7 +39,7 @@ const FLAGS: [(u16, &str); 8] = [
 ];
 
 thread_local! {
-    /// The line in the making, so that a line allocates nothing.
+    /// The buffer for a line, reused to avoid allocations.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
@@ -52,51 +51,51 @@ impl Setting for Config {
     }
 }
 
-/// The plugin.
+/// The plugin of a server block. It changes no reply.
 pub struct Log {
-    rules: Vec<Rule>,
+    rules: Vec<LogRule>,
     logger: Logger,
 }
 
-/// What a line is made of.
-struct Line<'a, 'e> {
+/// The data of a line.
+struct LogLine<'a, 'e> {
     exchange: &'a Exchange<'e>,
     /// The query. Its name is shown as received; everything else is shown as *rewrite* has changed it, as in CoreDNS.
     query: &'a Query<'a>,
-    /// What went out; nothing where a plugin has dropped the query.
+    /// The response that was sent; `None` if a plugin dropped the query.
     sent: Option<&'a Sent>,
     class: Class,
-    /// The finer name of the class.
+    /// The value of `{/log/type}`, which is more specific than the class.
     kind: &'static str,
-    took: Duration,
+    duration: Duration,
 }
 
 impl Log {
-    /// The plugin of a block.
+    /// Creates the plugin of a block.
     pub fn new(config: &Config, logger: Logger) -> Log {
         Log { rules: config.rules.clone(), logger }
     }
 
-    /// Logs one answer that took so long, or that there was none.
-    fn log(&self, exchange: &Exchange<'_>, sent: Option<&Sent>, took: Duration) {
+    /// Logs a response, or a dropped query if `sent` is `None`.
+    fn log(&self, exchange: &Exchange<'_>, sent: Option<&Sent>, duration: Duration) {
         let question = exchange.question();
         let Some(rule) = self.rules.iter().find(|rule| question.name().is_within(rule.scope.as_name())) else { return };
         let (class, kind) = match sent {
             Some(_) => Class::of(question, exchange.state),
-            None => Class::SILENCE,
+            None => Class::NO_RESPONSE,
         };
         if !rule.classes.has(class) {
             return;
         }
         let changed = exchange.state.rewritten().and_then(Rewritten::query);
         let query = changed.as_ref().unwrap_or(exchange.query);
-        let line = Line { exchange, query, sent, class, kind, took };
+        let line = LogLine { exchange, query, sent, class, kind, duration };
         LINE.with_borrow_mut(|text| {
             text.clear();
             match self.logger.format() {
                 LineFormat::Text => {
+                    // Writing to a `String` cannot fail.
                     let _ = write!(text, "[{}] ", Severity::Info.text());
-                    // Writing to a `String` does not fail.
                     let _ = line.write(&rule.format, text);
                     self.logger.raw(text);
                 }
@@ -105,7 +104,7 @@ impl Log {
                     self.logger.line_with(Severity::Info, Some("log"), text, &line.fields());
                 }
             }
-            text.shrink_to(KEPT_LINE);
+            text.shrink_to(MAX_BUFFER);
         });
     }
 }
@@ -128,15 +127,15 @@ impl Plugin for Log {
     }
 }
 
-impl Line<'_, '_> {
-    /// Writes it in text form.
+impl LogLine<'_, '_> {
+    /// Writes the line in a format.
     fn write(&self, format: &Format, out: &mut String) -> std::fmt::Result {
         for part in &format.parts {
             match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Value(value) => self.value(*value, out)?,
-                Part::Metadata(label) => match self.label(label) {
-                    // It may come from a query: a line end would forge a line.
+                FormatPart::Text(text) => out.push_str(text),
+                FormatPart::Value(placeholder) => self.write_value(*placeholder, out)?,
+                FormatPart::Metadata(label) => match self.metadata(label) {
+                    // The value may come from a query, and must not produce a line that looks like another entry.
                     Some(value) => out.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })),
                     None => out.push_str(EMPTY),
                 },
@@ -145,28 +144,28 @@ impl Line<'_, '_> {
         Ok(())
     }
 
-    /// Writes the value of one placeholder.
-    fn value(&self, value: Value, out: &mut String) -> std::fmt::Result {
+    /// Writes the value of a placeholder.
+    fn write_value(&self, placeholder: Placeholder, out: &mut String) -> std::fmt::Result {
         let query = self.query;
         let client = &self.exchange.client;
-        match value {
-            Value::Type => write!(out, "{}", query.question.qtype),
-            Value::Name => write!(out, "{}", self.exchange.question().name()),
-            Value::Class => write!(out, "{}", query.question.qclass),
-            Value::Proto => out.write_str(client.transport.name()),
-            Value::Size => write!(out, "{}", query.packet().len()),
-            Value::Remote => bracketed(client.remote.ip(), out),
-            Value::Port => write!(out, "{}", client.remote.port()),
-            Value::Local => bracketed(client.local.ip(), out),
-            Value::Id => write!(out, "{}", query.id()),
-            Value::Opcode => write!(out, "{}", opcode(query.packet()).0),
-            Value::Do => write!(out, "{}", query.edns.is_some_and(|edns| edns.dnssec_ok)),
-            Value::Bufsize => write!(out, "{}", self.bufsize()),
-            Value::Rcode => self.rcode(out),
-            Value::Rsize => write!(out, "{}", self.size()),
-            // Both Go's shortest form without an exponent and Rust's own.
-            Value::Duration => write!(out, "{}s", self.took.as_secs_f64()),
-            Value::Rflags => {
+        match placeholder {
+            Placeholder::Type => write!(out, "{}", query.question.qtype),
+            Placeholder::Name => write!(out, "{}", self.exchange.question().name()),
+            Placeholder::Class => write!(out, "{}", query.question.qclass),
+            Placeholder::Proto => out.write_str(client.transport.name()),
+            Placeholder::Size => write!(out, "{}", query.packet().len()),
+            Placeholder::Remote => write_address(client.remote.ip(), out),
+            Placeholder::Port => write!(out, "{}", client.remote.port()),
+            Placeholder::Local => write_address(client.local.ip(), out),
+            Placeholder::Id => write!(out, "{}", query.id()),
+            Placeholder::Opcode => write!(out, "{}", opcode(query.packet()).0),
+            Placeholder::Do => write!(out, "{}", query.edns.is_some_and(|edns| edns.dnssec_ok)),
+            Placeholder::Bufsize => write!(out, "{}", self.bufsize()),
+            Placeholder::Rcode => self.write_rcode(out),
+            Placeholder::Rsize => write!(out, "{}", self.response_size()),
+            // The shortest decimal form without an exponent, as in Go.
+            Placeholder::Duration => write!(out, "{}s", self.duration.as_secs_f64()),
+            Placeholder::Rflags => {
                 let Some(sent) = self.sent else { return out.write_str(EMPTY) };
                 let set = FLAGS.iter().filter(|(bit, _)| sent.flags & bit != 0);
                 for (index, (_, name)) in set.enumerate() {
@@ -178,7 +177,7 @@ impl Line<'_, '_> {
         }
     }
 
-    /// How long an answer the client takes (CoreDNS `request.Size`).
+    /// Returns the maximum length of a response in bytes (CoreDNS `request.Size`).
     fn bufsize(&self) -> usize {
         match self.exchange.client.transport.name() {
             "tcp" => MAX_MESSAGE,
@@ -189,28 +188,29 @@ impl Line<'_, '_> {
         }
     }
 
-    /// How many octets went out.
-    fn size(&self) -> usize {
+    /// Returns the length of the response in bytes; 0 if there is none.
+    fn response_size(&self) -> usize {
         self.sent.map_or(0, |sent| sent.len)
     }
 
-    /// Writes the code's name, or its number where it has none (miekg/dns `RcodeToString`).
-    fn rcode(&self, out: &mut String) -> std::fmt::Result {
+    /// Writes the name of the response code, or its number if it has no name (miekg/dns `RcodeToString`).
+    fn write_rcode(&self, out: &mut String) -> std::fmt::Result {
         if self.sent.is_none() {
             return out.write_str(EMPTY);
         }
         let Rcode(number) = self.exchange.state.reply.rcode;
-        let more = ["BADSIG", "BADKEY", "BADTIME", "BADMODE", "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE"];
+        let extended = ["BADSIG", "BADKEY", "BADTIME", "BADMODE", "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE"];
         match (number, Rcode(number).mnemonic()) {
             (11, _) => out.write_str("DSOTYPENI"),
-            (16..=23, _) => out.write_str(more[usize::from(number) - 16]),
+            (16..=23, _) => out.write_str(extended[usize::from(number) - 16]),
             (_, Some(name)) => out.write_str(name),
             (_, None) => write!(out, "{number}"),
         }
     }
 
-    /// The value of a metadata label. This plugin's own are there wherever *metadata* is on, whatever its zones.
-    fn label(&self, label: &str) -> Option<String> {
+    /// Returns the value of a metadata label. The labels of this plugin exist for all names if the block has
+    /// *metadata*, regardless of its zones.
+    fn metadata(&self, label: &str) -> Option<String> {
         match label {
             _ if !self.exchange.has_metadata() => None,
             "log/class" => Some(self.class.name().to_owned()),
@@ -219,15 +219,15 @@ impl Line<'_, '_> {
         }
     }
 
-    /// What a JSON line says besides its text.
+    /// Returns the fields of a JSON line besides its text.
     fn fields(&self) -> [(&'static str, serde_json::Value); 14] {
         let query = self.query;
         let client = &self.exchange.client;
-        // No code is not a code: null, as in CoreDNS.
+        // Without a response the code is null, as in CoreDNS.
         let rcode = self.sent.map(|_| {
             let mut rcode = String::new();
-            // Writing to a `String` does not fail.
-            let _ = self.rcode(&mut rcode);
+            // Writing to a `String` cannot fail.
+            let _ = self.write_rcode(&mut rcode);
             rcode
         });
         [
@@ -243,14 +243,15 @@ impl Line<'_, '_> {
             ("dnssec_ok", query.edns.is_some_and(|edns| edns.dnssec_ok).into()),
             ("bufsize", self.bufsize().into()),
             ("rcode", rcode.into()),
-            ("response_size", self.size().into()),
-            ("duration_seconds", self.took.as_secs_f64().into()),
+            ("response_size", self.response_size().into()),
+            ("duration_seconds", self.duration.as_secs_f64().into()),
         ]
     }
 }
 
-/// Writes an address, an IPv6 one in brackets (RFC 3986 3.2.2). A socket for both families shows IPv4 as IPv6.
-fn bracketed(address: IpAddr, out: &mut String) -> std::fmt::Result {
+/// Writes an address, with brackets if it is an IPv6 address (RFC 3986 3.2.2). Sockets for both families have
+/// IPv4-mapped addresses, which are written as IPv4 addresses.
+fn write_address(address: IpAddr, out: &mut String) -> std::fmt::Result {
     match address.to_canonical() {
         IpAddr::V4(address) => write!(out, "{address}"),
         IpAddr::V6(address) => write!(out, "[{address}]"),

@@ -1,4 +1,4 @@
-//! Tests: a query through the chain, and the line that it leaves.
+//! Tests of the lines that are logged for queries.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::chain::{Chain, Client, Failure, Transport};
 use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 
-/// Knows one label.
+/// A plugin with metadata.
 struct Known;
 
 impl Plugin for Known {
@@ -29,7 +29,7 @@ impl Plugin for Known {
     }
 }
 
-/// The lines that a query leaves, with its duration as `D`.
+/// Returns the lines that are logged for a query.
 fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, format: LineFormat) -> String {
     let logger = Logger::unwritten(format);
     let log = Log::new(&config(lines, parse), logger.clone());
@@ -38,12 +38,12 @@ fn logged(lines: &str, answer: Arc<dyn Plugin>, packet: &[u8], client: Client, f
     logger.take()
 }
 
-/// The line of a query for `web. A` from 127.0.0.1:53342.
+/// Returns the line for a query for `web. A` from 127.0.0.1:53342.
 fn line(lines: &str, answer: Arc<dyn Plugin>) -> String {
     logged(lines, answer, &packet("Web", Type::A, None), client("127.0.0.1:53342"), LineFormat::Text)
 }
 
-/// The line without the duration at its end, which must be one.
+/// Returns the line without the duration at its end, which has to be valid.
 fn without_duration(line: &str) -> &str {
     let (rest, duration) = line.trim_end().rsplit_once(' ').expect("a duration");
     let seconds = duration.strip_suffix('s').expect("a unit");
@@ -62,7 +62,8 @@ fn soa(rcode: Rcode) -> Arc<dyn Plugin> {
     Arc::new(Answers(move |exchange: &mut Exchange<'_>| {
         let reply = exchange.reply();
         reply.rcode = rcode;
-        let (rtype, class) = (Type::SOA, crate::wire::Class::IN);
+        let rtype = Type::SOA;
+        let class = crate::wire::Class::IN;
         let rdata = Rdata::Bytes(reply.store(&[0; 22]));
         reply.push(Record { section: Section::Authority, owner: NameRef::QUESTION, rtype, class, ttl: 0, rdata });
     }))
@@ -89,7 +90,7 @@ fn a_bare_code_has_one_line() {
     }
 }
 
-/// Drops everything.
+/// A plugin that drops every query.
 struct Dropping;
 
 impl Plugin for Dropping {
@@ -103,7 +104,7 @@ impl Plugin for Dropping {
 }
 
 #[test]
-fn a_query_that_is_dropped_has_a_line_too() {
+fn a_dropped_query_is_logged() {
     let got = line("log", Arc::new(Dropping));
     assert_eq!(without_duration(&got), r#"[INFO] 127.0.0.1:53342 - 1234 "A IN web. udp 21 false 512" - - 0"#);
     let classes = "log . \"{/log/class} {/log/type}\" {\n class error\n}";
@@ -129,12 +130,12 @@ fn every_placeholder_has_its_value() {
 }
 
 #[test]
-fn metadata_is_shown_where_it_is_on() {
+fn metadata_is_logged_if_the_block_has_it() {
     let format = "log . \"{/known/empty}|{/known/none}|{/known/forged}|{/log/class}|{/log/type}\"";
     assert_eq!(line(format, code(Rcode::NXDOMAIN, None)), "[INFO] |-|a [INFO] b|denial|NXDOMAIN\n");
-    // Outside of its zones there is what *log* itself says.
-    let elsewhere = packet("a", Type::A, None);
-    let got = logged(format, address(), &elsewhere, client("127.0.0.1:1"), LineFormat::Text);
+    // Outside the zones of *metadata* there are only the labels of *log* itself.
+    let outside = packet("a", Type::A, None);
+    let got = logged(format, address(), &outside, client("127.0.0.1:1"), LineFormat::Text);
     assert_eq!(got, "[INFO] -|-|-|success|NOERROR\n");
     let logger = Logger::unwritten(LineFormat::Text);
     let log = Log::new(&config(format, parse), logger.clone());
@@ -144,7 +145,7 @@ fn metadata_is_shown_where_it_is_on() {
 }
 
 #[test]
-fn the_first_scope_and_its_classes_decide() {
+fn the_first_matching_scope_and_its_classes_apply() {
     let rules = "log web \"1{rcode}\" {\n class denial\n}\nlog . \"2{rcode}\"";
     assert_eq!(line(rules, address()), "");
     assert_eq!(line(rules, soa(Rcode::NOERROR)), "[INFO] 1NOERROR\n");

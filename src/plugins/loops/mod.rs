@@ -1,10 +1,10 @@
-//! *loop*: finds out at start whether what is forwarded comes back (CoreDNS `plugin/loop`).
+//! *loop*: detects at start whether forwarded queries come back to this server (CoreDNS `plugin/loop`).
 //!
-//! The server asks itself for a random name, and the plugin counts how often that name is seen. It should be once. A name
-//! that is seen again may still be no loop: somebody may repeat names that pass by. So a suspicion counts only if fresh
-//! names, of which nobody can know, come back as well, one after another.
+//! The server sends itself a query for a random name, the probe, and the plugin counts the queries for that name. More
+//! than one query is a suspicion, but not yet a loop: a program on the network may replay queries that it sees. A loop
+//! is reported only if several probes in a row, each with a new random name, come back.
 //!
-//! The rules have no I/O and no clock: `probe.rs` sends the probes and drives a [`Watch`].
+//! This file does no I/O and reads no clock: `probe.rs` sends the probes and calls [`Watch`].
 
 mod probe;
 
@@ -19,14 +19,14 @@ use crate::chain::{Client, Exchange, Plugin, Step};
 use crate::corefile::Directive;
 use crate::wire::{NameBuf, Type};
 
-/// Names that must come back in a row.
+/// The number of probes in a row that must come back before a loop is reported.
 const PROOF: u32 = 3;
 
 /// The configuration, which has no options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config;
 
-/// Reads the directive.
+/// Parses the directive, which has no arguments.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     no_arguments(stanzas, context);
     Some(Config)
@@ -37,51 +37,54 @@ impl Setting for Config {
         let (plugin, watch) = Loop::new(block.first_zone());
         let logger = block.resources().logger.clone();
         block.plugin(plugin);
-        block.when_bound(move |address| Box::pin(probe::probe(watch, address, logger)));
+        block.when_bound(move |address| Box::pin(probe::look_for_loop(watch, address, logger)));
         Ok(())
     }
 }
 
-/// The plugin.
+/// Counts the queries for the current probe.
 pub struct Loop {
     watch: Arc<Watch>,
 }
 
-/// What is known of a loop so far.
+/// The state of the detection, shared by the plugin and the sender of the probes.
 pub struct Watch {
-    /// The zone whose names may come back.
+    /// The zone in which probes have their names.
     pub zone: NameBuf,
-    /// A name is looked for. Read for each HINFO query, which are few.
-    armed: AtomicBool,
-    /// Written when a probe is sent and when one is seen.
+    /// Whether queries are compared with the probe. Written by the sender; read for each HINFO query, which are rare.
+    is_armed: AtomicBool,
+    /// Written by the sender, and by the plugin when it sees the probe.
     probe: Mutex<Probe>,
 }
 
+/// The current probe.
 #[derive(Default)]
 struct Probe {
+    /// The name; `None` once it has come back.
     name: Option<NameBuf>,
+    /// The number of queries for the name.
     seen: u32,
-    /// Who sent it the last time.
+    /// The client of the last one.
     from: Option<Client>,
-    /// Names in a row that came back.
+    /// The number of probes in a row that came back.
     suspicions: u32,
 }
 
-/// What a probe has shown.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It did not come back.
+    /// It has not come back.
     Nothing,
-    /// It came back, as a replayed name might; a fresh one will tell.
+    /// It has come back, which a replay can explain; another probe is needed.
     Suspicion,
-    /// So did those before it: who sent it the last time, and its name.
+    /// It has come back, and so did the probes before it. The client that sent it last, and its name.
     Loop(Client, NameBuf),
 }
 
 impl Loop {
-    /// The plugin of a block, and what drives it.
+    /// Creates the plugin of a server block, and the state for the sender of the probes.
     pub fn new(zone: NameBuf) -> (Loop, Arc<Watch>) {
-        let watch = Arc::new(Watch { zone, armed: AtomicBool::new(false), probe: Mutex::default() });
+        let watch = Arc::new(Watch { zone, is_armed: AtomicBool::new(false), probe: Mutex::default() });
         (Loop { watch: watch.clone() }, watch)
     }
 }
@@ -92,7 +95,7 @@ impl Plugin for Loop {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        if exchange.question().qtype == Type::HINFO && self.watch.armed.load(Ordering::Relaxed) {
+        if exchange.question().qtype == Type::HINFO && self.watch.is_armed.load(Ordering::Relaxed) {
             let mut probe = self.watch.probe.lock();
             if probe.name.as_ref().is_some_and(|name| exchange.question().name().eq_ignore_case(name.as_name())) {
                 probe.seen += 1;
@@ -104,39 +107,41 @@ impl Plugin for Loop {
 }
 
 impl Watch {
-    /// Looks for another name from now on; gives it. `random` is from a source that nobody can guess.
+    /// Starts a probe with a new name, and returns the name. `random` must be unpredictable.
     pub fn arm(&self, random: [u64; 2]) -> NameBuf {
         let zone = self.zone.to_string();
         let zone = if zone == "." { "" } else { &zone };
         let text = format!("{}.{}.{zone}", random[0] >> 2, random[1] >> 2);
-        // A zone of more than 215 octets leaves no room; its own name is asked for then.
+        // In a zone of more than 215 bytes there is no space for two labels: the probe has the name of the zone.
         let name = NameBuf::from_text(&text).unwrap_or_else(|_| self.zone.clone());
         let mut probe = self.probe.lock();
-        (probe.name, probe.seen, probe.from) = (Some(name.clone()), 0, None);
-        self.armed.store(true, Ordering::Relaxed);
+        probe.name = Some(name.clone());
+        probe.seen = 0;
+        probe.from = None;
+        self.is_armed.store(true, Ordering::Relaxed);
         name
     }
 
-    /// What the probe has shown by now. A probe that is sent once is seen once.
+    /// Returns what the current probe has shown so far. A probe that has come back is reported once.
     pub fn look(&self) -> Finding {
         let mut probe = self.probe.lock();
+        // The server itself has sent the first query.
         let (Some(name), Some(from), 2..) = (probe.name.clone(), probe.from, probe.seen) else {
             return Finding::Nothing;
         };
-        // The next look is about another name.
         probe.name = None;
         probe.suspicions += 1;
         if probe.suspicions < PROOF { Finding::Suspicion } else { Finding::Loop(from, name) }
     }
 
-    /// A probe has not come back within its time: nothing speaks for a loop any more.
+    /// Clears the suspicions: called when a probe has not come back in time.
     pub fn clear(&self) {
         self.probe.lock().suspicions = 0;
     }
 
-    /// Looks for nothing any more.
+    /// Stops comparing queries with the probe.
     pub fn disarm(&self) {
-        self.armed.store(false, Ordering::Relaxed);
+        self.is_armed.store(false, Ordering::Relaxed);
     }
 }
 
@@ -149,12 +154,12 @@ mod tests {
     use crate::wire::Rcode;
 
     /// Sends a query of this type for a name through the plugin.
-    fn ask(plugin: &Arc<Loop>, name: &NameBuf, qtype: Type) {
+    fn query(plugin: &Arc<Loop>, name: &NameBuf, qtype: Type) {
         let plugins: Vec<Arc<dyn Plugin>> = vec![plugin.clone(), code(Rcode::NXDOMAIN, None)];
         send(plugins, &packet(&name.to_string(), qtype, None), client("10.0.0.1:99"), Instant::now());
     }
 
-    /// D21: an answer that comes twice, or a client that replays the name, is no loop.
+    /// D21: a client that replays the name of a probe is not a loop.
     #[test]
     fn only_fresh_names_that_come_back_in_a_row_are_a_loop() {
         let (plugin, watch) = Loop::new(n("Example.org"));
@@ -163,32 +168,32 @@ mod tests {
         for number in 0..2 {
             let name = watch.arm([u64::MAX, number << 2]);
             assert_eq!(name.to_string(), format!("4611686018427387903.{number}.Example.org."));
-            ask(&plugin, &name, Type::HINFO);
+            query(&plugin, &name, Type::HINFO);
             assert_eq!(watch.look(), Finding::Nothing);
-            // Replayed again and again, it is one suspicion.
-            (0..5).for_each(|_| ask(&plugin, &name, Type::HINFO));
+            // However often a client replays it, it is one suspicion.
+            (0..5).for_each(|_| query(&plugin, &name, Type::HINFO));
             assert_eq!(watch.look(), Finding::Suspicion);
-            ask(&plugin, &name, Type::HINFO);
+            query(&plugin, &name, Type::HINFO);
             assert_eq!(watch.look(), Finding::Nothing);
             last = Some(name);
         }
-        // A third that does not come back ends the suspicion, and the names before it are of no interest.
+        // A third probe that does not come back clears the suspicions; names of earlier probes are ignored.
         let name = watch.arm([1, 2]);
-        ask(&plugin, &name, Type::HINFO);
-        ask(&plugin, &name, Type::A);
-        ask(&plugin, &last.expect("a name"), Type::HINFO);
+        query(&plugin, &name, Type::HINFO);
+        query(&plugin, &name, Type::A);
+        query(&plugin, &last.expect("a name"), Type::HINFO);
         assert_eq!(watch.look(), Finding::Nothing);
         watch.clear();
         for round in 0..3 {
             let name = watch.arm([round << 8, 9]);
-            (0..2).for_each(|_| ask(&plugin, &name, Type::HINFO));
+            (0..2).for_each(|_| query(&plugin, &name, Type::HINFO));
             let expected = if round == 2 { Finding::Loop(client("10.0.0.1:99"), name) } else { Finding::Suspicion };
             assert_eq!(watch.look(), expected);
         }
         watch.disarm();
         let name = watch.arm([1, 1]);
         watch.disarm();
-        (0..2).for_each(|_| ask(&plugin, &name, Type::HINFO));
+        (0..2).for_each(|_| query(&plugin, &name, Type::HINFO));
         assert_eq!(watch.look(), Finding::Nothing);
     }
 }

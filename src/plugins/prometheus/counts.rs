@@ -1,6 +1,7 @@
-//! What is counted of the queries of one zone on one socket, and where in the cells it stands.
+//! The counters of a zone on a socket, and their layout in the cells.
 //!
-//! No float is touched: durations are whole nanoseconds, and their buckets the length of a binary number.
+//! Counting uses no floating-point numbers: durations are whole nanoseconds, and the bucket of a duration is the bit
+//! length of a number.
 
 use std::time::Instant;
 
@@ -8,12 +9,12 @@ use crate::chain::{Client, Transport};
 use crate::telemetry::metrics::{Cells, table};
 use crate::wire::{Query, Rcode, Type};
 
-/// The types that have a count of their own (CoreDNS `vars.monitorType`); the last one is all others.
+/// The types with counters of their own (CoreDNS `vars.monitorType`); the last one is for all other types.
 pub(super) const TYPES: [&str; 20] = [
     "A", "AAAA", "PTR", "SRV", "CNAME", "MX", "TXT", "SOA", "NS", "HTTPS", "SVCB", "DS", "DNSKEY", "RRSIG", "NSEC",
     "NSEC3", "IXFR", "AXFR", "ANY", "other",
 ];
-/// The codes that have a count of their own, as CoreDNS names them; the last one is all others.
+/// The codes with counters of their own, as CoreDNS names them; the last one is for all other codes.
 pub(super) const RCODES: [&str; 25] = [
     "NOERROR",
     "FORMERR",
@@ -41,17 +42,17 @@ pub(super) const RCODES: [&str; 25] = [
     "BADCOOKIE",
     "other",
 ];
-/// The transports.
+/// The values of the label `proto`.
 pub(super) const PROTOS: [&str; 2] = [Transport::Udp.name(), Transport::Tcp.name()];
-/// The families by CoreDNS's numbers.
+/// The values of the label `family`, which are CoreDNS's: IPv4 and IPv6.
 pub(super) const FAMILIES: [&str; 2] = ["1", "2"];
 
-/// Buckets of durations; the last is above all bounds.
+/// The number of buckets of durations; the last one is above all bounds.
 const TIMES: usize = table::TIME_BOUNDS.len() + 1;
-/// Buckets of sizes, likewise.
+/// The number of buckets of sizes; the last one is above all bounds.
 const SIZES: usize = table::SIZE_BOUNDS.len() + 1;
 
-/// Where each thing stands.
+// The indexes of the cells. The number of queries by transport, family and type comes first.
 const DURATIONS: usize = PROTOS.len() * FAMILIES.len() * TYPES.len();
 const DURATION_SUM: usize = DURATIONS + TIMES;
 const DNSSEC_OK: usize = DURATION_SUM + 1;
@@ -60,7 +61,7 @@ const RESPONSE_SIZES: usize = REQUEST_SIZES + PROTOS.len() * (SIZES + 1);
 const RESPONSES: usize = RESPONSE_SIZES + PROTOS.len() * (SIZES + 1);
 const ALL: usize = RESPONSES + 2 * RCODES.len();
 
-/// The bounds of sizes in octets.
+/// The bounds of sizes in bytes.
 const SIZE_BOUNDS: [u32; SIZES - 1] = {
     let mut bounds = [0; SIZES - 1];
     let mut at = 0;
@@ -70,7 +71,7 @@ const SIZE_BOUNDS: [u32; SIZES - 1] = {
     }
     bounds
 };
-/// The buckets of sizes below 512, as nearly all messages have: two cache lines of it are used.
+/// The bucket of each size below 512, which nearly all messages have. Usually two cache lines of it are used.
 static SMALL_SIZES: [u8; 512] = {
     let mut buckets = [0; 512];
     let mut size = 0;
@@ -84,79 +85,80 @@ static SMALL_SIZES: [u8; 512] = {
     }
     buckets
 };
-/// The first bound of durations, in nanoseconds; each further one is twice the one before.
+/// The first bound of durations in nanoseconds. Each further bound is twice the one before it.
 const FIRST_TIME: u64 = 250_000;
 
-/// The counts of a zone on a socket.
-pub(super) struct Counts {
-    /// The socket, `dns://:53`.
+/// The counters of a zone on a socket.
+pub(super) struct ZoneCounters {
+    /// The label of the socket, such as `dns://:53`.
     pub(super) server: String,
     /// The zone, or `dropped`.
     pub(super) zone: String,
-    /// The plugin behind *prometheus*.
-    pub(super) behind: &'static str,
+    /// The plugin after *prometheus*.
+    pub(super) next_plugin: &'static str,
     cells: Cells<ALL>,
 }
 
-/// A query that has its answer.
-pub(super) struct Seen<'a> {
+/// A query that was answered or dropped.
+pub(super) struct CountedQuery<'a> {
     pub(super) query: &'a Query<'a>,
     /// The query type.
     pub(super) qtype: Type,
     /// DNSSEC records are requested.
     pub(super) dnssec_ok: bool,
     pub(super) client: Client,
-    /// When it was read.
+    /// When the query was received.
     pub(super) start: Instant,
     pub(super) rcode: Rcode,
-    /// The octets of the answer.
+    /// The length of the response in bytes.
     pub(super) len: usize,
-    /// No plugin wrote the answer.
+    /// Whether the server wrote the response, not a plugin.
     pub(super) by_server: bool,
 }
 
-impl Counts {
-    pub(super) fn new(server: &str, zone: &str, behind: &'static str) -> Counts {
-        Counts { server: server.to_owned(), zone: zone.to_owned(), behind, cells: Cells::default() }
+impl ZoneCounters {
+    pub(super) fn new(server: &str, zone: &str, next_plugin: &'static str) -> ZoneCounters {
+        ZoneCounters { server: server.to_owned(), zone: zone.to_owned(), next_plugin, cells: Cells::default() }
     }
 
     /// Counts a query.
-    pub(super) fn add(&self, seen: &Seen<'_>) {
-        let proto = usize::from(seen.client.transport.name() == PROTOS[1]);
-        // A transport gives IPv4 clients as such, whatever its socket.
-        let family = usize::from(seen.client.remote.is_ipv6());
-        let rcode = usize::from(seen.rcode.0).min(RCODES.len() - 1);
-        let took = seen.start.elapsed();
-        let nanoseconds = took.as_secs() * 1_000_000_000 + u64::from(took.subsec_nanos());
-        let (asked, answered) = (seen.query.packet().len(), seen.len);
-        let (asked_at, answered_at) = (REQUEST_SIZES + proto * (SIZES + 1), RESPONSE_SIZES + proto * (SIZES + 1));
+    pub(super) fn add(&self, counted: &CountedQuery<'_>) {
+        let proto = usize::from(counted.client.transport.name() == PROTOS[1]);
+        // The address of an IPv4 client is never an IPv4-mapped one, whatever the socket.
+        let family = usize::from(counted.client.remote.is_ipv6());
+        let rcode = usize::from(counted.rcode.0).min(RCODES.len() - 1);
+        let duration = counted.start.elapsed();
+        let nanoseconds = duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos());
+        let request_len = counted.query.packet().len();
+        let request_sizes = REQUEST_SIZES + proto * (SIZES + 1);
+        let response_sizes = RESPONSE_SIZES + proto * (SIZES + 1);
         let mine = self.cells.mine();
         mine.add_all([
-            (request(proto, family, type_index(seen.qtype)), 1),
+            (request(proto, family, type_index(counted.qtype)), 1),
             (DURATIONS + time_bucket(nanoseconds), 1),
             (DURATION_SUM, nanoseconds),
-            (asked_at + size_bucket(asked), 1),
-            (asked_at + SIZES, asked as u64),
-            (answered_at + size_bucket(answered), 1),
-            (answered_at + SIZES, answered as u64),
-            (response(seen.by_server, rcode), 1),
+            (request_sizes + size_bucket(request_len), 1),
+            (request_sizes + SIZES, request_len as u64),
+            (response_sizes + size_bucket(counted.len), 1),
+            (response_sizes + SIZES, counted.len as u64),
+            (response(counted.by_server, rcode), 1),
         ]);
-        if seen.dnssec_ok {
+        if counted.dnssec_ok {
             mine.add_all([(DNSSEC_OK, 1)]);
         }
     }
 
-    /// What has been counted.
+    /// Returns the values, summed up over all threads.
     pub(super) fn sums(&self) -> Sums {
         Sums(self.cells.sums())
     }
 }
 
-/// What all threads have counted.
+/// The values of counters, summed up over all threads.
 pub(super) struct Sums([u64; ALL]);
 
 impl Sums {
-    /// All of them together.
+    /// Returns the sum of several sets of values.
     pub(super) fn total<'a>(sums: impl Iterator<Item = &'a Sums>) -> Sums {
         let mut total = [0; ALL];
         for sums in sums {
@@ -165,32 +167,32 @@ impl Sums {
         Sums(total)
     }
 
-    /// Queries by indexes into [`PROTOS`], [`FAMILIES`] and [`TYPES`].
+    /// Returns the number of queries, by indexes into [`PROTOS`], [`FAMILIES`] and [`TYPES`].
     pub(super) fn requests(&self, proto: usize, family: usize, rtype: usize) -> u64 {
         self.0[request(proto, family, rtype)]
     }
 
-    /// The buckets of durations, and their sum in seconds.
+    /// Returns the buckets of durations, and the sum of the durations in seconds.
     pub(super) fn durations(&self) -> (&[u64], f64) {
         (&self.0[DURATIONS..][..TIMES], self.0[DURATION_SUM] as f64 / 1e9)
     }
 
-    /// Queries with DO.
+    /// Returns the number of queries with DO.
     pub(super) fn dnssec_ok(&self) -> u64 {
         self.0[DNSSEC_OK]
     }
 
-    /// The buckets of the queries' sizes, and their sum.
+    /// Returns the buckets of the lengths of queries, and the sum of the lengths in bytes.
     pub(super) fn request_sizes(&self, proto: usize) -> (&[u64], f64) {
         self.sizes(REQUEST_SIZES, proto)
     }
 
-    /// The buckets of the answers' sizes, and their sum.
+    /// Returns the buckets of the lengths of responses, and the sum of the lengths in bytes.
     pub(super) fn response_sizes(&self, proto: usize) -> (&[u64], f64) {
         self.sizes(RESPONSE_SIZES, proto)
     }
 
-    /// Answers by whether the server itself wrote them, and by an index into [`RCODES`].
+    /// Returns the number of responses, by whether the server itself wrote them, and by an index into [`RCODES`].
     pub(super) fn responses(&self, by_server: bool, rcode: usize) -> u64 {
         self.0[response(by_server, rcode)]
     }
@@ -201,21 +203,23 @@ impl Sums {
     }
 }
 
+/// Returns the index of the cell of queries.
 fn request(proto: usize, family: usize, rtype: usize) -> usize {
     (proto * FAMILIES.len() + family) * TYPES.len() + rtype
 }
 
+/// Returns the index of the cell of responses.
 fn response(by_server: bool, rcode: usize) -> usize {
     RESPONSES + usize::from(by_server) * RCODES.len() + rcode
 }
 
-/// The bucket of a duration.
+/// Returns the bucket of a duration.
 fn time_bucket(nanoseconds: u64) -> usize {
     let multiple = nanoseconds.saturating_sub(1) / FIRST_TIME;
     ((u64::BITS - multiple.leading_zeros()) as usize).min(TIMES - 1)
 }
 
-/// The bucket of a size.
+/// Returns the bucket of a size in bytes.
 fn size_bucket(size: usize) -> usize {
     match SMALL_SIZES.get(size) {
         Some(&bucket) => usize::from(bucket),
@@ -223,7 +227,7 @@ fn size_bucket(size: usize) -> usize {
     }
 }
 
-/// The index of a type in [`TYPES`].
+/// Returns the index of a type in [`TYPES`].
 fn type_index(rtype: Type) -> usize {
     match rtype {
         Type::A => 0,
@@ -254,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_have_their_names() {
+    fn indexes_of_types_match_their_names() {
         for number in 0..=u16::MAX {
             let rtype = Type(number);
             let name = TYPES[type_index(rtype)];
@@ -263,15 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn codes_have_their_names() {
+    fn indexes_of_codes_match_their_names() {
         for (code, name) in RCODES.iter().enumerate().filter(|(code, _)| ![11, 16].contains(code) && *code < 17) {
             assert_eq!(Rcode(code as u16).to_string(), *name);
         }
     }
 
-    /// A value is in the bucket of the first bound that it does not exceed.
     #[test]
-    fn buckets_are_those_of_the_bounds() {
+    fn a_value_is_in_the_bucket_of_the_first_bound_that_it_does_not_exceed() {
         for (at, bound) in table::TIME_BOUNDS.iter().enumerate() {
             let nanoseconds = (bound * 1e9).round() as u64;
             assert_eq!((time_bucket(nanoseconds), time_bucket(nanoseconds + 1)), (at, at + 1), "{bound}");

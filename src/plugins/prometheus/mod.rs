@@ -1,7 +1,7 @@
-//! *prometheus*: counts queries and answers, and names where `/metrics` is (CoreDNS `plugin/metrics`).
+//! *prometheus*: counts queries and responses, and configures the address of `/metrics` (CoreDNS `plugin/metrics`).
 //!
 //! ```text
-//! sent(..) ─► the zone's `Counts` ─► cells of this thread ─── Queries ─► Registry ─► /metrics
+//! sent(..) ─► ZoneCounters of the zone ─► cells of this thread ─── Queries ─► Registry ─► /metrics
 //! ```
 
 mod counts;
@@ -20,20 +20,20 @@ use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics;
 use crate::wire::{NameBuf, Query, Rcode, Type};
-use counts::{Counts, Seen};
+use counts::{CountedQuery, ZoneCounters};
 
 pub use queries::Queries;
 
-/// What the directive says.
+/// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where `/metrics` is.
+    /// The address of `/metrics`.
     pub address: Endpoint,
-    /// A web configuration of the Prometheus exporter toolkit.
+    /// A web configuration file of the Prometheus exporter toolkit, for HTTPS.
     pub tls: Option<PathBuf>,
 }
 
-/// Reads the directive.
+/// Parses the directive.
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
@@ -43,7 +43,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         let mut inner = line.enter(property);
         match inner.name() {
             "runtime_metrics" => {
-                inner.warning(&property.name, "'runtime_metrics' tells of Go's runtime, which is not in this server");
+                let message = "'runtime_metrics' is about Go's runtime, which this server does not have";
+                inner.warning(&property.name, message);
             }
             "tls" if tls.is_some() => {
                 inner.error(&property.name, "tls block already specified");
@@ -82,35 +83,36 @@ impl Setting for Config {
     }
 }
 
-/// The plugin of a server block on one socket.
+/// Counts the queries of a server block on a socket.
 pub struct Prometheus {
-    /// Which of `counts` a name belongs to, where there are several.
+    /// The index of each zone in `counters`.
     zones: Zones,
-    /// One for each zone; not empty.
-    counts: Vec<Arc<Counts>>,
+    /// The counters of each zone.
+    counters: Vec<Arc<ZoneCounters>>,
 }
 
 impl Prometheus {
-    /// The plugin for these zones of a block. `server` is the socket, `behind` the plugin that comes next.
-    pub fn new(queries: &Queries, server: &str, zones: &[NameBuf], behind: &'static str) -> Prometheus {
+    /// Creates the plugin for the zones of a server block. `server` is the label of the socket, and `next_plugin` the
+    /// name of the plugin after this one.
+    pub fn new(queries: &Queries, server: &str, zones: &[NameBuf], next_plugin: &'static str) -> Prometheus {
         let mut index = Zones::default();
         for (at, zone) in zones.iter().enumerate() {
             index.add(zone, at);
         }
-        let counts = zones.iter().map(|zone| queries.counts(server, &zone.to_string(), behind));
-        Prometheus { zones: index, counts: counts.collect() }
+        let counters = zones.iter().map(|zone| queries.counters(server, &zone.to_string(), next_plugin));
+        Prometheus { zones: index, counters: counters.collect() }
     }
 
-    fn count(&self, seen: &Seen<'_>) {
-        let counts = match self.counts.as_slice() {
+    fn count(&self, counted: &CountedQuery<'_>) {
+        let counters = match self.counters.as_slice() {
             [] => return,
             [only] => only,
-            several => match self.zones.longest(&seen.query.question) {
+            several => match self.zones.longest(&counted.query.question) {
                 Some(at) => &several[at],
                 None => return,
             },
         };
-        counts.add(seen);
+        counters.add(counted);
     }
 }
 
@@ -125,7 +127,7 @@ impl Plugin for Prometheus {
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
         let (qtype, dnssec_ok) = type_and_do(exchange);
-        self.count(&Seen {
+        self.count(&CountedQuery {
             query: exchange.query,
             qtype,
             dnssec_ok,
@@ -138,10 +140,18 @@ impl Plugin for Prometheus {
     }
 
     fn dropped(&self, exchange: &Exchange<'_>) {
-        // CoreDNS counts the code of a reply that is not there.
-        let (query, client, start) = (exchange.query, exchange.client, exchange.started);
         let (qtype, dnssec_ok) = type_and_do(exchange);
-        self.count(&Seen { query, qtype, dnssec_ok, client, start, rcode: Rcode::NOERROR, len: 0, by_server: true });
+        self.count(&CountedQuery {
+            query: exchange.query,
+            qtype,
+            dnssec_ok,
+            client: exchange.client,
+            start: exchange.started,
+            // CoreDNS counts the code of the reply that it does not send.
+            rcode: Rcode::NOERROR,
+            len: 0,
+            by_server: true,
+        });
     }
 }
 
@@ -154,22 +164,22 @@ fn type_and_do(exchange: &Exchange<'_>) -> (Type, bool) {
     }
 }
 
-/// Counts the queries of a socket that no block takes, as zone `dropped`.
-pub struct Refused(Arc<Counts>);
+/// Counts the queries of a socket that no server block answers. Their zone is `dropped`.
+pub struct Refused(Arc<ZoneCounters>);
 
 impl Refused {
-    /// For this socket.
+    /// Creates the observer of the socket with this label.
     pub fn new(queries: &Queries, server: &str) -> Refused {
-        Refused(queries.counts(server, "dropped", ""))
+        Refused(queries.counters(server, "dropped", ""))
     }
 }
 
 impl Observer for Refused {
     fn refused(&self, query: &Query<'_>, client: Client, start: Instant, rcode: Rcode, len: usize) {
-        // CoreDNS `Server.ServeDNS` answers another version of EDNS without counting it.
+        // CoreDNS `Server.ServeDNS` does not count queries with another version of EDNS.
         if rcode != Rcode::BADVERS {
             let (qtype, dnssec_ok) = (query.question.qtype, query.edns.is_some_and(|edns| edns.dnssec_ok));
-            self.0.add(&Seen { query, qtype, dnssec_ok, client, start, rcode, len, by_server: true });
+            self.0.add(&CountedQuery { query, qtype, dnssec_ok, client, start, rcode, len, by_server: true });
         }
     }
 }

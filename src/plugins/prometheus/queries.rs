@@ -1,35 +1,37 @@
-//! All counts of queries, as the registry collects them.
+//! The counters of queries of all sockets and zones, as the registry collects them.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::counts::{Counts, FAMILIES, PROTOS, RCODES, Sums, TYPES};
+use super::counts::{FAMILIES, PROTOS, RCODES, Sums, TYPES, ZoneCounters};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 
-/// The counts of every socket and zone. They outlive a reload.
+/// The counters of all sockets and zones. They outlive a reload.
 #[derive(Default)]
 pub struct Queries {
-    /// Written when a configuration is built, read when somebody asks. No query touches it.
-    counts: RwLock<Vec<Arc<Counts>>>,
+    /// Written when a configuration is built, read at each scrape. Queries do not use it.
+    counters: RwLock<Vec<Arc<ZoneCounters>>>,
 }
 
 impl Queries {
-    /// The counts with these labels.
-    pub(super) fn counts(&self, server: &str, zone: &str, behind: &'static str) -> Arc<Counts> {
-        let mut all = self.counts.write();
-        let same = |counts: &&Arc<Counts>| counts.server == server && counts.zone == zone && counts.behind == behind;
-        if let Some(found) = all.iter().find(same) {
+    /// Returns the counters with these labels, and adds them if they are new.
+    pub(super) fn counters(&self, server: &str, zone: &str, next_plugin: &'static str) -> Arc<ZoneCounters> {
+        let mut all = self.counters.write();
+        let is_same = |counters: &&Arc<ZoneCounters>| {
+            counters.server == server && counters.zone == zone && counters.next_plugin == next_plugin
+        };
+        if let Some(found) = all.iter().find(is_same) {
             return found.clone();
         }
-        let counts = Arc::new(Counts::new(server, zone, behind));
-        all.push(counts.clone());
-        counts
+        let counters = Arc::new(ZoneCounters::new(server, zone, next_plugin));
+        all.push(counters.clone());
+        counters
     }
 
-    /// The counts of each socket and zone.
-    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<Counts>>)> {
-        let mut all = self.counts.read().clone();
+    /// Returns the socket, the zone and the counters of each zone on each socket.
+    fn by_zone(&self) -> Vec<(String, String, Vec<Arc<ZoneCounters>>)> {
+        let mut all = self.counters.read().clone();
         all.sort_by(|one, other| (&one.server, &one.zone).cmp(&(&other.server, &other.zone)));
         let groups = all.chunk_by(|one, other| (&one.server, &one.zone) == (&other.server, &other.zone));
         groups.map(|group| (group[0].server.clone(), group[0].zone.clone(), group.to_vec())).collect()
@@ -53,11 +55,12 @@ impl Collected for Queries {
         let mut dnssec_ok = Family::new(&table::DO_REQUESTS);
         let mut response_sizes = Family::new(&table::RESPONSE_SIZE);
         let mut responses = Family::new(&table::RESPONSES);
-        // After a reload another plugin may stand behind *prometheus*; only codes are told apart by it.
+        // After a reload the plugin after *prometheus* may be another one. It is a label of the responses only.
         for (server, zone, of_plugins) in self.by_zone() {
-            let sums: Vec<(&str, Sums)> = of_plugins.iter().map(|counts| (counts.behind, counts.sums())).collect();
+            let sums: Vec<(&str, Sums)> =
+                of_plugins.iter().map(|counters| (counters.next_plugin, counters.sums())).collect();
             let total = Sums::total(sums.iter().map(|(_, sums)| sums));
-            // What has not happened is not shown, as in CoreDNS.
+            // As in CoreDNS, there is no sample with the value 0.
             let mut all = 0;
             for (proto, proto_name) in PROTOS.iter().enumerate() {
                 let mut of_proto = 0;

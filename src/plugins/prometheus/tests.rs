@@ -1,15 +1,15 @@
-//! Queries through router, and the text that becomes of them.
+//! Sends queries through a router, and compares the text of the metrics.
 
 use std::net::SocketAddr;
 
 use super::super::testing::{Answers, client, config, n, packet, read};
 use super::*;
 use crate::chain::{Answer, Block, Chain, Failure, Router, State, Transport};
-use crate::telemetry::metrics::{Collected, Observed, Registry, register, text};
+use crate::telemetry::metrics::{Collected, MetricKind, Observed, Registry, register, text};
 use crate::wire::Type;
 
 #[test]
-fn it_is_read() {
+fn the_directive_is_parsed() {
     let config_of = |lines: &str| {
         let config = config(lines, parse);
         format!("{} {:?}", config.address, config.tls)
@@ -18,7 +18,7 @@ fn it_is_read() {
     assert_eq!(config_of("prometheus 0.0.0.0:1 {\n tls web.yml\n}"), "0.0.0.0:1 Some(\"web.yml\")");
     assert_eq!(
         read("prometheus {\n runtime_metrics\n}", parse).1,
-        ["'runtime_metrics' tells of Go's runtime, which is not in this server"]
+        ["'runtime_metrics' is about Go's runtime, which this server does not have"]
     );
     for (lines, message) in [
         ("prometheus x", "address x: missing port in address"),
@@ -32,7 +32,7 @@ fn it_is_read() {
     }
 }
 
-/// A block for two zones whose plugin answers, fails or drops, by the name asked for.
+/// A server block for two zones whose plugins answer, fail or drop a query, by its name.
 struct Bench {
     queries: Arc<Queries>,
     router: Arc<Router>,
@@ -42,13 +42,13 @@ impl Bench {
     fn new() -> Bench {
         let queries = Arc::new(Queries::default());
         let zones = vec![n("example."), n("sub.example.")];
-        let counting = Prometheus::new(&queries, "dns://:53", &zones, "answers");
+        let prometheus = Prometheus::new(&queries, "dns://:53", &zones, "answers");
         let answers = Answers(|exchange: &mut Exchange<'_>| {
             if exchange.question().name().to_string().starts_with("bad.") {
                 exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin("answers"));
             }
         });
-        let chain = Chain::new(vec![Arc::new(counting), Arc::new(Dropping), Arc::new(answers)]);
+        let chain = Chain::new(vec![Arc::new(prometheus), Arc::new(Dropping), Arc::new(answers)]);
         let router = Router::new(vec![Block { zones, chain }], false);
         let router = Arc::new(router.observed_by(Arc::new(Refused::new(&queries, "dns://:53"))));
         Bench { queries, router }
@@ -59,7 +59,7 @@ impl Bench {
         let _ = self.router.answer(packet, client, Instant::now(), &mut State::default(), &mut [0; 4096]);
     }
 
-    /// The lines of the text but comments, buckets and sums.
+    /// Returns the lines of the metrics without comments, buckets and sums of durations.
     fn lines(&self) -> Vec<String> {
         let registry = Registry::new();
         let queries = self.queries.clone();
@@ -81,18 +81,17 @@ impl Plugin for Dropping {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        match exchange.question().name().to_string().starts_with("drop.") {
-            true => Step::Drop,
-            false => Step::Next,
-        }
+        let is_dropped = exchange.question().name().to_string().starts_with("drop.");
+        if is_dropped { Step::Drop } else { Step::Next }
     }
 }
 
 #[test]
 fn queries_are_counted_by_zone_type_and_outcome() {
     let bench = Bench::new();
-    assert!(bench.lines().is_empty(), "what has not happened is not shown");
-    let (v4, v6) = ("192.0.2.1:5", "[2001:db8::1]:5");
+    assert!(bench.lines().is_empty(), "there are no samples before the first query");
+    let v4 = "192.0.2.1:5";
+    let v6 = "[2001:db8::1]:5";
     bench.ask(&packet("a.example.", Type::A, None), v4, Transport::Udp);
     bench.ask(&packet("A.EXAMPLE.", Type::A, None), v4, Transport::Udp);
     bench.ask(&packet("a.sub.example.", Type::CAA, Some(1232)), v6, Transport::Tcp);
@@ -103,7 +102,7 @@ fn queries_are_counted_by_zone_type_and_outcome() {
     let flags = dnssec.len() - 4;
     dnssec[flags] = 0x80;
     bench.ask(&dnssec, v4, Transport::Udp);
-    // No query at all.
+    // This is not a query.
     bench.ask(&[0; 12], v4, Transport::Udp);
     assert_eq!(
         bench.lines(),
@@ -142,15 +141,15 @@ fn queries_are_counted_by_zone_type_and_outcome() {
     );
 }
 
-/// F12: a hundred thousand names and all types and codes make no more lines than a few.
+/// F12: 100,000 names with all types and codes create only a few series.
 #[test]
-fn labels_are_bounded_whatever_is_asked() {
+fn the_number_of_series_is_limited_whatever_clients_query() {
     let queries = Queries::default();
-    let counting = Prometheus::new(&queries, "dns://:53", &[n(".")], "answers");
+    let prometheus = Prometheus::new(&queries, "dns://:53", &[n(".")], "answers");
     let answers = Answers(|exchange: &mut Exchange<'_>| {
         exchange.reply().rcode = Rcode(exchange.question().qtype.0 & 0xfff);
     });
-    let chain = Chain::new(vec![Arc::new(counting), Arc::new(answers)]);
+    let chain = Chain::new(vec![Arc::new(prometheus), Arc::new(answers)]);
     let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
     let (mut state, mut out) = (State::default(), [0; 4096]);
     for number in 0..100_000_u32 {
@@ -164,15 +163,15 @@ fn labels_are_bounded_whatever_is_asked() {
     assert_eq!(samples, 20 + 25 + 3, "types, codes, and one of each histogram");
 }
 
-/// The families that CoreDNS 1.15.0 prints for these directives, as its `/metrics` says them.
+/// The file has the families on the `/metrics` page of CoreDNS 1.15.0 for these directives.
 #[test]
-fn families_are_named_as_coredns_prints_them() {
+fn families_have_the_names_and_help_texts_of_coredns() {
     let printed = include_str!("coredns-1.15.0.txt");
     for metric in Queries::METRICS {
         let kind = match metric.kind {
-            crate::telemetry::metrics::Kind::Counter => "counter",
-            crate::telemetry::metrics::Kind::Gauge => "gauge",
-            crate::telemetry::metrics::Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         let (name, help) = (metric.name, metric.help);
         let header = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");

@@ -133,11 +133,11 @@ fn a_changed_query_may_wait_in_query_and_in_reply() {
         router.answer(&packet("A", Type::A, None), client("127.0.0.1:1"), Instant::now(), state, out)
     };
     let crate::chain::Answer::Pending(pending) = answer(&mut state, &mut out) else { panic!("it waits") };
-    assert_eq!(pending.asked.packet()[12..15], [1, b'A', 0]);
-    assert_eq!(pending.asked.upstream_packet()[12..15], [1, b'b', 0]);
+    assert_eq!(pending.query.packet()[12..15], [1, b'A', 0]);
+    assert_eq!(pending.query.upstream_packet()[12..15], [1, b'b', 0]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let asked = runtime.block_on(pending.finish()).expect("an answer");
-    let len = asked.encode(&mut out);
+    let query = runtime.block_on(pending.finish()).expect("an answer");
+    let len = query.encode(&mut out);
     let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
     let owners: Vec<String> = message.answers.iter().map(|record| record.name.to_string()).collect();
     assert_eq!(owners, ["A.", "x.a."]);

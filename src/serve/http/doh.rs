@@ -1,4 +1,4 @@
-//! What DNS over HTTPS makes of a request and of an answer, for every version of HTTP (RFC 8484).
+//! Converts requests to queries and responses to HTTP responses, for every version of HTTP (RFC 8484).
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use crate::wire::{Rcode, header};
 
 /// The path of queries.
 const PATH: &str = "/dns-query";
-/// The most bytes of a request's head. The query of a GET stands in its URI, and one of 65,535 bytes gets the same
-/// status as the same query in a POST, not an end of the connection.
+/// The maximum length of a request's head in bytes. It has to hold the URI of a GET with the longest query, 65,535
+/// bytes, so that this query gets the same status as in a POST and the connection stays open.
 pub(crate) const HEAD: usize = 96 * 1024;
-/// The type of a message.
+/// The content type of a message.
 const MESSAGE: &str = "application/dns-message";
-/// How long an answer without records, or an error, may be cached, in seconds; CoreDNS's.
+/// The maximum age in caches of a response without records, or of an error, in seconds, as in CoreDNS.
 const SHORT: u32 = 5;
-/// How long any answer may be cached, in seconds; CoreDNS's.
+/// The maximum age in caches of any response, in seconds, as in CoreDNS.
 const LONG: u32 = 3_600;
 
-/// The query of a request.
+/// Where the query of a request is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Query {
+pub enum QueryPlace {
     /// In its URI.
     Here(Vec<u8>),
     /// In its body.
@@ -37,52 +37,50 @@ pub enum Query {
 }
 
 /// Finds the query of a request, or the status of the refusal.
-pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Query, StatusCode> {
+pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<QueryPlace, StatusCode> {
     if uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
     match *method {
         Method::POST => {
             let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-            match length.is_some_and(|length| length > MAX_QUESTION as u64) {
-                true => Err(StatusCode::PAYLOAD_TOO_LARGE),
-                false => Ok(Query::Body),
+            if length.is_some_and(|length| length > MAX_QUESTION as u64) {
+                Err(StatusCode::PAYLOAD_TOO_LARGE)
+            } else {
+                Ok(QueryPlace::Body)
             }
         }
         Method::GET => {
             let values = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("dns="));
             let mut values = values.fuse();
             let (Some(value), None) = (values.next(), values.next()) else { return Err(StatusCode::BAD_REQUEST) };
-            // Padding must not be there, but some clients write it.
+            // Padding is not allowed, but some clients write it.
             let query = URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
             let query = query.map_err(|_| StatusCode::BAD_REQUEST)?;
-            match query.len() > MAX_QUESTION {
-                true => Err(StatusCode::PAYLOAD_TOO_LARGE),
-                false => Ok(Query::Here(query)),
-            }
+            if query.len() > MAX_QUESTION { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(QueryPlace::Here(query)) }
         }
         _ => Err(StatusCode::BAD_REQUEST),
     }
 }
 
-/// Whether a message is a query: twelve bytes decide, before anything else is read.
+/// Returns whether a message is a query, by its header only.
 pub fn is_query(packet: &[u8]) -> bool {
     header::accept(packet) == header::Accept::Parse
 }
 
-/// The query of a request while it is read, and the memory that it holds.
+/// The query of a request while it is read, and the permit for its memory.
 pub(crate) struct RequestMessage {
     bytes: Vec<u8>,
     held: MemoryPermit,
 }
 
 impl RequestMessage {
-    /// Nothing has come yet.
+    /// Creates an empty message.
     pub(crate) fn new(memory: &Arc<MemoryLimit>) -> RequestMessage {
         RequestMessage { bytes: Vec::new(), held: memory.permit() }
     }
 
-    /// Adds what has come, or returns the status of the refusal.
+    /// Adds bytes of the body, or returns the status of the refusal.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), StatusCode> {
         if self.bytes.len() + piece.len() > MAX_QUESTION {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
@@ -94,16 +92,16 @@ impl RequestMessage {
         Ok(())
     }
 
-    /// Answers it. Returns the answer and the memory that it holds, or the status of the refusal. The connection is
-    /// busy meanwhile.
+    /// Answers the query. Returns the response and the permit for its memory, or the status of the refusal. The
+    /// connection counts as busy until then.
     pub(crate) async fn answer(
         mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
-        // What is no query at all gets no message in answer.
+        // Bytes that are not a query have no DNS message as response.
         if !is_query(&self.bytes) {
             return Err(StatusCode::BAD_REQUEST);
         }
-        let busy = activity.query();
+        let busy = activity.start_query();
         let answer = service.answer_request(&self.bytes, client, shared, None).await;
         drop(busy);
         let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
@@ -114,7 +112,7 @@ impl RequestMessage {
     }
 }
 
-/// The head of an answer.
+/// Returns the head of the HTTP response for a DNS message.
 pub fn answer(message: &[u8]) -> Response<()> {
     let mut response = Response::new(());
     let age = age(message);
@@ -127,7 +125,7 @@ pub fn answer(message: &[u8]) -> Response<()> {
     response
 }
 
-/// The head of a refusal.
+/// Returns the head of an HTTP response without a DNS message.
 pub fn refusal(status: StatusCode) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -135,7 +133,7 @@ pub fn refusal(status: StatusCode) -> Response<()> {
     response
 }
 
-/// How many seconds an answer may be cached (RFC 8484 5.1).
+/// Returns the number of seconds for which a response may be cached (RFC 8484 5.1).
 fn age(message: &[u8]) -> u32 {
     let rcode = message.get(3).map_or(0, |byte| u16::from(byte & 0x0f));
     if rcode != Rcode::NOERROR.0 && rcode != Rcode::NXDOMAIN.0 {
@@ -148,17 +146,17 @@ fn age(message: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn found(method: Method, uri: &str) -> Result<Query, u16> {
+    fn found(method: Method, uri: &str) -> Result<QueryPlace, u16> {
         let uri: Uri = uri.parse().expect("a URI");
         query(&method, &uri, &HeaderMap::new()).map_err(|status| status.as_u16())
     }
 
     #[test]
     fn a_query_is_found_in_either_kind_of_request() {
-        assert_eq!(found(Method::POST, "https://h/dns-query"), Ok(Query::Body));
+        assert_eq!(found(Method::POST, "https://h/dns-query"), Ok(QueryPlace::Body));
         for value in ["AAEBAA", "AAEBAA=="] {
             let here = found(Method::GET, &format!("/dns-query?x=1&dns={value}"));
-            assert_eq!(here, Ok(Query::Here(vec![0, 1, 1, 0])), "{value}");
+            assert_eq!(here, Ok(QueryPlace::Here(vec![0, 1, 1, 0])), "{value}");
         }
         for (method, uri, status) in [
             (Method::POST, "/", 404),

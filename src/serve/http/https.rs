@@ -25,14 +25,14 @@ use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
 
-/// How much of an answer is handed to HTTP at once, in bytes: so much may lie there that the client does not take.
+/// The number of bytes of a response that HTTP gets at once, and so the maximum that it buffers for a slow client.
 const CHUNK: usize = 4 * 1024;
-/// How much of requests is taken before it has been looked at, for a connection, in bytes.
+/// The maximum number of unread bytes of the requests of a connection.
 const WINDOW: u32 = 128 * 1024;
-/// How long a client may have requests open without any progress, at least.
+/// The minimum time for which a client may have open requests without progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves a connection until it ends, or a timeout passes.
+/// Serves a connection until it is closed, or a timeout expires.
 pub(crate) async fn serve(
     socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
     phase: watch::Receiver<ListenerPhase>,
@@ -40,7 +40,8 @@ pub(crate) async fn serve(
     let Some(credentials) = service.credentials() else {
         return serve_on(socket, client, service, acceptor, permit, phase).await;
     };
-    let (accepting, time) = (TlsAcceptor::from(credentials.now()).accept(socket), service.settings().timeouts.read);
+    let accepting = TlsAcceptor::from(credentials.now()).accept(socket);
+    let time = service.settings().timeouts.read;
     if let Some(stream) = acceptor.handshake(&permit, accepting, time, &phase).await {
         serve_on(stream, client, service, acceptor, permit, phase).await;
     }
@@ -76,7 +77,7 @@ async fn serve_on(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(tokio::time::sleep_until(http.deadline().into()));
-    // The server stops: a connection without an open request is closed soon.
+    // When the server stops, a connection without an open request is closed soon.
     let mut is_stopping = false;
     loop {
         tokio::select! {
@@ -107,29 +108,29 @@ async fn serve_on(
     }
 }
 
-/// A connection, for its requests.
+/// The state of a connection that its requests share.
 struct HttpConnection {
     client: Client,
     service: Arc<Service>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
     memory: Arc<MemoryLimit>,
-    /// Written when a request comes and when its answer is taken; read by the connection's timer.
+    /// Written when a request arrives and when its response was written; read by the connection's timer.
     progress: Mutex<RequestProgress>,
 }
 
-/// What a connection is doing.
+/// The progress of the requests of a connection.
 struct RequestProgress {
-    /// When a request last came or an answer was taken.
+    /// The last time when a request arrived or a response was written.
     last: Instant,
-    /// Requests that have come.
+    /// The number of requests that have arrived.
     requests: u64,
-    /// Requests whose answers have not been taken.
+    /// The number of requests whose responses were not completely written.
     open: usize,
 }
 
 impl HttpConnection {
-    /// When the client's time is over.
+    /// Returns the time at which the current timeout expires.
     fn deadline(&self) -> Instant {
         let timeouts = self.service.settings().timeouts;
         let progress = self.progress.lock();
@@ -141,7 +142,7 @@ impl HttpConnection {
             }
     }
 
-    /// Notes that a request has come or an answer has been taken.
+    /// Records that a request has arrived or a response was written.
     fn change(&self, change: impl Fn(&mut RequestProgress)) {
         let progress = &mut *self.progress.lock();
         progress.last = Instant::now();
@@ -149,7 +150,7 @@ impl HttpConnection {
     }
 }
 
-/// A request until its answer has been taken.
+/// A request until its response was written.
 struct OpenRequest(Arc<HttpConnection>);
 
 impl OpenRequest {
@@ -159,7 +160,7 @@ impl OpenRequest {
     }
 
     /// Answers a request.
-    async fn answer(self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(self, request: Request<Incoming>) -> Response<ResponseBody> {
         let service = self.0.service.clone();
         let (response, content) = match self.find_answer(request).await {
             Ok((answer, held)) => (doh::answer(&answer), Some((answer, held))),
@@ -167,16 +168,16 @@ impl OpenRequest {
         };
         service.count_reply(response.status().as_u16());
         let (bytes, held) = content.map_or((Bytes::new(), None), |(answer, held)| (answer.into(), Some(held)));
-        response.map(|()| Answer { bytes, _held: held, _open: self })
+        response.map(|()| ResponseBody { bytes, _held: held, _open: self })
     }
 
-    /// Returns the answer to a request and the memory that it holds, or the status of the refusal.
+    /// Returns the response to a request and the permit for its memory, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
         let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
-            doh::Query::Here(query) => message.push(&query)?,
-            doh::Query::Body => {
+            doh::QueryPlace::Here(query) => message.push(&query)?,
+            doh::QueryPlace::Body => {
                 let reading = read_body(request.into_body(), &mut message);
                 let time = service.settings().timeouts.read;
                 tokio::time::timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
@@ -202,14 +203,14 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of an answer, handed out in pieces.
-struct Answer {
+/// The body of a response, which HTTP gets in pieces.
+struct ResponseBody {
     bytes: Bytes,
     _held: Option<MemoryPermit>,
     _open: OpenRequest,
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -22,9 +22,9 @@ use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 const NO_ERROR: u32 = 0x100;
 const EXCESSIVE_LOAD: u32 = 0x107;
 
-type Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
+type H3Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
-/// Serves a connection until it ends.
+/// Serves a connection until it is closed.
 pub(crate) async fn serve(
     listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit,
     mut phase: watch::Receiver<ListenerPhase>,
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     let Some(mut connection) = listener.acceptor.handshake(&permit, building, time, &phase).await else { return };
     let connection: &mut Connection<LimitedConnection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
-    // The loop looks at the phase once at its start.
+    // The loop reads the phase once at its start.
     phase.mark_changed();
     let mut stopping = Stopping::default();
     while !stopping.is_over(requests.is_empty()) {
@@ -53,12 +53,14 @@ pub(crate) async fn serve(
             Some(_) = requests.join_next() => {}
             accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
-                    let (listener, memory, activity) = (listener.clone(), memory.clone(), permit.activity.clone());
+                    let listener = listener.clone();
+                    let memory = memory.clone();
+                    let activity = permit.activity.clone();
                     requests.spawn(Request { listener, client, memory, activity }.answer(resolver));
                 }
                 Ok(None) | Err(_) => return,
             },
-            () = stopping.next() => stopping.set_quiet(),
+            () = stopping.wait() => stopping.set_quiet(),
         }
     }
     quic.close(code(NO_ERROR), b"");
@@ -73,7 +75,7 @@ struct Request {
 }
 
 impl Request {
-    /// Answers it.
+    /// Answers the request.
     async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
         let timeouts = self.listener.service.settings().timeouts;
         let Ok(Ok((request, mut stream))) = timeout(timeouts.read, resolver.resolve_request()).await else { return };
@@ -98,15 +100,15 @@ impl Request {
         let _ = timeout(timeouts.write, sent).await;
     }
 
-    /// Returns the answer and the memory that it holds, or the status of the refusal.
+    /// Returns the response and the permit for its memory, or the status of the refusal.
     async fn find_answer(
-        &self, query: doh::Query, stream: &mut Stream,
+        &self, query: doh::QueryPlace, stream: &mut H3Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let QuicListener { service, acceptor, .. } = &*self.listener;
         let mut message = RequestMessage::new(&self.memory);
         match query {
-            doh::Query::Here(query) => message.push(&query)?,
-            doh::Query::Body => {
+            doh::QueryPlace::Here(query) => message.push(&query)?,
+            doh::QueryPlace::Body => {
                 let reading = read_body(stream, &mut message);
                 let time = service.settings().timeouts.read;
                 timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
@@ -117,7 +119,7 @@ impl Request {
 }
 
 /// Reads a body.
-async fn read_body(stream: &mut Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
+async fn read_body(stream: &mut H3Stream, message: &mut RequestMessage) -> Result<(), StatusCode> {
     while let Some(mut piece) = stream.recv_data().await.map_err(|_| StatusCode::BAD_REQUEST)? {
         while piece.has_remaining() {
             let len = piece.chunk().len();

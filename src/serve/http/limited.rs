@@ -1,5 +1,5 @@
-//! A limit on what h3 may read from a stream of QUIC. It holds a frame until the frame is whole, whatever length the
-//! frame claims, so that a client could fill the memory with one.
+//! A limit on the bytes that h3 may read from a QUIC stream. h3 stores a frame until it is complete, whatever length
+//! the frame claims, so that a client could fill the memory with a single frame.
 
 use std::task::{Context, Poll};
 
@@ -11,12 +11,12 @@ use hyper::body::Bytes;
 use super::doh::HEAD;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 
-/// The most bytes of a request: its head and its body, and as much again as a body for frames around them.
+/// The maximum number of bytes of a request: its head, its body, and the same size again for the frames around them.
 const REQUEST: usize = HEAD + 2 * MAX_QUESTION;
-/// The most bytes of a stream that is no request: settings, and notes on priority. None of ours needs more.
+/// The maximum number of bytes of any other stream, which has settings or priority updates.
 const UNIDIRECTIONAL: usize = 64 * 1024;
 
-/// The client has sent more on a stream than any of its kind needs.
+/// The error of a stream over the limit.
 #[derive(Debug, thiserror::Error)]
 #[error("a stream is too long")]
 struct StreamTooLong;
@@ -33,10 +33,10 @@ impl LimitedConnection {
 /// Opens streams of a connection.
 pub(crate) struct Opener(OpenStreams);
 
-/// A stream from which only so much is read.
+/// A stream with a limit on the bytes that are read.
 pub(crate) struct Limited<S> {
     stream: S,
-    /// How many bytes may still come.
+    /// The number of bytes that may still be read.
     left: usize,
 }
 

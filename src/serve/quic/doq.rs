@@ -23,7 +23,7 @@ pub(crate) async fn serve(
     let client = listener.client(&connection);
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
     let mut queries = JoinSet::new();
-    // The loop looks at the phase once at its start.
+    // The loop reads the phase once at its start.
     phase.mark_changed();
     let mut stopping = Stopping::default();
     while !stopping.is_over(queries.is_empty()) {
@@ -45,14 +45,15 @@ pub(crate) async fn serve(
             }
             accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
                 Ok((send, receive)) => {
-                    let (listener, activity) = (listener.clone(), permit.activity.clone());
+                    let listener = listener.clone();
+                    let activity = permit.activity.clone();
                     let held = memory.permit();
                     let stream = QueryStream { listener, client, activity, send, held };
                     queries.spawn(stream.answer(receive));
                 }
                 Err(_) => return,
             },
-            () = stopping.next() => stopping.set_quiet(),
+            () = stopping.wait() => stopping.set_quiet(),
         }
     }
     connection.close(DoqErrorCode::NoError.into(), b"");
@@ -67,7 +68,7 @@ struct QueryStream {
     client: Client,
     activity: Arc<ConnectionActivity>,
     send: SendStream,
-    /// The memory that its query, and then its answer, hold.
+    /// The permit for the memory of its query, and then of its response.
     held: MemoryPermit,
 }
 
@@ -79,7 +80,7 @@ impl QueryStream {
         let timeouts = service.settings().timeouts;
         let packet = match timeout(timeouts.read, read(&mut receive, &mut self.held)).await {
             Ok(Ok(packet)) => packet,
-            // A client may take a query back (RFC 9250 4.3.1), or be slow.
+            // A client may cancel a query (RFC 9250 4.3.1), or be slow.
             Ok(Err(ReadError::Reset)) | Err(_) => return self.abandon(DoqErrorCode::InternalError),
             Ok(Err(ReadError::Full)) => return self.abandon(DoqErrorCode::ExcessiveLoad),
             Ok(Err(ReadError::Malformed)) => return Err(ProtocolError),
@@ -88,7 +89,7 @@ impl QueryStream {
         if !is_quic_query(&packet) {
             return Err(ProtocolError);
         }
-        let busy = self.activity.query();
+        let busy = self.activity.start_query();
         let answer = service.answer_request(&packet, self.client, &acceptor.shared, pending.as_ref()).await;
         drop(busy);
         let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {
@@ -104,14 +105,14 @@ impl QueryStream {
             return self.abandon(DoqErrorCode::InternalError);
         }
         service.count_reply(0);
-        // The memory is given back when the client has the answer.
+        // The memory is released when the client has the response.
         if self.send.finish().is_ok() {
             let _ = timeout(timeouts.write, self.send.stopped()).await;
         }
         Ok(())
     }
 
-    /// Ends the stream without an answer.
+    /// Closes the stream without a response.
     fn abandon(mut self, code: DoqErrorCode) -> Result<(), ProtocolError> {
         self.listener.service.count_reply(1);
         let _ = self.send.reset(code.into());
@@ -121,15 +122,15 @@ impl QueryStream {
 
 /// Why there is no query on a stream.
 enum ReadError {
-    /// The client has taken it back, or the connection is gone.
+    /// The client has cancelled it, or the connection is closed.
     Reset,
-    /// It is no query.
+    /// The message is not a query.
     Malformed,
-    /// The connection, or all of them, hold too much memory already.
+    /// The memory of the connection, or of all connections, is at its limit.
     Full,
 }
 
-/// Reads the query of a stream. It holds the memory that has come, and no more.
+/// Reads the query of a stream. The permit covers the bytes that have arrived, and no more.
 async fn read(receive: &mut RecvStream, held: &mut MemoryPermit) -> Result<Vec<u8>, ReadError> {
     let mut prefix = [0; PREFIX];
     receive.read_exact(&mut prefix).await.map_err(|error| match error {

@@ -19,37 +19,38 @@ use crate::serve::tcp::accept::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Settings};
 
-/// What a stream, and a connection, may bring before it has been looked at, in bytes.
+/// The maximum number of unread bytes of a stream.
 const STREAM_WINDOW: u32 = 16 * 1024;
+/// The maximum number of unread bytes of a connection.
 const WINDOW: u32 = 128 * 1024;
-/// What a connection may have unacknowledged, in bytes.
+/// The maximum number of unacknowledged bytes of a connection.
 const SEND_WINDOW: u64 = 512 * 1024;
-/// How long after the last query a connection that ends is still listened to: what is in the kernel's buffers comes
-/// then.
+/// The time after the last query for which a closing connection still reads, since queries may be in the kernel's
+/// buffers.
 const LAST: Duration = Duration::from_millis(50);
-/// How often is looked whether the certificate has changed, when no connection comes.
+/// The interval of checks whether the certificate has changed, while there are no new connections.
 const CONFIGURE: Duration = Duration::from_secs(1);
-/// Connections that have not been accepted yet.
+/// The maximum number of connections that have not been accepted yet.
 const MAX_INCOMING: usize = 1_000;
-/// Streams of a connection where there is no limit.
+/// The maximum number of streams of a connection without a configured limit.
 const MAX_STREAMS: u32 = 10_000;
-/// Streams of HTTP/3 that are no requests: control and compression, and some that mean nothing.
+/// The maximum number of HTTP/3 streams that are not requests: control, compression, and reserved ones.
 const UNIDIRECTIONAL: u32 = 8;
 
-/// Makes an endpoint on a socket. It accepts nobody before [`serve`].
+/// Creates an endpoint on a socket. It accepts no connections before [`serve`].
 pub(crate) fn bind(socket: UdpSocket) -> io::Result<Endpoint> {
     Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
 }
 
-/// What the connections of a listener have in common.
+/// The state that the connections of a listener share.
 pub(crate) struct QuicListener {
-    /// Limits and books of the connections.
+    /// The limits on the connections.
     pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) service: Arc<Service>,
     transport: Transport,
     /// The address of the endpoint.
     local: SocketAddr,
-    /// The limit on its pending queries, if it has one of its own.
+    /// The limit on the pending queries of this listener, if there is one.
     pub(crate) pending: Option<Arc<PendingLimit>>,
 }
 
@@ -73,24 +74,24 @@ pub(crate) async fn serve(
         };
         let Some(incoming) = incoming else { break };
         if let Some((connecting, permit)) = listener.admit(incoming) {
-            connections.spawn(listener.clone().connection(connecting, permit, phase.clone()));
+            connections.spawn(listener.clone().serve_connection(connecting, permit, phase.clone()));
         }
     }
     endpoint.set_server_config(None);
     let ended = async {
         while connections.join_next().await.is_some() {}
-        // The last packets of connections are on their way.
+        // The last packets of connections are still being sent.
         let _ = timeout(LAST, endpoint.wait_idle()).await;
     };
     tokio::select! {
         () = ended => {}
         _ = phase.wait_for(|&phase| phase == ListenerPhase::Ended) => {}
     }
-    listener.acceptor.ended();
+    listener.acceptor.record_end();
 }
 
 impl QuicListener {
-    /// Sets the credentials and settings of now for new connections.
+    /// Sets the current credentials and settings for new connections.
     fn configure(&self, endpoint: &Endpoint, configured: &mut Option<(Arc<rustls::ServerConfig>, Settings)>) {
         let (Some(credentials), settings) = (self.service.credentials(), *self.service.settings()) else { return };
         let tls = credentials.now();
@@ -104,7 +105,7 @@ impl QuicListener {
                 config.max_incoming(MAX_INCOMING);
                 endpoint.set_server_config(Some(config));
             }
-            // It was checked when it was read.
+            // The certificate was checked when it was read, so that this is not expected.
             Err(error) => tracing::error!(%error, "the certificate cannot be used for QUIC"),
         }
         *configured = Some((tls, settings));
@@ -124,23 +125,24 @@ impl QuicListener {
         config
     }
 
-    /// Accepts a connection, if it gets a permit and its address is its own.
+    /// Accepts a connection if there is a permit. From half the limit on, the client first has to show that its address
+    /// is not forged.
     fn admit(&self, incoming: Incoming) -> Option<(quinn::Connecting, ConnectionPermit)> {
-        let most = self.service.settings().connections;
-        // Half full: forged addresses must not fill the rest (RFC 9000 8.1.2).
-        if !incoming.remote_address_validated() && self.acceptor.open() >= most / 2 && incoming.may_retry() {
+        let limit = self.service.settings().connections;
+        // Connections with forged addresses must not use up the limit (RFC 9000 8.1.2).
+        if !incoming.remote_address_validated() && self.acceptor.open() >= limit / 2 && incoming.may_retry() {
             let _ = incoming.retry();
             return None;
         }
         let address = incoming.remote_address().ip().to_canonical();
-        let Some(permit) = self.acceptor.acquire(most, address, false) else {
+        let Some(permit) = self.acceptor.acquire(limit, address, false) else {
             incoming.refuse();
             return None;
         };
         Some((incoming.accept().ok()?, permit))
     }
 
-    async fn connection(
+    async fn serve_connection(
         self: Arc<Self>, connecting: quinn::Connecting, permit: ConnectionPermit, phase: watch::Receiver<ListenerPhase>,
     ) {
         let time = self.service.settings().timeouts.read;
@@ -151,7 +153,7 @@ impl QuicListener {
         }
     }
 
-    /// The client of a connection.
+    /// Returns the client of a connection.
     pub(crate) fn client(&self, connection: &Connection) -> Client {
         let remote = connection.remote_address();
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -160,46 +162,47 @@ impl QuicListener {
     }
 }
 
-/// How far a connection is on its way to the end, once the server stops.
+/// The state of a connection when the server stops.
 #[derive(Default)]
 pub(crate) struct Stopping {
-    /// Until when queries that come are still answered.
+    /// The time until which new queries are answered; `None` while the server runs.
     until: Option<Instant>,
     is_quiet: bool,
 }
 
 impl Stopping {
-    /// The server stops.
+    /// Called when the server stops.
     pub(crate) fn begin(&mut self) {
         self.until.get_or_insert_with(|| Instant::now() + LEAVE_TIME);
     }
 
-    /// Whether queries that come are still answered. A client that sends more and more does not hold up the end.
+    /// Returns whether new queries are still answered. The time is limited, so that a client that continues to send
+    /// does not delay the end.
     pub(crate) fn accepts(&self) -> bool {
         self.until.is_none_or(|until| Instant::now() < until)
     }
 
-    /// Waits until nothing has come for [`LAST`]; for ever while the server goes on.
-    pub(crate) async fn next(&self) {
+    /// Waits for [`LAST`], or for ever while the server runs.
+    pub(crate) async fn wait(&self) {
         match self.until {
             Some(_) => tokio::time::sleep(LAST).await,
             None => std::future::pending().await,
         }
     }
 
-    /// Notes that nothing has come for [`LAST`].
+    /// Called when nothing has arrived for [`LAST`].
     pub(crate) fn set_quiet(&mut self) {
         self.is_quiet = true;
     }
 
-    /// Whether the connection is over. `is_idle`: no query waits for its answer.
+    /// Returns whether the connection can be closed. `is_idle`: no query is pending.
     pub(crate) fn is_over(&mut self, is_idle: bool) -> bool {
         let is_quiet = std::mem::take(&mut self.is_quiet);
         is_idle && (is_quiet || !self.accepts())
     }
 }
 
-/// A code of HTTP/3.
+/// Converts an error code of HTTP/3.
 pub(crate) const fn code(code: u32) -> VarInt {
     VarInt::from_u32(code)
 }

@@ -17,49 +17,50 @@ use crate::chain::{Client, Transport};
 use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
 use crate::serve::memory::MemoryLimit;
-use crate::serve::pending::Seldom;
+use crate::serve::pending::LogLimiter;
 use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Shared};
 
-/// Accepts connections that share limits: those of DNS over TCP and over TLS, or those of another encrypted listener.
+/// Accepts the connections of a group with limits of its own: DNS over TCP and TLS, or another encrypted listener.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     pub(crate) connections: Arc<Connections>,
-    /// Which group of connections these are.
+    /// The group of the connections in the registry.
     group: usize,
     pub(crate) shared: Arc<Shared>,
-    /// The limit on what encrypted transports hold of queries and answers.
+    /// The limit on the memory for queries and responses of encrypted transports.
     pub(crate) memory: Arc<MemoryLimit>,
-    /// Accept loops that run.
+    /// The number of running accept loops.
     loops: AtomicUsize,
 }
 
-/// When a failed `accept` was last logged.
-static ACCEPT_LOGGED: Seldom = Seldom::new();
-/// When a refused connection was last logged.
-static REFUSED_LOGGED: Seldom = Seldom::new();
+/// Limits the log lines about failures of `accept`.
+static ACCEPT_LOGGED: LogLimiter = LogLimiter::new();
+/// Limits the log lines about refused connections.
+static REFUSED_LOGGED: LogLimiter = LogLimiter::new();
 
 impl Acceptor {
-    /// No connections yet.
+    /// Creates an acceptor without connections.
     pub(crate) fn new(connections: Arc<Connections>, shared: Arc<Shared>, memory: Arc<MemoryLimit>) -> Acceptor {
         let group = connections.add_group();
         Acceptor { connections, group, shared, memory, loops: AtomicUsize::new(0) }
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.connections.open(self.group)
     }
 
-    /// Takes a permit for one more connection of an address, among so many at most. See [`Connections::acquire`].
-    pub(crate) fn acquire(&self, most: usize, address: IpAddr, has_socket: bool) -> Option<ConnectionPermit> {
-        let (permit, evicted) = self.connections.acquire(self.group, most, address, has_socket);
+    /// Acquires a permit for a connection of an address, where the group has at most `limit` connections. See
+    /// [`Connections::acquire`].
+    pub(crate) fn acquire(&self, limit: usize, address: IpAddr, has_socket: bool) -> Option<ConnectionPermit> {
+        let (permit, evicted) = self.connections.acquire(self.group, limit, address, has_socket);
         let counters = &self.shared.counters;
         counters.connections_evicted.add(evicted);
         match &permit {
             Some(_) => counters.connections.add(1),
             None => {
                 counters.connections_refused.add(1);
-                if REFUSED_LOGGED.now() {
+                if REFUSED_LOGGED.is_due() {
                     tracing::warn!(client = %address, limits = ?self.connections.limits(), "too many connections; this one is closed");
                 }
             }
@@ -67,7 +68,7 @@ impl Acceptor {
         permit
     }
 
-    /// Whether an accept loop runs or a connection is open.
+    /// Returns whether an accept loop runs or a connection is open.
     pub(crate) fn is_busy(&self) -> bool {
         self.loops.load(Ordering::Acquire) > 0 || self.open() > 0
     }
@@ -76,21 +77,21 @@ impl Acceptor {
     pub(crate) fn serve(
         self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<ListenerPhase>,
     ) {
-        self.begun();
+        self.record_start();
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
     }
 
-    /// Notes that an accept loop runs. To be called before its task starts, which may be later than the server stops.
-    pub(crate) fn begun(&self) {
+    /// Counts a running accept loop. Called before its task is spawned, since the server may stop before the task runs.
+    pub(crate) fn record_start(&self) {
         self.loops.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes that an accept loop has ended.
-    pub(crate) fn ended(&self) {
+    /// Called when an accept loop has stopped.
+    pub(crate) fn record_end(&self) {
         self.loops.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Accepts connections until the server stops, whatever errors there are.
+    /// Accepts connections until the server stops. No error ends the loop.
     async fn accept(
         self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<ListenerPhase>,
     ) {
@@ -107,43 +108,43 @@ impl Acceptor {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.failed(&error, listener.local_addr().ok());
+                    self.record_failure(&error, listener.local_addr().ok());
                     if let Some(pause) = self.pause_after(&error, failures) {
                         tokio::time::sleep(pause).await;
                     }
                 }
             }
         }
-        // Connections that the kernel has made are served, too: their queries may have come already. This asks the
-        // kernel, not the runtime, whose notice may be late.
+        // Connections in the backlog are served, too, since their queries may have arrived. This accepts from the
+        // socket even if the runtime does not yet know that it is readable. The number is limited, so that a client
+        // that connects again and again does not delay the end.
         for _ in 0..BACKLOG {
-            // A client that connects again and again does not hold up the end.
             let Ok((socket, remote)) = SockRef::from(&listener).accept() else { break };
             let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
             if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
                 self.start(stream, remote, &service, &phase);
             }
         }
-        self.ended();
+        self.record_end();
     }
 
-    /// Starts to serve a connection, or closes it if it gets no permit.
+    /// Starts to serve a connection, or closes it if there is no permit.
     fn start(
         self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>,
         phase: &watch::Receiver<ListenerPhase>,
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let most = match service.kind() {
+        let limit = match service.kind() {
             ListenerKind::Https => service.settings().connections,
             _ => self.connections.limits().connections,
         };
-        let Some(permit) = self.acquire(most, remote.ip(), true) else { return };
-        // An answer is written whole; to wait for more would only delay it.
+        let Some(permit) = self.acquire(limit, remote.ip(), true) else { return };
+        // A response is written at once; the kernel would only delay it.
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let mut phase = phase.clone();
-        // The connection looks at the phase once at its start.
+        // The connection reads the phase once at its start.
         phase.mark_changed();
         let service = service.clone();
         if service.kind() == ListenerKind::Https {
@@ -162,20 +163,20 @@ impl Acceptor {
     }
 
     /// Counts and logs a failure of `accept`.
-    fn failed(&self, error: &io::Error, address: Option<SocketAddr>) {
+    fn record_failure(&self, error: &io::Error, address: Option<SocketAddr>) {
         self.shared.counters.accept_failed.add(1);
-        if ACCEPT_LOGGED.now() {
+        if ACCEPT_LOGGED.is_due() {
             tracing::warn!(?address, %error, "TCP accept failed");
         }
     }
 
-    /// How long to wait after a failed `accept`. Without descriptors or memory the same connection fails at once again,
-    /// unless another can make room; other errors are of that one connection (accept(2): "treat them like EAGAIN"),
-    /// unless they go on and on.
+    /// Returns how long to wait after a failed `accept`. Without descriptors or memory, the same connection would fail
+    /// again at once, unless another one is evicted. Other errors concern that one connection (accept(2): "treat them
+    /// like EAGAIN"), unless they continue.
     fn pause_after(&self, error: &io::Error, failures: u32) -> Option<Duration> {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                // The connection that is evicted takes a moment to close.
+                // It takes a moment to close an evicted connection.
                 let has_freed = self.connections.free_descriptor();
                 self.shared.counters.connections_evicted.add(has_freed.into());
                 Some(Duration::from_millis(if has_freed { 2 } else { 50 }))
@@ -185,8 +186,8 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a client's handshake, as long as it may take and has its permit; when the server stops, no longer than
-    /// [`LEAVE_TIME`]. A handshake that fails yields nothing: it has told its client why.
+    /// Waits for the handshake of a client until the timeout `time` or the eviction of the connection; when the server
+    /// stops, at most for [`LEAVE_TIME`]. Returns `None` if the handshake fails, after which the client has the reason.
     pub(crate) async fn handshake<T, E>(
         &self, permit: &ConnectionPermit, handshake: impl Future<Output = Result<T, E>>, time: Duration,
         phase: &watch::Receiver<ListenerPhase>,

@@ -1,14 +1,14 @@
 //! One connection of DNS over TCP or TLS.
 //!
 //! ```text
-//!  bytes ─► whole messages ─► Service::answer ─┬─ Send ────────────────────────► output ─► socket
-//!    ▲           │ rest                        └─ Pending ─► task ─ its answer ──▲  │
-//!    └── unread ◄┘                                                                  └─► unsent, if it takes no more
+//!  bytes ─► complete messages ─► Service::answer ─┬─ Send ────────────────────────► output ─► socket
+//!    ▲           │ rest                           └─ Pending ─► task ─ response ───▲  │
+//!    └── unread ◄┘                                                                    └─► unsent: the socket is full
 //! ```
 //!
-//! Answers are written in the order in which they are ready (RFC 7766 6.2.1.1). A connection that waits for its client
-//! holds no buffer: reading and answering use buffers of the thread, and only what is left over is stored, an
-//! incomplete message or answers that the client does not take. While answers are unsent, nothing more is read.
+//! Responses are written in the order in which they are ready (RFC 7766 6.2.1.1). A connection that waits for its
+//! client holds no buffer: reading and answering use buffers of the thread, and only an incomplete message and
+//! responses that the socket did not accept are stored. While responses are unsent, nothing more is read.
 
 use std::cell::RefCell;
 use std::io;
@@ -29,21 +29,21 @@ use crate::serve::service::Packet;
 use crate::serve::{LEAVE_TIME, ListenerPhase, Service, Settings, Shared};
 use crate::wire::MAX_MESSAGE;
 
-/// The most bytes that are read at once, with what was left over before.
+/// The maximum number of bytes that are read at once, including those that were left over before.
 const INPUT: usize = 16 * 1024;
-/// Answers are written when they come to so many bytes, or when there is nothing more to answer.
+/// Responses are written when they have this number of bytes, or when there is nothing more to answer.
 const OUTPUT: usize = 16 * 1024;
-/// How many messages are answered before other connections of the thread have their turn.
+/// The maximum number of messages that are answered in a turn, before other connections of the thread have theirs.
 const TURN: usize = 64;
-/// How many bytes of answers end a turn, however few messages they answer.
+/// The number of bytes of responses that ends a turn, however few messages were answered.
 const TURN_OUTPUT: usize = 64 * 1024;
-/// How long the client's end is waited for once this side has ended and the server stops.
+/// The time to wait for the client to close its side after this side was closed, when the server stops.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long the kernel may go on to send the last answers of a connection that has been closed.
+/// The time for which the kernel may continue to send the last responses of a connection that was closed.
 const ORPHAN_TIME: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// The buffers of a thread; no connection holds them while it waits.
+    /// The buffers of a thread. No connection uses them while it waits.
     static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
 }
 
@@ -54,13 +54,13 @@ struct Scratch {
     state: State,
 }
 
-/// Answers that are ready, each behind its length.
+/// Responses that are ready, each preceded by its length.
 struct Output {
     bytes: [u8; OUTPUT + PREFIX + MAX_MESSAGE],
     len: usize,
 }
 
-/// A connection.
+/// A connection of a client.
 pub(crate) struct Connection {
     stream: Stream,
     client: Client,
@@ -68,34 +68,34 @@ pub(crate) struct Connection {
     settings: Arc<Settings>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
-    /// The limit on its pending queries.
+    /// The maximum number of its pending queries.
     pending_limit: usize,
-    /// Bytes that were read and not answered: the start of a message, or more while answers are unsent. At most
+    /// Bytes that were read and not answered: the start of a message, or more while responses are unsent. At most
     /// [`INPUT`].
     unread: Vec<u8>,
-    /// Bytes of answers that the socket did not take, and how many of them it has taken since. At most [`OUTPUT`] and
-    /// one answer.
+    /// Bytes of responses that the socket did not accept, and how many of them were written since. At most [`OUTPUT`]
+    /// and one response.
     unsent: (Vec<u8>, usize),
     /// Pending queries.
     pending: JoinSet<Option<Box<[u8]>>>,
-    /// Messages that were read.
+    /// The number of messages that were read.
     messages: u32,
-    /// The turn ended before the unread bytes did.
+    /// The turn ended before all complete messages were answered.
     has_more: bool,
-    /// Nothing more is read.
+    /// No more bytes are read.
     reading_ended: bool,
-    /// What is unread stays unread: the connection has brought as many queries as it may, or one that is too long.
+    /// Unread bytes are ignored: the connection had the maximum number of queries, or a query that is too long.
     had_enough: bool,
-    /// The client has ended its side.
+    /// The client has closed its side.
     client_ended: bool,
-    /// The server stops: until when a query is waited for.
+    /// The server stops: the time until which the connection waits for a query.
     ending: Option<Instant>,
-    /// When the client's time began: for its next message, for the rest of one, or to take answers.
+    /// The start of the current timeout: for the next message, for the rest of one, or for the client to read.
     since: Instant,
 }
 
 impl Connection {
-    /// Makes a connection that was accepted.
+    /// Creates a connection that was accepted.
     pub(crate) fn new(
         stream: Stream, remote: SocketAddr, local: SocketAddr, service: Arc<Service>, acceptor: Arc<Acceptor>,
         permit: ConnectionPermit,
@@ -122,14 +122,14 @@ impl Connection {
         }
     }
 
-    /// Serves it until the client or the server ends it, or a timeout passes.
+    /// Serves the connection until the client or the server closes it, or a timeout expires.
     pub(crate) async fn run(mut self, mut phase: watch::Receiver<ListenerPhase>) {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline().into()));
         let activity = self.permit.activity.clone();
         while !self.is_over() {
             activity.set(!self.has_unsent() && (self.has_more || !self.pending.is_empty()), self.since);
             let deadline = self.deadline();
-            // A timer that fires early is set anew when it fires, so that a query does not touch it.
+            // The timer may fire too early, and is reset then, so that it need not be reset for each query.
             if deadline < timer.deadline().into_std() {
                 timer.as_mut().reset(deadline.into());
             }
@@ -146,27 +146,27 @@ impl Connection {
                 () = activity.evicted() => return self.leave(),
                 _ = self.stream.writable(), if self.has_unsent() => self.flush(),
                 Some(answer) = self.pending.join_next(), if !self.has_unsent() => {
-                    self.take_late(answer.ok().flatten())
+                    self.write_late(answer.ok().flatten())
                 }
                 _ = self.stream.readable(), if !self.reading_ended && !self.has_more && !self.is_stalled() => {
                     let before = self.messages;
                     let read = self.read(Stream::try_read).map(|_| ());
-                    // The query that the end waited for.
+                    // The query that the connection waited for before its end.
                     let is_last = self.ending.is_some() && self.messages > before;
                     match read {
                         Ok(()) if is_last => self.last_read().await,
-                        read => read,
+                        result => result,
                     }
                 }
                 () = tokio::task::yield_now(), if self.has_more && !self.is_stalled() => self.resume(),
                 () = timer.as_mut() => {
-                    match deadline <= Instant::now() {
-                        true if self.ending.take().is_some() => self.last_read().await,
-                        true => self.time_out(),
-                        false => {
-                            timer.as_mut().reset(deadline.into());
-                            Ok(())
-                        }
+                    if deadline > Instant::now() {
+                        timer.as_mut().reset(deadline.into());
+                        Ok(())
+                    } else if self.ending.take().is_some() {
+                        self.last_read().await
+                    } else {
+                        self.time_out()
                     }
                 }
             };
@@ -177,27 +177,27 @@ impl Connection {
         self.close(phase).await;
     }
 
-    /// What all connections have in common.
+    /// Returns the state that all connections share.
     fn shared(&self) -> &Arc<Shared> {
         &self.acceptor.shared
     }
 
-    /// Whether the client must read before anything else is written.
+    /// Returns whether the client must read before anything else is written.
     fn has_unsent(&self) -> bool {
         !self.unsent.0.is_empty() || self.stream.has_unwritten()
     }
 
-    /// Whether nothing more may be answered now.
+    /// Returns whether no more queries may be answered now.
     fn is_stalled(&self) -> bool {
         self.has_unsent() || self.pending.len() >= self.pending_limit
     }
 
-    /// Whether there is nothing left to do.
+    /// Returns whether there is nothing left to do.
     fn is_over(&self) -> bool {
         self.reading_ended && !self.has_more && !self.has_unsent() && self.pending.is_empty()
     }
 
-    /// When the client's time is over.
+    /// Returns the time at which the current timeout expires.
     fn deadline(&self) -> Instant {
         let timeouts = &self.settings.timeouts;
         let time = if self.has_unsent() {
@@ -205,7 +205,7 @@ impl Connection {
         } else if !self.reading_ended && (!self.unread.is_empty() && !self.is_stalled() || self.messages == 0) {
             timeouts.read
         } else if !self.pending.is_empty() {
-            // The client waits for us. Pending queries have timeouts of their own; look again in a while.
+            // The client waits for a response. Pending queries have timeouts of their own.
             let deadline = Instant::now() + timeouts.idle;
             return self.ending.map_or(deadline, |ending| deadline.min(ending));
         } else {
@@ -215,15 +215,15 @@ impl Connection {
         self.ending.map_or(deadline, |ending| deadline.min(ending))
     }
 
-    /// The client's time is over. A connection whose client does not take its answers is reset; from any other nothing
-    /// more is read, and it ends behind its last answer.
+    /// Handles a timeout. If the client does not read its responses, the connection is reset. Otherwise no more is
+    /// read, and the connection is closed after its last response.
     fn time_out(&mut self) -> io::Result<()> {
         if self.has_unsent() {
             self.shared().counters.connections_timed_out.add(1);
             self.reset();
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // A query that has come in this very moment is answered.
+        // A query that has arrived in the meantime is answered.
         let messages = self.messages;
         self.read(Stream::read_now)?;
         if self.messages == messages {
@@ -236,26 +236,29 @@ impl Connection {
         Ok(())
     }
 
-    /// Has the kernel reset the connection when it is dropped, and discard what the client has not taken.
+    /// Makes the kernel reset the connection when it is dropped, and discard what the client has not read.
     fn reset(&self) {
         let _ = self.stream.options().set_linger(Some(Duration::ZERO));
     }
 
-    /// Ends the connection at once, to make room for another. The kernel still sends what it has of answers.
+    /// Closes the connection at once, since it was evicted. The kernel still sends the responses that it has.
     fn leave(mut self) {
         if self.has_unsent() || self.stream.shut_down(ORPHAN_TIME).is_err() {
             self.reset();
         }
     }
 
-    /// Reads what is there and answers it. Says whether there was anything.
+    /// Reads and answers what has arrived. Returns whether there was anything.
     fn read(&mut self, read: fn(&mut Stream, &mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
         with_scratch(|scratch| {
-            let kept = self.unread.len();
-            scratch.input[..kept].copy_from_slice(&self.unread);
-            match read(&mut self.stream, &mut scratch.input[kept..]) {
-                Ok(0) => (self.client_ended, self.reading_ended) = (true, true),
-                Ok(more) => return self.answer_all(scratch, kept + more).map(|()| true),
+            let unread = self.unread.len();
+            scratch.input[..unread].copy_from_slice(&self.unread);
+            match read(&mut self.stream, &mut scratch.input[unread..]) {
+                Ok(0) => {
+                    self.client_ended = true;
+                    self.reading_ended = true;
+                }
+                Ok(more) => return self.answer_all(scratch, unread + more).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -263,7 +266,7 @@ impl Connection {
         })
     }
 
-    /// The server stops: answers what is there, or else the next query, and reads no more.
+    /// Called when the server stops. Answers the queries that have arrived, or else waits for one more.
     async fn begin_end(&mut self) -> io::Result<()> {
         self.ending = Some(Instant::now() + LEAVE_TIME);
         let before = self.messages;
@@ -274,17 +277,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads a last time: until nothing more is there, or until the client must take answers first.
+    /// Reads for the last time, until nothing more has arrived or the connection is stalled.
     async fn last_read(&mut self) -> io::Result<()> {
         self.read_all().await?;
         self.reading_ended = true;
         Ok(())
     }
 
-    /// Reads and answers what is there, for a limited time: a client that sends without pause does not hold up the end.
+    /// Reads and answers what has arrived, for a limited time: a client that sends without pause does not delay the
+    /// end.
     async fn read_all(&mut self) -> io::Result<()> {
         let end = Instant::now() + LEAVE_TIME;
-        // This asks the kernel, not the runtime, whose notice may be late.
+        // This reads from the socket even if the runtime does not yet know that it is readable.
         while !self.reading_ended && !self.is_stalled() && Instant::now() < end {
             if self.has_more {
                 self.resume()?;
@@ -296,23 +300,27 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with what was read before the connection stalled or its turn ended.
+    /// Continues with the bytes that were read before the connection was stalled or its turn ended.
     fn resume(&mut self) -> io::Result<()> {
         if self.unread.is_empty() || self.is_stalled() {
             return Ok(());
         }
         with_scratch(|scratch| {
-            let kept = self.unread.len();
-            scratch.input[..kept].copy_from_slice(&self.unread);
-            self.answer_all(scratch, kept)
+            let unread = self.unread.len();
+            scratch.input[..unread].copy_from_slice(&self.unread);
+            self.answer_all(scratch, unread)
         })
     }
 
-    /// Answers the whole messages in the first `len` bytes of the input, stores the rest, and writes the answers.
+    /// Answers the complete messages in the first `len` bytes of the input, stores the rest, and writes the responses.
     fn answer_all(&mut self, scratch: &mut Scratch, len: usize) -> io::Result<()> {
         let Scratch { input, output, state } = scratch;
-        let (now, router) = (Instant::now(), self.service.router());
-        let (mut at, mut silent, mut turn, mut written) = (0, 0, 0..TURN, 0);
+        let now = Instant::now();
+        let router = self.service.router();
+        let mut at = 0;
+        let mut unanswered = 0;
+        let mut turn = 0..TURN;
+        let mut written = 0;
         let had_partial = !self.unread.is_empty();
         self.has_more = false;
         while !self.is_stalled() && !self.had_enough {
@@ -321,7 +329,7 @@ impl Connection {
                 self.has_more = true;
                 break;
             }
-            // A query that is too long is not read: its header alone makes FORMERR, and what follows is lost.
+            // A query that is too long is not read: its header results in FORMERR, and the following bytes are ignored.
             self.had_enough |= end.is_none();
             self.messages = self.messages.saturating_add(1);
             self.had_enough |= self.settings.queries_per_connection.is_some_and(|limit| self.messages >= limit.get());
@@ -330,7 +338,7 @@ impl Connection {
             let out = &mut output.bytes[output.len + PREFIX..][..MAX_MESSAGE];
             match self.service.answer(&router, packet, state, out) {
                 Answer::Send(len) => output.push(len),
-                Answer::Silent => silent += 1,
+                Answer::Drop => unanswered += 1,
                 Answer::Pending(pending) => self.wait_for(pending),
             }
             if output.len >= OUTPUT {
@@ -346,22 +354,23 @@ impl Connection {
             self.since = now;
         }
         self.unread = input[at..len].to_vec();
-        self.shared().counters.silent.add(silent);
+        self.shared().counters.unanswered.add(unanswered);
         self.write(output)
     }
 
-    /// Waits for the answer of a pending query.
+    /// Starts to wait for a pending query.
     fn wait_for(&mut self, pending: Pending) {
-        let (service, shared) = (self.service.clone(), self.shared().clone());
+        let service = self.service.clone();
+        let shared = self.shared().clone();
         let mut permit = shared.permit(self.client, None, &shared.counters);
-        let packet = pending.asked.packet().into();
+        let packet = pending.query.packet().into();
         self.pending.spawn(async move {
             pending::answer(pending, &mut permit, packet, MAX_MESSAGE, service, &shared.counters).await
         });
     }
 
-    /// Writes the answer of a pending query, and goes on if the connection stalled for it.
-    fn take_late(&mut self, answer: Option<Box<[u8]>>) -> io::Result<()> {
+    /// Writes the response of a pending query, and continues if the connection was stalled.
+    fn write_late(&mut self, answer: Option<Box<[u8]>>) -> io::Result<()> {
         self.since = Instant::now();
         if let Some(answer) = answer {
             with_scratch(|scratch| {
@@ -373,14 +382,14 @@ impl Connection {
         self.resume()
     }
 
-    /// Writes answers, and stores what the socket does not take.
+    /// Writes responses, and stores what the socket does not accept.
     fn write(&mut self, output: &mut Output) -> io::Result<()> {
         let bytes = &output.bytes[..std::mem::take(&mut output.len)];
         if bytes.is_empty() {
             return Ok(());
         }
         self.shared().counters.answered.add(count_messages(bytes));
-        debug_assert!(!self.has_unsent(), "nothing is answered while answers are unsent");
+        debug_assert!(!self.has_unsent(), "no query is answered while responses are unsent");
         let written = or_none(self.stream.try_write(bytes))?;
         if written < bytes.len() {
             self.unsent = (bytes[written..].to_vec(), 0);
@@ -391,14 +400,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what is unsent. When the client has taken some of it, its time begins again.
+    /// Writes unsent bytes. The timeout starts again if the socket accepts some.
     fn flush(&mut self) -> io::Result<()> {
         let mut has_progress = self.stream.flush()?;
         let (bytes, sent) = &mut self.unsent;
         if !bytes.is_empty() {
-            let taken = or_none(self.stream.try_write(&bytes[*sent..]))?;
-            has_progress |= taken > 0;
-            *sent += taken;
+            let written = or_none(self.stream.try_write(&bytes[*sent..]))?;
+            has_progress |= written > 0;
+            *sent += written;
         }
         if has_progress {
             self.since = Instant::now();
@@ -411,11 +420,11 @@ impl Connection {
         self.resume()
     }
 
-    /// Ends this side, and waits a little for the client's end: closing with bytes unread makes TCP reset the
-    /// connection, and a reset can overtake answers. While the server goes on, the client has the time that it has for
-    /// answers; the kernel goes on to send the rest for [`ORPHAN_TIME`].
+    /// Closes this side, and waits some time for the client to close its side: a close with unread bytes makes TCP
+    /// reset the connection, and a reset can overtake responses. The wait has the write timeout, or [`LINGER`] when the
+    /// server stops; the kernel sends the rest for [`ORPHAN_TIME`].
     async fn close(mut self, mut phase: watch::Receiver<ListenerPhase>) {
-        // Within TLS a client that has ended its side may still wait for ours.
+        // With TLS, a client that has closed its side may still wait for ours.
         let is_ended = self.stream.shut_down(ORPHAN_TIME).is_err() || self.client_ended;
         if is_ended {
             return;
@@ -448,7 +457,7 @@ impl Connection {
 }
 
 impl Output {
-    /// Adds an answer that was written behind the place of its length.
+    /// Adds a response of `len` bytes, which was written after the space for its length.
     fn push(&mut self, len: usize) {
         self.bytes[self.len..self.len + PREFIX].copy_from_slice(&(len as u16).to_be_bytes());
         self.len += PREFIX + len;
@@ -462,13 +471,13 @@ fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
             let output = Output { bytes: [0; OUTPUT + PREFIX + MAX_MESSAGE], len: 0 };
             Box::new(Scratch { input: [0; INPUT], output, state: State::default() })
         });
-        // A connection that failed may have left some.
+        // A connection that failed may have left bytes.
         scratch.output.len = 0;
         run(scratch)
     })
 }
 
-/// Counts the answers in these bytes.
+/// Counts the responses in these bytes.
 fn count_messages(mut bytes: &[u8]) -> u64 {
     let mut count = 0;
     while let Some((prefix, rest)) = bytes.split_first_chunk() {
@@ -479,8 +488,8 @@ fn count_messages(mut bytes: &[u8]) -> u64 {
 }
 
 /// Returns 0 for a write that would block.
-fn or_none(written: io::Result<usize>) -> io::Result<usize> {
-    match written {
+fn or_none(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
     }

@@ -1,7 +1,7 @@
-//! What a connection reads from and writes to: TCP, or TLS on it.
+//! The byte stream of a connection: TCP, or TLS over TCP.
 //!
-//! TLS is rustls's state machine between the socket and the connection, without a task, and with buffers for a record
-//! or two only, so that DNS over TLS has every limit of DNS over TCP, and ends connections as it does.
+//! TLS is rustls's state machine between the socket and the connection. It needs no task, and buffers for a record or
+//! two only, so that DNS over TLS has the limits of DNS over TCP, and closes connections in the same way.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -12,27 +12,27 @@ use rustls::{ServerConfig, ServerConnection};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// The bytes that TLS may hold of answers that the socket does not take; it takes no more than fit.
+/// The maximum number of bytes of responses that TLS buffers while the socket is full.
 const UNWRITTEN: usize = 64 * 1024;
 
-/// A stream of bytes with a client.
+/// The byte stream of a connection.
 pub(crate) enum Stream {
-    /// Plain.
+    /// Plain TCP.
     Tcp(TcpStream),
-    /// Within TLS.
+    /// TLS over TCP.
     Tls(Box<Tls>),
 }
 
-/// TLS on a socket.
+/// A TLS session and its socket.
 pub(crate) struct Tls {
     socket: TcpStream,
     session: ServerConnection,
-    /// The session holds bytes that were read and not taken out.
+    /// The session has more decrypted bytes.
     has_more: bool,
 }
 
 impl Stream {
-    /// Makes a stream that begins with a handshake.
+    /// Creates a TLS stream, which starts with the handshake.
     pub(crate) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Stream, rustls::Error> {
         let mut session = ServerConnection::new(config)?;
         session.set_buffer_limit(Some(UNWRITTEN));
@@ -46,12 +46,12 @@ impl Stream {
         }
     }
 
-    /// The socket, for its options.
+    /// Returns the socket, for its options.
     pub(crate) fn options(&self) -> SockRef<'_> {
         SockRef::from(self.socket())
     }
 
-    /// Waits until there may be something to read.
+    /// Waits until the stream may be readable.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tls(tls) if tls.has_more => Ok(()),
@@ -59,17 +59,17 @@ impl Stream {
         }
     }
 
-    /// Waits until the socket may take something.
+    /// Waits until the socket may be writable.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.socket().writable().await
     }
 
-    /// Whether bytes that were taken wait for the socket.
+    /// Returns whether TLS has buffered bytes that the socket did not accept.
     pub(crate) fn has_unwritten(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.session.wants_write())
     }
 
-    /// Reads what the runtime knows to be there.
+    /// Reads, if the runtime knows that the socket is readable.
     pub(crate) fn try_read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(socket) => socket.try_read(out),
@@ -77,7 +77,7 @@ impl Stream {
         }
     }
 
-    /// Reads what the kernel has, whether or not the runtime knows of it.
+    /// Reads from the socket even if the runtime does not know that it is readable.
     pub(crate) fn read_now(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = |socket: &TcpStream, out: &mut [u8]| (&*SockRef::from(socket)).read(out);
         match self {
@@ -86,19 +86,19 @@ impl Stream {
         }
     }
 
-    /// Writes what fits.
+    /// Writes as many bytes as possible. Returns their number.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(socket) => socket.try_write(bytes),
             Stream::Tls(tls) => {
-                let taken = tls.session.writer().write(bytes)?;
+                let len = tls.session.writer().write(bytes)?;
                 tls.flush()?;
-                Ok(taken)
+                Ok(len)
             }
         }
     }
 
-    /// Writes what waits for the socket. Says whether it took any of it.
+    /// Writes buffered bytes. Returns whether the socket accepted any.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
             Stream::Tcp(_) => Ok(false),
@@ -106,12 +106,12 @@ impl Stream {
         }
     }
 
-    /// Ends this side. The kernel may go on to send what was written for so long.
+    /// Closes this side. The kernel may continue to send for this time.
     pub(crate) fn shut_down(&mut self, time: Duration) -> io::Result<()> {
         let _ = self.options().set_tcp_user_timeout(Some(time));
         if let Stream::Tls(tls) = self {
             tls.session.send_close_notify();
-            // A socket that takes nothing has no client that listens.
+            // If the socket accepts nothing, the client does not read.
             tls.flush()?;
         }
         self.options().shutdown(Shutdown::Write)
@@ -119,23 +119,23 @@ impl Stream {
 }
 
 impl Tls {
-    /// Reads from the socket until there is something for the connection, the client has ended its side, or the socket
-    /// is empty.
+    /// Reads from the socket until there are decrypted bytes, the client has closed its side, or the socket has no more
+    /// bytes.
     fn read(&mut self, out: &mut [u8], from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            let taken = self.session.reader().read(out);
-            match taken {
+            let len = self.session.reader().read(out);
+            match len {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The client has ended its side without close_notify.
+                // The client has closed its side without close_notify.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => {
-                    // A record may hold more than fits.
-                    self.has_more = other.as_ref().is_ok_and(|taken| *taken == out.len());
+                    // A record may have more bytes than fit.
+                    self.has_more = other.as_ref().is_ok_and(|len| *len == out.len());
                     return other;
                 }
             }
             self.has_more = false;
-            let source = &mut Source { socket: &self.socket, from };
+            let source = &mut SocketReader { socket: &self.socket, from };
             let read = self.session.read_tls(source)?;
             let state = self.session.process_new_packets();
             // Messages of the handshake, or an alert.
@@ -147,11 +147,11 @@ impl Tls {
         }
     }
 
-    /// Writes what waits for the socket. Says whether it took any of it.
+    /// Writes buffered bytes. Returns whether the socket accepted any.
     fn flush(&mut self) -> io::Result<bool> {
         let mut has_written = false;
         while self.session.wants_write() {
-            match self.session.write_tls(&mut Sink(&self.socket)) {
+            match self.session.write_tls(&mut SocketWriter(&self.socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 written => has_written |= written? > 0,
             }
@@ -160,22 +160,22 @@ impl Tls {
     }
 }
 
-/// A socket as rustls reads it.
-struct Source<'a> {
+/// Reads from a socket for rustls.
+struct SocketReader<'a> {
     socket: &'a TcpStream,
     from: fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
 }
 
-impl Read for Source<'_> {
+impl Read for SocketReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         (self.from)(self.socket, out)
     }
 }
 
-/// A socket as rustls writes it.
-struct Sink<'a>(&'a TcpStream);
+/// Writes to a socket for rustls.
+struct SocketWriter<'a>(&'a TcpStream);
 
-impl Write for Sink<'_> {
+impl Write for SocketWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

@@ -46,7 +46,7 @@ struct Relay {
     notes: Arc<Mutex<Notes>>,
 }
 
-fn relay(rules: GroupRules, change: impl FnOnce(&mut Options)) -> Relay {
+fn relay(rules: GroupRules, change: impl FnOnce(&mut ServerOptions)) -> Relay {
     let upstream = udp_client("127.0.0.1");
     let address = upstream.local_addr().expect("an address");
     let mut options = None;
@@ -66,7 +66,7 @@ impl Relay {
         self.rig.at("127.0.0.1")
     }
 
-    /// The next query that comes.
+    /// Returns the next query that comes.
     fn forwarded(&self) -> (Vec<u8>, SocketAddr) {
         receive(&self.upstream)
     }
@@ -195,7 +195,8 @@ fn an_unresponsive_upstream_is_queried_again_and_then_the_query_fails() {
     let relay = relay(rules, |_| ());
     let client = udp_client("127.0.0.1");
     ask(&client, relay.at(), 1, "web.example.");
-    let (first, second) = (relay.forwarded(), relay.forwarded());
+    let first = relay.forwarded();
+    let second = relay.forwarded();
     assert_eq!(first.0[2..], second.0[2..]);
     assert_eq!(read(&receive(&client).0), (1, Rcode::SERVFAIL, 0));
     assert_eq!(relay.notes.lock().failed.len(), 2);
@@ -257,7 +258,7 @@ fn clients_on_tcp_use_a_stream_unless_udp_is_preferred() {
 }
 
 /// One worker, whose table has this limit.
-fn limited(limit: usize) -> impl FnOnce(&mut Options) {
+fn limited(limit: usize) -> impl FnOnce(&mut ServerOptions) {
     move |options| {
         options.forwarded = limit;
         options.workers = NonZeroUsize::new(1);
@@ -287,7 +288,8 @@ fn in_a_full_table_the_oldest_query_is_evicted() {
 #[test]
 fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
     let relay = relay(GroupRules::default(), limited(8));
-    let (greedy, modest) = (udp_client("127.0.0.1"), udp_client("127.0.0.2"));
+    let greedy = udp_client("127.0.0.1");
+    let modest = udp_client("127.0.0.2");
     let mut tcp = tcp_client(relay.at());
     ask(&modest, relay.at(), 1, "first.example.");
     let first = relay.forwarded();
@@ -315,7 +317,8 @@ fn a_client_with_many_slow_queries_takes_no_place_of_another_client() {
 #[test]
 fn a_retransmission_is_no_other_waiter() {
     let relay = relay(GroupRules::default(), limited(9));
-    let (client, other) = (udp_client("127.0.0.1"), udp_client("127.0.0.1"));
+    let client = udp_client("127.0.0.1");
+    let other = udp_client("127.0.0.1");
     for _ in 0..3 {
         ask(&client, relay.at(), 1, "web.example.");
     }

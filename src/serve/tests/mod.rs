@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use super::{ListenSpec, Options, ServeError, Server, Service, Settings};
+use super::{ListenSpec, ServeError, Server, ServerOptions, Service, Settings};
 use crate::chain::pending::Continue;
 use crate::chain::{Block, Chain, Exchange, Plugin, Router, Step, Wait, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
@@ -54,7 +54,7 @@ impl Plugin for Puppet {
                 return Step::Pending(Wait::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "puppet" }));
             }
             b"panic" => panic!("on purpose"),
-            b"silent" => return Step::Drop,
+            b"drop" => return Step::Drop,
             b"big" => (0..2_000).for_each(|_| exchange.reply().answer(Type::A, 5, address)),
             _ => exchange.reply().answer(Type::A, 5, address),
         }
@@ -81,17 +81,19 @@ fn router(gate: &Arc<Semaphore>, mark: u8) -> Arc<Router> {
 }
 
 /// A server at these addresses.
-fn start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Options)) -> Rig {
+fn start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut ServerOptions)) -> Rig {
     try_start(addresses, settings, change).expect("a server")
 }
 
 /// A server at these addresses, or why not.
-fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Options)) -> Result<Rig, ServeError> {
+fn try_start(
+    addresses: &[&str], settings: Settings, change: impl FnOnce(&mut ServerOptions),
+) -> Result<Rig, ServeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let gate = Arc::new(Semaphore::new(0));
     let service = Service::new(router(&gate, 1), settings);
-    let mut options = Options::new(runtime.handle().clone());
+    let mut options = ServerOptions::new(runtime.handle().clone());
     options.workers = NonZeroUsize::new(2);
     change(&mut options);
     let spec = |address: &&str| ListenSpec { address: address.parse().expect("an address"), service: service.clone() };
@@ -100,12 +102,12 @@ fn try_start(addresses: &[&str], settings: Settings, change: impl FnOnce(&mut Op
 }
 
 impl Rig {
-    /// The server.
+    /// Returns the server.
     fn server(&self) -> &Server {
         self.server.as_ref().expect("not stopped")
     }
 
-    /// The first listener's address, reached through this IP address.
+    /// Returns the first listener's address, reached through this IP address.
     fn at(&self, ip: &str) -> SocketAddr {
         SocketAddr::new(ip.parse().expect("an address"), self.server().local_addresses()[0].port())
     }
@@ -150,7 +152,7 @@ fn udp_client(address: &str) -> UdpSocket {
     socket
 }
 
-/// The next answer and where it came from.
+/// Returns the next answer and where it came from.
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = [0; 4_096];
     let (len, from) = socket.recv_from(&mut buffer).expect("an answer");
@@ -169,7 +171,7 @@ fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
     messages.iter().flat_map(|message| [&(message.len() as u16).to_be_bytes()[..], message].concat()).collect()
 }
 
-/// The next answer, or nothing at the end.
+/// Returns the next answer, or nothing at the end.
 fn next(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut prefix = [0; 2];
     match stream.read_exact(&mut prefix) {

@@ -62,14 +62,15 @@ fn messages_may_come_in_any_pieces() {
     }
     (1..4).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     let many: Vec<_> = (0..5_000).map(|id| query(id, "a.")).collect();
-    let (bytes, mut writer) = (framed(&many), stream.try_clone().expect("a clone"));
+    let bytes = framed(&many);
+    let mut writer = stream.try_clone().expect("a clone");
     let sender = std::thread::spawn(move || bytes.chunks(1_013).for_each(|chunk| send(&mut writer, chunk)));
     (0..5_000).for_each(|id| assert_eq!(read(&next(&mut stream).expect("an answer")).0, id));
     sender.join().expect("all sent");
 }
 
 #[test]
-fn bad_messages_get_their_code_or_silence() {
+fn bad_messages_get_their_code_or_no_response() {
     let (rig, mut stream) = connected(Settings::default());
     let mut response = query(1, "a.");
     response[2] = 0x80;
@@ -84,7 +85,7 @@ fn bad_messages_get_their_code_or_silence() {
     );
     send(&mut stream, &framed(&[query(6, "latepanic.")]));
     assert_eq!(read(&next(&mut stream).expect("an answer")), (6, Rcode::SERVFAIL, 0));
-    assert_eq!((rig.server().counts().silent, rig.server().counts().panics), (3, 2));
+    assert_eq!((rig.server().counts().unanswered, rig.server().counts().panics), (3, 2));
     // A query that is too long is judged by its header, and is the last.
     let mut long = query(7, "a.");
     long.resize(5_000, 0);
@@ -108,7 +109,7 @@ fn half_a_connection_still_gets_its_answers() {
 }
 
 #[test]
-fn a_connection_with_a_silent_client_ends() {
+fn the_connection_of_a_client_that_sends_nothing_is_closed() {
     let (rig, mut stream) = connected(SHORT);
     // Nothing at all.
     assert_eq!(next(&mut stream), None);
@@ -198,7 +199,8 @@ fn a_client_that_has_ended_its_side_gets_its_answers_however_long_they_take() {
 fn a_slow_query_in_front_delays_no_other() {
     let (rig, mut stream) = connected(Settings::default());
     stream.set_nodelay(true).expect("no delay");
-    let (slow, bytes) = (framed(&[query(1, "later.")]), framed(&[query(1, "later."), query(2, "a.")]));
+    let slow = framed(&[query(1, "later.")]);
+    let bytes = framed(&[query(1, "later."), query(2, "a.")]);
     for split in [bytes.len(), 1, slow.len() + 1] {
         let (first, second) = bytes.split_at(split);
         send(&mut stream, first);
@@ -241,24 +243,24 @@ pub(super) fn connect_from(ip: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn silent_connections_give_way_the_idlest_first() {
+fn the_longest_idle_connection_is_closed_first() {
     let limits = TcpLimits { connections: 4, connections_per_address: 3, ..TcpLimits::default() };
     let rig = start(&["127.0.0.1:0"], Settings::default(), |options| options.tcp = limits);
     let at = rig.at("127.0.0.1");
-    let mut silent: Vec<_> = (0..3).map(|_| tcp_client(at)).collect();
+    let mut idle: Vec<_> = (0..3).map(|_| tcp_client(at)).collect();
     rig.wait_until("all are open", |server| server.open_connections() == 3);
     // Beyond the limit of an address: its idlest is closed.
     let mut new = tcp_client(at);
     send(&mut new, &framed(&[query(1, "a.")]));
     assert!(next(&mut new).is_some());
-    assert_eq!(next(&mut silent[0]), None);
+    assert_eq!(next(&mut idle[0]), None);
     // Beyond the limit of all: the idlest of the heaviest address is closed.
     let mut others = [connect_from([127, 0, 0, 2], at), connect_from([127, 0, 0, 3], at)];
     for stream in &mut others {
         send(stream, &framed(&[query(1, "a.")]));
         assert!(next(stream).is_some());
     }
-    assert_eq!(next(&mut silent[1]), None);
+    assert_eq!(next(&mut idle[1]), None);
     assert_eq!(rig.server().counts().connections_refused, 0);
     assert!(rig.server().open_connections() <= 4);
 }

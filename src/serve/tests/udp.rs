@@ -22,7 +22,7 @@ fn check_source(rig: &Rig, from: &str, at: &str, name: &str) {
 }
 
 #[test]
-fn an_answer_leaves_from_the_address_that_was_asked() {
+fn a_response_comes_from_the_address_of_its_query() {
     for listen in ["0.0.0.0:0", "[::]:0"] {
         let rig = start(&[listen], Settings::default(), |_| ());
         for name in ["a.", "later."] {
@@ -41,7 +41,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
     }
 }
 
-/// Whether this machine has IPv6.
+/// Returns whether this machine has IPv6.
 fn udp_socket_v6() -> bool {
     UdpSocket::bind("[::1]:0").is_ok()
 }
@@ -132,7 +132,8 @@ fn the_client_with_the_most_pending_queries_loses_its_oldest() {
         super::send(stream, &framed(&[(); 4].map(|()| query(1, "later."))));
     }
     rig.wait_until("all permits are taken", |server| server.waiting() == 8);
-    let (light, mut stream) = (udp_client("127.0.0.2"), super::tcp::connect_from([127, 0, 0, 3], at));
+    let light = udp_client("127.0.0.2");
+    let mut stream = super::tcp::connect_from([127, 0, 0, 3], at);
     send(&light, &query(2, "later."), at);
     super::send(&mut stream, &framed(&[query(3, "later."), query(4, "later.")]));
     // Their SERVFAIL comes before the gate opens, which would else let them through, too.
@@ -188,7 +189,7 @@ fn a_panic_is_a_servfail_and_no_more() {
 }
 
 #[test]
-fn bad_packets_get_their_code_or_silence() {
+fn bad_packets_get_their_code_or_no_response() {
     let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
     let client = udp_client("127.0.0.1");
     let with = |at: usize, bytes: &[u8]| {
@@ -209,17 +210,17 @@ fn bad_packets_get_their_code_or_silence() {
         ("an answer", with(2, &[0x80]), None),
         ("an answer longer than is read", with(2, &[0x80]).into_iter().chain([0; 5_000]).collect(), None),
         ("eleven bytes", query(9, "a.")[..11].to_vec(), None),
-        ("no octet", Vec::new(), None),
-        ("what a plugin drops", query(9, "silent."), None),
+        ("no byte", Vec::new(), None),
+        ("a query that a plugin drops", query(9, "drop."), None),
     ];
-    let mut silent = 0;
+    let mut unanswered = 0;
     for (what, packet, rcode) in cases {
         send(&client, &packet, rig.at("127.0.0.1"));
         match rcode {
             Some(rcode) => assert_eq!(read(&receive(&client).0), (9, rcode, 0), "{what}"),
             None => {
-                silent += 1;
-                rig.wait_until(what, |server| server.counts().silent == silent);
+                unanswered += 1;
+                rig.wait_until(what, |server| server.counts().unanswered == unanswered);
             }
         }
     }
@@ -258,7 +259,8 @@ fn a_port_may_be_shared_where_that_is_wanted() {
     // One server's listeners may include one another.
     let port = rig.at("127.0.0.1").port();
     drop(rig);
-    let (all, one) = (format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let all = format!("0.0.0.0:{port}");
+    let one = format!("127.0.0.1:{port}");
     let rig = start(&[&all, &one], Settings::default(), |_| ());
     check_source(&rig, "127.0.0.1", "127.0.0.1", "a.");
     check_source(&rig, "127.0.0.1", "127.0.0.2", "a.");
@@ -315,12 +317,13 @@ fn no_query_remains_without_a_reply_while_a_server_stops() {
                     };
                     assert_eq!(read(&answer[..len]).0, id);
                 }
-                unreachable!("a server ends before so many queries")
+                unreachable!("the server stops before the last ID")
             })
         });
         let askers: Vec<_> = askers.collect();
         rig.wait_until("they ask", |server| server.counts().answered > 500);
-        let (gate, permits) = (rig.gate.clone(), ips.len());
+        let gate = rig.gate.clone();
+        let permits = ips.len();
         rig.runtime.spawn(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             gate.add_permits(permits);

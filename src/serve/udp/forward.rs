@@ -10,8 +10,8 @@
 //! answer, also across workers: the worker that gets the second one leaves it in the mailbox of the worker that got the
 //! first.
 //!
-//! A turn does a bounded amount of work, whatever has come or ended at once, so that the clients' sockets are read in
-//! between and cluster names are answered meanwhile.
+//! A turn does a limited amount of work, however many responses and timeouts are due, so that the clients' sockets are
+//! read in between and cluster names are answered in the meantime.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -26,7 +26,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use nix::sys::epoll::Epoll;
 
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::upstream_sockets::UpstreamSockets;
 use super::worker::wait_for;
 use crate::chain::{Answer, OwnedQuery, Resume, State, UpstreamQuery};
@@ -41,21 +41,21 @@ use crate::upstream::{
 use crate::wire::encode::MAX_UDP;
 use crate::wire::{Message, MessageError, Query, Reply};
 
-/// Marks events of upstream sockets.
+/// The bit that marks events of upstream sockets.
 pub(in crate::serve) const UPSTREAM: u64 = 1 << 32;
-/// How often sockets that are spent are looked for.
+/// The interval of checks for sockets that are spent.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How many sends of a query may fail at once before it is given up.
+/// The maximum number of failed sends of a query in a turn, after which the query fails.
 const MAX_ROUNDS: usize = 32;
-/// How many queries of the mailbox are begun in one turn.
+/// The maximum number of queries of the mailbox that are begun in a turn.
 const MAX_BEGUN: usize = 256;
-/// How many attempts may time out in one turn.
+/// The maximum number of attempts that time out in a turn.
 const MAX_TIMEOUTS: usize = 256;
-/// How many waiters of queries that have ended are answered in one turn.
+/// The maximum number of waiters that are answered in a turn after their queries have ended.
 const MAX_DELIVERED: usize = BATCH;
 
-/// Which worker has a query in flight, by what makes queries identical. Written when a query is sent to an upstream and
-/// when it ends, never for one that is answered here.
+/// The workers of queries in flight, by the hash that identical queries share. Written when a query is sent to an
+/// upstream and when it ends, never for a query that this server answers itself.
 pub(in crate::serve) type QueryOwners = DashMap<u64, usize, foldhash::fast::RandomState>;
 
 /// The outcome of a query for its waiters.
@@ -79,22 +79,22 @@ impl QueryOutcome {
 pub(in crate::serve) struct Forwarding {
     table: InFlight<UpstreamWaiter, QueryOutcome>,
     sockets: UpstreamSockets,
-    /// There once a query has gone out.
+    /// Allocated when the first query is sent.
     outbox: Option<Outbox>,
-    /// The attempts whose packets lie in the outbox, and the place of the socket that they leave by.
+    /// The attempts whose packets are in the outbox, and the place of their socket.
     queued: Vec<AttemptId>,
     queued_for: usize,
-    /// Attempts that have failed, whose queries are to be moved on.
+    /// Attempts that have failed, whose queries need another attempt.
     failed: Vec<(AttemptId, Error)>,
     /// Queries that were added while another one ended and have no attempt yet.
     started: Vec<AttemptId>,
-    /// Waiters that were evicted or refused, to be answered in this turn or the next.
+    /// Waiters that were evicted or refused, and are answered in this turn or the next one.
     shed: Vec<(UpstreamWaiter, QueryOutcome)>,
     /// Jobs that were taken out of the mailbox and not done.
     jobs: VecDeque<Job>,
-    /// The mailbox holds a [`Job::Wake`] for those.
+    /// The mailbox has a [`Job::Wake`] for these jobs.
     is_woken: bool,
-    /// Where jobs lie on their way from the mailbox.
+    /// The buffer for jobs that are taken out of the mailbox.
     mail: Vec<Job>,
     pub(in crate::serve) mailbox: Arc<Mailbox>,
     /// This worker's number.
@@ -102,21 +102,21 @@ pub(in crate::serve) struct Forwarding {
     /// There are other workers.
     has_others: bool,
     hasher: foldhash::fast::RandomState,
-    /// Goes up with each batch.
+    /// The number of batches.
     pub(in crate::serve) round: u64,
     swept: Instant,
-    /// More attempts may have timed out than the last turn has dealt with.
+    /// More attempts may have timed out than the last turn handled.
     has_timed_out: bool,
-    /// The buffer for an answer that is not part of a batch; absent while it is in use.
+    /// The buffer for a response that is not part of a batch; `None` while it is in use.
     scratch: Option<Box<[u8; MAX_UDP]>>,
     /// The buffer for a query before it is sent.
     packet: Vec<u8>,
 }
 
-/// What forwarding needs of its worker.
+/// The parts of a worker that forwarding needs.
 pub(in crate::serve) struct WorkerContext<'a> {
-    /// By number; those that were closed are gone.
-    pub(in crate::serve) listeners: &'a [Option<Listener>],
+    /// The listeners by number; `None` for a closed one.
+    pub(in crate::serve) listeners: &'a [Option<UdpListener>],
     pub(in crate::serve) shared: &'a Arc<Shared>,
     pub(in crate::serve) counters: &'a Counters,
     pub(in crate::serve) epoll: &'a Epoll,
@@ -125,7 +125,7 @@ pub(in crate::serve) struct WorkerContext<'a> {
 }
 
 impl Forwarding {
-    /// Creates it with a limit on waiters. `hasher` is the same for all workers.
+    /// Creates an empty table with a limit on waiters. `hasher` is the same for all workers.
     pub(in crate::serve) fn new(
         me: usize, has_others: bool, limit: usize, mailbox: Arc<Mailbox>, hasher: foldhash::fast::RandomState,
     ) -> Forwarding {
@@ -154,7 +154,7 @@ impl Forwarding {
         }
     }
 
-    /// The time until [`Forwarding::run`] is due; `None` while nothing is in flight.
+    /// Returns the time until [`Forwarding::run`] is due; `None` while nothing is in flight.
     pub(in crate::serve) fn time_to_run(&self, now: Instant) -> Option<Duration> {
         let is_due = self.has_timed_out
             || self.table.has_answered()
@@ -171,7 +171,7 @@ impl Forwarding {
         }
     }
 
-    /// Whether there is nothing to do now or later.
+    /// Returns whether there is nothing to do now or later.
     pub(in crate::serve) fn is_idle(&self) -> bool {
         self.table.is_empty()
             && self.shed.is_empty()
@@ -179,7 +179,7 @@ impl Forwarding {
             && self.mailbox.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether a client of this listener waits.
+    /// Returns whether a client of this listener waits for an upstream.
     pub(in crate::serve) fn has_client_of(&self, listener: usize) -> bool {
         let shed = self.shed.iter().map(|(waiter, _)| waiter);
         self.table
@@ -201,11 +201,12 @@ impl Forwarding {
         self.begin(UpstreamWaiter::Client(client), attempts, context);
     }
 
-    /// Does the jobs of the mailbox. Returns those that are the worker's.
+    /// Does the jobs of the mailbox. Returns those that the worker has to do.
     pub(in crate::serve) fn do_jobs(&mut self, context: &mut WorkerContext<'_>) -> Vec<Job> {
         self.is_woken = false;
         self.sort_mail(context);
-        let (mut of_worker, mut begun) = (Vec::new(), 0);
+        let mut of_worker = Vec::new();
+        let mut begun = 0;
         while begun < MAX_BEGUN
             && let Some(job) = self.jobs.pop_front()
         {
@@ -240,7 +241,7 @@ impl Forwarding {
                         Admission::Merged => {}
                         // Another query has the same hash.
                         Admission::Started(attempt) => self.started.push(attempt),
-                        Admission::Repeated => context.counters.silent.add(1),
+                        Admission::Repeated => context.counters.unanswered.add(1),
                     }
                 }
                 // The worker's own sign may be among the mail: jobs that are left need another one.
@@ -288,11 +289,11 @@ impl Forwarding {
                 self.advance(attempt, context);
             }
             Admission::Merged => self.evict_over_limit(client, context.shared),
-            Admission::Repeated => context.counters.silent.add(1),
+            Admission::Repeated => context.counters.unanswered.add(1),
         }
     }
 
-    /// Evicts waiters for those of this client while there are too many.
+    /// Evicts waiters for this client while there are more than the limit.
     fn evict_over_limit(&mut self, client: IpAddr, shared: &Shared) {
         while self.table.is_over_limit()
             && let Some(evicted) = self.table.evict(client)
@@ -308,7 +309,8 @@ impl Forwarding {
         }
     }
 
-    /// What makes queries identical, hashed: the group, the transport, and the packet but for its ID and letter case.
+    /// Returns the hash that identical queries share: of the group, the transport, and the packet without its ID and
+    /// letter case.
     fn key(&self, waiter: &UpstreamWaiter, attempts: &Attempts) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiter.change()).hash(&mut hasher);
@@ -323,14 +325,14 @@ impl Forwarding {
         hasher.finish()
     }
 
-    /// Lets other workers send such a query.
+    /// Removes this worker as the owner of a query, so that other workers may send an identical one.
     fn release(&self, key: u64, shared: &Shared) {
         if self.has_others {
             shared.owners.remove_if(&key, |_, of| *of == self.me);
         }
     }
 
-    /// Gives up what a query that is in flight no more has held.
+    /// Releases the resources of a query that is no longer in flight.
     fn settle(&mut self, ended: &EndedQuery, shared: &Shared) {
         self.release(ended.key, shared);
         ended.sockets.iter().for_each(|&socket| self.sockets.close_attempt(socket));
@@ -338,7 +340,7 @@ impl Forwarding {
 
     //--- Out: sockets and streams
 
-    /// Makes the next attempt of a query, unless the last one is another than this.
+    /// Makes the next attempt of a query, unless this attempt is stale.
     fn advance(&mut self, attempt: AttemptId, context: &mut WorkerContext<'_>) {
         let mut last = Error::NoHealthy;
         for _ in 0..MAX_ROUNDS {
@@ -394,7 +396,9 @@ impl Forwarding {
     /// Sends what is in the outbox.
     fn flush(&mut self) {
         if let (Some(outbox), Some(socket)) = (&mut self.outbox, self.sockets.at(self.queued_for)) {
-            let (queued, failed, label) = (&self.queued, &mut self.failed, &socket.upstream.label);
+            let queued = &self.queued;
+            let failed = &mut self.failed;
+            let label = &socket.upstream.label;
             outbox.send(socket.socket(), |at, error| {
                 failed.push((queued[at], Error::Connection(label.clone(), error.kind())));
             });
@@ -404,21 +408,22 @@ impl Forwarding {
 
     /// Starts an exchange over a stream.
     fn start_exchange(&mut self, number: u32, read_timeout: Duration, context: &mut WorkerContext<'_>) {
-        // It ends by itself; the timer is there in case that it does not.
+        // The exchange has timeouts of its own; this timer is for the case that they fail.
         let until = context.now + max_exchange_time(read_timeout);
         let Some(attempt) = self.table.start_stream(number, context.now, until) else { return };
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
         write_query(first, 0, &mut self.packet);
-        let (packet, mailbox) = (self.packet.clone(), self.mailbox.clone());
+        let packet = self.packet.clone();
+        let mailbox = self.mailbox.clone();
         context.shared.runtime.spawn(async move {
             let result = upstream.driver.exchange(packet, read_timeout).await;
             mailbox.send(Job::Came { attempt, result });
         });
     }
 
-    /// Moves queries on whose attempts have timed out or failed, answers waiters, and sends what is to be sent. To be
-    /// called after each batch.
+    /// Makes the next attempts of queries whose attempts have timed out or failed, answers waiters, and sends packets.
+    /// Called after each batch.
     pub(in crate::serve) fn run(&mut self, context: &mut WorkerContext<'_>) {
         // Those that were added while another query ended.
         self.evict_over_limit(Ipv4Addr::UNSPECIFIED.into(), context.shared);
@@ -447,9 +452,9 @@ impl Forwarding {
         self.mailbox.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Sends what is to be sent, and moves queries on whose attempts have failed.
+    /// Sends packets, and makes the next attempts of queries whose attempts have failed.
     fn send_and_fail(&mut self, context: &mut WorkerContext<'_>) {
-        // A query that is moved on may fail again, but only so often.
+        // The next attempt of a query may fail again, but only a limited number of times.
         loop {
             self.flush();
             if self.failed.is_empty() {
@@ -463,7 +468,7 @@ impl Forwarding {
 
     //--- In: answers
 
-    /// Reads a batch of answers from the socket in a place and gives them to their clients.
+    /// Reads a batch of responses from the socket in a place, and answers their clients.
     pub(in crate::serve) fn read_answers(&mut self, place: usize, inbox: &mut Batch, context: &mut WorkerContext<'_>) {
         let Some(socket) = self.sockets.at(place) else { return };
         let number = socket.number;
@@ -476,7 +481,7 @@ impl Forwarding {
         for slot in 0..received {
             let (datagram, out) = inbox.slot(slot);
             let Some(datagram) = datagram else { continue };
-            let Some((client, len)) = self.take_datagram(number, datagram.octets, out, context) else { continue };
+            let Some((client, len)) = self.take_datagram(number, datagram.bytes, out, context) else { continue };
             if client.listener != listener {
                 send(inbox, context, listener);
             }
@@ -486,16 +491,17 @@ impl Forwarding {
         send(inbox, context, listener);
     }
 
-    /// Fails the attempts that wait for an answer through a socket: an ICMP message has reported a closed port.
+    /// Fails the attempts that wait for a response through a socket, since an ICMP message has reported a closed port.
     fn fail_through(&mut self, place: usize, kind: io::ErrorKind) {
         let Some(socket) = self.sockets.at(place) else { return };
-        let (number, label) = (socket.number, socket.upstream.label.clone());
+        let number = socket.number;
+        let label = socket.upstream.label.clone();
         let mut attempts = Vec::new();
         self.table.through(number, &mut attempts);
         self.failed.extend(attempts.into_iter().map(|attempt| (attempt, Error::Connection(label.clone(), kind))));
     }
 
-    /// Takes a datagram. Returns the client that the answer in `out` is for, and its length.
+    /// Handles a datagram. Returns the client of the response in `out`, and the length of the response.
     fn take_datagram(
         &mut self, socket: u32, bytes: &[u8], out: &mut [u8], context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
@@ -507,26 +513,26 @@ impl Forwarding {
             return None;
         };
         let (query, first) = self.table.get_mut(found.query)?;
-        let asked = Query::parse(first.packet()).ok()?;
-        let Ok(message) = Message::parse(bytes, &asked.question) else {
-            // RFC 5452 9.1: it is not ours, and ours may follow.
+        let parsed = Query::parse(first.packet()).ok()?;
+        let Ok(message) = Message::parse(bytes, &parsed.question) else {
+            // RFC 5452 9.1: the message is forged or late, and the response may still arrive.
             query.attempts.upstream_at(found.upstream).driver.record_dropped(DropReason::OtherQuestion);
             return None;
         };
-        // The same datagram may come twice.
+        // The same datagram may arrive twice.
         self.table.close(socket, id);
         self.sockets.close_attempt(socket);
         let answered = Answered { upstream: found.upstream, took: found.took, over_udp: true, is_last: found.is_last };
         self.take_answer(found.query, &message, answered, bytes, Some(out), context)
     }
 
-    /// Takes the outcome of an exchange over a stream.
+    /// Handles the result of an exchange over a stream.
     fn take_exchange(&mut self, attempt: AttemptId, result: Result<Vec<u8>, Error>, context: &mut WorkerContext<'_>) {
         let Some(took) = self.table.time_since(attempt, context.now) else { return };
         let Some((query, first)) = self.table.get_mut(attempt.query) else { return };
         let bytes = match result {
             Ok(bytes) => bytes,
-            // No upstream of this kind would do it.
+            // No upstream of this kind supports it.
             Err(error @ Error::Unsupported(_)) => return self.end(attempt.query, error, context),
             Err(Error::Full) => {
                 query.attempts.group().counters.record_shed(ShedReason::Exchanges);
@@ -536,9 +542,9 @@ impl Forwarding {
             Err(error) => return self.fail(attempt, error, context),
         };
         let upstream = query.attempts.upstream();
-        let asked = Query::parse(first.packet());
-        let Some(message) = asked.ok().and_then(|asked| Message::parse(&bytes, &asked.question).ok()) else {
-            // A stream brings nothing else for this query.
+        let parsed = Query::parse(first.packet());
+        let Some(message) = parsed.ok().and_then(|parsed| Message::parse(&bytes, &parsed.question).ok()) else {
+            // The stream has no other message for this query.
             upstream.driver.record_dropped(DropReason::OtherQuestion);
             let error = Error::Malformed(upstream.label.clone());
             return self.fail(attempt, error, context);
@@ -547,8 +553,8 @@ impl Forwarding {
         self.take_answer(attempt.query, &message, answered, &bytes, None, context);
     }
 
-    /// Takes a message that answers a query's question. Returns the client that the answer in `out` is for, and its
-    /// length, if there is one.
+    /// Handles a message that answers the question of a query. Returns the client of the response in `out`, and the
+    /// length of the response, if there is one.
     fn take_answer(
         &mut self, number: u32, message: &Message<'_>, answered: Answered, bytes: &[u8], out: Option<&mut [u8]>,
         context: &mut WorkerContext<'_>,
@@ -594,7 +600,7 @@ impl Forwarding {
         }
     }
 
-    /// Has the queries that other workers got until now, and that are identical to this one, wait for it.
+    /// Makes identical queries, which other workers have received until now, wait for this one.
     fn collect_followers(&mut self, number: u32, context: &WorkerContext<'_>) {
         if self.has_others
             && let Some(key) = self.table.key(number)
@@ -621,7 +627,7 @@ impl Forwarding {
         self.deliver(waiter, read, context);
     }
 
-    /// Gives a waiter the reply that was read, or the error.
+    /// Answers a waiter with the reply that was read, or the error.
     fn deliver(&mut self, waiter: UpstreamWaiter, read: Result<(), Error>, context: &mut WorkerContext<'_>) {
         match waiter {
             UpstreamWaiter::Task { reply, .. } => {
@@ -642,7 +648,8 @@ impl Forwarding {
         }
     }
 
-    /// Writes a client's answer into `out`. Returns its length, unless the client gets none or waits again.
+    /// Writes the response to a client into `out`. Returns its length, unless there is none or the query is pending
+    /// again.
     fn write(
         &mut self, mut client: UdpClient, read: Result<(), Error>, out: &mut [u8], context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
@@ -655,11 +662,11 @@ impl Forwarding {
         let UdpClient { query, resume, .. } = &client;
         let now = context.now;
         let answer = service.recover(client.query.packet(), context.counters, context.state, out, |state, out| {
-            query.query().map_or(Answer::Silent, |asked| query.answered(&asked, *resume, read, now, state, out))
+            query.query().map_or(Answer::Drop, |parsed| query.answered(&parsed, *resume, read, now, state, out))
         });
         match answer {
             Answer::Send(len) => return Some((client, len)),
-            Answer::Silent => context.counters.silent.add(1),
+            Answer::Drop => context.counters.unanswered.add(1),
             Answer::Pending(pending) => wait_for(self, pending, (client.listener, client.path), context),
         }
         None
@@ -702,8 +709,8 @@ fn send(inbox: &mut Batch, context: &WorkerContext<'_>, listener: usize) {
 }
 
 impl WorkerContext<'_> {
-    /// The listener of this number, unless it was closed.
-    pub(in crate::serve) fn listener(&self, number: usize) -> Option<&Listener> {
+    /// Returns the listener of this number, unless it was closed.
+    pub(in crate::serve) fn listener(&self, number: usize) -> Option<&UdpListener> {
         self.listeners.get(number)?.as_ref()
     }
 }

@@ -8,24 +8,24 @@ use crate::serve::Service;
 /// RFC 863; no client sends from it.
 const DISCARD: u16 = 9;
 
-/// The UDP sockets of a listener that a worker owns, and what is served there.
-pub(crate) struct Listener {
-    /// The socket. Answers of pending queries leave by it, and keep it open until then.
+/// The UDP sockets of a listener that a worker owns, and the service of the listener.
+pub(crate) struct UdpListener {
+    /// The socket. Pending queries have references to it, so that it stays open until their responses are sent.
     pub(crate) socket: Arc<UdpSocket>,
-    /// More sockets of the same port, where there are more sockets than workers (*multisocket*).
+    /// More sockets of the same port, if there are more sockets than workers (*multisocket*).
     pub(crate) more: Vec<Arc<UdpSocket>>,
-    /// Where they are bound.
+    /// The address of the sockets.
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<Service>,
 }
 
-impl Listener {
-    /// All its sockets.
+impl UdpListener {
+    /// Returns all sockets.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
         std::iter::once(&self.socket).chain(&self.more)
     }
 
-    /// Returns one of its sockets by its place among them.
+    /// Returns a socket by its index.
     pub(crate) fn socket(&self, index: usize) -> Option<&UdpSocket> {
         match index.checked_sub(1) {
             None => Some(&self.socket),
@@ -33,9 +33,9 @@ impl Listener {
         }
     }
 
-    /// Has the kernel refuse packets from now on, but for those that it has taken already: a socket with a peer gets
-    /// only what that peer sends, and no client has an address of this host and the port of *discard*. Answers still
-    /// leave.
+    /// Makes the kernel refuse packets from now on, except those that it has already accepted: a connected socket
+    /// receives packets of its peer only, and no client has an address of this host and the port of *discard*.
+    /// Responses can still be sent.
     pub(crate) fn refuse(&self) {
         let own = match self.address.ip() {
             ip if !ip.is_unspecified() => ip,

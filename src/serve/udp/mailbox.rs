@@ -1,4 +1,4 @@
-//! Jobs of other threads for a worker: queries for its table, outcomes of streams, sockets to serve.
+//! The mailbox of a worker, for jobs of other threads: queries to forward, results of streams, sockets to serve.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,32 +10,32 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::mmsg::ReturnPath;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::inflight::AttemptId;
 use crate::upstream::{Attempts, BoxFuture, Dispatch, Error, ReplyResult, ShedReason, Waiter};
 use crate::wire::QueryChange;
 
-/// The most queries in a mailbox. The worker empties it in each turn.
+/// The maximum number of queries in a mailbox. The worker empties it in each turn.
 const MAX_QUERIES: usize = 4_096;
 
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
-/// Who waits for an upstream's answer.
+/// A client that waits for a response of an upstream.
 pub(in crate::serve) enum UpstreamWaiter {
     /// A UDP client.
     Client(UdpClient),
-    /// A task of the runtime: for a client of another transport, or for a look-up of this server.
+    /// A task of the runtime, for a client of another transport or a look-up of this server itself.
     Task { packet: Box<[u8]>, change: QueryChange, client: IpAddr, reply: oneshot::Sender<ReplyResult> },
 }
 
-/// A UDP client that waits for an upstream's answer.
+/// A UDP client that waits for a response of an upstream.
 pub(in crate::serve) struct UdpClient {
     pub(in crate::serve) query: OwnedQuery,
-    /// Where its chain goes on.
+    /// Where its chain resumes.
     pub(in crate::serve) resume: Resume,
     pub(in crate::serve) change: QueryChange,
-    /// The listener that it asked. All workers have the same ones under the same numbers.
+    /// The number of the listener of the query, which is the same in all workers.
     pub(in crate::serve) listener: usize,
     pub(in crate::serve) path: ReturnPath,
 }
@@ -78,15 +78,15 @@ impl Waiter for UpstreamWaiter {
 pub(in crate::serve) enum Job {
     /// Forward this query.
     UpstreamQuery(UpstreamWaiter, Attempts),
-    /// Forward this query, which has this key; an identical one was in flight here when it came.
+    /// Forward this query, which has this key; an identical one was in flight in this worker when it arrived.
     Follow(u64, UpstreamWaiter, Attempts),
-    /// The outcome of an attempt over a stream.
+    /// The result of an attempt over a stream.
     Came { attempt: AttemptId, result: Result<Vec<u8>, Error> },
     /// Serve another socket, under this number.
-    Open(usize, Listener),
-    /// Stop serving this one, once what has come is answered.
+    Open(usize, UdpListener),
+    /// Close the socket with this number after the queries that have arrived are answered.
     Close(usize),
-    /// Nothing; check whether the server stops.
+    /// Only wakes the worker, which then checks whether the server stops.
     Wake,
 }
 
@@ -96,35 +96,36 @@ pub(in crate::serve) struct Mailbox {
     jobs: Mutex<Vec<Job>>,
     /// Wakes the worker.
     event: EventFd,
-    /// How many queries were left here that the worker has not begun. Written with each of them by both sides.
+    /// The number of queries that the worker has not begun. Written for each of them by both sides.
     queries: AtomicUsize,
-    /// How many waiters the worker's table has. Written by the worker.
+    /// The number of waiters in the worker's table. Written by the worker.
     pub(in crate::serve) waiting: AtomicUsize,
 }
 
 impl Mailbox {
     pub(in crate::serve) fn new() -> io::Result<Arc<Mailbox>> {
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let (queries, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let queries = AtomicUsize::new(0);
+        let waiting = AtomicUsize::new(0);
         Ok(Arc::new(Mailbox { jobs: Mutex::default(), event, queries, waiting }))
     }
 
-    /// Becomes readable when there are jobs.
+    /// Returns the descriptor that is readable when there are jobs.
     pub(in crate::serve) fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    /// Puts a job in and wakes the worker.
+    /// Adds a job and wakes the worker.
     pub(in crate::serve) fn send(&self, job: Job) {
         let mut jobs = self.jobs.lock();
         jobs.push(job);
-        // The worker takes all of them at once, and needs one call only.
+        // The worker takes all jobs at once, so that one call per batch is enough.
         if jobs.len() == 1 {
             let _ = self.event.write(1);
         }
     }
 
-    /// Puts a query in and wakes the worker. Returns the query where too many lie there already.
+    /// Adds a query and wakes the worker. Returns the query if the mailbox is full.
     #[expect(clippy::result_large_err, reason = "it is moved either way")]
     pub(in crate::serve) fn send_query(&self, query: Job) -> Result<(), Job> {
         if self.queries.fetch_add(1, Ordering::Relaxed) >= MAX_QUERIES {
@@ -135,12 +136,12 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Records that the worker has begun a query that [`Mailbox::send_query`] has put in.
+    /// Records that the worker has begun a query of [`Mailbox::send_query`].
     pub(in crate::serve) fn record_begun(&self) {
         self.queries.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Takes the jobs out.
+    /// Takes all jobs.
     pub(in crate::serve) fn take(&self, into: &mut Vec<Job>) {
         let mut jobs = self.jobs.lock();
         if !jobs.is_empty() {
@@ -150,10 +151,10 @@ impl Mailbox {
     }
 }
 
-/// All workers, for queries that no UDP worker has read.
+/// The workers, to forward queries that no UDP worker has read.
 pub(in crate::serve) struct Workers {
     pub(in crate::serve) mailboxes: Vec<Arc<Mailbox>>,
-    /// Counts up; the next worker is the remainder.
+    /// The number of dispatched queries; its remainder selects the next worker.
     pub(in crate::serve) turn: AtomicUsize,
 }
 

@@ -1,4 +1,4 @@
-//! Datagrams by the batch: a safe wrapper over `recvmmsg` and `sendmmsg`. The only `unsafe` code of the crate.
+//! Batches of datagrams: a safe wrapper of `recvmmsg` and `sendmmsg`, and the only `unsafe` code of the crate.
 //!
 //! ```text
 //!  slot i:  peer address ─┐   question bytes      answer bytes
@@ -7,9 +7,9 @@
 //!                         └────────────── both use the same peer address and control message
 //! ```
 //!
-//! An answer goes back to the address and from the address in its question's slot, so that neither is copied. All
-//! memory is allocated once. The kernel fills slots from the first one on, so that only as many pages are ever touched
-//! as the largest batch needs.
+//! A response is sent with the addresses in the slot of its question, so that they are not copied. All memory is
+//! allocated once. The kernel fills slots from the first one on, so that only the pages of the largest batch are ever
+//! used.
 
 #![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe form that reuses its memory")]
 
@@ -21,9 +21,9 @@ use std::ptr::{NonNull, addr_of_mut};
 
 use crate::wire::encode::MAX_UDP;
 
-/// How many datagrams are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
+/// The number of datagrams that are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
 pub const BATCH: usize = 32;
-/// The longest question that is read whole. A longer datagram is cut and marked.
+/// The maximum length of a question in bytes. A longer datagram is truncated and marked.
 pub const MAX_QUESTION: usize = 4_096;
 /// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share
 /// one set of the processor's cache.
@@ -34,13 +34,13 @@ const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
 const CONTROL_DATA: usize = size_of::<libc::cmsghdr>().next_multiple_of(size_of::<usize>());
 /// The size of a control message with the larger of both kinds of packet information.
 const CONTROL_LEN: usize = (CONTROL_DATA + size_of::<libc::in6_pktinfo>()).next_multiple_of(size_of::<usize>());
-/// How often a send that finds the socket's buffer full is tried again, 2 ms each, before the answer is dropped.
+/// The maximum number of retries, 2 ms apart, when the socket's buffer is full, before the response is dropped.
 const FULL_RETRIES: usize = 3;
 
 /// Bytes of a `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Name([u8; NAME_LEN]);
+struct SocketName([u8; NAME_LEN]);
 
 /// Bytes of one control message.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ struct Memory {
     outgoing: [libc::mmsghdr; BATCH],
     questions_at: [libc::iovec; BATCH],
     answers_at: [libc::iovec; BATCH],
-    names: [Name; BATCH],
+    names: [SocketName; BATCH],
     controls: [Control; BATCH],
     questions: [[u8; STRIDE]; BATCH],
     answers: [[u8; STRIDE]; BATCH],
@@ -64,9 +64,9 @@ struct Memory {
 pub struct Batch {
     /// Owned; a raw pointer, since `Memory` points into itself and no reference to the whole of it may exist.
     memory: NonNull<Memory>,
-    /// How many slots the last receive filled.
+    /// The number of slots that the last receive filled.
     received: usize,
-    /// How many answers are waiting to be sent.
+    /// The number of responses that are queued.
     queued: usize,
     /// The kernel refuses `recvmmsg` or `sendmmsg` (ENOSYS, or EPERM from a seccomp filter).
     one_by_one: bool,
@@ -78,22 +78,22 @@ unsafe impl Send for Batch {}
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Its bytes; the first [`MAX_QUESTION`] where it is longer.
-    pub octets: &'a [u8],
-    /// It was longer, and is cut.
+    /// The bytes, at most the first [`MAX_QUESTION`].
+    pub bytes: &'a [u8],
+    /// The datagram was longer.
     pub truncated: bool,
-    /// Who sent it.
+    /// The address of the sender.
     pub remote: SocketAddr,
     /// The address that it was sent to, on a socket that has packet information.
     pub local: Option<IpAddr>,
 }
 
-/// What became of the answers of a batch.
+/// The result of sending a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// How many the kernel took.
+pub struct SendOutcome {
+    /// The number of responses that were sent.
     pub sent: usize,
-    /// How many it refused.
+    /// The number of responses that the kernel refused.
     pub failed: usize,
 }
 
@@ -124,8 +124,8 @@ impl Batch {
         Batch { memory, received: BATCH, queued: 0, one_by_one: false }
     }
 
-    /// Receives what is there, one datagram at least if it may `wait`. Returns how many slots are filled. Answers that
-    /// were queued and not sent are dropped.
+    /// Receives the datagrams that have arrived; waits for the first one if `wait`. Returns the number of filled slots.
+    /// Responses that were queued and not sent are dropped.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let at = self.memory.as_ptr();
         for slot in 0..self.received {
@@ -192,7 +192,7 @@ impl Batch {
         };
         let header = &incoming.msg_hdr;
         let datagram = name.address(header.msg_namelen as usize).map(|remote| Datagram {
-            octets: &question[..(incoming.msg_len as usize).min(MAX_QUESTION)],
+            bytes: &question[..(incoming.msg_len as usize).min(MAX_QUESTION)],
             truncated: header.msg_flags & libc::MSG_TRUNC != 0,
             remote,
             local: control.local(control_len(header)),
@@ -209,16 +209,16 @@ impl Batch {
         let at = self.memory.as_ptr();
         // SAFETY: in bounds and not referred to. What is stored points into the owned memory.
         unsafe {
-            let asked = addr_of_mut!((*at).incoming[slot].msg_hdr);
+            let received = addr_of_mut!((*at).incoming[slot].msg_hdr);
             let control = addr_of_mut!((*at).controls[slot]);
-            let control_len = control_len(&*asked);
+            let control_len = control_len(&*received);
             if control_len > 0 {
                 (*control).leave_by_any_interface();
             }
             (*at).answers_at[slot].iov_len = len;
             let header = addr_of_mut!((*at).outgoing[self.queued].msg_hdr);
             (*header).msg_name = addr_of_mut!((*at).names[slot]).cast();
-            (*header).msg_namelen = (*asked).msg_namelen;
+            (*header).msg_namelen = (*received).msg_namelen;
             (*header).msg_iov = addr_of_mut!((*at).answers_at[slot]);
             (*header).msg_control = if control_len > 0 { control.cast() } else { std::ptr::null_mut() };
             (*header).msg_controllen = control_len as _;
@@ -251,9 +251,11 @@ impl Batch {
     }
 
     /// Sends what is queued. An answer that the kernel does not take is skipped; the others are still sent.
-    pub fn send(&mut self, socket: BorrowedFd<'_>) -> Outcome {
+    pub fn send(&mut self, socket: BorrowedFd<'_>) -> SendOutcome {
         let at = self.memory.as_ptr();
-        let (mut outcome, mut next, mut full) = (Outcome::default(), 0, 0);
+        let mut outcome = SendOutcome::default();
+        let mut next = 0;
+        let mut full = 0;
         while next < self.queued {
             let left = if self.one_by_one { 1 } else { self.queued - next };
             // SAFETY: the headers from `next` on, `left` of them, were filled by `queue` and point into the owned
@@ -274,7 +276,7 @@ impl Batch {
             };
             let mut sent = if self.one_by_one { one(next) } else { many(next) };
             if sent.as_ref().is_err_and(is_refusal) && !self.one_by_one {
-                // A packet filter that drops one answer makes it EPERM, too; `sendmsg` tells the two apart.
+                // A packet filter that drops one response results in EPERM, too; `sendmsg` distinguishes the two cases.
                 sent = one(next);
                 self.one_by_one = sent.is_ok();
             }
@@ -382,7 +384,9 @@ impl Outbox {
     /// Sends all of them through a socket. Calls `failed` for each that it did not take, with its place.
     pub fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
         let at = self.memory.as_ptr();
-        let (len, mut next, mut full) = (std::mem::take(&mut self.len), 0, 0);
+        let len = std::mem::take(&mut self.len);
+        let mut next = 0;
+        let mut full = 0;
         while next < len {
             // SAFETY: the headers below `len` point to bytes of theirs in the owned memory, to which there is no
             // reference now.
@@ -429,7 +433,7 @@ impl Drop for Outbox {
 /// The way back to a client: its address, and the one that it asked.
 #[derive(Clone, Copy)]
 pub struct ReturnPath {
-    name: Name,
+    name: SocketName,
     name_len: usize,
     control: Control,
     control_len: usize,
@@ -454,7 +458,7 @@ impl ReturnPath {
     }
 }
 
-impl Name {
+impl SocketName {
     /// Returns the address, if it is an IP address. An IPv4 client of a socket for both families has an IPv4 address.
     fn address(&self, len: usize) -> Option<SocketAddr> {
         let bytes = &self.0;
@@ -480,21 +484,23 @@ impl Name {
 }
 
 impl Control {
-    /// Whether it is IPv6 packet information, not IPv4. No socket of ours asks for anything else.
+    /// Returns whether this is packet information of IPv6, and not of IPv4. Sockets of this server request no other
+    /// message.
     fn is_v6(&self) -> bool {
         let at = offset_of!(libc::cmsghdr, cmsg_level);
         self.0[at..at + 4] == libc::IPPROTO_IPV6.to_ne_bytes()
     }
 
-    /// The address that the datagram was sent to.
+    /// Returns the address that the datagram was sent to.
     fn local(&self, len: usize) -> Option<IpAddr> {
         if len < CONTROL_DATA + size_of::<libc::in_pktinfo>() {
             return None;
         }
-        match self.is_v6() {
-            true => Some(ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).to_canonical()),
-            false => Some(ipv4(&self.0, CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_addr)).into()),
-        }
+        Some(if self.is_v6() {
+            ipv6(&self.0, CONTROL_DATA + offset_of!(libc::in6_pktinfo, ipi6_addr)).to_canonical()
+        } else {
+            ipv4(&self.0, CONTROL_DATA + offset_of!(libc::in_pktinfo, ipi_addr)).into()
+        })
     }
 
     /// Turns the information of a question into that of its answer: the address stays, the routing table chooses the
@@ -518,12 +524,12 @@ fn control_len(header: &libc::msghdr) -> usize {
     header.msg_controllen as usize
 }
 
-/// The IPv4 address at an offset.
+/// Returns the IPv4 address at an offset.
 fn ipv4(bytes: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::from_octets(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// The IPv6 address at an offset.
+/// Returns the IPv6 address at an offset.
 fn ipv6(bytes: &[u8], at: usize) -> Ipv6Addr {
     Ipv6Addr::from_octets(bytes[at..at + 16].try_into().expect("sixteen bytes"))
 }
@@ -587,14 +593,14 @@ mod tests {
                 for slot in 0..3 {
                     let (datagram, out) = batch.slot(slot);
                     let datagram = datagram.expect("a datagram");
-                    assert_eq!(datagram.octets, [slot as u8; 5]);
+                    assert_eq!(datagram.bytes, [slot as u8; 5]);
                     assert_eq!(datagram.remote, client.local_addr().expect("an address"));
                     out[0] = slot as u8;
                     batch.queue(slot, 1);
                 }
                 // SAFETY: in bounds and not referred to. The kernel knows no such address.
-                unsafe { (*batch.memory.as_ptr()).names[1] = Name([0xff; NAME_LEN]) };
-                assert_eq!(batch.send(server.as_fd()), Outcome { sent: 2, failed: 1 });
+                unsafe { (*batch.memory.as_ptr()).names[1] = SocketName([0xff; NAME_LEN]) };
+                assert_eq!(batch.send(server.as_fd()), SendOutcome { sent: 2, failed: 1 });
                 assert_eq!(batch.one_by_one, one_by_one);
                 for byte in [0, 2] {
                     let mut answer = [9; 2];
@@ -617,7 +623,7 @@ mod tests {
             client.send_to(&vec![7; len], server.local_addr().expect("an address")).expect("sent");
             assert_eq!(batch.receive(server.as_fd(), true).expect("a datagram"), 1);
             let datagram = batch.slot(0).0.expect("a datagram");
-            assert_eq!((datagram.octets.len(), datagram.truncated), (len.min(MAX_QUESTION), len > MAX_QUESTION));
+            assert_eq!((datagram.bytes.len(), datagram.truncated), (len.min(MAX_QUESTION), len > MAX_QUESTION));
         }
     }
 }

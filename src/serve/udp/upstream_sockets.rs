@@ -1,8 +1,8 @@
 //! A worker's own sockets towards upstreams.
 //!
-//! Each is connected, so that the kernel drops what others send, and has a port that the kernel draws at random. An
-//! upstream has several at a time. Each is replaced by one with another port after a number of queries, or a time (RFC
-//! 5452 9.2). One is chosen for a whole batch of queries, so that they leave with one system call.
+//! Each is connected, so that the kernel drops packets of other peers, and has a random port, which the kernel chooses.
+//! An upstream has several at a time. Each is replaced by one with another port after a number of queries, or a time
+//! (RFC 5452 9.2). The same one is used for a whole batch of queries, so that they are sent with one system call.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,9 +17,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::upstream::Upstream;
 
-/// The sockets of one upstream at a time.
+/// The number of sockets of an upstream at a time.
 const SOCKETS: usize = 4;
-/// The most queries through a socket.
+/// The maximum number of queries through a socket.
 const MAX_USES: u32 = 512;
 /// The age after which a socket is not used for new queries.
 const MAX_AGE: Duration = Duration::from_secs(10);
@@ -27,13 +27,13 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 /// A socket towards an upstream.
 pub(in crate::serve) struct UpstreamSocket {
     socket: UdpSocket,
-    /// Unlike its place, it is never reused.
+    /// The number of the socket. Unlike its place, it is never reused.
     pub(in crate::serve) number: u32,
-    /// Its peer.
+    /// The upstream that it is connected to.
     pub(in crate::serve) upstream: Arc<Upstream>,
     /// The number of queries that were sent through it.
     uses: u32,
-    /// The number of attempts whose answers are still accepted.
+    /// The number of attempts whose responses are still accepted.
     pub(in crate::serve) open: u32,
     opened: Instant,
 }
@@ -43,7 +43,7 @@ impl UpstreamSocket {
         self.socket.as_fd()
     }
 
-    /// Whether it is used for no new queries.
+    /// Returns whether the socket must not be used for new queries.
     fn is_spent(&self, now: Instant) -> bool {
         self.uses >= MAX_USES || now.saturating_duration_since(self.opened) >= MAX_AGE
     }
@@ -52,10 +52,10 @@ impl UpstreamSocket {
 /// The sockets of a worker.
 #[derive(Default)]
 pub(in crate::serve) struct UpstreamSockets {
-    /// By place.
+    /// The sockets by place.
     all: Vec<Option<UpstreamSocket>>,
     free: Vec<usize>,
-    /// Places by number.
+    /// The places by number.
     places: HashMap<u32, usize, foldhash::fast::RandomState>,
     /// The sockets of each upstream, by its number.
     pools: HashMap<u32, SocketSet, foldhash::fast::RandomState>,
@@ -71,17 +71,17 @@ struct SocketSet {
 }
 
 impl UpstreamSockets {
-    /// Whether there is none.
+    /// Returns whether there are no sockets.
     pub(in crate::serve) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// The socket in a place.
+    /// Returns the socket in a place.
     pub(in crate::serve) fn at(&self, place: usize) -> Option<&UpstreamSocket> {
         self.all.get(place)?.as_ref()
     }
 
-    /// The socket with a number.
+    /// Returns the socket with a number.
     pub(in crate::serve) fn numbered(&mut self, number: u32) -> Option<&mut UpstreamSocket> {
         self.all[*self.places.get(&number)?].as_mut()
     }
@@ -131,14 +131,14 @@ impl UpstreamSockets {
         Some(socket.number)
     }
 
-    /// Records that an answer to an attempt through a socket is not accepted any more.
+    /// Records that a response to an attempt through a socket is not accepted any more.
     pub(in crate::serve) fn close_attempt(&mut self, number: u32) {
         if let Some(socket) = self.numbered(number) {
             socket.open = socket.open.saturating_sub(1);
         }
     }
 
-    /// Closes sockets that are spent and have no open attempts. To be called from time to time.
+    /// Closes sockets that are spent and have no open attempts. Called from time to time.
     pub(in crate::serve) fn sweep(&mut self, now: Instant) {
         for place in 0..self.all.len() {
             if let Some(socket) = &self.all[place]
@@ -162,7 +162,7 @@ impl UpstreamSockets {
 fn connect(upstream: &Upstream) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(upstream.address);
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-    // Port 0: the kernel draws one at random.
+    // Port 0: the kernel chooses a random port.
     let any = match upstream.address.ip() {
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),

@@ -1,7 +1,7 @@
-//! UDP: one thread, its sockets, and a loop of three steps: read a batch, answer each packet, send a batch.
+//! A UDP worker: a thread with its own sockets, which reads a batch, answers each packet, and sends the responses.
 //!
-//! A worker shares nothing that it writes. Answers are written straight into the send buffers. Pending queries that do
-//! not wait for an upstream are left to tokio, which sends their answers through the same sockets.
+//! A worker shares nothing that it writes. Responses are written into the send buffers directly. Pending queries that
+//! do not wait for an upstream run on tokio, which sends their responses through the same sockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -15,58 +15,58 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::forward::{Forwarding, UPSTREAM, WorkerContext};
-use super::listener::Listener;
+use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, Outcome, ReturnPath, is_full};
+use super::mmsg::{Batch, ReturnPath, SendOutcome, is_full};
 use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
 use crate::serve::counts::Counters;
-use crate::serve::pending::{self, PendingPermit, Seldom};
+use crate::serve::pending::{self, LogLimiter, PendingPermit};
 use crate::serve::service::Packet;
 use crate::serve::{Service, Shared};
 use crate::wire::encode::MAX_UDP;
 use crate::wire::header;
 
-/// Marks events of the mailbox.
+/// The data of events of the mailbox.
 const MAILBOX: u64 = u64::MAX;
-/// In the event of a client socket the listener's number stands below [`UPSTREAM`], which is not set, and which of its
-/// sockets it is above.
+/// The data of an event of a client socket has the number of the listener in the bits below [`UPSTREAM`], which is not
+/// set, and the index of the socket in the bits from this one on.
 const SOCKET_SHIFT: u32 = UPSTREAM.trailing_zeros() + 1;
-/// How many events are taken at once.
+/// The maximum number of events of a call of `epoll_wait`.
 const EVENTS: usize = 64;
-/// How long a worker pauses after a read that failed for a reason that may last.
+/// The pause after a read that failed for a reason that may persist.
 const PAUSE: Duration = Duration::from_millis(10);
-/// For how long the sockets of a listener that closes are read, so that what has already come is answered.
+/// The maximum time for which the sockets of a closing listener are read, to answer what has arrived.
 const LAST_READS: Duration = Duration::from_millis(500);
-/// How long the sockets of a closed listener stay at least, so that queries that other workers hand over find them, and
-/// how often is looked whether a query of theirs is pending.
+/// The minimum time for which the sockets of a closed listener stay open, so that they are there for queries that other
+/// workers hand over; also the interval of checks whether a query of the listener is pending.
 const CLOSING: Duration = Duration::from_millis(20);
-/// How often sending the answer of a pending query is tried again, a millisecond apart, when the socket is full.
-const LATE_TRIES: usize = 5;
+/// The maximum number of retries, a millisecond apart, to send the response of a pending query when the socket is full.
+const LATE_RETRIES: usize = 5;
 
-/// A worker: it owns one socket of each listener, or more.
+/// A worker. It owns at least one socket of each listener.
 pub(crate) struct UdpWorker {
-    /// By number; those that are closed are gone.
-    listeners: Vec<Option<Listener>>,
-    /// Those that are closing, whose clients may wait for upstreams.
+    /// The listeners by number; `None` for a closed one.
+    listeners: Vec<Option<UdpListener>>,
+    /// The numbers of closing listeners, whose clients may wait for upstreams.
     closing: Vec<usize>,
-    /// When is looked whether they do.
-    look: Instant,
+    /// The time of the next check whether they do.
+    next_check: Instant,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     epoll: Epoll,
-    /// Queries of clients and their answers.
+    /// Queries of clients and their responses.
     batch: Batch,
-    /// Responses of upstreams, and the answers made of them; there once one has come.
+    /// Responses of upstreams, and those to clients; allocated when the first one arrives.
     inbox: Option<Batch>,
     forwarding: Forwarding,
     state: State,
 }
 
-/// When a failed read was last logged.
-static LOGGED: Seldom = Seldom::new();
+/// Limits the log lines about failed reads.
+static LOGGED: LogLimiter = LogLimiter::new();
 
 impl UdpWorker {
-    /// Makes a worker without sockets, which come through the mailbox.
+    /// Creates a worker without sockets. It gets them through the mailbox.
     pub(in crate::serve) fn new(
         shared: Arc<Shared>, counters: Arc<Counters>, forwarding: Forwarding,
     ) -> io::Result<UdpWorker> {
@@ -75,7 +75,7 @@ impl UdpWorker {
         Ok(UdpWorker {
             listeners: Vec::new(),
             closing: Vec::new(),
-            look: Instant::now(),
+            next_check: Instant::now(),
             shared,
             counters,
             epoll,
@@ -86,9 +86,9 @@ impl UdpWorker {
         })
     }
 
-    /// Serves until the server stops, then answers what has already come, and what is pending until the end.
+    /// Serves until the server stops, then answers the queries that have arrived, and pending ones until the end.
     pub(crate) fn run(mut self) {
-        let ended = catch_unwind(AssertUnwindSafe(|| {
+        let result = catch_unwind(AssertUnwindSafe(|| {
             let mut events = vec![EpollEvent::empty(); EVENTS];
             while !self.shared.stopping.load(Ordering::Acquire) {
                 self.serve_ready(&mut events);
@@ -103,25 +103,26 @@ impl UdpWorker {
                 self.serve_ready(&mut events);
             }
         }));
-        if ended.is_err() {
-            // The kernel would go on to give this worker its share of the packets, and nobody would answer them.
+        if result.is_err() {
+            // The kernel would continue to assign packets to the sockets of this worker, and they would have no
+            // response.
             tracing::error!("a UDP worker panicked; the process aborts");
             std::process::abort();
         }
     }
 
-    /// Answers what has come to a listener, and no longer waits for more. The kernel refuses what comes later, so that
-    /// its sender tries elsewhere at once.
+    /// Answers the packets that have arrived at a listener, and stops to read from it. The kernel refuses later
+    /// packets, so that their senders try another server at once.
     fn drain(&mut self, listener: usize) {
         let Some(Some(open)) = self.listeners.get(listener) else { return };
         open.refuse();
-        // Where packets cannot be refused, a client that sends without pause does not hold up the end.
+        // If packets cannot be refused, a client that sends without pause must not delay the end.
         let end = Instant::now() + LAST_READS;
         for socket in 0..1 + open.more.len() {
             while self.serve(listener, socket) > 0 && Instant::now() < end {}
         }
         if let Some(Some(listener)) = self.listeners.get(listener) {
-            // They may be readable for ever, now that packets are refused.
+            // Sockets that refuse packets may be readable for ever.
             for socket in listener.sockets() {
                 let _ = self.epoll.delete(socket);
             }
@@ -135,7 +136,7 @@ impl UdpWorker {
                 for (index, socket) in listener.sockets().enumerate() {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64 | (index as u64) << SOCKET_SHIFT);
                     if let Err(error) = self.epoll.add(socket, event) {
-                        tracing::error!(address = %listener.address, %error, "epoll does not take a UDP socket");
+                        tracing::error!(address = %listener.address, %error, "cannot add a UDP socket to epoll");
                         return;
                     }
                 }
@@ -147,20 +148,20 @@ impl UdpWorker {
             Job::Close(number) => {
                 self.drain(number);
                 self.closing.push(number);
-                self.look = Instant::now() + CLOSING;
+                self.next_check = Instant::now() + CLOSING;
             }
             _ => {}
         }
     }
 
-    /// Closes the sockets of closing listeners once no client waits for an answer by them. Upstreams take no longer
-    /// than their clients wait.
+    /// Closes the sockets of closing listeners that have no more pending queries. Queries to upstreams have a timeout,
+    /// so that this happens eventually.
     fn close_sockets(&mut self) {
-        let UdpWorker { listeners, closing, forwarding, look, .. } = self;
-        if closing.is_empty() || Instant::now() < *look {
+        let UdpWorker { listeners, closing, forwarding, next_check, .. } = self;
+        if closing.is_empty() || Instant::now() < *next_check {
             return;
         }
-        *look = Instant::now() + CLOSING;
+        *next_check = Instant::now() + CLOSING;
         closing.retain(|&number| {
             let has_pending = forwarding.has_client_of(number);
             if !has_pending && let Some(listener) = listeners.get_mut(number) {
@@ -170,7 +171,7 @@ impl UdpWorker {
         });
     }
 
-    /// Waits for events, and deals with them.
+    /// Waits for events, and handles them.
     fn serve_ready(&mut self, events: &mut [EpollEvent]) {
         self.close_sockets();
         let mut wait = self.forwarding.time_to_run(Instant::now());
@@ -179,9 +180,9 @@ impl UdpWorker {
         }
         let timeout = match wait {
             None => EpollTimeout::NONE,
-            // Something is left to do from the last turn.
+            // The last turn left work.
             Some(Duration::ZERO) => EpollTimeout::ZERO,
-            // Rounded up, so that what is due within a millisecond is not looked for again and again.
+            // Rounded up, so that the loop does not spin while less than a millisecond is left.
             Some(wait) => EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX),
         };
         let ready = match self.epoll.wait(events, timeout) {
@@ -191,16 +192,16 @@ impl UdpWorker {
         self.forwarding.round += 1;
         let mut has_mail = false;
         for event in &events[..ready] {
-            // A socket that still has something is ready again at once.
+            // A socket with more packets is ready again at once.
             match event.data() {
                 MAILBOX => has_mail = true,
                 socket if socket & UPSTREAM != 0 => {
-                    let place = (socket & !UPSTREAM) as usize;
+                    let index = (socket & !UPSTREAM) as usize;
                     let UdpWorker { listeners, shared, counters, epoll, inbox, forwarding, state, .. } = self;
                     let now = Instant::now();
                     let inbox = inbox.get_or_insert_with(Batch::new);
                     forwarding.read_answers(
-                        place,
+                        index,
                         inbox,
                         &mut WorkerContext { listeners, shared, counters, epoll, state, now },
                     );
@@ -213,7 +214,7 @@ impl UdpWorker {
         self.turn(has_mail);
     }
 
-    /// Does what is due for the queries in flight to upstreams.
+    /// Does the jobs of the mailbox, and what is due for the queries in flight.
     fn turn(&mut self, has_mail: bool) {
         let UdpWorker { listeners, shared, counters, epoll, forwarding, state, .. } = self;
         if !has_mail && forwarding.is_idle() {
@@ -225,7 +226,7 @@ impl UdpWorker {
         controls.into_iter().for_each(|job| self.control(job));
     }
 
-    /// Reads a batch from one socket of a listener and answers it. Returns how many packets it had.
+    /// Reads a batch from a socket of a listener and answers it. Returns the number of packets.
     fn serve(&mut self, at: usize, socket: usize) -> usize {
         let UdpWorker { listeners, shared, counters, epoll, batch, forwarding, state, .. } = self;
         let Some(Some(listener)) = listeners.get(at) else { return 0 };
@@ -235,7 +236,7 @@ impl UdpWorker {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) => {
                 counters.receive_failed.add(1);
-                if LOGGED.now() {
+                if LOGGED.is_due() {
                     tracing::warn!(address = %listener.address, %error, "UDP read failed");
                 }
                 std::thread::sleep(PAUSE);
@@ -244,24 +245,26 @@ impl UdpWorker {
         };
         let now = Instant::now();
         let router = listener.service.router();
-        let (mut answerable, mut silent, mut bad_source) = (0, 0, 0);
+        let mut answerable = 0;
+        let mut unanswered = 0;
+        let mut bad_source = 0;
         for slot in 0..received {
             let (datagram, out) = batch.slot(slot);
-            // A socket that was shut down reads as a datagram from nowhere.
+            // A read from a socket that was shut down results in a datagram without an address.
             let Some(datagram) = datagram else { continue };
             answerable += 1;
             if !can_be_answered(datagram.remote) {
                 bad_source += 1;
                 continue;
             }
-            // A truncated datagram is not read; its header alone makes FORMERR, or what else its bits ask for.
-            let bytes = if datagram.truncated { &datagram.octets[..header::LEN] } else { datagram.octets };
+            // A truncated datagram is not parsed: its header alone decides, in general with FORMERR.
+            let bytes = if datagram.truncated { &datagram.bytes[..header::LEN] } else { datagram.bytes };
             let local = datagram.local.unwrap_or(listener.address.ip());
             let local = SocketAddr::new(local, listener.address.port());
             let client = Client { remote: datagram.remote, local, transport: Transport::Udp };
             match listener.service.answer(&router, Packet { bytes, client, now, counters }, state, out) {
                 Answer::Send(len) => batch.queue(slot, len),
-                Answer::Silent => silent += 1,
+                Answer::Drop => unanswered += 1,
                 Answer::Pending(pending) => {
                     let from = (at, batch.return_path(slot));
                     let mut context = WorkerContext { listeners, shared, counters, epoll, state, now };
@@ -269,44 +272,46 @@ impl UdpWorker {
                 }
             }
         }
-        let Outcome { sent, failed } = batch.send(socket.as_fd());
+        let SendOutcome { sent, failed } = batch.send(socket.as_fd());
         counters.answered.add(sent as u64);
         counters.send_failed.add(failed as u64);
-        counters.silent.add(silent);
+        counters.unanswered.add(unanswered);
         counters.bad_source.add(bad_source);
         answerable
     }
 }
 
-/// Takes a client's pending query: into the in-flight table, or onto the runtime. `from`: the listener's number, and
-/// the way back.
+/// Puts a client's pending query into the in-flight table, or spawns it on the runtime. `from` is the number of the
+/// listener, and the return path.
 pub(in crate::serve) fn wait_for(
     forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), context: &mut WorkerContext<'_>,
 ) {
     let (at, path) = from;
     let pending = match pending {
-        Pending { asked, at, wait: Wait::Upstream(ask) } => {
+        Pending { query, at, wait: Wait::Upstream(upstream_query) } => {
             context.counters.later.add(1);
-            return forwarding.forward(asked, at, ask, from, context);
+            return forwarding.forward(query, at, upstream_query, from, context);
         }
         pending => pending,
     };
     let Some(listener) = context.listener(at) else { return };
-    let permit = context.shared.permit(pending.asked.client(), None, context.counters);
-    let (socket, service, shared) = (listener.socket.clone(), listener.service.clone(), context.shared.clone());
+    let permit = context.shared.permit(pending.query.client(), None, context.counters);
+    let socket = listener.socket.clone();
+    let service = listener.service.clone();
+    let shared = context.shared.clone();
     context.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
 }
 
-/// Waits for an answer and sends it the way its query came.
+/// Waits for a pending query, and sends its response by the return path.
 async fn answer_later(
     pending: Pending, mut permit: PendingPermit, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
     shared: Arc<Shared>,
 ) {
-    let packet = pending.asked.packet().into();
+    let packet = pending.query.packet().into();
     let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
     if let Some(answer) = answer {
         let mut result = path.send(socket.as_fd(), &answer);
-        for _ in 0..LATE_TRIES {
+        for _ in 0..LATE_RETRIES {
             if !result.as_ref().is_err_and(is_full) {
                 break;
             }
@@ -318,14 +323,14 @@ async fn answer_later(
             Err(_) => shared.counters.send_failed.add(1),
         }
     } else {
-        shared.counters.silent.add(1);
+        shared.counters.unanswered.add(1);
     }
-    // The server waits for permits when it stops, so that this one is held until the answer is sent.
+    // When the server stops, it waits for permits: this one is held until the response is sent.
     drop(permit);
 }
 
-/// Whether this can be a client's address: what is sent to port 0, to nobody or to everybody reaches no client, and
-/// such packets are forged (as hickory `sanitize_src_address`).
+/// Returns whether this can be the address of a client. Port 0 and unspecified, multicast or broadcast addresses are
+/// forged, and a response to them would reach no client (as in hickory `sanitize_src_address`).
 fn can_be_answered(remote: SocketAddr) -> bool {
     let ip = remote.ip();
     remote.port() != 0

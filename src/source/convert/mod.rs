@@ -13,7 +13,7 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use crate::cluster::entry::EndpointFields;
-use crate::cluster::model::{self, Key, Protocol, ServiceKind};
+use crate::cluster::model::{self, ObjectKey, Protocol, ServiceKind};
 use crate::cluster::selector::is_label_value;
 
 mod annotations;
@@ -231,7 +231,7 @@ impl Metadata {
 
     /// Returns the key of an object that is in a namespace, its name checked by `check`. An object whose namespace is
     /// invalid is not in the default namespace.
-    fn key(&self, check: NameCheck) -> Result<Key, Invalid> {
+    fn key(&self, check: NameCheck) -> Result<ObjectKey, Invalid> {
         let name = self.valid_name(check)?;
         let field = || "metadata.namespace".to_owned();
         if let Some(invalid) = self.namespace.error(field) {
@@ -241,16 +241,16 @@ impl Metadata {
             return Err(Invalid::Missing("metadata.namespace"));
         }
         invalid::check_label(field, self.namespace())?;
-        Ok(Key::new(self.namespace(), name))
+        Ok(ObjectKey::new(self.namespace(), name))
     }
 }
 
 impl ApiNamespace {
     /// Converts to the model.
-    pub fn convert(&self, ignored: &mut Ignored) -> Result<Key, Invalid> {
+    pub fn convert(&self, ignored: &mut Ignored) -> Result<ObjectKey, Invalid> {
         let name = self.metadata.valid_name(invalid::check_label)?;
         self.metadata.report_ignored(ignored);
-        Ok(Key::new("", name))
+        Ok(ObjectKey::new("", name))
     }
 }
 
@@ -387,7 +387,7 @@ pub(super) fn is_valid(checked: Result<(), Invalid>, ignored: &mut Ignored) -> b
 
 impl ApiEndpointSlice<'_> {
     /// Returns the namespace and name.
-    pub fn key(&self) -> Result<Key, Invalid> {
+    pub fn key(&self) -> Result<ObjectKey, Invalid> {
         self.metadata.key(invalid::check_subdomain)
     }
 
@@ -509,7 +509,7 @@ impl ApiPod {
     }
 
     /// Returns the namespace and name.
-    pub fn key(&self) -> Result<Key, Invalid> {
+    pub fn key(&self) -> Result<ObjectKey, Invalid> {
         self.metadata.key(invalid::check_subdomain)
     }
 

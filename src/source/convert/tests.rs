@@ -231,7 +231,7 @@ fn a_slice_has_the_ready_endpoints_only() {
     ]);
     let (slice, ignored) = slice(json!({"addressType": "IPv4", "endpoints": endpoints, "ports": [{}, {"name": "", "port": null}, {"name": "x", "port": 9}]})).unwrap();
     let slice = slice.unwrap();
-    assert_eq!((&*slice.service, &slice.key), ("web", &Key::new("shop", "web-x1")));
+    assert_eq!((&*slice.service, &slice.key), ("web", &ObjectKey::new("shop", "web-x1")));
     let plain =
         |text| model::Endpoint { addresses: [ip(text)].into_iter().collect(), hostname: None, pod: None, zone: None };
     let last = model::Endpoint {
@@ -411,6 +411,6 @@ fn the_name_of_a_namespace_is_a_label() {
         read::<ApiNamespace>(&json!({"metadata": {"name": name, "annotations": {"a": "b"}}}))
             .convert(&mut Ignored::default())
     };
-    assert_eq!(convert("shop"), Ok(Key::new("", "shop")));
+    assert_eq!(convert("shop"), Ok(ObjectKey::new("", "shop")));
     assert!(convert("a.b").is_err() && convert("").is_err());
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::convert::field::{FieldValue, impl_map_values};
 use super::convert::{self, Field, Ignored, Invalid, ObjectLabels, elements, invalid, is_valid, valid};
-use crate::cluster::model::{self, Key, Protocol, ServiceKind};
+use crate::cluster::model::{self, ObjectKey, Protocol, ServiceKind};
 
 #[cfg(test)]
 mod tests;
@@ -183,7 +183,7 @@ pub struct ServiceSelector {
 /// A Pod that Services may select.
 #[derive(Clone, Debug)]
 pub struct CandidatePod {
-    key: Key,
+    key: ObjectKey,
     labels: ObjectLabels,
     /// The addresses of both families, in their order; at least one.
     addresses: Vec<IpAddr>,
@@ -249,10 +249,10 @@ impl ServiceSelector {
                 }
             }
         }
-        let Key { ns, name } = &service.key;
+        let ObjectKey { ns, name } = &service.key;
         let slices = groups.into_iter().enumerate().map(|(at, ((_, ports), endpoints))| {
             // No API object has such a name, since it is not a subdomain.
-            let key = Key::new(ns.clone(), format!("{name}/{at}"));
+            let key = ObjectKey::new(ns.clone(), format!("{name}/{at}"));
             model::EndpointSlice { key, service: name.clone(), endpoints, ports }
         });
         slices.collect()

@@ -55,7 +55,7 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
 impl Manifest {
     /// Creates a file that has not been read. `open` knows which files are being written.
     pub fn new(path: PathBuf, open: OpenFiles) -> Manifest {
-        let file = FollowedFile::noticed(path.clone(), MAX_FILE_MIB << 20, open);
+        let file = FollowedFile::new_watched(path.clone(), MAX_FILE_MIB << 20, open);
         let (items, problems) = (Vec::new(), Vec::new());
         Manifest { path, items, problems, fault: None, loaded: false, text_fault: None, file }
     }

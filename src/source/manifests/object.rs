@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::document::RawObject;
 use super::warning::Problem;
 use crate::cluster::entry::EndpointFields;
-use crate::cluster::model::{Key, Kind, Object, ServiceKind};
+use crate::cluster::model::{Kind, Object, ObjectKey, ServiceKind};
 use crate::source::convert::{self, Ignored, Invalid, ObjectLabels};
 use crate::source::derive;
 
@@ -16,7 +16,7 @@ pub struct ManifestObject {
     /// The kind.
     pub kind: Kind,
     /// The key; unique within the kind, once files are merged.
-    pub key: Key,
+    pub key: ObjectKey,
     /// The labels, for selections.
     pub labels: ObjectLabels,
     /// The object in the index, if it has records: a Pod that is being deleted has none, but is an object.
@@ -39,7 +39,7 @@ pub enum DerivationRole {
 }
 
 /// A problem, and its object.
-pub type ObjectProblem = (Option<(Kind, Key)>, Problem);
+pub type ObjectProblem = (Option<(Kind, ObjectKey)>, Problem);
 
 impl ManifestObject {
     /// Converts an object. Returns `None` if it is unusable, for a reason that is added to `problems`.
@@ -118,7 +118,7 @@ impl ManifestObject {
 
     /// Returns a Namespace that exists because objects are in it.
     pub fn namespace(name: &str) -> ManifestObject {
-        let key = Key::new("", name);
+        let key = ObjectKey::new("", name);
         let labels = [(NAMESPACE_NAME, name)].into_iter().collect();
         ManifestObject {
             kind: Kind::Namespace,
@@ -144,12 +144,12 @@ fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Invalid> {
 }
 
 /// Returns namespace and name of an object whose values may have any type.
-fn display_key(raw: &RawObject) -> Key {
+fn display_key(raw: &RawObject) -> ObjectKey {
     let text = |field: &str| raw.value.pointer(field).and_then(Value::as_str).unwrap_or_default();
     let ns = match text("/metadata/namespace") {
         _ if raw.kind == Kind::Namespace => "",
         "" => DEFAULT_NAMESPACE,
         ns => ns,
     };
-    Key::new(ns, text("/metadata/name"))
+    ObjectKey::new(ns, text("/metadata/name"))
 }

@@ -8,7 +8,7 @@ use super::files::Manifest;
 use super::object::{DerivationRole, ManifestObject};
 use super::warning::{Problem, Warning};
 use crate::cluster::Event;
-use crate::cluster::model::{Key, Kind, Object};
+use crate::cluster::model::{Kind, Object, ObjectKey};
 use crate::source::{Selection, derive};
 
 /// A state of the cluster.
@@ -25,7 +25,7 @@ impl Snapshot {
     pub fn merge<'a>(
         files: impl Iterator<Item = (&'a Path, &'a [Arc<ManifestObject>])>, mut warnings: Vec<Warning>,
     ) -> Snapshot {
-        let mut merged: BTreeMap<(Kind, &Key), (&Path, &Arc<ManifestObject>)> = BTreeMap::new();
+        let mut merged: BTreeMap<(Kind, &ObjectKey), (&Path, &Arc<ManifestObject>)> = BTreeMap::new();
         for (file, items) in files {
             for item in items {
                 if let Some((first, _)) = merged.insert((item.kind, &item.key), (file, item)) {
@@ -48,7 +48,7 @@ impl Snapshot {
         if listed {
             let mut missing = BTreeSet::new();
             for (file, item) in merged.values().filter(|(_, item)| item.kind != Kind::Namespace) {
-                let ns = Key::new("", item.key.ns.clone());
+                let ns = ObjectKey::new("", item.key.ns.clone());
                 if !merged.contains_key(&(Kind::Namespace, &ns)) && missing.insert(ns.clone()) {
                     let object = Some((Kind::Namespace, ns));
                     let (file, problem) = (file.to_path_buf(), Problem::NoSuchNamespace);
@@ -129,7 +129,7 @@ fn derive_slices<'a>(items: impl Iterator<Item = &'a ManifestObject>) -> Vec<Arc
     }
     let mut derived = Vec::new();
     for (item, selector, service) in services {
-        let Key { ns, name } = &service.key;
+        let ObjectKey { ns, name } = &service.key;
         if existing.contains(&(&**ns, &**name)) {
             continue;
         }

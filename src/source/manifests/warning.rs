@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::cluster::model::{Key, Kind};
+use crate::cluster::model::{Kind, ObjectKey};
 use crate::source::convert::Invalid;
 
 /// The maximum size of a file in MiB. The dumps of the largest clusters have some tens of MiB.
@@ -15,7 +15,7 @@ pub struct Warning {
     /// The file, or the folder that cannot be read.
     pub file: PathBuf,
     /// The object, if there is one: kind, namespace and name as far as they are known.
-    pub object: Option<(Kind, Key)>,
+    pub object: Option<(Kind, ObjectKey)>,
     /// The problem.
     pub problem: Problem,
     /// Whether the previous state of the file continues to be served.
@@ -92,7 +92,7 @@ impl fmt::Display for Warning {
         if let Problem::Syntax { line: Some(line), .. } = &self.problem {
             write!(f, ":{line}")?;
         }
-        if let Some((kind, Key { ns, name })) = &self.object {
+        if let Some((kind, ObjectKey { ns, name })) = &self.object {
             let name = if name.is_empty() { "(no name)" } else { name };
             let slash = if ns.is_empty() { "" } else { "/" };
             write!(f, ": {} {ns}{slash}{name}", kind.name())?;

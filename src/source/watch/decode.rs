@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::cluster::entry::EndpointFields;
-use crate::cluster::model::{Key, Kind, Object};
+use crate::cluster::model::{Kind, Object, ObjectKey};
 use crate::source::convert::{self, Field, Ignored, Invalid, Metadata};
 use crate::source::watch::error::{Refusal, truncate_text};
 
@@ -46,13 +46,13 @@ pub enum ObjectChange {
         ignored: Ignored,
     },
     /// The object exists, and its known state remains.
-    Retain(Key, Ignored),
+    Retain(ObjectKey, Ignored),
     /// The object was deleted, or has no records.
-    Remove(Key, Ignored),
+    Remove(ObjectKey, Ignored),
     /// The object is invalid.
     Bad {
         /// Namespace and name, if they are known.
-        key: Option<Key>,
+        key: Option<ObjectKey>,
         /// The error.
         invalid: Invalid,
     },
@@ -277,14 +277,14 @@ struct StubMetadata {
 }
 
 /// Returns the key in the metadata, whatever else is invalid.
-fn key_of<'a, T: Resource<'a>>(object: &T) -> Option<Key> {
+fn key_of<'a, T: Resource<'a>>(object: &T) -> Option<ObjectKey> {
     key(T::KIND, object.metadata().namespace(), object.metadata().name())
 }
 
 /// Returns a key if namespace and name are as required for the kind.
-fn key(kind: Kind, ns: &str, name: &str) -> Option<Key> {
+fn key(kind: Kind, ns: &str, name: &str) -> Option<ObjectKey> {
     let is_namespaced = kind != Kind::Namespace;
-    (!name.is_empty() && is_namespaced != ns.is_empty()).then(|| Key::new(ns, name))
+    (!name.is_empty() && is_namespaced != ns.is_empty()).then(|| ObjectKey::new(ns, name))
 }
 
 /// The result of the conversion of an object.
@@ -292,9 +292,9 @@ enum Conversion {
     /// An object with records.
     Object(Object),
     /// The known state of the object remains.
-    Unchanged(Key),
+    Unchanged(ObjectKey),
     /// The object has no records.
-    NoRecords(Key),
+    NoRecords(ObjectKey),
 }
 
 /// An object of the API.
@@ -415,7 +415,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((object.key(), &*version), (&Key::new("a", "s"), "9"));
+        assert_eq!((object.key(), &*version), (&ObjectKey::new("a", "s"), "9"));
         assert_eq!(ignored.count(), 1, "{ignored:?}");
         assert!(matches!(object, Object::Service(service) if service.ports.len() == 1));
     }
@@ -427,7 +427,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((key, &*version), (Some(Key::new("a", "s")), "9"));
+        assert_eq!((key, &*version), (Some(ObjectKey::new("a", "s")), "9"));
         assert_eq!(invalid.to_string(), "spec.externalName is missing");
     }
 
@@ -450,7 +450,7 @@ mod tests {
         }
         // Half a surrogate pair is not valid. The known state of the object remains.
         let half = single.replace("10.0.0.2", r"\ud800");
-        assert!(event("ADDED", &half).starts_with(r#"Bad { key: Some(Key { ns: "a", name: "s" })"#));
+        assert!(event("ADDED", &half).starts_with(r#"Bad { key: Some(ObjectKey { ns: "a", name: "s" })"#));
         assert!(event("ADDED", &half).ends_with(" 9"));
         let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{half},{repeated}]}}"#);
         let mut changes = Vec::new();

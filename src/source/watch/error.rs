@@ -230,7 +230,7 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("invalid private key: {0}")]
-    struct Key(#[source] rustls::Error);
+    struct PrivateKeyError(#[source] rustls::Error);
 
     #[test]
     fn tls_errors_are_described_in_words() {
@@ -243,7 +243,7 @@ mod tests {
         );
         let unknown = connection(CertificateError::UnknownIssuer.into());
         assert!(unknown.starts_with("the API server's certificate is signed by an unknown authority"), "{unknown}");
-        let key = Key(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch));
+        let key = PrivateKeyError(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch));
         assert_eq!(describe_error(&key), "invalid private key: tls: private key does not match public key");
     }
 }

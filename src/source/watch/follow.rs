@@ -24,7 +24,7 @@ use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
 use super::status::WatchStatus;
 use crate::cluster::entry::{EndpointFields, Shape};
 use crate::cluster::index::service_key;
-use crate::cluster::model::{Key, Kind, Object};
+use crate::cluster::model::{Kind, Object, ObjectKey};
 use crate::cluster::{Event, Index, IndexWriter};
 use crate::source::convert::Ignored;
 use crate::source::watch::error::{WaitTarget, WatchError};
@@ -305,7 +305,7 @@ impl Follower {
     }
 
     /// Counts and logs the ignored values of an object.
-    fn report_ignored(&self, key: &Key, ignored: &Ignored) {
+    fn report_ignored(&self, key: &ObjectKey, ignored: &Ignored) {
         let Some(first) = ignored.first().first() else { return };
         self.status.report_ignored(ignored.count(), || {
             let slash = if key.ns.is_empty() { "" } else { "/" };

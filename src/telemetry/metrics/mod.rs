@@ -24,7 +24,7 @@ pub use cells::{Cells, Mine};
 pub use prometheus::proto::MetricFamily;
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 pub use shared::{Collected, SharedMetrics};
-pub use table::{Kind, Metric};
+pub use table::{Metric, MetricKind};
 
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -91,8 +91,8 @@ impl Metric {
     fn histogram_opts(&self) -> HistogramOpts {
         let opts = HistogramOpts::new(self.name, self.help);
         match self.kind {
-            Kind::Histogram(bounds) => opts.buckets(bounds.to_vec()),
-            Kind::Counter | Kind::Gauge => opts,
+            MetricKind::Histogram(bounds) => opts.buckets(bounds.to_vec()),
+            MetricKind::Counter | MetricKind::Gauge => opts,
         }
     }
 
@@ -152,12 +152,12 @@ impl Family {
     pub fn value(&mut self, labels: &[&str], value: f64) {
         let mut sample = self.sample(labels);
         match self.metric.kind {
-            Kind::Gauge => {
+            MetricKind::Gauge => {
                 let mut gauge = proto::Gauge::default();
                 gauge.set_value(value);
                 sample.set_gauge(gauge);
             }
-            Kind::Counter | Kind::Histogram(_) => {
+            MetricKind::Counter | MetricKind::Histogram(_) => {
                 let mut counter = proto::Counter::default();
                 counter.set_value(value);
                 sample.set_counter(counter);
@@ -168,7 +168,7 @@ impl Family {
 
     /// Adds a histogram: the count of each bucket, the last one above all bounds, and the sum of the values.
     pub fn buckets(&mut self, labels: &[&str], counts: &[u64], sum: f64) {
-        let Kind::Histogram(bounds) = self.metric.kind else { return };
+        let MetricKind::Histogram(bounds) = self.metric.kind else { return };
         let mut histogram = proto::Histogram::default();
         let mut count = 0;
         let below = bounds.iter().zip(counts).map(|(&bound, &more)| {
@@ -192,9 +192,9 @@ impl Family {
         family.set_name(self.metric.name.to_owned());
         family.set_help(self.metric.help.to_owned());
         family.set_field_type(match self.metric.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram(_) => MetricType::HISTOGRAM,
+            MetricKind::Counter => MetricType::COUNTER,
+            MetricKind::Gauge => MetricType::GAUGE,
+            MetricKind::Histogram(_) => MetricType::HISTOGRAM,
         });
         family.set_metric(self.samples);
         family

@@ -8,14 +8,14 @@ pub struct Metric {
     /// The help text; CoreDNS's where it has the metric.
     pub help: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of the labels, in alphabetical order, as they are printed.
     pub labels: &'static [&'static str],
 }
 
 /// The type of a metric.
 #[derive(Debug)]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that only increases.
     Counter,
     /// A number.
@@ -25,17 +25,17 @@ pub enum Kind {
 }
 
 const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Metric {
-    Metric { name, help, kind: Kind::Counter, labels }
+    Metric { name, help, kind: MetricKind::Counter, labels }
 }
 
 const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Metric {
-    Metric { name, help, kind: Kind::Gauge, labels }
+    Metric { name, help, kind: MetricKind::Gauge, labels }
 }
 
 const fn histogram(
     name: &'static str, help: &'static str, bounds: &'static [f64], labels: &'static [&'static str],
 ) -> Metric {
-    Metric { name, help, kind: Kind::Histogram(bounds), labels }
+    Metric { name, help, kind: MetricKind::Histogram(bounds), labels }
 }
 
 /// CoreDNS `plugin.TimeBuckets`, in seconds: powers of two times a quarter of a millisecond.
@@ -287,7 +287,7 @@ pub const PROXY_CHECKS_FAILED: Metric = counter(
     &["proxy_name", "to"],
 );
 /// Queries over connections to upstreams that were already open.
-pub const PROXY_KEPT: Metric = counter(
+pub const PROXY_REUSED: Metric = counter(
     "coredns_proxy_conn_cache_hits_total",
     "Counter of connection cache hits per upstream and protocol.",
     &["proto", "proxy_name", "to"],
@@ -418,7 +418,7 @@ pub const ALL: &[&Metric] = &[
     &CACHE_EVICTIONS,
     &PROXY_DURATION,
     &PROXY_CHECKS_FAILED,
-    &PROXY_KEPT,
+    &PROXY_REUSED,
     &PROXY_OPENED,
     &FORWARD_REQUESTS,
     &FORWARD_RESPONSES,
@@ -458,9 +458,9 @@ mod tests {
             // The prefix shows whether CoreDNS has the metric as well.
             let prefixes = ["coredns_", "clusterdns_", "process_"];
             assert!(prefixes.iter().any(|prefix| metric.name.starts_with(prefix)), "{metric:?}");
-            assert_eq!(metric.name.ends_with("_total"), matches!(metric.kind, Kind::Counter), "{metric:?}");
+            assert_eq!(metric.name.ends_with("_total"), matches!(metric.kind, MetricKind::Counter), "{metric:?}");
             assert!(metric.labels.is_sorted() && !metric.help.is_empty(), "{metric:?}");
-            if let Kind::Histogram(bounds) = metric.kind {
+            if let MetricKind::Histogram(bounds) = metric.kind {
                 assert!(bounds.is_sorted_by(|one, other| one < other), "{metric:?}");
             }
             // Panics if the name or a label is invalid.

@@ -236,7 +236,8 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         if !act.has_result() && !matches!(act, Act::Apply(_) | Act::File(..) | Act::Upstream(_)) && !body.is_empty() {
             return Err(error(format!("'{keyword}' has no body")));
         }
-        let (mut expected, mut differs) = (Vec::new(), None);
+        let mut expected = Vec::new();
+        let mut differs = None;
         if act.has_result() {
             for line in lines[body.clone()].iter().map(|line| line.trim()) {
                 match line.strip_prefix("differs:") {

@@ -15,11 +15,11 @@ use clusterdns::app::{VERSION, configuration};
 use clusterdns::chain::pending::BoxFuture;
 use clusterdns::chain::{Answer, Client, State, Surroundings, Transport};
 use clusterdns::cluster::Event;
-use clusterdns::cluster::model::{Key, Kind, Object};
+use clusterdns::cluster::model::{Kind, Object, ObjectKey};
 use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use clusterdns::plugins::build::Resources;
 use clusterdns::source::manifests::Snapshot;
-use clusterdns::telemetry::log::{Format, Logger};
+use clusterdns::telemetry::log::{LogFormat, Logger};
 use clusterdns::upstream::{Dispatcher, UpstreamRegistry};
 use clusterdns::wire::MAX_MESSAGE;
 use clusterdns::wire::encode::MAX_UDP;
@@ -71,7 +71,7 @@ impl Inside {
         let mut diagnostics = Diagnostics::default();
         let corefile = setup.corefile.replace("$DIR", &folder.0.display().to_string());
         let configuration = configuration::read_text("Corefile", &corefile, PORT, &files, &mut diagnostics);
-        let logger = Logger::unwritten(Format::Text);
+        let logger = Logger::unwritten(LogFormat::Text);
         let debug = Arc::new(AtomicBool::new(false));
         let (hostname, interfaces) = (setup.hostname.clone(), setup.interfaces.clone());
         let metrics = metrics::create();
@@ -221,7 +221,7 @@ impl Inside {
         let runtime = &self.runtime;
         let len = match listener.router.answer(packet, client, now, &mut self.state, &mut out) {
             Answer::Send(len) => len,
-            Answer::Silent => return Ok(None),
+            Answer::Drop => return Ok(None),
             Answer::Pending(pending) => match runtime.block_on(pending.finish()) {
                 Some(finished) => finished.encode(&mut out),
                 None => return Ok(None),
@@ -284,7 +284,7 @@ impl Inside {
             for object in new.iter().filter(|object| !old.contains(object)) {
                 writer.apply(Event::Upsert(object.clone()), now);
             }
-            let name = |object: &Object| -> (Kind, Key) { (object.kind(), object.key().clone()) };
+            let name = |object: &Object| -> (Kind, ObjectKey) { (object.kind(), object.key().clone()) };
             let remaining: std::collections::HashSet<_> = new.iter().map(name).collect();
             for (kind, key) in old.iter().map(name).filter(|name| !remaining.contains(name)) {
                 writer.apply(Event::Remove(kind, key), now);

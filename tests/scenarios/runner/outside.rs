@@ -171,13 +171,14 @@ impl Dispatch for Paths {
                 let asked =
                     format!("{server}{how}{norec}{}{}", offers.unwrap_or_default(), question.unwrap_or_default());
                 outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
-                let Some(octets) = outside.answer(&server, &query) else {
+                let Some(response) = outside.answer(&server, &query) else {
                     now = until;
                     attempts.record_failure(Error::Timeout(attempts.upstream().label.clone()));
                     continue;
                 };
-                let message = Message::parse(&octets, &query.question).expect("an answer to the question");
-                let (upstream, over_udp) = (attempts.current(), how.is_empty());
+                let message = Message::parse(&response, &query.question).expect("an answer to the question");
+                let upstream = attempts.current();
+                let over_udp = how.is_empty();
                 let answered = Answered { upstream, took: Duration::ZERO, over_udp, is_last: true };
                 if attempts.judge(&message, answered) == Verdict::Deliver {
                     let mut reply = Box::new(Reply::new());

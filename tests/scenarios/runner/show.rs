@@ -65,9 +65,10 @@ fn rules(
     if asked.edns.is_some() != message.edns.is_some() {
         return Err("OPT in only one of query and response".to_owned());
     }
-    let limit = match transport.is_datagram() {
-        true => asked.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload()).max(512)),
-        false => 65_535,
+    let limit = if transport.is_datagram() {
+        asked.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload()).max(512))
+    } else {
+        65_535
     };
     if answer.len() > limit {
         return Err(format!("{} bytes, where {limit} are allowed", answer.len()));
@@ -147,7 +148,8 @@ fn record_text(record: &Record) -> String {
     let data = match &record.data {
         RData::SOA(soa) => {
             let serial = if soa.serial == 0 { "0" } else { "_" };
-            let (owner, minimum) = (&record.name, soa.minimum);
+            let owner = &record.name;
+            let minimum = soa.minimum;
             let text = format!("{} {} {serial} {} {} {} ", soa.mname, soa.rname, soa.refresh, soa.retry, soa.expire);
             let usual = format!("ns.dns.{owner} hostmaster.{owner} {serial} 7200 1800 86400 ");
             format!("{}{minimum}", if text == usual { format!("... {serial} ... ") } else { text })

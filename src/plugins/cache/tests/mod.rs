@@ -52,7 +52,7 @@ impl Plugin for Backend {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        assert!(exchange.state.asked.set & flag::AD != 0, "the cache requests AD");
+        assert!(exchange.state.flag_changes.set & flag::AD != 0, "the cache requests AD");
         (self.responder.lock())(exchange)
     }
 }
@@ -118,7 +118,7 @@ impl TestCache {
         let now = *self.now.lock();
         match self.router.answer(packet, client("127.0.0.1:9"), now, &mut state, &mut out) {
             Answer::Send(_) => state,
-            Answer::Silent => panic!("an answer"),
+            Answer::Drop => panic!("an answer"),
             Answer::Pending(pending) => block_on(pending.finish()).expect("an answer").state,
         }
     }
