@@ -26,7 +26,7 @@ use super::shared;
 const BLOCKS: usize = 320;
 /// The number of questions for each.
 const QUESTIONS: usize = 24;
-/// The time after which a query counts as unanswered; each is sent twice.
+/// The time after which a query counts as unanswered and is repeated.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
 const LABELS: [&str; 12] = ["a", "b", "www", "cx", "dx", "nx", "fail", "ref", "empty", "mail", "one.two", "_http._tcp"];
@@ -369,10 +369,10 @@ struct Seen {
     sections: [Vec<String>; 3],
 }
 
-/// Sends a query, twice if necessary.
-fn ask(socket: &UdpSocket, packet: &[u8]) -> Option<Seen> {
+/// Sends a query, so many times if necessary.
+fn ask(socket: &UdpSocket, packet: &[u8], times: usize) -> Option<Seen> {
     let mut bytes = [0; 4_096];
-    for _ in 0..2 {
+    for _ in 0..times {
         socket.send(packet).ok()?;
         while let Ok(len) = socket.recv(&mut bytes) {
             if bytes[..2] == packet[..2] {
@@ -497,7 +497,10 @@ fn as_coredns() -> Result<(), Failed> {
         for _ in 0..QUESTIONS {
             let asked = question(&mut rng);
             asked_in_all += 1;
-            let (first, second) = (ask(&our, &asked.packet), ask(&their, &asked.packet));
+            let first = ask(&our, &asked.packet, 10);
+            // CoreDNS cannot encode some names that rules make, and then sends nothing.
+            let is_failure = first.as_ref().is_some_and(|seen| seen.rcode == 2);
+            let second = ask(&their, &asked.packet, if is_failure { 1 } else { 10 });
             let text = |seen: &Option<Seen>| seen.as_ref().map_or("no response".to_owned(), Seen::to_string);
             let shown = (text(&first), text(&second));
             let is_same = match (first, second) {
@@ -506,8 +509,7 @@ fn as_coredns() -> Result<(), Failed> {
                     without_known(&mut ours, &mut theirs, &asked, rules);
                     ours == theirs
                 }
-                // CoreDNS cannot encode some names that rules make.
-                (Some(ours), None) => ours.rcode == 2,
+                (Some(_), None) => is_failure,
                 (None, _) => false,
             };
             if !is_same {

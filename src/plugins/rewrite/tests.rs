@@ -6,7 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::chain::{Block, Chain, Router};
+use crate::chain::{Block, Chain, Origin, Router};
 use crate::plugins::testing::{Answers, client, config, n, packet, read};
 use crate::wire::{Query, Rdata};
 
@@ -145,6 +145,70 @@ fn a_changed_query_may_wait_in_query_and_in_reply() {
     let crate::chain::Answer::Pending(pending) = answer(&mut state, &mut out) else { panic!("it waits") };
     let len = pending.overload().encode(&mut out);
     assert_eq!((out[3] & 15, &out[12..15]), (Rcode::REFUSED.0 as u8, &[1, b'A', 0][..]), "{len}");
+}
+
+/// Answers with an old reply of the cache while a newer one is requested.
+struct Stale;
+
+impl Plugin for Stale {
+    fn name(&self) -> &'static str {
+        "stale"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        exchange.state.origin = Origin::Cached;
+        let target = exchange.reply().store_labels(&[b"\x01x"], Some(0));
+        exchange.reply().answer(Type::CNAME, 5, Rdata::Name(target));
+        let future = |_| -> BoxFuture<(State, Continue)> { Box::pin(std::future::pending()) };
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "stale" }))
+    }
+}
+
+#[test]
+fn a_stale_reply_is_changed_back_when_too_many_queries_are_pending() {
+    let rewrite = Arc::new(Rewrite::new(&config("rewrite name aaa.example b", parse)));
+    let chain = Chain::new(vec![rewrite, Arc::new(Stale)]);
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    for revoked in [false, true] {
+        let packet = packet("AAA.example", Type::A, None);
+        let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
+        let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
+        let query = match revoked {
+            false => pending.overload(),
+            true => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                runtime.block_on(pending.finish_unless(async {})).expect("an answer")
+            }
+        };
+        let len = query.encode(&mut out);
+        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        let shown: Vec<String> = message.answers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["AAA.example. 5 IN CNAME x.aaa.example."], "revoked: {revoked}");
+    }
+}
+
+#[test]
+fn names_in_the_data_of_all_types_of_coredns_are_turned_back() {
+    // Numbers and texts in front of the name, and the name.
+    let (mx, naptr) = ([0, 10], [0, 1, 0, 2, 1, b'S', 3, b'S', b'I', b'P', 0]);
+    let name = n("x.b.example");
+    for (rtype, head) in [(Type::DNAME, &[][..]), (Type::MX, &mx), (Type::NAPTR, &naptr), (Type::TXT, &[0])] {
+        let answers = move |exchange: &mut Exchange<'_>| {
+            let data = [head, n("x.b.example").as_wire()].concat();
+            let stored = exchange.reply().store(&data);
+            exchange.reply().answer(rtype, 5, Rdata::Bytes(stored));
+        };
+        let rules = "rewrite name suffix .example .b.example answer auto\n";
+        let plugins: Vec<Arc<dyn Plugin>> =
+            vec![Arc::new(Rewrite::new(&config(rules, parse))), Arc::new(Answers(answers))];
+        let sent = packet("a.example", rtype, None);
+        let state = crate::plugins::testing::send(plugins, &sent, client("127.0.0.1:1"), Instant::now());
+        let Rdata::Bytes(stored) = state.reply.records()[0].rdata else { panic!("the same kind of data") };
+        let expected = if rtype == Type::TXT { name.clone() } else { n("x.example") };
+        assert_eq!(state.reply.bytes(stored), [head, expected.as_wire()].concat(), "{rtype}");
+        assert_eq!(state.reply.records()[0].owner, crate::wire::NameRef::QUESTION);
+    }
 }
 
 #[test]
