@@ -36,13 +36,13 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<CnameRule, RuleError> {
     Ok(match kind {
         MatchKind::Exact => {
             words.check_name(count - 1, &normalize(&to))?;
-            CnameRule { matcher: Matcher::Exact(normalize(&from)), to: Replacement::new(&normalize(&to), 0) }
+            CnameRule { matcher: Matcher::Exact(normalize(&from)), to: Replacement::literal(&normalize(&to)) }
         }
         MatchKind::Regex => {
             let expression = words.expression_of(count - 2, &from)?;
             let to = Replacement::new(&to, expression.groups());
             CnameRule { matcher: Matcher::Regex(expression), to }
         }
-        kind => CnameRule { matcher: kind.literal(from), to: Replacement::new(&to, 0) },
+        kind => CnameRule { matcher: kind.literal(from), to: Replacement::literal(&to) },
     })
 }

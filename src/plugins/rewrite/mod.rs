@@ -13,6 +13,7 @@ mod draft;
 mod edns0;
 mod matching;
 mod name;
+mod order;
 mod question;
 mod rcode;
 mod replacement;
@@ -28,6 +29,7 @@ use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{Class, Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
+use order::RuleOrder;
 use reply::{ChangedTarget, ClientQuery, ReplyChange};
 
 pub use config::{Config, parse};
@@ -55,6 +57,7 @@ enum RuleKind {
 /// The plugin.
 pub struct Rewrite {
     rules: Arc<[Rule]>,
+    order: RuleOrder,
     /// The codes of EDNS options that `edns0 local` rules name: a response of this server repeats those of the query.
     echoed: Vec<u16>,
 }
@@ -76,7 +79,7 @@ impl Rewrite {
         let mut echoed: Vec<u16> = codes.collect();
         echoed.sort_unstable();
         echoed.dedup();
-        Rewrite { rules: config.rules.clone(), echoed }
+        Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), echoed }
     }
 }
 
@@ -109,7 +112,10 @@ impl Plugin for Rewrite {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let mut draft = Draft::new(exchange.query);
-        for (number, rule) in self.rules.iter().enumerate() {
+        let mut from = 0;
+        while let Some(number) = self.order.next(from, draft.text()) {
+            from = number + 1;
+            let rule = &self.rules[number];
             match rule.kind.apply(&mut draft, exchange) {
                 Ok(false) => {}
                 Ok(true) => {

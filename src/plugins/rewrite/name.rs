@@ -10,7 +10,8 @@ use crate::plugins::regexp;
 /// A rule about names.
 #[derive(Debug, PartialEq)]
 pub(super) struct NameRule {
-    matcher: Matcher,
+    /// The names of queries that are changed.
+    pub(super) matcher: Matcher,
     /// The replacement of what matches; of an expression, that of the whole name.
     to: Replacement,
     /// How names of the reply are changed back without expressions of the user.
@@ -112,10 +113,10 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<NameRule, RuleError> {
             let groups = words.groups_of(to_at, &normalize(to))?;
             words.check_groups(from_at, &normalize(from), &normalize(to), groups)?;
             words.check_name(to_at, &normalize(to))?;
-            (Matcher::Exact(normalize(from)), Replacement::new(&normalize(to), 0))
+            (Matcher::Exact(normalize(from)), Replacement::literal(&normalize(to)))
         }
         MatchKind::Prefix | MatchKind::Suffix | MatchKind::Substring => {
-            (kind.literal(normalize(from)), Replacement::new(&normalize(to), 0))
+            (kind.literal(normalize(from)), Replacement::literal(&normalize(to)))
         }
         MatchKind::Regex => {
             let expression = words.expression(from_at)?;

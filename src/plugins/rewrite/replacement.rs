@@ -43,6 +43,11 @@ pub(super) fn append(text: &mut Text, more: &str) -> Result<(), TooLong> {
 }
 
 impl Replacement {
+    /// Returns a replacement without placeholders.
+    pub(super) fn literal(text: &str) -> Replacement {
+        Replacement { text: text.to_owned(), parts: Vec::new(), nests: false }
+    }
+
     /// Parses a replacement for an expression with this number of groups. A number in braces that is no group stays as
     /// it is.
     pub(super) fn new(text: &str, groups: usize) -> Replacement {

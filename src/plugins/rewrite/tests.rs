@@ -72,6 +72,22 @@ fn rules_continue_or_stop() {
 }
 
 #[test]
+fn many_rules_are_used_in_the_same_order_as_few() {
+    let few =
+        "rewrite continue name 7 x\nrewrite continue name regex ^x y\nrewrite continue name y 9\nrewrite name 9 z\n";
+    let many: String = (20..80).map(|at| format!("rewrite name {at} none\nrewrite ttl {at} 5\n")).collect();
+    for lines in [few.to_owned(), format!("{few}{many}"), format!("{many}{few}")] {
+        assert_eq!(seen(&lines, "7"), "z. A IN");
+        assert_eq!(seen(&lines, "x"), "z. A IN");
+        assert_eq!(seen(&lines, "8"), "8. A IN");
+    }
+    assert_eq!(seen(&many, "40"), "none. A IN");
+    // A rule before the one that has made the name is not used.
+    let lines = format!("rewrite continue name b c\nrewrite continue name a b\n{many}");
+    assert_eq!(seen(&lines, "a"), "b. A IN");
+}
+
+#[test]
 fn a_query_that_no_rule_matches_is_not_copied() {
     let rewrite = Rewrite::new(&config("rewrite name a b\nrewrite ttl c 5", parse));
     let next = Answers(|exchange: &mut Exchange<'_>| {
@@ -159,7 +175,7 @@ impl Plugin for Stale {
         exchange.state.origin = Origin::Cached;
         let target = exchange.reply().store_labels(&[b"\x01x"], Some(0));
         exchange.reply().answer(Type::CNAME, 5, Rdata::Name(target));
-        let future = |_| -> BoxFuture<(State, Continue)> { Box::pin(std::future::pending()) };
+        let future = |_: State| -> BoxFuture<(State, Continue)> { Box::pin(std::future::pending()) };
         Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "stale" }))
     }
 }
@@ -191,9 +207,10 @@ fn a_stale_reply_is_changed_back_when_too_many_queries_are_pending() {
 #[test]
 fn names_in_the_data_of_all_types_of_coredns_are_turned_back() {
     // Numbers and texts in front of the name, and the name.
-    let (mx, naptr) = ([0, 10], [0, 1, 0, 2, 1, b'S', 3, b'S', b'I', b'P', 0]);
+    const MX: &[u8] = &[0, 10];
+    const NAPTR: &[u8] = &[0, 1, 0, 2, 1, b'S', 3, b'S', b'I', b'P', 0];
     let name = n("x.b.example");
-    for (rtype, head) in [(Type::DNAME, &[][..]), (Type::MX, &mx), (Type::NAPTR, &naptr), (Type::TXT, &[0])] {
+    for (rtype, head) in [(Type::DNAME, &[][..]), (Type::MX, MX), (Type::NAPTR, NAPTR), (Type::TXT, &[0])] {
         let answers = move |exchange: &mut Exchange<'_>| {
             let data = [head, n("x.b.example").as_wire()].concat();
             let stored = exchange.reply().store(&data);
