@@ -141,11 +141,18 @@ pub struct Edns<'a> {
     pub options: &'a [u8],
 }
 
-/// The options of an OPT record, one after the other.
+/// The codes and the data of the options of an OPT record, one after the other.
 #[derive(Clone)]
-pub struct Options<'a>(&'a [u8]);
+pub struct EdnsOptions<'a>(&'a [u8]);
 
-impl<'a> Iterator for Options<'a> {
+impl<'a> EdnsOptions<'a> {
+    /// Reads options in wire form, up to one that is cut off.
+    pub fn new(options: &'a [u8]) -> EdnsOptions<'a> {
+        EdnsOptions(options)
+    }
+}
+
+impl<'a> Iterator for EdnsOptions<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<(u16, &'a [u8])> {
@@ -158,8 +165,8 @@ impl<'a> Iterator for Options<'a> {
 
 impl<'a> Edns<'a> {
     /// Returns the codes and the data of all options.
-    pub fn options(&self) -> Options<'a> {
-        Options(self.options)
+    pub fn options(&self) -> EdnsOptions<'a> {
+        EdnsOptions::new(self.options)
     }
 
     /// Returns the data of the first option with this code.

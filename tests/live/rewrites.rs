@@ -369,7 +369,7 @@ struct Seen {
     sections: [Vec<String>; 3],
 }
 
-/// Sends a query, so many times if necessary.
+/// Sends a query, up to this number of times.
 fn ask(socket: &UdpSocket, packet: &[u8], times: usize) -> Option<Seen> {
     let mut bytes = [0; 4_096];
     for _ in 0..times {

@@ -2,7 +2,7 @@
 
 use super::config::{RuleError, Words};
 use super::matching::{MatchKind, Matcher};
-use super::replacement::{Replacement, Text, TooLong, normalize};
+use super::replacement::{NewText, Replacement, TooLong, normalize};
 
 /// A rule about targets of CNAMEs.
 #[derive(Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub(super) struct CnameRule {
 
 impl CnameRule {
     /// Writes what takes the place of a target into `out`, if the target matches.
-    pub(super) fn replace(&self, target: &str, out: &mut Text) -> Option<Result<(), TooLong>> {
+    pub(super) fn replace(&self, target: &str, out: &mut NewText) -> Option<Result<(), TooLong>> {
         self.matcher.replace(target, &self.to, |_| None, out)
     }
 }

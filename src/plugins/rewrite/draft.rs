@@ -67,7 +67,7 @@ impl<'e> Draft<'e> {
         }
     }
 
-    /// Returns the name as it is asked for: in the letter case of the client until a rule changes it.
+    /// Returns the name of the query as a rule has written it, or in the letter case of the client.
     pub(super) fn sent_text(&self) -> String {
         match self.len {
             0 => self.query.sent_name().to_string(),

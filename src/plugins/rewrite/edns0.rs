@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::replacement::is_label;
 use crate::chain::Exchange;
 use crate::wire::Edns;
+use crate::wire::query::EdnsOptions;
 
 /// The code of the name server identifier (RFC 5001).
 const NSID: u16 = 3;
@@ -28,14 +29,14 @@ const EXPECTED: &str = "local, nsid or subnet, and set, append, replace or unset
 /// A rule about an option.
 #[derive(Debug, PartialEq)]
 pub(super) struct EdnsRule {
-    action: Action,
+    action: OptionAction,
     option: OptionRule,
     /// The client does not see the change in the response.
     revert: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+enum OptionAction {
     Set,
     Append,
     Replace,
@@ -91,15 +92,17 @@ impl EdnsRule {
         let opt = draft.opt();
         let found = opt.find(code).filter(|_| !is_local || !TYPED.contains(&code));
         let changed = match (self.action, found) {
-            (Action::Unset, _) => {
+            (OptionAction::Unset, _) => {
                 opt.remove_all(code);
                 return true;
             }
-            (Action::Set | Action::Replace, Some(at)) => opt.replace(at, code, &data, self.revert),
-            (Action::Replace, None) => false,
+            (OptionAction::Set | OptionAction::Replace, Some(at)) => opt.replace(at, code, &data, self.revert),
+            (OptionAction::Replace, None) => false,
             // CoreDNS appends constant data and NSID to an option of the same code, but nothing else.
-            (Action::Append, Some(_)) if is_variable => false,
-            (Action::Append, Some(_)) | (Action::Append | Action::Set, None) => opt.append(code, &data, self.revert),
+            (OptionAction::Append, Some(_)) if is_variable => false,
+            (OptionAction::Append, Some(_)) | (OptionAction::Append | OptionAction::Set, None) => {
+                opt.append(code, &data, self.revert)
+            }
         };
         draft.has_response_rules |= changed && self.revert;
         changed
@@ -184,7 +187,7 @@ impl Opt {
     /// Returns the place of the first option of a code.
     fn find(&self, code: u16) -> Option<std::ops::Range<usize>> {
         let mut at = 0;
-        for (have, data) in self.as_edns().options() {
+        for (have, data) in EdnsOptions::new(&self.options) {
             let end = at + 4 + data.len();
             if have == code {
                 return Some(at..end);
@@ -251,7 +254,7 @@ impl Opt {
                 }
             }
         }
-        for (code, data) in shown.as_edns().options().filter(|(code, _)| echoed.contains(code)) {
+        for (code, data) in EdnsOptions::new(&shown.options).filter(|(code, _)| echoed.contains(code)) {
             out.extend_from_slice(&code.to_be_bytes());
             out.extend_from_slice(&(data.len() as u16).to_be_bytes());
             out.extend_from_slice(data);
@@ -266,28 +269,28 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<EdnsRule, RuleError> {
         return Err(words.missing("too few arguments for an EDNS0 rule", EXPECTED));
     }
     let action = match words.text(1).to_lowercase().as_str() {
-        "set" => Action::Set,
-        "append" => Action::Append,
-        "replace" => Action::Replace,
-        "unset" => Action::Unset,
+        "set" => OptionAction::Set,
+        "append" => OptionAction::Append,
+        "replace" => OptionAction::Replace,
+        "unset" => OptionAction::Unset,
         action => return Err(words.wrong(1, format!("invalid action: \"{action}\""), "set, append, replace or unset")),
     };
-    let revert = action != Action::Unset && words.text(count - 1) == "revert";
+    let revert = action != OptionAction::Unset && words.text(count - 1) == "revert";
     count -= usize::from(revert);
     let exactly = |expected: usize, message: &str, what: &str| match count == expected {
         true => Ok(()),
         false => Err(words.wrong_count(expected, message.to_owned(), what)),
     };
     let option = match (words.text(0).to_lowercase().as_str(), action) {
-        ("local", Action::Unset) => {
+        ("local", OptionAction::Unset) => {
             exactly(3, "local unset action requires exactly two arguments", "the code of an option")?;
             OptionRule::Local { code: code(words)?, data: Data::Bytes(Vec::new()) }
         }
-        ("nsid", Action::Unset) => {
+        ("nsid", OptionAction::Unset) => {
             exactly(2, "nsid unset action requires exactly one argument", "end of the rule")?;
             OptionRule::Nsid
         }
-        ("subnet", Action::Unset) => {
+        ("subnet", OptionAction::Unset) => {
             exactly(2, "subnet unset action requires exactly one argument", "end of the rule")?;
             OptionRule::Subnet(0, 0)
         }

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use regex::CaptureLocations;
 
-use super::replacement::{Replacement, Text, TooLong, append};
+use super::replacement::{NewText, Replacement, TooLong, append};
 use crate::plugins::regexp::Pattern;
 
 /// The number of buffers for groups that an expression retains: one for each thread that matches at the same time.
@@ -78,7 +78,7 @@ impl Matcher {
     /// Writes what takes the place of a matching name into `out`: of an expression, the whole name is replaced; else
     /// the part that matches. Returns `None` if the name does not match or metadata has no value.
     pub(super) fn replace(
-        &self, name: &str, to: &Replacement, metadata: impl Fn(&str) -> Option<String>, out: &mut Text,
+        &self, name: &str, to: &Replacement, metadata: impl Fn(&str) -> Option<String>, out: &mut NewText,
     ) -> Option<Result<(), TooLong>> {
         let text = to.as_str();
         let mut join = |parts: &[&str]| parts.iter().try_for_each(|part| append(out, part));

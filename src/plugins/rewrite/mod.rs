@@ -46,8 +46,8 @@ struct Rule {
 #[derive(Debug, PartialEq)]
 enum RuleKind {
     Name(Box<name::NameRule>),
-    Type(question::Change<Type>),
-    Class(question::Change<Class>),
+    Type(question::QuestionChange<Type>),
+    Class(question::QuestionChange<Class>),
     Ttl(ttl::TtlRule),
     Rcode(rcode::RcodeRule),
     Cname(Box<cname::CnameRule>),

@@ -3,7 +3,7 @@
 use super::config::{RuleError, Words};
 use super::draft::{Draft, InvalidName};
 use super::matching::{Expression, MatchKind, Matcher};
-use super::replacement::{Replacement, Text, TooLong, normalize, placeholders, qualify};
+use super::replacement::{NewText, Replacement, TooLong, normalize, placeholders, qualify};
 use crate::chain::Exchange;
 use crate::plugins::regexp;
 
@@ -59,7 +59,7 @@ pub(super) enum RecordPart {
 impl NameRule {
     /// Changes the name of a query if it matches. Returns whether it does.
     pub(super) fn apply(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Result<bool, InvalidName> {
-        let mut text = Text::new();
+        let mut text = NewText::new();
         let metadata = |label: &str| exchange.metadata(label);
         match self.matcher.replace(draft.text(), &self.to, metadata, &mut text) {
             None => return Ok(false),

@@ -8,7 +8,7 @@ use super::matching::Groups;
 const MAX_TEXT: usize = 1_024;
 
 /// A text that is to become a name. Most fit into the inline buffer.
-pub(super) type Text = SmallVec<[u8; 256]>;
+pub(super) type NewText = SmallVec<[u8; 256]>;
 
 /// The text became too long for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ enum Part {
 }
 
 /// Appends to a text, up to its maximum length.
-pub(super) fn append(text: &mut Text, more: &str) -> Result<(), TooLong> {
+pub(super) fn append(text: &mut NewText, more: &str) -> Result<(), TooLong> {
     if text.len() + more.len() > MAX_TEXT {
         return Err(TooLong);
     }
@@ -110,7 +110,7 @@ impl Replacement {
 
     /// Writes the replacement for a match into `out`. Returns `None` if a metadata label has no value.
     pub(super) fn expand(
-        &self, groups: &Groups<'_>, metadata: impl Fn(&str) -> Option<String>, out: &mut Text,
+        &self, groups: &Groups<'_>, metadata: impl Fn(&str) -> Option<String>, out: &mut NewText,
     ) -> Option<Result<(), TooLong>> {
         let has_labels = self.parts.iter().any(|part| matches!(part, Part::Label(_)));
         let has_braces = || (0..groups.len()).any(|group| groups.get(group).contains(['{', '}']));
@@ -135,7 +135,7 @@ impl Replacement {
 
     /// Replaces one group after the other, so that the text of a group may become a placeholder of the next, as in
     /// CoreDNS.
-    fn expand_in_turn(&self, groups: &Groups<'_>, out: &mut Text) -> Result<(), TooLong> {
+    fn expand_in_turn(&self, groups: &Groups<'_>, out: &mut NewText) -> Result<(), TooLong> {
         let mut text = self.text.clone();
         for group in 0..groups.len() {
             text = text.replace(&format!("{{{group}}}"), groups.get(group));

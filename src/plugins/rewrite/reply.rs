@@ -7,11 +7,12 @@ use smallvec::SmallVec;
 
 use super::draft::InvalidName;
 use super::name::{NameRule, RecordPart, TurnBack};
-use super::replacement::{Text, TooLong};
+use super::replacement::{NewText, TooLong};
 use super::{Rule, RuleKind};
 use crate::chain::Rewritten;
 use crate::wire::name::{MAX_LEN, NameText};
-use crate::wire::{Name, NameRef, Question, Rdata, Record, Reply, Section, Type};
+use crate::wire::query::EdnsOptions;
+use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The numbers before the names in the data of MX and NAPTR.
 const MX_NUMBERS: usize = 2;
@@ -73,12 +74,12 @@ impl NameBuffer {
 
     /// Stores `before`, and the labels of this name in front of `after`, which it ends with.
     fn replace_end(&mut self, after: Name<'_>, before: Name<'_>) -> Result<(), InvalidName> {
-        let kept = self.len - after.as_wire().len();
-        let len = kept + before.as_wire().len();
+        let prefix_len = self.len - after.as_wire().len();
+        let len = prefix_len + before.as_wire().len();
         if len > MAX_LEN {
             return Err(InvalidName(self.name().to_string().into()));
         }
-        self.wire[kept..len].copy_from_slice(before.as_wire());
+        self.wire[prefix_len..len].copy_from_slice(before.as_wire());
         self.len = len;
         Ok(())
     }
@@ -141,11 +142,12 @@ impl<'a> ReplyChange<'a> {
     ) -> Result<(), InvalidName> {
         let mut changed = None;
         if let Some((target, _)) = target {
-            let (section, mut at) = (Section::Answer, 0);
-            // The answers after the CNAME were about the old target.
+            // The answers after the CNAME are about the old target.
+            let mut at = 0;
             reply.records_mut().retain(|record| {
+                let stays = record.section != Section::Answer || at <= target.record;
                 at += 1;
-                record.section != section || at - 1 <= target.record
+                stays
             });
             let name = reply.store_name(target.shown.name());
             reply.records_mut()[target.record].rdata = Rdata::Name(name);
@@ -165,18 +167,17 @@ impl<'a> ReplyChange<'a> {
             reply.records_mut()[at] = record;
         }
         if let Some((target, inner)) = target {
-            let question = Question::new(target.looked_up.name(), Type::A, crate::wire::Class::IN);
+            let question = Question::new(target.looked_up.name(), Type::A, Class::IN);
             reply.append(inner, &question, Section::Answer, Section::Answer);
             reply.truncated = inner.truncated;
             // RFC 6604 3: the code is that of the last name.
-            if reply.rcode == crate::wire::Rcode::NOERROR {
+            if reply.rcode == Rcode::NOERROR {
                 reply.rcode = inner.rcode;
             }
         }
         self.change_code(reply);
         if self.client.has_edns && !reply.had_opt {
-            let edns = crate::wire::Edns { size: 0, version: 0, dnssec_ok: false, options: self.options };
-            edns.options().for_each(|(code, data)| reply.add_option(code, data));
+            EdnsOptions::new(self.options).for_each(|(code, data)| reply.add_option(code, data));
         }
         if self.writes_codes {
             *bare = false;
@@ -201,7 +202,7 @@ impl<'a> ReplyChange<'a> {
         }
         // The upper bits of a code are in the OPT record: without one, the code cannot be sent.
         if reply.rcode.0 > 15 && !self.client.has_edns {
-            reply.rcode = crate::wire::Rcode::SERVFAIL;
+            reply.rcode = Rcode::SERVFAIL;
         }
     }
 
@@ -221,21 +222,26 @@ impl<'a> ReplyChange<'a> {
         let converted = match name.tail() {
             _ if is_changed && buffer.name().eq_ignore_case(self.client.name) => NameRef::QUESTION,
             _ if is_changed => reply.store_name(buffer.name()),
-            Some(tail) if self.is_other_name => match self.tail_of_client(tail) {
-                Some(tail) => name.with_tail(tail),
-                None => reply.store_name(buffer.name()),
-            },
+            Some(tail) if self.is_other_name => self.with_tail_of_client(reply, name, tail),
             _ => name,
         };
         self.converted[part as usize] = Some((name, converted));
         Ok(converted)
     }
 
-    /// Returns the offset in the client's name of what the changed name has from an offset on, if both end so.
-    fn tail_of_client(&self, tail: u8) -> Option<u8> {
-        let end = Name::from_wire(self.asked.as_wire().get(usize::from(tail)..)?).ok()?;
-        let is_shared = self.client.name.is_within(end);
-        is_shared.then(|| (self.client.name.as_wire().len() - end.as_wire().len()) as u8)
+    /// Returns a name that ends like the changed name from an offset on, as one that ends like the client's name, or is
+    /// stored completely if both names end differently.
+    fn with_tail_of_client(&self, reply: &mut Reply, name: NameRef, tail: u8) -> NameRef {
+        let (asked, client) = (self.asked.as_wire(), self.client.name);
+        let end = asked.get(usize::from(tail)..).and_then(|end| Name::from_wire(end).ok());
+        match end.filter(|end| client.is_within(*end)) {
+            Some(end) => name.with_tail((client.as_wire().len() - end.as_wire().len()) as u8),
+            None => {
+                let mut wire = [0; MAX_LEN];
+                let full = reply.expand(name, self.asked, &mut wire);
+                reply.store_name(full)
+            }
+        }
     }
 
     /// Changes a name back. Returns whether a rule has changed it.
@@ -256,16 +262,9 @@ impl<'a> ReplyChange<'a> {
             }
             Rdata::Soa { mname, rname, numbers } => {
                 let mname = self.convert(reply, mname, RecordPart::Data)?;
-                // No rule changes the mailbox, but its place in the changed name is none in the client's.
+                // No rule changes the mailbox.
                 let rname = match rname.tail() {
-                    Some(_) if self.is_other_name => {
-                        let mut wire = [0; MAX_LEN];
-                        let full = NameBuffer::new(reply.expand(rname, self.asked, &mut wire));
-                        match rname.tail().and_then(|tail| self.tail_of_client(tail)) {
-                            Some(tail) => rname.with_tail(tail),
-                            None => reply.store_name(full.name()),
-                        }
-                    }
+                    Some(tail) if self.is_other_name => self.with_tail_of_client(reply, rname, tail),
                     _ => rname,
                 };
                 Rdata::Soa { mname, rname, numbers }
@@ -308,7 +307,7 @@ impl<'a> ReplyChange<'a> {
                         }
                     }
                     RuleKind::Cname(rule) => {
-                        let mut text = Text::new();
+                        let mut text = NewText::new();
                         let target = NameText::new(shown.name()).as_str().to_ascii_lowercase();
                         match rule.replace(&target, &mut text) {
                             None => {}
@@ -340,7 +339,7 @@ impl AppliedName<'_> {
         let mut is_changed = false;
         for answer in self.rule.answers.iter().rev().filter(|answer| answer.part == part) {
             let text = NameText::new(name.name());
-            let mut changed = Text::new();
+            let mut changed = NewText::new();
             let expanded =
                 answer.expression.with_groups(text.as_str(), |groups| answer.to.expand(groups, |_| None, &mut changed));
             match expanded.flatten() {
@@ -366,7 +365,7 @@ impl AppliedName<'_> {
                 let (text, at) = (text.as_str(), text.as_str().len().checked_sub(from.len()));
                 let rest = at.and_then(|at| text.split_at_checked(at));
                 if let Some((rest, _)) = rest.filter(|(_, end)| end.eq_ignore_ascii_case(from)) {
-                    let mut changed = Text::from_slice(rest.as_bytes());
+                    let mut changed = NewText::from_slice(rest.as_bytes());
                     changed.extend_from_slice(to.as_bytes());
                     is_changed |= name.set_text(&changed)?;
                 }
