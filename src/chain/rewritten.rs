@@ -36,10 +36,14 @@ impl Rewritten {
         let Rewritten { packet, rules, names, options, writes_codes, by } = self;
         for bytes in [packet, names, options] {
             bytes.clear();
-            bytes.shrink_to(4 * 1024);
+            if bytes.capacity() > 4 * 1024 {
+                bytes.shrink_to(4 * 1024);
+            }
         }
         rules.clear();
-        rules.shrink_to(1024);
+        if rules.capacity() > 1024 {
+            rules.shrink_to(1024);
+        }
         (*writes_codes, *by) = (false, 0);
     }
 }

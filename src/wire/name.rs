@@ -4,8 +4,6 @@ use std::fmt;
 
 /// The maximum length of a name in bytes, with its final zero byte (RFC 1035 2.3.4).
 pub const MAX_LEN: usize = 255;
-/// The number of bytes of a text that are checked at a time; divides 256.
-const CHUNK: usize = 16;
 /// The maximum length of a label in bytes (RFC 1035 2.3.4).
 pub const MAX_LABEL: usize = 63;
 
@@ -66,6 +64,9 @@ impl<'a> Name<'a> {
     pub fn from_text<'b>(text: &str, wire: &'b mut [u8; MAX_LEN]) -> Result<Name<'b>, NameError> {
         if text == "." {
             return Ok(Name::ROOT);
+        }
+        if let Some(len) = read_plain(text.as_bytes(), wire) {
+            return Ok(Name(&wire[..len]));
         }
         // The label that is being read starts at `start`; `at` is the offset of the next byte.
         let (mut start, mut at) = (0, 1);
@@ -157,6 +158,30 @@ impl<'a> Name<'a> {
     }
 }
 
+/// Parses the text of a name that ends in a dot, if it has no escape and no error. Returns the length of the wire form.
+fn read_plain(text: &[u8], wire: &mut [u8; MAX_LEN]) -> Option<usize> {
+    // Each length takes the place of the dot before its label, and the root that of the last dot.
+    wire.get_mut(1..=text.len())?.copy_from_slice(text);
+    let mut start = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        if byte == b'.' {
+            let len = at - start;
+            if len == 0 || len > MAX_LABEL {
+                return None;
+            }
+            wire[start] = len as u8;
+            start = at + 1;
+        } else if byte == b'\\' {
+            return None;
+        }
+    }
+    if start != text.len() {
+        return None;
+    }
+    wire[start] = 0;
+    Some(start + 1)
+}
+
 /// Returns the length of a label whose length byte is at `start` and which ends before `end`.
 fn label_len(start: usize, end: usize) -> Result<u8, NameError> {
     match end - start - 1 {
@@ -185,6 +210,17 @@ fn unescape(bytes: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
 const fn is_escaped(byte: u8) -> bool {
     matches!(byte, b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'\'') || byte <= b' ' || byte > b'~'
 }
+
+/// 1 for each byte that is escaped.
+const ESCAPED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_escaped(byte as u8) as u8;
+        byte += 1;
+    }
+    table
+};
 
 impl fmt::Display for Name<'_> {
     /// Writes the presentation form with its final dot (RFC 1035 5.1).
@@ -224,7 +260,7 @@ pub struct NameText {
 impl NameText {
     /// Writes the presentation form of a name, with its final dot.
     pub fn new(name: Name<'_>) -> NameText {
-        let mut text = NameText { plain: [b'a'; MAX_LEN + 1], len: 1, escaped: None };
+        let mut text = NameText { plain: [b'.'; MAX_LEN + 1], len: 1, escaped: None };
         text.write(name);
         text
     }
@@ -239,29 +275,17 @@ impl NameText {
         // The dot after a label takes the place of the length of the next one.
         let len = wire.len() - 1;
         self.plain[..len].copy_from_slice(&wire[1..]);
-        self.plain[len..len.next_multiple_of(CHUNK)].fill(b'a');
-        let (mut at, mut labels) = (0, 0);
+        (self.len, self.escaped) = (len, None);
+        let mut at = 0;
         while at < len {
-            at += 1 + usize::from(wire[at]);
-            self.plain[at - 1] = b'.';
-            labels += 1;
-        }
-        self.len = len;
-        self.escaped = (!self.is_plain(labels)).then(|| name.to_string());
-    }
-
-    /// Returns whether the text has no byte to be escaped; it has this number of labels. Whole chunks are a few
-    /// instructions each.
-    fn is_plain(&self, labels: usize) -> bool {
-        let (mut escaped, mut dots) = ([false; CHUNK], [0u8; CHUNK]);
-        for chunk in self.plain[..self.len.next_multiple_of(CHUNK)].as_chunks::<CHUNK>().0 {
-            for ((&byte, escaped), dots) in chunk.iter().zip(&mut escaped).zip(&mut dots) {
-                *escaped |= byte != b'.' && is_escaped(byte);
-                *dots += u8::from(byte == b'.');
+            let end = at + usize::from(wire[at]);
+            if wire[at + 1..=end].iter().fold(0, |any, &byte| any | ESCAPED[usize::from(byte)]) != 0 {
+                self.escaped = Some(name.to_string());
+                return;
             }
+            self.plain[end] = b'.';
+            at = end + 1;
         }
-        // More dots than labels: one is within a label.
-        escaped == [false; CHUNK] && dots.iter().map(|&dots| usize::from(dots)).sum::<usize>() == labels
     }
 
     /// Returns the text.

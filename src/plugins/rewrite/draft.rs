@@ -20,6 +20,8 @@ pub(super) struct Draft<'e> {
     len: usize,
     /// The name in presentation form and lower case.
     text: NameText,
+    /// A rule has changed the name since the text was written.
+    is_text_old: bool,
     /// The query type.
     pub(super) qtype: Type,
     /// The query class.
@@ -43,6 +45,7 @@ impl<'e> Draft<'e> {
             wire: [0; MAX_LEN],
             len: 0,
             text: NameText::new(query.question.name()),
+            is_text_old: false,
             qtype: query.question.qtype,
             qclass: query.question.qclass,
             opt: None,
@@ -54,7 +57,12 @@ impl<'e> Draft<'e> {
     }
 
     /// Returns the name in presentation form and lower case.
-    pub(super) fn text(&self) -> &str {
+    pub(super) fn text(&mut self) -> &str {
+        if self.is_text_old {
+            // What `set_name` has stored is a name.
+            self.text.write(Name::from_wire(&self.wire[..self.len]).unwrap_or(Name::ROOT));
+            self.is_text_old = false;
+        }
         self.text.as_str()
     }
 
@@ -68,7 +76,7 @@ impl<'e> Draft<'e> {
     }
 
     /// Returns the name of the query as a rule has written it, or in the letter case of the client.
-    pub(super) fn sent_text(&self) -> String {
+    pub(super) fn sent_text(&mut self) -> String {
         match self.len {
             0 => self.query.sent_name().to_string(),
             _ => self.text().to_owned(),
@@ -77,18 +85,21 @@ impl<'e> Draft<'e> {
 
     /// Changes the name. If `turns_back`, the reply's names are changed back by this change.
     pub(super) fn set_name(&mut self, text: &[u8], turns_back: bool) -> Result<(), InvalidName> {
-        let mut wire = [0; MAX_LEN];
         let invalid = || InvalidName(String::from_utf8_lossy(text).into());
         let text = std::str::from_utf8(text).map_err(|_| invalid())?;
-        let name = Name::from_text(text, &mut wire).map_err(|_| invalid())?;
         if turns_back {
-            let mut both: SmallVec<[u8; 2 * MAX_LEN]> = SmallVec::from_slice(self.name().as_wire());
-            both.extend_from_slice(name.as_wire());
-            self.names.extend_from_slice(&both);
+            let before = if self.len == 0 { self.query.question.name().as_wire() } else { &self.wire[..self.len] };
+            self.names.extend_from_slice(before);
         }
-        self.text.write(name);
-        self.len = name.as_wire().len();
-        self.wire[..self.len].copy_from_slice(name.as_wire());
+        self.len = Name::from_text(text, &mut self.wire).map_err(|_| invalid())?.as_wire().len();
+        if self.len == 1 {
+            // The root is not written.
+            self.wire[0] = 0;
+        }
+        if turns_back {
+            self.names.extend_from_slice(&self.wire[..self.len]);
+        }
+        self.is_text_old = true;
         Ok(())
     }
 

@@ -111,7 +111,7 @@ impl EdnsRule {
 
 impl Data {
     /// Returns the bytes for a query; `None` if there are none, as for metadata without a value.
-    fn bytes(&self, draft: &Draft<'_>, exchange: &Exchange<'_>) -> Option<SmallVec<[u8; 64]>> {
+    fn bytes(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Option<SmallVec<[u8; 64]>> {
         let client = &exchange.client;
         let text = |text: &str| SmallVec::from_slice(text.as_bytes());
         let number = |number: u16| SmallVec::from_slice(&number.to_be_bytes());

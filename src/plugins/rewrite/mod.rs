@@ -58,6 +58,8 @@ enum RuleKind {
 pub struct Rewrite {
     rules: Arc<[Rule]>,
     order: RuleOrder,
+    /// A rule changes targets of CNAMEs.
+    has_cname: bool,
     /// The codes of EDNS options that `edns0 local` rules name: a response of this server repeats those of the query.
     echoed: Vec<u16>,
 }
@@ -79,7 +81,8 @@ impl Rewrite {
         let mut echoed: Vec<u16> = codes.collect();
         echoed.sort_unstable();
         echoed.dedup();
-        Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), echoed }
+        let has_cname = config.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cname(_)));
+        Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), has_cname, echoed }
     }
 }
 
@@ -113,7 +116,7 @@ impl Plugin for Rewrite {
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let mut draft = Draft::new(exchange.query);
         let mut from = 0;
-        while let Some(number) = self.order.next(from, draft.text()) {
+        while let Some(number) = self.order.next(from, &mut draft) {
             from = number + 1;
             let rule = &self.rules[number];
             match rule.kind.apply(&mut draft, exchange) {
@@ -159,7 +162,7 @@ impl Rewrite {
     fn find_target(
         &self, state: &State, question: &Question, has_edns: bool,
     ) -> Result<Option<(ChangedTarget, Type)>, InvalidName> {
-        let Some(rewritten) = state.rewritten() else { return Ok(None) };
+        let Some(rewritten) = state.rewritten().filter(|_| self.has_cname) else { return Ok(None) };
         let client = ClientQuery { name: question.name(), has_edns };
         let target = ReplyChange::new(&self.rules, rewritten, client).changed_target(&state.reply)?;
         let qtype = || rewritten.query().map_or(question.qtype, |query| query.question.qtype);

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::draft::Draft;
 use super::matching::Matcher;
 use super::{Rule, RuleKind};
 
@@ -42,11 +43,11 @@ impl RuleOrder {
         RuleOrder { len: rules.len(), by_name }
     }
 
-    /// Returns the number of the first rule from `from` on that may apply to a name.
-    pub(super) fn next(&self, from: usize, name: &str) -> Option<usize> {
+    /// Returns the number of the first rule from `from` on that may apply to a query.
+    pub(super) fn next(&self, from: usize, draft: &mut Draft<'_>) -> Option<usize> {
         let Some(ByName { exact, others }) = &self.by_name else { return (from < self.len).then_some(from) };
         let first = |numbers: &[u32]| numbers.get(numbers.partition_point(|number| (*number as usize) < from)).copied();
-        let found = [exact.get(name).and_then(|numbers| first(numbers)), first(others)];
+        let found = [exact.get(draft.text()).and_then(|numbers| first(numbers)), first(others)];
         found.into_iter().flatten().min().map(|number| number as usize)
     }
 }

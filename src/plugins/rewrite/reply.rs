@@ -98,6 +98,8 @@ pub(super) struct ReplyChange<'a> {
     rules: SmallVec<[&'a Rule; 8]>,
     /// Those about names, first to last.
     names: SmallVec<[AppliedName<'a>; 4]>,
+    /// All of them turn the name of the changed query back by themselves, so that it becomes the client's.
+    question_returns: bool,
     client: ClientQuery<'a>,
     /// The name that the reply is about.
     asked: Name<'a>,
@@ -130,10 +132,22 @@ impl<'a> ReplyChange<'a> {
             };
             Some(AppliedName { rule, before, after })
         });
-        let names = names.collect();
-        let is_other_name = !asked.eq_ignore_case(client.name);
+        let names: SmallVec<[AppliedName<'_>; 4]> = names.collect();
+        let turns_back = |name: &AppliedName<'_>| name.rule.turn_back != TurnBack::No && name.rule.answers.is_empty();
+        let question_returns = names.iter().all(turns_back);
+        let is_other_name = !names.is_empty() && !asked.eq_ignore_case(client.name);
         let (options, writes_codes) = (rewritten.options.as_slice(), rewritten.writes_codes);
-        ReplyChange { rules, names, client, asked, is_other_name, options, writes_codes, converted: [None; 2] }
+        ReplyChange {
+            rules,
+            names,
+            question_returns,
+            client,
+            asked,
+            is_other_name,
+            options,
+            writes_codes,
+            converted: [None; 2],
+        }
     }
 
     /// Changes the reply. `bare`: it is only a code.
@@ -208,7 +222,7 @@ impl<'a> ReplyChange<'a> {
 
     /// Returns the name for the client in the place of a name in the reply.
     fn convert(&mut self, reply: &mut Reply, name: NameRef, part: RecordPart) -> Result<NameRef, InvalidName> {
-        if self.names.is_empty() && !self.is_other_name {
+        if self.names.is_empty() || name == NameRef::QUESTION && self.question_returns {
             return Ok(name);
         }
         if let Some((before, after)) = self.converted[part as usize]
@@ -360,6 +374,7 @@ impl AppliedName<'_> {
                 is_changed = true;
             }
             TurnBack::Name => {}
+            TurnBack::Suffix { from, .. } if !may_end_with(name.name(), from) => {}
             TurnBack::Suffix { from, to } => {
                 let text = NameText::new(name.name());
                 let (text, at) = (text.as_str(), text.as_str().len().checked_sub(from.len()));
@@ -373,6 +388,17 @@ impl AppliedName<'_> {
         }
         Ok(is_changed)
     }
+}
+
+/// Returns whether the presentation form of a name may end with a text: it does, unless a dot of the text is a byte of a
+/// label or a label has escapes.
+fn may_end_with(name: Name<'_>, end: &str) -> bool {
+    // A letter is one byte after its place in the text; the length of a label is at the place of a dot.
+    let wire = name.as_wire();
+    let has_escape = wire.contains(&b'\\') || end.contains('\\');
+    let Some(at) = wire.len().checked_sub(end.len()) else { return has_escape };
+    has_escape
+        || wire[at..].iter().zip(end.bytes()).rev().all(|(have, byte)| byte == b'.' || have.eq_ignore_ascii_case(&byte))
 }
 
 /// Returns the offset of the name in the data of types whose data is stored as bytes.
