@@ -175,7 +175,7 @@ fn read_plain(text: &[u8], wire: &mut [u8; MAX_LEN]) -> Option<usize> {
             return None;
         }
     }
-    if start != text.len() {
+    if start != text.len() || text.is_empty() {
         return None;
     }
     wire[start] = 0;
