@@ -23,7 +23,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::limits::{Limiter, RequestLimits};
 use super::metrics::Metrics;
-use crate::source::watch::error::{Refusal, WaitTarget, WatchError, describe_error};
+use crate::source::watch::error::{ConnectionError, Refusal, WaitTarget, WatchError, describe_error};
 
 /// The time after which a client is created again from its files.
 const CLIENT_LIFETIME: Duration = Duration::from_secs(60);
@@ -57,44 +57,6 @@ pub enum ApiServer {
         /// The client certificate, its key, and the CA.
         tls: Option<[PathBuf; 3]>,
     },
-}
-
-/// An error in the configuration of an API server.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// The process is not in a Pod, or the Pod has no ServiceAccount token.
-    #[error(
-        "not in a Pod with a ServiceAccount token: {0}; expected one, or 'kubeconfig FILE' or 'endpoint URL' in the \
-         stanza, or -manifests PATH"
-    )]
-    NotInCluster(String),
-    /// The kubeconfig is invalid.
-    #[error("kubeconfig {file}: {reason}", file = file.display())]
-    Kubeconfig {
-        /// The file.
-        file: PathBuf,
-        /// The error.
-        reason: String,
-    },
-    /// The endpoint is not a URL.
-    #[error("endpoint {url:?} is not a URL: {reason}; expected one such as https://10.0.0.1:6443")]
-    Url {
-        /// The configured text.
-        url: String,
-        /// The error.
-        reason: String,
-    },
-    /// A file of `tls` is invalid.
-    #[error("tls {file}: {reason}", file = file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// The error.
-        reason: String,
-    },
-    /// The client cannot be created.
-    #[error("cannot create a client: {0}")]
-    Client(String),
 }
 
 impl ApiServer {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::connection::ApiConnection;
 use super::decode::{self, DecodeError, ObjectChange, WatchEvent};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
+use super::resource::path;
 use super::status::WatchStatus;
 use crate::cluster::entry::{EndpointFields, Shape};
 use crate::cluster::index::service_key;
@@ -346,7 +347,7 @@ impl Follower {
     }
 
     fn resource(&self) -> Resource {
-        Resource::new(super::path(self.kind))
+        Resource::new(path(self.kind))
     }
 
     fn label_selector(&self) -> Option<String> {

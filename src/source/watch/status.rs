@@ -1,14 +1,15 @@
 //! The status of a watch, and log lines about it at a limited rate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::WatchError;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, WatchState};
+use super::resource::resource;
 use crate::cluster::model::Kind;
 
 /// The reason of errors that all kinds share.
@@ -28,21 +29,10 @@ pub struct WatchStatus {
     created: Instant,
 }
 
-/// The state that a scrape reads.
-#[derive(Debug, Default)]
-pub struct WatchState {
-    /// Whether a list has been completed.
-    pub synced: AtomicBool,
-    /// The time of the last data from the API server, or `None` before the first. Written for each piece of a body,
-    /// read by a scrape.
-    pub seen: Mutex<Option<Instant>>,
-    /// The number of known objects.
-    pub objects: AtomicU64,
-}
-
 impl WatchStatus {
     /// Creates the status of a watch that starts.
-    pub fn new(kind: Kind, metrics: Metrics, shared: Arc<WatchState>, log: Arc<ErrorLog>) -> WatchStatus {
+    pub fn new(kind: Kind, metrics: Metrics, log: Arc<ErrorLog>) -> WatchStatus {
+        let shared = metrics.add_watch(kind);
         WatchStatus { kind, metrics, shared, log, created: Instant::now() }
     }
 
@@ -135,7 +125,7 @@ impl ErrorLog {
         if !self.is_due(of, reason, kind) {
             return;
         }
-        let resource = super::resource(kind);
+        let resource = resource(kind);
         let meanwhile = match age {
             Some(age) => format!("serving the last known state, {} s old", age.as_secs()),
             None => "queries for cluster names get SERVFAIL until a list is complete".to_owned(),
@@ -193,7 +183,7 @@ impl ErrorLog {
         for error in self.errors.lock().iter_mut().filter(|error| error.kinds.contains(&kind)) {
             error.kinds.retain(|&other| other != kind);
             if error.kinds.is_empty() && error.logged >= error.since && error.reason != BAD_OBJECT {
-                let what = error.kind.map_or("all resources", super::resource);
+                let what = error.kind.map_or("all resources", resource);
                 let seconds = error.since.elapsed().as_secs();
                 tracing::info!(plugin = "kubernetes", "{what} synced again, {seconds} s after the first error");
             }
