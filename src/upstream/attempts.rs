@@ -79,8 +79,23 @@ pub enum Verdict {
     Ignore,
 }
 
+impl Group {
+    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise.
+    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
+        let limit = self.rules.max_concurrent;
+        if limit > 0 && self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.counters.record_over_limit();
+            return Err(Error::Limit(limit));
+        }
+        let upstreams = self.upstreams();
+        let order = self.order(upstreams.len());
+        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
+    }
+}
+
 impl Attempts {
-    pub(super) fn new(
+    fn new(
         group: Arc<Group>, upstreams: Arc<Vec<Arc<Upstream>>>, order: [u8; MAX_UPSTREAMS], stream: bool, now: Instant,
     ) -> Attempts {
         let stream = group.rules.force_tcp || stream && !group.rules.prefer_udp;

@@ -21,8 +21,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::config::UpstreamConfig;
 use super::group::UpstreamTransport;
-use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
 use super::tcp_pool::ConnectionReuse;
 use super::trust::{TrustError, Verifier};

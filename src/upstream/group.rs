@@ -3,11 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::attempts::Attempts;
 use super::{BoxFuture, Dispatcher, Error};
 use crate::wire::Rcode;
 
@@ -171,7 +170,7 @@ pub struct Group {
     /// The number of turns, for [`UpstreamPolicy::RoundRobin`].
     turn: AtomicUsize,
     /// The number of queries in flight. Counted only where there is a limit.
-    in_flight: AtomicUsize,
+    pub(super) in_flight: AtomicUsize,
 }
 
 impl Group {
@@ -201,19 +200,6 @@ impl Group {
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise.
-    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
-        let limit = self.rules.max_concurrent;
-        if limit > 0 && self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.counters.record_over_limit();
-            return Err(Error::Limit(limit));
-        }
-        let upstreams = self.upstreams();
-        let order = self.order(upstreams.len());
-        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
-    }
-
     /// Ends a query that [`Group::begin`] started.
     pub(super) fn release(&self) {
         if self.rules.max_concurrent > 0 {
@@ -222,7 +208,7 @@ impl Group {
     }
 
     /// Returns the order in which `len` upstreams are queried.
-    fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
+    pub(super) fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);
         match self.rules.policy {
             UpstreamPolicy::Sequential => {}

@@ -12,6 +12,7 @@
 //! look-ups.
 
 mod attempts;
+mod config;
 mod encrypted;
 mod group;
 mod health;
@@ -33,11 +34,12 @@ use std::time::Duration;
 use crate::wire::{QueryChange, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
+pub use config::{HealthCheck, UpstreamConfig};
 pub use group::{
     DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
     UpstreamTransport,
 };
-pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
+pub use health::UpstreamRegistry;
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
 pub use tcp_pool::{ConnectionReuse, read_answer};
