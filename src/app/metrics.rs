@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::VERSION;
 use super::sockets::Place;
+use super::version::VERSION;
 use crate::plugins;
 use crate::plugins::build::ActivePlugins;
 use crate::serve::{ListenerKind, Service};

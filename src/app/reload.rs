@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
-use super::run::format_with_causes;
 use super::serving::Program;
+use super::standard_io::format_with_causes;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};

@@ -3,7 +3,6 @@
 //! The main thread only waits for signals. A thread of its own loads the configuration at start and at each reload.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,10 +24,12 @@ use super::indexes::KnownIndexes;
 use super::reload::Reloader;
 use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
-use super::{COREDNS, VERSION, configuration, machine, metrics};
+use super::standard_io::{format_with_causes, print, print_error, read_stdin};
+use super::version::{COREDNS, VERSION, platform};
+use super::{configuration, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
-use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
+use crate::corefile::{Diagnostics, GoDuration, RealFiles};
 use crate::plugins::DIRECTIVES;
 use crate::plugins::build::{CarriedOver, Resources};
 use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
@@ -85,46 +86,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Formats an error with its causes, without those that its text repeats.
-pub fn format_with_causes(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        // "address already in use" repeats "Address already in use (os error 98)".
-        let message = cause.split(" (os error").next().unwrap_or(&cause).to_lowercase();
-        if !text.to_lowercase().contains(&message) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-/// Writes to standard output. Errors are ignored: there is no reader.
-pub fn print(text: std::fmt::Arguments<'_>) {
-    let _ = std::io::stdout().write_fmt(text);
-}
-
-/// Writes to standard error. Errors are ignored: there is no reader.
-fn print_error(text: std::fmt::Arguments<'_>) {
-    let _ = std::io::stderr().write_fmt(text);
-}
-
-/// Returns the operating system and the architecture that this binary was built for.
-fn platform() -> String {
-    format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
-}
-
 /// Prints every directive, and marks those that are not built.
 fn print_directives() {
     print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
         print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" }));
     }
-}
-
-/// Reads the Corefile from standard input.
-pub fn read_stdin() -> std::io::Result<String> {
-    read_source(std::io::stdin())
 }
 
 /// Serves until a signal stops the program. Returns the exit status.
