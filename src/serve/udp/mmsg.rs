@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{NonNull, addr_of_mut};
 
-use crate::wire::encode::MAX_UDP;
+use crate::wire::MAX_UDP;
 
 /// The number of datagrams that are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
 pub const BATCH: usize = 32;

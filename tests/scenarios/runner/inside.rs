@@ -21,8 +21,7 @@ use clusterdns::plugins::build::Resources;
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{LogFormat, Logger};
 use clusterdns::upstream::{Dispatcher, UpstreamRegistry};
-use clusterdns::wire::MAX_MESSAGE;
-use clusterdns::wire::encode::MAX_UDP;
+use clusterdns::wire::{MAX_MESSAGE, MAX_UDP};
 use serde_json::Value;
 
 use super::format::Setup;
