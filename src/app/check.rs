@@ -10,7 +10,7 @@ use super::args::{Args, Task};
 use super::build::listen_addresses;
 use super::configuration::{self, Configuration};
 use super::machine;
-use super::sockets::{Place, check_certificates};
+use super::sockets::{ListenerAddress, check_certificates};
 use super::standard_io::{print, read_stdin};
 use crate::corefile::{Diagnostic, DiagnosticSeverity, Diagnostics, RealFiles, Stage, render_json, render_text};
 use crate::net::{self, Address};
@@ -69,6 +69,6 @@ fn check_machine(configuration: &Configuration, args: &Args, diagnostics: &mut D
 /// Checks whether this machine can listen on an address, with any free port. The list of interfaces is not enough: a
 /// route may make a whole network local.
 fn try_bind(address: Address) -> std::io::Result<()> {
-    let place = Place { address: Some(address), ..Place::default() };
-    UdpSocket::bind(place.socket_address()).map(drop)
+    let address = ListenerAddress { host: Some(address), ..ListenerAddress::default() };
+    UdpSocket::bind(address.socket_address()).map(drop)
 }

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use crate::admin::{self, Site};
 use crate::net::{self, Credentials};
 use crate::plugins::build::{PageRequest, PageTask};
-use crate::plugins::endpoint::Endpoint;
+use crate::plugins::page_address::PageAddress;
 
 /// The address of a listener of pages, and its TLS configuration.
 pub type ListenerKey = (SocketAddr, Option<PathBuf>);
@@ -31,7 +31,7 @@ pub struct OpenPages(Vec<PreparedSite>);
 struct PreparedSite {
     /// The first directive that requests it.
     directive: &'static str,
-    text: Endpoint,
+    text: PageAddress,
     address: SocketAddr,
     site: Site,
     tls: Option<PathBuf>,

@@ -330,8 +330,8 @@ fn wait_lameduck(lameduck: Duration, signals: &mut Signals) -> Option<ForcedStop
 /// Returns a line for each zone on each listener, as CoreDNS prints it.
 fn zone_lines(listeners: &[Listener], serving: &Serving) -> Vec<String> {
     let lines = listeners.iter().filter_map(|listener| {
-        let port = serving.bound_address(listener.place)?.port();
-        Some(listener.zones.iter().map(move |zone| listener.place.line(zone, port)))
+        let port = serving.bound_address(listener.address)?.port();
+        Some(listener.zones.iter().map(move |zone| listener.address.line(zone, port)))
     });
     lines.flatten().collect()
 }

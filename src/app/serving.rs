@@ -24,7 +24,7 @@ use super::configuration::Configuration;
 use super::follow::{RunningSource, SourceStarter};
 use super::metrics::HttpReplies;
 use super::pages::{self, OpenPages, Running};
-use super::sockets::Place;
+use super::sockets::ListenerAddress;
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
@@ -73,7 +73,7 @@ pub struct Serving {
 
 /// An open listening address: a socket, or one for UDP and one for TCP.
 struct OpenSocket {
-    place: Place,
+    address: ListenerAddress,
     service: Arc<Service>,
     /// The number of the server's listener.
     listener: usize,
@@ -122,23 +122,23 @@ impl Program {
             return Ok(None);
         }
         let settings = |listener: &Listener| listener_settings(listener, !debug);
-        let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
+        let is_open = |listener: &&Listener| serving.socket(listener.address).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let service = |listener: &&Listener| {
-            let Listener { place, router, credentials, .. } = listener;
-            Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
+            let Listener { address, router, credentials, .. } = listener;
+            Service::of(address.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
         let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
-            if let Some(open) = serving.socket(listener.place) {
+            if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| OpenSocket {
-            place: listener.place,
+            address: listener.address,
             service,
             listener: first + number,
         }));
@@ -146,7 +146,7 @@ impl Program {
             .resources
             .metrics
             .get::<HttpReplies>()
-            .replace(serving.sockets.iter().map(|open| (open.place, open.service.clone())));
+            .replace(serving.sockets.iter().map(|open| (open.address, open.service.clone())));
         self.world.resources.debug.store(debug, Ordering::Relaxed);
         self.world.resources.metrics.get::<ActivePlugins>().replace(plugins);
         if let Some(pages) = pages {
@@ -158,7 +158,7 @@ impl Program {
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
         serving.bound_tasks.drain(..).for_each(|task| task.abort());
         for (listener, task) in bound_tasks {
-            if let Some(address) = serving.bound_address(listeners[listener].place) {
+            if let Some(address) = serving.bound_address(listeners[listener].address) {
                 serving.bound_tasks.push(self.runtime.spawn(task(address)).abort_handle());
             }
         }
@@ -174,7 +174,7 @@ impl Program {
         &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
         let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
-            address: listener.place.socket_address(),
+            address: listener.address.socket_address(),
             service: service.clone(),
         });
         let specs: Vec<ListenSpec> = specs.collect();
@@ -218,14 +218,14 @@ impl Serving {
         self.lifecycle.clone()
     }
 
-    fn socket(&self, place: Place) -> Option<&OpenSocket> {
+    fn socket(&self, address: ListenerAddress) -> Option<&OpenSocket> {
         // Port 0 is another port each time.
-        self.sockets.iter().find(|open| place.port != 0 && open.place == place)
+        self.sockets.iter().find(|open| address.port != 0 && open.address == address)
     }
 
     /// Returns the address of an open socket, with its real port.
-    pub fn bound_address(&self, place: Place) -> Option<std::net::SocketAddr> {
-        let open = self.sockets.iter().find(|open| open.place == place)?;
+    pub fn bound_address(&self, address: ListenerAddress) -> Option<std::net::SocketAddr> {
+        let open = self.sockets.iter().find(|open| open.address == address)?;
         self.server.as_ref()?.local_address(open.listener)
     }
 
@@ -233,7 +233,7 @@ impl Serving {
     fn close_unused(&mut self, wanted: &[Listener]) {
         let Serving { sockets, server, .. } = self;
         sockets.retain(|open| {
-            let is_wanted = wanted.iter().any(|listener| listener.place == open.place);
+            let is_wanted = wanted.iter().any(|listener| listener.address == open.address);
             if let Some(server) = server.as_mut().filter(|_| !is_wanted) {
                 server.close(open.listener);
             }
@@ -294,7 +294,7 @@ fn listener_settings(listener: &Listener, recover: bool) -> Settings {
     };
     let ListenerLimits { connections, streams, at_once } = listener.limits;
     // CoreDNS's defaults.
-    let (usual_streams, usual_at_once) = match listener.place.scheme {
+    let (usual_streams, usual_at_once) = match listener.address.scheme {
         Scheme::Https => (250, None),
         Scheme::Quic => (256, Some(1_024)),
         _ => (256, None),

@@ -12,7 +12,7 @@ use crate::chain::pending::BoxFuture;
 use crate::chain::{Chain, Observer, Plugin};
 use crate::cluster::CurrentIndex;
 use crate::net::Address;
-use crate::plugins::endpoint::Endpoint;
+use crate::plugins::page_address::PageAddress;
 use crate::wire::NameBuf;
 
 /// The shortest interval at which a file is checked, whatever `reload` says.
@@ -83,7 +83,7 @@ pub struct PageRequest {
     /// The directive, for messages.
     pub directive: &'static str,
     /// The address.
-    pub address: Endpoint,
+    pub address: PageAddress,
     /// The path.
     pub path: &'static str,
     /// The content.
