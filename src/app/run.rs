@@ -6,13 +6,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -286,9 +287,9 @@ fn remove_pidfile(pidfile: &Mutex<Option<PathBuf>>) {
 /// Returns the clock, the timer, and a spawner for tasks that no client waits for.
 fn build_surroundings(runtime: &Handle) -> Surroundings {
     let runtime = runtime.clone();
-    let running = Arc::new(AtomicUsize::new(0));
+    let permits = Arc::new(Semaphore::new(MAX_BACKGROUND_TASKS));
     let spawner = move |future: BoxFuture<()>| {
-        if let Some(permit) = TaskPermit::acquire(&running) {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
             runtime.spawn(async move {
                 future.await;
                 drop(permit);
@@ -298,23 +299,6 @@ fn build_surroundings(runtime: &Handle) -> Surroundings {
     // The future of a timer is polled on a runtime.
     let timer = |time| -> BoxFuture<()> { Box::pin(tokio::time::sleep(time)) };
     Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
-}
-
-/// The right to run one task that no client waits for. Dropping it gives the permit back.
-struct TaskPermit(Arc<AtomicUsize>);
-
-impl TaskPermit {
-    /// Returns a permit, or `None` if [`MAX_BACKGROUND_TASKS`] are running.
-    fn acquire(running: &Arc<AtomicUsize>) -> Option<TaskPermit> {
-        let permit = TaskPermit(running.clone());
-        (running.fetch_add(1, Ordering::Relaxed) < MAX_BACKGROUND_TASKS).then_some(permit)
-    }
-}
-
-impl Drop for TaskPermit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Waits for the time of *lameduck*, while the server answers as before, so that clients switch to another server.
