@@ -1,6 +1,6 @@
 //! Rules for the source tree that a machine can check: which module uses which, that files do not use each other in a
-//! circle, where unsafe code and libraries are used, that ids of cases resolve, that type names are unique, and that the
-//! text is plain English.
+//! circle, where unsafe code and libraries are used, that ids of cases resolve, that type names are unique, and that
+//! the text is plain English.
 //!
 //! Some rules do not hold everywhere yet. For those, ratchet files in `tests/data` have the number of remaining hits. A
 //! higher number fails the test, and so does a lower one that is not in the file yet, so that the numbers only fall:
