@@ -17,7 +17,7 @@ use crate::net::{self, Address};
 use crate::source::Manifests;
 
 /// Prints all errors and warnings. The exit status is 1 if there is an error.
-pub fn check(args: &Args) -> ExitCode {
+pub(super) fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let mut of_machine = Diagnostics::default();

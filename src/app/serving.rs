@@ -34,7 +34,7 @@ use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
 /// What lives as long as the process, on the thread that loads configurations.
-pub struct Program {
+pub(super) struct Program {
     pub args: Args,
     pub logger: Logger,
     /// The state of the configuration in use; shared with the main thread, which stops it.
@@ -52,7 +52,7 @@ pub struct Program {
 /// The state of the configuration in use. It is locked while a configuration is applied, which is short: everything
 /// that takes time happens before.
 #[derive(Default)]
-pub struct Serving {
+pub(super) struct Serving {
     sources: Vec<RunningSource>,
     /// The indexes that answer.
     used: Vec<CurrentIndex>,
@@ -82,7 +82,7 @@ struct OpenSocket {
 impl Program {
     /// Replaces the configuration in use by this one. Returns its listeners, or `None` if the program stops and nothing
     /// has changed.
-    pub fn apply(
+    pub(super) fn apply(
         &self, configuration: &Configuration, mut diagnostics: Diagnostics,
     ) -> anyhow::Result<Option<Vec<Listener>>> {
         let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
@@ -198,7 +198,7 @@ impl Program {
     }
 
     /// Reads the interfaces of this machine again.
-    pub fn refresh_interfaces(&mut self) {
+    pub(super) fn refresh_interfaces(&mut self) {
         self.world.resources.interfaces = super::machine::interfaces();
     }
 
@@ -214,7 +214,7 @@ impl Program {
 
 impl Serving {
     /// Returns the phase of the process.
-    pub fn lifecycle(&self) -> Arc<Lifecycle> {
+    pub(super) fn lifecycle(&self) -> Arc<Lifecycle> {
         self.lifecycle.clone()
     }
 
@@ -224,7 +224,7 @@ impl Serving {
     }
 
     /// Returns the address of an open socket, with its real port.
-    pub fn bound_address(&self, address: ListenerAddress) -> Option<std::net::SocketAddr> {
+    pub(super) fn bound_address(&self, address: ListenerAddress) -> Option<std::net::SocketAddr> {
         let open = self.sockets.iter().find(|open| open.address == address)?;
         self.server.as_ref()?.local_address(open.listener)
     }
@@ -242,7 +242,7 @@ impl Serving {
     }
 
     /// Stops all chores.
-    pub fn stop_chores(&mut self) {
+    pub(super) fn stop_chores(&mut self) {
         for (chore, task) in self.chores.drain(..) {
             task.abort();
             if let Some(stop) = &chore.stop {
@@ -252,7 +252,7 @@ impl Serving {
     }
 
     /// Drops each previous index whose successor is synced. Returns whether some are left.
-    pub fn settle(&mut self) -> bool {
+    pub(super) fn settle(&mut self) -> bool {
         // Not `any`, which would stop at the first.
         if self.used.iter().fold(false, |settled, index| index.settle() | settled) {
             tracing::info!(plugin = "kubernetes", "synced with the Kubernetes API after the reload");
@@ -269,14 +269,14 @@ impl Serving {
     /// Begins to stop: `/ready` becomes 503, and no configuration is applied any more. Returns how long the server
     /// continues to answer, so that clients switch to another server; zero if no socket is open yet, since then it has
     /// no clients.
-    pub fn begin_stop(&mut self) -> Duration {
+    pub(super) fn begin_stop(&mut self) -> Duration {
         self.is_stopping = true;
         self.lifecycle.enter(Phase::Ending);
         if self.server.is_some() { self.lameduck } else { Duration::ZERO }
     }
 
     /// Stops to receive, and answers the queries that were received. Blocks for at most `timeout`.
-    pub fn drain(&mut self, timeout: Duration) {
+    pub(super) fn drain(&mut self, timeout: Duration) {
         if let Some(server) = self.server.take() {
             server.stop(timeout);
         }
@@ -329,7 +329,7 @@ async fn run_periodically(chore: Arc<Chore>) {
 }
 
 /// Builds a runtime with this number of threads.
-pub fn build_runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+pub(super) fn build_runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
 }

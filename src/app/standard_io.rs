@@ -5,22 +5,22 @@ use std::io::Write;
 use crate::corefile::read_source;
 
 /// Writes to standard output. Errors are ignored: there is no reader.
-pub fn print(text: std::fmt::Arguments<'_>) {
+pub(super) fn print(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stdout().write_fmt(text);
 }
 
 /// Writes to standard error. Errors are ignored: there is no reader.
-pub fn print_error(text: std::fmt::Arguments<'_>) {
+pub(super) fn print_error(text: std::fmt::Arguments<'_>) {
     let _ = std::io::stderr().write_fmt(text);
 }
 
 /// Reads the Corefile from standard input.
-pub fn read_stdin() -> std::io::Result<String> {
+pub(super) fn read_stdin() -> std::io::Result<String> {
     read_source(std::io::stdin())
 }
 
 /// Formats an error with its causes, without those that its text repeats.
-pub fn format_with_causes(error: &anyhow::Error) -> String {
+pub(super) fn format_with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

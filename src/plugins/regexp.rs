@@ -15,7 +15,7 @@ const MAX_NESTING: u32 = 250;
 
 /// Why an expression cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegexpError {
+pub(super) enum RegexpError {
     /// The expression is longer than CoreDNS allows; its length in bytes.
     #[error("regex pattern too long: {0} > {MAX_LEN}")]
     Long(usize),
@@ -33,7 +33,7 @@ pub enum RegexpError {
 }
 
 /// Compiles an expression.
-pub fn compile(text: &str) -> Result<Regex, RegexpError> {
+pub(super) fn compile(text: &str) -> Result<Regex, RegexpError> {
     if text.len() > MAX_LEN {
         return Err(RegexpError::Long(text.len()));
     }

@@ -127,7 +127,7 @@ pub const DIRECTIVES: &[Entry] = &[
 ];
 
 /// External plugins of CoreDNS that occur in Corefiles, each with a description for the error.
-pub const EXTERNAL: &[(&str, &str)] = &[
+pub(super) const EXTERNAL: &[(&str, &str)] = &[
     ("kubernetai", "several kubernetes stanzas in one block"),
     ("unbound", "recursion through libunbound"),
     ("fanout", "queries several upstreams at once"),

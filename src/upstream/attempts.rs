@@ -10,7 +10,7 @@ use crate::wire::Message;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
 /// started has its whole time.
-pub const LAST_START: Duration = Duration::from_secs(5);
+pub(super) const LAST_START: Duration = Duration::from_secs(5);
 /// Failed attempts for each upstream, where the configuration has no number (CoreDNS
 /// `defaultConnectAttemptsPerUpstream`).
 const ATTEMPTS_PER_UPSTREAM: u32 = 2;

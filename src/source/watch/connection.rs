@@ -149,7 +149,7 @@ fn build_client(config: Config) -> Result<Client, ConnectionError> {
 
 /// The connection to an API server, shared by all watches of it.
 #[derive(Debug)]
-pub struct ApiConnection {
+pub(super) struct ApiConnection {
     server: ApiServer,
     /// The limits of requests. Watches are not limited.
     pub limiter: Limiter,
@@ -182,7 +182,7 @@ impl std::fmt::Debug for CurrentClient {
 
 impl ApiConnection {
     /// Creates a connection, which connects when it is needed.
-    pub fn new(server: ApiServer, limits: RequestLimits, metrics: Metrics) -> ApiConnection {
+    pub(super) fn new(server: ApiServer, limits: RequestLimits, metrics: Metrics) -> ApiConnection {
         ApiConnection {
             server,
             limiter: Limiter::new(limits),
@@ -195,12 +195,12 @@ impl ApiConnection {
     }
 
     /// Checks that the configured files can be read.
-    pub async fn check(&self) -> Result<(), ConnectionError> {
+    pub(super) async fn check(&self) -> Result<(), ConnectionError> {
         self.current_client().await.map(drop)
     }
 
     /// Waits for `delay`, or until the API server responds to another request, and then for the short delay `jitter`.
-    pub async fn wait_for_recovery(&self, delay: Duration, jitter: Duration) {
+    pub(super) async fn wait_for_recovery(&self, delay: Duration, jitter: Duration) {
         let mut recovered = self.recovered.subscribe();
         let result = tokio::time::timeout(delay, recovered.changed()).await;
         if matches!(result, Ok(Ok(()))) {
@@ -217,7 +217,7 @@ impl ApiConnection {
     }
 
     /// Returns host and port of the API server, or `None` while its configuration could not be loaded.
-    pub fn host(&self) -> Option<String> {
+    pub(super) fn host(&self) -> Option<String> {
         self.current.lock().as_ref().map(|current| current.host.clone())
     }
 
@@ -273,7 +273,7 @@ impl ApiConnection {
     }
 
     /// Requests a resource and returns the body of a successful response. Any other response is an error.
-    pub async fn get(&self, request: Request<Vec<u8>>, waited: Option<Duration>) -> Result<Body, WatchError> {
+    pub(super) async fn get(&self, request: Request<Vec<u8>>, waited: Option<Duration>) -> Result<Body, WatchError> {
         let CurrentClient { client, host, .. } = self.current_client().await?;
         if let Some(waited) = waited {
             self.metrics.observe_wait(&host, waited);

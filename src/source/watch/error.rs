@@ -175,7 +175,7 @@ impl std::fmt::Display for Refusal {
 /// A `v1` Status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct ApiStatus {
+pub(super) struct ApiStatus {
     kind: Option<String>,
     code: Option<u16>,
     message: Option<String>,
@@ -208,7 +208,7 @@ impl Refusal {
 const MAX_TEXT: usize = 600;
 
 /// Truncates a text of the API server to a readable length.
-pub fn truncate_text(mut text: String) -> String {
+pub(super) fn truncate_text(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         text.push('…');
@@ -217,7 +217,7 @@ pub fn truncate_text(mut text: String) -> String {
 }
 
 /// Describes an error with its causes, without repetition and without the names of layers: `Connection refused`.
-pub fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut all = std::iter::successors(Some(error), |error| error.source());
     let tls = all.find_map(find_tls_error).map(|error| (error.to_string(), tls_reason(error)));

@@ -36,7 +36,7 @@ use crate::source::{Selection, unix_seconds};
 const LIVE_PODS: &str = "status.phase!=Failed,status.phase!=Succeeded,status.phase!=Unknown";
 
 /// Follows a kind of a selection.
-pub struct Follower {
+pub(super) struct Follower {
     /// The kind.
     pub kind: Kind,
     /// The selected objects.
@@ -83,7 +83,7 @@ impl SessionProgress {
 
 impl Follower {
     /// Follows the kind until the task is aborted.
-    pub async fn run(self: Arc<Follower>) {
+    pub(super) async fn run(self: Arc<Follower>) {
         let mut schedule = Schedule::new(self.timing);
         let mut next = WatchStep::List(ListReason::Start);
         let mut due = Instant::now() + self.relist_interval();

@@ -13,7 +13,7 @@ pub fn resource(kind: Kind) -> &'static str {
 }
 
 /// Returns the path of a kind on the API server, over all namespaces.
-pub fn path(kind: Kind) -> &'static str {
+pub(super) fn path(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "/api/v1/namespaces",
         Kind::Service => "/api/v1/services",
