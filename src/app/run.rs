@@ -87,11 +87,11 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints every directive, and marks those that are not built.
+/// Prints every directive, and marks those that are not implemented.
 fn print_directives() {
     print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
-        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" }));
+        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not implemented)" }));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which upstream a query goes to next, and when it has failed (CoreDNS `Forward.ServeDNS`). No I/O, no clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -80,13 +81,11 @@ pub enum Verdict {
 }
 
 impl Group {
-    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise.
-    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
-        let limit = self.rules.max_concurrent;
-        if limit > 0 && self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.counters.record_over_limit();
-            return Err(Error::Limit(limit));
+    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise. Its
+    /// permit is taken when it is sent; a query that would get none is refused here already.
+    pub fn begin(self: &Arc<Self>, client: IpAddr, stream: bool, now: Instant) -> Result<Attempts, Error> {
+        if self.permits.as_ref().is_some_and(|permits| !permits.admits(client)) {
+            return Err(self.refuse());
         }
         let upstreams = self.upstreams();
         let order = self.order(upstreams.len());
@@ -95,7 +94,7 @@ impl Group {
 }
 
 impl Attempts {
-    fn new(
+    pub(super) fn new(
         group: Arc<Group>, upstreams: Arc<Vec<Arc<Upstream>>>, order: [u8; MAX_UPSTREAMS], stream: bool, now: Instant,
     ) -> Attempts {
         let stream = group.rules.force_tcp || stream && !group.rules.prefer_udp;
@@ -229,20 +228,16 @@ impl Attempts {
     }
 }
 
-impl Drop for Attempts {
-    fn drop(&mut self) {
-        self.group.release();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
     use crate::upstream::{GroupRules, UpstreamPolicy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
         (0..count).map(|number| SocketAddr::from(([192, 0, 2, number as u8], 53))).collect()
@@ -260,7 +255,7 @@ mod tests {
         let start = Instant::now();
         let mut now = start;
         let mut text = String::new();
-        let mut attempts = group.begin(false, start).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, start).expect("no limit");
         loop {
             let until = match attempts.next(now) {
                 NextStep::Udp(until) => until,
@@ -326,7 +321,7 @@ mod tests {
     fn an_answer_counts_for_the_upstream_that_it_came_from() {
         let (group, notes) = group(&addresses(2), GroupRules { failover: vec![Rcode::SERVFAIL], ..rules() });
         let now = Instant::now();
-        let mut attempts = group.begin(false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
         attempts.next(now);
         attempts.record_failure(Error::Timeout("x".into()));
         attempts.next(now);
@@ -341,7 +336,7 @@ mod tests {
     fn a_truncated_answer_leads_to_tcp_once() {
         let (group, _) = group(&addresses(1), GroupRules { prefer_udp: true, ..rules() });
         let now = Instant::now();
-        let mut attempts = group.begin(true, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, true, now).expect("no limit");
         let truncated = answer(Rcode::NOERROR, true);
         assert!(matches!(attempts.next(now), NextStep::Udp(_)));
         assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
@@ -354,7 +349,7 @@ mod tests {
     fn a_limit_of_this_server_is_no_failure_of_the_upstream() {
         let (group, notes) = group(&addresses(1), rules());
         let now = Instant::now();
-        let mut attempts = group.begin(false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
         for _ in 0..2 {
             assert!(matches!(attempts.next(now), NextStep::Udp(_)));
             attempts.record_unsent(Error::Full);
