@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::configuration::Configuration;
 use super::indexes::{Followed, Indexes, KnownIndexes};
-use super::sockets::{Place, Socket, credentials};
+use super::sockets::{ListenerAddress, Socket, credentials};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
 use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
@@ -55,7 +55,7 @@ pub struct Built {
 /// A UDP socket, a TCP socket, or both at one address.
 pub struct Listener {
     /// Where it listens.
-    pub place: Place,
+    pub address: ListenerAddress,
     /// The zones, as lines at the start name them.
     pub zones: Vec<String>,
     /// Answers the queries.
@@ -93,7 +93,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let index = |request: &_| indexes.for_request(request);
     let state = ConfigurationState::default();
     let mut sockets: Vec<Socket> = Vec::new();
-    let mut socket_of: HashMap<Place, usize> = HashMap::new();
+    let mut socket_of: HashMap<ListenerAddress, usize> = HashMap::new();
     let (mut chores, mut pages, mut bound_tasks, mut plugins) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut observer = None;
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&configuration.corefile.blocks).zip(&addresses) {
@@ -117,13 +117,13 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         }
         let tls = block.options.tls.as_ref();
         for ((scheme, port), zones) in zones_of_port {
-            for &address in &addresses {
-                let place = Place { scheme, address, port };
-                let at = *socket_of.entry(place).or_insert_with(|| {
-                    sockets.push(Socket { place, files: tls.cloned(), ..Socket::default() });
+            for &host in &addresses {
+                let address = ListenerAddress { scheme, host, port };
+                let at = *socket_of.entry(address).or_insert_with(|| {
+                    sockets.push(Socket { address, files: tls.cloned(), ..Socket::default() });
                     sockets.len() - 1
                 });
-                let server = place.server_name();
+                let server = address.server_name();
                 if scheme != Scheme::Dns && sockets[at].files.as_ref() != tls {
                     let message = format!("conflicting TLS configuration for shared listener {server}");
                     let span = tree.keys.first().map(|key| key.token.span);
@@ -150,13 +150,13 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     }
     let credentials = credentials(configuration, &sockets, diagnostics);
     let listeners = sockets.into_iter().zip(credentials).map(|(socket, credentials)| {
-        let Socket { place, blocks, other_classes, timeouts, limits, .. } = socket;
+        let Socket { address, blocks, other_classes, timeouts, limits, .. } = socket;
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
         let mut router = Router::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if let Some(observer) = &observer {
-            router = router.observed_by(observer(&place.server_name()));
+            router = router.observed_by(observer(&address.server_name()));
         }
-        Listener { place, zones, router: Arc::new(router), timeouts, limits, credentials }
+        Listener { address, zones, router: Arc::new(router), timeouts, limits, credentials }
     });
     let options = || configuration.blocks.iter().map(|block| &block.options);
     Built {

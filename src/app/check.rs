@@ -10,14 +10,14 @@ use super::args::{Args, Task};
 use super::build::listen_addresses;
 use super::configuration::{self, Configuration};
 use super::machine;
-use super::run::{print, read_stdin};
-use super::sockets::{Place, check_certificates};
+use super::sockets::{ListenerAddress, check_certificates};
+use super::standard_io::{print, read_stdin};
 use crate::corefile::{Diagnostic, DiagnosticSeverity, Diagnostics, RealFiles, Stage, render_json, render_text};
 use crate::net::{self, Address};
 use crate::source::Manifests;
 
 /// Prints all errors and warnings. The exit status is 1 if there is an error.
-pub fn check(args: &Args) -> ExitCode {
+pub(super) fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
     let mut of_machine = Diagnostics::default();
@@ -69,6 +69,6 @@ fn check_machine(configuration: &Configuration, args: &Args, diagnostics: &mut D
 /// Checks whether this machine can listen on an address, with any free port. The list of interfaces is not enough: a
 /// route may make a whole network local.
 fn try_bind(address: Address) -> std::io::Result<()> {
-    let place = Place { address: Some(address), ..Place::default() };
-    UdpSocket::bind(place.socket_address()).map(drop)
+    let address = ListenerAddress { host: Some(address), ..ListenerAddress::default() };
+    UdpSocket::bind(address.socket_address()).map(drop)
 }

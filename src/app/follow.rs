@@ -27,7 +27,7 @@ const FIRST_REPORT: Duration = Duration::from_millis(500);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts sources. It lives as long as the process.
-pub struct SourceStarter {
+pub(super) struct SourceStarter {
     registry: Registry,
     /// The metrics of all watches of the process, registered when the first watch starts.
     metrics: OnceLock<Metrics>,
@@ -35,7 +35,7 @@ pub struct SourceStarter {
 
 /// The running source of some indexes. It stops when this is dropped.
 #[derive(Default)]
-pub struct RunningSource {
+pub(super) struct RunningSource {
     _manifests: Option<manifests::FollowerThread>,
     watch: Option<ApiWatch>,
     /// The indexes that it updates.
@@ -46,12 +46,12 @@ pub struct RunningSource {
 
 impl SourceStarter {
     /// Creates a starter that has started no source yet.
-    pub fn new(registry: &Registry) -> SourceStarter {
+    pub(super) fn new(registry: &Registry) -> SourceStarter {
         SourceStarter { registry: registry.clone(), metrics: OnceLock::new() }
     }
 
     /// Reports manifests that cannot be read, or that no stanza serves.
-    pub fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
+    pub(super) fn check_manifests(args: &Args, used: &[CurrentIndex]) -> anyhow::Result<()> {
         if !args.manifests.is_empty() && used.is_empty() {
             Manifests::load(&args.manifests)?;
             tracing::warn!("no block has 'kubernetes': the manifests are not served");
@@ -60,7 +60,7 @@ impl SourceStarter {
     }
 
     /// Starts a source that updates these indexes.
-    pub fn start(
+    pub(super) fn start(
         &self, args: &Args, indexes: Vec<Followed>, sources: &Sources, runtime: &Handle,
     ) -> anyhow::Result<RunningSource> {
         let updated = indexes.iter().map(|followed| followed.writer.index().clone()).collect();
@@ -107,14 +107,14 @@ fn watch_target(followed: Followed) -> WatchTarget {
 
 impl RunningSource {
     /// Returns whether it updates any of these indexes.
-    pub fn is_used(&self, used: &[CurrentIndex]) -> bool {
+    pub(super) fn is_used(&self, used: &[CurrentIndex]) -> bool {
         self.indexes.iter().any(|index| used.iter().any(|of| of.uses(index)))
     }
 
     /// Waits until all indexes are synced. The wait is concurrent, and for each index at most its `startup_timeout`.
     /// The log lines are those of CoreDNS, which scripts look for (kubernetes.go, `InitKubeCache`). `used` are the
     /// indexes that answer, some of them with the state from before a reload until their successor is synced.
-    pub fn wait_until_synced(&self, used: &[CurrentIndex]) {
+    pub(super) fn wait_until_synced(&self, used: &[CurrentIndex]) {
         let start = Instant::now();
         let mut next_report = FIRST_REPORT;
         let missing = |index: &Index| index.unsynced().map(Kind::name).collect::<Vec<_>>().join(", ");

@@ -7,13 +7,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::net::Interface;
 
 /// Returns the host name; in a Pod that is the Pod's name.
-pub fn hostname() -> String {
+pub(super) fn hostname() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Returns the interfaces with their addresses; an empty list if they cannot be read.
-pub fn interfaces() -> Vec<Interface> {
+pub(super) fn interfaces() -> Vec<Interface> {
     let mut interfaces: Vec<Interface> = Vec::new();
     let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return interfaces };
     for entry in addresses {
@@ -32,7 +32,7 @@ pub fn interfaces() -> Vec<Interface> {
 
 /// Raises the soft limit on file descriptors to the hard one, as Go's runtime does. The soft limit is low only for
 /// programs that use `select`.
-pub fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
     if let Err(error) = raised {

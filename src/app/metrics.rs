@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::VERSION;
-use super::sockets::Place;
+use super::sockets::ListenerAddress;
+use super::version::VERSION;
 use crate::plugins;
 use crate::plugins::build::ActivePlugins;
 use crate::serve::{ListenerKind, Service};
@@ -30,11 +30,11 @@ pub fn create() -> SharedMetrics {
 
 /// The results of requests over HTTP and of QUIC streams, for each open listener.
 #[derive(Default)]
-pub struct HttpReplies(Mutex<Vec<(Place, Arc<Service>)>>);
+pub struct HttpReplies(Mutex<Vec<(ListenerAddress, Arc<Service>)>>);
 
 impl HttpReplies {
     /// Replaces the listeners.
-    pub fn replace(&self, services: impl Iterator<Item = (Place, Arc<Service>)>) {
+    pub fn replace(&self, services: impl Iterator<Item = (ListenerAddress, Arc<Service>)>) {
         *self.0.lock() = services.collect();
     }
 }
@@ -48,8 +48,8 @@ impl Collected for HttpReplies {
         let services = self.0.lock();
         let families = kinds.into_iter().zip(Self::METRICS).map(|(kind, metric)| {
             let mut family = Family::new(metric);
-            for (place, service) in services.iter().filter(|(place, _)| place.kind() == kind) {
-                let server = place.server_name();
+            for (address, service) in services.iter().filter(|(address, _)| address.kind() == kind) {
+                let server = address.server_name();
                 service.replies().for_each(|(status, count)| family.value(&[&server, status], count as f64));
             }
             family.done()

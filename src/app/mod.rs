@@ -18,10 +18,8 @@ mod run;
 mod serving;
 mod signals;
 pub mod sockets;
+mod standard_io;
+mod version;
 
 pub use run::main;
-
-/// This server's name and version.
-pub const VERSION: &str = concat!("clusterdns-", env!("CARGO_PKG_VERSION"));
-/// The version of CoreDNS that this server is compatible with.
-pub const COREDNS: &str = "CoreDNS-1.15.0";
+pub use version::VERSION;

@@ -19,19 +19,19 @@ use tokio::task::AbortHandle;
 use crate::admin::{self, Site};
 use crate::net::{self, Credentials};
 use crate::plugins::build::{PageRequest, PageTask};
-use crate::plugins::endpoint::Endpoint;
+use crate::plugins::page_address::PageAddress;
 
 /// The address of a listener of pages, and its TLS configuration.
-pub type ListenerKey = (SocketAddr, Option<PathBuf>);
+pub(super) type ListenerKey = (SocketAddr, Option<PathBuf>);
 
 /// Pages whose listeners are open.
-pub struct OpenPages(Vec<PreparedSite>);
+pub(super) struct OpenPages(Vec<PreparedSite>);
 
 /// A listener that is not started yet.
 struct PreparedSite {
     /// The first directive that requests it.
     directive: &'static str,
-    text: Endpoint,
+    text: PageAddress,
     address: SocketAddr,
     site: Site,
     tls: Option<PathBuf>,
@@ -41,7 +41,9 @@ struct PreparedSite {
 }
 
 /// Opens the listeners of pages that are not `running`, all or none.
-pub fn open(requests: Vec<PageRequest>, runtime: &Runtime, running: &[ListenerKey]) -> anyhow::Result<OpenPages> {
+pub(super) fn open(
+    requests: Vec<PageRequest>, runtime: &Runtime, running: &[ListenerKey],
+) -> anyhow::Result<OpenPages> {
     let mut sites: Vec<PreparedSite> = Vec::new();
     for PageRequest { directive, address: text, path, page, tls, task } in requests {
         let address = text.resolve().with_context(|| format!("plugin/{directive}: cannot look up {text}"))?;
@@ -95,7 +97,7 @@ pub fn open(requests: Vec<PageRequest>, runtime: &Runtime, running: &[ListenerKe
 
 impl OpenPages {
     /// Serves the pages. Listeners of `before` continue with the new pages, or are closed.
-    pub fn start(self, runtime: &Runtime, before: Option<Running>) -> Running {
+    pub(super) fn start(self, runtime: &Runtime, before: Option<Running>) -> Running {
         let mut before = before.map(|before| before.0).unwrap_or_default();
         let sites = self.0.into_iter().filter_map(|PreparedSite { address, site, tls, task, listener, .. }| {
             let running = before.iter().position(|running| running.is(address, tls.as_ref()));
@@ -130,7 +132,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// The pages that are served, until this is dropped.
-pub struct Running(Vec<RunningSite>);
+pub(super) struct Running(Vec<RunningSite>);
 
 /// A listener that is served.
 struct RunningSite {
@@ -151,7 +153,7 @@ impl RunningSite {
 
 impl Running {
     /// Returns the listeners.
-    pub fn listeners(&self) -> Vec<ListenerKey> {
+    pub(super) fn listeners(&self) -> Vec<ListenerKey> {
         self.0.iter().map(|running| (running.address, running.tls.clone())).collect()
     }
 }

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 
 use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
-use super::run::format_with_causes;
 use super::serving::Program;
+use super::standard_io::format_with_causes;
 use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
 /// Loads the Corefile again, and knows which text was loaded last.
-pub struct Reloader {
+pub(super) struct Reloader {
     /// The settings of *reload*, if a block has it.
     config: Option<ReloadTiming>,
     /// The digest of the text that was tried last.
@@ -29,7 +29,7 @@ pub struct Reloader {
 
 impl Reloader {
     /// Creates a reloader that follows the first configuration.
-    pub fn new(configuration: &Configuration, registry: &Registry) -> Reloader {
+    pub(super) fn new(configuration: &Configuration, registry: &Registry) -> Reloader {
         let digest_in_metrics: Arc<Mutex<Option<String>>> = Arc::default();
         let value = digest_in_metrics.clone();
         metrics::register(
@@ -52,19 +52,19 @@ impl Reloader {
     }
 
     /// Logs which configuration is in use, as CoreDNS does.
-    pub fn log_digest(&self) {
+    pub(super) fn log_digest(&self) {
         if self.config.is_some() {
             tracing::info!(plugin = "reload", "Running configuration SHA512 = {}", self.last_digest);
         }
     }
 
     /// Returns the delay until the next check of the file; `None` without *reload*.
-    pub fn check_delay(&self) -> Option<Duration> {
+    pub(super) fn check_delay(&self) -> Option<Duration> {
         self.config.map(|config| config.delay(fastrand::f64()))
     }
 
     /// Checks whether the file has changed, and loads it if it has.
-    pub fn reload_if_changed(&mut self, program: &mut Program) {
+    pub(super) fn reload_if_changed(&mut self, program: &mut Program) {
         let (configuration, diagnostics) = read(&program.args);
         // A file that cannot be read, or is empty, may be in the middle of being written.
         if configuration.corefile.sources.files().next().is_none() || configuration.is_built_in() {
@@ -79,7 +79,7 @@ impl Reloader {
     }
 
     /// Loads the file, changed or not.
-    pub fn reload(&mut self, program: &mut Program) {
+    pub(super) fn reload(&mut self, program: &mut Program) {
         if matches!(program.args.conf, Some(Conf::Stdin)) {
             tracing::warn!(
                 "SIGUSR1: a Corefile from standard input cannot be read again; the configuration is unchanged"

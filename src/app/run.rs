@@ -3,17 +3,17 @@
 //! The main thread only waits for signals. A thread of its own loads the configuration at start and at each reload.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -25,10 +25,12 @@ use super::indexes::KnownIndexes;
 use super::reload::Reloader;
 use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
-use super::{COREDNS, VERSION, configuration, machine, metrics};
+use super::standard_io::{format_with_causes, print, print_error, read_stdin};
+use super::version::{COREDNS, VERSION, platform};
+use super::{configuration, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
-use crate::corefile::{Diagnostics, GoDuration, RealFiles, read_source};
+use crate::corefile::{Diagnostics, GoDuration, RealFiles};
 use crate::plugins::DIRECTIVES;
 use crate::plugins::build::{CarriedOver, Resources};
 use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
@@ -85,46 +87,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Formats an error with its causes, without those that its text repeats.
-pub fn format_with_causes(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        // "address already in use" repeats "Address already in use (os error 98)".
-        let message = cause.split(" (os error").next().unwrap_or(&cause).to_lowercase();
-        if !text.to_lowercase().contains(&message) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-/// Writes to standard output. Errors are ignored: there is no reader.
-pub fn print(text: std::fmt::Arguments<'_>) {
-    let _ = std::io::stdout().write_fmt(text);
-}
-
-/// Writes to standard error. Errors are ignored: there is no reader.
-fn print_error(text: std::fmt::Arguments<'_>) {
-    let _ = std::io::stderr().write_fmt(text);
-}
-
-/// Returns the operating system and the architecture that this binary was built for.
-fn platform() -> String {
-    format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
-}
-
 /// Prints every directive, and marks those that are not implemented.
 fn print_directives() {
     print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
         print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not implemented)" }));
     }
-}
-
-/// Reads the Corefile from standard input.
-pub fn read_stdin() -> std::io::Result<String> {
-    read_source(std::io::stdin())
 }
 
 /// Serves until a signal stops the program. Returns the exit status.
@@ -319,9 +287,9 @@ fn remove_pidfile(pidfile: &Mutex<Option<PathBuf>>) {
 /// Returns the clock, the timer, and a spawner for tasks that no client waits for.
 fn build_surroundings(runtime: &Handle) -> Surroundings {
     let runtime = runtime.clone();
-    let running = Arc::new(AtomicUsize::new(0));
+    let permits = Arc::new(Semaphore::new(MAX_BACKGROUND_TASKS));
     let spawner = move |future: BoxFuture<()>| {
-        if let Some(permit) = TaskPermit::acquire(&running) {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
             runtime.spawn(async move {
                 future.await;
                 drop(permit);
@@ -331,23 +299,6 @@ fn build_surroundings(runtime: &Handle) -> Surroundings {
     // The future of a timer is polled on a runtime.
     let timer = |time| -> BoxFuture<()> { Box::pin(tokio::time::sleep(time)) };
     Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
-}
-
-/// The right to run one task that no client waits for. Dropping it gives the permit back.
-struct TaskPermit(Arc<AtomicUsize>);
-
-impl TaskPermit {
-    /// Returns a permit, or `None` if [`MAX_BACKGROUND_TASKS`] are running.
-    fn acquire(running: &Arc<AtomicUsize>) -> Option<TaskPermit> {
-        let permit = TaskPermit(running.clone());
-        (running.fetch_add(1, Ordering::Relaxed) < MAX_BACKGROUND_TASKS).then_some(permit)
-    }
-}
-
-impl Drop for TaskPermit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Waits for the time of *lameduck*, while the server answers as before, so that clients switch to another server.
@@ -363,8 +314,8 @@ fn wait_lameduck(lameduck: Duration, signals: &mut Signals) -> Option<ForcedStop
 /// Returns a line for each zone on each listener, as CoreDNS prints it.
 fn zone_lines(listeners: &[Listener], serving: &Serving) -> Vec<String> {
     let lines = listeners.iter().filter_map(|listener| {
-        let port = serving.bound_address(listener.place)?.port();
-        Some(listener.zones.iter().map(move |zone| listener.place.line(zone, port)))
+        let port = serving.bound_address(listener.address)?.port();
+        Some(listener.zones.iter().map(move |zone| listener.address.line(zone, port)))
     });
     lines.flatten().collect()
 }

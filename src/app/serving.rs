@@ -24,7 +24,7 @@ use super::configuration::Configuration;
 use super::follow::{RunningSource, SourceStarter};
 use super::metrics::HttpReplies;
 use super::pages::{self, OpenPages, Running};
-use super::sockets::Place;
+use super::sockets::ListenerAddress;
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
@@ -34,7 +34,7 @@ use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
 
 /// What lives as long as the process, on the thread that loads configurations.
-pub struct Program {
+pub(super) struct Program {
     pub args: Args,
     pub logger: Logger,
     /// The state of the configuration in use; shared with the main thread, which stops it.
@@ -52,7 +52,7 @@ pub struct Program {
 /// The state of the configuration in use. It is locked while a configuration is applied, which is short: everything
 /// that takes time happens before.
 #[derive(Default)]
-pub struct Serving {
+pub(super) struct Serving {
     sources: Vec<RunningSource>,
     /// The indexes that answer.
     used: Vec<CurrentIndex>,
@@ -73,7 +73,7 @@ pub struct Serving {
 
 /// An open listening address: a socket, or one for UDP and one for TCP.
 struct OpenSocket {
-    place: Place,
+    address: ListenerAddress,
     service: Arc<Service>,
     /// The number of the server's listener.
     listener: usize,
@@ -82,7 +82,7 @@ struct OpenSocket {
 impl Program {
     /// Replaces the configuration in use by this one. Returns its listeners, or `None` if the program stops and nothing
     /// has changed.
-    pub fn apply(
+    pub(super) fn apply(
         &self, configuration: &Configuration, mut diagnostics: Diagnostics,
     ) -> anyhow::Result<Option<Vec<Listener>>> {
         let built = build(configuration, self.args.port, &self.world, &mut diagnostics);
@@ -122,23 +122,23 @@ impl Program {
             return Ok(None);
         }
         let settings = |listener: &Listener| listener_settings(listener, !debug);
-        let is_open = |listener: &&Listener| serving.socket(listener.place).is_some();
+        let is_open = |listener: &&Listener| serving.socket(listener.address).is_some();
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let service = |listener: &&Listener| {
-            let Listener { place, router, credentials, .. } = listener;
-            Service::of(place.kind(), router.clone(), settings(listener), credentials.clone())
+            let Listener { address, router, credentials, .. } = listener;
+            Service::of(address.kind(), router.clone(), settings(listener), credentials.clone())
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
         let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
         for listener in &listeners {
-            if let Some(open) = serving.socket(listener.place) {
+            if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| OpenSocket {
-            place: listener.place,
+            address: listener.address,
             service,
             listener: first + number,
         }));
@@ -146,7 +146,7 @@ impl Program {
             .resources
             .metrics
             .get::<HttpReplies>()
-            .replace(serving.sockets.iter().map(|open| (open.place, open.service.clone())));
+            .replace(serving.sockets.iter().map(|open| (open.address, open.service.clone())));
         self.world.resources.debug.store(debug, Ordering::Relaxed);
         self.world.resources.metrics.get::<ActivePlugins>().replace(plugins);
         if let Some(pages) = pages {
@@ -158,7 +158,7 @@ impl Program {
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
         serving.bound_tasks.drain(..).for_each(|task| task.abort());
         for (listener, task) in bound_tasks {
-            if let Some(address) = serving.bound_address(listeners[listener].place) {
+            if let Some(address) = serving.bound_address(listeners[listener].address) {
                 serving.bound_tasks.push(self.runtime.spawn(task(address)).abort_handle());
             }
         }
@@ -174,7 +174,7 @@ impl Program {
         &self, new: &[&Listener], services: &[Arc<Service>], sockets: Option<NonZeroUsize>, server: &mut Option<Server>,
     ) -> anyhow::Result<usize> {
         let specs = new.iter().zip(services).map(|(listener, service)| ListenSpec {
-            address: listener.place.socket_address(),
+            address: listener.address.socket_address(),
             service: service.clone(),
         });
         let specs: Vec<ListenSpec> = specs.collect();
@@ -198,7 +198,7 @@ impl Program {
     }
 
     /// Reads the interfaces of this machine again.
-    pub fn refresh_interfaces(&mut self) {
+    pub(super) fn refresh_interfaces(&mut self) {
         self.world.resources.interfaces = super::machine::interfaces();
     }
 
@@ -214,18 +214,18 @@ impl Program {
 
 impl Serving {
     /// Returns the phase of the process.
-    pub fn lifecycle(&self) -> Arc<Lifecycle> {
+    pub(super) fn lifecycle(&self) -> Arc<Lifecycle> {
         self.lifecycle.clone()
     }
 
-    fn socket(&self, place: Place) -> Option<&OpenSocket> {
+    fn socket(&self, address: ListenerAddress) -> Option<&OpenSocket> {
         // Port 0 is another port each time.
-        self.sockets.iter().find(|open| place.port != 0 && open.place == place)
+        self.sockets.iter().find(|open| address.port != 0 && open.address == address)
     }
 
     /// Returns the address of an open socket, with its real port.
-    pub fn bound_address(&self, place: Place) -> Option<std::net::SocketAddr> {
-        let open = self.sockets.iter().find(|open| open.place == place)?;
+    pub(super) fn bound_address(&self, address: ListenerAddress) -> Option<std::net::SocketAddr> {
+        let open = self.sockets.iter().find(|open| open.address == address)?;
         self.server.as_ref()?.local_address(open.listener)
     }
 
@@ -233,7 +233,7 @@ impl Serving {
     fn close_unused(&mut self, wanted: &[Listener]) {
         let Serving { sockets, server, .. } = self;
         sockets.retain(|open| {
-            let is_wanted = wanted.iter().any(|listener| listener.place == open.place);
+            let is_wanted = wanted.iter().any(|listener| listener.address == open.address);
             if let Some(server) = server.as_mut().filter(|_| !is_wanted) {
                 server.close(open.listener);
             }
@@ -242,7 +242,7 @@ impl Serving {
     }
 
     /// Stops all chores.
-    pub fn stop_chores(&mut self) {
+    pub(super) fn stop_chores(&mut self) {
         for (chore, task) in self.chores.drain(..) {
             task.abort();
             if let Some(stop) = &chore.stop {
@@ -252,7 +252,7 @@ impl Serving {
     }
 
     /// Drops each previous index whose successor is synced. Returns whether some are left.
-    pub fn settle(&mut self) -> bool {
+    pub(super) fn settle(&mut self) -> bool {
         // Not `any`, which would stop at the first.
         if self.used.iter().fold(false, |settled, index| index.settle() | settled) {
             tracing::info!(plugin = "kubernetes", "synced with the Kubernetes API after the reload");
@@ -269,14 +269,14 @@ impl Serving {
     /// Begins to stop: `/ready` becomes 503, and no configuration is applied any more. Returns how long the server
     /// continues to answer, so that clients switch to another server; zero if no socket is open yet, since then it has
     /// no clients.
-    pub fn begin_stop(&mut self) -> Duration {
+    pub(super) fn begin_stop(&mut self) -> Duration {
         self.is_stopping = true;
         self.lifecycle.enter(Phase::Ending);
         if self.server.is_some() { self.lameduck } else { Duration::ZERO }
     }
 
     /// Stops to receive, and answers the queries that were received. Blocks for at most `timeout`.
-    pub fn drain(&mut self, timeout: Duration) {
+    pub(super) fn drain(&mut self, timeout: Duration) {
         if let Some(server) = self.server.take() {
             server.stop(timeout);
         }
@@ -294,7 +294,7 @@ fn listener_settings(listener: &Listener, recover: bool) -> Settings {
     };
     let ListenerLimits { connections, streams, at_once } = listener.limits;
     // CoreDNS's defaults.
-    let (usual_streams, usual_at_once) = match listener.place.scheme {
+    let (usual_streams, usual_at_once) = match listener.address.scheme {
         Scheme::Https => (250, None),
         Scheme::Quic => (256, Some(1_024)),
         _ => (256, None),
@@ -329,7 +329,7 @@ async fn run_periodically(chore: Arc<Chore>) {
 }
 
 /// Builds a runtime with this number of threads.
-pub fn build_runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+pub(super) fn build_runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(threads).thread_name(name).enable_all().build().context("cannot start threads")
 }

@@ -16,7 +16,7 @@ const QUIT_LINE: &str = "SIGQUIT: Quitting process immediately";
 
 /// How the program stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
+pub(super) enum StopMode {
     /// SIGTERM: after *lameduck*, and after every received query is answered.
     Graceful,
     /// SIGINT: after *lameduck*.
@@ -26,7 +26,7 @@ pub enum StopMode {
 }
 
 /// A signal that stops the program at once while it waits.
-pub enum ForcedStop {
+pub(super) enum ForcedStop {
     /// A second SIGINT.
     Interrupted,
     /// SIGQUIT.
@@ -34,7 +34,7 @@ pub enum ForcedStop {
 }
 
 /// What the main thread reacts to.
-pub enum MainEvent<T> {
+pub(super) enum MainEvent<T> {
     /// SIGUSR1: the Corefile is to be loaded again.
     Reload,
     /// The program is to stop.
@@ -44,7 +44,7 @@ pub enum MainEvent<T> {
 }
 
 /// Waits for signals.
-pub struct Signals {
+pub(super) struct Signals {
     runtime: Runtime,
     streams: SignalStreams,
 }
@@ -62,7 +62,7 @@ struct SignalStreams {
 
 impl Signals {
     /// Installs the handlers of all signals.
-    pub fn new() -> anyhow::Result<Signals> {
+    pub(super) fn new() -> anyhow::Result<Signals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot handle signals")?;
         let on = |kind| signal(kind).context("cannot handle signals");
@@ -81,7 +81,7 @@ impl Signals {
     }
 
     /// Waits for a signal that has an effect, or for a value from another thread.
-    pub fn wait<T>(&mut self, receiver: &mut UnboundedReceiver<T>) -> MainEvent<T> {
+    pub(super) fn wait<T>(&mut self, receiver: &mut UnboundedReceiver<T>) -> MainEvent<T> {
         let Signals { runtime, streams } = self;
         runtime.block_on(async {
             loop {
@@ -114,7 +114,7 @@ impl Signals {
     }
 
     /// Waits for this time, or for a signal that stops the program at once: a second SIGINT, or SIGQUIT.
-    pub fn sleep(&mut self, time: Duration) -> Option<ForcedStop> {
+    pub(super) fn sleep(&mut self, time: Duration) -> Option<ForcedStop> {
         let Signals { runtime, streams } = self;
         runtime.block_on(async {
             tokio::select! {
@@ -125,7 +125,7 @@ impl Signals {
     }
 
     /// Runs `work` on a thread of its own and waits for it, or for a signal that stops the program at once.
-    pub fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Option<ForcedStop> {
+    pub(super) fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Option<ForcedStop> {
         let Signals { runtime, streams } = self;
         let (sender, finished) = tokio::sync::oneshot::channel::<()>();
         std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Where queries come in: the places of a configuration, and the certificates of those that are encrypted.
+//! The addresses on which a configuration listens, and the certificates of those that are encrypted.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::net::{Address, Credentials, TlsFiles};
 use crate::plugins::build::{BlockOptions, ListenerLimits, TimeoutOptions};
 use crate::serve::ListenerKind;
 
-/// Where queries come in, and how.
+/// An address on which the server listens for queries, with its transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// How.
+pub struct ListenerAddress {
+    /// The transport, as the scheme of a key of the Corefile.
     pub scheme: Scheme,
-    /// The address; every address where `None`.
-    pub address: Option<Address>,
+    /// The IP address; `None` for all addresses of the machine.
+    pub host: Option<Address>,
     /// The port.
     pub port: u16,
 }
 
-impl Place {
-    /// The transport.
+impl ListenerAddress {
+    /// Returns the transport.
     pub fn kind(self) -> ListenerKind {
         match self.scheme {
             // There are no listeners of gRPC.
@@ -34,12 +34,12 @@ impl Place {
         }
     }
 
-    /// The socket's address.
+    /// Returns the address to bind.
     pub fn socket_address(self) -> SocketAddr {
-        match self.address {
+        match self.host {
             None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)),
-            Some(address) => match address.ip {
-                IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, address.scope).into(),
+            Some(host) => match host.ip {
+                IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, host.scope).into(),
                 ip => SocketAddr::from((ip, self.port)),
             },
         }
@@ -47,55 +47,55 @@ impl Place {
 
     /// Returns the name of the listener in metrics: `dns://:53`, `tls://[::1]:853`.
     pub fn server_name(self) -> String {
-        let Place { scheme, address, port } = self;
+        let ListenerAddress { scheme, host, port } = self;
         let scheme = scheme.name();
-        match address {
+        match host {
             None => format!("{scheme}://:{port}"),
-            Some(address) if address.ip.is_ipv6() => format!("{scheme}://[{address}]:{port}"),
-            Some(address) => format!("{scheme}://{address}:{port}"),
+            Some(host) if host.ip.is_ipv6() => format!("{scheme}://[{host}]:{port}"),
+            Some(host) => format!("{scheme}://{host}:{port}"),
         }
     }
 
-    /// A zone that is served here, as start-up lines have it.
+    /// Returns the line that is logged at the start for a zone on this listener.
     pub fn line(self, zone: &str, port: u16) -> String {
         let scheme = if self.scheme == Scheme::Dns { String::new() } else { format!("{}://", self.scheme.name()) };
-        let on = self.address.map(|bound| format!(" on {bound}")).unwrap_or_default();
+        let on = self.host.map(|host| format!(" on {host}")).unwrap_or_default();
         format!("{scheme}{zone}:{port}{on}")
     }
 }
 
-/// A socket in the making.
+/// A listener that is being built.
 #[derive(Default)]
 pub struct Socket {
-    /// Where it is.
-    pub place: Place,
-    /// The blocks that are served there.
+    /// The address.
+    pub address: ListenerAddress,
+    /// The server blocks whose zones are served on it.
     pub blocks: Vec<chain::Block>,
-    /// Some plugin of them wants other classes than IN.
+    /// Some plugin of them answers classes other than IN.
     pub other_classes: bool,
-    /// What *timeouts* says.
+    /// The timeouts of *timeouts*.
     pub timeouts: TimeoutOptions,
-    /// What the directive of its transport says.
+    /// The limits of the directive of its transport.
     pub limits: ListenerLimits,
-    /// What *tls* says of the first block.
+    /// The files of *tls* in the first block.
     pub files: Option<TlsFiles>,
 }
 
 impl Socket {
-    /// Applies the options of a block; those of the last block that has them count.
+    /// Applies the options of a block, which replace those of earlier blocks.
     pub fn apply(&mut self, options: &BlockOptions) {
         self.other_classes |= options.answers_other_classes;
         if let Some(timeouts) = options.timeouts {
             self.timeouts = timeouts;
         }
-        if let Some(limits) = options.limits.get(&self.place.scheme) {
+        if let Some(limits) = options.limits.get(&self.address.scheme) {
             self.limits = *limits;
         }
     }
 }
 
-/// Reports what is wrong with certificates, wherever *tls* stands, and keys that need some. The file of *keylog* is
-/// made where it `opens_keylog`.
+/// Reports invalid certificates of *tls*, and keys of encrypted transports without a certificate. With `opens_keylog`,
+/// the file of *keylog* is created.
 pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, diagnostics: &mut Diagnostics) {
     let trees = &configuration.corefile.blocks;
     for (block, tree) in configuration.blocks.iter().zip(trees) {
@@ -126,28 +126,29 @@ pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, dia
     }
 }
 
-/// The credentials of each socket that is to have some.
+/// Loads the credentials of each encrypted listener. Reports errors of certificates, and listeners that need the same
+/// port.
 pub fn credentials(
     configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Arc<Credentials>>> {
     check_certificates(configuration, true, diagnostics);
     for (number, socket) in sockets.iter().enumerate() {
-        let Place { address, port, .. } = socket.place;
-        let ports = socket.place.kind().ports();
-        let in_the_way = |other: &&Socket| {
-            let is_same = other.place.address == address && other.place.port == port && port != 0;
-            is_same && ports.overlap(other.place.kind().ports())
+        let ListenerAddress { host, port, .. } = socket.address;
+        let ports = socket.address.kind().ports();
+        let has_same_port = |other: &&Socket| {
+            let is_same = other.address.host == host && other.address.port == port && port != 0;
+            is_same && ports.overlap(other.address.kind().ports())
         };
-        if let Some(other) = sockets[..number].iter().find(in_the_way) {
-            let (one, other) = (socket.place.server_name(), other.place.server_name());
+        if let Some(other) = sockets[..number].iter().find(has_same_port) {
+            let (one, other) = (socket.address.server_name(), other.address.server_name());
             let message = format!("cannot serve {one}: {other} has the same port");
             diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
         }
     }
     let load = |socket: &Socket| {
-        let files = socket.files.clone().filter(|_| socket.place.scheme != Scheme::Dns)?;
-        // What is wrong with them has been told above.
-        let credentials = Credentials::load(move || Ok(files.clone()), socket.place.kind().protocols(), "tls");
+        let files = socket.files.clone().filter(|_| socket.address.scheme != Scheme::Dns)?;
+        // `check_certificates` has reported the error.
+        let credentials = Credentials::load(move || Ok(files.clone()), socket.address.kind().protocols(), "tls");
         credentials.ok().map(Arc::new)
     };
     sockets.iter().map(load).collect()

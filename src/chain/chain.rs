@@ -17,7 +17,7 @@ pub struct Chain {
 
 /// The result of running a chain. The tag is a separate number, since it is read for each query.
 #[repr(u8)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// The reply is in the exchange.
     Answered,
     /// There is no response.

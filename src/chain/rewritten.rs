@@ -50,7 +50,7 @@ impl Rewritten {
 
 /// The place for a rewritten query in the state of a query. Its memory is reused for the next one.
 #[derive(Debug, Default)]
-pub struct RewrittenSlot {
+pub(super) struct RewrittenSlot {
     rewritten: Option<Box<Rewritten>>,
 }
 

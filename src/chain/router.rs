@@ -122,7 +122,7 @@ impl Router {
     }
 
     /// Answers a packet. Every transport calls this function. `out` has [`MAX_MESSAGE`] bytes, or
-    /// [`crate::wire::encode::MAX_UDP`] for UDP.
+    /// [`crate::wire::MAX_UDP`] for UDP.
     pub fn answer(
         self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
     ) -> Answer {

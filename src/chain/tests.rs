@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::wire::encode::MAX_UDP;
 use crate::wire::hickory::decode;
-use crate::wire::{NameBuf, Rdata, Section};
+use crate::wire::{MAX_UDP, NameBuf, Rdata, Section};
 
 /// What a test plugin action with a query.
 enum Action {

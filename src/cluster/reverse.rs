@@ -42,7 +42,7 @@ pub(super) enum AddressRole {
 
 impl ReverseIndex {
     /// Adds an address of a Service. Returns whether it is new.
-    pub fn add(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) -> bool {
+    pub(super) fn add(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) -> bool {
         let number = self.allocate_number(key);
         let added = self.owners_mut(role).add(address, number);
         if added {
@@ -57,7 +57,7 @@ impl ReverseIndex {
     }
 
     /// Removes an address of a Service.
-    pub fn remove(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) {
+    pub(super) fn remove(&mut self, role: AddressRole, address: IpAddr, key: &[u8]) {
         let Some(&(number, _)) = self.numbers.get(key) else { return };
         if self.owners_mut(role).remove(address, number) {
             if let Some((_, uses)) = self.numbers.get_mut(key) {
@@ -68,17 +68,17 @@ impl ReverseIndex {
     }
 
     /// Returns the keys of the Services that have this address.
-    pub fn owners(&self, role: AddressRole, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+    pub(super) fn owners(&self, role: AddressRole, address: IpAddr) -> impl Iterator<Item = &ServiceKey> {
         self.owners_with(role).services_at(address).map(|number| &self.keys[number as usize])
     }
 
     /// Returns whether any address is in this range.
-    pub fn has_within(&self, first: IpAddr, last: IpAddr) -> bool {
+    pub(super) fn has_within(&self, first: IpAddr, last: IpAddr) -> bool {
         self.clusters.has_within(first, last) || self.endpoints.has_within(first, last)
     }
 
     /// Returns whether no address is known and no number is in use.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let owners = [&self.clusters, &self.endpoints];
         owners.iter().all(|owners| owners.v4.is_empty() && owners.v6.is_empty())
             && self.numbers.is_empty()

@@ -39,22 +39,10 @@ pub use diagnostic::{Diagnostic, DiagnosticSeverity, Diagnostics, Stage, suggest
 pub use duration::{DurationError, GoDuration, parse_duration};
 pub use key::{BlockKey, Scheme, ZoneError, is_domain_name, normalize_zones, reverse_zones};
 pub use overlap::{Listen, check_keys};
+pub use parse::Known;
 pub use render::{headline, render_json, render_text};
 pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span, read_source};
 pub use token::Token;
-
-/// What the caller knows about a name in the place of a directive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// This server implements the directive.
-    Yes,
-    /// CoreDNS implements it, this server does not; the text is the reason, or an alternative.
-    Unsupported(Option<String>),
-    /// A plugin from outside CoreDNS's tree; the text describes it, or is an alternative.
-    External(Option<String>),
-    /// Not a directive; with the most similar name, if there is one (see [`suggest`]).
-    No(Option<String>),
-}
 
 /// Parses the Corefile at `path`, including its imports. Returns what could be parsed; errors go to `diagnostics`.
 pub fn load(path: &Path, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics) -> Corefile {

@@ -12,7 +12,6 @@
 //! `caddyfile/parse.go`. What Caddy accepts only by accident is accepted with a warning, except for an unmatched `}`,
 //! which Caddy parses as a zone.
 
-use super::Known;
 use super::ast::{Block, Corefile, Directive, Property};
 use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::key::BlockKey;
@@ -26,6 +25,19 @@ pub(super) const MAX_ZONES: usize = 65_536;
 
 /// The maximum nesting of braces in a directive. No plugin of CoreDNS reads more than two levels.
 const MAX_NESTING: usize = 32;
+
+/// What the caller knows about a name in the place of a directive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// This server implements the directive.
+    Yes,
+    /// CoreDNS implements it, this server does not; the text is the reason, or an alternative.
+    Unsupported(Option<String>),
+    /// A plugin from outside CoreDNS's tree; the text describes it, or is an alternative.
+    External(Option<String>),
+    /// Not a directive; with the most similar name, if there is one (see [`suggest`]).
+    No(Option<String>),
+}
 
 /// Parses a Corefile and everything that it imports.
 pub(super) fn parse(

@@ -1,7 +1,7 @@
 //! The parser's error messages, separate from the grammar.
 
-use super::Known;
 use super::diagnostic::{Diagnostic, Stage};
+use super::parse::Known;
 use super::parse::Parser;
 use super::source::Span;
 use super::stream::Lookahead;

@@ -124,7 +124,9 @@ struct Used {
 
 impl<'a> TokenStream<'a> {
     /// Starts with the text of the Corefile.
-    pub fn new(name: &str, text: &str, files: &'a dyn Files, diagnostics: &'a mut Diagnostics) -> TokenStream<'a> {
+    pub(super) fn new(
+        name: &str, text: &str, files: &'a dyn Files, diagnostics: &'a mut Diagnostics,
+    ) -> TokenStream<'a> {
         let mut stream = TokenStream {
             files,
             diagnostics,
@@ -143,7 +145,7 @@ impl<'a> TokenStream<'a> {
     }
 
     /// Returns the next token without consuming it.
-    pub fn peek(&mut self) -> Option<Lookahead> {
+    pub(super) fn peek(&mut self) -> Option<Lookahead> {
         let frame = loop {
             let frame = self.frames.last_mut()?;
             if frame.at < frame.tokens.len() {
@@ -160,7 +162,7 @@ impl<'a> TokenStream<'a> {
     }
 
     /// Consumes the next token, without expanding environment variables.
-    pub fn next_raw(&mut self) -> Option<Token> {
+    pub(super) fn next_raw(&mut self) -> Option<Token> {
         let ahead = self.peek()?;
         let frame = self.frames.last_mut()?;
         let mut token = frame.tokens.get(frame.at)?.clone();
@@ -178,7 +180,7 @@ impl<'a> TokenStream<'a> {
     }
 
     /// Consumes the next token and expands environment variables.
-    pub fn next(&mut self) -> Option<Token> {
+    pub(super) fn next(&mut self) -> Option<Token> {
         let mut token = self.next_raw()?;
         if let Some(word) = substitute(&token.text, self.files) {
             if word.endless {
@@ -197,24 +199,24 @@ impl<'a> TokenStream<'a> {
     }
 
     /// Defines a snippet. The caller has checked that the name is new.
-    pub fn define(&mut self, name: String, tokens: Vec<Token>) {
+    pub(super) fn define(&mut self, name: String, tokens: Vec<Token>) {
         self.snippets.insert(name, tokens.into());
     }
 
     /// Returns whether a snippet is defined.
-    pub fn is_defined(&self, name: &str) -> bool {
+    pub(super) fn is_defined(&self, name: &str) -> bool {
         self.snippets.contains_key(name)
     }
 
     /// Expands the `import` that is the next token.
-    pub fn import(&mut self) {
+    pub(super) fn import(&mut self) {
         if let Some(keyword) = self.next_raw() {
             self.import_after(keyword.span);
         }
     }
 
     /// Expands an `import` whose keyword has been consumed.
-    pub fn import_after(&mut self, keyword: Span) {
+    pub(super) fn import_after(&mut self, keyword: Span) {
         if !self.line_continues() {
             let message = "Wrong argument count or unexpected line ending after 'import'";
             self.diagnostics.push(

@@ -154,9 +154,9 @@ const COUNTS: usize = 1 + 3 * ZONES;
 
 /// The counters of all sockets. They outlive a reload.
 #[derive(Default)]
-pub struct AllCounts(RwLock<Vec<Arc<AclCounters>>>);
+pub struct AclMetrics(RwLock<Vec<Arc<AclCounters>>>);
 
-impl AllCounts {
+impl AclMetrics {
     /// Returns the counters of a configuration on a socket, and adds them if they are new.
     pub fn counts(&self, config: &Config, server: &str) -> Arc<AclCounters> {
         let mut zones: Vec<String> =
@@ -173,7 +173,7 @@ impl AllCounts {
     }
 }
 
-impl Collected for AllCounts {
+impl Collected for AclMetrics {
     const METRICS: &'static [&'static Metric] =
         &[&table::ACL_ALLOWED, &table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED];
 
@@ -200,7 +200,7 @@ impl Collected for AllCounts {
 
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
-        let (config, all) = (self.clone(), block.resources().metrics.get::<AllCounts>());
+        let (config, all) = (self.clone(), block.resources().metrics.get::<AclMetrics>());
         block.plugin_per_listener(move |listener| Acl::new(config.clone(), all.counts(&config, listener.server)));
         Ok(())
     }
@@ -287,7 +287,7 @@ mod tests {
     /// Returns the code and the extended error of the response to a query of this client.
     fn query(lines: &str, from: &str, name: &str, qtype: Type) -> String {
         let config = config(lines, parse);
-        let counters = AllCounts::default().counts(&config, "dns://:53");
+        let counters = AclMetrics::default().counts(&config, "dns://:53");
         let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(Acl::new(config, counters)), code(Rcode::NXDOMAIN, None)];
         let state = send(plugins, &packet(name, qtype, None), client(from), Instant::now());
         let error = state.reply.extended_error.map(|error| format!(" {}", error.code)).unwrap_or_default();

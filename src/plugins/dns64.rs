@@ -131,9 +131,9 @@ pub struct Dns64Counters {
 
 /// The counters of all sockets. They outlive a reload.
 #[derive(Default)]
-pub struct AllCounts(RwLock<Vec<Arc<Dns64Counters>>>);
+pub struct Dns64Metrics(RwLock<Vec<Arc<Dns64Counters>>>);
 
-impl AllCounts {
+impl Dns64Metrics {
     /// Returns the counter of a socket, and adds it if it is new.
     pub fn counts(&self, server: &str) -> Arc<Dns64Counters> {
         let mut all = self.0.write();
@@ -146,7 +146,7 @@ impl AllCounts {
     }
 }
 
-impl Collected for AllCounts {
+impl Collected for Dns64Metrics {
     const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
 
     fn families(&self) -> Vec<MetricFamily> {
@@ -163,7 +163,7 @@ impl Collected for AllCounts {
 
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
-        let (config, all) = (*self, block.resources().metrics.get::<AllCounts>());
+        let (config, all) = (*self, block.resources().metrics.get::<Dns64Metrics>());
         block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(listener.server)));
         Ok(())
     }

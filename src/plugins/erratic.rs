@@ -141,7 +141,7 @@ impl Plugin for Erratic {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let number = self.queries.fetch_add(1, Ordering::Relaxed);
-        let is_one_in = |amount: u64| amount > 0 && number % amount == 0;
+        let is_one_in = |amount: u64| amount > 0 && number.is_multiple_of(amount);
         if is_one_in(self.config.drop) {
             return Step::Drop;
         }

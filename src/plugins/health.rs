@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::build::{BlockBuilder, BlockOptions, BuildError, PageRequest, Setting};
-use super::endpoint::Endpoint;
+use super::page_address::PageAddress;
 use crate::admin::{self, PageContent, probe};
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Arguments, Directive, parse_duration};
@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The address of the page.
-    pub address: Endpoint,
+    pub address: PageAddress,
     /// How long queries and pages are still served after SIGTERM or SIGINT.
     pub lameduck: Duration,
 }
@@ -94,7 +94,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         if index > 0 {
             line.warning(&stanza.name, "only the last 'health' of a server block is used");
         }
-        let address = Endpoint::read(&mut line, ":8080");
+        let address = PageAddress::read(&mut line, ":8080");
         for property in line.body() {
             let mut inner = line.enter(property);
             match inner.name() {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Lifecycle, PageRequest, Phase, Setting};
-use super::endpoint::Endpoint;
+use super::page_address::PageAddress;
 use crate::admin::PageContent;
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
@@ -18,7 +18,7 @@ use crate::corefile::{Arguments, Directive};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The address of the page.
-    pub address: Endpoint,
+    pub address: PageAddress,
     /// Whether a plugin that has been ready is checked again.
     pub continuously: bool,
 }
@@ -27,7 +27,7 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let address = Endpoint::read(&mut line, ":8181");
+    let address = PageAddress::read(&mut line, ":8181");
     let mut continuously = Some(false);
     for property in line.body() {
         let mut inner = line.enter(property);

@@ -19,7 +19,7 @@ const MAX_NESTING: u32 = 250;
 
 /// Why an expression cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegexpError {
+pub(super) enum RegexpError {
     /// The expression is longer than CoreDNS allows; its length in bytes.
     #[error("regex pattern too long: {0} > {MAX_LEN}")]
     Long(usize),
@@ -52,12 +52,12 @@ impl PartialEq for Pattern {
 }
 
 /// Compiles an expression.
-pub fn compile(text: &str) -> Result<Regex, RegexpError> {
+pub(super) fn compile(text: &str) -> Result<Regex, RegexpError> {
     compile_within(text, MAX_COMPILED)
 }
 
 /// Compiles an expression that takes at most `size` bytes when compiled, and about as much while it matches.
-pub fn compile_within(text: &str, size: usize) -> Result<Regex, RegexpError> {
+pub(super) fn compile_within(text: &str, size: usize) -> Result<Regex, RegexpError> {
     if text.len() > MAX_LEN {
         return Err(RegexpError::Long(text.len()));
     }

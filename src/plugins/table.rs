@@ -88,7 +88,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("log", read!(log::parse)),
     planned("dnstap"),
     built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
-    built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::AllCounts>),
+    built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::Dns64Metrics>),
     planned("siit"),
     built("any", read!(any::parse)),
     built("chaos", read!(chaos::parse)),
@@ -96,7 +96,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("tsig"),
     built("rewrite", read!(rewrite::parse)),
     planned("autopath"),
-    built("acl", read!(acl::parse)).with_metrics(register::<acl::AllCounts>),
+    built("acl", read!(acl::parse)).with_metrics(register::<acl::AclMetrics>),
     once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),
     built("header", read!(header::parse)),
     planned("dnssec"),
@@ -127,7 +127,7 @@ pub const DIRECTIVES: &[Entry] = &[
 ];
 
 /// External plugins of CoreDNS that occur in Corefiles, each with a description for the error.
-pub const EXTERNAL: &[(&str, &str)] = &[
+pub(super) const EXTERNAL: &[(&str, &str)] = &[
     ("kubernetai", "several kubernetes stanzas in one block"),
     ("unbound", "recursion through libunbound"),
     ("fanout", "queries several upstreams at once"),

@@ -13,18 +13,20 @@ use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
 
 /// Returns the name with this text.
-pub fn n(text: &str) -> NameBuf {
+pub(super) fn n(text: &str) -> NameBuf {
     NameBuf::from_text(text).expect("a name")
 }
 
 /// Parses these lines of a server block for `example.` and `example.org.`. Returns the configuration, if there is no
 /// error, and the messages with their suggestions.
-pub fn read<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> (Option<C>, Vec<String>) {
+pub(super) fn read<C>(
+    lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>,
+) -> (Option<C>, Vec<String>) {
     read_in("example example.org", lines, parse)
 }
 
 /// Returns the same as [`read`] for a server block with these keys.
-pub fn read_in<C>(
+pub(super) fn read_in<C>(
     keys: &str, lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>,
 ) -> (Option<C>, Vec<String>) {
     let mut diagnostics = Diagnostics::new();
@@ -45,14 +47,14 @@ pub fn read_in<C>(
 }
 
 /// Returns the configuration of lines without errors and warnings.
-pub fn config<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> C {
+pub(super) fn config<C>(lines: &str, parse: impl Fn(&[&Directive], &mut Context<'_>) -> Option<C>) -> C {
     let (config, messages) = read(lines, parse);
     assert_eq!(messages, [""; 0]);
     config.expect("a configuration")
 }
 
 /// Returns a query with RD as a client sends it. `edns` is the UDP payload size of the OPT record, if there is one.
-pub fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
+pub(super) fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
     let mut packet = vec![0x04, 0xd2, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
     packet.extend(n(name).as_wire());
     packet.extend(qtype.0.to_be_bytes());
@@ -66,18 +68,18 @@ pub fn packet(name: &str, qtype: Type, edns: Option<u16>) -> Vec<u8> {
 }
 
 /// Returns a client that uses UDP.
-pub fn client(remote: &str) -> Client {
+pub(super) fn client(remote: &str) -> Client {
     let local = SocketAddr::from(([127, 0, 0, 53], 53));
     Client { remote: remote.parse().expect("an address"), local, transport: Transport::Udp }
 }
 
 /// Sends a query through these plugins, including their `sent` hooks. Returns the state with the reply.
-pub fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
+pub(super) fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client, now: Instant) -> State {
     send_through(Chain::new(plugins), packet, client, now)
 }
 
 /// Sends a query through a chain. Returns the state with the reply.
-pub fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -> State {
+pub(super) fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -> State {
     let block = Block { zones: vec![n(".")], chain };
     let router = Arc::new(Router::new(vec![block], false));
     let mut state = State::default();
@@ -88,13 +90,13 @@ pub fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -
 }
 
 /// Sends a query through these plugins. Returns the reply as text, see [`show`].
-pub fn ask(plugins: Vec<Arc<dyn Plugin>>, name: &str, qtype: Type) -> String {
+pub(super) fn ask(plugins: Vec<Arc<dyn Plugin>>, name: &str, qtype: Type) -> String {
     let state = send(plugins, &packet(name, qtype, None), client("127.0.0.1:53342"), Instant::now());
     show(&state, &Question::new(n(name).as_name(), qtype, Class::IN))
 }
 
 /// Returns the code of a reply, `aa` if it is authoritative, and the data of its records.
-pub fn show(state: &State, question: &Question) -> String {
+pub(super) fn show(state: &State, question: &Question) -> String {
     let mut text = format!("{}{}", state.reply.rcode, if state.reply.authoritative { " aa" } else { "" });
     for record in state.reply.records() {
         let data = match record.rdata {
@@ -110,7 +112,7 @@ pub fn show(state: &State, question: &Question) -> String {
 }
 
 /// A plugin whose function fills the reply.
-pub struct Answers<F>(pub F);
+pub(super) struct Answers<F>(pub F);
 
 impl<F: Fn(&mut Exchange<'_>) + Send + Sync> Plugin for Answers<F> {
     fn name(&self) -> &'static str {
@@ -124,7 +126,7 @@ impl<F: Fn(&mut Exchange<'_>) + Send + Sync> Plugin for Answers<F> {
 }
 
 /// Returns a plugin that answers with this code, and with this failure, if there is one.
-pub fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
+pub(super) fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
     Arc::new(Answers(move |exchange: &mut Exchange<'_>| {
         exchange.reply().rcode = rcode;
         exchange.state.failure = failure.clone();
@@ -132,11 +134,11 @@ pub fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
 }
 
 /// A directory that is removed after the test.
-pub struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
     /// Creates a directory with `name` in its name.
-    pub fn new(name: &str) -> Folder {
+    pub(super) fn new(name: &str) -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("clusterdns-{name}-{}-{count}", std::process::id()));
@@ -145,12 +147,12 @@ impl Folder {
     }
 
     /// Returns the path of the directory.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Writes a file in the directory. Returns its path.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).expect("a file");
         path

@@ -2,7 +2,6 @@
 //! response, which is the same for every transport.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,15 +10,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use super::ListenerKind;
 use super::counts::Counters;
-use super::pending::{self, LogLimiter, PendingLimit};
-use super::shared::Shared;
+use super::log_limiter::LogLimiter;
 use super::statuses::StatusCounters;
+use super::transport::ListenerKind;
 use crate::chain::{Answer, Client, Router, State};
 use crate::net::Credentials;
+use crate::wire::Rcode;
 use crate::wire::encode::encode_error;
-use crate::wire::{MAX_MESSAGE, Rcode};
 
 /// The service of a listener.
 pub struct Service {
@@ -91,7 +89,7 @@ impl Service {
     }
 
     /// Answers a packet with this router, which is the service's own. Every transport calls this function. `out` has
-    /// [`MAX_MESSAGE`] bytes, or [`crate::wire::encode::MAX_UDP`] for UDP.
+    /// [`crate::wire::MAX_MESSAGE`] bytes, or [`crate::wire::MAX_UDP`] for UDP.
     pub(crate) fn answer(&self, router: &Arc<Router>, packet: Packet<'_>, state: &mut State, out: &mut [u8]) -> Answer {
         let Packet { bytes, client, now, counters } = packet;
         self.recover(bytes, counters, state, out, |state, out| router.answer(bytes, client, now, state, out))
@@ -108,37 +106,6 @@ impl Service {
             *state = State::default();
             Answer::Send(self.handle_panic(&*panic, counters, packet, out))
         })
-    }
-
-    /// Answers the packet of a request or a stream. Returns `None` if there is no response. `limit` is the limit on
-    /// pending queries of this listener, if it has one besides that of all listeners.
-    pub(crate) async fn answer_request(
-        self: &Arc<Self>, bytes: &[u8], client: Client, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
-    ) -> Option<Box<[u8]>> {
-        let counters = &shared.counters;
-        let mut pending = None;
-        let answer = SCRATCH.with_borrow_mut(|scratch| {
-            let AnswerBuffers { state, out } = &mut **scratch
-                .get_or_insert_with(|| Box::new(AnswerBuffers { state: State::default(), out: [0; MAX_MESSAGE] }));
-            let packet = Packet { bytes, client, now: Instant::now(), counters };
-            match self.answer(&self.router(), packet, state, out) {
-                Answer::Send(len) => return Some(Box::from(&out[..len])),
-                Answer::Drop => {}
-                Answer::Pending(waiting) => pending = Some(waiting),
-            }
-            None
-        });
-        let answer = match pending {
-            None => answer,
-            Some(pending) => {
-                let mut permit = shared.permit(client, limit, counters);
-                // Boxed, so that requests that have come in part do not hold the memory for their answers already.
-                Box::pin(pending::answer(pending, &mut permit, bytes.into(), MAX_MESSAGE, self.clone(), counters)).await
-            }
-        };
-        let counter = if answer.is_some() { &counters.answered } else { &counters.unanswered };
-        counter.add(1);
-        answer
     }
 
     /// Handles a plugin's panic with SERVFAIL, as CoreDNS's `Server.ServeDNS` does. Returns the length of the response.
@@ -178,16 +145,6 @@ pub(crate) struct Packet<'a> {
     pub(crate) now: Instant,
     /// The counters for a panic.
     pub(crate) counters: &'a Counters,
-}
-
-thread_local! {
-    /// The buffers of a thread, for requests and streams.
-    static SCRATCH: RefCell<Option<Box<AnswerBuffers>>> = const { RefCell::new(None) };
-}
-
-struct AnswerBuffers {
-    state: State,
-    out: [u8; MAX_MESSAGE],
 }
 
 /// The settings of a listener, from its directives.

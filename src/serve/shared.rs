@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use tokio::runtime::Handle;
 
 use super::counts::Counters;
 use super::pending::{self, PendingLimit, PendingPermit, Unread};
-use super::udp::forward::QueryOwners;
 use super::udp::mailbox::Mailbox;
 use crate::chain::Client;
 
@@ -57,6 +57,10 @@ impl Shared {
         &self.mailboxes
     }
 }
+
+/// The workers of queries in flight, by the hash that identical queries share. Written when a query is sent to an
+/// upstream and when it ends, never for a query that this server answers itself.
+pub(super) type QueryOwners = DashMap<u64, usize, foldhash::fast::RandomState>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! Which upstream a query goes to next, and when it has failed (CoreDNS `Forward.ServeDNS`). No I/O, no clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use crate::wire::Message;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
 /// started has its whole time.
-pub const LAST_START: Duration = Duration::from_secs(5);
+pub(super) const LAST_START: Duration = Duration::from_secs(5);
 /// Failed attempts for each upstream, where the configuration has no number (CoreDNS
 /// `defaultConnectAttemptsPerUpstream`).
 const ATTEMPTS_PER_UPSTREAM: u32 = 2;
@@ -77,6 +78,19 @@ pub enum Verdict {
     Retry,
     /// The answer to the last attempt is still waited for.
     Ignore,
+}
+
+impl Group {
+    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise. Its
+    /// permit is taken when it is sent; a query that would get none is refused here already.
+    pub fn begin(self: &Arc<Self>, client: IpAddr, stream: bool, now: Instant) -> Result<Attempts, Error> {
+        if self.permits.as_ref().is_some_and(|permits| !permits.admits(client)) {
+            return Err(self.refuse());
+        }
+        let upstreams = self.upstreams();
+        let order = self.order(upstreams.len());
+        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
+    }
 }
 
 impl Attempts {

@@ -21,9 +21,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::config::UpstreamConfig;
 use super::exchange_limit::MAX_EXCHANGES;
 use super::group::UpstreamTransport;
-use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
 use super::tcp_pool::ConnectionReuse;
 use super::trust::{TrustError, Verifier};

@@ -3,11 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::attempts::Attempts;
 use super::permits::Permits;
 use super::{BoxFuture, Dispatcher, Error};
 use crate::wire::Rcode;
@@ -203,17 +202,6 @@ impl Group {
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise. Its
-    /// permit is taken when it is sent; a query that would get none is refused here already.
-    pub fn begin(self: &Arc<Self>, client: IpAddr, stream: bool, now: Instant) -> Result<Attempts, Error> {
-        if self.permits.as_ref().is_some_and(|permits| !permits.admits(client)) {
-            return Err(self.refuse());
-        }
-        let upstreams = self.upstreams();
-        let order = self.order(upstreams.len());
-        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
-    }
-
     /// Counts a query over the limit, and returns its error.
     pub fn refuse(&self) -> Error {
         self.counters.record_over_limit();
@@ -221,7 +209,7 @@ impl Group {
     }
 
     /// Returns the order in which `len` upstreams are queried.
-    fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
+    pub(super) fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);
         match self.rules.policy {
             UpstreamPolicy::Sequential => {}

@@ -8,51 +8,20 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::runtime::Handle;
 
+use super::config::{HealthCheck, UpstreamConfig};
 use super::{BoxFuture, Error};
 use crate::upstream::encrypted::EncryptedClient;
 use crate::upstream::exchange_limit::{ExchangeLimit, MAX_EXCHANGES};
 use crate::upstream::group::{DropReason, Upstream, UpstreamDriver, UpstreamTransport};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
-use crate::upstream::tcp_pool::{ConnectionReuse, TcpPool};
-use crate::upstream::trust::{Trust, TrustError};
-use crate::wire::{NameBuf, Rcode, Type};
+use crate::upstream::tcp_pool::TcpPool;
+use crate::upstream::trust::TrustError;
+use crate::wire::{Rcode, Type};
 
 /// The time that a health check has for an answer (CoreDNS plugin/pkg/proxy `setDefaultTimeout`).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest interval of health checks, whatever is configured.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-
-/// How an upstream is checked after a failure.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HealthCheck {
-    /// The time between two checks, until one succeeds.
-    pub interval: Duration,
-    /// The query has RD.
-    pub recursion: bool,
-    /// The name of the query, whose type is NS.
-    pub domain: NameBuf,
-    /// The query goes over TCP, if the upstream speaks plain DNS.
-    pub tcp: bool,
-}
-
-/// The configuration of an upstream. Upstreams with equal ones are the same.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UpstreamConfig {
-    /// The address.
-    pub address: SocketAddr,
-    /// The transport.
-    pub transport: UpstreamTransport,
-    /// The source address of queries, if it is configured.
-    pub source: Option<IpAddr>,
-    /// How long connections stay open for reuse, and how many.
-    pub reuse: ConnectionReuse,
-    /// The health check.
-    pub check: HealthCheck,
-    /// The certificates, for encrypted transports.
-    pub trust: Trust,
-    /// `doh_method` is GET, which has no effect: queries over HTTPS are sent by POST.
-    pub get: bool,
-}
 
 /// Creates upstreams, each once.
 pub struct UpstreamRegistry {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::permits::QueryPermit;
+use super::query_permit::QueryPermit;
 use super::timer_wheel::TimerWheel;
 use super::{Attempts, Error, Group, RevokedPermit, WaiterPlace};
 use crate::net::{Shares, Ticket};

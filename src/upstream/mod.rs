@@ -12,6 +12,7 @@
 //! look-ups.
 
 mod attempts;
+mod config;
 mod encrypted;
 mod exchange_limit;
 mod group;
@@ -19,6 +20,7 @@ mod health;
 pub mod inflight;
 mod metrics;
 mod permits;
+mod query_permit;
 mod tcp_pool;
 #[cfg(test)]
 pub mod testing;
@@ -35,14 +37,16 @@ use std::time::Duration;
 use crate::wire::{QueryChange, Rcode, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
+pub use config::{HealthCheck, UpstreamConfig};
 pub use group::{
     DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
     UpstreamTransport,
 };
-pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
+pub use health::UpstreamRegistry;
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
-pub use permits::{RevokedPermit, WaiterPlace};
+pub use permits::WaiterPlace;
+pub use query_permit::RevokedPermit;
 pub use tcp_pool::{ConnectionReuse, read_answer};
 pub use trust::{Trust, TrustError};
 

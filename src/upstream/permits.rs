@@ -6,12 +6,10 @@
 //! CoreDNS, and clients with equal shares do not evict each other's queries.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Error, Group};
 use crate::net::{Shares, Ticket};
 
 /// Where a waiter is.
@@ -49,7 +47,9 @@ impl Permits {
     }
 
     /// Takes a permit, also from another waiter, which is returned. `None` if the query is refused.
-    fn acquire(&self, client: IpAddr, place: WaiterPlace) -> Option<(Ticket, Option<(WaiterPlace, Ticket)>)> {
+    pub(super) fn acquire(
+        &self, client: IpAddr, place: WaiterPlace,
+    ) -> Option<(Ticket, Option<(WaiterPlace, Ticket)>)> {
         let (client, held) = (client.to_canonical(), &mut *self.held.lock());
         let mut revoked = None;
         if held.len() >= self.limit {
@@ -61,50 +61,10 @@ impl Permits {
         Some((ticket, revoked))
     }
 
-    fn release(&self, ticket: Ticket) {
+    pub(super) fn release(&self, ticket: Ticket) {
         let mut held = self.held.lock();
         held.remove(ticket);
         self.taken.store(held.len(), Ordering::Relaxed);
-    }
-}
-
-/// A waiter's permit; given back when dropped.
-pub(super) struct QueryPermit {
-    group: Arc<Group>,
-    ticket: Ticket,
-}
-
-/// A waiter that has lost its permit to another client's query.
-pub struct RevokedPermit {
-    /// Where it was.
-    pub place: WaiterPlace,
-    group: Arc<Group>,
-    ticket: Ticket,
-}
-
-impl QueryPermit {
-    /// Takes a permit of the query's group for the waiter in this place. Returns none if the group has no limit, and
-    /// the waiter that has lost its permit to this one, if any; or the error with which the query is refused.
-    pub(super) fn acquire(
-        group: &Arc<Group>, client: IpAddr, place: WaiterPlace,
-    ) -> Result<(Option<QueryPermit>, Option<RevokedPermit>), Error> {
-        let Some(permits) = &group.permits else { return Ok((None, None)) };
-        let (ticket, revoked) = permits.acquire(client, place).ok_or_else(|| group.refuse())?;
-        let revoked = revoked.map(|(place, ticket)| RevokedPermit { place, group: group.clone(), ticket });
-        Ok((Some(QueryPermit { group: group.clone(), ticket }), revoked))
-    }
-
-    /// Whether this is the permit that was revoked. The place of its waiter may belong to another one by now.
-    pub(super) fn is(&self, revoked: &RevokedPermit) -> bool {
-        Arc::ptr_eq(&self.group, &revoked.group) && self.ticket == revoked.ticket
-    }
-}
-
-impl Drop for QueryPermit {
-    fn drop(&mut self) {
-        if let Some(permits) = &self.group.permits {
-            permits.release(self.ticket);
-        }
     }
 }
 

@@ -11,13 +11,9 @@ use std::ops::Range;
 use super::header::{self, flag};
 use super::query::{Edns, Query};
 use super::reply::{NameRef, Rdata, Record, Reply, Section, StoredBytes};
+use super::size::MIN_UDP;
 use super::types::{Rcode, Type};
 
-/// The maximum length of a UDP response in bytes, whatever the client offers. Longer ones consist of many fragments
-/// (RFC 9715).
-pub const MAX_UDP: usize = 4_096;
-/// The UDP payload size of a client that sends no OPT or a smaller size (RFC 1035 4.2.1, RFC 6891 6.2.3).
-pub const MIN_UDP: usize = 512;
 /// The length of an OPT record without options.
 const OPT_LEN: usize = 11;
 /// The maximum number of compression targets. Responses with more distinct names compress a little less.

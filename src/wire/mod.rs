@@ -12,6 +12,7 @@ pub mod name;
 pub mod query;
 pub mod read;
 pub mod reply;
+mod size;
 pub mod types;
 
 pub use encode::encode;
@@ -19,7 +20,5 @@ pub use name::{Name, NameBuf};
 pub use query::{Edns, Query, QueryChange, Question};
 pub use read::{Message, MessageError};
 pub use reply::{NameRef, Rdata, Record, Reply, Section};
+pub use size::{MAX_MESSAGE, MAX_UDP, MIN_UDP};
 pub use types::{Class, Opcode, Rcode, Type};
-
-/// The maximum length of a DNS message in bytes (RFC 1035 4.2.2: a 16-bit length).
-pub const MAX_MESSAGE: usize = 65_535;

@@ -6,11 +6,11 @@
 //!   message claims.
 //! * Names in data are expanded for every type, so that a record is valid anywhere in a response of ours.
 
-use super::MAX_MESSAGE;
 use super::header::{self, flag, u16_at};
 use super::name::{MAX_LABEL, MAX_LEN};
 use super::query::Question;
 use super::reply::{NameRef, Rdata, Record, Reply, Section};
+use super::size::MAX_MESSAGE;
 use super::types::{Class, Rcode, Type};
 
 /// The maximum number of pointers in a name. A name of 255 bytes has at most 127 labels.

@@ -3,9 +3,9 @@
 //! Each worker has a `Reply` that it clears for each query, so that filling it allocates nothing once it has grown.
 //! Names and longer data are in one byte arena; a record is a small `Copy` value that refers to it.
 
-use super::encode::{MAX_UDP, MIN_UDP};
 use super::name::{MAX_LEN, Name};
 use super::query::{Edns, Question};
+use super::size::{MAX_MESSAGE, MAX_UDP, MIN_UDP};
 use super::types::{Class, Rcode, Type};
 
 /// The maximum number of records. A TCP message has 4,095 at most: each takes a pointer, ten fixed bytes and four of
@@ -406,7 +406,7 @@ impl Reply {
 
     /// Stores data, at most 65,535 bytes.
     pub fn store(&mut self, data: &[u8]) -> StoredBytes {
-        debug_assert!(data.len() <= super::MAX_MESSAGE);
+        debug_assert!(data.len() <= MAX_MESSAGE);
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(data);
         StoredBytes { at, len: data.len() as u16 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use clusterdns::chain::{State, Transport};
-use clusterdns::wire::encode::MIN_UDP;
 use clusterdns::wire::header::{self, Accept, flag};
 use clusterdns::wire::reply::{ExtendedError, SoaNumbers};
 use clusterdns::wire::{
-    self, Class, MAX_MESSAGE, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type,
+    self, Class, MAX_MESSAGE, MIN_UDP, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type,
 };
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;

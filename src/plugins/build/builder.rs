@@ -12,7 +12,7 @@ use crate::chain::pending::BoxFuture;
 use crate::chain::{Chain, Observer, Plugin};
 use crate::cluster::CurrentIndex;
 use crate::net::Address;
-use crate::plugins::endpoint::Endpoint;
+use crate::plugins::page_address::PageAddress;
 use crate::wire::NameBuf;
 
 /// The shortest interval at which a file is checked, whatever `reload` says.
@@ -85,7 +85,7 @@ pub struct PageRequest {
     /// The directive, for messages.
     pub directive: &'static str,
     /// The address on which the page is served; pages of several blocks may share it.
-    pub address: Endpoint,
+    pub address: PageAddress,
     /// The path.
     pub path: &'static str,
     /// The content.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Answers;
+use super::stanza::Answers;
 use crate::cluster::{PodMode, Selector, View};
 use crate::corefile::{Arguments, Directive};
 use crate::plugins::build::ApiConfig;

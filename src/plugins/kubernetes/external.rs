@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{AnswerResult, Stanza, Zone};
+use super::stanza::{AnswerResult, Stanza, Zone};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
 use crate::cluster::entry::ServiceEntry;

@@ -1,6 +1,6 @@
 //! The metadata of a query for the *metadata* plugin, for instance `{/kubernetes/namespace}` in a log line.
 
-use super::Stanza;
+use super::stanza::Stanza;
 use crate::chain::Exchange;
 use crate::cluster::model::Pod;
 use crate::cluster::{ClusterName, PodMode};

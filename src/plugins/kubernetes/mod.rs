@@ -11,34 +11,25 @@ pub mod config;
 mod external;
 mod metadata;
 mod records;
+mod stanza;
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
+pub use stanza::Answers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
+use stanza::{AnswerResult, Stanza, Zone};
+
+use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
-use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
 use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Question, Rcode, Type};
-
-/// The configuration of the answers of a stanza.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
-    /// The zones, in the order of the stanza; not empty.
-    pub zones: Vec<NameBuf>,
-    /// The exposed part of the cluster.
-    pub view: View,
-    /// The TTL of answers in seconds: 0–3600.
-    pub ttl: u32,
-    /// The names that fall through to the next plugin if they do not exist.
-    pub fallthrough: Fallthrough,
-}
 
 impl Setting for Config {
     fn index_request(&self) -> Option<IndexRequest> {
@@ -74,27 +65,6 @@ pub struct Kubernetes {
     stanza: Arc<Stanza>,
 }
 
-/// The state of a stanza.
-struct Stanza {
-    answers: Answers,
-    /// The zones, those with more labels first.
-    zones: Vec<Zone>,
-    /// The zone of the targets of PTR records: the first one that is not a reverse zone.
-    primary: NameBuf,
-    index: CurrentIndex,
-    /// The addresses of this server, which are those of the name server.
-    own: Vec<IpAddr>,
-}
-
-/// A zone of the stanza.
-struct Zone {
-    name: NameBuf,
-    labels: usize,
-    is_reverse: bool,
-    /// The names of the zone that fall through.
-    fallthrough: Fallthrough,
-}
-
 /// The result of the look-up of a name.
 enum Finding<'q> {
     /// The zone itself.
@@ -115,20 +85,6 @@ enum Finding<'q> {
     Code(Rcode),
 }
 
-/// The result of answering a name.
-enum AnswerResult {
-    /// The answer section is filled.
-    Records,
-    /// The name exists without such a record.
-    NoData,
-    /// The name does not exist.
-    NameError(Reason),
-    /// The code of the reply, with the SOA of the zone.
-    Code(Rcode),
-    /// The answer depends on a pending look-up.
-    Pending(Wait),
-}
-
 impl Kubernetes {
     /// Creates the plugin for a stanza. `own` are the addresses of this server.
     pub fn new(answers: Answers, index: impl Into<CurrentIndex>, own: Vec<IpAddr>) -> Kubernetes {
@@ -137,18 +93,6 @@ impl Kubernetes {
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
         Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
-    }
-}
-
-impl Zone {
-    fn new(name: &NameBuf, answers: &Answers) -> Zone {
-        let name = name.to_lower();
-        // The roots of the reverse trees are reverse zones too; CoreDNS accepts only names below them as such.
-        let is_reverse = ["in-addr.arpa", "ip6.arpa"]
-            .into_iter()
-            .any(|tree| NameBuf::from_text(tree).is_ok_and(|tree| name.as_name().is_within(tree.as_name())));
-        let fallthrough = answers.fallthrough.for_zone(&name);
-        Zone { labels: name.as_name().labels().count(), name, is_reverse, fallthrough }
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{AnswerResult, Stanza, Zone};
+use super::stanza::{AnswerResult, Stanza, Zone};
 use crate::chain::State;
 use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
 use crate::cluster::entry::{EndpointLabel, Row, Shape};

@@ -14,9 +14,8 @@ use std::time::Duration;
 use crate::chain::{Exchange, Plugin, Rewritten, Sent, Step};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::log::{LogFormat as LineFormat, Logger, Severity};
-use crate::wire::encode::MIN_UDP;
 use crate::wire::header::{flag, opcode};
-use crate::wire::{MAX_MESSAGE, Query, Rcode};
+use crate::wire::{MAX_MESSAGE, MIN_UDP, Query, Rcode};
 
 pub use config::{Class, Classes, Config, LogRule, parse};
 pub use format::Format;

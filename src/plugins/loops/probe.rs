@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Finding, Watch};
+use super::watch::{ProbeResult, Watch};
 use crate::telemetry::log::{Logger, Severity};
 use crate::wire::{NameBuf, Type};
 
@@ -24,14 +24,14 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Looks for a loop through the server at `address`, and exits the process if there is one.
-pub async fn look_for_loop(watch: Arc<Watch>, address: SocketAddr, logger: Logger) {
+pub(super) async fn look_for_loop(watch: Arc<Watch>, address: SocketAddr, logger: Logger) {
     let deadline = Instant::now() + SEARCH_TIME;
     while Instant::now() < deadline {
         match send_probe(&watch, local_address(address)).await {
             // There is a response, and the query has not come back.
-            Ok(Some(Finding::Nothing)) => break,
-            Ok(Some(Finding::Suspicion)) => {}
-            Ok(Some(Finding::Loop(client, name))) => {
+            Ok(Some(ProbeResult::Nothing)) => break,
+            Ok(Some(ProbeResult::Suspicion)) => {}
+            Ok(Some(ProbeResult::Loop(client, name))) => {
                 let zone = &watch.zone;
                 let text = name.to_string();
                 let line = format!(
@@ -57,7 +57,7 @@ pub async fn look_for_loop(watch: Arc<Watch>, address: SocketAddr, logger: Logge
 
 /// Sends one probe, without retransmission, so that a query that arrives twice has been forwarded. Returns what the
 /// probe has shown, or `None` without a response.
-async fn send_probe(watch: &Watch, address: SocketAddr) -> std::io::Result<Option<Finding>> {
+async fn send_probe(watch: &Watch, address: SocketAddr) -> std::io::Result<Option<ProbeResult>> {
     let mut random = [0; 18];
     getrandom::fill(&mut random).map_err(|_| std::io::ErrorKind::Other)?;
     let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| random[at + byte]));
@@ -70,13 +70,13 @@ async fn send_probe(watch: &Watch, address: SocketAddr) -> std::io::Result<Optio
     let mut response = [0; 512];
     while Instant::now() < deadline {
         let received = timeout_at(Instant::now() + CHECK_INTERVAL, socket.recv(&mut response)).await;
-        let finding = watch.look();
-        if finding != Finding::Nothing {
-            return Ok(Some(finding));
+        let result = watch.look();
+        if result != ProbeResult::Nothing {
+            return Ok(Some(result));
         }
         if let Ok(received) = received {
             received?;
-            return Ok(Some(Finding::Nothing));
+            return Ok(Some(ProbeResult::Nothing));
         }
     }
     Ok(None)

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, PageRequest, Setting};
-use super::endpoint::Endpoint;
+use super::page_address::PageAddress;
 use super::path::rooted;
 use crate::admin::PageContent;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
@@ -28,7 +28,7 @@ pub use queries::Queries;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The address of `/metrics`.
-    pub address: Endpoint,
+    pub address: PageAddress,
     /// A web configuration file of the Prometheus exporter toolkit, for HTTPS.
     pub tls: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ pub struct Config {
 pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     let errors = context.diagnostics.has_errors();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let address = Endpoint::read(&mut line, "localhost:9153");
+    let address = PageAddress::read(&mut line, "localhost:9153");
     let mut tls = None;
     for property in line.body() {
         let mut inner = line.enter(property);

@@ -247,13 +247,13 @@ fn a_name_that_is_too_long_for_a_message_is_an_error() {
 fn expressions_have_a_limit_in_all() {
     // Two small expressions, and not a third.
     let mut left = 40_000;
-    let mut words = config::Words::new(vec![], &mut left);
+    let mut words = words::Words::new(vec![], &mut left);
     assert!(words.expression_of(0, "(a)").is_ok() && words.expression_of(0, "b|c").is_ok());
     let error = words.expression_of(0, "d").expect_err("no bytes are left");
     assert_eq!(error.message, "the regular expressions of 'rewrite' take more than 67108864 bytes when compiled");
     // A larger one counts for more.
     let mut left = 40_000;
-    assert!(config::Words::new(vec![], &mut left).expression_of(0, "a{900}").is_err());
+    assert!(words::Words::new(vec![], &mut left).expression_of(0, "a{900}").is_err());
     assert_eq!(read("rewrite name regex ((a{1000}){1000}){1000} b", parse).1.len(), 1);
 }
 

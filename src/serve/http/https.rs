@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::doh::{self, RequestMessage};
 use crate::chain::Client;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
-use crate::serve::tcp::accept::Acceptor;
+use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
 

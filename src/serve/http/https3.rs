@@ -15,7 +15,7 @@ use super::limited::{Limited, LimitedConnection};
 use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
-use crate::serve::quic::endpoint::{QuicListener, Stopping, code};
+use crate::serve::quic::listener::{QuicListener, Stopping, code};
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// RFC 9114 8.1.

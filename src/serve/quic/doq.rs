@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::endpoint::{QuicListener, Stopping};
+use super::listener::{QuicListener, Stopping};
 use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};

@@ -3,21 +3,22 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, TransportConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::doq;
-use crate::chain::{Client, Transport};
+use super::listener::{LAST, QuicListener};
+use crate::chain::Transport;
 use crate::serve::http::https3;
 use crate::serve::pending::PendingLimit;
-use crate::serve::tcp::accept::Acceptor;
+use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
-use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Settings};
+use crate::serve::{ListenerKind, ListenerPhase, Service, Settings};
 
 /// The maximum number of unread bytes of a stream.
 const STREAM_WINDOW: u32 = 16 * 1024;
@@ -25,9 +26,6 @@ const STREAM_WINDOW: u32 = 16 * 1024;
 const WINDOW: u32 = 128 * 1024;
 /// The maximum number of unacknowledged bytes of a connection.
 const SEND_WINDOW: u64 = 512 * 1024;
-/// The time after the last query for which a closing connection still reads, since queries may be in the kernel's
-/// buffers.
-const LAST: Duration = Duration::from_millis(50);
 /// The interval of checks whether the certificate has changed, while there are no new connections.
 const CONFIGURE: Duration = Duration::from_secs(1);
 /// The maximum number of connections that have not been accepted yet.
@@ -40,18 +38,6 @@ const UNIDIRECTIONAL: u32 = 8;
 /// Creates an endpoint on a socket. It accepts no connections before [`serve`].
 pub(crate) fn bind(socket: UdpSocket) -> io::Result<Endpoint> {
     Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
-}
-
-/// The state that the connections of a listener share.
-pub(crate) struct QuicListener {
-    /// The limits on the connections.
-    pub(crate) acceptor: Arc<Acceptor>,
-    pub(crate) service: Arc<Service>,
-    transport: Transport,
-    /// The address of the endpoint.
-    local: SocketAddr,
-    /// The limit on the pending queries of this listener, if there is one.
-    pub(crate) pending: Option<Arc<PendingLimit>>,
 }
 
 /// Accepts connections until the server stops.
@@ -152,57 +138,4 @@ impl QuicListener {
             _ => doq::serve(self, connection, permit, phase).await,
         }
     }
-
-    /// Returns the client of a connection.
-    pub(crate) fn client(&self, connection: &Connection) -> Client {
-        let remote = connection.remote_address();
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let ip = connection.local_ip().unwrap_or(self.local.ip()).to_canonical();
-        Client { remote, local: SocketAddr::new(ip, self.local.port()), transport: self.transport }
-    }
-}
-
-/// The state of a connection when the server stops.
-#[derive(Default)]
-pub(crate) struct Stopping {
-    /// The time until which new queries are answered; `None` while the server runs.
-    until: Option<Instant>,
-    is_quiet: bool,
-}
-
-impl Stopping {
-    /// Called when the server stops.
-    pub(crate) fn begin(&mut self) {
-        self.until.get_or_insert_with(|| Instant::now() + LEAVE_TIME);
-    }
-
-    /// Returns whether new queries are still answered. The time is limited, so that a client that continues to send
-    /// does not delay the end.
-    pub(crate) fn accepts(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
-    }
-
-    /// Waits for [`LAST`], or for ever while the server runs.
-    pub(crate) async fn wait(&self) {
-        match self.until {
-            Some(_) => tokio::time::sleep(LAST).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Called when nothing has arrived for [`LAST`].
-    pub(crate) fn set_quiet(&mut self) {
-        self.is_quiet = true;
-    }
-
-    /// Returns whether the connection can be closed. `is_idle`: no query is pending.
-    pub(crate) fn is_over(&mut self, is_idle: bool) -> bool {
-        let is_quiet = std::mem::take(&mut self.is_quiet);
-        is_idle && (is_quiet || !self.accepts())
-    }
-}
-
-/// Converts an error code of HTTP/3.
-pub(crate) const fn code(code: u32) -> VarInt {
-    VarInt::from_u32(code)
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod doq;
 pub(crate) mod endpoint;
+pub(crate) mod listener;

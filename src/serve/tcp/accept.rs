@@ -1,97 +1,35 @@
 //! Accept loops of TCP listeners.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::acceptor::Acceptor;
 use super::connection::Connection;
-use super::limits::{ConnectionPermit, Connections};
 use super::stream::Stream;
 use crate::chain::{Client, Transport};
 use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
-use crate::serve::memory::MemoryLimit;
-use crate::serve::pending::LogLimiter;
-use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service, Shared};
-
-/// Accepts the connections of a group with limits of its own: DNS over TCP and TLS, or another encrypted listener.
-#[derive(Debug)]
-pub(crate) struct Acceptor {
-    pub(crate) connections: Arc<Connections>,
-    /// The group of the connections in the registry.
-    group: usize,
-    pub(crate) shared: Arc<Shared>,
-    /// The limit on the memory for queries and responses of encrypted transports.
-    pub(crate) memory: Arc<MemoryLimit>,
-    /// The number of running accept loops.
-    loops: AtomicUsize,
-}
+use crate::serve::log_limiter::LogLimiter;
+use crate::serve::{ListenerKind, ListenerPhase, Service};
 
 /// How many connections are accepted before the open ones have their turn: a client that opens one after the other must
 /// not delay their queries.
 const ACCEPTED_AT_ONCE: usize = 16;
 /// Limits the log lines about failures of `accept`.
 static ACCEPT_LOGGED: LogLimiter = LogLimiter::new();
-/// Limits the log lines about refused connections.
-static REFUSED_LOGGED: LogLimiter = LogLimiter::new();
-
 impl Acceptor {
-    /// Creates an acceptor without connections.
-    pub(crate) fn new(connections: Arc<Connections>, shared: Arc<Shared>, memory: Arc<MemoryLimit>) -> Acceptor {
-        let group = connections.add_group();
-        Acceptor { connections, group, shared, memory, loops: AtomicUsize::new(0) }
-    }
-
-    /// Returns the number of open connections.
-    pub(crate) fn open(&self) -> usize {
-        self.connections.open(self.group)
-    }
-
-    /// Acquires a permit for a connection of an address, where the group has at most `limit` connections. See
-    /// [`Connections::acquire`].
-    pub(crate) fn acquire(&self, limit: usize, address: IpAddr, has_socket: bool) -> Option<ConnectionPermit> {
-        let (permit, evicted) = self.connections.acquire(self.group, limit, address, has_socket);
-        let counters = &self.shared.counters;
-        counters.connections_evicted.add(evicted);
-        match &permit {
-            Some(_) => counters.connections.add(1),
-            None => {
-                counters.connections_refused.add(1);
-                if REFUSED_LOGGED.is_due() {
-                    tracing::warn!(client = %address, limits = ?self.connections.limits(), "too many connections; this one is closed");
-                }
-            }
-        }
-        permit
-    }
-
-    /// Returns whether an accept loop runs or a connection is open.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.loops.load(Ordering::Acquire) > 0 || self.open() > 0
-    }
-
     /// Serves a listener on the server's runtime.
     pub(crate) fn serve(
         self: &Arc<Self>, listener: TcpListener, service: Arc<Service>, phase: watch::Receiver<ListenerPhase>,
     ) {
         self.record_start();
         self.shared.runtime.spawn(self.clone().accept(listener, service, phase));
-    }
-
-    /// Counts a running accept loop. Called before its task is spawned, since the server may stop before the task runs.
-    pub(crate) fn record_start(&self) {
-        self.loops.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Called when an accept loop has stopped.
-    pub(crate) fn record_end(&self) {
-        self.loops.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Accepts connections until the server stops. No error ends the loop.
@@ -192,33 +130,5 @@ impl Acceptor {
             _ if failures > 16 => Some(Duration::from_millis(50)),
             _ => None,
         }
-    }
-
-    /// Waits for the handshake of a client until the timeout `time` or the eviction of the connection; when the server
-    /// stops, at most for [`LEAVE_TIME`]. Returns `None` if the handshake fails, after which the client has the reason.
-    pub(crate) async fn handshake<T, E>(
-        &self, permit: &ConnectionPermit, handshake: impl Future<Output = Result<T, E>>, time: Duration,
-        phase: &watch::Receiver<ListenerPhase>,
-    ) -> Option<T> {
-        let mut phase = phase.clone();
-        let end = async {
-            let _ = phase.wait_for(|&phase| phase > ListenerPhase::Serving).await;
-            let _ = tokio::time::timeout(LEAVE_TIME, phase.wait_for(|&phase| phase == ListenerPhase::Ended)).await;
-        };
-        tokio::select! {
-            done = handshake => done.ok(),
-            () = permit.activity.evicted() => None,
-            () = end => None,
-            () = tokio::time::sleep(time) => {
-                self.shared.counters.connections_timed_out.add(1);
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        self.connections.remove_group(self.group);
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::accept::Acceptor;
+use super::acceptor::Acceptor;
 use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};

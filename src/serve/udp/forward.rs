@@ -22,25 +22,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use nix::sys::epoll::Epoll;
 
+use super::late;
 use super::listener::UdpListener;
 use super::upstream_sockets::UpstreamSockets;
-use super::worker::wait_for;
-use crate::chain::{Answer, OwnedQuery, Resume, State, UpstreamQuery};
+use crate::chain::{Answer, OwnedQuery, Pending, Resume, State, UpstreamQuery, Wait};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
 use crate::serve::udp::mailbox::{Job, Mailbox, UdpClient, UpstreamWaiter};
-use crate::serve::udp::mmsg::{BATCH, Batch, Outbox};
+use crate::serve::udp::mmsg::{BATCH, Batch, Outbox, ReturnPath};
 use crate::upstream::inflight::{Admission, AttemptId, EndedQuery, Evicted};
 use crate::upstream::{
     Answered, Attempts, DropReason, Error, Group, InFlight, NextStep, RevokedPermit, ShedReason, Verdict, Waiter as _,
     max_exchange_time,
 };
-use crate::wire::encode::MAX_UDP;
-use crate::wire::{Message, MessageError, Query, Reply};
+use crate::wire::{MAX_UDP, Message, MessageError, Query, Reply};
 
 /// The bit that marks events of upstream sockets.
 pub(in crate::serve) const UPSTREAM: u64 = 1 << 32;
@@ -54,10 +52,6 @@ const MAX_BEGUN: usize = 256;
 const MAX_TIMEOUTS: usize = 256;
 /// The maximum number of waiters that are answered in a turn after their queries have ended.
 const MAX_DELIVERED: usize = BATCH;
-
-/// The workers of queries in flight, by the hash that identical queries share. Written when a query is sent to an
-/// upstream and when it ends, never for a query that this server answers itself.
-pub(in crate::serve) type QueryOwners = DashMap<u64, usize, foldhash::fast::RandomState>;
 
 /// The outcome of a query for its waiters.
 #[derive(Clone)]
@@ -197,8 +191,8 @@ impl Forwarding {
 
     /// Forwards a client's query.
     pub(in crate::serve) fn forward(
-        &mut self, query: OwnedQuery, resume: Resume, upstream_query: UpstreamQuery,
-        from: (usize, super::mmsg::ReturnPath), context: &mut WorkerContext<'_>,
+        &mut self, query: OwnedQuery, resume: Resume, upstream_query: UpstreamQuery, from: (usize, ReturnPath),
+        context: &mut WorkerContext<'_>,
     ) {
         let UpstreamQuery { attempts, change } = upstream_query;
         let (listener, path) = from;
@@ -759,4 +753,25 @@ impl WorkerContext<'_> {
     pub(in crate::serve) fn listener(&self, number: usize) -> Option<&UdpListener> {
         self.listeners.get(number)?.as_ref()
     }
+}
+
+/// Puts a client's pending query into the in-flight table, or spawns it on the runtime. `from` is the number of the
+/// listener, and the return path.
+pub(in crate::serve) fn wait_for(
+    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), context: &mut WorkerContext<'_>,
+) {
+    let (at, path) = from;
+    let pending = match pending {
+        Pending { query, at, wait: Wait::Upstream(upstream_query) } => {
+            context.counters.later.add(1);
+            return forwarding.forward(query, at, upstream_query, from, context);
+        }
+        pending => pending,
+    };
+    let Some(listener) = context.listener(at) else { return };
+    let permit = context.shared.permit(pending.query.client(), None, context.counters);
+    let socket = listener.socket.clone();
+    let service = listener.service.clone();
+    let shared = context.shared.clone();
+    context.shared.runtime.spawn(late::answer(pending, permit, path, socket, service, shared));
 }

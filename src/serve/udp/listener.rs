@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use crate::serve::Service;
+use crate::serve::service::Service;
 
 /// RFC 863; no client sends from it.
 const DISCARD: u16 = 9;

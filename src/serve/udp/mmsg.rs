@@ -19,12 +19,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{NonNull, addr_of_mut};
 
-use crate::wire::encode::MAX_UDP;
+use crate::wire::MAX_UDP;
 
 /// The number of datagrams that are read or written with one system call. Knot uses 10, sdns 16, quinn 32.
-pub const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 /// The maximum length of a question in bytes. A longer datagram is truncated and marked.
-pub const MAX_QUESTION: usize = 4_096;
+pub(crate) const MAX_QUESTION: usize = 4_096;
 /// The distance between the starts of two buffers: not a power of two, or the first lines of all buffers would share
 /// one set of the processor's cache.
 const STRIDE: usize = 4_096 + 128;
@@ -61,7 +61,7 @@ struct Memory {
 }
 
 /// The slots of one worker.
-pub struct Batch {
+pub(crate) struct Batch {
     /// Owned; a raw pointer, since `Memory` points into itself and no reference to the whole of it may exist.
     memory: NonNull<Memory>,
     /// The number of slots that the last receive filled.
@@ -77,7 +77,7 @@ unsafe impl Send for Batch {}
 
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
+pub(crate) struct Datagram<'a> {
     /// The bytes, at most the first [`MAX_QUESTION`].
     pub bytes: &'a [u8],
     /// The datagram was longer.
@@ -90,7 +90,7 @@ pub struct Datagram<'a> {
 
 /// The result of sending a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SendOutcome {
+pub(crate) struct SendOutcome {
     /// The number of responses that were sent.
     pub sent: usize,
     /// The number of responses that the kernel refused.
@@ -99,7 +99,7 @@ pub struct SendOutcome {
 
 impl Batch {
     /// Allocates the memory.
-    pub fn new() -> Batch {
+    pub(crate) fn new() -> Batch {
         let memory = Box::<Memory>::new_zeroed();
         // SAFETY: `Memory` is integers, raw pointers and C structs of these, for all of which zero is a value.
         let at = Box::into_raw(unsafe { memory.assume_init() });
@@ -126,7 +126,7 @@ impl Batch {
 
     /// Receives the datagrams that have arrived; waits for the first one if `wait`. Returns the number of filled slots.
     /// Responses that were queued and not sent are dropped.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         let at = self.memory.as_ptr();
         for slot in 0..self.received {
             // SAFETY: in bounds, and no reference into the memory outlives a call of this type's methods. The kernel
@@ -176,7 +176,7 @@ impl Batch {
     ///
     /// # Panics
     /// When the last receive did not fill the slot.
-    pub fn slot(&mut self, slot: usize) -> (Option<Datagram<'_>>, &mut [u8]) {
+    pub(crate) fn slot(&mut self, slot: usize) -> (Option<Datagram<'_>>, &mut [u8]) {
         assert!(slot < self.received);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds. The references are to distinct fields, last no longer than the borrow of `self`, and the
@@ -204,7 +204,7 @@ impl Batch {
     ///
     /// # Panics
     /// When the last receive did not fill the slot, more is queued than was received, or `len` is too large.
-    pub fn queue(&mut self, slot: usize, len: usize) {
+    pub(crate) fn queue(&mut self, slot: usize, len: usize) {
         assert!(slot < self.received && self.queued < BATCH && len <= MAX_UDP);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds and not referred to. What is stored points into the owned memory.
@@ -230,7 +230,7 @@ impl Batch {
     ///
     /// # Panics
     /// As [`Batch::queue`].
-    pub fn queue_to(&mut self, slot: usize, len: usize, path: &ReturnPath) {
+    pub(crate) fn queue_to(&mut self, slot: usize, len: usize, path: &ReturnPath) {
         assert!(slot < self.received && self.queued < BATCH && len <= MAX_UDP);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds and not referred to. The slot's own peer address and control message are needed no more.
@@ -251,7 +251,7 @@ impl Batch {
     }
 
     /// Sends what is queued. An answer that the kernel does not take is skipped; the others are still sent.
-    pub fn send(&mut self, socket: BorrowedFd<'_>) -> SendOutcome {
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> SendOutcome {
         let at = self.memory.as_ptr();
         let mut outcome = SendOutcome::default();
         let mut next = 0;
@@ -303,7 +303,7 @@ impl Batch {
     ///
     /// # Panics
     /// When the last receive did not fill the slot.
-    pub fn return_path(&self, slot: usize) -> ReturnPath {
+    pub(crate) fn return_path(&self, slot: usize) -> ReturnPath {
         assert!(slot < self.received);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds, and copied while nothing writes.
@@ -325,7 +325,7 @@ impl Drop for Batch {
 }
 
 /// Datagrams that are sent through sockets with a peer.
-pub struct Outbox {
+pub(crate) struct Outbox {
     /// Owned; a raw pointer, since it points into itself.
     memory: NonNull<Outgoing>,
     /// How many there are.
@@ -347,7 +347,7 @@ unsafe impl Send for Outbox {}
 
 impl Outbox {
     /// Allocates the memory.
-    pub fn new() -> Outbox {
+    pub(crate) fn new() -> Outbox {
         let memory = Box::<Outgoing>::new_zeroed();
         // SAFETY: `Outgoing` is integers, raw pointers and C structs of these, for all of which zero is a value.
         let at = Box::into_raw(unsafe { memory.assume_init() });
@@ -367,7 +367,7 @@ impl Outbox {
     ///
     /// # Panics
     /// When there are [`BATCH`] already, or it is too long.
-    pub fn push(&mut self, datagram: &[u8]) -> &mut [u8] {
+    pub(crate) fn push(&mut self, datagram: &[u8]) -> &mut [u8] {
         assert!(self.len < BATCH && datagram.len() <= MAX_QUESTION);
         let at = self.memory.as_ptr();
         // SAFETY: in bounds; the reference lasts no longer than the borrow of `self`.
@@ -382,7 +382,7 @@ impl Outbox {
     }
 
     /// Sends all of them through a socket. Calls `failed` for each that it did not take, with its place.
-    pub fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, mut failed: impl FnMut(usize, io::Error)) {
         let at = self.memory.as_ptr();
         let len = std::mem::take(&mut self.len);
         let mut next = 0;
@@ -432,7 +432,7 @@ impl Drop for Outbox {
 
 /// The way back to a client: its address, and the one that it asked.
 #[derive(Clone, Copy)]
-pub struct ReturnPath {
+pub(crate) struct ReturnPath {
     name: SocketName,
     name_len: usize,
     control: Control,
@@ -441,7 +441,7 @@ pub struct ReturnPath {
 
 impl ReturnPath {
     /// Sends one answer. It does not wait.
-    pub fn send(&self, socket: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, socket: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
         let mut bytes = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
         // SAFETY: zero is a value of this C struct.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -553,7 +553,7 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 /// The socket's or the device's buffer is full.
-pub fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS))
 }
 

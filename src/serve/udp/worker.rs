@@ -4,7 +4,7 @@
 //! do not wait for an upstream run on tokio, which sends their responses through the same sockets.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,16 +14,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::forward::{Forwarding, UPSTREAM, WorkerContext};
+use super::forward::{Forwarding, UPSTREAM, WorkerContext, wait_for};
 use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, ReturnPath, SendOutcome, is_full};
-use crate::chain::{Answer, Client, Pending, State, Transport, Wait};
+use super::mmsg::{Batch, SendOutcome};
+use crate::chain::{Answer, Client, State, Transport};
+use crate::serve::Shared;
 use crate::serve::counts::Counters;
-use crate::serve::pending::{self, LogLimiter, PendingPermit};
+use crate::serve::log_limiter::LogLimiter;
 use crate::serve::service::Packet;
-use crate::serve::{Service, Shared};
-use crate::wire::encode::MAX_UDP;
 use crate::wire::header;
 
 /// The data of events of the mailbox.
@@ -40,9 +39,6 @@ const LAST_READS: Duration = Duration::from_millis(500);
 /// The minimum time for which the sockets of a closed listener stay open, so that they are there for queries that other
 /// workers hand over; also the interval of checks whether a query of the listener is pending.
 const CLOSING: Duration = Duration::from_millis(20);
-/// The maximum number of retries, a millisecond apart, to send the response of a pending query when the socket is full.
-const LATE_RETRIES: usize = 5;
-
 /// A worker. It owns at least one socket of each listener.
 pub(crate) struct UdpWorker {
     /// The listeners by number; `None` for a closed one.
@@ -279,54 +275,6 @@ impl UdpWorker {
         counters.bad_source.add(bad_source);
         answerable
     }
-}
-
-/// Puts a client's pending query into the in-flight table, or spawns it on the runtime. `from` is the number of the
-/// listener, and the return path.
-pub(in crate::serve) fn wait_for(
-    forwarding: &mut Forwarding, pending: Pending, from: (usize, ReturnPath), context: &mut WorkerContext<'_>,
-) {
-    let (at, path) = from;
-    let pending = match pending {
-        Pending { query, at, wait: Wait::Upstream(upstream_query) } => {
-            context.counters.later.add(1);
-            return forwarding.forward(query, at, upstream_query, from, context);
-        }
-        pending => pending,
-    };
-    let Some(listener) = context.listener(at) else { return };
-    let permit = context.shared.permit(pending.query.client(), None, context.counters);
-    let socket = listener.socket.clone();
-    let service = listener.service.clone();
-    let shared = context.shared.clone();
-    context.shared.runtime.spawn(answer_later(pending, permit, path, socket, service, shared));
-}
-
-/// Waits for a pending query, and sends its response by the return path.
-async fn answer_later(
-    pending: Pending, mut permit: PendingPermit, path: ReturnPath, socket: Arc<UdpSocket>, service: Arc<Service>,
-    shared: Arc<Shared>,
-) {
-    let packet = pending.query.packet().into();
-    let answer = pending::answer(pending, &mut permit, packet, MAX_UDP, service, &shared.counters).await;
-    if let Some(answer) = answer {
-        let mut result = path.send(socket.as_fd(), &answer);
-        for _ in 0..LATE_RETRIES {
-            if !result.as_ref().is_err_and(is_full) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            result = path.send(socket.as_fd(), &answer);
-        }
-        match result {
-            Ok(()) => shared.counters.answered.add(1),
-            Err(_) => shared.counters.send_failed.add(1),
-        }
-    } else {
-        shared.counters.unanswered.add(1);
-    }
-    // When the server stops, it waits for permits: this one is held until the response is sent.
-    drop(permit);
 }
 
 /// Returns whether this can be the address of a client. Port 0 and unspecified, multicast or broadcast addresses are

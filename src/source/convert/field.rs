@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use super::invalid::{Ignored, Invalid};
+use super::invalid::{Ignored, Invalid, JsonType};
 
 /// A field. `null` is equivalent to absence, as for the API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,33 +23,6 @@ pub enum Field<T> {
     Valid(T),
     /// A value of another type, or one that the field cannot have.
     Unexpected(JsonType),
-}
-
-/// The JSON type of an unexpected value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JsonType {
-    /// A string.
-    String,
-    /// A number.
-    Number,
-    /// `true` or `false`.
-    Boolean,
-    /// A list.
-    List,
-    /// A map.
-    Map,
-}
-
-impl fmt::Display for JsonType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            JsonType::String => "a string",
-            JsonType::Number => "a number",
-            JsonType::Boolean => "true or false",
-            JsonType::List => "a list",
-            JsonType::Map => "a map",
-        })
-    }
 }
 
 /// A type of the value of a field. An implementation has the methods for the JSON types that it is read from; a value

@@ -1,8 +1,8 @@
 //! Errors in objects, and the checks of single values.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use super::field::JsonType;
 use crate::cluster::model::Protocol;
 
 /// An error in an object or in a field of it.
@@ -79,6 +79,33 @@ pub enum Invalid {
         /// The value.
         text: String,
     },
+}
+
+/// The JSON type of an unexpected value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JsonType {
+    /// A string.
+    String,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A list.
+    List,
+    /// A map.
+    Map,
+}
+
+impl fmt::Display for JsonType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JsonType::String => "a string",
+            JsonType::Number => "a number",
+            JsonType::Boolean => "true or false",
+            JsonType::List => "a list",
+            JsonType::Map => "a map",
+        })
+    }
 }
 
 /// The values of an object that are ignored while the rest of it is used. Only the first few are stored, however many

@@ -2,8 +2,8 @@
 
 use serde::de::MapAccess;
 
-use super::field::{Field, FieldValue, JsonType};
-use super::invalid::{Ignored, Invalid};
+use super::field::{Field, FieldValue};
+use super::invalid::{Ignored, Invalid, JsonType};
 use crate::cluster::selector::is_label_value;
 
 /// ObjectLabels, sorted by key, without duplicates.

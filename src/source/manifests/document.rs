@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The format of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextFormat {
+pub(super) enum TextFormat {
     /// YAML, one or several documents. JSON is YAML too, but its own parser is much faster.
     Yaml,
     /// JSON, one or several documents.
@@ -34,7 +34,7 @@ pub struct RawObject {
 
 /// Parses all objects in a text, and returns them with problems of other documents. A text that does not parse is an
 /// error as a whole: half of a file is worse than its last good state.
-pub fn parse(text: &str, format: TextFormat) -> Result<(Vec<RawObject>, Vec<Problem>), Problem> {
+pub(super) fn parse(text: &str, format: TextFormat) -> Result<(Vec<RawObject>, Vec<Problem>), Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let documents: Vec<Document> = match format {
         TextFormat::Json => serde_json::Deserializer::from_str(text)

@@ -13,7 +13,7 @@ use crate::files::{FileError, FollowedFile, Look, OpenFiles};
 
 /// A file and its last good state.
 #[derive(Debug)]
-pub struct Manifest {
+pub(super) struct Manifest {
     /// The path, as given or with the given folder as its prefix.
     pub path: PathBuf,
     /// The objects of the last good state.
@@ -31,7 +31,7 @@ pub struct Manifest {
 
 /// Returns the files of a path: itself, or the files of the folder by name. As in `kubectl apply -f`, subfolders are
 /// not searched; hidden files are ignored (`..data` of a mounted ConfigMap, the swap file of an editor).
-pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(&error))?;
     if metadata.is_file() {
         return Ok(vec![path.to_owned()]);
@@ -54,7 +54,7 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
 
 impl Manifest {
     /// Creates a file that has not been read. `open` knows which files are being written.
-    pub fn new(path: PathBuf, open: OpenFiles) -> Manifest {
+    pub(super) fn new(path: PathBuf, open: OpenFiles) -> Manifest {
         let file = FollowedFile::new_watched(path.clone(), MAX_FILE_MIB << 20, open);
         let (items, problems) = (Vec::new(), Vec::new());
         Manifest { path, items, problems, fault: None, loaded: false, text_fault: None, file }
@@ -62,7 +62,7 @@ impl Manifest {
 
     /// Reads the file if it has changed and is not being written. Returns whether anything is different. `now` is the
     /// time of day.
-    pub fn refresh(&mut self, now: SystemTime) -> bool {
+    pub(super) fn refresh(&mut self, now: SystemTime) -> bool {
         match self.file.look(now) {
             Ok(Look::Unsettled) => false,
             Ok(Look::Unchanged) => {
@@ -84,7 +84,7 @@ impl Manifest {
     }
 
     /// Creates a manifest from a text instead of a file.
-    pub fn of_text(path: PathBuf, text: &str) -> Manifest {
+    pub(super) fn of_text(path: PathBuf, text: &str) -> Manifest {
         let mut manifest = Manifest::new(path, OpenFiles::default());
         manifest.load_text(text);
         manifest

@@ -39,7 +39,7 @@ pub enum DerivationRole {
 }
 
 /// A problem, and its object.
-pub type ObjectProblem = (Option<(Kind, ObjectKey)>, Problem);
+pub(super) type ObjectProblem = (Option<(Kind, ObjectKey)>, Problem);
 
 impl ManifestObject {
     /// Converts an object. Returns `None` if it is unusable, for a reason that is added to `problems`.

@@ -32,24 +32,24 @@ impl Default for BackoffConfig {
 
 /// Computes delays that double.
 #[derive(Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     config: BackoffConfig,
     step: u32,
 }
 
 impl Backoff {
     /// Creates a backoff with the first delay.
-    pub fn new(config: BackoffConfig) -> Backoff {
+    pub(super) fn new(config: BackoffConfig) -> Backoff {
         Backoff { config, step: 0 }
     }
 
     /// Returns the next delay: between half of the step and the step, but at least what the API server requested.
-    pub fn next_delay(&mut self, requested: Option<Duration>) -> Duration {
+    pub(super) fn next_delay(&mut self, requested: Option<Duration>) -> Duration {
         self.step(self.config.max, requested)
     }
 
     /// Returns the next delay while there is no connection.
-    pub fn next_reconnect_delay(&mut self) -> Duration {
+    pub(super) fn next_reconnect_delay(&mut self) -> Duration {
         self.step(self.config.reconnect, None)
     }
 
@@ -62,14 +62,14 @@ impl Backoff {
     }
 
     /// Records that a watch has been healthy for `duration`.
-    pub fn record_healthy(&mut self, duration: Duration) {
+    pub(super) fn record_healthy(&mut self, duration: Duration) {
         if duration >= self.config.healthy_after {
             self.step = 0;
         }
     }
 
     /// Returns a short random delay, which differs between replicas.
-    pub fn jitter(&self) -> Duration {
+    pub(super) fn jitter(&self) -> Duration {
         self.config.jitter.mul_f64(fastrand::f64())
     }
 }

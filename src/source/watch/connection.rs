@@ -23,7 +23,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::limits::{Limiter, RequestLimits};
 use super::metrics::Metrics;
-use crate::source::watch::error::{Refusal, WaitTarget, WatchError, describe_error};
+use crate::source::watch::error::{ConnectionError, Refusal, WaitTarget, WatchError, describe_error};
 
 /// The time after which a client is created again from its files.
 const CLIENT_LIFETIME: Duration = Duration::from_secs(60);
@@ -57,44 +57,6 @@ pub enum ApiServer {
         /// The client certificate, its key, and the CA.
         tls: Option<[PathBuf; 3]>,
     },
-}
-
-/// An error in the configuration of an API server.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// The process is not in a Pod, or the Pod has no ServiceAccount token.
-    #[error(
-        "not in a Pod with a ServiceAccount token: {0}; expected one, or 'kubeconfig FILE' or 'endpoint URL' in the \
-         stanza, or -manifests PATH"
-    )]
-    NotInCluster(String),
-    /// The kubeconfig is invalid.
-    #[error("kubeconfig {file}: {reason}", file = file.display())]
-    Kubeconfig {
-        /// The file.
-        file: PathBuf,
-        /// The error.
-        reason: String,
-    },
-    /// The endpoint is not a URL.
-    #[error("endpoint {url:?} is not a URL: {reason}; expected one such as https://10.0.0.1:6443")]
-    Url {
-        /// The configured text.
-        url: String,
-        /// The error.
-        reason: String,
-    },
-    /// A file of `tls` is invalid.
-    #[error("tls {file}: {reason}", file = file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// The error.
-        reason: String,
-    },
-    /// The client cannot be created.
-    #[error("cannot create a client: {0}")]
-    Client(String),
 }
 
 impl ApiServer {
@@ -187,7 +149,7 @@ fn build_client(config: Config) -> Result<Client, ConnectionError> {
 
 /// The connection to an API server, shared by all watches of it.
 #[derive(Debug)]
-pub struct ApiConnection {
+pub(super) struct ApiConnection {
     server: ApiServer,
     /// The limits of requests. Watches are not limited.
     pub limiter: Limiter,
@@ -220,7 +182,7 @@ impl std::fmt::Debug for CurrentClient {
 
 impl ApiConnection {
     /// Creates a connection, which connects when it is needed.
-    pub fn new(server: ApiServer, limits: RequestLimits, metrics: Metrics) -> ApiConnection {
+    pub(super) fn new(server: ApiServer, limits: RequestLimits, metrics: Metrics) -> ApiConnection {
         ApiConnection {
             server,
             limiter: Limiter::new(limits),
@@ -233,12 +195,12 @@ impl ApiConnection {
     }
 
     /// Checks that the configured files can be read.
-    pub async fn check(&self) -> Result<(), ConnectionError> {
+    pub(super) async fn check(&self) -> Result<(), ConnectionError> {
         self.current_client().await.map(drop)
     }
 
     /// Waits for `delay`, or until the API server responds to another request, and then for the short delay `jitter`.
-    pub async fn wait_for_recovery(&self, delay: Duration, jitter: Duration) {
+    pub(super) async fn wait_for_recovery(&self, delay: Duration, jitter: Duration) {
         let mut recovered = self.recovered.subscribe();
         let result = tokio::time::timeout(delay, recovered.changed()).await;
         if matches!(result, Ok(Ok(()))) {
@@ -255,7 +217,7 @@ impl ApiConnection {
     }
 
     /// Returns host and port of the API server, or `None` while its configuration could not be loaded.
-    pub fn host(&self) -> Option<String> {
+    pub(super) fn host(&self) -> Option<String> {
         self.current.lock().as_ref().map(|current| current.host.clone())
     }
 
@@ -311,7 +273,7 @@ impl ApiConnection {
     }
 
     /// Requests a resource and returns the body of a successful response. Any other response is an error.
-    pub async fn get(&self, request: Request<Vec<u8>>, waited: Option<Duration>) -> Result<Body, WatchError> {
+    pub(super) async fn get(&self, request: Request<Vec<u8>>, waited: Option<Duration>) -> Result<Body, WatchError> {
         let CurrentClient { client, host, .. } = self.current_client().await?;
         if let Some(waited) = waited {
             self.metrics.observe_wait(&host, waited);

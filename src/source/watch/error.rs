@@ -1,12 +1,49 @@
 //! Errors of requests to the API server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::net::{find_tls_error, tls_reason};
 
-use super::connection::ConnectionError;
+/// An error in the configuration of an API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The process is not in a Pod, or the Pod has no ServiceAccount token.
+    #[error(
+        "not in a Pod with a ServiceAccount token: {0}; expected one, or 'kubeconfig FILE' or 'endpoint URL' in the \
+         stanza, or -manifests PATH"
+    )]
+    NotInCluster(String),
+    /// The kubeconfig is invalid.
+    #[error("kubeconfig {file}: {reason}", file = file.display())]
+    Kubeconfig {
+        /// The file.
+        file: PathBuf,
+        /// The error.
+        reason: String,
+    },
+    /// The endpoint is not a URL.
+    #[error("endpoint {url:?} is not a URL: {reason}; expected one such as https://10.0.0.1:6443")]
+    Url {
+        /// The configured text.
+        url: String,
+        /// The error.
+        reason: String,
+    },
+    /// A file of `tls` is invalid.
+    #[error("tls {file}: {reason}", file = file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The error.
+        reason: String,
+    },
+    /// The client cannot be created.
+    #[error("cannot create a client: {0}")]
+    Client(String),
+}
 
 /// An error that ended a list or a watch.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +175,7 @@ impl std::fmt::Display for Refusal {
 /// A `v1` Status.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct ApiStatus {
+pub(super) struct ApiStatus {
     kind: Option<String>,
     code: Option<u16>,
     message: Option<String>,
@@ -171,7 +208,7 @@ impl Refusal {
 const MAX_TEXT: usize = 600;
 
 /// Truncates a text of the API server to a readable length.
-pub fn truncate_text(mut text: String) -> String {
+pub(super) fn truncate_text(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         text.push('…');
@@ -180,7 +217,7 @@ pub fn truncate_text(mut text: String) -> String {
 }
 
 /// Describes an error with its causes, without repetition and without the names of layers: `Connection refused`.
-pub fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn describe_error(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut all = std::iter::successors(Some(error), |error| error.source());
     let tls = all.find_map(find_tls_error).map(|error| (error.to_string(), tls_reason(error)));

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::connection::ApiConnection;
 use super::decode::{self, DecodeError, ObjectChange, WatchEvent};
 use super::lines::{Lines, MAX_EVENT, MAX_LIST, MAX_PAGE};
+use super::resource::path;
 use super::status::WatchStatus;
 use crate::cluster::entry::{EndpointFields, Shape};
 use crate::cluster::index::service_key;
@@ -35,7 +36,7 @@ use crate::source::{Selection, unix_seconds};
 const LIVE_PODS: &str = "status.phase!=Failed,status.phase!=Succeeded,status.phase!=Unknown";
 
 /// Follows a kind of a selection.
-pub struct Follower {
+pub(super) struct Follower {
     /// The kind.
     pub kind: Kind,
     /// The selected objects.
@@ -82,7 +83,7 @@ impl SessionProgress {
 
 impl Follower {
     /// Follows the kind until the task is aborted.
-    pub async fn run(self: Arc<Follower>) {
+    pub(super) async fn run(self: Arc<Follower>) {
         let mut schedule = Schedule::new(self.timing);
         let mut next = WatchStep::List(ListReason::Start);
         let mut due = Instant::now() + self.relist_interval();
@@ -346,7 +347,7 @@ impl Follower {
     }
 
     fn resource(&self) -> Resource {
-        Resource::new(super::path(self.kind))
+        Resource::new(path(self.kind))
     }
 
     fn label_selector(&self) -> Option<String> {

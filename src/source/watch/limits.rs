@@ -24,7 +24,7 @@ pub struct RequestLimits {
 
 /// Enforces limits of requests.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     /// The interval between requests and the burst, or `None` for no limit.
     rate: Option<(Duration, u32)>,
     /// The time at which the bucket is full again (the "theoretical arrival time" of the generic cell rate algorithm).
@@ -35,7 +35,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// Creates a limiter.
-    pub fn new(limits: RequestLimits) -> Limiter {
+    pub(super) fn new(limits: RequestLimits) -> Limiter {
         let qps = limits.qps.filter(|qps| *qps > 0.0);
         let interval = qps.map(|qps| Duration::try_from_secs_f32(1.0 / qps).unwrap_or(Duration::MAX / 4));
         let burst = limits.burst.unwrap_or(DEFAULT_BURST).max(1);
@@ -45,7 +45,7 @@ impl Limiter {
 
     /// Waits until a request is allowed. The request counts as in flight until the permit is dropped. Returns the time
     /// waited, too.
-    pub async fn admit(&self) -> (Option<SemaphorePermit<'_>>, Duration) {
+    pub(super) async fn admit(&self) -> (Option<SemaphorePermit<'_>>, Duration) {
         let start = Instant::now();
         if let Some(until) = self.reserve(start) {
             tokio::time::sleep_until(until).await;

@@ -1,6 +1,6 @@
 //! The Prometheus metrics of watches.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::status::{ErrorLog, WatchState, WatchStatus};
 use crate::cluster::model::Kind;
 use crate::telemetry::metrics::{
     Family, HistogramVec, IntCounterVec, MetricFamily, Observed, Registry, register, table,
@@ -31,6 +30,18 @@ pub struct Metrics {
     pub(super) bad_values: IntCounterVec,
     /// The watches. Written when one starts; stopped ones are removed at a scrape.
     watches: Arc<Mutex<Vec<WeakWatch>>>,
+}
+
+/// The state of a watch that a scrape reads.
+#[derive(Debug, Default)]
+pub struct WatchState {
+    /// Whether a list has been completed.
+    pub synced: AtomicBool,
+    /// The time of the last data from the API server, or `None` before the first. Written for each piece of a body,
+    /// read by a scrape.
+    pub seen: Mutex<Option<Instant>>,
+    /// The number of known objects.
+    pub objects: AtomicU64,
 }
 
 /// A watch that may have stopped.
@@ -81,11 +92,11 @@ impl Metrics {
         self.programming.with_label_values(&[kind]).observe(since.as_secs_f64());
     }
 
-    /// Adds a watch and returns its status.
-    pub fn add_watch(&self, kind: Kind, log: Arc<ErrorLog>) -> WatchStatus {
+    /// Adds a watch, and returns the state that a scrape reads.
+    pub fn add_watch(&self, kind: Kind) -> Arc<WatchState> {
         let shared = Arc::new(WatchState::default());
         self.watches.lock().push((kind, Arc::downgrade(&shared)));
-        WatchStatus::new(kind, self.clone(), shared, log)
+        shared
     }
 
     /// Collects the metrics. Of several watches of a kind the worst values count, and the sum of their objects.

@@ -16,6 +16,7 @@ mod follow;
 mod limits;
 pub mod lines;
 mod metrics;
+mod resource;
 mod schedule;
 mod status;
 #[cfg(test)]
@@ -28,10 +29,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use connection::{ApiServer, ConnectionError};
-pub use error::Refusal;
+pub use connection::ApiServer;
+pub use error::{ConnectionError, Refusal};
 pub use limits::RequestLimits;
 pub use metrics::Metrics;
+pub use resource::resource;
 pub use schedule::Timing;
 
 use super::Selection;
@@ -39,7 +41,7 @@ use crate::cluster::IndexWriter;
 use crate::cluster::model::Kind;
 use connection::ApiConnection;
 use follow::Follower;
-use status::ErrorLog;
+use status::{ErrorLog, WatchStatus};
 
 /// The delay before a kind is indexes again after a panic.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -106,7 +108,7 @@ impl ApiWatch {
                     connection: connection.clone(),
                     writer: writer.clone(),
                     index: index.clone(),
-                    status: metrics.add_watch(kind, log.clone()),
+                    status: WatchStatus::new(kind, metrics.clone(), log.clone()),
                     timing,
                 };
                 watch.tasks.push(runtime.spawn(supervise(Arc::new(follower))));
@@ -140,25 +142,5 @@ async fn supervise(follower: Arc<Follower>) {
 impl Drop for ApiWatch {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// Returns the resource of a kind, as in RBAC and messages.
-pub fn resource(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Namespace => "namespaces",
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices.discovery.k8s.io",
-        Kind::Pod => "pods",
-    }
-}
-
-/// Returns the path of a kind on the API server, over all namespaces.
-fn path(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Namespace => "/api/v1/namespaces",
-        Kind::Service => "/api/v1/services",
-        Kind::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
-        Kind::Pod => "/api/v1/pods",
     }
 }

@@ -47,7 +47,7 @@ impl Default for Timing {
 
 /// The reason for a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListReason {
+pub(super) enum ListReason {
     /// Nothing is known yet.
     Start,
     /// The requested resource version has expired (410).
@@ -68,7 +68,7 @@ pub enum ListReason {
 
 impl ListReason {
     /// Returns the label in metrics.
-    pub fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             ListReason::Start => "start",
             ListReason::Expired => "expired",
@@ -84,7 +84,7 @@ impl ListReason {
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WatchStep {
+pub(super) enum WatchStep {
     /// A complete list, then a watch.
     List(ListReason),
     /// A watch from this version on.
@@ -93,7 +93,7 @@ pub enum WatchStep {
 
 /// The way a complete list is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListStyle {
+pub(super) enum ListStyle {
     /// As the first events of a watch, object by object.
     Streaming,
     /// Page by page.
@@ -104,7 +104,7 @@ pub enum ListStyle {
 
 /// The result of a list and watch.
 #[derive(Debug)]
-pub struct SessionResult {
+pub(super) struct SessionResult {
     /// The resource version that was reached, or `None` if the list was not completed.
     pub version: Option<String>,
     /// The style of the list, if there was one.
@@ -121,7 +121,7 @@ pub struct SessionResult {
 
 /// How a watch ended.
 #[derive(Debug)]
-pub enum WatchEnd {
+pub(super) enum WatchEnd {
     /// The API server closed it.
     Closed,
     /// A routine list is due.
@@ -132,7 +132,7 @@ pub enum WatchEnd {
 
 /// Decides the next steps.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     backoff: Backoff,
     timing: Timing,
     style: ListStyle,
@@ -148,7 +148,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Creates a schedule that starts with a streaming list.
-    pub fn new(timing: Timing) -> Schedule {
+    pub(super) fn new(timing: Timing) -> Schedule {
         Schedule {
             backoff: Backoff::new(timing.backoff),
             timing,
@@ -161,17 +161,17 @@ impl Schedule {
     }
 
     /// Returns a short random delay.
-    pub fn jitter(&self) -> Duration {
+    pub(super) fn jitter(&self) -> Duration {
         self.backoff.jitter()
     }
 
     /// Returns the style of the next list.
-    pub fn style(&self) -> ListStyle {
+    pub(super) fn style(&self) -> ListStyle {
         self.style
     }
 
     /// Returns the step after `result`, and the delay before it.
-    pub fn next_step(&mut self, step: &WatchStep, result: &SessionResult) -> (WatchStep, Duration) {
+    pub(super) fn next_step(&mut self, step: &WatchStep, result: &SessionResult) -> (WatchStep, Duration) {
         match &result.version {
             None => {
                 let reason = if let WatchStep::List(reason) = step { *reason } else { ListReason::Refused };

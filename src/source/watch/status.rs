@@ -1,14 +1,15 @@
 //! The status of a watch, and log lines about it at a limited rate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::WatchError;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, WatchState};
+use super::resource::resource;
 use crate::cluster::model::Kind;
 
 /// The reason of errors that all kinds share.
@@ -20,7 +21,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The status of a kind of a selection.
 #[derive(Debug)]
-pub struct WatchStatus {
+pub(super) struct WatchStatus {
     kind: Kind,
     metrics: Metrics,
     shared: Arc<WatchState>,
@@ -28,83 +29,72 @@ pub struct WatchStatus {
     created: Instant,
 }
 
-/// The state that a scrape reads.
-#[derive(Debug, Default)]
-pub struct WatchState {
-    /// Whether a list has been completed.
-    pub synced: AtomicBool,
-    /// The time of the last data from the API server, or `None` before the first. Written for each piece of a body,
-    /// read by a scrape.
-    pub seen: Mutex<Option<Instant>>,
-    /// The number of known objects.
-    pub objects: AtomicU64,
-}
-
 impl WatchStatus {
     /// Creates the status of a watch that starts.
-    pub fn new(kind: Kind, metrics: Metrics, shared: Arc<WatchState>, log: Arc<ErrorLog>) -> WatchStatus {
+    pub(super) fn new(kind: Kind, metrics: Metrics, log: Arc<ErrorLog>) -> WatchStatus {
+        let shared = metrics.add_watch(kind);
         WatchStatus { kind, metrics, shared, log, created: Instant::now() }
     }
 
     /// Records that data arrived from the API server.
-    pub fn record_data(&self) {
+    pub(super) fn record_data(&self) {
         *self.shared.seen.lock() = Some(Instant::now());
     }
 
     /// Sets the number of known objects.
-    pub fn set_objects(&self, count: usize) {
+    pub(super) fn set_objects(&self, count: usize) {
         self.shared.objects.store(count as u64, Ordering::Relaxed);
     }
 
     /// Records that a list was completed.
-    pub fn record_list(&self) {
+    pub(super) fn record_list(&self) {
         self.shared.synced.store(true, Ordering::Relaxed);
         self.log.record_recovery(self.kind);
     }
 
     /// Records that a watch continues where the previous one ended.
-    pub fn record_resumed(&self) {
+    pub(super) fn record_resumed(&self) {
         self.log.record_recovery(self.kind);
     }
 
     /// Returns whether a list has been completed.
-    pub fn is_synced(&self) -> bool {
+    pub(super) fn is_synced(&self) -> bool {
         self.shared.synced.load(Ordering::Relaxed)
     }
 
     /// Counts a list after the first one.
-    pub fn count_relist(&self, reason: &str) {
+    pub(super) fn count_relist(&self, reason: &str) {
         self.metrics.relists.with_label_values(&[self.kind.name(), reason]).inc();
     }
 
     /// Records that a list or watch failed.
-    pub fn record_failure(&self, error: &WatchError, host: Option<String>) {
+    pub(super) fn record_failure(&self, error: &WatchError, host: Option<String>) {
         self.metrics.errors.with_label_values(&[self.kind.name(), error.reason()]).inc();
         let age = self.shared.seen.lock().unwrap_or(self.created).elapsed();
         self.log.log_error(self.kind, error, host, self.is_synced().then_some(age));
     }
 
     /// Counts and logs an invalid object.
-    pub fn report_bad_object(&self, text: impl FnOnce() -> String) {
+    pub(super) fn report_bad_object(&self, text: impl FnOnce() -> String) {
         self.metrics.bad_objects.with_label_values(&[self.kind.name()]).inc();
         self.log.log_bad_object(self.kind, text);
     }
 
     /// Counts and logs ignored values of an object.
-    pub fn report_ignored(&self, count: usize, text: impl FnOnce() -> String) {
+    pub(super) fn report_ignored(&self, count: usize, text: impl FnOnce() -> String) {
         self.metrics.bad_values.with_label_values(&[self.kind.name()]).inc_by(count as u64);
         self.log.log_bad_object(self.kind, text);
     }
 
     /// Returns the metrics of all watches.
-    pub fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }
 
 /// The logged errors of an API server, so that a persistent error is logged once a minute.
 #[derive(Debug, Default)]
-pub struct ErrorLog {
+pub(super) struct ErrorLog {
     /// The errors: few, by kind and reason.
     errors: Mutex<Vec<LoggedError>>,
 }
@@ -135,7 +125,7 @@ impl ErrorLog {
         if !self.is_due(of, reason, kind) {
             return;
         }
-        let resource = super::resource(kind);
+        let resource = resource(kind);
         let meanwhile = match age {
             Some(age) => format!("serving the last known state, {} s old", age.as_secs()),
             None => "queries for cluster names get SERVFAIL until a list is complete".to_owned(),
@@ -193,7 +183,7 @@ impl ErrorLog {
         for error in self.errors.lock().iter_mut().filter(|error| error.kinds.contains(&kind)) {
             error.kinds.retain(|&other| other != kind);
             if error.kinds.is_empty() && error.logged >= error.since && error.reason != BAD_OBJECT {
-                let what = error.kind.map_or("all resources", super::resource);
+                let what = error.kind.map_or("all resources", resource);
                 let seconds = error.since.elapsed().as_secs();
                 tracing::info!(plugin = "kubernetes", "{what} synced again, {seconds} s after the first error");
             }

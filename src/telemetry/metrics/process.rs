@@ -7,8 +7,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, MetricFamily};
 
-use super::table::{PROCESS_RECEIVED, PROCESS_SENT, PROCESS_VIRTUAL_MAX};
-use super::{Family, Metric};
+use super::family::Family;
+use super::table::{Metric, PROCESS_RECEIVED, PROCESS_SENT, PROCESS_VIRTUAL_MAX};
 
 /// The family whose value is replaced.
 const CPU: &str = "process_cpu_seconds_total";

@@ -21,8 +21,7 @@ use clusterdns::plugins::build::Resources;
 use clusterdns::source::manifests::Snapshot;
 use clusterdns::telemetry::log::{LogFormat, Logger};
 use clusterdns::upstream::{Dispatcher, UpstreamRegistry};
-use clusterdns::wire::MAX_MESSAGE;
-use clusterdns::wire::encode::MAX_UDP;
+use clusterdns::wire::{MAX_MESSAGE, MAX_UDP};
 use serde_json::Value;
 
 use super::format::Setup;
@@ -210,9 +209,9 @@ impl Inside {
         let wanted = |have: Option<IpAddr>| to.is_none() || have.is_none() || have == to;
         let mut listeners = self.built.listeners.iter();
         let listener = listeners
-            .find(|listener| listener.place.port == port && wanted(listener.place.address.map(|address| address.ip)))
+            .find(|listener| listener.address.port == port && wanted(listener.address.host.map(|address| address.ip)))
             .ok_or(format!("nothing listens on port {port}"))?;
-        let local = listener.place.address.map(|address| address.ip).or(to).unwrap_or(IpAddr::from([10, 244, 0, 2]));
+        let local = listener.address.host.map(|address| address.ip).or(to).unwrap_or(IpAddr::from([10, 244, 0, 2]));
         let from = from.unwrap_or(IpAddr::from([10, 244, 9, 9]));
         let client = Client { remote: SocketAddr::new(from, 40_000), local: SocketAddr::new(local, port), transport };
         let mut out = vec![0; if transport == Transport::Udp { MAX_UDP } else { MAX_MESSAGE }];
@@ -237,7 +236,7 @@ impl Inside {
 
     /// Returns the port of the first listener.
     pub fn any_port(&self) -> u16 {
-        self.built.listeners.first().map_or(PORT, |listener| listener.place.port)
+        self.built.listeners.first().map_or(PORT, |listener| listener.address.port)
     }
 
     /// Returns the time in seconds since 1970.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 /// What happens after the bytes of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyEnd {
+pub(super) enum BodyEnd {
     /// The body ends normally.
     End,
     /// The body ends normally after a delay.
@@ -32,7 +32,7 @@ pub enum BodyEnd {
 }
 
 /// A response.
-pub struct FakeResponse {
+pub(super) struct FakeResponse {
     pub status: u16,
     pub retry_after: Option<u64>,
     pub body: String,
@@ -40,39 +40,39 @@ pub struct FakeResponse {
 }
 
 impl FakeResponse {
-    pub fn refuse(status: u16) -> FakeResponse {
+    pub(super) fn refuse(status: u16) -> FakeResponse {
         let body = json!({"kind": "Status", "code": status, "message": format!("fault {status}")}).to_string();
         FakeResponse { status, retry_after: None, body, end: BodyEnd::End }
     }
 
-    pub fn good(body: impl Into<String>, end: BodyEnd) -> FakeResponse {
+    pub(super) fn good(body: impl Into<String>, end: BodyEnd) -> FakeResponse {
         FakeResponse { status: 200, retry_after: None, body: body.into(), end }
     }
 }
 
 /// A parsed request.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// `services`, `pods`, …
     pub resource: String,
     pub query: HashMap<String, String>,
 }
 
 impl Call {
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.query.contains_key(key)
     }
 
-    pub fn get(&self, key: &str) -> &str {
+    pub(super) fn get(&self, key: &str) -> &str {
         self.query.get(key).map_or("", String::as_str)
     }
 
-    pub fn is_watch(&self) -> bool {
+    pub(super) fn is_watch(&self) -> bool {
         self.has("watch") && !self.has("sendInitialEvents")
     }
 
     /// `list`, `page 2`, `stream`, `watch 7`.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match (self.is_watch(), self.has("sendInitialEvents"), self.get("continue")) {
             (true, ..) => format!("watch {}", self.get("resourceVersion")),
             (_, true, _) => "stream".into(),
@@ -97,7 +97,7 @@ struct Store {
 }
 
 /// The server, which stops when dropped.
-pub struct FakeServer {
+pub(super) struct FakeServer {
     store: Arc<Mutex<Store>>,
     changed: Arc<watch::Sender<()>>,
     pub url: String,
@@ -111,12 +111,12 @@ impl Drop for FakeServer {
 }
 
 impl FakeServer {
-    pub async fn start() -> FakeServer {
+    pub(super) async fn start() -> FakeServer {
         FakeServer::start_at("127.0.0.1:0").await
     }
 
     /// Starts a server at the address of another one.
-    pub async fn start_at(address: &str) -> FakeServer {
+    pub(super) async fn start_at(address: &str) -> FakeServer {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let store = Arc::new(Mutex::new(Store { version: 10, ..Store::default() }));
@@ -139,34 +139,34 @@ impl FakeServer {
     }
 
     /// Sets a function that may respond requests instead of the server.
-    pub fn fault(&self, fault: impl FnMut(&Call) -> Option<FakeResponse> + Send + 'static) {
+    pub(super) fn fault(&self, fault: impl FnMut(&Call) -> Option<FakeResponse> + Send + 'static) {
         self.store.lock().fault = Some(Box::new(fault));
     }
 
-    pub fn clear_fault(&self) {
+    pub(super) fn clear_fault(&self) {
         self.store.lock().fault = None;
     }
 
     /// Returns the requests for a resource, in order.
-    pub fn calls(&self, resource: &str) -> Vec<Call> {
+    pub(super) fn calls(&self, resource: &str) -> Vec<Call> {
         self.store.lock().calls.iter().filter(|call| call.resource == resource).cloned().collect()
     }
 
-    pub fn texts(&self, resource: &str) -> Vec<String> {
+    pub(super) fn texts(&self, resource: &str) -> Vec<String> {
         self.calls(resource).iter().map(Call::text).collect()
     }
 
     /// Creates or changes an object and sends the event to watches.
-    pub fn put(&self, resource: &str, name: &str, object: Value) {
+    pub(super) fn put(&self, resource: &str, name: &str, object: Value) {
         self.change(resource, name, Some(object), true);
     }
 
-    pub fn delete(&self, resource: &str, name: &str) {
+    pub(super) fn delete(&self, resource: &str, name: &str) {
         self.change(resource, name, None, true);
     }
 
     /// Changes the store without an event, which no API server should do.
-    pub fn change_without_event(&self, resource: &str, name: &str, object: Option<Value>) {
+    pub(super) fn change_without_event(&self, resource: &str, name: &str, object: Option<Value>) {
         self.change(resource, name, object, false);
     }
 
@@ -192,7 +192,7 @@ impl FakeServer {
     }
 
     /// Discards all events: watches from older versions have expired.
-    pub fn compact(&self) {
+    pub(super) fn compact(&self) {
         let mut store = self.store.lock();
         store.version += 1;
         store.oldest = store.version;
@@ -200,7 +200,7 @@ impl FakeServer {
     }
 
     /// Restores an old snapshot: versions continue from `version`, and `gone` is removed.
-    pub fn restore(&self, version: u64, gone: &[(&str, &str)]) {
+    pub(super) fn restore(&self, version: u64, gone: &[(&str, &str)]) {
         let mut store = self.store.lock();
         store.version = version;
         store.oldest = 0;

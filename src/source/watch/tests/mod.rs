@@ -84,7 +84,7 @@ impl TestWatch {
         let (writer, log) = (Arc::new(Mutex::new(writer)), Arc::new(ErrorLog::default()));
         let tasks = selection.kinds().map(|kind| {
             let (selection, connection, writer) = (selection.clone(), connection.clone(), writer.clone());
-            let (index, status) = (index.clone(), metrics.add_watch(kind, log.clone()));
+            let (index, status) = (index.clone(), WatchStatus::new(kind, metrics.clone(), log.clone()));
             tokio::spawn(
                 Arc::new(Follower {
                     kind,

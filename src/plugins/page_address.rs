@@ -8,7 +8,7 @@ use crate::corefile::{Arguments, Diagnostic, Stage};
 
 /// A host and a port to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct PageAddress {
     /// An IP address or a host name; empty for all addresses of the machine.
     host: String,
     /// The port; 0 for a free one.
@@ -18,7 +18,7 @@ pub struct Endpoint {
 /// Why a text is not an address and a port. The message is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("address {text}: {problem}")]
-pub struct EndpointError {
+pub struct PageAddressError {
     text: String,
     problem: &'static str,
 }
@@ -26,13 +26,13 @@ pub struct EndpointError {
 /// The expected format, for errors.
 const EXPECTED: &str = "an address and port such as :8080 or 127.0.0.1:8080";
 
-impl Endpoint {
+impl PageAddress {
     /// Parses the next word of a line, or `default` if there is none.
-    pub fn read(line: &mut Arguments<'_, '_>, default: &str) -> Option<Endpoint> {
+    pub fn read(line: &mut Arguments<'_, '_>, default: &str) -> Option<PageAddress> {
         if line.more() {
             let word = line.next_word()?;
-            return match Endpoint::parse(&word.text) {
-                Ok(endpoint) => Some(endpoint),
+            return match PageAddress::parse(&word.text) {
+                Ok(address) => Some(address),
                 Err(error) => {
                     let is_port = word.text.parse::<u16>().is_ok();
                     let diagnostic = Diagnostic::error(Stage::Parse, Some(word.span), error.to_string());
@@ -42,12 +42,12 @@ impl Endpoint {
                 }
             };
         }
-        Endpoint::parse(default).ok()
+        PageAddress::parse(default).ok()
     }
 
     /// Parses `HOST:PORT`, where an IPv6 address is in brackets.
-    pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
-        let error = |problem| EndpointError { text: text.to_owned(), problem };
+    pub fn parse(text: &str) -> Result<PageAddress, PageAddressError> {
+        let error = |problem| PageAddressError { text: text.to_owned(), problem };
         let (host, port) = text.rsplit_once(':').ok_or_else(|| error("missing port in address"))?;
         let host = match host.strip_prefix('[') {
             Some(bracketed) => bracketed.strip_suffix(']').ok_or_else(|| error("missing ']' in address"))?,
@@ -59,7 +59,7 @@ impl Endpoint {
         }
         // Go parses the port only when it listens. An empty port is 0.
         let port: u16 = if port.is_empty() { 0 } else { port.parse().map_err(|_| error("invalid port"))? };
-        Ok(Endpoint { host: host.to_owned(), port })
+        Ok(PageAddress { host: host.to_owned(), port })
     }
 
     /// Returns the socket address. Looks up a host name, which blocks, and prefers its IPv4 address, as in Go.
@@ -76,9 +76,9 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for PageAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Endpoint { host, port } = self;
+        let PageAddress { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
@@ -96,11 +96,11 @@ mod tests {
             ("localhost:9153", "127.0.0.1:9153"),
             ("127.0.0.1:", "127.0.0.1:0"),
         ] {
-            let endpoint = Endpoint::parse(text).expect(text);
-            assert_eq!(endpoint.resolve().expect(text).to_string(), address);
+            let parsed = PageAddress::parse(text).expect(text);
+            assert_eq!(parsed.resolve().expect(text).to_string(), address);
         }
-        assert_eq!(Endpoint::parse("[::1]:1").expect("good").to_string(), "[::1]:1");
-        assert_eq!(Endpoint::parse(":1").expect("good").to_string(), ":1");
+        assert_eq!(PageAddress::parse("[::1]:1").expect("good").to_string(), "[::1]:1");
+        assert_eq!(PageAddress::parse(":1").expect("good").to_string(), ":1");
         for (text, message) in [
             ("8080", "address 8080: missing port in address"),
             ("::1:80", "address ::1:80: too many colons in address"),
@@ -109,7 +109,7 @@ mod tests {
             (":http", "address :http: invalid port"),
             (":65536", "address :65536: invalid port"),
         ] {
-            assert_eq!(Endpoint::parse(text).expect_err(text).to_string(), message);
+            assert_eq!(PageAddress::parse(text).expect_err(text).to_string(), message);
         }
     }
 }

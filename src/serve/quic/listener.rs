@@ -1,0 +1,83 @@
+//! What the connections of a QUIC listener share, and how they end when the server stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::{Connection, VarInt};
+
+use crate::chain::{Client, Transport};
+use crate::serve::pending::PendingLimit;
+use crate::serve::tcp::acceptor::Acceptor;
+use crate::serve::{LEAVE_TIME, Service};
+
+/// The time after the last query for which a closing connection still reads, since queries may be in the kernel's
+/// buffers.
+pub(super) const LAST: Duration = Duration::from_millis(50);
+
+/// The state that the connections of a listener share.
+pub(crate) struct QuicListener {
+    /// The limits on the connections.
+    pub(crate) acceptor: Arc<Acceptor>,
+    pub(crate) service: Arc<Service>,
+    pub(super) transport: Transport,
+    /// The address of the endpoint.
+    pub(super) local: SocketAddr,
+    /// The limit on the pending queries of this listener, if there is one.
+    pub(crate) pending: Option<Arc<PendingLimit>>,
+}
+
+impl QuicListener {
+    /// Returns the client of a connection.
+    pub(crate) fn client(&self, connection: &Connection) -> Client {
+        let remote = connection.remote_address();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let ip = connection.local_ip().unwrap_or(self.local.ip()).to_canonical();
+        Client { remote, local: SocketAddr::new(ip, self.local.port()), transport: self.transport }
+    }
+}
+
+/// The state of a connection when the server stops.
+#[derive(Default)]
+pub(crate) struct Stopping {
+    /// The time until which new queries are answered; `None` while the server runs.
+    until: Option<Instant>,
+    is_quiet: bool,
+}
+
+impl Stopping {
+    /// Called when the server stops.
+    pub(crate) fn begin(&mut self) {
+        self.until.get_or_insert_with(|| Instant::now() + LEAVE_TIME);
+    }
+
+    /// Returns whether new queries are still answered. The time is limited, so that a client that continues to send
+    /// does not delay the end.
+    pub(crate) fn accepts(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Waits for [`LAST`], or for ever while the server runs.
+    pub(crate) async fn wait(&self) {
+        match self.until {
+            Some(_) => tokio::time::sleep(LAST).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Called when nothing has arrived for [`LAST`].
+    pub(crate) fn set_quiet(&mut self) {
+        self.is_quiet = true;
+    }
+
+    /// Returns whether the connection can be closed. `is_idle`: no query is pending.
+    pub(crate) fn is_over(&mut self, is_idle: bool) -> bool {
+        let is_quiet = std::mem::take(&mut self.is_quiet);
+        is_idle && (is_quiet || !self.accepts())
+    }
+}
+
+/// Converts an error code of HTTP/3.
+pub(crate) const fn code(code: u32) -> VarInt {
+    VarInt::from_u32(code)
+}

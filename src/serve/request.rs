@@ -1,0 +1,54 @@
+//! Requests over HTTP and streams of QUIC: one packet, one response.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::pending::{self, PendingLimit};
+use super::service::{Packet, Service};
+use super::shared::Shared;
+use crate::chain::{Answer, Client, State};
+use crate::wire::MAX_MESSAGE;
+
+thread_local! {
+    /// The buffers of a thread, for requests and streams.
+    static SCRATCH: RefCell<Option<Box<AnswerBuffers>>> = const { RefCell::new(None) };
+}
+
+struct AnswerBuffers {
+    state: State,
+    out: [u8; MAX_MESSAGE],
+}
+
+impl Service {
+    /// Answers the packet of a request or a stream. Returns `None` if there is no response. `limit` is the limit on
+    /// pending queries of this listener, if it has one besides that of all listeners.
+    pub(crate) async fn answer_request(
+        self: &Arc<Self>, bytes: &[u8], client: Client, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
+    ) -> Option<Box<[u8]>> {
+        let counters = &shared.counters;
+        let mut pending = None;
+        let answer = SCRATCH.with_borrow_mut(|scratch| {
+            let AnswerBuffers { state, out } = &mut **scratch
+                .get_or_insert_with(|| Box::new(AnswerBuffers { state: State::default(), out: [0; MAX_MESSAGE] }));
+            let packet = Packet { bytes, client, now: Instant::now(), counters };
+            match self.answer(&self.router(), packet, state, out) {
+                Answer::Send(len) => return Some(Box::from(&out[..len])),
+                Answer::Drop => {}
+                Answer::Pending(waiting) => pending = Some(waiting),
+            }
+            None
+        });
+        let answer = match pending {
+            None => answer,
+            Some(pending) => {
+                let mut permit = shared.permit(client, limit, counters);
+                // Boxed, so that requests that have come in part do not hold the memory for their answers already.
+                Box::pin(pending::answer(pending, &mut permit, bytes.into(), MAX_MESSAGE, self.clone(), counters)).await
+            }
+        };
+        let counter = if answer.is_some() { &counters.answered } else { &counters.unanswered };
+        counter.add(1);
+        answer
+    }
+}
