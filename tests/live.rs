@@ -55,6 +55,8 @@ mod questions;
 mod reloads;
 #[path = "live/resolvers.rs"]
 mod resolvers;
+#[path = "live/rewrites.rs"]
+mod rewrites;
 #[path = "live/server.rs"]
 mod server;
 #[path = "live/shared.rs"]
@@ -92,7 +94,7 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), lines::tests(), allowed::tests()].into_iter().flatten().collect(),
+        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests()].into_iter().flatten().collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

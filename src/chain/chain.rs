@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Exchange, Failure, Plugin, Sent, Step};
 use crate::chain::pending::{Continue, Wait};
 use crate::upstream;
-use crate::wire::{NameBuf, Rcode};
+use crate::wire::{NameBuf, Query, Rcode};
 
 /// The plugins of a server block.
 #[derive(Clone, Default)]
@@ -38,6 +38,20 @@ pub enum Resume {
     Query(usize),
     /// This plugin's `reply` waits.
     Reply(usize),
+    /// The `query` of this plugin waits, which has got a changed query.
+    RewrittenQuery(usize),
+    /// The `reply` of this plugin waits, which has got a changed query.
+    RewrittenReply(usize),
+}
+
+impl Resume {
+    /// Returns the same place among the plugins that have got a changed query.
+    fn of_rewritten(self) -> Resume {
+        match self {
+            Resume::Query(at) | Resume::RewrittenQuery(at) => Resume::RewrittenQuery(at),
+            Resume::Reply(at) | Resume::RewrittenReply(at) => Resume::RewrittenReply(at),
+        }
+    }
 }
 
 impl Chain {
@@ -79,6 +93,15 @@ impl Chain {
             (Resume::Query(at), Continue::Next) => self.queries(at + 1, exchange),
             (Resume::Query(at), Continue::Answered) => self.replies(at + 1, exchange),
             (Resume::Reply(at), Continue::Next | Continue::Answered) => self.replies(at, exchange),
+            (Resume::RewrittenQuery(at), Continue::Next) => {
+                self.rewritten(exchange, |chain, inner| chain.queries(at + 1, inner))
+            }
+            (Resume::RewrittenQuery(at), Continue::Answered) => {
+                self.rewritten(exchange, |chain, inner| chain.replies(at + 1, inner))
+            }
+            (Resume::RewrittenReply(at), Continue::Next | Continue::Answered) => {
+                self.rewritten(exchange, |chain, inner| chain.replies(at, inner))
+            }
         };
         if let Outcome::Drop = outcome {
             self.dropped(exchange);
@@ -92,14 +115,10 @@ impl Chain {
     ) -> Outcome {
         let outcome = match at {
             Resume::Reply(at) => self.replies(at, exchange),
-            Resume::Query(at) => {
-                exchange.at = at;
-                match self.plugins[at].answered(exchange, outcome) {
-                    Step::Next => self.queries(at + 1, exchange),
-                    Step::Answered => self.replies(at + 1, exchange),
-                    Step::Drop => Outcome::Drop,
-                    Step::Pending(wait) => Outcome::Pending { at: Resume::Query(at), wait },
-                }
+            Resume::Query(at) => self.answered_at(at, outcome, exchange),
+            Resume::RewrittenReply(at) => self.rewritten(exchange, |chain, inner| chain.replies(at, inner)),
+            Resume::RewrittenQuery(at) => {
+                self.rewritten(exchange, |chain, inner| chain.answered_at(at, outcome, inner))
             }
         };
         if let Outcome::Drop = outcome {
@@ -108,9 +127,73 @@ impl Chain {
         outcome
     }
 
+    /// Calls [`Plugin::answered`] of a plugin, and continues.
+    fn answered_at(&self, at: usize, outcome: Result<(), upstream::Error>, exchange: &mut Exchange<'_>) -> Outcome {
+        exchange.at = at;
+        match self.plugins[at].answered(exchange, outcome) {
+            Step::Next => self.queries(at + 1, exchange),
+            Step::Answered => self.replies(at + 1, exchange),
+            Step::Drop => Outcome::Drop,
+            Step::Pending(wait) => Outcome::Pending { at: Resume::Query(at), wait },
+            Step::Rewritten => self.rewritten_by(at, exchange),
+        }
+    }
+
+    /// Continues with the query that the plugin `by` has changed.
+    #[inline(never)]
+    fn rewritten_by(&self, by: usize, exchange: &mut Exchange<'_>) -> Outcome {
+        if let Some(rewritten) = exchange.state.slot.get_mut() {
+            rewritten.by = by;
+        }
+        self.rewritten(exchange, |chain, inner| chain.queries(by + 1, inner))
+    }
+
+    /// Runs plugins that get a changed query, and then the replies of the one that has changed it and of those before.
+    fn rewritten(
+        &self, exchange: &mut Exchange<'_>, run: impl FnOnce(&Chain, &mut Exchange<'_>) -> Outcome,
+    ) -> Outcome {
+        // The packet is lent to the changed query, and returned afterwards: the plugin needs it for the reply.
+        let Some(rewritten) = exchange.state.slot.get_mut() else { return self.replies(self.plugins.len(), exchange) };
+        let (by, packet) = (rewritten.by, std::mem::take(&mut rewritten.packet));
+        let mut query = Query::unread(&packet);
+        if query.read().is_err() {
+            debug_assert!(false, "a plugin has made a packet that is no query");
+            exchange.refuse(Rcode::SERVFAIL);
+            return self.replies(by, exchange);
+        }
+        let first = by + 1;
+        let Exchange { received, client, now, started, depth, refresh, router, chain, block, .. } = *exchange;
+        let state = &mut *exchange.state;
+        let query = &query;
+        let mut inner = Exchange {
+            query,
+            received,
+            client,
+            now,
+            started,
+            state,
+            depth,
+            first,
+            refresh,
+            at: first,
+            router,
+            chain,
+            block,
+        };
+        let outcome = run(self, &mut inner);
+        if let Some(rewritten) = exchange.state.slot.get_mut() {
+            rewritten.packet = packet;
+        }
+        match outcome {
+            Outcome::Answered => self.replies(first, exchange),
+            Outcome::Drop => Outcome::Drop,
+            Outcome::Pending { at, wait } => Outcome::Pending { at: at.of_rewritten(), wait },
+        }
+    }
+
     /// Runs the plugins after the one that requested a refresh, and passes the reply to that one.
     pub(super) fn refresh(&self, exchange: &mut Exchange<'_>) -> Outcome {
-        self.queries(exchange.refresher.map_or(0, |refresher| refresher + 1), exchange)
+        self.queries(exchange.first + 1, exchange)
     }
 
     /// Calls [`Plugin::sent`] of every plugin, last to first, so that *log* writes before *errors*, as in CoreDNS.
@@ -138,6 +221,7 @@ impl Chain {
                 Step::Answered => return self.replies(at + 1, exchange),
                 Step::Drop => return Outcome::Drop,
                 Step::Pending(wait) => return Outcome::Pending { at: Resume::Query(at), wait },
+                Step::Rewritten => return self.rewritten_by(at, exchange),
             }
         }
         match self.plugins.last() {
@@ -149,10 +233,9 @@ impl Chain {
         self.replies(self.plugins.len(), exchange)
     }
 
-    /// Calls [`Plugin::reply`] of the plugins before `end`, last to first; for a refresh only from the one that
-    /// requested it.
+    /// Calls [`Plugin::reply`] of the plugins before `end`, last to first, down to the first one that gets the reply.
     fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.refresher.unwrap_or(0)).rev() {
+        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.first).rev() {
             exchange.at = at;
             if let Some(wait) = plugin.reply(exchange) {
                 return Outcome::Pending { at: Resume::Reply(at), wait };

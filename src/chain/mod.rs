@@ -11,6 +11,7 @@
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
 pub mod pending;
+mod rewritten;
 mod router;
 mod zones;
 
@@ -27,6 +28,8 @@ use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use rewritten::Rewritten;
+use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
 pub use zones::{Fallthrough, Zones};
 
@@ -90,6 +93,9 @@ pub enum Step {
     Drop,
     /// The plugin waits.
     Pending(Wait),
+    /// The plugin has changed the query ([`State::rewrite`]): the plugins after it get the changed one, and the reply
+    /// that they make is about that.
+    Rewritten,
 }
 
 /// The response that was sent.
@@ -154,12 +160,18 @@ pub enum Failure {
     /// Internal look-ups exceeded [`MAX_DEPTH`].
     #[error("plugin/{0}: internal look-ups are nested too deeply")]
     TooDeep(&'static str),
+    /// An internal look-up has ended with SERVFAIL.
+    #[error("plugin/{0}: an internal look-up failed")]
+    LookUp(&'static str),
     /// Too many queries are pending.
     #[error("plugin/{0}: too many queries are pending")]
     Overload(&'static str),
     /// No upstream responded.
     #[error("{0}")]
     Upstream(upstream::Error),
+    /// *rewrite* has made a text from the name of the query or of a record that is not a name.
+    #[error("invalid name after rewrite: {0}")]
+    InvalidName(Box<str>),
 }
 
 /// The mutable state of a query. A worker has one, and reuses it for each query.
@@ -171,6 +183,8 @@ pub struct State {
     pub failure: Option<Failure>,
     /// The reply is only a code, which the server encodes in place of the plugin.
     pub bare: bool,
+    /// A plugin has changed the query, or will change the reply: the slot is of this query.
+    is_rewritten: bool,
     /// The origin of the reply, for the cache.
     pub origin: Origin,
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
@@ -180,6 +194,8 @@ pub struct State {
     pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
+    /// The query as a plugin has changed it.
+    slot: RewrittenSlot,
 }
 
 /// The origin of a reply, for the cache.
@@ -200,6 +216,31 @@ impl State {
         QueryChange { flags: self.flag_changes, max_udp: self.max_udp }
     }
 
+    /// Starts to change the query for the plugins after the current one. A plugin calls this at most once for a query.
+    pub fn rewrite(&mut self) -> &mut Rewritten {
+        self.is_rewritten = true;
+        self.slot.begin()
+    }
+
+    /// Returns what a plugin has made of the query, if one has changed it or will change the reply.
+    pub fn rewritten(&self) -> Option<&Rewritten> {
+        if self.is_rewritten { self.slot.get() } else { None }
+    }
+
+    /// Returns the reply, whether it is only a code, and what a plugin has made of the query, to change the reply.
+    pub fn reply_and_rewritten(&mut self) -> Option<(&mut Reply, &mut bool, &Rewritten)> {
+        let rewritten = if self.is_rewritten { self.slot.get() } else { None };
+        Some((&mut self.reply, &mut self.bare, rewritten?))
+    }
+
+    /// Moves the changed query of another state into this one.
+    fn take_rewritten(&mut self, other: &mut State) {
+        if other.is_rewritten {
+            self.is_rewritten = true;
+            self.slot.take(&mut other.slot);
+        }
+    }
+
     /// Returns a new state with these changes.
     pub fn with_query_change(change: QueryChange) -> State {
         State { flag_changes: change.flags, max_udp: change.max_udp, ..State::default() }
@@ -215,6 +256,7 @@ impl State {
     pub fn forget_all_but_reply(&mut self) {
         self.failure = None;
         self.bare = false;
+        self.is_rewritten = false;
         self.origin = Origin::Made;
         self.flag_changes = Change::default();
         self.max_udp = None;
@@ -226,8 +268,10 @@ impl State {
 
 /// A query in a chain.
 pub struct Exchange<'a> {
-    /// The query as received.
+    /// The query; for plugins after one that has changed it, the changed one.
     pub query: &'a Query<'a>,
+    /// The query as received.
+    pub received: &'a Query<'a>,
     /// The client.
     pub client: Client,
     /// The current time, the same for a batch of queries.
@@ -238,8 +282,11 @@ pub struct Exchange<'a> {
     pub state: &'a mut State,
     /// The nesting of internal look-ups; 0 for a query of a client.
     pub(crate) depth: u8,
-    /// For a refresh, the index of the plugin that requested it. Plugins before it are skipped.
-    pub(crate) refresher: Option<usize>,
+    /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
+    /// refresh, and the plugin after the one that has changed the query for a changed query.
+    pub(crate) first: usize,
+    /// This is a refresh that the plugin `first` requested.
+    pub(crate) refresh: bool,
     /// The index of the current plugin.
     pub(crate) at: usize,
     /// The router of the listener, for internal look-ups.
@@ -295,7 +342,7 @@ impl<'a> Exchange<'a> {
 
     /// Returns whether this is a refresh that the current plugin requested, so that no client waits for the reply.
     pub fn is_refresh(&self) -> bool {
-        self.refresher == Some(self.at)
+        self.refresh && self.first == self.at
     }
 
     /// Returns whether a plugin after the current one answers the question itself ([`Plugin::claims`]).
@@ -319,9 +366,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Returns the value of a metadata label, if *metadata* covers the name and a plugin of this chain defines the
-    /// label.
+    /// label. Metadata is about the query as received.
     pub fn metadata(&self, label: &str) -> Option<String> {
-        let name = self.question().name();
+        let name = self.received.question.name();
         if !self.chain.metadata()?.iter().any(|zone| name.is_within(zone.as_name())) {
             return None;
         }

@@ -63,8 +63,10 @@ pub struct OwnedQuery {
     /// When it was received.
     started: Instant,
     depth: u8,
-    /// For a refresh, the index of the plugin that requested it.
-    refresher: Option<usize>,
+    /// The index of the first plugin that gets the reply.
+    first: usize,
+    /// This is a refresh that the plugin `first` requested.
+    refresh: bool,
     router: Arc<Router>,
     /// The index of its server block.
     block: usize,
@@ -84,10 +86,14 @@ pub struct Pending {
 
 impl Exchange<'_> {
     /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
-    /// the query, which a plugin further down may want again.
+    /// the query, which a plugin may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let state = match &wait {
-            Wait::Upstream(query) => State::with_query_change(query.change),
+            Wait::Upstream(query) => {
+                let mut state = State::with_query_change(query.change);
+                state.take_rewritten(self.state);
+                state
+            }
             Wait::Work(_) => std::mem::take(self.state),
         };
         let query = OwnedQuery {
@@ -95,7 +101,8 @@ impl Exchange<'_> {
             client: self.client,
             started: self.started,
             depth: self.depth,
-            refresher: self.refresher,
+            first: self.first,
+            refresh: self.refresh,
             router: self.router.clone(),
             block,
             state,
@@ -119,15 +126,13 @@ impl Pending {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
-                    let cached = (query.state.origin == Origin::Cached).then(|| query.state.reply.clone());
+                    let cached = query.state.cached();
                     let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
-                        if let Some(reply) = cached {
-                            query.state.reply = reply;
-                            query.state.origin = Origin::Cached;
-                            return Some(query);
+                        match cached {
+                            Some(state) => query.answer_stale(state, at),
+                            None => query.fail(overload, super::Failure::Overload(plugin)),
                         }
-                        query.fail(overload, super::Failure::Overload(plugin));
                         return Some(query);
                     };
                     query.state = state;
@@ -137,7 +142,7 @@ impl Pending {
                     let dispatcher = upstream_query.attempts.group().dispatcher.clone();
                     let client = query.client.remote.ip();
                     let dispatched = dispatcher.dispatch(
-                        query.packet().into(),
+                        query.upstream_packet().into(),
                         upstream_query.change,
                         client,
                         upstream_query.attempts,
@@ -161,10 +166,14 @@ impl Pending {
     /// Ends the query at once because too many are pending: with the code of its plugin, or with a stale reply of the
     /// cache.
     pub fn overload(self) -> OwnedQuery {
-        let Pending { mut query, wait, .. } = self;
+        let Pending { mut query, at, wait } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if query.state.origin == Origin::Cached => return query,
+            Wait::Work(_) if query.state.origin == Origin::Cached => {
+                let state = std::mem::take(&mut query.state);
+                query.answer_stale(state, at);
+                return query;
+            }
             Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
             Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
         };
@@ -183,7 +192,34 @@ async fn unless<T>(future: impl Future<Output = T>, mut revoked: Pin<&mut impl F
     .await
 }
 
+impl State {
+    /// Returns a copy of a reply of the cache, while a newer one is requested.
+    fn cached(&self) -> Option<State> {
+        if self.origin != Origin::Cached {
+            return None;
+        }
+        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, ..State::default() };
+        if let Some(rewritten) = self.rewritten() {
+            *state.rewrite() = rewritten.clone();
+        }
+        Some(state)
+    }
+}
+
 impl OwnedQuery {
+    /// Answers with a reply of the cache that was to be replaced. A reply to a changed query is changed back.
+    fn answer_stale(&mut self, state: State, at: Resume) {
+        let is_rewritten = state.rewritten().is_some();
+        self.state = state;
+        if !is_rewritten {
+            return;
+        }
+        let outcome = self.with_exchange(|exchange| exchange.chain.resume(at, Continue::Answered, exchange));
+        if !matches!(outcome, Some(Outcome::Answered)) {
+            self.fail(Rcode::SERVFAIL, super::Failure::Overload("rewrite"));
+        }
+    }
+
     /// Replaces the reply by a bare code, and records the reason.
     fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
         self.state.reply.clear();
@@ -192,9 +228,23 @@ impl OwnedQuery {
         self.state.failure = Some(failure);
     }
 
-    /// Returns the packet of the query.
+    /// Returns the packet of the query as received.
     pub fn packet(&self) -> &[u8] {
         &self.packet
+    }
+
+    /// Returns the packet for upstreams: of the changed query, if a plugin has changed it.
+    pub fn upstream_packet(&self) -> &[u8] {
+        match self.state.rewritten() {
+            Some(rewritten) if !rewritten.packet.is_empty() => &rewritten.packet,
+            _ => &self.packet,
+        }
+    }
+
+    /// Moves what the chain needs to resume into the state of a worker, before [`OwnedQuery::answered`].
+    pub fn restore(&mut self, state: &mut State) {
+        (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
+        state.take_rewritten(&mut self.state);
     }
 
     /// Returns the client.
@@ -208,13 +258,11 @@ impl OwnedQuery {
     }
 
     /// Resumes the chain of a query of a client after its upstream query. If `outcome` is `Ok`, the reply is in
-    /// `state`.
+    /// `state`, to which [`OwnedQuery::restore`] was applied.
     pub fn answered(
         &self, query: &Query<'_>, at: Resume, outcome: Result<(), upstream::Error>, now: Instant, state: &mut State,
         out: &mut [u8],
     ) -> Answer {
-        state.flag_changes = self.state.flag_changes;
-        state.max_udp = self.state.max_udp;
         let mut exchange = self.exchange(query, now, state);
         match exchange.chain.answered(at, outcome, &mut exchange) {
             Outcome::Answered => Answer::Send(exchange.encode(out)),
@@ -241,13 +289,15 @@ impl OwnedQuery {
     fn exchange<'a>(&'a self, query: &'a Query<'a>, now: Instant, state: &'a mut State) -> Exchange<'a> {
         Exchange {
             query,
+            received: query,
             client: self.client,
             now,
             started: self.started,
             state,
             depth: self.depth,
-            refresher: self.refresher,
-            at: self.refresher.unwrap_or(0),
+            first: self.first,
+            refresh: self.refresh,
+            at: self.first,
             router: &self.router,
             chain: &self.router.chains[self.block],
             block: self.block,
@@ -289,13 +339,23 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
 /// Implements [`Exchange::refresh`].
 pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFuture<State> {
     let mut state = State::with_query_change(exchange.state.query_change());
-    let refresher = Some(exchange.at);
     let client = Client { transport, ..exchange.client };
-    let Exchange { query, now, at, router, chain, block, .. } = *exchange;
-    let depth = exchange.depth.max(1);
-    let mut inner =
-        Exchange { query, client, now, started: now, state: &mut state, depth, refresher, at, router, chain, block };
-    match chain.refresh(&mut inner) {
+    let mut inner = Exchange {
+        query: exchange.query,
+        received: exchange.received,
+        client,
+        now: exchange.now,
+        started: exchange.now,
+        state: &mut state,
+        depth: exchange.depth.max(1),
+        first: exchange.at,
+        refresh: true,
+        at: exchange.at,
+        router: exchange.router,
+        chain: exchange.chain,
+        block: exchange.block,
+    };
+    match exchange.chain.refresh(&mut inner) {
         Outcome::Answered => Box::pin(std::future::ready(state)),
         Outcome::Drop => Box::pin(std::future::ready(no_reply())),
         Outcome::Pending { at, wait } => {

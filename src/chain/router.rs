@@ -151,12 +151,14 @@ impl Router {
         let chain = &self.chains[block];
         let mut exchange = Exchange {
             query,
+            received: query,
             client,
             now,
             started: now,
             state,
             depth: 0,
-            refresher: None,
+            first: 0,
+            refresh: false,
             at: 0,
             router: self,
             chain,
@@ -177,12 +179,14 @@ impl Router {
             Ok(block) => {
                 let mut exchange = Exchange {
                     query,
+                    received: query,
                     client,
                     now,
                     started: now,
                     state,
                     depth,
-                    refresher: None,
+                    first: 0,
+                    refresh: false,
                     at: 0,
                     router: self,
                     chain: &self.chains[block],

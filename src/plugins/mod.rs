@@ -37,6 +37,7 @@ pub mod prometheus;
 pub mod ready;
 mod regexp;
 pub mod reload;
+pub mod rewrite;
 pub mod root;
 mod table;
 #[cfg(test)]

@@ -63,8 +63,7 @@ impl Plugin for Nsid {
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         if exchange.query.edns.is_some_and(|edns| edns.option(NSID).is_some()) {
-            let data = exchange.reply().store(&self.data);
-            exchange.reply().nsid = Some(data);
+            exchange.reply().add_option(NSID, &self.data);
         }
         None
     }

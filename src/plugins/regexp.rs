@@ -10,6 +10,10 @@ use regex::{Regex, RegexBuilder};
 const MAX_LEN: usize = 10_000;
 /// The maximum size of a compiled expression in bytes: a short one such as `a{1000}{1000}` can be huge.
 const MAX_COMPILED: usize = 4 * 1024 * 1024;
+/// The minimum and maximum size of the states that a thread retains of an expression between matches, in bytes: what
+/// suffices for a small one, and the limit of the `regex` crate.
+const MIN_STATES: usize = 64 * 1024;
+const MAX_STATES: usize = 2 * 1024 * 1024;
 /// The maximum nesting of groups; Go's is 1,000.
 const MAX_NESTING: u32 = 250;
 
@@ -32,14 +36,35 @@ pub(super) enum RegexpError {
     },
 }
 
+/// An expression with the text that it was read from.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As written.
+    pub text: String,
+    /// Compiled.
+    pub regex: Regex,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.text == other.text
+    }
+}
+
 /// Compiles an expression.
 pub(super) fn compile(text: &str) -> Result<Regex, RegexpError> {
+    compile_within(text, MAX_COMPILED)
+}
+
+/// Compiles an expression that takes at most `size` bytes when compiled, and about as much while it matches.
+pub(super) fn compile_within(text: &str, size: usize) -> Result<Regex, RegexpError> {
     if text.len() > MAX_LEN {
         return Err(RegexpError::Long(text.len()));
     }
     let translated = translate(text);
     let mut builder = RegexBuilder::new(&translated);
-    builder.octal(true).size_limit(MAX_COMPILED).nest_limit(MAX_NESTING);
+    builder.octal(true).size_limit(size.min(MAX_COMPILED)).nest_limit(MAX_NESTING);
+    builder.dfa_size_limit(size.clamp(MIN_STATES, MAX_STATES));
     builder.build().map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => RegexpError::Large,
         error => syntax(text, &translated, &error.to_string()),

@@ -6,7 +6,7 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
     header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, root, timeouts, tls, whoami,
+    prometheus, ready, reload, rewrite, root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -94,7 +94,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("chaos", read!(chaos::parse)),
     built("loadbalance", read!(loadbalance::parse)),
     planned("tsig"),
-    planned("rewrite"),
+    built("rewrite", read!(rewrite::parse)),
     planned("autopath"),
     built("acl", read!(acl::parse)).with_metrics(register::<acl::AclMetrics>),
     once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),

@@ -25,17 +25,17 @@ const MAX_TARGETS: usize = 24;
 /// If `out` is shorter than `limit`, or `limit` is below [`MIN_UDP`].
 pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]) -> usize {
     assert!(limit >= MIN_UDP && limit <= out.len());
-    let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.nsid.map_or(0, |nsid| 4 + reply.bytes(nsid).len()));
+    let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.options().len());
     let question = query.question_wire();
     let is_encoded_again = reply.mark_encoded();
     let (records, arena) = reply.arena();
     if is_encoded_again {
         records.iter().for_each(|record| record.clear_positions(arena));
     }
-    // The longest question leaves 241 of 512 bytes, so it always fits together with an OPT. A long NSID may not fit,
-    // and is then left out.
-    let with_nsid = header::LEN + question.len() + opt_len <= limit;
-    let opt_len = if with_nsid { opt_len } else { OPT_LEN };
+    // The longest question leaves 241 of 512 bytes, so it always fits together with an OPT. Long options may not fit,
+    // and are then left out.
+    let with_options = header::LEN + question.len() + opt_len <= limit;
+    let opt_len = if with_options { opt_len } else { OPT_LEN };
     let sent_name = query.sent_name().as_wire();
     let (at, end) = (header::LEN, limit - opt_len);
     let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: CompressionTargets::default() };
@@ -64,7 +64,7 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     }
     writer.end = limit;
     if let Some(edns) = &query.edns {
-        writer.opt(edns, reply, with_nsid);
+        writer.opt(edns, reply, with_options);
         counts[2] += 1;
     }
     let len = writer.at;
@@ -275,7 +275,7 @@ impl Writer<'_> {
     }
 
     /// Writes the OPT record, for which space was reserved.
-    fn opt(&mut self, edns: &Edns<'_>, reply: &Reply, with_nsid: bool) {
+    fn opt(&mut self, edns: &Edns<'_>, reply: &Reply, with_options: bool) {
         let start = self.at;
         let mut opt = [0; OPT_LEN];
         opt[1..3].copy_from_slice(&Type::OPT.0.to_be_bytes());
@@ -284,8 +284,8 @@ impl Writer<'_> {
         // RFC 3225 3: the DO bit is copied.
         opt[7] = if edns.dnssec_ok { 0x80 } else { 0 };
         self.put(&opt);
-        if with_nsid && let Some(nsid) = reply.nsid {
-            self.option(3, &[reply.bytes(nsid)]);
+        if with_options {
+            self.put(reply.options());
         }
         if let Some(error) = reply.extended_error {
             self.option(15, &[&error.code.to_be_bytes(), error.text.as_bytes()]);

@@ -60,6 +60,48 @@ impl<'a> Name<'a> {
         }
     }
 
+    /// Parses presentation form into `wire`, as [`NameBuf::from_text`] does.
+    pub fn from_text<'b>(text: &str, wire: &'b mut [u8; MAX_LEN]) -> Result<Name<'b>, NameError> {
+        if text == "." {
+            return Ok(Name::ROOT);
+        }
+        if let Some(len) = read_plain(text.as_bytes(), wire) {
+            return Ok(Name(&wire[..len]));
+        }
+        // The label that is being read starts at `start`; `at` is the offset of the next byte.
+        let (mut start, mut at) = (0, 1);
+        let mut bytes = text.bytes();
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        while let Some(byte) = bytes.next() {
+            let byte = match byte {
+                b'.' => {
+                    wire[start] = label_len(start, at)?;
+                    (start, at) = (at, at + 1);
+                    // One byte is left for the root.
+                    if at > MAX_LEN {
+                        return Err(NameError::Long);
+                    }
+                    continue;
+                }
+                b'\\' => unescape(&mut bytes)?,
+                byte => byte,
+            };
+            if at - start > MAX_LABEL {
+                return Err(NameError::Label);
+            }
+            *wire.get_mut(at).ok_or(NameError::Long)? = byte;
+            at += 1;
+        }
+        if at > start + 1 {
+            wire[start] = label_len(start, at)?;
+            start = at;
+        }
+        *wire.get_mut(start).ok_or(NameError::Long)? = 0;
+        Ok(Name(&wire[..=start]))
+    }
+
     /// Returns the name in bytes that are known to be valid, such as a suffix of another name.
     pub(super) fn trusted(bytes: &'a [u8]) -> Name<'a> {
         debug_assert!(Name::from_wire(bytes).is_ok());
@@ -116,6 +158,70 @@ impl<'a> Name<'a> {
     }
 }
 
+/// Parses the text of a name that ends in a dot, if it has no escape and no error. Returns the length of the wire form.
+fn read_plain(text: &[u8], wire: &mut [u8; MAX_LEN]) -> Option<usize> {
+    // Each length takes the place of the dot before its label, and the root that of the last dot.
+    wire.get_mut(1..=text.len())?.copy_from_slice(text);
+    let mut start = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        if byte == b'.' {
+            let len = at - start;
+            if len == 0 || len > MAX_LABEL {
+                return None;
+            }
+            wire[start] = len as u8;
+            start = at + 1;
+        } else if byte == b'\\' {
+            return None;
+        }
+    }
+    if start != text.len() || text.is_empty() {
+        return None;
+    }
+    wire[start] = 0;
+    Some(start + 1)
+}
+
+/// Returns the length of a label whose length byte is at `start` and which ends before `end`.
+fn label_len(start: usize, end: usize) -> Result<u8, NameError> {
+    match end - start - 1 {
+        0 => Err(NameError::Empty),
+        len @ 1..=MAX_LABEL => Ok(len as u8),
+        _ => Err(NameError::Label),
+    }
+}
+
+/// Reads what follows a backslash: three digits, or one byte that stands for itself (RFC 1035 5.1).
+fn unescape(bytes: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
+    let first = bytes.next().ok_or(NameError::Escape)?;
+    if !first.is_ascii_digit() {
+        return Ok(first);
+    }
+    let mut number = u16::from(first - b'0');
+    for _ in 0..2 {
+        let digit = bytes.next().filter(u8::is_ascii_digit).ok_or(NameError::Escape)?;
+        number = number * 10 + u16::from(digit - b'0');
+    }
+    u8::try_from(number).map_err(|_| NameError::Escape)
+}
+
+/// Returns whether the presentation form shows this byte of a label with an escape: the bytes that miekg/dns escapes,
+/// so that log lines and expressions see the same text.
+const fn is_escaped(byte: u8) -> bool {
+    matches!(byte, b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'\'') || byte <= b' ' || byte > b'~'
+}
+
+/// 1 for each byte that is escaped.
+const ESCAPED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_escaped(byte as u8) as u8;
+        byte += 1;
+    }
+    table
+};
+
 impl fmt::Display for Name<'_> {
     /// Writes the presentation form with its final dot (RFC 1035 5.1).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,11 +231,8 @@ impl fmt::Display for Name<'_> {
         for label in self.labels() {
             for &byte in label {
                 match byte {
-                    // The bytes that miekg/dns escapes, so that log lines are the same.
-                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => {
-                        write!(f, "\\{}", char::from(byte))?
-                    }
-                    0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                    b' '..=b'~' if is_escaped(byte) => write!(f, "\\{}", char::from(byte))?,
+                    b' '..=b'~' => write!(f, "{}", char::from(byte))?,
                     _ => write!(f, "\\{byte:03}")?,
                 }
             }
@@ -142,6 +245,53 @@ impl fmt::Display for Name<'_> {
 impl fmt::Debug for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A name in presentation form. Most names have no byte to be escaped, and are written without an allocation.
+pub struct NameText {
+    /// The text of such a name, valid up to `len`.
+    plain: [u8; MAX_LEN + 1],
+    len: usize,
+    /// The text of any other name.
+    escaped: Option<String>,
+}
+
+impl NameText {
+    /// Writes the presentation form of a name, with its final dot.
+    pub fn new(name: Name<'_>) -> NameText {
+        let mut text = NameText { plain: [b'.'; MAX_LEN + 1], len: 1, escaped: None };
+        text.write(name);
+        text
+    }
+
+    /// Writes the presentation form of another name.
+    pub fn write(&mut self, name: Name<'_>) {
+        let wire = name.as_wire();
+        if wire.len() == 1 {
+            (self.plain[0], self.len, self.escaped) = (b'.', 1, None);
+            return;
+        }
+        // The dot after a label takes the place of the length of the next one.
+        let len = wire.len() - 1;
+        self.plain[..len].copy_from_slice(&wire[1..]);
+        (self.len, self.escaped) = (len, None);
+        let mut at = 0;
+        while at < len {
+            let end = at + usize::from(wire[at]);
+            if wire[at + 1..=end].iter().fold(0, |any, &byte| any | ESCAPED[usize::from(byte)]) != 0 {
+                self.escaped = Some(name.to_string());
+                return;
+            }
+            self.plain[end] = b'.';
+            at = end + 1;
+        }
+    }
+
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        let plain = || std::str::from_utf8(&self.plain[..self.len]).expect("bytes that are not escaped are ASCII");
+        self.escaped.as_deref().unwrap_or_else(plain)
     }
 }
 
@@ -171,43 +321,8 @@ impl NameBuf {
     /// Parses presentation form, with or without the final dot; `\.` and `\DDD` are escapes. `""` is an error, `.` is
     /// the root.
     pub fn from_text(text: &str) -> Result<NameBuf, NameError> {
-        if text == "." {
-            return Ok(Name::ROOT.to_owned());
-        }
-        let mut wire = vec![0];
-        let mut label_at = 0;
-        let mut bytes = text.bytes().peekable();
-        if bytes.peek().is_none() {
-            return Err(NameError::Empty);
-        }
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'.' => {
-                    close_label(&mut wire, label_at)?;
-                    label_at = wire.len();
-                    wire.push(0);
-                }
-                b'\\' => {
-                    let first = bytes.next().ok_or(NameError::Escape)?;
-                    if first.is_ascii_digit() {
-                        let mut number = u16::from(first - b'0');
-                        for _ in 0..2 {
-                            let digit = bytes.next().filter(u8::is_ascii_digit).ok_or(NameError::Escape)?;
-                            number = number * 10 + u16::from(digit - b'0');
-                        }
-                        wire.push(u8::try_from(number).map_err(|_| NameError::Escape)?);
-                    } else {
-                        wire.push(first);
-                    }
-                }
-                _ => wire.push(byte),
-            }
-        }
-        if label_at + 1 != wire.len() {
-            close_label(&mut wire, label_at)?;
-            wire.push(0);
-        }
-        if wire.len() > MAX_LEN { Err(NameError::Long) } else { Ok(NameBuf(wire.into())) }
+        let mut wire = [0; MAX_LEN];
+        Ok(Name::from_text(text, &mut wire)?.to_owned())
     }
 
     /// Returns the name in lower case.
@@ -224,19 +339,6 @@ impl NameBuf {
     pub fn as_wire(&self) -> &[u8] {
         &self.0
     }
-}
-
-/// Writes the length of the label that starts at `label_at` and ends at the end of `wire`.
-fn close_label(wire: &mut [u8], label_at: usize) -> Result<(), NameError> {
-    let len = wire.len() - label_at - 1;
-    if len == 0 {
-        return Err(NameError::Empty);
-    }
-    if len > MAX_LABEL {
-        return Err(NameError::Label);
-    }
-    wire[label_at] = u8::try_from(len).map_err(|_| NameError::Label)?;
-    Ok(())
 }
 
 impl fmt::Display for NameBuf {
@@ -266,6 +368,28 @@ mod tests {
             assert!(Name::from_wire(n(text).as_wire()).is_ok());
         }
         assert_eq!(n("a.b"), n("a.b."));
+    }
+
+    #[test]
+    fn the_text_of_a_name_is_its_presentation_form() {
+        let mut text = NameText::new(Name::ROOT);
+        assert_eq!(text.as_str(), ".");
+        let long = format!("{0}.{0}.{0}.{1}.", "x".repeat(63), "y".repeat(61));
+        for name in ["a.", "web.default.svc.cluster.local.", r"a\.b.c.", r"\000\255.x.", r"a\@b.c.", ".", &long, r"\(."]
+        {
+            text.write(n(name).as_name());
+            assert_eq!(text.as_str(), name);
+        }
+        // Lengths of labels that are the codes of a dot and of a quotation mark.
+        for len in [46, 34, 40, 59, 63] {
+            let name = format!("{}.{}.b.", "a".repeat(len), "c".repeat(len));
+            assert_eq!(NameText::new(n(&name).as_name()).as_str(), name);
+        }
+        for byte in 0..=255 {
+            let wire = [2, b'a', byte, 1, b'b', 0];
+            let name = Name::from_wire(&wire).expect("a name");
+            assert_eq!(NameText::new(name).as_str(), name.to_string());
+        }
     }
 
     #[test]

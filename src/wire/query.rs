@@ -141,19 +141,37 @@ pub struct Edns<'a> {
     pub options: &'a [u8],
 }
 
+/// The codes and the data of the options of an OPT record, one after the other.
+#[derive(Clone)]
+pub struct EdnsOptions<'a>(&'a [u8]);
+
+impl<'a> EdnsOptions<'a> {
+    /// Reads options in wire form, up to one that is cut off.
+    pub fn new(options: &'a [u8]) -> EdnsOptions<'a> {
+        EdnsOptions(options)
+    }
+}
+
+impl<'a> Iterator for EdnsOptions<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u16, &'a [u8])> {
+        let (code, len) = (header::u16_at(self.0, 0), usize::from(header::u16_at(self.0, 2)));
+        let data = self.0.get(4..4 + len)?;
+        self.0 = &self.0[4 + len..];
+        Some((code, data))
+    }
+}
+
 impl<'a> Edns<'a> {
+    /// Returns the codes and the data of all options.
+    pub fn options(&self) -> EdnsOptions<'a> {
+        EdnsOptions::new(self.options)
+    }
+
     /// Returns the data of the first option with this code.
     pub fn option(&self, code: u16) -> Option<&'a [u8]> {
-        let mut rest = self.options;
-        while rest.len() >= 4 {
-            let len = usize::from(header::u16_at(rest, 2));
-            let data = rest.get(4..4 + len)?;
-            if header::u16_at(rest, 0) == code {
-                return Some(data);
-            }
-            rest = &rest[4 + len..];
-        }
-        None
+        self.options().find(|(have, _)| *have == code).map(|(_, data)| data)
     }
 }
 
@@ -247,6 +265,28 @@ impl<'a> Query<'a> {
     /// Returns the name in the letter case in which it was sent.
     pub fn sent_name(&self) -> Name<'a> {
         Name::trusted(&self.packet[header::LEN..usize::from(self.question_end) - 4])
+    }
+}
+
+impl Query<'_> {
+    /// Writes this query with another question and another OPT record into `packet`. Other records are left out: a
+    /// signature would not match, and a compression pointer would refer to another name.
+    pub fn write_changed(
+        &self, name: Name<'_>, qtype: Type, qclass: Class, edns: Option<&Edns<'_>>, packet: &mut Vec<u8>,
+    ) {
+        packet.clear();
+        packet.extend_from_slice(&self.packet[..4]);
+        packet.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
+        packet.extend_from_slice(name.as_wire());
+        let ([t0, t1], [c0, c1]) = (qtype.0.to_be_bytes(), qclass.0.to_be_bytes());
+        packet.extend_from_slice(&[t0, t1, c0, c1]);
+        if let Some(edns) = edns {
+            let ([s0, s1], dnssec_ok) = (edns.size.to_be_bytes(), if edns.dnssec_ok { 0x80 } else { 0 });
+            packet.extend_from_slice(&[0, 0, Type::OPT.0 as u8, s0, s1, 0, edns.version, dnssec_ok, 0]);
+            // A message is shorter than 65,536 bytes, and so are its options.
+            packet.extend_from_slice(&(edns.options.len() as u16).to_be_bytes());
+            packet.extend_from_slice(edns.options);
+        }
     }
 }
 
@@ -429,6 +469,31 @@ mod tests {
         let mut without = packet(b"\0", &[]);
         change.apply(&mut without);
         assert_eq!(without[12..], packet(b"\0", &[])[12..]);
+    }
+
+    #[test]
+    fn a_changed_query_has_the_new_question_and_options() {
+        let before = packet(b"\x03web\x01a\0", &[OPT]);
+        let query = Query::parse(&before).expect("a query");
+        let mut changed = Vec::new();
+        let edns = Edns { options: &[0xff, 0xee, 0, 1, 7, 0, 3, 0, 0], ..query.edns.expect("an OPT") };
+        let name = Name::from_wire(b"\x01B\0").expect("a name");
+        query.write_changed(name, Type::AAAA, Class::CH, Some(&edns), &mut changed);
+        let query = Query::parse(&changed).expect("a query");
+        assert_eq!((query.id(), query.flags()), (0x1234, 0x0100));
+        let question = &query.question;
+        assert_eq!(
+            (query.sent_name().to_string().as_str(), question.qtype, question.qclass),
+            ("B.", Type::AAAA, Class::CH)
+        );
+        let read = query.edns.expect("an OPT");
+        assert_eq!(read, edns);
+        assert_eq!(read.options().collect::<Vec<_>>(), [(0xffee, &[7][..]), (3, &[])]);
+        assert_eq!((read.option(3), read.option(4)), (Some(&[][..]), None));
+        let mut without = Vec::new();
+        query.write_changed(name, Type::A, Class::IN, None, &mut without);
+        assert_eq!(without.len(), header::LEN + 3 + 4);
+        assert!(Query::parse(&without).expect("a query").edns.is_none());
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl MessageReader<'_> {
             // RFC 6891 6.1.3: the upper eight bits of the code.
             if section == Section::Additional {
                 reply.rcode = Rcode(reply.rcode.0 & 0x0f | (ttl >> 24 << 4) as u16);
+                reply.had_opt = true;
             }
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //! Each worker has a `Reply` that it clears for each query, so that filling it allocates nothing once it has grown.
 //! Names and longer data are in one byte arena; a record is a small `Copy` value that refers to it.
 
-use super::name::Name;
+use super::name::{MAX_LEN, Name};
 use super::query::{Edns, Question};
 use super::size::{MAX_MESSAGE, MAX_UDP, MIN_UDP};
 use super::types::{Class, Rcode, Type};
@@ -54,8 +54,13 @@ impl NameRef {
         NameRef { at: 0, len: 0, tail: offset }
     }
 
+    /// Returns this name with another offset of its tail in the question's name.
+    pub const fn with_tail(self, tail: u8) -> NameRef {
+        NameRef { tail, ..self }
+    }
+
     /// Returns the offset of the tail in the question's name, if there is one.
-    pub(super) fn tail(self) -> Option<u8> {
+    pub fn tail(self) -> Option<u8> {
         (self.tail != NO_TAIL).then_some(self.tail)
     }
 
@@ -188,8 +193,10 @@ pub struct Reply {
     pub truncated: bool,
     /// The extended error to send.
     pub extended_error: Option<ExtendedError>,
-    /// The name server identifier to send (RFC 5001), if one is configured and the query requests it.
-    pub nsid: Option<StoredBytes>,
+    /// The EDNS options to send besides the extended error, in wire form, if the query has an OPT.
+    options: Option<StoredBytes>,
+    /// The message that this reply was read from had an OPT.
+    pub had_opt: bool,
     /// The maximum length of a UDP response that *bufsize* sets, 512–4096 bytes.
     pub max_udp: Option<u16>,
     /// Whether the reply has been encoded, so that the arena holds offsets of its names.
@@ -229,7 +236,8 @@ impl Reply {
             recursion_desired,
             truncated,
             extended_error,
-            nsid,
+            options,
+            had_opt,
             max_udp,
             encoded,
             records: _,
@@ -237,15 +245,15 @@ impl Reply {
         } = self;
         *rcode = Rcode::NOERROR;
         (*authoritative, *recursion_available, *authentic_data, *truncated) = (false, false, false, false);
-        (*extended_error, *nsid, *max_udp, *recursion_desired) = (None, None, None, None);
-        *encoded = false;
+        (*extended_error, *options, *max_udp, *recursion_desired) = (None, None, None, None);
+        (*encoded, *had_opt) = (false, false);
     }
 
     /// Removes all records.
     pub fn clear_records(&mut self) {
         self.records.clear();
         self.arena.clear();
-        self.nsid = None;
+        self.options = None;
     }
 
     //--- Reading
@@ -302,6 +310,11 @@ impl Reply {
         &self.arena[stored.range()]
     }
 
+    /// Returns the EDNS options to send, in wire form.
+    pub fn options(&self) -> &[u8] {
+        self.options.map_or(&[], |options| self.bytes(options))
+    }
+
     /// Returns the records and the arena, for the encoder, which stores the offsets of names in it.
     pub(super) fn arena(&mut self) -> (&[Record], &mut [u8]) {
         (&self.records, &mut self.arena)
@@ -348,6 +361,16 @@ impl Reply {
         names.filter(|name| usize::from(name.len) == len && name.tail == tail).find(is_equal)
     }
 
+    /// Writes a complete name into `wire`; `question` is the name of the question.
+    pub fn expand<'w>(&self, name: NameRef, question: Name<'_>, wire: &'w mut [u8; MAX_LEN]) -> Name<'w> {
+        let prefix = self.prefix(name);
+        let tail = name.tail().map_or(&[0][..], |tail| &question.as_wire()[usize::from(tail)..]);
+        let len = prefix.len() + tail.len();
+        wire[..prefix.len()].copy_from_slice(prefix);
+        wire[prefix.len()..len].copy_from_slice(tail);
+        Name::trusted(&wire[..len])
+    }
+
     /// Returns a complete name; `question` is the name of the question as sent.
     pub fn full_name(&self, name: NameRef, question: Name<'_>) -> super::NameBuf {
         let mut wire = self.prefix(name).to_vec();
@@ -371,7 +394,7 @@ impl Reply {
             self.arena.extend_from_slice(part);
         }
         let len = self.arena.len() - at;
-        debug_assert!(len < super::name::MAX_LEN);
+        debug_assert!(len < MAX_LEN);
         NameRef { at: at as u32, len: len as u8, tail: tail.unwrap_or(NO_TAIL) }
     }
 
@@ -387,6 +410,20 @@ impl Reply {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(data);
         StoredBytes { at, len: data.len() as u16 }
+    }
+
+    /// Adds an EDNS option. It is left out if no message could hold all of them.
+    pub fn add_option(&mut self, code: u16, data: &[u8]) {
+        let (start, before) = (self.arena.len(), self.options.map_or(0..0, StoredBytes::range));
+        let len = before.len() + 4 + data.len();
+        if len > super::MAX_MESSAGE {
+            return;
+        }
+        self.arena.extend_from_within(before);
+        self.arena.extend(code.to_be_bytes());
+        self.arena.extend((data.len() as u16).to_be_bytes());
+        self.arena.extend_from_slice(data);
+        self.options = Some(StoredBytes { at: start as u32, len: len as u16 });
     }
 
     /// Stores the numbers of an SOA.

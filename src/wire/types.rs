@@ -52,52 +52,174 @@ numbers! {
         A = 1 "A",
         /// Name server.
         NS = 2 "NS",
+        /// Mail destination (obsolete).
+        MD = 3 "MD",
+        /// Mail forwarder (obsolete).
+        MF = 4 "MF",
         /// Alias.
         CNAME = 5 "CNAME",
         /// Start of authority.
         SOA = 6 "SOA",
+        /// Mailbox (experimental).
+        MB = 7 "MB",
+        /// Mail group member (experimental).
+        MG = 8 "MG",
+        /// Mail rename (experimental).
+        MR = 9 "MR",
+        /// Any data (experimental).
+        NULL = 10 "NULL",
         /// Pointer, for reverse names.
         PTR = 12 "PTR",
         /// Host information; the complete answer to ANY (RFC 8482).
         HINFO = 13 "HINFO",
+        /// Mailbox information.
+        MINFO = 14 "MINFO",
         /// Mail exchanger.
         MX = 15 "MX",
         /// Text.
         TXT = 16 "TXT",
+        /// Responsible person.
+        RP = 17 "RP",
+        /// AFS database.
+        AFSDB = 18 "AFSDB",
+        /// X.25 address.
+        X25 = 19 "X25",
+        /// ISDN address.
+        ISDN = 20 "ISDN",
+        /// Route through.
+        RT = 21 "RT",
+        /// Reverse NSAP (obsolete).
+        NSAP_PTR = 23 "NSAP-PTR",
+        /// Signature (obsolete).
+        SIG = 24 "SIG",
+        /// Key.
+        KEY = 25 "KEY",
+        /// X.400 mapping.
+        PX = 26 "PX",
+        /// Geographical position (obsolete).
+        GPOS = 27 "GPOS",
         /// IPv6 address.
         AAAA = 28 "AAAA",
+        /// Location.
+        LOC = 29 "LOC",
+        /// Next name (obsolete).
+        NXT = 30 "NXT",
+        /// Endpoint identifier.
+        EID = 31 "EID",
+        /// Nimrod locator.
+        NIMLOC = 32 "NIMLOC",
         /// Service location (RFC 2782).
         SRV = 33 "SRV",
+        /// ATM address.
+        ATMA = 34 "ATMA",
         /// Naming authority pointer.
         NAPTR = 35 "NAPTR",
+        /// Key exchanger.
+        KX = 36 "KX",
+        /// Certificate.
+        CERT = 37 "CERT",
         /// Subtree alias.
         DNAME = 39 "DNAME",
         /// EDNS (RFC 6891).
         OPT = 41 "OPT",
+        /// Address prefix list.
+        APL = 42 "APL",
         /// Delegation signer.
         DS = 43 "DS",
+        /// Fingerprint of an SSH key.
+        SSHFP = 44 "SSHFP",
+        /// IPsec key.
+        IPSECKEY = 45 "IPSECKEY",
         /// Signature.
         RRSIG = 46 "RRSIG",
         /// Denial of existence.
         NSEC = 47 "NSEC",
         /// Zone key.
         DNSKEY = 48 "DNSKEY",
+        /// DHCP identifier.
+        DHCID = 49 "DHCID",
         /// Hashed denial of existence.
         NSEC3 = 50 "NSEC3",
+        /// Parameters of NSEC3.
+        NSEC3PARAM = 51 "NSEC3PARAM",
+        /// Certificate association.
+        TLSA = 52 "TLSA",
+        /// S/MIME certificate association.
+        SMIMEA = 53 "SMIMEA",
+        /// Host identity.
+        HIP = 55 "HIP",
+        /// Zone status.
+        NINFO = 56 "NINFO",
+        /// Key for NAPTR records.
+        RKEY = 57 "RKEY",
+        /// Trust anchor link.
+        TALINK = 58 "TALINK",
+        /// DS of a child zone.
+        CDS = 59 "CDS",
+        /// DNSKEY of a child zone.
+        CDNSKEY = 60 "CDNSKEY",
+        /// OpenPGP key.
+        OPENPGPKEY = 61 "OPENPGPKEY",
+        /// Synchronisation of a child zone.
+        CSYNC = 62 "CSYNC",
+        /// Digest of a zone.
+        ZONEMD = 63 "ZONEMD",
         /// Service binding.
         SVCB = 64 "SVCB",
         /// HTTPS service binding.
         HTTPS = 65 "HTTPS",
+        /// Sender policy (obsolete).
+        SPF = 99 "SPF",
+        /// User information.
+        UINFO = 100 "UINFO",
+        /// User number.
+        UID = 101 "UID",
+        /// Group number.
+        GID = 102 "GID",
+        /// Unspecified data.
+        UNSPEC = 103 "UNSPEC",
+        /// Node identifier.
+        NID = 104 "NID",
+        /// 32-bit locator.
+        L32 = 105 "L32",
+        /// 64-bit locator.
+        L64 = 106 "L64",
+        /// Locator pointer.
+        LP = 107 "LP",
+        /// 48-bit hardware address.
+        EUI48 = 108 "EUI48",
+        /// 64-bit hardware address.
+        EUI64 = 109 "EUI64",
+        /// A name that does not exist (RFC 9824).
+        NXNAME = 128 "NXNAME",
+        /// Transaction key.
+        TKEY = 249 "TKEY",
         /// Transaction signature.
         TSIG = 250 "TSIG",
         /// Incremental transfer.
         IXFR = 251 "IXFR",
         /// Zone transfer.
         AXFR = 252 "AXFR",
+        /// Mailbox types (obsolete).
+        MAILB = 253 "MAILB",
+        /// Mail agents (obsolete).
+        MAILA = 254 "MAILA",
         /// All types.
         ANY = 255 "ANY",
+        /// URI.
+        URI = 256 "URI",
         /// Certification authority authorization.
         CAA = 257 "CAA",
+        /// Application visibility.
+        AVC = 258 "AVC",
+        /// AMT relay.
+        AMTRELAY = 260 "AMTRELAY",
+        /// Information on a resolver.
+        RESINFO = 261 "RESINFO",
+        /// DNSSEC trust anchor.
+        TA = 32768 "TA",
+        /// DNSSEC look-aside validation (obsolete).
+        DLV = 32769 "DLV",
     }
 }
 
@@ -106,6 +228,8 @@ numbers! {
     Class(u16), "CLASS", {
         /// Internet.
         IN = 1 "IN",
+        /// CSNET (obsolete).
+        CS = 2 "CS",
         /// Chaos, for information about the server itself.
         CH = 3 "CH",
         /// Hesiod.
@@ -169,7 +293,7 @@ mod tests {
 
     #[test]
     fn mnemonics_and_numbers_round_trip() {
-        for number in 0..=300 {
+        for number in (0..=300).chain(32_760..=32_780) {
             let rtype = Type(number);
             assert_eq!(Type::from_mnemonic(&rtype.to_string()), Some(rtype));
         }

@@ -162,7 +162,7 @@ pub fn check_reply(settings: &[u8], records: &[u8]) {
     reply.extended_error = (bits & 16 != 0).then_some(ExtendedError { code: 14, text: "not ready" });
     if bits & 32 != 0 {
         let id = vec![b'n'; usize::from(choices.byte()) * choices.pick(&[1, 3, 300])];
-        reply.nsid = Some(reply.store(&id[..id.len().min(MAX_MESSAGE)]));
+        reply.add_option(3, &id);
     }
     reply.max_udp = (bits & 64 != 0).then_some(1_232);
     let packet = any_query(&mut choices);
@@ -201,9 +201,9 @@ pub fn check_reply(settings: &[u8], records: &[u8]) {
     if !complete {
         // No space was wasted: the next record would not fit even uncompressed.
         let next = &all[records.len()];
-        let nsid = reply.nsid.map_or(0, |nsid| 4 + reply.bytes(nsid).len());
+        let options = reply.options().len();
         let error = if reply.extended_error.is_some() { 4 + 2 + 9 } else { 0 };
-        assert!(len + next.owner.len() + 10 + next.data.len() + nsid + error > limit, "{next:?} would fit");
+        assert!(len + next.owner.len() + 10 + next.data.len() + options + error > limit, "{next:?} would fit");
     }
 }
 
@@ -230,15 +230,15 @@ fn check_opt(bytes: &[u8], message: &Message, query: &Query<'_>, reply: &Reply, 
         let data = parts.concat();
         [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), &data].concat()
     };
-    let nsid = reply.nsid.map(|nsid| option(3, &[reply.bytes(nsid)])).unwrap_or_default();
+    let options = reply.options().to_vec();
     let error = reply.extended_error.map(|error| option(15, &[&error.code.to_be_bytes(), error.text.as_bytes()]));
     let error = error.unwrap_or_default();
     let space = limit - header::LEN - query.question_wire().len() - OPT_LEN;
-    let nsid = if nsid.len() <= space { nsid } else { Vec::new() };
-    let with_error = [&nsid[..], &error].concat();
-    let rdata = |options: &[u8]| [&(options.len() as u16).to_be_bytes()[..], options].concat();
+    let options = if options.len() <= space { options } else { Vec::new() };
+    let with_error = [&options[..], &error].concat();
+    let rdata = |data: &[u8]| [&(data.len() as u16).to_be_bytes()[..], data].concat();
     let has_error = bytes.ends_with(&rdata(&with_error));
-    assert!(has_error || bytes.ends_with(&rdata(&nsid)), "the options differ");
+    assert!(has_error || bytes.ends_with(&rdata(&options)), "the options differ");
     assert!(has_error || bytes.len() + error.len() > limit, "there was space for the extended error");
 }
 

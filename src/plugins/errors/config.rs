@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use crate::corefile::{Arguments, Directive, parse_duration};
-use crate::plugins::{Context, regexp};
+use crate::plugins::Context;
+use crate::plugins::regexp::{self, Pattern};
 use crate::telemetry::log::Severity;
 
 /// The configuration of a stanza.
@@ -28,21 +27,6 @@ pub struct Consolidate {
     pub severity: Severity,
     /// The first error of a period is logged at once.
     pub show_first: bool,
-}
-
-/// A regular expression with its text. Two patterns are equal if their texts are.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// The text in the Corefile.
-    pub text: String,
-    /// The compiled expression.
-    pub regex: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.text == other.text
-    }
 }
 
 /// Parses the first stanza; returns `None` after an error.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Failure, Plugin, Sent, Step};
+use crate::chain::{Exchange, Failure, Plugin, Rewritten, Sent, Step};
 use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Setting};
 use crate::telemetry::log::{Logger, Severity};
 
-pub use config::{Config, Consolidate, Pattern, parse};
+pub use config::{Config, Consolidate, parse};
 
 /// The interval at which the counts of patterns are checked.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -150,8 +150,15 @@ impl Errors {
     fn log_failure(&self, exchange: &Exchange<'_>, failure: &Failure) {
         let text = failure.to_string();
         let Some(severity) = self.count(&text, exchange.now) else { return };
-        let question = exchange.question();
-        let rcode = exchange.state.reply.rcode.0;
+        // CoreDNS shows the query as *rewrite* has changed it, and the code that *rewrite* returns: 0 after it has
+        // written the response itself.
+        let rewritten = exchange.state.rewritten();
+        let changed = rewritten.and_then(Rewritten::query);
+        let question = changed.as_ref().map_or(exchange.question(), |query| &query.question);
+        let rcode = match rewritten {
+            Some(rewritten) if rewritten.writes_codes => 0,
+            _ => exchange.state.reply.rcode.0,
+        };
         self.write_line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
     }
 }

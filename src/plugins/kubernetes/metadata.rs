@@ -11,7 +11,7 @@ pub(super) fn value(stanza: &Stanza, exchange: &Exchange<'_>, label: &str) -> Op
     if let Some(of_client) = label.strip_prefix("client-") {
         return client_value(stanza, exchange, of_client);
     }
-    let question = exchange.question();
+    let question = &exchange.received.question;
     let zone = stanza.zone_of(question)?;
     let parts = NameParts::of(&ClusterName::parse(question, zone.labels));
     let part = match (&parts, label) {

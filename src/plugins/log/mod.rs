@@ -11,11 +11,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::chain::{Exchange, Plugin, Rewritten, Sent, Step};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::log::{LogFormat as LineFormat, Logger, Severity};
 use crate::wire::header::{flag, opcode};
-use crate::wire::{MAX_MESSAGE, MIN_UDP, Rcode};
+use crate::wire::{MAX_MESSAGE, MIN_UDP, Query, Rcode};
 
 pub use config::{Class, Classes, Config, LogRule, parse};
 pub use format::Format;
@@ -59,6 +59,8 @@ pub struct Log {
 /// The data of a line.
 struct LogLine<'a, 'e> {
     exchange: &'a Exchange<'e>,
+    /// The query. Its name is shown as received; everything else is shown as *rewrite* has changed it, as in CoreDNS.
+    query: &'a Query<'a>,
     /// The response that was sent; `None` if a plugin dropped the query.
     sent: Option<&'a Sent>,
     class: Class,
@@ -84,7 +86,9 @@ impl Log {
         if !rule.classes.has(class) {
             return;
         }
-        let line = LogLine { exchange, sent, class, kind, duration };
+        let changed = exchange.state.rewritten().and_then(Rewritten::query);
+        let query = changed.as_ref().unwrap_or(exchange.query);
+        let line = LogLine { exchange, query, sent, class, kind, duration };
         LINE.with_borrow_mut(|text| {
             text.clear();
             match self.logger.format() {
@@ -141,11 +145,11 @@ impl LogLine<'_, '_> {
 
     /// Writes the value of a placeholder.
     fn write_value(&self, placeholder: Placeholder, out: &mut String) -> std::fmt::Result {
-        let query = self.exchange.query;
+        let query = self.query;
         let client = &self.exchange.client;
         match placeholder {
             Placeholder::Type => write!(out, "{}", query.question.qtype),
-            Placeholder::Name => write!(out, "{}", query.question.name()),
+            Placeholder::Name => write!(out, "{}", self.exchange.question().name()),
             Placeholder::Class => write!(out, "{}", query.question.qclass),
             Placeholder::Proto => out.write_str(client.transport.name()),
             Placeholder::Size => write!(out, "{}", query.packet().len()),
@@ -178,7 +182,7 @@ impl LogLine<'_, '_> {
             "tcp" => MAX_MESSAGE,
             _ => {
                 let limit = self.exchange.state.reply.max_udp.unwrap_or(u16::MAX);
-                self.exchange.query.edns.map_or(0, |edns| usize::from(edns.size.min(limit))).max(MIN_UDP)
+                self.query.edns.map_or(0, |edns| usize::from(edns.size.min(limit))).max(MIN_UDP)
             }
         }
     }
@@ -216,7 +220,7 @@ impl LogLine<'_, '_> {
 
     /// Returns the fields of a JSON line besides its text.
     fn fields(&self) -> [(&'static str, serde_json::Value); 14] {
-        let query = self.exchange.query;
+        let query = self.query;
         let client = &self.exchange.client;
         // Without a response the code is null, as in CoreDNS.
         let rcode = self.sent.map(|_| {
@@ -228,7 +232,7 @@ impl LogLine<'_, '_> {
         [
             ("client_ip", client.remote.ip().to_canonical().to_string().into()),
             ("client_port", client.remote.port().into()),
-            ("qname", query.question.name().to_string().into()),
+            ("qname", self.exchange.question().name().to_string().into()),
             ("qtype", query.question.qtype.to_string().into()),
             ("qclass", query.question.qclass.to_string().into()),
             ("protocol", client.transport.name().into()),

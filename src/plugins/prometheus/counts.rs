@@ -102,6 +102,10 @@ pub(super) struct ZoneCounters {
 /// A query that was answered or dropped.
 pub(super) struct CountedQuery<'a> {
     pub(super) query: &'a Query<'a>,
+    /// The query type.
+    pub(super) qtype: Type,
+    /// DNSSEC records are requested.
+    pub(super) dnssec_ok: bool,
     pub(super) client: Client,
     /// When the query was received.
     pub(super) start: Instant,
@@ -130,7 +134,7 @@ impl ZoneCounters {
         let response_sizes = RESPONSE_SIZES + proto * (SIZES + 1);
         let mine = self.cells.mine();
         mine.add_all([
-            (request(proto, family, type_index(counted.query.question.qtype)), 1),
+            (request(proto, family, type_index(counted.qtype)), 1),
             (DURATIONS + time_bucket(nanoseconds), 1),
             (DURATION_SUM, nanoseconds),
             (request_sizes + size_bucket(request_len), 1),
@@ -139,7 +143,7 @@ impl ZoneCounters {
             (response_sizes + SIZES, counted.len as u64),
             (response(counted.by_server, rcode), 1),
         ]);
-        if counted.query.edns.as_ref().is_some_and(|edns| edns.dnssec_ok) {
+        if counted.dnssec_ok {
             mine.add_all([(DNSSEC_OK, 1)]);
         }
     }

@@ -19,7 +19,7 @@ use crate::admin::PageContent;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics;
-use crate::wire::{NameBuf, Query, Rcode};
+use crate::wire::{NameBuf, Query, Rcode, Type};
 use counts::{CountedQuery, ZoneCounters};
 
 pub use queries::Queries;
@@ -126,8 +126,11 @@ impl Plugin for Prometheus {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+        let (qtype, dnssec_ok) = type_and_do(exchange);
         self.count(&CountedQuery {
             query: exchange.query,
+            qtype,
+            dnssec_ok,
             client: exchange.client,
             start: exchange.started,
             rcode: exchange.state.reply.rcode,
@@ -137,8 +140,11 @@ impl Plugin for Prometheus {
     }
 
     fn dropped(&self, exchange: &Exchange<'_>) {
+        let (qtype, dnssec_ok) = type_and_do(exchange);
         self.count(&CountedQuery {
             query: exchange.query,
+            qtype,
+            dnssec_ok,
             client: exchange.client,
             start: exchange.started,
             // CoreDNS counts the code of the reply that it does not send.
@@ -146,6 +152,15 @@ impl Plugin for Prometheus {
             len: 0,
             by_server: true,
         });
+    }
+}
+
+/// Returns the query type and DO as *rewrite* has changed them, as CoreDNS counts them.
+fn type_and_do(exchange: &Exchange<'_>) -> (Type, bool) {
+    let of = |query: &Query<'_>| (query.question.qtype, query.edns.is_some_and(|edns| edns.dnssec_ok));
+    match exchange.state.rewritten() {
+        None => of(exchange.query),
+        Some(rewritten) => rewritten.query().as_ref().map_or_else(|| of(exchange.query), of),
     }
 }
 
@@ -163,7 +178,8 @@ impl Observer for Refused {
     fn refused(&self, query: &Query<'_>, client: Client, start: Instant, rcode: Rcode, len: usize) {
         // CoreDNS `Server.ServeDNS` does not count queries with another version of EDNS.
         if rcode != Rcode::BADVERS {
-            self.0.add(&CountedQuery { query, client, start, rcode, len, by_server: true });
+            let (qtype, dnssec_ok) = (query.question.qtype, query.edns.is_some_and(|edns| edns.dnssec_ok));
+            self.0.add(&CountedQuery { query, qtype, dnssec_ok, client, start, rcode, len, by_server: true });
         }
     }
 }

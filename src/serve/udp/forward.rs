@@ -691,14 +691,15 @@ impl Forwarding {
     /// Writes the response to a client into `out`. Returns its length, unless there is none or the query is pending
     /// again.
     fn write(
-        &mut self, client: UdpClient, read: Result<(), Error>, out: &mut [u8], context: &mut WorkerContext<'_>,
+        &mut self, mut client: UdpClient, read: Result<(), Error>, out: &mut [u8], context: &mut WorkerContext<'_>,
     ) -> Option<(UdpClient, usize)> {
         let service = context.listeners.get(client.listener)?.as_ref()?.service.clone();
-        let UdpClient { query, resume, .. } = &client;
         if read.is_err() {
             context.state.clear();
         }
         context.state.forget_all_but_reply();
+        client.query.restore(context.state);
+        let UdpClient { query, resume, .. } = &client;
         let now = context.now;
         let answer = service.recover(client.query.packet(), context.counters, context.state, out, |state, out| {
             query.query().map_or(Answer::Drop, |parsed| query.answered(&parsed, *resume, read, now, state, out))

@@ -43,7 +43,7 @@ pub(in crate::serve) struct UdpClient {
 impl Waiter for UpstreamWaiter {
     fn packet(&self) -> &[u8] {
         match self {
-            UpstreamWaiter::Client(client) => client.query.packet(),
+            UpstreamWaiter::Client(client) => client.query.upstream_packet(),
             UpstreamWaiter::Task { packet, .. } => packet,
         }
     }

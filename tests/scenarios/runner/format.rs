@@ -137,6 +137,10 @@ pub struct ClientQuery {
     pub transport: Transport,
     /// Queries in upper case and mixed case must get the same answer.
     pub case: bool,
+    /// The answer may be about another name than the question.
+    pub renamed: bool,
+    /// EDNS options besides NSID, in wire form.
+    pub options: Vec<u8>,
     /// Only the numbers of records and the length are compared.
     pub brief: bool,
     /// The client's address.
@@ -162,7 +166,9 @@ impl ClientQuery {
             packet.extend([0, 0, 41]);
             packet.extend(size.to_be_bytes());
             packet.extend([0, version, if self.dnssec_ok { 0x80 } else { 0 }, 0]);
-            packet.extend(if self.nsid { &[0, 4, 0, 3, 0, 0][..] } else { &[0, 0] });
+            let nsid: &[u8] = if self.nsid { &[0, 3, 0, 0] } else { &[] };
+            packet.extend(((nsid.len() + self.options.len()) as u16).to_be_bytes());
+            packet.extend([nsid, &self.options].concat());
         }
         packet
     }
@@ -340,6 +346,8 @@ fn query(rest: &str) -> Result<ClientQuery, String> {
         authentic_data: false,
         transport: Transport::Udp,
         case: false,
+        renamed: false,
+        options: Vec::new(),
         brief: false,
         from: None,
         port: 53,
@@ -359,6 +367,8 @@ fn query(rest: &str) -> Result<ClientQuery, String> {
             "+ad" => query.authentic_data = true,
             "+norec" => query.recursion = false,
             "+case" => query.case = true,
+            "+renamed" => query.renamed = true,
+            "+option" => query.options.extend(option_of(value)?),
             "+brief" => query.brief = true,
             "class" => query.class = Class::from_mnemonic(value).ok_or(format!("'{value}' is not a class"))?,
             "from" => query.from = address()?,
@@ -367,10 +377,18 @@ fn query(rest: &str) -> Result<ClientQuery, String> {
             _ => return Err(format!("'{word}' is not a flag of a query")),
         }
     }
-    if (query.dnssec_ok || query.nsid) && query.edns.is_none() {
+    if (query.dnssec_ok || query.nsid || !query.options.is_empty()) && query.edns.is_none() {
         query.edns = Some((1232, 0));
     }
     Ok(query)
+}
+
+/// Parses an EDNS option, `CODE:HEX`.
+fn option_of(text: &str) -> Result<Vec<u8>, String> {
+    let (code, data) = text.split_once(':').ok_or(format!("'{text}': expected CODE:HEX"))?;
+    let code: u16 = code.parse().map_err(|_| format!("'{code}': expected a number"))?;
+    let data = bytes_of(data)?;
+    Ok([&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), &data].concat())
 }
 
 /// Parses bytes: groups of hexadecimal digits, `"text"`, and `*N` for N repetitions of the previous item.

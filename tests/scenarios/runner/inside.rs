@@ -76,6 +76,8 @@ impl Inside {
         let metrics = metrics::create();
         let outside = Arc::new(Outside::default());
         outside.say(setup.upstream.clone());
+        let has_rewrite = setup.corefile.lines().any(|line| line.trim_start().starts_with("rewrite"));
+        outside.shows_questions.store(has_rewrite, Ordering::Relaxed);
         let dispatcher = Dispatcher::default();
         dispatcher.set(Arc::new(Paths(outside.clone())));
         let background: Arc<Mutex<Vec<BoxFuture<()>>>> = Arc::default();

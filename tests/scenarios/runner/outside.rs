@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clusterdns::upstream::{Answered, Attempts, BoxFuture, Dispatch, Error, NextStep, ReplyResult, Verdict};
 use clusterdns::wire::header::flag;
-use clusterdns::wire::{Message, NameBuf, Query, QueryChange, Reply, Type};
+use clusterdns::wire::{Class, Message, NameBuf, Query, QueryChange, Reply, Type};
 use hickory_proto::op::{Message as Typed, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
@@ -90,6 +91,8 @@ pub struct Outside {
     pub says: Mutex<Vec<UpstreamAnswer>>,
     /// The queries since the last call of [`Outside::asked`].
     asked: Mutex<Vec<String>>,
+    /// The questions and EDNS options of queries are shown.
+    pub shows_questions: AtomicBool,
     /// The time of the scenario.
     now: Mutex<Option<Instant>>,
 }
@@ -164,7 +167,9 @@ impl Dispatch for Paths {
                 let norec = if bits & !forwarded.flags() & flag::RD != 0 { " norec" } else { "" };
                 let size = |query: &Query<'_>| query.edns.map_or(0, |edns| edns.size);
                 let offers = (size(&query) != size(&forwarded)).then(|| format!(" edns={}", size(&forwarded)));
-                let asked = format!("{server}{how}{norec}{}", offers.unwrap_or_default());
+                let question = outside.shows_questions.load(Ordering::Relaxed).then(|| question_of(&forwarded));
+                let asked =
+                    format!("{server}{how}{norec}{}{}", offers.unwrap_or_default(), question.unwrap_or_default());
                 outside.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
                 let Some(response) = outside.answer(&server, &query) else {
                     now = until;
@@ -183,4 +188,17 @@ impl Dispatch for Paths {
             }
         })
     }
+}
+
+/// Returns the question of a query, and its EDNS options if it has an OPT.
+fn question_of(query: &Query<'_>) -> String {
+    let question = &query.question;
+    let class = if question.qclass == Class::IN { String::new() } else { format!(" {}", question.qclass) };
+    let options = query.edns.iter().flat_map(|edns| edns.options());
+    let options = options.map(|(code, data)| {
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(" {code}={hex}")
+    });
+    let edns = if query.edns.is_some() { " opt" } else { "" };
+    format!(" {} {}{class}{edns}{}", query.sent_name(), question.qtype, options.collect::<String>())
 }

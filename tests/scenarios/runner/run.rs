@@ -8,7 +8,7 @@ use clusterdns::chain::Transport;
 use super::address;
 use super::format::{Act, ClientQuery, Section, Step};
 use super::inside::Inside;
-use super::show::{Shown, show};
+use super::show::{Look, Shown, show};
 
 /// The result of a step.
 pub struct Outcome {
@@ -90,7 +90,7 @@ fn act(inside: &mut Inside, section: &Section, act: &Act) -> Result<Vec<String>,
         Act::Raw(packet, transport) => {
             let port = inside.any_port();
             let answer = inside.ask(packet, *transport, None, port, None)?;
-            lines = show(packet, answer.as_deref(), *transport, false)?.lines;
+            lines = show(packet, answer.as_deref(), *transport, Look::default())?.lines;
         }
         Act::Apply(text) => inside.apply(text)?,
         Act::Delete(kind, name) => inside.delete(kind, name)?,
@@ -136,7 +136,7 @@ pub fn outside(section: &Section, server: SocketAddr) -> Result<Vec<Outcome>, St
                 query(question, false, &mut |packet, transport| address::ask(server, packet, transport))
             }
             Act::Raw(packet, transport) => address::ask(server, packet, *transport)
-                .and_then(|answer| show(packet, answer.as_deref(), *transport, false))
+                .and_then(|answer| show(packet, answer.as_deref(), *transport, Look::default()))
                 .map(|shown| shown.lines),
             _ => continue,
         };
@@ -182,7 +182,8 @@ fn query(question: &ClientQuery, other_transport: bool, send: &mut Send<'_>) -> 
     let mut ask = |question: &ClientQuery| -> Result<Shown, String> {
         let packet = question.packet();
         let answer = send(&packet, question.transport)?;
-        show(&packet, answer.as_deref(), question.transport, question.brief)
+        let look = Look { brief: question.brief, renamed: question.renamed };
+        show(&packet, answer.as_deref(), question.transport, look)
     };
     let shown = ask(question)?;
     let alike = |other: &Shown| {

@@ -16,8 +16,17 @@ pub struct Shown {
     pub truncated: bool,
 }
 
+/// What of a response is shown and checked.
+#[derive(Clone, Copy, Default)]
+pub struct Look {
+    /// Only the numbers of records and the length are shown.
+    pub brief: bool,
+    /// The answer may be about another name than the question.
+    pub renamed: bool,
+}
+
 /// Formats the response to `packet`, or returns the rule that it breaks. A missing response is `no response`.
-pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: bool) -> Result<Shown, String> {
+pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, look: Look) -> Result<Shown, String> {
     let Some(answer) = answer else { return Ok(Shown { lines: vec!["no response".to_owned()], truncated: false }) };
     let word = |bytes: &[u8], at: usize| bytes.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
     if answer.len() < 12 || answer[..2] != packet[..2] || answer[2] & 0x80 == 0 {
@@ -28,13 +37,13 @@ pub fn show(packet: &[u8], answer: Option<&[u8]>, transport: Transport, brief: b
     }
     let Some(message) = decode(answer) else { return Err(format!("hickory cannot read {answer:02x?}")) };
     let asked = (word(packet, 4) == 1).then(|| decode(packet)).flatten();
-    rules(packet, answer, &message, asked.as_ref(), transport)?;
-    Ok(Shown { lines: lines(answer, &message, brief), truncated: message.metadata.truncation })
+    rules(packet, answer, &message, asked.as_ref(), transport, look)?;
+    Ok(Shown { lines: lines(answer, &message, look.brief), truncated: message.metadata.truncation })
 }
 
 /// Checks rules that hold for every response.
 fn rules(
-    packet: &[u8], answer: &[u8], message: &Message, asked: Option<&Message>, transport: Transport,
+    packet: &[u8], answer: &[u8], message: &Message, asked: Option<&Message>, transport: Transport, look: Look,
 ) -> Result<(), String> {
     if packet[2] & 0x78 != answer[2] & 0x78 {
         return Err("the opcode is not that of the query".to_owned());
@@ -67,7 +76,7 @@ fn rules(
     // A stub resolver that reads from top to bottom must find a name before its records.
     let mut known: Vec<_> = asked.queries.iter().map(|query| query.name().clone()).collect();
     for record in &message.answers {
-        if !known.contains(&record.name) {
+        if !known.contains(&record.name) && !look.renamed {
             return Err(format!("the answer starts with a record of another name: {}", record_text(record)));
         }
         if let RData::CNAME(target) = &record.data {
@@ -160,6 +169,10 @@ fn option_text(option: &EdnsOption) -> String {
         EdnsOption::NSID(data) => format!("nsid {}", String::from_utf8_lossy(data.as_ref())),
         EdnsOption::Unknown(15, data) if data.len() >= 2 => {
             format!("ede {} {}", u16::from_be_bytes([data[0], data[1]]), String::from_utf8_lossy(&data[2..]))
+        }
+        EdnsOption::Unknown(code, data) => {
+            let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("option {code} {hex}")
         }
         other => format!("option {other:?}"),
     }

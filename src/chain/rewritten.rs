@@ -1,0 +1,79 @@
+//! A query that a plugin has changed for the plugins after it.
+//!
+//! ```text
+//! query ─► prometheus, log … ─► rewrite ─ Step::Rewritten ─► cache, kubernetes, forward …  see the changed query
+//! reply ◄─ prometheus, log … ◄─ rewrite ◄──────────────────────────┘
+//!          see the query as received
+//! ```
+
+use crate::wire::Query;
+
+/// A query that a plugin has changed, and what the plugin needs to change the reply back.
+#[derive(Clone, Debug, Default)]
+pub struct Rewritten {
+    /// The query for the plugins after it, in wire form. Empty if it is the one that was received.
+    pub packet: Vec<u8>,
+    /// The numbers of the plugin's rules that apply, in their order.
+    pub rules: Vec<u32>,
+    /// Names that the plugin changes back, in a form of its own.
+    pub names: Vec<u8>,
+    /// EDNS options that a response without an OPT of its own repeats, in wire form.
+    pub options: Vec<u8>,
+    /// The plugin writes the response itself where the plugins after it only report a code.
+    pub writes_codes: bool,
+    /// The index of the plugin in its chain.
+    pub(super) by: usize,
+}
+
+impl Rewritten {
+    /// Returns the query for the plugins after it, unless it is the one that was received.
+    pub fn query(&self) -> Option<Query<'_>> {
+        if self.packet.is_empty() { None } else { Query::parse(&self.packet).ok() }
+    }
+
+    /// Removes everything but the memory that is reserved; of that, what an unusual query took is returned.
+    fn clear(&mut self) {
+        let Rewritten { packet, rules, names, options, writes_codes, by } = self;
+        for bytes in [packet, names, options] {
+            bytes.clear();
+            if bytes.capacity() > 4 * 1024 {
+                bytes.shrink_to(4 * 1024);
+            }
+        }
+        rules.clear();
+        if rules.capacity() > 1024 {
+            rules.shrink_to(1024);
+        }
+        (*writes_codes, *by) = (false, 0);
+    }
+}
+
+/// The place for a rewritten query in the state of a query. Its memory is reused for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct RewrittenSlot {
+    rewritten: Option<Box<Rewritten>>,
+}
+
+impl RewrittenSlot {
+    /// Clears the memory for another query.
+    pub(super) fn begin(&mut self) -> &mut Rewritten {
+        let rewritten = self.rewritten.get_or_insert_default();
+        rewritten.clear();
+        rewritten
+    }
+
+    /// Returns the content, whether or not it is of the current query.
+    pub(super) fn get(&self) -> Option<&Rewritten> {
+        self.rewritten.as_deref()
+    }
+
+    /// Returns the content, whether or not it is of the current query, to change it.
+    pub(super) fn get_mut(&mut self) -> Option<&mut Rewritten> {
+        self.rewritten.as_deref_mut()
+    }
+
+    /// Moves the content of another slot into this one.
+    pub(super) fn take(&mut self, other: &mut RewrittenSlot) {
+        std::mem::swap(&mut self.rewritten, &mut other.rewritten);
+    }
+}

@@ -1,0 +1,219 @@
+//! *rewrite*: changes queries for the plugins after it, and their replies back (CoreDNS `plugin/rewrite`).
+//!
+//! ```text
+//! query ─► rules, first to last ─► Draft ─► the changed query ─► the plugins after it
+//! reply ◄─ rules that apply, last to first (reply.rs) ◄───────────── their reply
+//! ```
+//!
+//! The client gets its own question back, in its letter case. The changed query does not select another server block.
+
+mod cname;
+mod config;
+mod draft;
+mod edns0;
+mod matching;
+mod name;
+mod order;
+mod question;
+mod rcode;
+mod replacement;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod ttl;
+
+use std::sync::Arc;
+
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
+use crate::wire::{Class, Question, Rcode, Reply, Type};
+use draft::{Draft, InvalidName};
+use order::RuleOrder;
+use reply::{ChangedTarget, ClientQuery, ReplyChange};
+
+pub use config::{Config, parse};
+
+/// A rule.
+#[derive(Debug, PartialEq)]
+struct Rule {
+    /// No further rule is used if this one applies.
+    stops: bool,
+    kind: RuleKind,
+}
+
+/// What a rule does.
+#[derive(Debug, PartialEq)]
+enum RuleKind {
+    Name(Box<name::NameRule>),
+    Type(question::QuestionChange<Type>),
+    Class(question::QuestionChange<Class>),
+    Ttl(ttl::TtlRule),
+    Rcode(rcode::RcodeRule),
+    Cname(Box<cname::CnameRule>),
+    Edns(Box<edns0::EdnsRule>),
+}
+
+/// The plugin.
+pub struct Rewrite {
+    rules: Arc<[Rule]>,
+    order: RuleOrder,
+    /// A rule changes targets of CNAMEs.
+    has_cname: bool,
+    /// The codes of EDNS options that `edns0 local` rules name: a response of this server repeats those of the query.
+    echoed: Vec<u16>,
+}
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        block.plugin(Rewrite::new(self));
+        Ok(())
+    }
+}
+
+impl Rewrite {
+    /// Creates the plugin of a server block.
+    pub fn new(config: &Config) -> Rewrite {
+        let codes = config.rules.iter().filter_map(|rule| match &rule.kind {
+            RuleKind::Edns(rule) => rule.echoed(),
+            _ => None,
+        });
+        let mut echoed: Vec<u16> = codes.collect();
+        echoed.sort_unstable();
+        echoed.dedup();
+        let has_cname = config.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cname(_)));
+        Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), has_cname, echoed }
+    }
+}
+
+impl RuleKind {
+    /// Changes the query. Returns whether the rule applies to it, or will apply to its reply.
+    fn apply(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Result<bool, InvalidName> {
+        Ok(match self {
+            RuleKind::Name(rule) => rule.apply(draft, exchange)?,
+            RuleKind::Type(change) => change.apply(&mut draft.qtype),
+            RuleKind::Class(change) => change.apply(&mut draft.qclass),
+            RuleKind::Edns(rule) => rule.apply(draft, exchange),
+            RuleKind::Ttl(ttl::TtlRule { matcher, .. }) | RuleKind::Rcode(rcode::RcodeRule { matcher, .. }) => {
+                let applies = matcher.matches(draft.text());
+                draft.has_response_rules |= applies;
+                applies
+            }
+            // Any reply may have a CNAME.
+            RuleKind::Cname(_) => {
+                draft.has_response_rules = true;
+                true
+            }
+        })
+    }
+}
+
+impl Plugin for Rewrite {
+    fn name(&self) -> &'static str {
+        "rewrite"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        let mut draft = Draft::new(exchange.query);
+        let mut from = 0;
+        while let Some(number) = self.order.next(from, &mut draft) {
+            from = number + 1;
+            let rule = &self.rules[number];
+            match rule.kind.apply(&mut draft, exchange) {
+                Ok(false) => {}
+                Ok(true) => {
+                    draft.note_rule(number);
+                    if rule.stops {
+                        draft.is_stopped = true;
+                        break;
+                    }
+                }
+                Err(InvalidName(name)) => return exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name)),
+            }
+        }
+        let echoes = !self.echoed.is_empty() && exchange.query.edns.is_some();
+        if !draft.is_noted() && !echoes {
+            return Step::Next;
+        }
+        draft.write(&self.echoed, exchange.state.rewrite());
+        if draft.is_changed() { Step::Rewritten } else { Step::Next }
+    }
+
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
+        // The failure of the rules themselves.
+        exchange.state.rewritten()?;
+        let query = exchange.query;
+        match self.find_target(exchange.state, &query.question, query.edns.is_some()) {
+            Ok(None) => {
+                change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
+                None
+            }
+            Ok(Some((target, qtype))) => self.look_up(exchange, target, qtype),
+            Err(InvalidName(name)) => {
+                exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name));
+                None
+            }
+        }
+    }
+}
+
+impl Rewrite {
+    /// Finds the CNAME whose target a rule changes, and the type that its new target is looked up with.
+    fn find_target(
+        &self, state: &State, question: &Question, has_edns: bool,
+    ) -> Result<Option<(ChangedTarget, Type)>, InvalidName> {
+        let Some(rewritten) = state.rewritten().filter(|_| self.has_cname) else { return Ok(None) };
+        let client = ClientQuery { name: question.name(), has_edns };
+        let target = ReplyChange::new(&self.rules, rewritten, client).changed_target(&state.reply)?;
+        let qtype = || rewritten.query().map_or(question.qtype, |query| query.question.qtype);
+        Ok(target.map(|target| (target, qtype())))
+    }
+
+    /// Looks up the new target of a CNAME, and then changes the reply.
+    fn look_up(&self, exchange: &mut Exchange<'_>, target: ChangedTarget, qtype: Type) -> Option<Wait> {
+        let (question, has_edns) = (&exchange.query.question, exchange.query.edns.is_some());
+        match exchange.resolve(target.looked_up.name(), qtype) {
+            Inner::Done(inner) => {
+                change(&self.rules, question, has_edns, exchange.state, Some((&target, &inner)));
+                None
+            }
+            // The rules lead in a circle.
+            Inner::None => {
+                exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("rewrite"));
+                None
+            }
+            Inner::Pending(inner) => {
+                let (rules, question) = (self.rules.clone(), Box::new(question.clone()));
+                let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
+                    Box::pin(async move {
+                        let inner = inner.await;
+                        change(&rules, &question, has_edns, &mut state, Some((&target, &inner)));
+                        (state, Continue::Answered)
+                    })
+                };
+                let future = Box::new(future);
+                Some(Wait::Work(Work { future, overload: Rcode::SERVFAIL, plugin: "rewrite" }))
+            }
+        }
+    }
+}
+
+/// Changes a reply back.
+fn change(
+    rules: &[Rule], question: &Question, has_edns: bool, state: &mut State, target: Option<(&ChangedTarget, &Reply)>,
+) {
+    if target.is_some_and(|(_, inner)| inner.rcode == Rcode::SERVFAIL) {
+        // Also where the rules lead in a circle: the innermost look-up fails.
+        state.reply.clear();
+        state.reply.rcode = Rcode::SERVFAIL;
+        (state.bare, state.failure) = (true, Some(Failure::LookUp("rewrite")));
+        return;
+    }
+    let Some((reply, bare, rewritten)) = state.reply_and_rewritten() else { return };
+    let change = ReplyChange::new(rules, rewritten, ClientQuery { name: question.name(), has_edns });
+    if let Err(InvalidName(name)) = change.apply(reply, bare, target) {
+        reply.clear();
+        reply.rcode = Rcode::SERVFAIL;
+        (state.bare, state.failure) = (true, Some(Failure::InvalidName(name)));
+    }
+}

@@ -1,0 +1,77 @@
+//! `rcode`: changes the response code of a reply.
+
+use super::config::{RuleError, Words};
+use super::matching::Matcher;
+use crate::wire::Rcode;
+
+/// The names of codes, as miekg/dns has them.
+const NAMES: [(&str, u16); 21] = [
+    ("NOERROR", 0),
+    ("FORMERR", 1),
+    ("SERVFAIL", 2),
+    ("NXDOMAIN", 3),
+    ("NOTIMP", 4),
+    ("NOTIMPL", 4),
+    ("REFUSED", 5),
+    ("YXDOMAIN", 6),
+    ("YXRRSET", 7),
+    ("NXRRSET", 8),
+    ("NOTAUTH", 9),
+    ("NOTZONE", 10),
+    ("DSOTYPENI", 11),
+    ("BADSIG", 16),
+    ("BADKEY", 17),
+    ("BADTIME", 18),
+    ("BADMODE", 19),
+    ("BADNAME", 20),
+    ("BADALG", 21),
+    ("BADTRUNC", 22),
+    ("BADCOOKIE", 23),
+];
+/// The largest code that may be written as a number.
+const MAX_NUMBER: u32 = 23;
+
+/// A rule about codes.
+#[derive(Debug, PartialEq)]
+pub(super) struct RcodeRule {
+    /// The names of queries whose replies are changed.
+    pub(super) matcher: Matcher,
+    from: Rcode,
+    to: Rcode,
+}
+
+impl RcodeRule {
+    /// Returns the code in the place of another one.
+    pub(super) fn change(&self, rcode: Rcode) -> Rcode {
+        if rcode == self.from { self.to } else { rcode }
+    }
+}
+
+/// Reads the words after `rcode` (CoreDNS `newRCodeRule`).
+pub(super) fn parse(words: &mut Words<'_>) -> Result<RcodeRule, RuleError> {
+    let count = words.rest().len();
+    if count < 3 {
+        let message = format!("too few ({count}) arguments for a rcode rule");
+        return Err(words.missing(&message, "a name, a code and another code"));
+    }
+    if count > 4 {
+        return Err(words.wrong(4, "many few arguments for a rcode rule", "end of the rule"));
+    }
+    let code = |at: usize, what: &str| {
+        let text = words.text(at);
+        read(text).ok_or_else(|| {
+            let message = format!("invalid {what} RCODE '{text}' for a rcode rule");
+            words.wrong(at, message, "a code, such as NXDOMAIN, or its number up to 23")
+        })
+    };
+    let (from, to) = (code(count - 2, "matching")?, code(count - 1, "replacement")?);
+    Ok(RcodeRule { matcher: super::ttl::matcher(words, count - 3, "rcode")?, from, to })
+}
+
+/// Parses a code.
+fn read(text: &str) -> Option<Rcode> {
+    let number =
+        text.parse().ok().filter(|number: &u32| text.bytes().all(|b| b.is_ascii_digit()) && *number <= MAX_NUMBER);
+    let named = || NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, code)| *code);
+    number.map(|number| number as u16).or_else(named).map(Rcode)
+}

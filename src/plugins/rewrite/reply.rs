@@ -1,0 +1,419 @@
+//! Changes a reply back: the reply is about the changed query, and the client gets one about its own.
+//!
+//! The rules that apply are used from the last to the first. Names that end like the changed name are stored as offsets
+//! in it ([`NameRef::tail`]), so that all of them are converted, also those that no rule changes.
+
+use smallvec::SmallVec;
+
+use super::draft::InvalidName;
+use super::name::{NameRule, RecordPart, TurnBack};
+use super::replacement::{NewText, TooLong};
+use super::{Rule, RuleKind};
+use crate::chain::Rewritten;
+use crate::wire::name::{MAX_LEN, NameText};
+use crate::wire::query::EdnsOptions;
+use crate::wire::{Class, Name, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
+
+/// The numbers before the names in the data of MX and NAPTR.
+const MX_NUMBERS: usize = 2;
+const NAPTR_NUMBERS: usize = 4;
+
+/// What the changes need to know of the client's query.
+pub(super) struct ClientQuery<'a> {
+    /// The name, in any letter case.
+    pub(super) name: Name<'a>,
+    /// It has an OPT record.
+    pub(super) has_edns: bool,
+}
+
+/// The answer to a CNAME whose target a rule has changed.
+pub(super) struct ChangedTarget {
+    /// The index of the CNAME in the reply.
+    pub(super) record: usize,
+    /// The target that the client sees.
+    pub(super) shown: NameBuffer,
+    /// The name that is looked up.
+    pub(super) looked_up: NameBuffer,
+}
+
+/// A name that is being changed, in wire form.
+#[derive(Clone)]
+pub(super) struct NameBuffer {
+    wire: [u8; MAX_LEN],
+    len: usize,
+}
+
+impl NameBuffer {
+    fn new(name: Name<'_>) -> NameBuffer {
+        let mut buffer = NameBuffer { wire: [0; MAX_LEN], len: 0 };
+        buffer.set(name);
+        buffer
+    }
+
+    fn set(&mut self, name: Name<'_>) {
+        self.len = name.as_wire().len();
+        self.wire[..self.len].copy_from_slice(name.as_wire());
+    }
+
+    /// Returns the name.
+    pub(super) fn name(&self) -> Name<'_> {
+        // Only names are stored.
+        Name::from_wire(&self.wire[..self.len]).unwrap_or(Name::ROOT)
+    }
+
+    /// Stores the name of a text. Returns whether it is another one.
+    fn set_text(&mut self, text: &[u8]) -> Result<bool, InvalidName> {
+        let invalid = || InvalidName(String::from_utf8_lossy(text).into());
+        let mut wire = [0; MAX_LEN];
+        let text = std::str::from_utf8(text).map_err(|_| invalid())?;
+        let name = Name::from_text(text, &mut wire).map_err(|_| invalid())?;
+        let is_new = name.as_wire() != self.name().as_wire();
+        self.set(name);
+        Ok(is_new)
+    }
+
+    /// Stores `before`, and the labels of this name in front of `after`, which it ends with.
+    fn replace_end(&mut self, after: Name<'_>, before: Name<'_>) -> Result<(), InvalidName> {
+        let prefix_len = self.len - after.as_wire().len();
+        let len = prefix_len + before.as_wire().len();
+        if len > MAX_LEN {
+            return Err(InvalidName(self.name().to_string().into()));
+        }
+        self.wire[prefix_len..len].copy_from_slice(before.as_wire());
+        self.len = len;
+        Ok(())
+    }
+}
+
+/// A rule about names that applies, and the name before and after it.
+struct AppliedName<'a> {
+    rule: &'a NameRule,
+    before: Name<'a>,
+    after: Name<'a>,
+}
+
+/// A change of a reply.
+pub(super) struct ReplyChange<'a> {
+    /// The rules that apply, first to last.
+    rules: SmallVec<[&'a Rule; 8]>,
+    /// Those about names, first to last.
+    names: SmallVec<[AppliedName<'a>; 4]>,
+    /// All of them turn the name of the changed query back by themselves, so that it becomes the client's.
+    question_returns: bool,
+    client: ClientQuery<'a>,
+    /// The name that the reply is about.
+    asked: Name<'a>,
+    /// The reply is about another name than the client's.
+    is_other_name: bool,
+    options: &'a [u8],
+    writes_codes: bool,
+    /// The last owner and the last data that were converted, and what they became: most records have the same.
+    converted: [Option<(NameRef, NameRef)>; 2],
+}
+
+impl<'a> ReplyChange<'a> {
+    pub(super) fn new(all: &'a [Rule], rewritten: &'a Rewritten, client: ClientQuery<'a>) -> ReplyChange<'a> {
+        let rules: SmallVec<[&Rule; 8]> = rewritten.rules.iter().filter_map(|at| all.get(*at as usize)).collect();
+        let asked = match rewritten.packet.get(12..) {
+            Some(bytes) => Name::split_from(bytes).map_or(client.name, |(name, _)| name),
+            None => client.name,
+        };
+        let mut stored = rewritten.names.as_slice();
+        let mut next = || {
+            let (name, rest) = Name::split_from(stored).unwrap_or((Name::ROOT, &[]));
+            stored = rest;
+            name
+        };
+        let names = rules.iter().filter_map(|rule| {
+            let RuleKind::Name(rule) = &rule.kind else { return None };
+            let (before, after) = match rule.turn_back {
+                TurnBack::No => (Name::ROOT, Name::ROOT),
+                TurnBack::Name | TurnBack::Suffix { .. } => (next(), next()),
+            };
+            Some(AppliedName { rule, before, after })
+        });
+        let names: SmallVec<[AppliedName<'_>; 4]> = names.collect();
+        let turns_back = |name: &AppliedName<'_>| name.rule.turn_back != TurnBack::No && name.rule.answers.is_empty();
+        let question_returns = names.iter().all(turns_back);
+        let is_other_name = !names.is_empty() && !asked.eq_ignore_case(client.name);
+        let (options, writes_codes) = (rewritten.options.as_slice(), rewritten.writes_codes);
+        ReplyChange {
+            rules,
+            names,
+            question_returns,
+            client,
+            asked,
+            is_other_name,
+            options,
+            writes_codes,
+            converted: [None; 2],
+        }
+    }
+
+    /// Changes the reply. `bare`: it is only a code.
+    pub(super) fn apply(
+        mut self, reply: &mut Reply, bare: &mut bool, target: Option<(&ChangedTarget, &Reply)>,
+    ) -> Result<(), InvalidName> {
+        let mut changed = None;
+        if let Some((target, _)) = target {
+            // The answers after the CNAME are about the old target.
+            let mut at = 0;
+            reply.records_mut().retain(|record| {
+                let stays = record.section != Section::Answer || at <= target.record;
+                at += 1;
+                stays
+            });
+            let name = reply.store_name(target.shown.name());
+            reply.records_mut()[target.record].rdata = Rdata::Name(name);
+            changed = Some(target.record);
+        }
+        for at in 0..reply.records().len() {
+            let mut record = reply.records()[at];
+            record.owner = self.convert(reply, record.owner, RecordPart::Owner)?;
+            if changed != Some(at) {
+                record.rdata = self.convert_data(reply, &record)?;
+            }
+            for rule in self.rules.iter().rev() {
+                if let RuleKind::Ttl(rule) = &rule.kind {
+                    record.ttl = rule.limit(record.ttl);
+                }
+            }
+            reply.records_mut()[at] = record;
+        }
+        if let Some((target, inner)) = target {
+            let question = Question::new(target.looked_up.name(), Type::A, Class::IN);
+            reply.append(inner, &question, Section::Answer, Section::Answer);
+            reply.truncated = inner.truncated;
+            // RFC 6604 3: the code is that of the last name.
+            if reply.rcode == Rcode::NOERROR {
+                reply.rcode = inner.rcode;
+            }
+        }
+        self.change_code(reply);
+        if self.client.has_edns && !reply.had_opt {
+            EdnsOptions::new(self.options).for_each(|(code, data)| reply.add_option(code, data));
+        }
+        if self.writes_codes {
+            *bare = false;
+        }
+        Ok(())
+    }
+
+    /// Changes the code. CoreDNS uses the rules once for each record.
+    fn change_code(&self, reply: &mut Reply) {
+        let rules: SmallVec<[_; 4]> = self
+            .rules
+            .iter()
+            .rev()
+            .filter_map(|rule| if let RuleKind::Rcode(rule) = &rule.kind { Some(rule) } else { None })
+            .collect();
+        if rules.is_empty() {
+            return;
+        }
+        let times = if rules.len() == 1 { 1 } else { reply.records().len().max(1) };
+        for rule in std::iter::repeat_n(&rules, times).flatten() {
+            reply.rcode = rule.change(reply.rcode);
+        }
+        // The upper bits of a code are in the OPT record: without one, the code cannot be sent.
+        if reply.rcode.0 > 15 && !self.client.has_edns {
+            reply.rcode = Rcode::SERVFAIL;
+        }
+    }
+
+    /// Returns the name for the client in the place of a name in the reply.
+    fn convert(&mut self, reply: &mut Reply, name: NameRef, part: RecordPart) -> Result<NameRef, InvalidName> {
+        if self.names.is_empty() || name == NameRef::QUESTION && self.question_returns {
+            return Ok(name);
+        }
+        if let Some((before, after)) = self.converted[part as usize]
+            && before == name
+        {
+            return Ok(after);
+        }
+        let mut wire = [0; MAX_LEN];
+        let mut buffer = NameBuffer::new(reply.expand(name, self.asked, &mut wire));
+        let is_changed = self.turn_back(&mut buffer, part)?;
+        let converted = match name.tail() {
+            _ if is_changed && buffer.name().eq_ignore_case(self.client.name) => NameRef::QUESTION,
+            _ if is_changed => reply.store_name(buffer.name()),
+            Some(tail) if self.is_other_name => self.with_tail_of_client(reply, name, tail),
+            _ => name,
+        };
+        self.converted[part as usize] = Some((name, converted));
+        Ok(converted)
+    }
+
+    /// Returns a name that ends like the changed name from an offset on, as one that ends like the client's name, or is
+    /// stored completely if both names end differently.
+    fn with_tail_of_client(&self, reply: &mut Reply, name: NameRef, tail: u8) -> NameRef {
+        let (asked, client) = (self.asked.as_wire(), self.client.name);
+        let end = asked.get(usize::from(tail)..).and_then(|end| Name::from_wire(end).ok());
+        match end.filter(|end| client.is_within(*end)) {
+            Some(end) => name.with_tail((client.as_wire().len() - end.as_wire().len()) as u8),
+            None => {
+                let mut wire = [0; MAX_LEN];
+                let full = reply.expand(name, self.asked, &mut wire);
+                reply.store_name(full)
+            }
+        }
+    }
+
+    /// Changes a name back. Returns whether a rule has changed it.
+    fn turn_back(&self, name: &mut NameBuffer, part: RecordPart) -> Result<bool, InvalidName> {
+        let mut is_changed = false;
+        for applied in self.names.iter().rev() {
+            is_changed |= applied.turn_back(name, part)?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Returns the data for the client, with the names that CoreDNS changes (`getRecordValueForRewrite`).
+    fn convert_data(&mut self, reply: &mut Reply, record: &Record) -> Result<Rdata, InvalidName> {
+        Ok(match record.rdata {
+            Rdata::Name(name) => Rdata::Name(self.convert(reply, name, RecordPart::Data)?),
+            Rdata::Srv { priority, weight, port, target } => {
+                Rdata::Srv { priority, weight, port, target: self.convert(reply, target, RecordPart::Data)? }
+            }
+            Rdata::Soa { mname, rname, numbers } => {
+                let mname = self.convert(reply, mname, RecordPart::Data)?;
+                // No rule changes the mailbox.
+                let rname = match rname.tail() {
+                    Some(tail) if self.is_other_name => self.with_tail_of_client(reply, rname, tail),
+                    _ => rname,
+                };
+                Rdata::Soa { mname, rname, numbers }
+            }
+            Rdata::Bytes(bytes) if !self.names.is_empty() => {
+                let data = reply.bytes(bytes);
+                let Some(at) = name_at(record.rtype, data) else { return Ok(record.rdata) };
+                let Ok((name, rest)) = Name::split_from(&data[at..]) else { return Ok(record.rdata) };
+                let mut buffer = NameBuffer::new(name);
+                if !rest.is_empty() || !self.turn_back(&mut buffer, RecordPart::Data)? {
+                    return Ok(record.rdata);
+                }
+                let mut changed = SmallVec::<[u8; 512]>::from_slice(&data[..at]);
+                changed.extend_from_slice(buffer.name().as_wire());
+                Rdata::Bytes(reply.store(&changed))
+            }
+            Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Bytes(_) => record.rdata,
+        })
+    }
+
+    /// Finds the first CNAME of the answer whose target a rule changes.
+    pub(super) fn changed_target(&self, reply: &Reply) -> Result<Option<ChangedTarget>, InvalidName> {
+        if !self.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cname(_))) {
+            return Ok(None);
+        }
+        for (record, cname) in reply.records().iter().enumerate() {
+            let Rdata::Name(target) = cname.rdata else { continue };
+            if cname.section != Section::Answer || cname.rtype != Type::CNAME {
+                continue;
+            }
+            let mut wire = [0; MAX_LEN];
+            let mut shown = NameBuffer::new(reply.expand(target, self.asked, &mut wire));
+            let mut looked_up = None;
+            let mut names = self.names.iter().rev();
+            for rule in self.rules.iter().rev() {
+                match &rule.kind {
+                    RuleKind::Name(_) => {
+                        if let Some(applied) = names.next() {
+                            applied.turn_back(&mut shown, RecordPart::Data)?;
+                        }
+                    }
+                    RuleKind::Cname(rule) => {
+                        let mut text = NewText::new();
+                        let target = NameText::new(shown.name()).as_str().to_ascii_lowercase();
+                        match rule.replace(&target, &mut text) {
+                            None => {}
+                            Some(Err(TooLong)) => return Err(InvalidName(target.into())),
+                            Some(Ok(())) => {
+                                shown.set_text(&text)?;
+                                looked_up = Some(shown.clone());
+                            }
+                        }
+                    }
+                    RuleKind::Type(_)
+                    | RuleKind::Class(_)
+                    | RuleKind::Ttl(_)
+                    | RuleKind::Rcode(_)
+                    | RuleKind::Edns(_) => {}
+                }
+            }
+            if let Some(looked_up) = looked_up {
+                return Ok(Some(ChangedTarget { record, shown, looked_up }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl AppliedName<'_> {
+    /// Changes a name back by this rule. Returns whether it has changed it.
+    fn turn_back(&self, name: &mut NameBuffer, part: RecordPart) -> Result<bool, InvalidName> {
+        let mut is_changed = false;
+        for answer in self.rule.answers.iter().rev().filter(|answer| answer.part == part) {
+            let text = NameText::new(name.name());
+            let mut changed = NewText::new();
+            let expanded =
+                answer.expression.with_groups(text.as_str(), |groups| answer.to.expand(groups, |_| None, &mut changed));
+            match expanded.flatten() {
+                None => {}
+                Some(Err(TooLong)) => return Err(InvalidName(text.as_str().into())),
+                Some(Ok(())) => is_changed |= name.set_text(&changed)?,
+            }
+        }
+        match &self.rule.turn_back {
+            TurnBack::No => {}
+            TurnBack::Name | TurnBack::Suffix { .. } if name.name().eq_ignore_case(self.after) => {
+                name.set(self.before);
+                is_changed = true;
+            }
+            TurnBack::Name if self.after.is_root() => {}
+            TurnBack::Name if name.name().is_within(self.after) => {
+                name.replace_end(self.after, self.before)?;
+                is_changed = true;
+            }
+            TurnBack::Name => {}
+            TurnBack::Suffix { from, .. } if !may_end_with(name.name(), from) => {}
+            TurnBack::Suffix { from, to } => {
+                let text = NameText::new(name.name());
+                let (text, at) = (text.as_str(), text.as_str().len().checked_sub(from.len()));
+                let rest = at.and_then(|at| text.split_at_checked(at));
+                if let Some((rest, _)) = rest.filter(|(_, end)| end.eq_ignore_ascii_case(from)) {
+                    let mut changed = NewText::from_slice(rest.as_bytes());
+                    changed.extend_from_slice(to.as_bytes());
+                    is_changed |= name.set_text(&changed)?;
+                }
+            }
+        }
+        Ok(is_changed)
+    }
+}
+
+/// Returns whether the presentation form of a name may end with a text: it does, unless a dot of the text is a byte of
+/// a label or a label has escapes.
+fn may_end_with(name: Name<'_>, end: &str) -> bool {
+    // A letter is one byte after its place in the text; the length of a label is at the place of a dot.
+    let wire = name.as_wire();
+    let has_escape = wire.contains(&b'\\') || end.contains('\\');
+    let Some(at) = wire.len().checked_sub(end.len()) else { return has_escape };
+    has_escape
+        || wire[at..].iter().zip(end.bytes()).rev().all(|(have, byte)| byte == b'.' || have.eq_ignore_ascii_case(&byte))
+}
+
+/// Returns the offset of the name in the data of types whose data is stored as bytes.
+fn name_at(rtype: Type, data: &[u8]) -> Option<usize> {
+    match rtype {
+        Type::DNAME => Some(0),
+        Type::MX => (data.len() > MX_NUMBERS).then_some(MX_NUMBERS),
+        Type::NAPTR => {
+            // Flags, services and an expression precede the name.
+            let mut at = NAPTR_NUMBERS;
+            for _ in 0..3 {
+                at += 1 + usize::from(*data.get(at)?);
+            }
+            (at < data.len()).then_some(at)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,266 @@
+//! Tests of *rewrite* with plugins that record the query that they get. `tests/scenarios/rewrite.dns` has most others.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::chain::{Block, Chain, Origin, Router};
+use crate::plugins::testing::{Answers, client, config, n, packet, read};
+use crate::wire::{Query, Rdata};
+
+/// Sends a query through these rules. Returns the question that the next plugin gets, and the response.
+fn send(lines: &str, packet: &[u8]) -> (String, Vec<u8>) {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let record = seen.clone();
+    let answers = Answers(move |exchange: &mut Exchange<'_>| {
+        let question = exchange.question();
+        *record.lock() = format!("{} {} {}", exchange.query.sent_name(), question.qtype, question.qclass);
+        exchange.reply().answer(Type::A, 5, Rdata::A([192, 0, 2, 1]));
+    });
+    let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(Rewrite::new(&config(lines, parse))), Arc::new(answers)];
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain: Chain::new(plugins) }], true));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    let answer = router.answer(packet, client("127.0.0.1:53342"), Instant::now(), &mut state, &mut out);
+    let crate::chain::Answer::Send(len) = answer else { panic!("no plugin waits") };
+    let seen = seen.lock().clone();
+    (seen, out[..len].to_vec())
+}
+
+/// Returns the question that the next plugin gets.
+fn seen(lines: &str, name: &str) -> String {
+    let sent = packet(name, Type::A, None);
+    let (seen, response) = send(lines, &sent);
+    let question = Query::parse(&sent).expect("a query").question_wire().to_vec();
+    assert_eq!(response[12..12 + question.len()], question, "the question is the client's");
+    seen
+}
+
+#[test]
+fn every_way_to_match_replaces_what_coredns_replaces() {
+    for (rule, name, expected) in [
+        ("name a.example b.example", "A.Example", "b.example. A IN"),
+        ("name exact a.example b.example", "x.a.example", "x.a.example. A IN"),
+        ("name prefix a b", "a.example", "b.example. A IN"),
+        // A prefix is a name, so that it ends with a label.
+        ("name prefix a b", "ab.example", "ab.example. A IN"),
+        ("name suffix example test", "a.example", "a.test. A IN"),
+        ("name suffix ample test", "a.example", "a.extest. A IN"),
+        ("name suffix .example .", "a.example", "a. A IN"),
+        ("name substring a. b.", "a.a.example", "b.b.example. A IN"),
+        ("name regex (.*)-(.*)\\.example {2}.{1}.test", "a-b.example", "b.a.test. A IN"),
+        ("name regex (a)(.) {0}{9}", "a.example", "a.{9}. A IN"),
+        ("name regex (.)(.*) {{1}}", "2x.example", "x.example.. A IN"),
+        ("name regex b {0", "b", "{0. A IN"),
+        ("type A AAAA", "a.example", "a.example. AAAA IN"),
+        ("class IN CH", "a.example", "a.example. A CH"),
+        ("ttl a.example 5", "A.example", "A.example. A IN"),
+        ("name a.example a\\.b.example", "a.example", "a\\.b.example. A IN"),
+    ] {
+        let expected = if expected.contains("..") { String::new() } else { expected.to_owned() };
+        assert_eq!(seen(&format!("rewrite {rule}"), name), expected, "{rule}");
+    }
+}
+
+#[test]
+fn rules_continue_or_stop() {
+    let lines = "rewrite continue name a b\nrewrite name c d\nrewrite name b c\nrewrite name c e";
+    assert_eq!(seen(lines, "a"), "c. A IN");
+    let lines = "rewrite CONTINUE {\n NAME exact a b\n}\nrewrite stop {\n type A TXT\n}";
+    assert_eq!(seen(lines, "a"), "b. TXT IN");
+}
+
+#[test]
+fn many_rules_are_used_in_the_same_order_as_few() {
+    let few =
+        "rewrite continue name 7 x\nrewrite continue name regex ^x y\nrewrite continue name y 9\nrewrite name 9 z\n";
+    let many: String = (20..80).map(|at| format!("rewrite name {at} none\nrewrite ttl {at} 5\n")).collect();
+    for lines in [few.to_owned(), format!("{few}{many}"), format!("{many}{few}")] {
+        assert_eq!(seen(&lines, "7"), "z. A IN");
+        assert_eq!(seen(&lines, "x"), "z. A IN");
+        assert_eq!(seen(&lines, "8"), "8. A IN");
+    }
+    assert_eq!(seen(&many, "40"), "none. A IN");
+    // A rule before the one that has made the name is not used.
+    let lines = format!("rewrite continue name b c\nrewrite continue name a b\n{many}");
+    assert_eq!(seen(&lines, "a"), "b. A IN");
+}
+
+#[test]
+fn a_query_that_no_rule_matches_is_not_copied() {
+    let rewrite = Rewrite::new(&config("rewrite name a b\nrewrite ttl c 5", parse));
+    let next = Answers(|exchange: &mut Exchange<'_>| {
+        let is_copied = !std::ptr::eq(exchange.query, exchange.received);
+        let is_noted = exchange.state.rewritten().is_some();
+        exchange.reply().answer(Type::A, 5, Rdata::A([u8::from(is_copied), u8::from(is_noted), 0, 0]));
+    });
+    let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(rewrite), Arc::new(next)];
+    for (name, expected) in [("a", "NOERROR 1.1.0.0"), ("b", "NOERROR 0.0.0.0"), ("c", "NOERROR 0.1.0.0")] {
+        assert_eq!(crate::plugins::testing::ask(plugins.clone(), name, Type::A), expected, "{name}");
+    }
+}
+
+/// Answers after a wait, and waits in `reply` too.
+struct Slow;
+
+impl Plugin for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        assert_eq!(exchange.question().name().to_string(), "b.");
+        let future = |mut state: State| -> BoxFuture<(State, Continue)> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                state.reply.answer(Type::A, 5, Rdata::A([192, 0, 2, 7]));
+                (state, Continue::Answered)
+            })
+        };
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "slow" }))
+    }
+
+    fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
+        assert_eq!(exchange.question().name().to_string(), "b.");
+        assert_eq!(exchange.received.question.name().to_string(), "a.");
+        if exchange.reply().records().len() == 2 {
+            return None;
+        }
+        let future = |mut state: State| -> BoxFuture<(State, Continue)> {
+            Box::pin(async move {
+                let owner = state.reply.store_name(n("x.b").as_name());
+                let first = state.reply.records()[0];
+                state.reply.push(crate::wire::Record { owner, ..first });
+                (state, Continue::Answered)
+            })
+        };
+        Some(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "slow" }))
+    }
+}
+
+#[test]
+fn a_changed_query_may_wait_in_query_and_in_reply() {
+    let rewrite = Arc::new(Rewrite::new(&config("rewrite name a b", parse)));
+    let chain = Chain::new(vec![rewrite, Arc::new(Slow)]);
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    let answer = |state: &mut State, out: &mut [u8]| {
+        router.answer(&packet("A", Type::A, None), client("127.0.0.1:1"), Instant::now(), state, out)
+    };
+    let crate::chain::Answer::Pending(pending) = answer(&mut state, &mut out) else { panic!("it waits") };
+    assert_eq!(pending.query.packet()[12..15], [1, b'A', 0]);
+    assert_eq!(pending.query.upstream_packet()[12..15], [1, b'b', 0]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let query = runtime.block_on(pending.finish()).expect("an answer");
+    let len = query.encode(&mut out);
+    let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+    let owners: Vec<String> = message.answers.iter().map(|record| record.name.to_string()).collect();
+    assert_eq!(owners, ["A.", "x.a."]);
+    // While too many queries are pending, the query ends with the code of the plugin that waits.
+    let crate::chain::Answer::Pending(pending) = answer(&mut state, &mut out) else { panic!("it waits") };
+    let len = pending.overload().encode(&mut out);
+    assert_eq!((out[3] & 15, &out[12..15]), (Rcode::REFUSED.0 as u8, &[1, b'A', 0][..]), "{len}");
+}
+
+/// Answers with an old reply of the cache while a newer one is requested.
+struct Stale;
+
+impl Plugin for Stale {
+    fn name(&self) -> &'static str {
+        "stale"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        exchange.state.origin = Origin::Cached;
+        let target = exchange.reply().store_labels(&[b"\x01x"], Some(0));
+        exchange.reply().answer(Type::CNAME, 5, Rdata::Name(target));
+        let future = |_: State| -> BoxFuture<(State, Continue)> { Box::pin(std::future::pending()) };
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "stale" }))
+    }
+}
+
+#[test]
+fn a_stale_reply_is_changed_back_when_too_many_queries_are_pending() {
+    let rewrite = Arc::new(Rewrite::new(&config("rewrite name aaa.example b", parse)));
+    let chain = Chain::new(vec![rewrite, Arc::new(Stale)]);
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    for revoked in [false, true] {
+        let packet = packet("AAA.example", Type::A, None);
+        let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
+        let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
+        let query = match revoked {
+            false => pending.overload(),
+            true => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                runtime.block_on(pending.finish_unless(async {})).expect("an answer")
+            }
+        };
+        let len = query.encode(&mut out);
+        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        let shown: Vec<String> = message.answers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["AAA.example. 5 IN CNAME x.aaa.example."], "revoked: {revoked}");
+    }
+}
+
+#[test]
+fn names_in_the_data_of_all_types_of_coredns_are_turned_back() {
+    // Numbers and texts in front of the name, and the name.
+    const MX: &[u8] = &[0, 10];
+    const NAPTR: &[u8] = &[0, 1, 0, 2, 1, b'S', 3, b'S', b'I', b'P', 0];
+    let name = n("x.b.example");
+    for (rtype, head) in [(Type::DNAME, &[][..]), (Type::MX, MX), (Type::NAPTR, NAPTR), (Type::TXT, &[0])] {
+        let answers = move |exchange: &mut Exchange<'_>| {
+            let data = [head, n("x.b.example").as_wire()].concat();
+            let stored = exchange.reply().store(&data);
+            exchange.reply().answer(rtype, 5, Rdata::Bytes(stored));
+        };
+        let rules = "rewrite name suffix .example .b.example answer auto\n";
+        let plugins: Vec<Arc<dyn Plugin>> =
+            vec![Arc::new(Rewrite::new(&config(rules, parse))), Arc::new(Answers(answers))];
+        let sent = packet("a.example", rtype, None);
+        let state = crate::plugins::testing::send(plugins, &sent, client("127.0.0.1:1"), Instant::now());
+        let Rdata::Bytes(stored) = state.reply.records()[0].rdata else { panic!("the same kind of data") };
+        let expected = if rtype == Type::TXT { name.clone() } else { n("x.example") };
+        assert_eq!(state.reply.bytes(stored), [head, expected.as_wire()].concat(), "{rtype}");
+        assert_eq!(state.reply.records()[0].owner, crate::wire::NameRef::QUESTION);
+    }
+}
+
+#[test]
+fn a_name_that_is_too_long_for_a_message_is_an_error() {
+    let long = "a".repeat(60);
+    let rule = "rewrite name regex (.*) {1}{1}.{1}.{1}.{1}.{1}";
+    let (seen, response) = send(rule, &packet(&long, Type::A, None));
+    assert_eq!((seen.as_str(), response[3] & 15), ("", 2));
+    // The text of a match does not grow without a limit.
+    let rule = format!("rewrite name regex (.*) {}", "{1}".repeat(3_000));
+    let (seen, response) = send(&rule, &packet(&long, Type::A, None));
+    assert_eq!((seen.as_str(), response[3] & 15), ("", 2));
+    let rule = format!("rewrite name substring a. {}.", "b".repeat(9_000));
+    let name = "a.".repeat(100);
+    assert_eq!(send(&rule, &packet(&name, Type::A, None)).1[3] & 15, 2);
+}
+
+#[test]
+fn expressions_have_a_limit_in_all() {
+    // Two small expressions, and not a third.
+    let mut left = 40_000;
+    let mut words = config::Words::new(vec![], &mut left);
+    assert!(words.expression_of(0, "(a)").is_ok() && words.expression_of(0, "b|c").is_ok());
+    let error = words.expression_of(0, "d").expect_err("no bytes are left");
+    assert_eq!(error.message, "the regular expressions of 'rewrite' take more than 67108864 bytes when compiled");
+    // A larger one counts for more.
+    let mut left = 40_000;
+    assert!(config::Words::new(vec![], &mut left).expression_of(0, "a{900}").is_err());
+    assert_eq!(read("rewrite name regex ((a{1000}){1000}){1000} b", parse).1.len(), 1);
+}
+
+#[test]
+fn rules_have_a_limit() {
+    let mut lines = "rewrite name a b\n".repeat(100_000);
+    assert!(read(&lines, parse).0.is_some());
+    lines.push_str(&"rewrite name a b\n".repeat(10));
+    assert_eq!(read(&lines, parse).1, ["more than 100000 rules"]);
+}
