@@ -1,8 +1,8 @@
 //! `cname`: changes the target of a CNAME in the answer, and looks up the new target.
 
-use super::config::{RuleError, Words};
 use super::matching::{MatchKind, Matcher};
 use super::replacement::{NewText, Replacement, TooLong, normalize};
+use super::words::{RuleError, Words};
 
 /// A rule about targets of CNAMEs.
 #[derive(Debug, PartialEq)]

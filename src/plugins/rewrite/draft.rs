@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::edns0::Opt;
+use super::opt::Opt;
 use crate::chain::Rewritten;
 use crate::wire::name::{MAX_LEN, NameText};
 use crate::wire::{Class, Name, Query, Type};

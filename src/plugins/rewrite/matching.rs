@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use regex::CaptureLocations;
 
+use super::groups::{Groups, Places};
 use super::replacement::{NewText, Replacement, TooLong, append};
 use crate::plugins::regexp::Pattern;
 
@@ -138,39 +139,6 @@ impl Expression {
             buffers.push(places);
         }
         result
-    }
-}
-
-/// The groups of a match.
-pub(super) struct Groups<'a> {
-    text: &'a str,
-    places: Places<'a>,
-}
-
-/// The places of groups in the text.
-enum Places<'a> {
-    /// As the automaton has found them.
-    Found(&'a CaptureLocations),
-    /// The group ends at the first offset, and the whole match at the second one. Both start with the text.
-    Ending(usize, usize),
-}
-
-impl<'a> Groups<'a> {
-    /// Returns the text of a group; 0 is the whole match. A group that did not take part is empty, as in Go.
-    pub(super) fn get(&self, group: usize) -> &'a str {
-        match (&self.places, group) {
-            (Places::Found(places), _) => places.get(group).map_or("", |(start, end)| &self.text[start..end]),
-            (Places::Ending(_, end), 0) | (Places::Ending(end, _), 1) => &self.text[..*end],
-            (Places::Ending(..), _) => "",
-        }
-    }
-
-    /// Returns the number of groups, with the whole match.
-    pub(super) fn len(&self) -> usize {
-        match &self.places {
-            Places::Found(places) => places.len(),
-            Places::Ending(..) => 2,
-        }
     }
 }
 

@@ -11,48 +11,33 @@ mod cname;
 mod config;
 mod draft;
 mod edns0;
+mod groups;
 mod matching;
 mod name;
+mod opt;
 mod order;
 mod question;
 mod rcode;
 mod replacement;
 mod reply;
+mod rule;
 #[cfg(test)]
 mod tests;
 mod ttl;
+mod words;
 
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
-use crate::wire::{Class, Question, Rcode, Reply, Type};
+use crate::wire::{Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
 use order::RuleOrder;
 use reply::{ChangedTarget, ClientQuery, ReplyChange};
+use rule::{Rule, RuleKind};
 
 pub use config::{Config, parse};
-
-/// A rule.
-#[derive(Debug, PartialEq)]
-struct Rule {
-    /// No further rule is used if this one applies.
-    stops: bool,
-    kind: RuleKind,
-}
-
-/// What a rule does.
-#[derive(Debug, PartialEq)]
-enum RuleKind {
-    Name(Box<name::NameRule>),
-    Type(question::QuestionChange<Type>),
-    Class(question::QuestionChange<Class>),
-    Ttl(ttl::TtlRule),
-    Rcode(rcode::RcodeRule),
-    Cname(Box<cname::CnameRule>),
-    Edns(Box<edns0::EdnsRule>),
-}
 
 /// The plugin.
 pub struct Rewrite {
@@ -83,28 +68,6 @@ impl Rewrite {
         echoed.dedup();
         let has_cname = config.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cname(_)));
         Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), has_cname, echoed }
-    }
-}
-
-impl RuleKind {
-    /// Changes the query. Returns whether the rule applies to it, or will apply to its reply.
-    fn apply(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Result<bool, InvalidName> {
-        Ok(match self {
-            RuleKind::Name(rule) => rule.apply(draft, exchange)?,
-            RuleKind::Type(change) => change.apply(&mut draft.qtype),
-            RuleKind::Class(change) => change.apply(&mut draft.qclass),
-            RuleKind::Edns(rule) => rule.apply(draft, exchange),
-            RuleKind::Ttl(ttl::TtlRule { matcher, .. }) | RuleKind::Rcode(rcode::RcodeRule { matcher, .. }) => {
-                let applies = matcher.matches(draft.text());
-                draft.has_response_rules |= applies;
-                applies
-            }
-            // Any reply may have a CNAME.
-            RuleKind::Cname(_) => {
-                draft.has_response_rules = true;
-                true
-            }
-        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! `name`: changes the name of a query, and names of the reply back.
 
-use super::config::{RuleError, Words};
 use super::draft::{Draft, InvalidName};
 use super::matching::{Expression, MatchKind, Matcher};
 use super::replacement::{NewText, Replacement, TooLong, normalize, placeholders, qualify};
+use super::words::{RuleError, Words};
 use crate::chain::Exchange;
 use crate::plugins::regexp;
 

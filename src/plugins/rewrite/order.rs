@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::draft::Draft;
 use super::matching::Matcher;
-use super::{Rule, RuleKind};
+use super::rule::{Rule, RuleKind};
 
 /// The number of rules about one name from which on they are found by their name.
 const MANY: usize = 32;

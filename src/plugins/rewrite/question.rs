@@ -1,6 +1,6 @@
 //! `type` and `class`: change the type or the class of a query. The client gets its own question back.
 
-use super::config::{RuleError, Words};
+use super::words::{RuleError, Words};
 use crate::wire::{Class, Type};
 
 /// A change of one value into another.

@@ -1,7 +1,7 @@
 //! `rcode`: changes the response code of a reply.
 
-use super::config::{RuleError, Words};
 use super::matching::Matcher;
+use super::words::{RuleError, Words};
 use crate::wire::Rcode;
 
 /// The names of codes, as miekg/dns has them.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::matching::Groups;
+use super::groups::Groups;
 
 /// The maximum length of a text in bytes. A name in presentation form has 1,016 at most, so that a longer text is none.
 const MAX_TEXT: usize = 1_024;

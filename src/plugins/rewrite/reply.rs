@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::draft::InvalidName;
 use super::name::{NameRule, RecordPart, TurnBack};
 use super::replacement::{NewText, TooLong};
-use super::{Rule, RuleKind};
+use super::rule::{Rule, RuleKind};
 use crate::chain::Rewritten;
 use crate::wire::name::{MAX_LEN, NameText};
 use crate::wire::query::EdnsOptions;

@@ -1,7 +1,7 @@
 //! `ttl`: keeps the TTLs of a reply within a range. The OPT record has no TTL (RFC 6891 6.1.3) and is left alone.
 
-use super::config::{RuleError, Words};
 use super::matching::{MatchKind, Matcher};
+use super::words::{RuleError, Words};
 
 /// The maximum of a range without an upper end (RFC 2181 8).
 const MAX_TTL: u32 = 0x7fff_ffff;
