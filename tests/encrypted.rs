@@ -3,22 +3,26 @@
 
 mod running;
 
+use std::convert::Infallible;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use clusterdns::wire::NameBuf;
 use clusterdns::wire::hickory::decode;
 use http_body_util::Full;
-use hyper::body::{Buf, Bytes};
+use hyper::body::{Buf, Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio::sync::mpsc::UnboundedSender;
 
 use running::upstream::Upstream;
 use running::{Running, TIMEOUT, file, folder, get, run, status_and_output};
@@ -90,8 +94,12 @@ impl Trust {
     }
 
     async fn quic(&self, at: SocketAddr, protocol: &str) -> (quinn::Endpoint, quinn::Connection) {
+        self.quic_from(Ipv4Addr::LOCALHOST, at, protocol).await
+    }
+
+    async fn quic_from(&self, ip: Ipv4Addr, at: SocketAddr, protocol: &str) -> (quinn::Endpoint, quinn::Connection) {
         let crypto = QuicClientConfig::try_from(self.client(&[protocol])).expect("QUIC");
-        let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("an endpoint");
+        let endpoint = quinn::Endpoint::client((ip, 0).into()).expect("an endpoint");
         let config = quinn::ClientConfig::new(Arc::new(crypto));
         let connection = endpoint.connect_with(config, at, "dns.example").expect("begun").await.expect("connected");
         (endpoint, connection)
@@ -424,6 +432,111 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
     });
 }
 
+/// A body that has begun and does not end.
+struct Half(Option<Bytes>);
+
+impl hyper::body::Body for Half {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+/// Begins queries over a connection of QUIC. What becomes of each goes to `ends`.
+async fn begin_over_quic(connection: &quinn::Connection, count: usize, ends: &UnboundedSender<String>) {
+    for _ in 0..count {
+        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&prefixed(&query(0, "a.example"))[..20]).await.expect("written");
+        let ends = ends.clone();
+        tokio::spawn(async move {
+            let end = receive.read_to_end(70_000).await;
+            drop(send);
+            let _ = ends.send(format!("{end:?}"));
+        });
+    }
+}
+
+/// Begins requests over a connection of HTTP/2.
+async fn begin_over_https(at: SocketAddr, count: usize, ends: &UnboundedSender<String>) {
+    let socket = TokioIo::new(tokio::net::TcpStream::connect(at).await.expect("connected"));
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket);
+    let (mut sender, connection) = client.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    for _ in 0..count {
+        let request =
+            http::Request::post("http://dns.example/dns-query").body(Half(Some(Bytes::from_static(&[0; 20]))));
+        sender.ready().await.expect("ready");
+        let (response, ends, sender) = (sender.send_request(request.expect("a request")), ends.clone(), sender.clone());
+        tokio::spawn(async move {
+            let _ = ends.send(response.await.expect("a response").status().as_str().to_owned());
+            drop(sender);
+        });
+    }
+}
+
+/// Begins requests over a connection of HTTP/3.
+async fn begin_over_https3(connection: quinn::Connection, count: usize, ends: &UnboundedSender<String>) {
+    let (mut driver, mut sender) = h3::client::new(h3_quinn::Connection::new(connection)).await.expect("HTTP/3");
+    tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+    for _ in 0..count {
+        let request = http::Request::post("https://dns.example/dns-query").body(()).expect("a request");
+        let mut stream = sender.send_request(request).await.expect("sent");
+        stream.send_data(Bytes::from_static(&[0; 20])).await.expect("sent");
+        let (ends, sender) = (ends.clone(), sender.clone());
+        tokio::spawn(async move {
+            let _ = ends.send(stream.recv_response().await.expect("a response").status().as_str().to_owned());
+            drop(sender);
+        });
+    }
+}
+
+/// At the limit on requests that have come in part, the oldest of the client with the most are refused.
+#[test]
+fn unfinished_requests_of_a_client_keep_no_other_out() {
+    const LIMIT: usize = 1_024;
+    let trust = Trust::new("unfinished");
+    // The timeout is not what ends them.
+    let wait = "timeouts {\n        read 1h\n    }";
+    let encrypted = trust.corefile("https3://.:0 quic://.:0", &format!("{wait}\n    whoami"));
+    let plain = format!("https://.:0 {{\n    bind 127.0.0.1\n    {wait}\n    whoami\n}}\n");
+    let conf = file(&trust.folder, "Corefile", &(encrypted + &plain));
+    for (scheme, expected) in [("quic", "Err(Read(Reset(4)))"), ("https", "503"), ("https3", "503")] {
+        let server = Running::start(&["-conf", &conf]);
+        runtime().block_on(async {
+            let modest = trust.quic_from(Ipv4Addr::new(127, 0, 0, 2), port(&server, "quic"), "doq").await;
+            let (mut send, mut receive) = modest.1.open_bi().await.expect("a stream");
+            let message = prefixed(&query(0, "a.example"));
+            send.write_all(&message[..20]).await.expect("written");
+            let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+            let (at, mut connections) = (port(&server, scheme), Vec::new());
+            for _ in 0..5 {
+                match scheme {
+                    "https" => begin_over_https(at, 250, &ends).await,
+                    _ => {
+                        let connection = trust.quic(at, if scheme == "quic" { "doq" } else { "h3" }).await;
+                        match scheme {
+                            "quic" => begin_over_quic(&connection.1, 250, &ends).await,
+                            _ => begin_over_https3(connection.1.clone(), 250, &ends).await,
+                        }
+                        connections.push(connection);
+                    }
+                }
+            }
+            for _ in 0..5 * 250 + 1 - LIMIT {
+                let end = tokio::time::timeout(TIMEOUT, ended.recv()).await;
+                assert_eq!(end.expect("one is refused").as_deref(), Some(expected), "{scheme}");
+            }
+            send.write_all(&message[20..]).await.expect("written");
+            send.finish().expect("finished");
+            let answer = receive.read_to_end(70_000).await.expect("an answer");
+            assert_eq!(read(&answer[2..]), (0, "10.0.0.1".to_owned()), "{scheme}");
+            assert!(ended.is_empty(), "{scheme}: {:?}", ended.recv().await);
+        });
+    }
+}
+
 /// A frame of HTTP/3 may claim any length; the server does not buffer it until it is complete.
 #[test]
 fn a_frame_that_claims_much_is_not_read_over_http3() {
@@ -659,7 +772,7 @@ fn errors_of_certificates_are_reported_at_start() {
         ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
-        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not built".to_owned()),
+        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not implemented".to_owned()),
         (
             format!("tls://a:9 https://b:9 {{\n    tls {certificate} {key}\n}}\n"),
             "cannot serve https://:9: tls://:9 has the same port".to_owned(),

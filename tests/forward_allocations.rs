@@ -4,7 +4,7 @@
 #[path = "../benches/counting/mod.rs"]
 mod counting;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ static ALLOCATOR: Counting = Counting;
 struct NoEffect;
 
 impl UpstreamDriver for NoEffect {
-    fn exchange(&self, _: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
+    fn exchange(&self, _: Vec<u8>, _: IpAddr, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         Box::pin(std::future::ready(Err(Error::Full)))
     }
     fn record_answer(&self, _: Rcode, _: Duration) {}
@@ -48,7 +48,7 @@ impl Plugin for Forward {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let attempts = self.0.begin(false, exchange.now).expect("no limit");
+        let attempts = self.0.begin(exchange.client.remote.ip(), false, exchange.now).expect("no limit");
         Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() }))
     }
 }
@@ -81,7 +81,8 @@ fn a_forwarded_query_allocates_nothing() {
     options.workers = NonZeroUsize::new(1);
     let servers =
         vec![Arc::new(Upstream::new(address, UpstreamTransport::Dns, None, Arc::default(), Box::new(NoEffect)))];
-    let group = Group::new(servers, GroupRules::default(), options.dispatcher.clone(), Box::new(NoEffect));
+    let rules = GroupRules { max_concurrent: 1_000, ..GroupRules::default() };
+    let group = Group::new(servers, rules, options.dispatcher.clone(), Box::new(NoEffect));
     let chain = Chain::new(vec![Arc::new(Forward(Arc::new(group)))]);
     let router = Router::new(vec![Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain }], false);
     let spec = ListenSpec {

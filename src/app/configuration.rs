@@ -106,7 +106,7 @@ fn configure(
         let mut keys = Vec::new();
         for key in &block.keys {
             if key.scheme == Scheme::Grpc {
-                let message = "grpc:// listeners are not built";
+                let message = "grpc:// listeners are not implemented";
                 let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
                 diagnostics.push(diagnostic.expected("dns://, tls://, https://, quic://, https3:// or no scheme"));
                 continue;

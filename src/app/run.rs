@@ -114,11 +114,11 @@ fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// Prints every directive, and marks those that are not built.
+/// Prints every directive, and marks those that are not implemented.
 fn print_directives() {
     print(format_args!("Directives, in the order in which their plugins run:\n"));
     for entry in DIRECTIVES {
-        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not built yet)" }));
+        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not implemented)" }));
     }
 }
 

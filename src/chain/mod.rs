@@ -48,7 +48,7 @@ pub trait Plugin: Send + Sync {
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
         match outcome {
             Ok(()) => Step::Answered,
-            Err(error) => exchange.fail(Rcode::SERVFAIL, Failure::Upstream(error)),
+            Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
     }
 

@@ -107,13 +107,20 @@ impl Fallthrough {
     }
 
     /// Returns whether a name is passed on.
+    #[inline]
     pub fn covers(&self, question: &Question) -> bool {
         match self {
             Fallthrough::Never => false,
             Fallthrough::Always => true,
-            Fallthrough::Within(zones) => zones.iter().any(|zone| question.name().is_within(zone.as_name())),
+            Fallthrough::Within(zones) => is_within_any(question, zones),
         }
     }
+}
+
+/// Returns whether a name is in one of these zones.
+#[inline(never)]
+fn is_within_any(question: &Question, zones: &[NameBuf]) -> bool {
+    zones.iter().any(|zone| question.name().is_within(zone.as_name()))
 }
 
 #[cfg(test)]

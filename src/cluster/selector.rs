@@ -40,10 +40,10 @@ enum LabelTest {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// A token that is not valid at its position.
-    #[error("found {found}, expected {expected}")]
+    #[error("found {token}, expected {expected}")]
     Unexpected {
         /// The token as written, quoted, or "the end".
-        found: String,
+        token: String,
         /// What is valid there.
         expected: &'static str,
     },
@@ -136,7 +136,7 @@ enum SelectorToken<'a> {
 impl SelectorToken<'_> {
     /// Returns the error for this token.
     fn unexpected(self, expected: &'static str) -> SelectorError {
-        let found = match self {
+        let token = match self {
             SelectorToken::Word(text) | SelectorToken::Equal(text) => format!("'{text}'"),
             SelectorToken::Open => "'('".into(),
             SelectorToken::Close => "')'".into(),
@@ -146,7 +146,7 @@ impl SelectorToken<'_> {
             SelectorToken::Compare(sign) => format!("'{sign}'"),
             SelectorToken::End => "the end".into(),
         };
-        SelectorError::Unexpected { found, expected }
+        SelectorError::Unexpected { token, expected }
     }
 }
 

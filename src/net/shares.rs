@@ -104,6 +104,13 @@ impl<T> Shares<T> {
         Some(self.ticket(at))
     }
 
+    /// Returns the item to evict in favour of a new item of this client, if there is a client that has more than this
+    /// one would have: the oldest item of the client with the most. Clients with equal shares do not evict each other's
+    /// items.
+    pub(crate) fn victim_of_heavier(&self, client: IpAddr) -> Option<Ticket> {
+        if self.most > self.held_by(client) + 1 { self.victim_for(client) } else { None }
+    }
+
     /// The clients with their numbers of items, in descending order of the number.
     pub(crate) fn clients(&self) -> impl Iterator<Item = (IpAddr, usize)> {
         let levels = self.levels[..=self.most].iter().rev();

@@ -16,6 +16,7 @@ pub mod debug;
 pub mod dns64;
 pub mod encrypted;
 pub mod endpoint;
+pub mod erratic;
 pub mod errors;
 pub mod forward;
 pub mod header;

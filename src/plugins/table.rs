@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, errors, forward, header, health,
-    hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid, prometheus, ready, reload,
-    rewrite, root, timeouts, tls, whoami,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
+    header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
+    prometheus, ready, reload, rewrite, root, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -118,7 +118,7 @@ pub const DIRECTIVES: &[Entry] = &[
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
     planned("grpc"),
-    planned("erratic"),
+    built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
     planned("on"),
     planned("sign"),

@@ -42,7 +42,7 @@ counts! {
     panics,
     /// Pending queries.
     later,
-    /// Pending queries that were answered at once because another query got their permit.
+    /// Pending queries, and requests that had come in part, which were ended at once because another got their permit.
     overloads,
     /// TCP connections accepted.
     connections,

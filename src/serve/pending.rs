@@ -100,6 +100,35 @@ impl Drop for PendingPermit {
     }
 }
 
+/// Why a request has not been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// Its time is over.
+    TimedOut,
+    /// Too many requests have come in part, and its client has the most of them.
+    Evicted,
+}
+
+/// Reads a request or a stream of a client, within a time. One that has come whole needs no permit; `limit` is on those
+/// that have come in part.
+pub(crate) async fn read<T>(
+    client: IpAddr, limit: &Arc<PendingLimit>, time: Duration, counters: &Counters, reading: impl Future<Output = T>,
+) -> Result<T, Unread> {
+    let mut reading = std::pin::pin!(reading);
+    let first = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+    if let Poll::Ready(done) = first {
+        return Ok(done);
+    }
+    let (mut permit, evicted) = PendingPermit::acquire(client, [Some(limit)]);
+    counters.overloads.add(evicted);
+    tokio::select! {
+        biased;
+        done = reading => Ok(done),
+        () = permit.revoked() => Err(Unread::Evicted),
+        () = tokio::time::sleep(time) => Err(Unread::TimedOut),
+    }
+}
+
 thread_local! {
     /// The buffer for responses, reused to avoid allocations.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -149,5 +178,41 @@ impl LogLimiter {
             *last = Some(now);
         }
         is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_that_have_come_in_part_have_a_limit_with_shares() {
+        let (limit, counters) = (PendingLimit::new(3), Counters::default());
+        let client = |number| IpAddr::from([10, 0, 0, number]);
+        let read = |number, (sender, rest): (oneshot::Sender<u32>, oneshot::Receiver<u32>)| {
+            let (limit, client) = (limit.clone(), client(number));
+            let reading = async move { super::read(client, &limit, Duration::MAX, &Counters::default(), rest).await };
+            (tokio::spawn(reading), sender)
+        };
+        // Whole requests need no permit.
+        for _ in 0..5 {
+            let done = super::read(client(1), &limit, Duration::MAX, &counters, std::future::ready(7)).await;
+            assert_eq!((done, limit.held()), (Ok(7), 0));
+        }
+        let mut halves = Vec::new();
+        for number in [1, 2, 1, 3, 1] {
+            halves.push(read(number, oneshot::channel()));
+            tokio::task::yield_now().await;
+            assert!(limit.held() <= 3);
+        }
+        let mut ends = Vec::new();
+        for (half, sender) in halves {
+            let _ = sender.send(8);
+            ends.push(half.await.expect("no panic").map(|done| done.expect("sent")));
+        }
+        let (whole, evicted) = (Ok(8), Err(Unread::Evicted));
+        assert_eq!(ends, [evicted, whole, evicted, whole, whole]);
+        let late = super::read(client(1), &limit, Duration::ZERO, &counters, std::future::pending::<()>()).await;
+        assert_eq!((late, limit.held()), (Err(Unread::TimedOut), 0));
     }
 }

@@ -160,6 +160,9 @@ struct Listening {
 
 /// The maximum time to wait for the end of a closed listener at the port of a new one: that of an upstream query.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(7);
+/// The limit on requests over HTTP and streams of QUIC that have come in part, over all listeners; some 3 KB each.
+/// Whole ones count as pending queries.
+const MAX_UNREAD: usize = 1_024;
 /// The interval of checks whether something has ended.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -189,6 +192,7 @@ impl Server {
         let shared = Arc::new(Shared {
             runtime: options.runtime.clone(),
             pending: PendingLimit::new(options.waiting),
+            unread: PendingLimit::new(MAX_UNREAD),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             ended: AtomicBool::new(false),

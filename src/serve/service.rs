@@ -132,7 +132,8 @@ impl Service {
             None => answer,
             Some(pending) => {
                 let mut permit = shared.permit(client, limit, counters);
-                pending::answer(pending, &mut permit, bytes.into(), MAX_MESSAGE, self.clone(), counters).await
+                // Boxed, so that requests that have come in part do not hold the memory for their answers already.
+                Box::pin(pending::answer(pending, &mut permit, bytes.into(), MAX_MESSAGE, self.clone(), counters)).await
             }
         };
         let counter = if answer.is_some() { &counters.answered } else { &counters.unanswered };

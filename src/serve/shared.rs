@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::counts::Counters;
-use super::pending::{PendingLimit, PendingPermit};
+use super::pending::{self, PendingLimit, PendingPermit, Unread};
 use super::udp::forward::QueryOwners;
 use super::udp::mailbox::Mailbox;
 use crate::chain::Client;
@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     pub(super) runtime: Handle,
     /// The limit on pending queries that are in no worker's in-flight table.
     pub(super) pending: Arc<PendingLimit>,
+    /// The limit on requests over HTTP and streams of QUIC that have come in part.
+    pub(super) unread: Arc<PendingLimit>,
     /// Workers read no new queries. Set once, by [`super::Server::stop`].
     pub(super) stopping: AtomicBool,
     /// The number of workers that have answered all packets that had arrived when the server stopped.
@@ -41,6 +43,13 @@ impl Shared {
         counters.later.add(1);
         counters.overloads.add(revoked);
         permit
+    }
+
+    /// Reads a request or a stream of a client, within a time and the limit on those that have come in part.
+    pub(super) async fn read<T>(
+        &self, client: Client, time: Duration, reading: impl Future<Output = T>,
+    ) -> Result<T, Unread> {
+        pending::read(client.remote.ip(), &self.unread, time, &self.counters, reading).await
     }
 
     /// Returns the workers' mailboxes, in their order.

@@ -214,20 +214,16 @@ impl Attempts {
     }
 }
 
-impl Drop for Attempts {
-    fn drop(&mut self) {
-        self.group.release();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
     use crate::upstream::testing::{group, set_down};
     use crate::upstream::{GroupRules, UpstreamPolicy};
     use crate::wire::{Class, Name, Question, Rcode, Type};
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn addresses(count: usize) -> Vec<SocketAddr> {
         (0..count).map(|number| SocketAddr::from(([192, 0, 2, number as u8], 53))).collect()
@@ -245,7 +241,7 @@ mod tests {
         let start = Instant::now();
         let mut now = start;
         let mut text = String::new();
-        let mut attempts = group.begin(false, start).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, start).expect("no limit");
         loop {
             let until = match attempts.next(now) {
                 NextStep::Udp(until) => until,
@@ -311,7 +307,7 @@ mod tests {
     fn an_answer_counts_for_the_upstream_that_it_came_from() {
         let (group, notes) = group(&addresses(2), GroupRules { failover: vec![Rcode::SERVFAIL], ..rules() });
         let now = Instant::now();
-        let mut attempts = group.begin(false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
         attempts.next(now);
         attempts.record_failure(Error::Timeout("x".into()));
         attempts.next(now);
@@ -326,7 +322,7 @@ mod tests {
     fn a_truncated_answer_leads_to_tcp_once() {
         let (group, _) = group(&addresses(1), GroupRules { prefer_udp: true, ..rules() });
         let now = Instant::now();
-        let mut attempts = group.begin(true, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, true, now).expect("no limit");
         let truncated = answer(Rcode::NOERROR, true);
         assert!(matches!(attempts.next(now), NextStep::Udp(_)));
         assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
@@ -339,7 +335,7 @@ mod tests {
     fn a_limit_of_this_server_is_no_failure_of_the_upstream() {
         let (group, notes) = group(&addresses(1), rules());
         let now = Instant::now();
-        let mut attempts = group.begin(false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
         for _ in 0..2 {
             assert!(matches!(attempts.next(now), NextStep::Udp(_)));
             attempts.record_unsent(Error::Full);

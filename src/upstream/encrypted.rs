@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::exchange_limit::MAX_EXCHANGES;
 use super::group::UpstreamTransport;
 use super::health::UpstreamConfig;
 use super::metrics::UpstreamMetrics;
@@ -30,8 +31,6 @@ use super::{CONNECT_TIMEOUT, Error};
 use crate::net::{find_tls_error, tls_reason};
 use crate::wire::Type;
 
-/// The most exchanges of one upstream at once; a query over the limit fails.
-const MAX_EXCHANGES: usize = 1_000;
 /// The path of queries over HTTPS, that of the example in RFC 8484 4.1.1.
 const PATH: &str = "/dns-query";
 /// How often it is checked whether the connection is idle.
@@ -53,7 +52,6 @@ pub(super) struct EncryptedClient {
     provider: TokioRuntimeProvider,
     runtime: Handle,
     metrics: Arc<UpstreamMetrics>,
-    permits: Semaphore,
     /// Locked for a look or a change by each query.
     connection: Mutex<ConnectionState>,
 }
@@ -102,14 +100,12 @@ impl EncryptedClient {
             provider: TokioRuntimeProvider::new(),
             runtime,
             metrics,
-            permits: Semaphore::new(MAX_EXCHANGES),
             connection: Mutex::new(ConnectionState::None),
         })
     }
 
     /// Exchanges a query. `read_timeout` starts when it is sent.
     pub(super) async fn exchange(self: &Arc<Self>, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
-        let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Full) };
         let message = Message::from_vec(&packet).map_err(|_| Error::Malformed(self.label.clone()))?;
         let is_transfer = message.queries.iter().any(|query| {
             let qtype = u16::from(query.query_type());

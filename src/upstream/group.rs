@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::attempts::Attempts;
+use super::permits::Permits;
 use super::{BoxFuture, Dispatcher, Error};
 use crate::wire::Rcode;
 
@@ -29,9 +30,9 @@ pub enum UpstreamTransport {
 
 /// The side of an upstream that needs a clock and a runtime: exchanges over streams, health checks and metrics.
 pub trait UpstreamDriver: Send + Sync {
-    /// Exchanges a query over a stream: TCP, TLS, HTTPS or QUIC. `read_timeout` starts when the query is sent; in all
-    /// it takes no longer than [`super::max_exchange_time`].
-    fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>>;
+    /// Exchanges a query of a client over a stream: TCP, TLS, HTTPS or QUIC. `read_timeout` starts when the query is
+    /// sent; in all it takes no longer than [`super::max_exchange_time`].
+    fn exchange(&self, packet: Vec<u8>, client: IpAddr, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>>;
 
     /// Records an answer and the time since its query was sent.
     fn record_answer(&self, rcode: Rcode, took: Duration);
@@ -111,7 +112,7 @@ pub struct GroupRules {
     pub max_fails: u32,
     /// The number of failed attempts with which a query fails; 0 is no limit. `None` is twice the number of upstreams.
     pub max_attempts: Option<u32>,
-    /// The most queries of this group in flight; 0 is no limit.
+    /// The most queries of this group in flight, with those that wait for an identical one; 0 is no limit.
     pub max_concurrent: usize,
     /// Queries fail at once when every upstream is down.
     pub failfast: bool,
@@ -140,7 +141,7 @@ pub trait GroupCounters: Send + Sync {
     /// Counts a query for which every upstream was down.
     fn record_all_down(&self);
 
-    /// Counts a query over *max_concurrent*.
+    /// Counts a query that *max_concurrent* refused, or that was evicted for another client's.
     fn record_over_limit(&self);
 
     /// Counts a query that was not sent, or was evicted, because of another limit.
@@ -170,8 +171,8 @@ pub struct Group {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     /// The number of turns, for [`UpstreamPolicy::RoundRobin`].
     turn: AtomicUsize,
-    /// The number of queries in flight. Counted only where there is a limit.
-    in_flight: AtomicUsize,
+    /// The permits of [`GroupRules::max_concurrent`].
+    pub(super) permits: Option<Permits>,
 }
 
 impl Group {
@@ -180,13 +181,14 @@ impl Group {
         mut upstreams: Vec<Arc<Upstream>>, rules: GroupRules, dispatcher: Dispatcher, counters: Box<dyn GroupCounters>,
     ) -> Group {
         upstreams.truncate(super::MAX_UPSTREAMS);
+        let permits = Permits::new(rules.max_concurrent);
         Group {
             rules,
             dispatcher,
             counters,
             upstreams: ArcSwap::from_pointee(upstreams),
             turn: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
+            permits,
         }
     }
 
@@ -201,24 +203,21 @@ impl Group {
         self.upstreams.store(Arc::new(upstreams));
     }
 
-    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise.
-    pub fn begin(self: &Arc<Self>, stream: bool, now: Instant) -> Result<Attempts, Error> {
-        let limit = self.rules.max_concurrent;
-        if limit > 0 && self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.counters.record_over_limit();
-            return Err(Error::Limit(limit));
+    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise. Its
+    /// permit is taken when it is sent; a query that would get none is refused here already.
+    pub fn begin(self: &Arc<Self>, client: IpAddr, stream: bool, now: Instant) -> Result<Attempts, Error> {
+        if self.permits.as_ref().is_some_and(|permits| !permits.admits(client)) {
+            return Err(self.refuse());
         }
         let upstreams = self.upstreams();
         let order = self.order(upstreams.len());
         Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
     }
 
-    /// Ends a query that [`Group::begin`] started.
-    pub(super) fn release(&self) {
-        if self.rules.max_concurrent > 0 {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// Counts a query over the limit, and returns its error.
+    pub fn refuse(&self) -> Error {
+        self.counters.record_over_limit();
+        Error::Limit(self.rules.max_concurrent)
     }
 
     /// Returns the order in which `len` upstreams are queried.

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{BoxFuture, Error};
 use crate::upstream::encrypted::EncryptedClient;
+use crate::upstream::exchange_limit::{ExchangeLimit, MAX_EXCHANGES};
 use crate::upstream::group::{DropReason, Upstream, UpstreamDriver, UpstreamTransport};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::tcp_pool::{ConnectionReuse, TcpPool};
@@ -93,6 +94,7 @@ impl UpstreamRegistry {
         let client = Arc::new(UpstreamClient {
             config: config.clone(),
             streams,
+            exchanges: ExchangeLimit::new(MAX_EXCHANGES),
             fails: fails.clone(),
             is_checking: AtomicBool::new(false),
             metrics,
@@ -114,6 +116,8 @@ enum StreamClient {
 struct UpstreamClient {
     config: UpstreamConfig,
     streams: StreamClient,
+    /// The limit on exchanges; health checks do not count.
+    exchanges: ExchangeLimit,
     fails: Arc<AtomicU32>,
     /// Health checks are running. Set when an attempt fails, cleared when a check succeeds.
     is_checking: AtomicBool,
@@ -127,9 +131,9 @@ struct RuntimeDriver {
 }
 
 impl UpstreamDriver for RuntimeDriver {
-    fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.exchange(packet, read_timeout).await })
+    fn exchange(&self, packet: Vec<u8>, client: IpAddr, read_timeout: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
+        let upstream = self.client.clone();
+        Box::pin(async move { upstream.exchanges.run(client, upstream.exchange(packet, read_timeout)).await })
     }
 
     fn record_answer(&self, rcode: Rcode, took: Duration) {

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::permits::QueryPermit;
 use super::timer_wheel::TimerWheel;
-use super::{Attempts, Group};
+use super::{Attempts, Error, Group, RevokedPermit, WaiterPlace};
 use crate::net::{Shares, Ticket};
 use crate::wire::QueryChange;
 
@@ -52,10 +53,12 @@ pub trait Waiter {
 pub struct InFlight<W, O> {
     queries: Slab<InFlightQuery<O>>,
     waiters: Slab<WaiterEntry<W>>,
-    /// The permits of the waiters, by client.
+    /// The waiters' shares of the limit, by client.
     shares: Shares<u32>,
     /// The most waiters.
     limit: usize,
+    /// The number of the worker that has this table.
+    worker: usize,
     /// Queries by what makes queries identical.
     by_key: HashMap<u64, u32, foldhash::fast::RandomState>,
     /// Queries by socket and ID.
@@ -101,8 +104,8 @@ struct OpenAttempt {
 /// A waiter in the table.
 struct WaiterEntry<W> {
     waiter: W,
-    /// Its own attempts, which only count for `max_concurrent`. `None` if its attempts are those of the query.
-    attempts: Option<Attempts>,
+    /// What it holds of `max_concurrent`; `None` where there is no limit.
+    permit: Option<QueryPermit>,
     query: u32,
     /// Where it counts for its client.
     ticket: Ticket,
@@ -181,13 +184,14 @@ impl Random {
 }
 
 impl<W: Waiter, O: Clone> InFlight<W, O> {
-    /// Creates a table with this limit on waiters.
-    pub fn new(limit: usize, now: Instant) -> InFlight<W, O> {
+    /// Creates a table with this limit on waiters, for the worker of this number.
+    pub fn new(worker: usize, limit: usize, now: Instant) -> InFlight<W, O> {
         InFlight {
             queries: Slab::with_capacity(limit + 1),
             waiters: Slab::with_capacity(limit + 1),
             shares: Shares::default(),
             limit,
+            worker,
             by_key: HashMap::default(),
             by_id: HashMap::default(),
             timers: TimerWheel::new(now),
@@ -225,15 +229,23 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
     }
 
     /// Adds a query, which may bring the table over its limit by one waiter. `key` is equal for identical queries, and
-    /// rarely for others.
-    pub fn begin(&mut self, key: u64, attempts: Attempts, waiter: W, now: Instant) -> Admission {
-        if let Some(number) = self.find_identical(key, &attempts, &waiter) {
-            if self.is_repeated(number, &waiter) {
-                return Admission::Repeated;
-            }
-            // Its attempts count towards `max_concurrent` as long as it waits.
-            self.add_waiter(number, waiter, Some(attempts));
-            return Admission::Merged;
+    /// rarely for others. Returns also the waiter of this or another table that has lost its permit to this one, and
+    /// which is to be evicted; or the waiter and the error with which the limit of its group refuses it.
+    pub fn begin(
+        &mut self, key: u64, attempts: Attempts, waiter: W, now: Instant,
+    ) -> Result<(Admission, Option<RevokedPermit>), (W, Error)> {
+        let identical = self.find_identical(key, &attempts, &waiter);
+        if identical.is_some_and(|number| self.is_repeated(number, &waiter)) {
+            return Ok((Admission::Repeated, None));
+        }
+        let place = WaiterPlace { worker: self.worker, waiter: self.waiters.next_place() };
+        let (permit, revoked) = match QueryPermit::acquire(attempts.group(), waiter.client(), place) {
+            Ok(permit) => permit,
+            Err(error) => return Err((waiter, error)),
+        };
+        if let Some(number) = identical {
+            self.add_waiter(number, waiter, permit);
+            return Ok((Admission::Merged, revoked));
         }
         let serial = self.next_serial();
         let query = self.queries.insert(InFlightQuery {
@@ -248,13 +260,24 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
             outcome: None,
         });
         self.by_key.insert(key, query);
-        self.add_waiter(query, waiter, None);
-        Admission::Started(AttemptId { query, serial })
+        self.add_waiter(query, waiter, permit);
+        Ok((Admission::Started(AttemptId { query, serial }), revoked))
     }
 
     /// Evicts a waiter for one of this client: the oldest one of the client with the most.
     pub fn evict(&mut self, client: IpAddr) -> Option<Evicted<W, O>> {
         let &at = self.shares.get(self.shares.victim_for(client.to_canonical())?)?;
+        self.evict_waiter(at)
+    }
+
+    /// Evicts the waiter that has lost this permit, if it still waits.
+    pub fn revoke(&mut self, revoked: &RevokedPermit) -> Option<Evicted<W, O>> {
+        let at = revoked.place.waiter;
+        let permit = self.waiters.get(at)?.permit.as_ref();
+        if permit.is_some_and(|permit| permit.is(revoked)) { self.evict_waiter(at) } else { None }
+    }
+
+    fn evict_waiter(&mut self, at: u32) -> Option<Evicted<W, O>> {
         let number = self.waiters.get(at)?.query;
         let query = self.queries.get(number)?;
         let group = query.attempts.group().clone();
@@ -288,12 +311,12 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         false
     }
 
-    fn add_waiter(&mut self, number: u32, waiter: W, attempts: Option<Attempts>) {
+    fn add_waiter(&mut self, number: u32, waiter: W, permit: Option<QueryPermit>) {
         let Some(query) = self.queries.get_mut(number) else { return };
         let previous = query.last;
         // The entry will have the next free place.
         let ticket = self.shares.add(waiter.client().to_canonical(), self.waiters.next_place());
-        let at = self.waiters.insert(WaiterEntry { waiter, attempts, query: number, ticket, previous, next: NONE });
+        let at = self.waiters.insert(WaiterEntry { waiter, permit, query: number, ticket, previous, next: NONE });
         query.last = at;
         match self.waiters.get_mut(previous) {
             Some(entry) => entry.next = at,
@@ -301,9 +324,8 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         }
     }
 
-    /// Removes a waiter. If its attempts are those of the query, those of the next waiter are dropped in their place.
     fn remove_waiter(&mut self, at: u32) -> Option<W> {
-        let WaiterEntry { waiter, attempts, query, ticket, previous, next } = self.waiters.remove(at)?;
+        let WaiterEntry { waiter, permit: _, query, ticket, previous, next } = self.waiters.remove(at)?;
         self.shares.remove(ticket);
         let query = self.queries.get_mut(query)?;
         match self.waiters.get_mut(previous) {
@@ -313,11 +335,6 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         match self.waiters.get_mut(next) {
             Some(entry) => entry.previous = previous,
             None => query.last = previous,
-        }
-        if attempts.is_none()
-            && let Some(first) = self.waiters.get_mut(query.first)
-        {
-            first.attempts = None;
         }
         Some(waiter)
     }
@@ -582,8 +599,8 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::upstream::GroupRules;
     use crate::upstream::testing::group;
-    use crate::upstream::{Error, GroupRules};
 
     /// A query for a name of one letter.
     struct Asker {
@@ -629,16 +646,31 @@ mod tests {
         fn new(limit: usize) -> Bench {
             let (group, _) = group(&[([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into()], GroupRules::default());
             let now = Instant::now();
-            Bench { table: InFlight::new(limit, now), group, now }
+            Bench { table: InFlight::new(0, limit, now), group, now }
         }
 
-        /// A client asks for a name.
-        fn ask(&mut self, client: u8, id: u16, name: u8) -> Admission {
+        /// A client asks for a name. Returns what becomes of the query and the permit that another waiter loses, or
+        /// the ID of the refused one.
+        fn try_to_ask(&mut self, client: u8, id: u16, name: u8) -> Result<(Admission, Option<RevokedPermit>), u16> {
             let mut packet = id.to_be_bytes().to_vec();
             packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, name, 0, 0, 1, 0, 1]);
             let waiter = Asker { packet, client: SocketAddr::new(self::client(client), 1_000) };
-            let attempts = self.group.begin(false, self.now).expect("no limit");
-            self.table.begin(u64::from(name.to_ascii_lowercase()), attempts, waiter, self.now)
+            let order = std::array::from_fn(|at| at as u8);
+            let attempts = Attempts::new(self.group.clone(), self.group.upstreams(), order, false, self.now);
+            let begun = self.table.begin(u64::from(name.to_ascii_lowercase()), attempts, waiter, self.now);
+            begun.map_err(|(waiter, error)| {
+                assert_eq!(error, Error::Limit(self.group.rules.max_concurrent));
+                waiter.id()
+            })
+        }
+
+        /// A client asks for a name, within all limits.
+        fn ask(&mut self, client: u8, id: u16, name: u8) -> Admission {
+            match self.try_to_ask(client, id, name) {
+                Ok((admission, None)) => admission,
+                Ok((_, Some(revoked))) => panic!("{:?} is evicted", revoked.place),
+                Err(id) => panic!("{id} is refused"),
+            }
         }
 
         fn start(&mut self, client: u8, id: u16, name: u8) -> AttemptId {
@@ -717,21 +749,64 @@ mod tests {
         assert_eq!((bench.answered(), bench.table.len()), (vec![], 2));
     }
 
+    /// A bench whose group has *max_concurrent*.
+    fn with_max_concurrent(max_concurrent: usize) -> Bench {
+        let rules = GroupRules { max_concurrent, ..GroupRules::default() };
+        Bench { group: group(&[([192, 0, 2, 1], 53).into()], rules).0, ..Bench::new(9) }
+    }
+
     #[test]
     fn max_concurrent_counts_waiters() {
-        let mut bench = Bench::new(9);
-        (bench.group, _) =
-            group(&[([192, 0, 2, 1], 53).into()], GroupRules { max_concurrent: 2, ..GroupRules::default() });
+        let mut bench = with_max_concurrent(2);
         let query = bench.start(1, 1, b'a');
-        assert_eq!(bench.ask(2, 2, b'a'), Admission::Merged);
-        assert!(bench.group.begin(false, bench.now).is_err());
-        // The waiter whose attempts are the query's goes first.
+        assert_eq!(bench.ask(2, 2, b'A'), Admission::Merged);
+        // A retransmission is no other query.
+        assert_eq!(bench.ask(2, 2, b'a'), Admission::Repeated);
+        for (id, name) in [(3, b'a'), (4, b'b')] {
+            assert!(bench.group.begin(client(2), false, bench.now).is_err());
+            assert_eq!(bench.try_to_ask(2, id, name).map(|_| ()), Err(id));
+        }
+        assert_eq!((bench.table.len(), bench.table.queries.len()), (2, 1));
         bench.table.end_and_pop(query.query, || "answer").expect("a waiter");
-        drop(bench.group.begin(false, bench.now).expect("one has ended"));
-        bench.answered();
-        let two: Vec<_> = (0..2).map(|_| bench.group.begin(false, bench.now).expect("both have ended")).collect();
-        assert!(bench.group.begin(false, bench.now).is_err());
-        drop(two);
+        // One has ended; the other counts until it is answered.
+        bench.start(2, 5, b'b');
+        assert!(bench.group.begin(client(2), false, bench.now).is_err());
+        assert_eq!(bench.answered(), [(2, "answer")]);
+        bench.start(2, 6, b'c');
+        assert!(bench.group.begin(client(2), false, bench.now).is_err());
+    }
+
+    /// Has a client ask. Returns the permit that another waiter loses.
+    fn evicts(bench: &mut Bench, client: u8, id: u16, name: u8) -> RevokedPermit {
+        let (admission, revoked) = bench.try_to_ask(client, id, name).expect("a permit");
+        assert!(matches!(admission, Admission::Started(_) | Admission::Merged));
+        revoked.expect("a waiter")
+    }
+
+    #[test]
+    fn at_max_concurrent_the_oldest_query_of_a_heavier_client_is_evicted() {
+        let mut bench = with_max_concurrent(3);
+        for (id, name) in [(1, b'a'), (2, b'b'), (3, b'c')] {
+            bench.start(1, id, name);
+        }
+        assert_eq!(bench.try_to_ask(1, 4, b'd').map(|_| ()), Err(4), "a client alone is refused");
+        let revoked = evicts(&mut bench, 2, 5, b'd');
+        assert_eq!(revoked.place, WaiterPlace { worker: 0, waiter: 0 });
+        let evicted = bench.table.revoke(&revoked).expect("it waits");
+        assert_eq!((evicted.waiter.id(), evicted.outcome), (1, None));
+        assert_eq!(evicted.abandoned.map(|ended| ended.key), Some(u64::from(b'a')));
+        assert!(bench.table.revoke(&revoked).is_none(), "it is gone");
+        assert_eq!(bench.try_to_ask(2, 6, b'e').map(|_| ()), Err(6), "equal shares do not evict each other");
+        // It may have its answer before it is evicted, and another waiter its place.
+        let revoked = evicts(&mut bench, 3, 7, b'e');
+        for name in [b'd', b'b'] {
+            bench.table.end(bench.table.by_key[&u64::from(name)], "answer");
+        }
+        assert_eq!(bench.answered(), [(5, "answer"), (2, "answer")]);
+        bench.start(4, 8, b'f');
+        let place = bench.table.waiters.get(revoked.place.waiter).map(|entry| entry.waiter.id());
+        assert_eq!((place, bench.table.revoke(&revoked).is_none()), (Some(8), true));
+        assert_eq!(bench.table.len(), 3);
     }
 
     #[test]

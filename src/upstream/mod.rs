@@ -13,10 +13,12 @@
 
 mod attempts;
 mod encrypted;
+mod exchange_limit;
 mod group;
 mod health;
 pub mod inflight;
 mod metrics;
+mod permits;
 mod tcp_pool;
 #[cfg(test)]
 pub mod testing;
@@ -30,7 +32,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::wire::{QueryChange, Reply};
+use crate::wire::{QueryChange, Rcode, Reply};
 
 pub use attempts::{Answered, Attempts, NextStep, Verdict};
 pub use group::{
@@ -40,6 +42,7 @@ pub use group::{
 pub use health::{HealthCheck, UpstreamConfig, UpstreamRegistry};
 pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
+pub use permits::{RevokedPermit, WaiterPlace};
 pub use tcp_pool::{ConnectionReuse, read_answer};
 pub use trust::{Trust, TrustError};
 
@@ -65,7 +68,7 @@ pub enum Error {
     /// Every upstream is down, and *failfast_all_unhealthy_upstreams* is set; or there is no upstream.
     #[error("no healthy proxies")]
     NoHealthy,
-    /// *max_concurrent* is reached.
+    /// *max_concurrent* is reached: the query was refused, or evicted for another client's.
     #[error("concurrent queries exceeded maximum {0}")]
     Limit(usize),
     /// A limit on pending queries or exchanges was reached, see [`ShedReason`].
@@ -83,12 +86,29 @@ pub enum Error {
     /// An error of TLS, HTTP or QUIC.
     #[error("{0}: {1}")]
     Protocol(Arc<str>, String),
-    /// The transport does not allow the query.
-    #[error("{0}: zone transfers do not go over QUIC")]
+    /// The client for this transport does not support the query.
+    #[error("{0}: zone transfers over QUIC are not supported")]
     Unsupported(Arc<str>),
     /// No worker sends queries, since the server stops.
     #[error("the server stops")]
     Ending,
+}
+
+impl Error {
+    /// Returns the code of the response to the client.
+    pub fn rcode(&self) -> Rcode {
+        match self {
+            Error::Limit(_) => Rcode::REFUSED,
+            Error::Unsupported(_) => Rcode::NOTIMP,
+            Error::NoHealthy
+            | Error::Full
+            | Error::Timeout(_)
+            | Error::Connection(..)
+            | Error::Malformed(_)
+            | Error::Protocol(..)
+            | Error::Ending => Rcode::SERVFAIL,
+        }
+    }
 }
 
 /// Returns the error of a connection in the words of Go, which patterns of *errors* and scripts match.

@@ -14,14 +14,11 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::metrics::UpstreamMetrics;
 use super::{CONNECT_TIMEOUT, Error};
 
-/// The most exchanges of one upstream at once; a query over the limit fails.
-const MAX_EXCHANGES: usize = 1_000;
 /// The most idle connections, without a configured number.
 const MAX_IDLE: usize = 100;
 /// How often idle connections are checked for their age.
@@ -56,7 +53,6 @@ pub(super) struct TcpPool {
     reuse: ConnectionReuse,
     runtime: Handle,
     metrics: Arc<UpstreamMetrics>,
-    permits: Semaphore,
     /// Idle connections, the most recently used one last. Locked for a push or a pop.
     idle: Mutex<Idle>,
 }
@@ -81,16 +77,14 @@ impl TcpPool {
         metrics: Arc<UpstreamMetrics>,
     ) -> TcpPool {
         let label = address.to_string().into();
-        let permits = Semaphore::new(MAX_EXCHANGES);
         let idle = Mutex::default();
-        TcpPool { address, source, label, reuse, runtime, metrics, permits, idle }
+        TcpPool { address, source, label, reuse, runtime, metrics, idle }
     }
 
     /// Exchanges a query, with an ID of our own. `read_timeout` starts when it is sent.
     pub(super) async fn exchange(
         self: &Arc<Self>, mut packet: Vec<u8>, read_timeout: Duration,
     ) -> Result<Vec<u8>, Error> {
-        let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Full) };
         getrandom::fill(&mut packet[..2]).map_err(|_| self.connection(&io::ErrorKind::Other.into()))?;
         let mut framed = Vec::with_capacity(packet.len() + 2);
         framed.extend((packet.len() as u16).to_be_bytes());

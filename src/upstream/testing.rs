@@ -1,6 +1,6 @@
 //! Upstreams for tests, which record the calls of their drivers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct Notes {
     pub failed: Vec<usize>,
     /// Datagrams that were dropped.
     pub dropped: Vec<DropReason>,
+    /// Queries over *max_concurrent*.
+    pub over_limit: usize,
     /// Queries that were shed.
     pub shed: Vec<ShedReason>,
     /// Exchanges over streams.
@@ -39,7 +41,7 @@ pub struct Noted {
 }
 
 impl UpstreamDriver for Noted {
-    fn exchange(&self, packet: Vec<u8>, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
+    fn exchange(&self, packet: Vec<u8>, _: IpAddr, _: Duration) -> BoxFuture<Result<Vec<u8>, Error>> {
         self.notes.lock().exchanges += 1;
         Box::pin(std::future::ready((self.exchange)(packet)))
     }
@@ -62,7 +64,9 @@ impl UpstreamDriver for Noted {
 impl GroupCounters for Noted {
     fn record_all_down(&self) {}
 
-    fn record_over_limit(&self) {}
+    fn record_over_limit(&self) {
+        self.notes.lock().over_limit += 1;
+    }
 
     fn record_shed(&self, reason: ShedReason) {
         self.notes.lock().shed.push(reason);

@@ -6,6 +6,8 @@
 //!   addresses.
 //! * TC is set if any record is left out, as in miekg/dns `Truncate`.
 
+use std::ops::Range;
+
 use super::header::{self, flag};
 use super::query::{Edns, Query};
 use super::reply::{NameRef, Rdata, Record, Reply, Section, StoredBytes};
@@ -200,11 +202,21 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes a name, or a pointer to an earlier occurrence of it or of its end.
+    /// Writes a name, or a pointer to an earlier occurrence of it or of its end. Most owners are the question's name or
+    /// an end of it, for which this makes no call.
+    #[inline(always)]
     fn name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
-        let Some((labels, position)) = name.stored() else {
-            return self.tail(name, compress);
-        };
+        match name.stored() {
+            None => self.tail(name, compress),
+            Some((labels, position)) => self.stored_name(name, labels, position, arena, compress),
+        }
+    }
+
+    /// Writes a name with labels in the arena.
+    #[inline(never)]
+    fn stored_name(
+        &mut self, name: NameRef, labels: Range<usize>, position: Range<usize>, arena: &mut [u8], compress: bool,
+    ) -> Option<()> {
         if compress {
             let earlier = header::u16_at(&arena[position.clone()], 0);
             if earlier != 0 {

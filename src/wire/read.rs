@@ -133,7 +133,7 @@ impl Reply {
         let mut reader = MessageReader {
             bytes: message.bytes,
             at: message.records_at,
-            question_end: message.records_at.saturating_sub(4),
+            question_name_end: message.records_at.saturating_sub(4),
             remembered: [(0, NameRef::QUESTION); REMEMBERED],
             known: 0,
         };
@@ -185,8 +185,8 @@ struct MessageReader<'a> {
     bytes: &'a [u8],
     /// The offset of the next record.
     at: usize,
-    /// The offset at which the question's name ends.
-    question_end: usize,
+    /// The offset after the question's name.
+    question_name_end: usize,
     /// Offsets of names that are already stored.
     remembered: [(u16, NameRef); REMEMBERED],
     /// The number of remembered names.
@@ -281,7 +281,7 @@ impl MessageReader<'_> {
         data.extend_from_slice(&labels[..expanded.len]);
         match expanded.tail {
             // The rest of the question's name is in this message, including its root.
-            Some(tail) => data.extend_from_slice(&self.bytes[header::LEN + usize::from(tail)..self.question_end]),
+            Some(tail) => data.extend_from_slice(&self.bytes[header::LEN + usize::from(tail)..self.question_name_end]),
             None => data.push(0),
         }
         Ok(expanded.end)
@@ -300,7 +300,7 @@ impl MessageReader<'_> {
             Some(&[high, low]) if high >= 192 => usize::from(high & 0x3f) << 8 | usize::from(low),
             _ => at,
         };
-        if target == header::LEN && self.question_end > header::LEN && target != at {
+        if target == header::LEN && self.question_name_end > header::LEN && target != at {
             return Ok((NameRef::QUESTION, at + 2));
         }
         let known = self.remembered[..self.known].iter().find(|(place, _)| usize::from(*place) == target);
@@ -337,9 +337,9 @@ impl MessageReader<'_> {
                     if target >= from || target < header::LEN || jumps > MAX_JUMPS {
                         return Err(MessageError::Malformed);
                     }
-                    if target < self.question_end {
+                    if target < self.question_name_end {
                         let tail = target - header::LEN;
-                        let rest = self.question_end - target;
+                        let rest = self.question_name_end - target;
                         if !self.is_label_of_question(tail) || len + rest > MAX_LEN {
                             return Err(MessageError::Malformed);
                         }

@@ -35,7 +35,9 @@ pub struct BlockContext<'a> {
 
 /// Collects what the directives of a block contribute.
 pub struct BlockBuilder<'a> {
+    /// The block, and what it shares with other blocks.
     context: BlockContext<'a>,
+    /// The directive that is being built.
     directive: &'static str,
     built: BuiltBlock,
     hooks: Vec<CompleteHook>,
@@ -82,7 +84,7 @@ pub struct Chore {
 pub struct PageRequest {
     /// The directive, for messages.
     pub directive: &'static str,
-    /// The address.
+    /// The address on which the page is served; pages of several blocks may share it.
     pub address: Endpoint,
     /// The path.
     pub path: &'static str,

@@ -47,9 +47,9 @@ pub struct BlockCache {
     /// The zones whose denials are not cached.
     no_denial: Zones,
     /// The zones whose answers are always [`Origin::Live`], so that no look-up is needed. They are within `zones`.
-    live: Zones,
+    live_zones: Zones,
     /// The zones in which a plugin after the cache may answer names live, whatever is cached for them.
-    shared: Zones,
+    shared_zones: Zones,
     store: Arc<Store>,
 }
 
@@ -71,8 +71,8 @@ impl BlockCache {
             zones: index(&config.zones),
             no_success: index(&config.success.except),
             no_denial: index(&config.denial.except),
-            live: index(live.into_iter().filter(is_covered)),
-            shared: index(shared),
+            live_zones: index(live.into_iter().filter(is_covered)),
+            shared_zones: index(shared),
             store: Arc::new(Store::new(&config.success, &config.denial)),
             config,
         }
@@ -153,7 +153,7 @@ impl Cache {
 
     /// Returns whether a plugin after the cache answers the question live.
     fn is_claimed(&self, exchange: &Exchange<'_>) -> bool {
-        self.cache.shared.longest(exchange.question()).is_some() && exchange.is_claimed()
+        self.cache.shared_zones.longest(exchange.question()).is_some() && exchange.is_claimed()
     }
 
     /// Fills the reply from an entry.
@@ -264,7 +264,7 @@ impl Plugin for Cache {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let is_live = self.cache.live.longest(exchange.question()).is_some();
+        let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if !is_live && !self.covers(exchange.question()) {
             return Step::Next;
         }
@@ -310,7 +310,7 @@ impl Plugin for Cache {
             return None;
         }
         let (class, ttl) = self.classify(exchange);
-        if exchange.state.origin == Origin::Made && self.cache.live.longest(question).is_none() {
+        if exchange.state.origin == Origin::Made && self.cache.live_zones.longest(question).is_none() {
             let key = self.key(exchange.query);
             self.store_reply(exchange, key, class, ttl, None);
         }

@@ -130,9 +130,9 @@ impl Plugin for Forward {
         }
         let is_stream = !exchange.client.transport.is_datagram();
         let change = exchange.state.query_change();
-        match self.group.begin(is_stream, exchange.now) {
+        match self.group.begin(exchange.client.remote.ip(), is_stream, exchange.now) {
             Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
-            Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
+            Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
     }
 
@@ -147,8 +147,7 @@ impl Plugin for Forward {
                 }
                 Step::Answered
             }
-            Err(error @ Error::Unsupported(_)) => exchange.fail(Rcode::NOTIMP, Failure::Upstream(error)),
-            Err(error) => exchange.fail(Rcode::SERVFAIL, Failure::Upstream(error)),
+            Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
     }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step, Wait};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
-use crate::cluster::{ClusterName, CurrentIndex, Lookup, PodMode, Reason, ReverseLookup, View};
+use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup, View};
 use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
 use crate::wire::reply::ExtendedError;
 use crate::wire::{NameBuf, Question, Rcode, Type};
@@ -195,7 +195,8 @@ impl Stanza {
         self.zones.iter().find(within)
     }
 
-    /// Resolves the question and adds records to the reply.
+    /// Resolves the question and adds records to the reply. It has one caller.
+    #[inline(always)]
     fn answer(self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone) -> AnswerResult {
         let (qtype, tail) = (question.qtype, question.suffix_at(zone.labels));
         let name = ClusterName::parse(question, zone.labels);
@@ -238,18 +239,37 @@ impl Stanza {
         }
         if zone.is_reverse {
             let Some(reverse) = ReverseName::parse(question) else { return Finding::Missing(Reason::NotReverse) };
-            let index = self.index.get();
-            if !index.is_synced() {
-                return Finding::Code(Rcode::SERVFAIL);
-            }
-            return match index.lookup_reverse(reverse, &self.answers.view) {
-                ReverseLookup::Missing(reason) => Finding::Missing(reason),
-                found => Finding::Reverse(reverse, found),
+            return match self.index.synced() {
+                Some(index) => self.look_up_reverse(index, reverse),
+                None => self.look_up_reverse_unsynced(reverse),
             };
         }
         if matches!(name, ClusterName::ServiceTree | ClusterName::PodTree) {
             return Finding::Node;
         }
+        match self.index.synced() {
+            Some(index) => self.look_up(index, name),
+            None => self.look_up_unsynced(question, name, zone),
+        }
+    }
+
+    #[inline(always)]
+    fn look_up_reverse<'q>(&self, index: &Index, reverse: ReverseName) -> Finding<'q> {
+        match index.lookup_reverse(reverse, &self.answers.view) {
+            ReverseLookup::Missing(reason) => Finding::Missing(reason),
+            found => Finding::Reverse(reverse, found),
+        }
+    }
+
+    #[cold]
+    fn look_up_reverse_unsynced<'q>(&self, reverse: ReverseName) -> Finding<'q> {
+        let index = self.index.get();
+        if index.is_synced() { self.look_up_reverse(&index, reverse) } else { Finding::Code(Rcode::SERVFAIL) }
+    }
+
+    /// Looks up a name that depends on the objects of the cluster, before the index is synced.
+    #[cold]
+    fn look_up_unsynced<'q>(&self, question: &Question, name: &ClusterName<'q>, zone: &Zone) -> Finding<'q> {
         // Names that no cluster can have are denied even before its state is synced, so that the search list of a
         // resolver continues; but they do not fall through then either.
         let index = self.index.get();
@@ -261,6 +281,11 @@ impl Stanza {
         if is_pod && self.answers.view.pods == PodMode::Verified && !index.lists(Kind::Pod) {
             return Finding::Code(Rcode::SERVFAIL);
         }
+        self.look_up(&index, name)
+    }
+
+    #[inline(always)]
+    fn look_up<'q>(&self, index: &Index, name: &ClusterName<'q>) -> Finding<'q> {
         match index.lookup(name, &self.answers.view) {
             Lookup::Missing(reason) => Finding::Missing(reason),
             found => Finding::Forward(found),

@@ -12,7 +12,7 @@ use crate::cluster::entry::{EndpointLabel, Row, Shape};
 use crate::cluster::lookup::ServiceMatch;
 use crate::cluster::model::Port;
 use crate::cluster::name::ServiceName;
-use crate::cluster::{ClusterName, Lookup, ServiceKey};
+use crate::cluster::{ClusterName, Index, Lookup, ServiceKey};
 use crate::wire::name::MAX_LEN;
 use crate::wire::reply::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Reply, Section, Type};
@@ -141,7 +141,7 @@ impl Stanza {
         // A port for TCP and UDP results in one record.
         let mut numbers = PortNumbers::new();
         append_numbers(&mut numbers, &service.ports, found);
-        remove_duplicates(&mut numbers, 0);
+        remove_duplicate_numbers(&mut numbers, 0);
         if addresses == 0 || numbers.is_empty() {
             return;
         }
@@ -173,7 +173,7 @@ impl Stanza {
             let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
             candidates += rows.len() * found.count_ports(ports);
             append_numbers(&mut numbers, ports, found);
-            remove_duplicates(&mut numbers, first);
+            remove_duplicate_numbers(&mut numbers, first);
             slice_ranges[(rows[0] >> 32) as usize] = first..numbers.len();
         }
         let numbers_of = |packed: u64| &numbers[slice_ranges[(packed >> 32) as usize].clone()];
@@ -204,7 +204,10 @@ impl Stanza {
                 }
             };
             match group {
-                [one] => numbers_of(*one).iter().copied().for_each(&mut add),
+                // One endpoint, or one in slices of two families.
+                [first, rest @ ..] if rest.iter().all(|&packed| numbers_of(packed) == numbers_of(*first)) => {
+                    numbers_of(*first).iter().copied().for_each(&mut add);
+                }
                 group => merge_numbers(group, numbers_of).into_iter().for_each(&mut add),
             }
             let mut earlier = None;
@@ -252,7 +255,9 @@ impl Stanza {
         for has_hostname in [true, false] {
             let first = reply.records().len();
             for key in keys {
-                let Some(entry) = self.index.get().entry(key) else { continue };
+                let synced = self.index.synced();
+                let entry = synced.map_or_else(|| self.index.get().entry(key), |index| index.entry(key));
+                let Some(entry) = entry else { continue };
                 for slice in &entry.slices {
                     for number in slice.rows_with_address(address) {
                         let label = Row::new(slice, number).label(self.answers.view.endpoint_pod_names);
@@ -299,13 +304,19 @@ impl Stanza {
     fn add_soa(&self, reply: &mut Reply, section: Section, tail: u8) {
         let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
         let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
-        let index = self.index.get();
-        let serial = if index.is_synced() { index.serial() } else { 0 };
+        let serial = self.index.synced().map_or_else(|| self.previous_serial(), Index::serial);
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
         let numbers =
             reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
         let rdata = Rdata::Soa { mname, rname, numbers };
         reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
+    }
+
+    /// Returns the serial of the previous index; 0 without one.
+    #[cold]
+    fn previous_serial(&self) -> u32 {
+        let index = self.index.get();
+        if index.is_synced() { index.serial() } else { 0 }
     }
 
     /// Adds the NS records of the zone: the Services in front of this server, or `ns.dns` if no endpoint has its
@@ -412,8 +423,11 @@ fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatc
     numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
 }
 
-/// Removes duplicates of the numbers from `first` on. Takes one step for each number.
-fn remove_duplicates(numbers: &mut PortNumbers, first: usize) {
+/// Removes repeated port numbers from `first` on. Takes one step for each number.
+fn remove_duplicate_numbers(numbers: &mut PortNumbers, first: usize) {
+    if numbers.len() < first + 2 {
+        return;
+    }
     let mut len = first;
     if numbers.len() - first <= MAX_COMPARED {
         for at in first..numbers.len() {
@@ -451,7 +465,7 @@ fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Por
     let mut numbers = PortNumbers::new();
     slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
     if slices.len() > 1 {
-        remove_duplicates(&mut numbers, 0);
+        remove_duplicate_numbers(&mut numbers, 0);
     }
     numbers
 }

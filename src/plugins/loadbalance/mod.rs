@@ -120,13 +120,21 @@ impl Plugin for LoadBalance {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
+        // Most replies have one record.
+        if exchange.reply().records().len() > 1 {
+            self.reorder(exchange);
+        }
+        None
+    }
+}
+
+impl LoadBalance {
+    #[inline(never)]
+    fn reorder(&self, exchange: &mut Exchange<'_>) {
         let question = exchange.question();
         let reply = exchange.reply();
-        if reply.records().len() < 2
-            || reply.rcode != Rcode::NOERROR
-            || matches!(question.qtype, Type::AXFR | Type::IXFR)
-        {
-            return None;
+        if reply.rcode != Rcode::NOERROR || matches!(question.qtype, Type::AXFR | Type::IXFR) {
+            return;
         }
         if let Some(file) = &self.weights {
             move_weighted_first(reply, question, &file.weights());
@@ -136,7 +144,6 @@ impl Plugin for LoadBalance {
                 move_preferred_first(reply.records_mut(), &self.prefer);
             }
         }
-        None
     }
 }
 

@@ -412,8 +412,8 @@ impl AppliedName<'_> {
     }
 }
 
-/// Returns whether the presentation form of a name may end with a text: it does, unless a dot of the text is a byte of a
-/// label or a label has escapes.
+/// Returns whether the presentation form of a name may end with a text: it does, unless a dot of the text is a byte of
+/// a label or a label has escapes.
 fn may_end_with(name: Name<'_>, end: &str) -> bool {
     // A letter is one byte after its place in the text; the length of a label is at the place of a dot.
     let wire = name.as_wire();

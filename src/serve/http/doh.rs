@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use crate::chain::Client;
 use crate::serve::memory::{MemoryLimit, MemoryPermit};
+use crate::serve::pending::Unread;
 use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Service, Shared};
@@ -66,6 +67,14 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<QueryPla
 /// Returns whether a message is a query, by its header only.
 pub fn is_query(packet: &[u8]) -> bool {
     header::accept(packet) == header::Accept::Parse
+}
+
+/// The status of a request that has not been read.
+pub(crate) fn unread(why: Unread) -> StatusCode {
+    match why {
+        Unread::TimedOut => StatusCode::REQUEST_TIMEOUT,
+        Unread::Evicted => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// The query of a request while it is read, and the permit for its memory.

@@ -180,7 +180,7 @@ impl OpenRequest {
             doh::QueryPlace::Body => {
                 let reading = read_body(request.into_body(), &mut message);
                 let time = service.settings().timeouts.read;
-                tokio::time::timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
+                acceptor.shared.read(*client, time, reading).await.map_err(doh::unread)??;
             }
         }
         message.answer(*client, service, &acceptor.shared, &permit.activity).await

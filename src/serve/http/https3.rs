@@ -78,7 +78,9 @@ impl Request {
     /// Answers the request.
     async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
         let timeouts = self.listener.service.settings().timeouts;
-        let Ok(Ok((request, mut stream))) = timeout(timeouts.read, resolver.resolve_request()).await else { return };
+        let resolving = self.listener.acceptor.shared.read(self.client, timeouts.read, resolver.resolve_request());
+        // What is dropped resets the stream.
+        let Ok(Ok((request, mut stream))) = resolving.await else { return };
         let found = match doh::query(request.method(), request.uri(), request.headers()) {
             Ok(query) => self.find_answer(query, &mut stream).await,
             Err(status) => Err(status),
@@ -111,7 +113,7 @@ impl Request {
             doh::QueryPlace::Body => {
                 let reading = read_body(stream, &mut message);
                 let time = service.settings().timeouts.read;
-                timeout(time, reading).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
+                acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
             }
         }
         message.answer(self.client, service, &acceptor.shared, &self.activity).await

@@ -13,6 +13,7 @@ use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::serve::pending::Unread;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// Answers the queries of a connection, each on its stream.
@@ -78,11 +79,12 @@ impl QueryStream {
         let listener = self.listener.clone();
         let QuicListener { service, acceptor, pending, .. } = &*listener;
         let timeouts = service.settings().timeouts;
-        let packet = match timeout(timeouts.read, read(&mut receive, &mut self.held)).await {
+        let reading = read(&mut receive, &mut self.held);
+        let packet = match acceptor.shared.read(self.client, timeouts.read, reading).await {
             Ok(Ok(packet)) => packet,
             // A client may cancel a query (RFC 9250 4.3.1), or be slow.
-            Ok(Err(ReadError::Reset)) | Err(_) => return self.abandon(DoqErrorCode::InternalError),
-            Ok(Err(ReadError::Full)) => return self.abandon(DoqErrorCode::ExcessiveLoad),
+            Ok(Err(ReadError::Reset)) | Err(Unread::TimedOut) => return self.abandon(DoqErrorCode::InternalError),
+            Ok(Err(ReadError::Full)) | Err(Unread::Evicted) => return self.abandon(DoqErrorCode::ExcessiveLoad),
             Ok(Err(ReadError::Malformed)) => return Err(ProtocolError),
         };
         // RFC 9250 4.3.3.

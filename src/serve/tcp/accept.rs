@@ -33,6 +33,9 @@ pub(crate) struct Acceptor {
     loops: AtomicUsize,
 }
 
+/// How many connections are accepted before the open ones have their turn: a client that opens one after the other must
+/// not delay their queries.
+const ACCEPTED_AT_ONCE: usize = 16;
 /// Limits the log lines about failures of `accept`.
 static ACCEPT_LOGGED: LogLimiter = LogLimiter::new();
 /// Limits the log lines about refused connections.
@@ -95,7 +98,7 @@ impl Acceptor {
     async fn accept(
         self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<ListenerPhase>,
     ) {
-        let mut failures = 0;
+        let (mut failures, mut accepted_at_once) = (0, 0);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -104,7 +107,12 @@ impl Acceptor {
             match accepted {
                 Ok((stream, remote)) => {
                     failures = 0;
-                    self.start(stream, remote, &service, &phase);
+                    self.start_connection(stream, remote, &service, &phase);
+                    accepted_at_once += 1;
+                    if accepted_at_once == ACCEPTED_AT_ONCE {
+                        accepted_at_once = 0;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) => {
                     failures += 1;
@@ -122,14 +130,14 @@ impl Acceptor {
             let Ok((socket, remote)) = SockRef::from(&listener).accept() else { break };
             let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
             if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
-                self.start(stream, remote, &service, &phase);
+                self.start_connection(stream, remote, &service, &phase);
             }
         }
         self.record_end();
     }
 
     /// Starts to serve a connection, or closes it if there is no permit.
-    fn start(
+    fn start_connection(
         self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>,
         phase: &watch::Receiver<ListenerPhase>,
     ) {

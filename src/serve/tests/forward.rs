@@ -32,9 +32,9 @@ impl Plugin for Forward {
             return Step::Answered;
         }
         let stream = exchange.client.transport == crate::chain::Transport::Tcp;
-        match self.0.begin(stream, exchange.now) {
+        match self.0.begin(exchange.client.remote.ip(), stream, exchange.now) {
             Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() })),
-            Err(error) => exchange.fail(Rcode::REFUSED, Failure::Upstream(error)),
+            Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
     }
 }
@@ -373,6 +373,60 @@ fn max_concurrent_refuses_and_recovers() {
     ask(&client, relay.at(), 9, "again.example.");
     relay.answer(&relay.forwarded());
     assert_eq!(read(&receive(&client).0), (9, Rcode::NOERROR, 1));
+}
+
+#[test]
+fn at_max_concurrent_queries_of_a_greedy_client_are_evicted_for_those_of_others() {
+    let rules = GroupRules { max_concurrent: 32, prefer_udp: true, ..GroupRules::default() };
+    let relay = relay(rules, |options| options.workers = NonZeroUsize::new(2));
+    let client = |address| (0..15).map(|_| udp_client(address)).collect::<Vec<UdpSocket>>();
+    // Many flows, so that both workers have some.
+    let (greedy, more, modest) = (client("127.0.0.1"), client("127.0.0.1"), client("127.0.0.2"));
+    let mut forwarded = Vec::new();
+    let mut tcp = tcp_client(relay.at());
+    super::send(&mut tcp, &framed(&[query(99, "tcp.example.")]));
+    relay.forwarded();
+    for (id, socket) in greedy.iter().chain(&more).enumerate() {
+        ask(socket, relay.at(), id as u16, &format!("n{id}.example."));
+        let query = relay.forwarded();
+        if id >= 14 {
+            forwarded.push(query);
+        }
+    }
+    // The last permit, for the name that another client asks for, too: that query goes on for the other one.
+    ask(&more[0], relay.at(), 30, "shared.example.");
+    forwarded.push(relay.forwarded());
+    ask(&more[1], relay.at(), 31, "more.example.");
+    assert_eq!(read(&receive(&more[1]).0), (31, Rcode::REFUSED, 0));
+    for (id, socket) in modest.iter().enumerate() {
+        ask(socket, relay.at(), id as u16, &format!("modest{id}.example."));
+        forwarded.push(relay.forwarded());
+        match id.checked_sub(1) {
+            None => assert_eq!(read(&next(&mut tcp).expect("an answer")), (99, Rcode::REFUSED, 0)),
+            Some(oldest) => assert_eq!(read(&receive(&greedy[oldest]).0), (oldest as u16, Rcode::REFUSED, 0)),
+        }
+    }
+    // 15 and 17: with one more the client has as many as the greedy one, and no query is evicted for the next.
+    ask(&modest[0], relay.at(), 50, "shared.example.");
+    assert_eq!(read(&receive(&greedy[14]).0), (14, Rcode::REFUSED, 0));
+    ask(&modest[1], relay.at(), 51, "shared.example.");
+    assert_eq!(read(&receive(&modest[1]).0), (51, Rcode::REFUSED, 0));
+    assert_eq!(relay.notes.lock().shed, []);
+    assert_eq!(relay.notes.lock().over_limit, 18);
+    forwarded.iter().for_each(|query| relay.answer(query));
+    for (sockets, first, another) in [(&more, 15, 30), (&modest, 0, 50)] {
+        let mut ids = vec![];
+        for (at, socket) in sockets.iter().enumerate() {
+            for _ in 0..if at == 0 { 2 } else { 1 } {
+                let (id, rcode, records) = read(&receive(socket).0);
+                assert_eq!((rcode, records), (Rcode::NOERROR, 1), "{id}");
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq((first..first + 15).chain([another])));
+    }
+    relay.rig.wait_until("none waits", |server| server.waiting() == 0);
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use std::net::Shutdown;
 use std::num::NonZeroU32;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::serve::{TcpLimits, Timeouts};
@@ -333,4 +336,52 @@ fn a_server_that_stops_closes_a_connection_behind_an_answer() {
     assert_eq!(ids, [2, 3]);
     drop(stream);
     stopping.join().expect("it stops");
+}
+
+/// Blocks the thread on the name `hold` until the test continues.
+struct Hold {
+    has_begun: Sender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Plugin for Hold {
+    fn name(&self) -> &'static str {
+        "hold"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if exchange.question().label(0) == b"hold" {
+            self.has_begun.send(()).expect("the test waits");
+            self.go_on.lock().recv_timeout(TIMEOUT).expect("the test continues");
+        }
+        exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1]));
+        Step::Answered
+    }
+}
+
+#[test]
+fn new_connections_do_not_delay_the_queries_of_open_ones() {
+    let rig = start(&["127.0.0.1:0"], Settings::default(), |_| ());
+    let ((has_begun, begun), (go_on, continues)) = (channel(), channel());
+    let chain = Chain::new(vec![Arc::new(Hold { has_begun, go_on: Mutex::new(continues) })]);
+    let block = Block { zones: vec![NameBuf::from_text(".").expect("the root")], chain };
+    rig.service.replace(Arc::new(Router::new(vec![block], false)), Settings::default(), None);
+    let at = rig.at("127.0.0.1");
+    let mut open = [tcp_client(at), tcp_client(at)];
+    for stream in &mut open {
+        send(stream, &framed(&[query(1, "a.")]));
+        assert_eq!(read(&next(stream).expect("an answer")).0, 1);
+    }
+    // The only thread of the runtime waits in the first query, while the others arrive.
+    send(&mut open[0], &framed(&[query(2, "hold.")]));
+    begun.recv_timeout(TIMEOUT).expect("the first query");
+    send(&mut open[1], &framed(&[query(3, "hold.")]));
+    let _new: Vec<TcpStream> = (0..200).map(|_| tcp_client(at)).collect();
+    go_on.send(()).expect("a query waits");
+    begun.recv_timeout(TIMEOUT).expect("the second query");
+    let accepted = rig.server().counts().connections;
+    assert!(accepted < 64, "{accepted} were accepted before an open connection had its turn");
+    go_on.send(()).expect("a query waits");
+    let ids = open.each_mut().map(|stream| read(&next(stream).expect("an answer")).0);
+    assert_eq!(ids, [2, 3]);
 }

@@ -1,4 +1,4 @@
-//! A worker's queries to upstreams: sockets and the clock context an [`upstream::InFlight`](InFlight).
+//! A worker's queries to upstreams: sockets and the clock for an [`upstream::InFlight`](InFlight).
 //!
 //! ```text
 //! client ─ Wait::Upstream ─► begin ─► InFlight ─ NextStep::Udp ────► outbox ─► socket ─► upstream
@@ -34,9 +34,10 @@ use crate::serve::Shared;
 use crate::serve::counts::Counters;
 use crate::serve::udp::mailbox::{Job, Mailbox, UdpClient, UpstreamWaiter};
 use crate::serve::udp::mmsg::{BATCH, Batch, Outbox};
-use crate::upstream::inflight::{Admission, AttemptId, EndedQuery};
+use crate::upstream::inflight::{Admission, AttemptId, EndedQuery, Evicted};
 use crate::upstream::{
-    Answered, Attempts, DropReason, Error, InFlight, NextStep, ShedReason, Verdict, Waiter as _, max_exchange_time,
+    Answered, Attempts, DropReason, Error, Group, InFlight, NextStep, RevokedPermit, ShedReason, Verdict, Waiter as _,
+    max_exchange_time,
 };
 use crate::wire::encode::MAX_UDP;
 use crate::wire::{Message, MessageError, Query, Reply};
@@ -88,6 +89,8 @@ pub(in crate::serve) struct Forwarding {
     failed: Vec<(AttemptId, Error)>,
     /// Queries that were added while another one ended and have no attempt yet.
     started: Vec<AttemptId>,
+    /// Permits that waiters of this worker have lost, which are evicted in this turn or the next.
+    revoked: Vec<RevokedPermit>,
     /// Waiters that were evicted or refused, and are answered in this turn or the next one.
     shed: Vec<(UpstreamWaiter, QueryOutcome)>,
     /// Jobs that were taken out of the mailbox and not done.
@@ -113,7 +116,7 @@ pub(in crate::serve) struct Forwarding {
     packet: Vec<u8>,
 }
 
-/// The parts of a worker that forwarding needs.
+/// The parts of a worker that forwarding needs, borrowed for one call.
 pub(in crate::serve) struct WorkerContext<'a> {
     /// The listeners by number; `None` for a closed one.
     pub(in crate::serve) listeners: &'a [Option<UdpListener>],
@@ -131,13 +134,14 @@ impl Forwarding {
     ) -> Forwarding {
         let now = Instant::now();
         Forwarding {
-            table: InFlight::new(limit, now),
+            table: InFlight::new(me, limit, now),
             sockets: UpstreamSockets::default(),
             outbox: None,
             queued: Vec::new(),
             queued_for: 0,
             failed: Vec::new(),
             started: Vec::new(),
+            revoked: Vec::new(),
             shed: Vec::new(),
             jobs: VecDeque::new(),
             is_woken: false,
@@ -160,7 +164,8 @@ impl Forwarding {
             || self.table.has_answered()
             || !self.shed.is_empty()
             || !self.failed.is_empty()
-            || !self.started.is_empty();
+            || !self.started.is_empty()
+            || !self.revoked.is_empty();
         if is_due {
             return Some(Duration::ZERO);
         }
@@ -217,6 +222,7 @@ impl Forwarding {
                     self.begin(waiter, attempts, context);
                 }
                 Job::Came { attempt, result } => self.take_exchange(attempt, result, context),
+                Job::Revoked(permit) => self.revoked.push(permit),
                 Job::Wake => {}
                 Job::Open(..) | Job::Close(_) => of_worker.push(job),
             }
@@ -237,11 +243,11 @@ impl Forwarding {
             match job {
                 Job::Follow(key, waiter, attempts) if self.table.has(key) => {
                     self.mailbox.record_begun();
-                    match self.table.begin(key, attempts, waiter, context.now) {
-                        Admission::Merged => {}
+                    match self.admit(key, waiter, attempts, context) {
+                        None | Some(Admission::Merged) => {}
                         // Another query has the same hash.
-                        Admission::Started(attempt) => self.started.push(attempt),
-                        Admission::Repeated => context.counters.unanswered.add(1),
+                        Some(Admission::Started(attempt)) => self.started.push(attempt),
+                        Some(Admission::Repeated) => context.counters.unanswered.add(1),
                     }
                 }
                 // The worker's own sign may be among the mail: jobs that are left need another one.
@@ -283,13 +289,45 @@ impl Forwarding {
             }
         }
         let client = waiter.client();
-        match self.table.begin(key, attempts, waiter, context.now) {
-            Admission::Started(attempt) => {
+        match self.admit(key, waiter, attempts, context) {
+            Some(Admission::Started(attempt)) => {
                 self.evict_over_limit(client, context.shared);
                 self.advance(attempt, context);
             }
-            Admission::Merged => self.evict_over_limit(client, context.shared),
-            Admission::Repeated => context.counters.unanswered.add(1),
+            Some(Admission::Merged) => self.evict_over_limit(client, context.shared),
+            Some(Admission::Repeated) => context.counters.unanswered.add(1),
+            None if self.table.has(key) => {}
+            None => self.release(key, context.shared),
+        }
+    }
+
+    /// Puts a query into the table, unless its group refuses it, and has the waiter evicted that lost its permit to it.
+    fn admit(
+        &mut self, key: u64, waiter: UpstreamWaiter, attempts: Attempts, context: &WorkerContext<'_>,
+    ) -> Option<Admission> {
+        match self.table.begin(key, attempts, waiter, context.now) {
+            Ok((admission, revoked)) => {
+                match revoked {
+                    None => {}
+                    // Not at once: its query may be the one that is ending.
+                    Some(permit) if permit.place.worker == self.me => self.revoked.push(permit),
+                    Some(permit) => context.shared.mailboxes()[permit.place.worker].send(Job::Revoked(permit)),
+                }
+                Some(admission)
+            }
+            Err((waiter, error)) => {
+                self.shed.push((waiter, QueryOutcome::Failed(error)));
+                None
+            }
+        }
+    }
+
+    /// Evicts the waiters that have lost their permits.
+    fn evict_revoked(&mut self, shared: &Shared) {
+        for permit in std::mem::take(&mut self.revoked) {
+            if let Some(evicted) = self.table.revoke(&permit) {
+                self.shed_evicted(evicted, shared, Group::refuse);
+            }
         }
     }
 
@@ -298,15 +336,22 @@ impl Forwarding {
         while self.table.is_over_limit()
             && let Some(evicted) = self.table.evict(client)
         {
-            if let Some(ended) = evicted.abandoned {
-                self.settle(&ended, shared);
-            }
-            let outcome = evicted.outcome.unwrap_or_else(|| {
-                evicted.group.counters.record_shed(ShedReason::Evicted);
-                QueryOutcome::Failed(Error::Full)
+            self.shed_evicted(evicted, shared, |group| {
+                group.counters.record_shed(ShedReason::Evicted);
+                Error::Full
             });
-            self.shed.push((evicted.waiter, outcome));
         }
+    }
+
+    /// Has an evicted waiter answered, with an error if its query has no outcome yet.
+    fn shed_evicted(
+        &mut self, evicted: Evicted<UpstreamWaiter, QueryOutcome>, shared: &Shared, error: impl Fn(&Group) -> Error,
+    ) {
+        if let Some(ended) = evicted.abandoned {
+            self.settle(&ended, shared);
+        }
+        let outcome = evicted.outcome.unwrap_or_else(|| QueryOutcome::Failed(error(&evicted.group)));
+        self.shed.push((evicted.waiter, outcome));
     }
 
     /// Returns the hash that identical queries share: of the group, the transport, and the packet without its ID and
@@ -414,10 +459,10 @@ impl Forwarding {
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
         write_query(first, 0, &mut self.packet);
-        let packet = self.packet.clone();
+        let (packet, client) = (self.packet.clone(), first.client());
         let mailbox = self.mailbox.clone();
         context.shared.runtime.spawn(async move {
-            let result = upstream.driver.exchange(packet, read_timeout).await;
+            let result = upstream.driver.exchange(packet, client, read_timeout).await;
             mailbox.send(Job::Came { attempt, result });
         });
     }
@@ -425,6 +470,7 @@ impl Forwarding {
     /// Makes the next attempts of queries whose attempts have timed out or failed, answers waiters, and sends packets.
     /// Called after each batch.
     pub(in crate::serve) fn run(&mut self, context: &mut WorkerContext<'_>) {
+        self.evict_revoked(context.shared);
         // Those that were added while another query ended.
         self.evict_over_limit(Ipv4Addr::UNSPECIFIED.into(), context.shared);
         for attempt in std::mem::take(&mut self.started) {

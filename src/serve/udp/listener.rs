@@ -44,7 +44,7 @@ impl UdpListener {
         };
         for socket in self.sockets() {
             if let Err(error) = socket.connect(SocketAddr::new(own, DISCARD)) {
-                tracing::debug!(address = %self.address, %error, "packets are not refused while a socket closes");
+                tracing::debug!(address = %self.address, %error, "cannot refuse packets at a closing socket: new ones are lost");
             }
         }
     }

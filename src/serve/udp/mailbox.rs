@@ -14,7 +14,7 @@ use super::listener::UdpListener;
 use super::mmsg::ReturnPath;
 use crate::chain::{OwnedQuery, Resume};
 use crate::upstream::inflight::AttemptId;
-use crate::upstream::{Attempts, BoxFuture, Dispatch, Error, ReplyResult, ShedReason, Waiter};
+use crate::upstream::{Attempts, BoxFuture, Dispatch, Error, ReplyResult, RevokedPermit, ShedReason, Waiter};
 use crate::wire::QueryChange;
 
 /// The maximum number of queries in a mailbox. The worker empties it in each turn.
@@ -82,6 +82,8 @@ pub(in crate::serve) enum Job {
     Follow(u64, UpstreamWaiter, Attempts),
     /// The result of an attempt over a stream.
     Came { attempt: AttemptId, result: Result<Vec<u8>, Error> },
+    /// Evict a waiter of this worker: it has lost its permit to a query of another one.
+    Revoked(RevokedPermit),
     /// Serve another socket, under this number.
     Open(usize, UdpListener),
     /// Close the socket with this number after the queries that have arrived are answered.

@@ -17,7 +17,7 @@ use crate::source::watch::error::{Refusal, truncate_text};
 pub enum WatchEvent {
     /// ADDED, MODIFIED or DELETED.
     Change {
-        /// The change of the object.
+        /// The object after the change, or its key if it was deleted or is invalid.
         change: ObjectChange,
         /// The resource version after the change.
         version: String,

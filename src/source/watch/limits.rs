@@ -29,6 +29,7 @@ pub struct Limiter {
     rate: Option<(Duration, u32)>,
     /// The time at which the bucket is full again (the "theoretical arrival time" of the generic cell rate algorithm).
     full: Mutex<Option<Instant>>,
+    /// A permit for each request that may be in flight, or `None` for no limit.
     in_flight: Option<Semaphore>,
 }
 

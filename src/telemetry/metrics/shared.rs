@@ -31,7 +31,7 @@ impl SharedMetrics {
         SharedMetrics { registry, all: Arc::default() }
     }
 
-    /// Returns the registry.
+    /// Returns the registry of the process, from which every `/metrics` page is collected.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }

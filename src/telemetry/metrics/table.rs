@@ -89,7 +89,7 @@ pub const CONNECTIONS_REFUSED: Metric = counter(
     "Client connections that were closed as soon as they were accepted, because a limit was reached.",
     &[],
 );
-/// Pending queries that lost their permits.
+/// Pending queries, and requests that had come in part, that lost their permits.
 pub const PENDING_SHED: Metric = counter(
     "clusterdns_pending_shed_total",
     "Pending queries that were answered at once because a limit was reached, in favour of a new one.",
