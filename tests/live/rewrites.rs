@@ -308,7 +308,7 @@ fn rule(rng: &mut Rng) -> String {
                 0 => format!("edns0 local unset {code}"),
                 1 => format!("edns0 nsid {action}{revert}"),
                 2 => format!("edns0 subnet {action} {} {}{revert}", rng.u8(..33), rng.u8(..129)),
-                3 => format!("edns0 subnet unset"),
+                3 => "edns0 subnet unset".to_owned(),
                 4 | 5 => {
                     let data = pick(rng, &["{qname}", "{qtype}", "{client_ip}", "{protocol}", "{server_ip}"]);
                     format!("edns0 local {action} {code} {data}{revert}")

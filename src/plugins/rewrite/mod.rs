@@ -29,9 +29,9 @@ mod words;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Exchange, Failure, Inner, Plugin, Rewritten, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
-use crate::wire::{Question, Rcode, Reply, Type};
+use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Type};
 use draft::{Draft, InvalidName};
 use order::RuleOrder;
 use reply::{ChangedTarget, ClientQuery, ReplyChange};
@@ -173,10 +173,27 @@ fn change(
         return;
     }
     let Some((reply, bare, rewritten)) = state.reply_and_rewritten() else { return };
+    if target.is_none() && is_about_question_alone(rules, rewritten, reply) {
+        *bare &= !rewritten.writes_codes;
+        return;
+    }
     let change = ReplyChange::new(rules, rewritten, ClientQuery { name: question.name(), has_edns });
     if let Err(InvalidName(name)) = change.apply(reply, bare, target) {
         reply.clear();
         reply.rcode = Rcode::SERVFAIL;
         (state.bare, state.failure) = (true, Some(Failure::InvalidName(name)));
     }
+}
+
+/// Returns whether a reply has only addresses of the name of the question, and the rules that apply turn that name back
+/// by themselves: it is the client's then, and nothing is to be changed.
+fn is_about_question_alone(rules: &[Rule], rewritten: &Rewritten, reply: &Reply) -> bool {
+    let turns_back = |number: &u32| match rules.get(*number as usize).map(|rule| &rule.kind) {
+        Some(RuleKind::Name(rule)) => rule.turn_back != name::TurnBack::No && rule.answers.is_empty(),
+        Some(RuleKind::Type(_) | RuleKind::Class(_)) => true,
+        _ => false,
+    };
+    let is_address =
+        |record: &Record| record.owner == NameRef::QUESTION && matches!(record.rdata, Rdata::A(_) | Rdata::Aaaa(_));
+    rewritten.options.is_empty() && rewritten.rules.iter().all(turns_back) && reply.records().iter().all(is_address)
 }

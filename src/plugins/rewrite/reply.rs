@@ -41,18 +41,29 @@ pub(super) struct ChangedTarget {
 pub(super) struct NameBuffer {
     wire: [u8; MAX_LEN],
     len: usize,
+    /// A text that a rule has made and that is not a name. The next rule may make a name of it.
+    invalid: Option<Box<str>>,
 }
 
 impl NameBuffer {
     fn new(name: Name<'_>) -> NameBuffer {
-        let mut buffer = NameBuffer { wire: [0; MAX_LEN], len: 0 };
+        let mut buffer = NameBuffer { wire: [0; MAX_LEN], len: 0, invalid: None };
         buffer.set(name);
         buffer
     }
 
     fn set(&mut self, name: Name<'_>) {
+        self.invalid = None;
         self.len = name.as_wire().len();
         self.wire[..self.len].copy_from_slice(name.as_wire());
+    }
+
+    /// Returns the name, or an error if the last rule has made something else.
+    fn checked(&self) -> Result<Name<'_>, InvalidName> {
+        match &self.invalid {
+            Some(text) => Err(InvalidName(text.clone())),
+            None => Ok(self.name()),
+        }
     }
 
     /// Returns the name.
@@ -62,14 +73,16 @@ impl NameBuffer {
     }
 
     /// Stores the name of a text. Returns whether it is another one.
-    fn set_text(&mut self, text: &[u8]) -> Result<bool, InvalidName> {
-        let invalid = || InvalidName(String::from_utf8_lossy(text).into());
+    fn set_text(&mut self, text: &[u8]) -> bool {
         let mut wire = [0; MAX_LEN];
-        let text = std::str::from_utf8(text).map_err(|_| invalid())?;
-        let name = Name::from_text(text, &mut wire).map_err(|_| invalid())?;
-        let is_new = name.as_wire() != self.name().as_wire();
+        let text = String::from_utf8_lossy(text);
+        let Ok(name) = Name::from_text(&text, &mut wire) else {
+            self.invalid = Some(text.into());
+            return true;
+        };
+        let is_new = self.invalid.is_some() || name.as_wire() != self.name().as_wire();
         self.set(name);
-        Ok(is_new)
+        is_new
     }
 
     /// Stores `before`, and the labels of this name in front of `after`, which it ends with.
@@ -264,6 +277,7 @@ impl<'a> ReplyChange<'a> {
         for applied in self.names.iter().rev() {
             is_changed |= applied.turn_back(name, part)?;
         }
+        name.checked()?;
         Ok(is_changed)
     }
 
@@ -322,12 +336,13 @@ impl<'a> ReplyChange<'a> {
                     }
                     RuleKind::Cname(rule) => {
                         let mut text = NewText::new();
-                        let target = NameText::new(shown.name()).as_str().to_ascii_lowercase();
+                        let target = NameText::new(shown.checked()?).as_str().to_ascii_lowercase();
                         match rule.replace(&target, &mut text) {
                             None => {}
                             Some(Err(TooLong)) => return Err(InvalidName(target.into())),
                             Some(Ok(())) => {
-                                shown.set_text(&text)?;
+                                shown.set_text(&text);
+                                shown.checked()?;
                                 looked_up = Some(shown.clone());
                             }
                         }
@@ -340,6 +355,7 @@ impl<'a> ReplyChange<'a> {
                 }
             }
             if let Some(looked_up) = looked_up {
+                shown.checked()?;
                 return Ok(Some(ChangedTarget { record, shown, looked_up }));
             }
         }
@@ -352,19 +368,24 @@ impl AppliedName<'_> {
     fn turn_back(&self, name: &mut NameBuffer, part: RecordPart) -> Result<bool, InvalidName> {
         let mut is_changed = false;
         for answer in self.rule.answers.iter().rev().filter(|answer| answer.part == part) {
-            let text = NameText::new(name.name());
+            let written = NameText::new(name.name());
+            let text = name.invalid.as_deref().unwrap_or(written.as_str());
             let mut changed = NewText::new();
             let expanded =
-                answer.expression.with_groups(text.as_str(), |groups| answer.to.expand(groups, |_| None, &mut changed));
+                answer.expression.with_groups(text, |groups| answer.to.expand(groups, |_| None, &mut changed));
             match expanded.flatten() {
                 None => {}
-                Some(Err(TooLong)) => return Err(InvalidName(text.as_str().into())),
-                Some(Ok(())) => is_changed |= name.set_text(&changed)?,
+                Some(Err(TooLong)) => return Err(InvalidName(text.into())),
+                Some(Ok(())) => is_changed |= name.set_text(&changed),
             }
         }
         match &self.rule.turn_back {
             TurnBack::No => {}
-            TurnBack::Name | TurnBack::Suffix { .. } if name.name().eq_ignore_case(self.after) => {
+            // What is not a name is not below the changed name either.
+            TurnBack::Name if name.invalid.is_some() => {}
+            TurnBack::Name | TurnBack::Suffix { .. }
+                if name.invalid.is_none() && name.name().eq_ignore_case(self.after) =>
+            {
                 name.set(self.before);
                 is_changed = true;
             }
@@ -374,15 +395,16 @@ impl AppliedName<'_> {
                 is_changed = true;
             }
             TurnBack::Name => {}
-            TurnBack::Suffix { from, .. } if !may_end_with(name.name(), from) => {}
+            TurnBack::Suffix { from, .. } if name.invalid.is_none() && !may_end_with(name.name(), from) => {}
             TurnBack::Suffix { from, to } => {
-                let text = NameText::new(name.name());
-                let (text, at) = (text.as_str(), text.as_str().len().checked_sub(from.len()));
+                let written = NameText::new(name.name());
+                let text = name.invalid.as_deref().unwrap_or(written.as_str());
+                let at = text.len().checked_sub(from.len());
                 let rest = at.and_then(|at| text.split_at_checked(at));
                 if let Some((rest, _)) = rest.filter(|(_, end)| end.eq_ignore_ascii_case(from)) {
                     let mut changed = NewText::from_slice(rest.as_bytes());
                     changed.extend_from_slice(to.as_bytes());
-                    is_changed |= name.set_text(&changed)?;
+                    is_changed |= name.set_text(&changed);
                 }
             }
         }
