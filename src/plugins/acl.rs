@@ -14,12 +14,12 @@ use super::{Context, zones_or_block_or_none};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
-use crate::wire::reply::ExtendedError;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Rcode, Type};
 
 /// The extended errors of answers (RFC 8914 4.16, 4.18).
-const BLOCKED: ExtendedError = ExtendedError { code: 15, text: "" };
-const FILTERED: ExtendedError = ExtendedError { code: 17, text: "" };
+const BLOCKED: ExtendedError = ExtendedError { code: 15, text: ErrorText::Fixed("") };
+const FILTERED: ExtendedError = ExtendedError { code: 17, text: ErrorText::Fixed("") };
 
 /// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

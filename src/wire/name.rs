@@ -110,6 +110,29 @@ impl<'a> Name<'a> {
         at == offset
     }
 
+    /// Appends the presentation form with its final dot (RFC 1035 5.1), as [`fmt::Display`] writes it but without
+    /// formatting. The text is ASCII.
+    pub fn append_text(self, text: &mut Vec<u8>) {
+        if self.is_root() {
+            text.push(b'.');
+        }
+        for label in self.labels() {
+            if label.iter().all(|byte| is_plain(*byte)) {
+                text.extend_from_slice(label);
+            } else {
+                for &byte in label {
+                    match byte {
+                        _ if is_plain(byte) => text.push(byte),
+                        // The same bytes as miekg/dns escapes, so that log lines are alike.
+                        b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b' ' | b'\'' => text.extend([b'\\', byte]),
+                        _ => text.extend([b'\\', b'0' + byte / 100, b'0' + byte / 10 % 10, b'0' + byte % 10]),
+                    }
+                }
+            }
+            text.push(b'.');
+        }
+    }
+
     /// Returns an owned copy.
     pub fn to_owned(self) -> NameBuf {
         NameBuf(self.0.into())
@@ -143,6 +166,11 @@ impl fmt::Debug for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether a byte of a label is written without an escape in presentation form.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'\'')
 }
 
 /// The labels of a name.
@@ -261,6 +289,13 @@ mod tests {
 
     #[test]
     fn text_and_wire_round_trip() {
+        let every = (1..=255).map(|byte| format!("\\{byte:03}")).collect::<Vec<_>>();
+        for label in every.chunks(63) {
+            let name = n(&label.concat());
+            let mut text = Vec::new();
+            name.as_name().append_text(&mut text);
+            assert_eq!(String::from_utf8(text).expect("ASCII"), name.to_string());
+        }
         for text in [".", "a.", "web.default.svc.cluster.local.", r"a\.b.c.", r"\000\255.x."] {
             assert_eq!(n(text).to_string(), text);
             assert!(Name::from_wire(n(text).as_wire()).is_ok());

@@ -10,6 +10,8 @@ macro_rules! numbers {
 
         impl $name {
             $($(#[$vdoc])* pub const $variant: $name = $name($value);)*
+            /// All that have a mnemonic.
+            pub const KNOWN: &[$name] = &[$($name($value)),*];
 
             /// Returns the mnemonic, if there is one.
             pub const fn mnemonic(self) -> Option<&'static str> {
@@ -19,9 +21,17 @@ macro_rules! numbers {
                 }
             }
 
-            /// Parses a mnemonic in any letter case.
-            pub fn from_mnemonic(text: &str) -> Option<$name> {
+            /// Parses a known mnemonic in any letter case.
+            pub fn named(text: &str) -> Option<$name> {
                 $(if text.eq_ignore_ascii_case($text) { return Some($name($value)); })*
+                None
+            }
+
+            /// Parses a mnemonic, or the form of RFC 3597, in any letter case.
+            pub fn from_mnemonic(text: &str) -> Option<$name> {
+                if let Some(known) = $name::named(text) {
+                    return Some(known);
+                }
                 // RFC 3597 5: an unknown type or class is written with its number.
                 let (prefix, number) = text.split_at_checked($unknown.len())?;
                 if prefix.eq_ignore_ascii_case($unknown) { number.parse().ok().map($name) } else { None }
@@ -48,56 +58,179 @@ macro_rules! numbers {
 numbers! {
     /// A record type or query type.
     Type(u16), "TYPE", {
+        // The common ones first: a mnemonic is compared in this order. All are those of miekg/dns.
         /// IPv4 address.
         A = 1 "A",
-        /// Name server.
-        NS = 2 "NS",
-        /// Alias.
-        CNAME = 5 "CNAME",
-        /// Start of authority.
-        SOA = 6 "SOA",
-        /// Pointer, for reverse names.
-        PTR = 12 "PTR",
-        /// Host information; the complete answer to ANY (RFC 8482).
-        HINFO = 13 "HINFO",
-        /// Mail exchanger.
-        MX = 15 "MX",
-        /// Text.
-        TXT = 16 "TXT",
         /// IPv6 address.
         AAAA = 28 "AAAA",
+        /// Alias.
+        CNAME = 5 "CNAME",
+        /// Text.
+        TXT = 16 "TXT",
+        /// Pointer, for reverse names.
+        PTR = 12 "PTR",
         /// Service location (RFC 2782).
         SRV = 33 "SRV",
+        /// Mail exchanger.
+        MX = 15 "MX",
+        /// Name server.
+        NS = 2 "NS",
+        /// Start of authority.
+        SOA = 6 "SOA",
+        /// Mail destination (obsolete).
+        MD = 3 "MD",
+        /// Mail forwarder (obsolete).
+        MF = 4 "MF",
+        /// Mailbox (experimental).
+        MB = 7 "MB",
+        /// Mail group member (experimental).
+        MG = 8 "MG",
+        /// Mail rename (experimental).
+        MR = 9 "MR",
+        /// Anything (experimental).
+        NULL = 10 "NULL",
+        /// Host information; the whole answer to ANY (RFC 8482).
+        HINFO = 13 "HINFO",
+        /// Mailbox information (experimental).
+        MINFO = 14 "MINFO",
+        /// Responsible person.
+        RP = 17 "RP",
+        /// AFS cell database.
+        AFSDB = 18 "AFSDB",
+        /// X.25 address.
+        X25 = 19 "X25",
+        /// ISDN address.
+        ISDN = 20 "ISDN",
+        /// Route through.
+        RT = 21 "RT",
+        /// Pointer for NSAP addresses.
+        NSAP_PTR = 23 "NSAP-PTR",
+        /// Signature (obsolete but for SIG(0)).
+        SIG = 24 "SIG",
+        /// Key (obsolete but for SIG(0)).
+        KEY = 25 "KEY",
+        /// X.400 mapping.
+        PX = 26 "PX",
+        /// Geographical position (obsolete).
+        GPOS = 27 "GPOS",
+        /// Location.
+        LOC = 29 "LOC",
+        /// Denial of existence (obsolete).
+        NXT = 30 "NXT",
+        /// Endpoint identifier.
+        EID = 31 "EID",
+        /// Nimrod locator.
+        NIMLOC = 32 "NIMLOC",
+        /// ATM address.
+        ATMA = 34 "ATMA",
         /// Naming authority pointer.
         NAPTR = 35 "NAPTR",
+        /// Key exchanger.
+        KX = 36 "KX",
+        /// Certificate.
+        CERT = 37 "CERT",
         /// Subtree alias.
         DNAME = 39 "DNAME",
         /// EDNS (RFC 6891).
         OPT = 41 "OPT",
+        /// Address prefix list.
+        APL = 42 "APL",
         /// Delegation signer.
         DS = 43 "DS",
+        /// SSH fingerprint.
+        SSHFP = 44 "SSHFP",
+        /// IPsec key.
+        IPSECKEY = 45 "IPSECKEY",
         /// Signature.
         RRSIG = 46 "RRSIG",
         /// Denial of existence.
         NSEC = 47 "NSEC",
         /// Zone key.
         DNSKEY = 48 "DNSKEY",
+        /// DHCP client identifier.
+        DHCID = 49 "DHCID",
         /// Hashed denial of existence.
         NSEC3 = 50 "NSEC3",
+        /// Parameters of NSEC3.
+        NSEC3PARAM = 51 "NSEC3PARAM",
+        /// Certificate association.
+        TLSA = 52 "TLSA",
+        /// Certificate association for S/MIME.
+        SMIMEA = 53 "SMIMEA",
+        /// Host identity.
+        HIP = 55 "HIP",
+        /// Zone status.
+        NINFO = 56 "NINFO",
+        /// Key to encrypt NAPTR records.
+        RKEY = 57 "RKEY",
+        /// Trust anchor link.
+        TALINK = 58 "TALINK",
+        /// The child's DS.
+        CDS = 59 "CDS",
+        /// The child's DNSKEY.
+        CDNSKEY = 60 "CDNSKEY",
+        /// OpenPGP key.
+        OPENPGPKEY = 61 "OPENPGPKEY",
+        /// Child to parent synchronization.
+        CSYNC = 62 "CSYNC",
+        /// Digest of a zone.
+        ZONEMD = 63 "ZONEMD",
         /// Service binding.
         SVCB = 64 "SVCB",
         /// HTTPS service binding.
         HTTPS = 65 "HTTPS",
+        /// Sender policy (obsolete).
+        SPF = 99 "SPF",
+        /// User information.
+        UINFO = 100 "UINFO",
+        /// User number.
+        UID = 101 "UID",
+        /// Group number.
+        GID = 102 "GID",
+        /// Unspecified.
+        UNSPEC = 103 "UNSPEC",
+        /// Node identifier.
+        NID = 104 "NID",
+        /// Locator of 32 bits.
+        L32 = 105 "L32",
+        /// Locator of 64 bits.
+        L64 = 106 "L64",
+        /// Locator pointer.
+        LP = 107 "LP",
+        /// EUI-48 address.
+        EUI48 = 108 "EUI48",
+        /// EUI-64 address.
+        EUI64 = 109 "EUI64",
+        /// No such name, in NSEC.
+        NXNAME = 128 "NXNAME",
+        /// Transaction key.
+        TKEY = 249 "TKEY",
         /// Transaction signature.
         TSIG = 250 "TSIG",
         /// Incremental transfer.
         IXFR = 251 "IXFR",
         /// Zone transfer.
         AXFR = 252 "AXFR",
+        /// Mailbox records, as a question (obsolete).
+        MAILB = 253 "MAILB",
+        /// Mail agents, as a question (obsolete).
+        MAILA = 254 "MAILA",
         /// All types.
         ANY = 255 "ANY",
+        /// Uniform resource identifier.
+        URI = 256 "URI",
         /// Certification authority authorization.
         CAA = 257 "CAA",
+        /// Application visibility.
+        AVC = 258 "AVC",
+        /// Multicast relay.
+        AMTRELAY = 260 "AMTRELAY",
+        /// Resolver information.
+        RESINFO = 261 "RESINFO",
+        /// Trust authority.
+        TA = 32768 "TA",
+        /// Look-aside validation (obsolete).
+        DLV = 32769 "DLV",
     }
 }
 
@@ -106,6 +239,8 @@ numbers! {
     Class(u16), "CLASS", {
         /// Internet.
         IN = 1 "IN",
+        /// CSNET (obsolete).
+        CS = 2 "CS",
         /// Chaos, for information about the server itself.
         CH = 3 "CH",
         /// Hesiod.
