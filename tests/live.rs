@@ -65,6 +65,8 @@ mod shop;
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/templates.rs"]
+mod templates;
 #[path = "live/wait.rs"]
 mod wait;
 
@@ -92,7 +94,10 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), lines::tests(), allowed::tests()].into_iter().flatten().collect(),
+        [outside::tests(), lines::tests(), allowed::tests(), templates::tests()]
+            .into_iter()
+            .flatten()
+            .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

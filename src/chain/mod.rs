@@ -160,6 +160,9 @@ pub enum Failure {
     /// No upstream responded.
     #[error("{0}")]
     Upstream(upstream::Error),
+    /// A plugin failed to create the answer that it is configured for; the reason.
+    #[error("{0}")]
+    Answer(Box<str>),
 }
 
 /// The mutable state of a query. A worker has one, and reuses it for each query.

@@ -18,6 +18,7 @@ pub mod encrypted;
 pub mod endpoint;
 pub mod erratic;
 pub mod errors;
+pub mod expression;
 pub mod forward;
 pub mod header;
 pub mod health;
@@ -38,6 +39,7 @@ mod regexp;
 pub mod reload;
 pub mod root;
 mod table;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod timeouts;

@@ -6,7 +6,7 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
     header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, root, timeouts, tls, whoami,
+    prometheus, ready, reload, root, template, timeouts, tls, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -102,7 +102,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("dnssec"),
     built("tls", read!(tls::parse)),
     built("minimal", read!(minimal::parse)),
-    planned("template"),
+    built("template", read!(template::parse)).with_metrics(register::<template::TemplateCounters>),
     planned("transfer"),
     planned("dynupdate"),
     once("hosts", read!(hosts::parse)).with_metrics(register::<hosts::AllHosts>),

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
 use crate::corefile::{Arguments, Directive, parse_duration};
-use crate::plugins::{Context, regexp};
+use crate::plugins::Context;
+use crate::plugins::regexp::Pattern;
 use crate::telemetry::log::Severity;
 
 /// The configuration of a stanza.
@@ -28,21 +27,6 @@ pub struct Consolidate {
     pub severity: Severity,
     /// The first error of a period is logged at once.
     pub show_first: bool,
-}
-
-/// A regular expression with its text. Two patterns are equal if their texts are.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    /// The text in the Corefile.
-    pub text: String,
-    /// The compiled expression.
-    pub regex: Regex,
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.text == other.text
-    }
 }
 
 /// Parses the first stanza; returns `None` after an error.
@@ -73,9 +57,7 @@ fn parse_consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
     let period = line.parse("a duration such as 5s, 500ms or 1h30m", |text| {
         parse_duration(text).map(|nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
     })?;
-    let pattern = line.parse("a regular expression", |text| {
-        regexp::compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
-    })?;
+    let pattern = line.parse("a regular expression", Pattern::compile)?;
     let mut severity = None;
     let mut show_first = false;
     const LEVELS: [(&str, Option<Severity>); 5] = [

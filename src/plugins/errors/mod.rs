@@ -16,7 +16,7 @@ use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Setting};
 use crate::telemetry::log::{Logger, Severity};
 
-pub use config::{Config, Consolidate, Pattern, parse};
+pub use config::{Config, Consolidate, parse};
 
 /// The interval at which the counts of patterns are checked.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
