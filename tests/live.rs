@@ -67,6 +67,8 @@ mod start;
 mod stream;
 #[path = "live/templates.rs"]
 mod templates;
+#[path = "live/views.rs"]
+mod views;
 #[path = "live/wait.rs"]
 mod wait;
 
@@ -94,7 +96,7 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), lines::tests(), allowed::tests(), templates::tests()]
+        [outside::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
             .into_iter()
             .flatten()
             .collect(),

@@ -73,10 +73,22 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Returns the plugin's condition for queries of its server block, if it has one. A query for which it does not
+    /// hold is answered by another block.
+    fn filter(&self) -> Option<&dyn Filter> {
+        None
+    }
+
     /// Returns the value of a metadata label such as `kubernetes/namespace`, if this plugin defines it.
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
+}
+
+/// Decides which queries a server block gets.
+pub trait Filter: Send + Sync {
+    /// Whether the block of this exchange's chain gets the query. Nothing has been answered yet.
+    fn admits(&self, exchange: &Exchange<'_>) -> bool;
 }
 
 /// The result of [`Plugin::query`]. The tag is a separate number, since it is read for each plugin.

@@ -44,6 +44,7 @@ pub mod template;
 mod testing;
 pub mod timeouts;
 pub mod tls;
+pub mod view;
 pub mod whoami;
 
 use std::path::PathBuf;
