@@ -26,7 +26,7 @@ use support::objects::check_bad_value;
 use support::rdata::check_records;
 use support::targets::{TARGETS, run};
 use support::upstream::check_upstream_answer;
-use support::{Choices, files, log_lines, names, requests, sources};
+use support::{Choices, files, log_lines, names, requests, sources, template};
 
 /// Returns the configuration for this number of cases, or the number in `PROPTEST_CASES`. A failure is printed with its
 /// input, and not stored in a file.
@@ -163,6 +163,16 @@ proptest! {
     #[test]
     fn records_of_every_type_keep_their_meaning(bytes in vec(any::<u8>(), 0..200)) {
         check_records(&bytes);
+    }
+
+    #[test]
+    fn any_stanza_of_template_is_refused_or_answers(
+        parts in vec(any::<u8>(), 0..40), lines in prop_oneof!["\\PC{0,60}", Just(String::new())],
+    ) {
+        let parts = template::stanza(&parts);
+        template::check_stanza(&parts);
+        template::check_stanza(&lines);
+        template::check_stanza(&format!("answer \"{}\"\n", parts.replace(['"', '\n'], "")));
     }
 }
 

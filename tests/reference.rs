@@ -136,6 +136,8 @@ fn first_lines(directive: &str) -> Vec<String> {
         "root" => &[" /"],
         "kubernetes" => &[" cluster.local"],
         "loadbalance" => &["", " weighted /dev/null"],
+        "template" => &[" IN A"],
+        "view" => &[" office"],
         _ => &[""],
     };
     arguments.iter().map(|arguments| format!("{directive}{arguments}")).collect()

@@ -131,6 +131,45 @@ fn valid_corefiles_are_applied_and_invalid_ones_are_not() {
     assert_eq!(subject.server.ask("db.data.svc.cluster.local.").0, 0);
 }
 
+/// Blocks that select their queries are replaced like others, and their metrics have the name of the view.
+#[test]
+fn views_are_reloaded_and_named_in_metrics() {
+    let (dns, pages) = (port_free_everywhere(), port_free_everywhere());
+    let block = |view: &str, address: &str| {
+        format!(
+            ".:{dns} {{\n    bind 127.0.0.1\n{view}    prometheus 127.0.0.1:{pages}\n    ready 127.0.0.1:{pages}\n    \
+             cache 30\n{}}}\n",
+            name(address)
+        )
+    };
+    let blocks = |view: &str, expression: &str| {
+        let view = format!("    view {view} {{\n        expr {expression}\n    }}\n");
+        block(&view, "192.0.2.1") + &block("", "192.0.2.2")
+    };
+    let conf = file(&folder("reloading"), "views", &blocks("office", "client_ip() == '127.0.0.1'"));
+    let subject = Subject { server: Running::start(&["-conf", &conf]), conf, dns, pages };
+    let has = |metric: &str, view: &str| {
+        let (text, view) = (subject.page("/metrics").1, format!("view=\"{view}\""));
+        text.lines().any(|line| line.starts_with(metric) && line.contains(&view))
+    };
+    assert!(subject.has("192.0.2.1") && subject.page("/ready").0 == 200);
+    for metric in ["coredns_dns_requests_total", "coredns_cache_requests_total", "coredns_plugin_enabled{name=\"view\""]
+    {
+        assert!(has(metric, "office"), "{metric}: {}", subject.page("/metrics").1);
+    }
+    std::fs::write(&subject.conf, blocks("site", "client_ip() == '192.0.2.77'")).expect("a file");
+    subject.reload();
+    eventually("the other block answers", || subject.has("192.0.2.2"));
+    assert_eq!(subject.page("/ready").0, 200);
+    assert!(has("coredns_plugin_enabled", "site") && !has("coredns_plugin_enabled", "office"));
+    assert!(has("coredns_dns_requests_total", "") && !has("coredns_dns_requests_total", "site"));
+    // A view that cannot be compiled changes nothing.
+    std::fs::write(&subject.conf, blocks("broken", "no_such_function()")).expect("a file");
+    subject.reload();
+    eventually("the reload fails", || subject.metric("coredns_reload_failed_total") == 1.0);
+    assert!(subject.has("192.0.2.2") && has("coredns_plugin_enabled", "site"));
+}
+
 #[test]
 fn a_file_that_changes_is_noticed_as_configmaps_change() {
     let dns = port_free_everywhere();

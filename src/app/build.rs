@@ -16,6 +16,7 @@ use crate::plugins::build::{
     ActivePlugin, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits, PageRequest,
     Resources, TimeoutOptions,
 };
+use crate::telemetry::metrics::BlockLabels;
 use crate::wire::NameBuf;
 
 /// What a configuration is built with.
@@ -78,10 +79,8 @@ pub fn listen_addresses(
         let addresses = block.directives.iter().find_map(|directive| directive.addresses(interfaces, diagnostics));
         all.push(addresses);
     }
-    let listens = all.iter().map(|addresses| Listen {
-        addresses: addresses.iter().flatten().map(ToString::to_string).collect(),
-        filtered: false,
-    });
+    let listens =
+        all.iter().map(|addresses| Listen { addresses: addresses.iter().flatten().map(ToString::to_string).collect() });
     check_keys(&configuration.corefile, port, listens, diagnostics);
     all
 }
@@ -129,11 +128,12 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     let span = tree.keys.first().map(|key| key.token.span);
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
                 }
-                let chain = built.chain(&server, &zones);
+                let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
+                let chain = built.chain(&labels, &zones);
                 if built.reports_plugins {
                     let active = |(zone, name): (&NameBuf, &'static str)| ActivePlugin {
                         name,
-                        server: server.clone(),
+                        labels: labels.clone(),
                         zone: zone.to_string(),
                     };
                     let names = chain.plugins().iter().map(|plugin| plugin.name());

@@ -297,7 +297,7 @@ fn build_surroundings(runtime: &Handle) -> Surroundings {
         }
     };
     // The future of a timer is polled on a runtime.
-    let timer = |time| -> BoxFuture<()> { Box::pin(tokio::time::sleep(time)) };
+    let timer = |time| -> BoxFuture<()> { Box::pin(async move { tokio::time::sleep(time).await }) };
     Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
 }
 

@@ -81,6 +81,16 @@ impl Chain {
         &self.plugins
     }
 
+    /// Whether some plugin selects the queries of the block.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.filter().is_some())
+    }
+
+    /// Whether the block gets a query.
+    pub(super) fn admits(&self, exchange: &Exchange<'_>) -> bool {
+        self.plugins.iter().filter_map(|plugin| plugin.filter()).all(|filter| filter.admits(exchange))
+    }
+
     /// Runs a query through the whole chain. After [`Outcome::Drop`] the caller has to call [`Chain::dropped`].
     pub(super) fn run(&self, exchange: &mut Exchange<'_>) -> Outcome {
         self.queries(0, exchange)

@@ -76,10 +76,22 @@ pub trait Plugin: Send + Sync {
         None
     }
 
+    /// Returns the plugin's condition for queries of its server block, if it has one. A query for which it does not
+    /// hold is answered by another block.
+    fn filter(&self) -> Option<&dyn Filter> {
+        None
+    }
+
     /// Returns the value of a metadata label such as `kubernetes/namespace`, if this plugin defines it.
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
+}
+
+/// Decides which queries a server block gets.
+pub trait Filter: Send + Sync {
+    /// Whether the block of this exchange's chain gets the query. Nothing has been answered yet.
+    fn admits(&self, exchange: &Exchange<'_>) -> bool;
 }
 
 /// The result of [`Plugin::query`]. The tag is a separate number, since it is read for each plugin.
@@ -172,6 +184,9 @@ pub enum Failure {
     /// *rewrite* has made a text from the name of the query or of a record that is not a name.
     #[error("invalid name after rewrite: {0}")]
     InvalidName(Box<str>),
+    /// A plugin failed to create the answer that it is configured for; the reason.
+    #[error("{0}")]
+    Answer(Box<str>),
 }
 
 /// The mutable state of a query. A worker has one, and reuses it for each query.

@@ -1,5 +1,6 @@
 //! The router of a listener: selects the chain for a query, and turns a packet into its response.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,13 @@ pub struct Block {
 /// All server blocks of a listener.
 #[derive(Default)]
 pub struct Router {
+    /// The block of each zone; a zone with several blocks has the number of chains plus an index of `candidates`.
     zones: Zones,
     /// The chain of each block.
     pub(super) chains: Vec<Chain>,
+    /// The blocks of a zone in the order of the file, if they select their queries ([`super::Filter`]). The first that
+    /// gets the query answers; a block that gets every query is the last.
+    candidates: Vec<Vec<usize>>,
     /// A plugin of some block handles classes other than IN (*chaos*, *forward*).
     other_classes: bool,
     /// Notified of queries that no block serves.
@@ -98,11 +103,32 @@ impl Router {
     /// Creates the router of these blocks. `other_classes`: some plugin handles classes other than IN.
     pub fn new(blocks: Vec<Block>, other_classes: bool) -> Router {
         let mut router = Router { other_classes, ..Router::default() };
-        for block in blocks {
-            for zone in &block.zones {
-                router.zones.add(zone, router.chains.len());
+        let mut zones: Vec<(NameBuf, Vec<usize>)> = Vec::new();
+        let mut known: HashMap<NameBuf, usize> = HashMap::new();
+        for Block { zones: of_block, chain } in blocks {
+            for zone in of_block {
+                let zone = zone.to_lower();
+                let at = *known.entry(zone.clone()).or_insert_with(|| {
+                    zones.push((zone, Vec::new()));
+                    zones.len() - 1
+                });
+                zones[at].1.push(router.chains.len());
             }
-            router.chains.push(block.chain);
+            router.chains.push(chain);
+        }
+        for (zone, mut blocks) in zones {
+            // Blocks after one that gets every query never get any.
+            if let Some(last) = blocks.iter().position(|block| !router.chains[*block].is_filtered()) {
+                blocks.truncate(last + 1);
+            }
+            let entry = match blocks[..] {
+                [block] if !router.chains[block].is_filtered() => block,
+                _ => {
+                    router.candidates.push(blocks);
+                    router.chains.len() + router.candidates.len() - 1
+                }
+            };
+            router.zones.add(&zone, entry);
         }
         router
     }
@@ -137,7 +163,7 @@ impl Router {
         }
         let query = &query;
         state.clear();
-        let block = match self.select(query) {
+        let block = match self.select(query, client, now, state) {
             Ok(block) => block,
             Err(rcode) => {
                 state.reply.rcode = rcode;
@@ -175,7 +201,7 @@ impl Router {
     pub(super) fn respond(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
     ) -> Response {
-        match self.select(query) {
+        match self.select(query, client, now, state) {
             Ok(block) => {
                 let mut exchange = Exchange {
                     query,
@@ -203,14 +229,49 @@ impl Router {
 
     /// Selects the block for a query, or the code if there is none. The order of checks is that of CoreDNS's
     /// `Server.ServeDNS`.
-    fn select(&self, query: &Query<'_>) -> Result<usize, Rcode> {
+    fn select(
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+    ) -> Result<usize, Rcode> {
         if query.question.qclass != Class::IN && !self.other_classes {
             return Err(Rcode::REFUSED);
         }
         if query.edns.as_ref().is_some_and(|edns| edns.version != 0) {
             return Err(Rcode::BADVERS);
         }
-        self.zones.find(&query.question).ok_or(Rcode::REFUSED)
+        match self.zones.find(&query.question) {
+            Some(entry) if entry < self.chains.len() => Ok(entry),
+            Some(_) => self.select_filtered(query, client, now, state).ok_or(Rcode::REFUSED),
+            None => Err(Rcode::REFUSED),
+        }
+    }
+
+    /// Selects the block for a query in a zone whose blocks select their queries. If none of them gets the query, the
+    /// next zone that contains the name is tried.
+    #[inline(never)]
+    fn select_filtered(
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+    ) -> Option<usize> {
+        self.zones.find_map(&query.question, |entry| {
+            let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
+            self.candidates[candidates].iter().copied().find(|&block| {
+                let exchange = Exchange {
+                    query,
+                    received: query,
+                    client,
+                    now,
+                    started: now,
+                    state: &mut *state,
+                    depth: 0,
+                    first: 0,
+                    refresh: false,
+                    at: 0,
+                    router: self,
+                    chain: &self.chains[block],
+                    block,
+                };
+                exchange.chain.admits(&exchange)
+            })
+        })
     }
 }
 

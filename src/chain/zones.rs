@@ -54,6 +54,15 @@ impl Zones {
         found.map(|(_, block)| block).or(self.root)
     }
 
+    /// Returns the first result of `choose` for the blocks of the zones that contain a name. [`Zones::find`] returns
+    /// the first of these blocks; the root is the last.
+    pub fn find_map<T>(&self, question: &Question, mut choose: impl FnMut(usize) -> Option<T>) -> Option<T> {
+        let most = question.labels().min(self.most_labels);
+        let mut chosen = (1..=most).map(|at| if question.qtype == Type::DS { at } else { most + 1 - at });
+        let chosen = chosen.find_map(|labels| self.exact(question, labels).and_then(&mut choose));
+        chosen.or_else(|| self.root.and_then(choose))
+    }
+
     /// Returns the block with the longest zone that contains a name, for every type.
     pub fn longest(&self, question: &Question) -> Option<usize> {
         self.within(question, usize::MAX).map(|(_, block)| block).or(self.root)
@@ -63,17 +72,20 @@ impl Zones {
     /// number of labels and its block.
     fn within(&self, question: &Question, labels: usize) -> Option<(usize, usize)> {
         for labels in (1..=question.labels().min(self.most_labels).min(labels)).rev() {
-            let suffix = question.suffix(labels).as_wire();
-            let (word, bit) = length_bit(suffix);
-            // No zone has this length.
-            if self.lengths[word] & bit == 0 {
-                continue;
-            }
-            if let Some(&block) = self.zones.get(suffix) {
+            if let Some(block) = self.exact(question, labels) {
                 return Some((labels, block));
             }
         }
         None
+    }
+
+    /// Returns the block of the zone that is the last `labels` labels of a name.
+    #[inline]
+    fn exact(&self, question: &Question, labels: usize) -> Option<usize> {
+        let suffix = question.suffix(labels).as_wire();
+        let (word, bit) = length_bit(suffix);
+        // Without the bit, no zone has this length.
+        if self.lengths[word] & bit == 0 { None } else { self.zones.get(suffix).copied() }
     }
 }
 
@@ -146,6 +158,22 @@ mod tests {
         assert_eq!(find(".", Type::A), Some(0));
         assert_eq!(find("x.a.b.cluster.local.", Type::DS), Some(1));
         assert_eq!(find("example.org.", Type::DS), Some(0));
+        let all = |name: &str, qtype| {
+            let (name, mut all) = (NameBuf::from_text(name).expect("a name"), Vec::new());
+            let question = Question::new(name.as_name(), qtype, Class::IN);
+            assert_eq!(
+                zones.find_map(&question, |block| {
+                    all.push(block);
+                    None::<usize>
+                }),
+                None
+            );
+            assert_eq!(zones.find_map(&question, Some), zones.find(&question));
+            all
+        };
+        assert_eq!(all("x.a.b.cluster.local.", Type::A), [3, 2, 1, 0]);
+        assert_eq!(all("x.a.b.cluster.local.", Type::DS), [1, 2, 3, 0]);
+        assert_eq!(all("example.org.", Type::A), [0]);
         let name = NameBuf::from_text("x.a.b.cluster.local.").expect("a name");
         assert_eq!(zones.longest(&Question::new(name.as_name(), Type::DS, Class::IN)), Some(3));
         assert_eq!(Zones::default().find(&Question::new(crate::wire::Name::ROOT, Type::A, Class::IN)), None);

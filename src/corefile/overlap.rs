@@ -7,13 +7,11 @@ use super::diagnostic::{Diagnostic, Diagnostics, Stage};
 use super::key::{BlockKey, Scheme};
 use super::source::Span;
 
-/// Where a block listens, and for which queries; known once its *bind* and *view* have been parsed.
+/// Where a block listens; known once its *bind* has been parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// The addresses of *bind*; empty for every address.
     pub addresses: Vec<String>,
-    /// A *view* selects the queries, so that other blocks may have the same zone.
-    pub filtered: bool,
 }
 
 /// Scheme, zone, port and address. An empty address is every address.
@@ -30,7 +28,9 @@ pub fn check_keys(
     // The last address for a zone and port, to detect a block on every address beside it.
     let mut seen: HashMap<(Scheme, String, u16), (String, Span)> = HashMap::new();
     for (block, listen) in corefile.blocks.iter().zip(listens) {
-        let Listen { mut addresses, filtered } = listen;
+        let Listen { mut addresses } = listen;
+        // A *view* selects the queries, so that other blocks may have the same zone.
+        let filtered = block.directives_named("view").next().is_some();
         if addresses.is_empty() {
             addresses.push(String::new());
         }
@@ -43,7 +43,13 @@ pub fn check_keys(
                 let unbound = (key.scheme, zone.clone(), port);
                 let error = |message| Diagnostic::error(Stage::Setup, Some(key.token.span), message);
                 if let Some(first) = defined.get(&socket) {
-                    if !filtered {
+                    if filtered {
+                        let message =
+                            format!("the block before without 'view' gets every query of {}", display(&socket));
+                        let warning = Diagnostic::warning(Stage::Setup, Some(key.token.span), message);
+                        let first = corefile.sources.place(*first);
+                        diagnostics.push(warning.expected(format!("this block before the one at {first}")));
+                    } else {
                         let message = format!("cannot serve {} - it is already defined", display(&socket));
                         diagnostics.push(error(message).expected(first_at(corefile, *first)));
                     }

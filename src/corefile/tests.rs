@@ -4,7 +4,8 @@
 use super::*;
 
 /// Names that count as directives.
-const DIRECTIVES: [&str; 9] = ["any", "cache", "errors", "forward", "health", "kubernetes", "log", "reload", "whoami"];
+const DIRECTIVES: [&str; 10] =
+    ["any", "cache", "errors", "forward", "health", "kubernetes", "log", "reload", "view", "whoami"];
 
 /// Decides which names are directives.
 fn known(name: &str) -> Known {
@@ -262,14 +263,12 @@ fn a_missing_corefile_is_an_error_without_a_place() {
     assert!(render_text(&diagnostics, &corefile.sources).starts_with("cannot read the Corefile 'none': "));
 }
 
-/// Returns the messages of `check_keys`. Arguments of *log* are the addresses of a block; a block with *any* has a
-/// view.
+/// Returns the messages of `check_keys`. Arguments of *log* are the addresses of a block.
 fn overlaps(text: &str) -> Vec<String> {
     let mut diagnostics = Diagnostics::new();
     let corefile = parse_text("Corefile", text, &environment_with(&[]), &known, &mut diagnostics);
     let listen = |block: &Block| Listen {
         addresses: block.directives_named("log").flat_map(|log| &log.args).map(|word| word.text.clone()).collect(),
-        filtered: block.directives_named("any").count() > 0,
     };
     check_keys(&corefile, 1053, corefile.blocks.iter().map(listen), &mut diagnostics);
     diagnostics.iter().map(|diagnostic| headline(diagnostic, &corefile.sources)).collect()
@@ -290,5 +289,10 @@ fn blocks_may_not_share_zone_port_and_address() {
         ["Corefile:3:1 - cannot serve dns://a.:1053 on 1.1.1.1 - zone overlap listener capacity with dns://a.:1053"]
     );
     assert_eq!(overlaps("a {\nlog 1.1.1.1\n}\na {\nlog 1.1.1.2\n}"), Vec::<String>::new());
-    assert_eq!(overlaps("a {\n}\na {\nany\n}\na {\nany\n}"), Vec::<String>::new());
+    assert_eq!(overlaps("a {\nview\n}\na {\nview\n}\na {\n}"), Vec::<String>::new());
+    let shadowed = "Warning: the block before without 'view' gets every query of dns://a.:1053";
+    assert_eq!(
+        overlaps("a {\n}\na {\nview\n}\nb a {\nview\n}\nb {\n}"),
+        [format!("Corefile:3:1 - {shadowed}"), format!("Corefile:6:3 - {shadowed}")]
+    );
 }

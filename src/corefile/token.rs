@@ -18,6 +18,36 @@ pub struct Token {
     pub line_start: bool,
 }
 
+impl Token {
+    /// Returns the place of the character at a byte of the text, or of the whole token if it is not written as it
+    /// reads. The end of the text is shown at its last character.
+    pub fn span_at(&self, at: usize) -> Span {
+        let (span, length) = (self.span, self.text.len());
+        let quote = match ((span.end - span.start) as usize).checked_sub(length) {
+            Some(0) => 0,
+            Some(2) => 1,
+            _ => return span,
+        };
+        let last = self.text.char_indices().next_back().map_or(0, |(at, _)| at);
+        let at = at.min(last);
+        let end = self.text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |first| at + first.len_utf8());
+        let offset = |at: usize| span.start + (quote + at) as u32;
+        Span { start: offset(at), end: offset(end).max(offset(at)), ..span }
+    }
+
+    /// Returns the place of a byte of words that are joined with spaces; `None` without words.
+    pub fn span_in_words(words: &[Token], at: usize) -> Option<Span> {
+        let mut rest = at;
+        for word in words {
+            if rest <= word.text.len() {
+                return Some(word.span_at(rest));
+            }
+            rest -= word.text.len() + 1;
+        }
+        words.last().map(|word| word.span)
+    }
+}
+
 /// The result of [`lex`].
 pub(super) struct Lexed {
     /// The tokens, in order.

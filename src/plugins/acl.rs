@@ -13,13 +13,13 @@ use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
-use crate::wire::reply::ExtendedError;
+use crate::telemetry::metrics::{BlockLabels, Cells, Collected, Family, Metric, MetricFamily, table};
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Rcode, Type};
 
 /// The extended errors of answers (RFC 8914 4.16, 4.18).
-const BLOCKED: ExtendedError = ExtendedError { code: 15, text: "" };
-const FILTERED: ExtendedError = ExtendedError { code: 17, text: "" };
+const BLOCKED: ExtendedError = ExtendedError { code: 15, text: ErrorText::Fixed("") };
+const FILTERED: ExtendedError = ExtendedError { code: 17, text: ErrorText::Fixed("") };
 
 /// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn parse_policy(line: &mut Arguments<'_, '_>) -> Option<AclPolicy> {
 /// The counters of a configuration on a socket.
 pub struct AclCounters {
     /// The label of the socket, such as `dns://:53`.
-    server: String,
+    labels: BlockLabels,
     zones: Vec<String>,
     /// Allowed queries, then blocked, filtered and dropped queries of each zone.
     cells: Cells<COUNTS>,
@@ -158,16 +158,16 @@ pub struct AclMetrics(RwLock<Vec<Arc<AclCounters>>>);
 
 impl AclMetrics {
     /// Returns the counters of a configuration on a socket, and adds them if they are new.
-    pub fn counts(&self, config: &Config, server: &str) -> Arc<AclCounters> {
+    pub fn counts(&self, config: &Config, labels: &BlockLabels) -> Arc<AclCounters> {
         let mut zones: Vec<String> =
             config.rules.iter().flat_map(|rule| &rule.zones).map(|zone| zone.to_lower().to_string()).collect();
         zones.dedup();
         zones.truncate(ZONES);
         let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counters| counters.server == server && counters.zones == zones) {
+        if let Some(found) = all.iter().find(|counters| counters.labels == *labels && counters.zones == zones) {
             return found.clone();
         }
-        let counters = Arc::new(AclCounters { server: server.to_owned(), zones, cells: Cells::default() });
+        let counters = Arc::new(AclCounters { labels: labels.clone(), zones, cells: Cells::default() });
         all.push(counters.clone());
         counters
     }
@@ -182,14 +182,15 @@ impl Collected for AclMetrics {
         let mut rejected = [&table::ACL_BLOCKED, &table::ACL_FILTERED, &table::ACL_DROPPED].map(Family::new);
         for counters in self.0.read().iter() {
             let sums = counters.cells.sums();
+            let BlockLabels { server, view } = &counters.labels;
             if sums[0] > 0 {
-                allowed.value(&[&counters.server, ""], sums[0] as f64);
+                allowed.value(&[server, view], sums[0] as f64);
             }
             for (at, zone) in counters.zones.iter().enumerate() {
                 for (kind, family) in rejected.iter_mut().enumerate() {
                     let count = sums[1 + 3 * at + kind];
                     if count > 0 {
-                        family.value(&[&counters.server, "", zone], count as f64);
+                        family.value(&[server, view, zone], count as f64);
                     }
                 }
             }
@@ -201,7 +202,7 @@ impl Collected for AclMetrics {
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, all) = (self.clone(), block.resources().metrics.get::<AclMetrics>());
-        block.plugin_per_listener(move |listener| Acl::new(config.clone(), all.counts(&config, listener.server)));
+        block.plugin_per_listener(move |listener| Acl::new(config.clone(), all.counts(&config, listener.labels)));
         Ok(())
     }
 }
@@ -287,7 +288,7 @@ mod tests {
     /// Returns the code and the extended error of the response to a query of this client.
     fn query(lines: &str, from: &str, name: &str, qtype: Type) -> String {
         let config = config(lines, parse);
-        let counters = AclMetrics::default().counts(&config, "dns://:53");
+        let counters = AclMetrics::default().counts(&config, &BlockLabels::new("dns://:53", ""));
         let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(Acl::new(config, counters)), code(Rcode::NXDOMAIN, None)];
         let state = send(plugins, &packet(name, qtype, None), client(from), Instant::now());
         let error = state.reply.extended_error.map(|error| format!(" {}", error.code)).unwrap_or_default();

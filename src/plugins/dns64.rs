@@ -164,7 +164,7 @@ impl Collected for Dns64Metrics {
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, all) = (*self, block.resources().metrics.get::<Dns64Metrics>());
-        block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(listener.server)));
+        block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(&listener.labels.server)));
         Ok(())
     }
 }

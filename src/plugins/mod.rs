@@ -18,6 +18,7 @@ pub mod dns64;
 pub mod encrypted;
 pub mod erratic;
 pub mod errors;
+pub mod expression;
 pub mod forward;
 pub mod header;
 pub mod health;
@@ -40,10 +41,12 @@ pub mod reload;
 pub mod rewrite;
 pub mod root;
 mod table;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod timeouts;
 pub mod tls;
+pub mod view;
 pub mod whoami;
 
 use context::{fallthrough, names, no_arguments, zones_or_block, zones_or_block_or_none};

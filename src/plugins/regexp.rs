@@ -51,6 +51,13 @@ impl PartialEq for Pattern {
     }
 }
 
+impl Pattern {
+    /// Compiles an expression.
+    pub(super) fn compile(text: &str) -> Result<Pattern, RegexpError> {
+        compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
+    }
+}
+
 /// Compiles an expression.
 pub(super) fn compile(text: &str) -> Result<Regex, RegexpError> {
     compile_within(text, MAX_COMPILED)
@@ -76,7 +83,8 @@ pub(super) fn compile_within(text: &str, size: usize) -> Result<Regex, RegexpErr
 fn syntax(text: &str, translated: &str, drawing: &str) -> RegexpError {
     let last = drawing.lines().last().unwrap_or_default();
     let reason = last.strip_prefix("error: ").unwrap_or(last).to_owned();
-    let carets = drawing.lines().find(|line| line.trim_start().starts_with('^'));
+    // Below the expression, which may begin with one itself.
+    let carets = drawing.lines().skip(2).find(|line| line.trim_start().starts_with('^'));
     let indent = drawing.lines().nth(1).map_or(0, |line| line.len() - line.trim_start().len());
     let at = carets.and_then(|line| line.find('^')).map_or(0, |at| at.saturating_sub(indent));
     // The position in the text as written is the length of the shortest prefix whose translation is that long.
@@ -109,6 +117,9 @@ fn translate(text: &str) -> String {
                 }
                 out.push_str(match &rest[..len] {
                     "\\b" if !in_class => r"(?-u:\b)",
+                    // The crate's beginning and end of a word.
+                    r"\<" => "<",
+                    r"\>" => ">",
                     escape => ascii_class(escape).unwrap_or(escape),
                 });
             }
@@ -178,6 +189,7 @@ mod tests {
         assert!(matches(r"^\x{41}\p{Greek}\012$", "A\u{3b1}\n"));
         assert!(matches(r"^(?i)ABC(?P<n>\d+)\z", "abc1"));
         assert!(matches(r"^\{$", "{"));
+        assert!(matches(r"^\<a\>[\<]$", "<a><"));
         assert!(matches("é{1}[é]", "éé"));
         assert!(!matches(r"\d|\w|\b", "é\u{661}") && matches(r"^[\W]\D[^\d\s]$", "é\u{661}a"));
     }
@@ -190,6 +202,7 @@ mod tests {
         };
         assert_eq!(at("ab(c").0, 3);
         assert_eq!(at("{}(c").0, 3);
+        assert_eq!(at("^a(c").0, 3);
         assert_eq!(at("&({\\x").0, 6);
         assert_eq!(at("*").1, "repetition operator missing expression");
         assert!(at(r"a(?=b)").1.contains("look-around"), "{}", at(r"a(?=b)").1);

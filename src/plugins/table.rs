@@ -6,7 +6,7 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
     header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, timeouts, tls, whoami,
+    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -102,7 +102,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("dnssec"),
     built("tls", read!(tls::parse)),
     built("minimal", read!(minimal::parse)),
-    planned("template"),
+    built("template", read!(template::parse)).with_metrics(register::<template::TemplateCounters>),
     planned("transfer"),
     planned("dynupdate"),
     once("hosts", read!(hosts::parse)).with_metrics(register::<hosts::AllHosts>),
@@ -122,7 +122,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("whoami", read!(whoami::parse)),
     planned("on"),
     planned("sign"),
-    planned("view"),
+    once("view", read!(view::parse)),
     planned("nomad"),
 ];
 

@@ -288,7 +288,7 @@ impl Writer<'_> {
             self.put(reply.options());
         }
         if let Some(error) = reply.extended_error {
-            self.option(15, &[&error.code.to_be_bytes(), error.text.as_bytes()]);
+            self.option(15, &[&error.code.to_be_bytes(), reply.error_text(error)]);
         }
         let len = (self.at - start - OPT_LEN) as u16;
         self.out[start + 9..start + 11].copy_from_slice(&len.to_be_bytes());

@@ -3,12 +3,14 @@
 //! ```text
 //! packet ─ header::accept ─ Query::parse ──► Query (a view)      Reply (a list of records) ──► encode ──► bytes
 //! response of an upstream ─ Message::parse ─ Reply::read ───────────▲
+//! text ─ presentation::add_record ──────────────────────────────────▲
 //! ```
 
 pub mod encode;
 pub mod header;
 pub mod hickory;
 pub mod name;
+pub mod presentation;
 pub mod query;
 pub mod read;
 pub mod reply;

@@ -363,6 +363,11 @@ mod tests {
 
     #[test]
     fn text_and_wire_round_trip() {
+        let every = (1..=255).map(|byte| format!("\\{byte:03}")).collect::<Vec<_>>();
+        for label in every.chunks(63) {
+            let name = n(&label.concat());
+            assert_eq!(NameText::new(name.as_name()).as_str(), name.to_string());
+        }
         for text in [".", "a.", "web.default.svc.cluster.local.", r"a\.b.c.", r"\000\255.x."] {
             assert_eq!(n(text).to_string(), text);
             assert!(Name::from_wire(n(text).as_wire()).is_ok());

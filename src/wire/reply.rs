@@ -156,7 +156,16 @@ pub struct ExtendedError {
     /// The INFO-CODE; 0 is "Other".
     pub code: u16,
     /// The EXTRA-TEXT: the reason, for people.
-    pub text: &'static str,
+    pub text: ErrorText,
+}
+
+/// The EXTRA-TEXT of an [`ExtendedError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorText {
+    /// A text of this server.
+    Fixed(&'static str),
+    /// A configured text, stored in the reply.
+    Stored(StoredBytes),
 }
 
 /// The kind of a reply (CoreDNS `response.Typify`).
@@ -254,6 +263,9 @@ impl Reply {
         self.records.clear();
         self.arena.clear();
         self.options = None;
+        if self.extended_error.is_some_and(|error| matches!(error.text, ErrorText::Stored(_))) {
+            self.extended_error = None;
+        }
     }
 
     //--- Reading
@@ -302,6 +314,14 @@ impl Reply {
             Rcode::NXDOMAIN => ReplyKind::NameError,
             Rcode::SERVFAIL | Rcode::NOTIMP => ReplyKind::ServerError,
             _ => ReplyKind::OtherError,
+        }
+    }
+
+    /// Returns the text of an extended error.
+    pub fn error_text(&self, error: ExtendedError) -> &[u8] {
+        match error.text {
+            ErrorText::Fixed(text) => text.as_bytes(),
+            ErrorText::Stored(text) => self.bytes(text),
         }
     }
 

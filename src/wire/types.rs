@@ -10,6 +10,8 @@ macro_rules! numbers {
 
         impl $name {
             $($(#[$vdoc])* pub const $variant: $name = $name($value);)*
+            /// All that have a mnemonic.
+            pub const KNOWN: &[$name] = &[$($name($value)),*];
 
             /// Returns the mnemonic, if there is one.
             pub const fn mnemonic(self) -> Option<&'static str> {
@@ -19,9 +21,17 @@ macro_rules! numbers {
                 }
             }
 
-            /// Parses a mnemonic in any letter case.
-            pub fn from_mnemonic(text: &str) -> Option<$name> {
+            /// Parses a known mnemonic in any letter case.
+            pub fn named(text: &str) -> Option<$name> {
                 $(if text.eq_ignore_ascii_case($text) { return Some($name($value)); })*
+                None
+            }
+
+            /// Parses a mnemonic, or the form of RFC 3597, in any letter case.
+            pub fn from_mnemonic(text: &str) -> Option<$name> {
+                if let Some(known) = $name::named(text) {
+                    return Some(known);
+                }
                 // RFC 3597 5: an unknown type or class is written with its number.
                 let (prefix, number) = text.split_at_checked($unknown.len())?;
                 if prefix.eq_ignore_ascii_case($unknown) { number.parse().ok().map($name) } else { None }
@@ -48,39 +58,44 @@ macro_rules! numbers {
 numbers! {
     /// A record type or query type.
     Type(u16), "TYPE", {
+        // The common ones first: a mnemonic is compared in this order. All are those of miekg/dns.
         /// IPv4 address.
         A = 1 "A",
+        /// IPv6 address.
+        AAAA = 28 "AAAA",
+        /// Alias.
+        CNAME = 5 "CNAME",
+        /// Text.
+        TXT = 16 "TXT",
+        /// Pointer, for reverse names.
+        PTR = 12 "PTR",
+        /// Service location (RFC 2782).
+        SRV = 33 "SRV",
+        /// Mail exchanger.
+        MX = 15 "MX",
         /// Name server.
         NS = 2 "NS",
+        /// Start of authority.
+        SOA = 6 "SOA",
         /// Mail destination (obsolete).
         MD = 3 "MD",
         /// Mail forwarder (obsolete).
         MF = 4 "MF",
-        /// Alias.
-        CNAME = 5 "CNAME",
-        /// Start of authority.
-        SOA = 6 "SOA",
         /// Mailbox (experimental).
         MB = 7 "MB",
         /// Mail group member (experimental).
         MG = 8 "MG",
         /// Mail rename (experimental).
         MR = 9 "MR",
-        /// Any data (experimental).
+        /// Anything (experimental).
         NULL = 10 "NULL",
-        /// Pointer, for reverse names.
-        PTR = 12 "PTR",
-        /// Host information; the complete answer to ANY (RFC 8482).
+        /// Host information; the whole answer to ANY (RFC 8482).
         HINFO = 13 "HINFO",
-        /// Mailbox information.
+        /// Mailbox information (experimental).
         MINFO = 14 "MINFO",
-        /// Mail exchanger.
-        MX = 15 "MX",
-        /// Text.
-        TXT = 16 "TXT",
         /// Responsible person.
         RP = 17 "RP",
-        /// AFS database.
+        /// AFS cell database.
         AFSDB = 18 "AFSDB",
         /// X.25 address.
         X25 = 19 "X25",
@@ -88,28 +103,24 @@ numbers! {
         ISDN = 20 "ISDN",
         /// Route through.
         RT = 21 "RT",
-        /// Reverse NSAP (obsolete).
+        /// Pointer for NSAP addresses.
         NSAP_PTR = 23 "NSAP-PTR",
-        /// Signature (obsolete).
+        /// Signature (obsolete but for SIG(0)).
         SIG = 24 "SIG",
-        /// Key.
+        /// Key (obsolete but for SIG(0)).
         KEY = 25 "KEY",
         /// X.400 mapping.
         PX = 26 "PX",
         /// Geographical position (obsolete).
         GPOS = 27 "GPOS",
-        /// IPv6 address.
-        AAAA = 28 "AAAA",
         /// Location.
         LOC = 29 "LOC",
-        /// Next name (obsolete).
+        /// Denial of existence (obsolete).
         NXT = 30 "NXT",
         /// Endpoint identifier.
         EID = 31 "EID",
         /// Nimrod locator.
         NIMLOC = 32 "NIMLOC",
-        /// Service location (RFC 2782).
-        SRV = 33 "SRV",
         /// ATM address.
         ATMA = 34 "ATMA",
         /// Naming authority pointer.
@@ -126,7 +137,7 @@ numbers! {
         APL = 42 "APL",
         /// Delegation signer.
         DS = 43 "DS",
-        /// Fingerprint of an SSH key.
+        /// SSH fingerprint.
         SSHFP = 44 "SSHFP",
         /// IPsec key.
         IPSECKEY = 45 "IPSECKEY",
@@ -136,7 +147,7 @@ numbers! {
         NSEC = 47 "NSEC",
         /// Zone key.
         DNSKEY = 48 "DNSKEY",
-        /// DHCP identifier.
+        /// DHCP client identifier.
         DHCID = 49 "DHCID",
         /// Hashed denial of existence.
         NSEC3 = 50 "NSEC3",
@@ -144,23 +155,23 @@ numbers! {
         NSEC3PARAM = 51 "NSEC3PARAM",
         /// Certificate association.
         TLSA = 52 "TLSA",
-        /// S/MIME certificate association.
+        /// Certificate association for S/MIME.
         SMIMEA = 53 "SMIMEA",
         /// Host identity.
         HIP = 55 "HIP",
         /// Zone status.
         NINFO = 56 "NINFO",
-        /// Key for NAPTR records.
+        /// Key to encrypt NAPTR records.
         RKEY = 57 "RKEY",
         /// Trust anchor link.
         TALINK = 58 "TALINK",
-        /// DS of a child zone.
+        /// The child's DS.
         CDS = 59 "CDS",
-        /// DNSKEY of a child zone.
+        /// The child's DNSKEY.
         CDNSKEY = 60 "CDNSKEY",
         /// OpenPGP key.
         OPENPGPKEY = 61 "OPENPGPKEY",
-        /// Synchronisation of a child zone.
+        /// Child to parent synchronization.
         CSYNC = 62 "CSYNC",
         /// Digest of a zone.
         ZONEMD = 63 "ZONEMD",
@@ -176,21 +187,21 @@ numbers! {
         UID = 101 "UID",
         /// Group number.
         GID = 102 "GID",
-        /// Unspecified data.
+        /// Unspecified.
         UNSPEC = 103 "UNSPEC",
         /// Node identifier.
         NID = 104 "NID",
-        /// 32-bit locator.
+        /// Locator of 32 bits.
         L32 = 105 "L32",
-        /// 64-bit locator.
+        /// Locator of 64 bits.
         L64 = 106 "L64",
         /// Locator pointer.
         LP = 107 "LP",
-        /// 48-bit hardware address.
+        /// EUI-48 address.
         EUI48 = 108 "EUI48",
-        /// 64-bit hardware address.
+        /// EUI-64 address.
         EUI64 = 109 "EUI64",
-        /// A name that does not exist (RFC 9824).
+        /// No such name, in NSEC.
         NXNAME = 128 "NXNAME",
         /// Transaction key.
         TKEY = 249 "TKEY",
@@ -200,25 +211,25 @@ numbers! {
         IXFR = 251 "IXFR",
         /// Zone transfer.
         AXFR = 252 "AXFR",
-        /// Mailbox types (obsolete).
+        /// Mailbox records, as a question (obsolete).
         MAILB = 253 "MAILB",
-        /// Mail agents (obsolete).
+        /// Mail agents, as a question (obsolete).
         MAILA = 254 "MAILA",
         /// All types.
         ANY = 255 "ANY",
-        /// URI.
+        /// Uniform resource identifier.
         URI = 256 "URI",
         /// Certification authority authorization.
         CAA = 257 "CAA",
         /// Application visibility.
         AVC = 258 "AVC",
-        /// AMT relay.
+        /// Multicast relay.
         AMTRELAY = 260 "AMTRELAY",
-        /// Information on a resolver.
+        /// Resolver information.
         RESINFO = 261 "RESINFO",
-        /// DNSSEC trust anchor.
+        /// Trust authority.
         TA = 32768 "TA",
-        /// DNSSEC look-aside validation (obsolete).
+        /// Look-aside validation (obsolete).
         DLV = 32769 "DLV",
     }
 }

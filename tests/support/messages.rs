@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clusterdns::chain::{State, Transport};
 use clusterdns::wire::header::{self, Accept, flag};
-use clusterdns::wire::reply::{ExtendedError, SoaNumbers};
+use clusterdns::wire::reply::{ErrorText, ExtendedError, SoaNumbers};
 use clusterdns::wire::{
     self, Class, MAX_MESSAGE, MIN_UDP, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type,
 };
@@ -159,7 +159,7 @@ pub fn check_reply(settings: &[u8], records: &[u8]) {
     reply.authentic_data = bits & 4 != 0;
     reply.truncated = bits & 8 != 0;
     reply.rcode = Rcode(u16::from(choices.byte()) % 24);
-    reply.extended_error = (bits & 16 != 0).then_some(ExtendedError { code: 14, text: "not ready" });
+    reply.extended_error = (bits & 16 != 0).then_some(ExtendedError { code: 14, text: ErrorText::Fixed("not ready") });
     if bits & 32 != 0 {
         let id = vec![b'n'; usize::from(choices.byte()) * choices.pick(&[1, 3, 300])];
         reply.add_option(3, &id);
@@ -231,7 +231,7 @@ fn check_opt(bytes: &[u8], message: &Message, query: &Query<'_>, reply: &Reply, 
         [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), &data].concat()
     };
     let options = reply.options().to_vec();
-    let error = reply.extended_error.map(|error| option(15, &[&error.code.to_be_bytes(), error.text.as_bytes()]));
+    let error = reply.extended_error.map(|error| option(15, &[&error.code.to_be_bytes(), reply.error_text(error)]));
     let error = error.unwrap_or_default();
     let space = limit - header::LEN - query.question_wire().len() - OPT_LEN;
     let options = if options.len() <= space { options } else { Vec::new() };

@@ -15,6 +15,7 @@ pub mod rdata;
 pub mod requests;
 pub mod sources;
 pub mod targets;
+pub mod template;
 pub mod upstream;
 
 /// Bytes as a source of choices. After their end every choice is the first, which is the simplest, so that cases shrink

@@ -14,13 +14,13 @@ use super::cluster::{sample, view};
 use super::history::{Depth, STEP, Step, check_history};
 use super::messages::{check_answer, check_query, check_reply};
 use super::names::{check_dashed, check_question};
-use super::{corefiles, files, log_lines, requests, sources, upstream};
+use super::{corefiles, files, log_lines, requests, sources, template, upstream};
 
 /// A check of the bytes that a target gets.
 pub type Target = fn(&[u8]);
 
 /// All targets; the name is that of the file in `fuzz/fuzz_targets` and of the folder in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("admin", requests::check_admin),
     ("answer", upstream::check_upstream_answer),
     ("cluster_name", cluster_name),
@@ -34,6 +34,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("reply", reply),
     ("resolv_conf", files::check_resolv_conf),
     ("stream", requests::check_stream),
+    ("template", stanza),
     ("watch", sources::check_watch),
     ("weights", files::check_weights),
 ];
@@ -85,6 +86,13 @@ fn query(data: &[u8]) {
 fn reply(data: &[u8]) {
     let (settings, records) = data.split_at(data.len().min(24));
     check_reply(settings, records);
+}
+
+/// Any text as the lines of a stanza of *template*, and as a template and a record.
+fn stanza(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        template::check_stanza(text);
+    }
 }
 
 /// Runs the target of this name.

@@ -13,6 +13,7 @@ use crate::chain::{Chain, Observer, Plugin};
 use crate::cluster::CurrentIndex;
 use crate::net::Address;
 use crate::plugins::page_address::PageAddress;
+use crate::telemetry::metrics::BlockLabels;
 use crate::wire::NameBuf;
 
 /// The shortest interval at which a file is checked, whatever `reload` says.
@@ -62,8 +63,8 @@ enum Slot {
 
 /// A listener of a block, for the plugins that each listener has for itself.
 pub struct ListenerInfo<'a> {
-    /// Its name in metrics, `dns://:53`.
-    pub server: &'a str,
+    /// Its labels in metrics.
+    pub labels: &'a BlockLabels,
     /// The zones of the block on this listener.
     pub zones: &'a [NameBuf],
     /// The name of the next plugin; empty for the last one.
@@ -231,14 +232,14 @@ impl<'a> BlockBuilder<'a> {
 
 impl BuiltBlock {
     /// Creates the chain of a listener.
-    pub fn chain(&self, server: &str, zones: &[NameBuf]) -> Chain {
+    pub fn chain(&self, labels: &BlockLabels, zones: &[NameBuf]) -> Chain {
         let mut plugins: Vec<Arc<dyn Plugin>> = Vec::with_capacity(self.slots.len());
         // The last first, so that each knows the next.
         for slot in self.slots.iter().rev() {
             let next = plugins.last().map_or("", |plugin| plugin.name());
             plugins.push(match slot {
                 Slot::Shared(plugin) => plugin.clone(),
-                Slot::PerListener(make) => make(&ListenerInfo { server, zones, next }),
+                Slot::PerListener(make) => make(&ListenerInfo { labels, zones, next }),
             });
         }
         plugins.reverse();

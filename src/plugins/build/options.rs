@@ -24,6 +24,8 @@ pub struct BlockOptions {
     pub reload: Option<ReloadTiming>,
     /// Lines of level debug are logged, and a panic of a plugin ends the process.
     pub is_debug: bool,
+    /// The name of the view, if the block selects its queries ([`crate::chain::Filter`]).
+    pub view: Option<String>,
     /// How long the server continues to answer after the order to end.
     pub lameduck: Duration,
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::ServerBlock;
 use crate::net::Interface;
 use crate::telemetry::log::Logger;
-use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, SharedMetrics, table};
+use crate::telemetry::metrics::{BlockLabels, Collected, Family, Metric, MetricFamily, SharedMetrics, table};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
 
 /// The resources of the process that plugins may use.
@@ -117,8 +117,8 @@ impl CarriedOver {
 pub struct ActivePlugin {
     /// Its name.
     pub name: &'static str,
-    /// The listener, `dns://:53`.
-    pub server: String,
+    /// The listener and the view.
+    pub labels: BlockLabels,
     /// The zone.
     pub zone: String,
 }
@@ -142,8 +142,8 @@ impl Collected for ActivePlugins {
 
     fn families(&self) -> Vec<MetricFamily> {
         let mut enabled = Family::new(&table::PLUGIN_ENABLED);
-        for ActivePlugin { name, server, zone } in self.0.read().iter() {
-            enabled.value(&[name, server, "", zone], 1.0);
+        for ActivePlugin { name, labels, zone } in self.0.read().iter() {
+            enabled.value(&[name, &labels.server, &labels.view, zone], 1.0);
         }
         vec![enabled.done()]
     }

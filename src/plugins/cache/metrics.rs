@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::store::{Partition, Store};
-use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{BlockLabels, Cells, Collected, Family, Metric, MetricFamily, table};
 
 /// The indexes of the cells.
 pub(super) const REQUESTS: usize = 0;
@@ -33,8 +33,8 @@ pub(super) const fn evictions(partition: Partition) -> usize {
 
 /// The counters of the cache of a block on a socket.
 pub struct CacheCounters {
-    /// The address of the socket, `dns://:53`.
-    server: String,
+    /// The socket and the view.
+    labels: BlockLabels,
     /// The zones of the stanza, `example.,example.org.`.
     zones: String,
     pub(super) cells: Cells<CELLS>,
@@ -52,12 +52,12 @@ pub struct CacheMetrics {
 
 impl CacheMetrics {
     /// Returns the counters with these labels, for this store.
-    pub(super) fn counters(&self, server: &str, zones: &str, store: &Arc<Store>) -> Arc<CacheCounters> {
+    pub(super) fn counters(&self, labels: &BlockLabels, zones: &str, store: &Arc<Store>) -> Arc<CacheCounters> {
         let mut all = self.all.write();
-        let found = all.iter().find(|counters| counters.server == server && counters.zones == zones).cloned();
+        let found = all.iter().find(|counters| counters.labels == *labels && counters.zones == zones).cloned();
         let counters = found.unwrap_or_else(|| {
-            let (server, zones) = (server.to_owned(), zones.to_owned());
-            let counters = CacheCounters { server, zones, cells: Cells::default(), stores: Mutex::default() };
+            let (labels, zones) = (labels.clone(), zones.to_owned());
+            let counters = CacheCounters { labels, zones, cells: Cells::default(), stores: Mutex::default() };
             all.push(Arc::new(counters));
             all[all.len() - 1].clone()
         });
@@ -92,19 +92,19 @@ impl Collected for CacheMetrics {
             (SERVED_STALE, Family::new(&table::CACHE_SERVED_STALE)),
         ];
         let mut all = self.all.read().clone();
-        all.sort_by(|one, other| (&one.server, &one.zones).cmp(&(&other.server, &other.zones)));
+        all.sort_by(|one, other| (&one.labels, &one.zones).cmp(&(&other.labels, &other.zones)));
         for counters in all {
             let sums = counters.cells.sums();
-            let CacheCounters { server, zones, stores, .. } = &*counters;
+            let CacheCounters { labels: BlockLabels { server, view }, zones, stores, .. } = &*counters;
             // Counters that are zero are left out, as in CoreDNS.
             for (at, family) in &mut plain {
                 if sums[*at] > 0 {
-                    family.value(&[server, "", zones], sums[*at] as f64);
+                    family.value(&[server, view, zones], sums[*at] as f64);
                 }
             }
             let stores: Vec<Arc<Store>> = stores.lock().iter().filter_map(Weak::upgrade).collect();
             for (partition, name) in PARTITIONS {
-                let labels = [server, name, "", zones];
+                let labels = [server, name, view, zones];
                 if sums[MISSES] > 0 {
                     entries.value(&labels, stores.iter().map(|store| store.len(partition)).sum::<usize>() as f64);
                 }

@@ -26,6 +26,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::chain::{Exchange, Failure, Origin, Plugin, Step, Transport, Wait, Zones};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
+use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::{NameBuf, Query, Question, Rcode};
@@ -78,10 +79,10 @@ impl BlockCache {
         }
     }
 
-    /// Returns the counters of this cache for a socket.
-    pub fn counters(&self, metrics: &CacheMetrics, server: &str) -> Arc<CacheCounters> {
+    /// Returns the counters of this cache for a block on a socket.
+    pub fn counters(&self, metrics: &CacheMetrics, labels: &BlockLabels) -> Arc<CacheCounters> {
         let zones: Vec<String> = self.config.zones.iter().map(ToString::to_string).collect();
-        metrics.counters(server, &zones.join(","), &self.store)
+        metrics.counters(labels, &zones.join(","), &self.store)
     }
 
     /// Finds the entry for a key, fresh or usable as a stale one.
@@ -124,7 +125,7 @@ impl Setting for Config {
         let named = |is_whole: bool| zones.iter().filter(move |zone| zone.is_whole == is_whole).map(|zone| &zone.zone);
         let cache = block.carry_over(|| BlockCache::new(self.clone(), named(true), named(false)));
         let metrics = block.resources().metrics.get::<CacheMetrics>();
-        block.plugin_per_listener(move |listener| Cache::new(cache.clone(), cache.counters(&metrics, listener.server)));
+        block.plugin_per_listener(move |listener| Cache::new(cache.clone(), cache.counters(&metrics, listener.labels)));
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::corefile::{Arguments, Directive, parse_duration};
 use crate::plugins::Context;
-use crate::plugins::regexp::{self, Pattern};
+use crate::plugins::regexp::Pattern;
 use crate::telemetry::log::Severity;
 
 /// The configuration of a stanza.
@@ -57,9 +57,7 @@ fn parse_consolidate(line: &mut Arguments<'_, '_>) -> Option<Consolidate> {
     let period = line.parse("a duration such as 5s, 500ms or 1h30m", |text| {
         parse_duration(text).map(|nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
     })?;
-    let pattern = line.parse("a regular expression", |text| {
-        regexp::compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
-    })?;
+    let pattern = line.parse("a regular expression", Pattern::compile)?;
     let mut severity = None;
     let mut show_first = false;
     const LEVELS: [(&str, Option<Severity>); 5] = [

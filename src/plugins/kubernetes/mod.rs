@@ -28,7 +28,7 @@ use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
 use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
-use crate::wire::reply::ExtendedError;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Question, Rcode, Type};
 
 impl Setting for Config {
@@ -248,7 +248,7 @@ impl Stanza {
             AnswerResult::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
                 // RFC 8914 4.1: "Other", with a text for people.
-                reply.extended_error = Some(ExtendedError { code: 0, text: reason.text() });
+                reply.extended_error = Some(ExtendedError { code: 0, text: ErrorText::Fixed(reason.text()) });
                 self.add_soa_of_denial(reply, tail);
             }
             AnswerResult::Code(rcode) => {
@@ -257,7 +257,8 @@ impl Stanza {
                     return Step::Answered;
                 }
                 // RFC 8914 4.15: "Not Ready".
-                reply.extended_error = Some(ExtendedError { code: 14, text: "the cluster state is not synced yet" });
+                let text = ErrorText::Fixed("the cluster state is not synced yet");
+                reply.extended_error = Some(ExtendedError { code: 14, text });
                 self.add_soa_of_denial(reply, tail);
             }
             AnswerResult::Pending(wait) => return Step::Pending(wait),

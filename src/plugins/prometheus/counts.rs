@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::chain::{Client, Transport};
-use crate::telemetry::metrics::{Cells, table};
+use crate::telemetry::metrics::{BlockLabels, Cells, table};
 use crate::wire::{Query, Rcode, Type};
 
 /// The types with counters of their own (CoreDNS `vars.monitorType`); the last one is for all other types.
@@ -90,8 +90,8 @@ const FIRST_TIME: u64 = 250_000;
 
 /// The counters of a zone on a socket.
 pub(super) struct ZoneCounters {
-    /// The label of the socket, such as `dns://:53`.
-    pub(super) server: String,
+    /// The labels of the socket and the view.
+    pub(super) labels: BlockLabels,
     /// The zone, or `dropped`.
     pub(super) zone: String,
     /// The plugin after *prometheus*.
@@ -117,8 +117,8 @@ pub(super) struct CountedQuery<'a> {
 }
 
 impl ZoneCounters {
-    pub(super) fn new(server: &str, zone: &str, next_plugin: &'static str) -> ZoneCounters {
-        ZoneCounters { server: server.to_owned(), zone: zone.to_owned(), next_plugin, cells: Cells::default() }
+    pub(super) fn new(labels: &BlockLabels, zone: &str, next_plugin: &'static str) -> ZoneCounters {
+        ZoneCounters { labels: labels.clone(), zone: zone.to_owned(), next_plugin, cells: Cells::default() }
     }
 
     /// Counts a query.

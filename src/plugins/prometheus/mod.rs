@@ -18,7 +18,7 @@ use super::path::rooted;
 use crate::admin::PageContent;
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, BlockLabels};
 use crate::wire::{NameBuf, Query, Rcode, Type};
 use counts::{CountedQuery, ZoneCounters};
 
@@ -77,7 +77,7 @@ impl Setting for Config {
         let all = queries.clone();
         block.observe(move |server| Arc::new(Refused::new(&all, server)));
         block.plugin_per_listener(move |listener| {
-            Prometheus::new(&queries, listener.server, listener.zones, listener.next)
+            Prometheus::new(&queries, listener.labels, listener.zones, listener.next)
         });
         Ok(())
     }
@@ -92,14 +92,13 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Creates the plugin for the zones of a server block. `server` is the label of the socket, and `next_plugin` the
-    /// name of the plugin after this one.
-    pub fn new(queries: &Queries, server: &str, zones: &[NameBuf], next_plugin: &'static str) -> Prometheus {
+    /// Creates the plugin for the zones of a server block. `next_plugin` is the name of the plugin after this one.
+    pub fn new(queries: &Queries, labels: &BlockLabels, zones: &[NameBuf], next_plugin: &'static str) -> Prometheus {
         let mut index = Zones::default();
         for (at, zone) in zones.iter().enumerate() {
             index.add(zone, at);
         }
-        let counters = zones.iter().map(|zone| queries.counters(server, &zone.to_string(), next_plugin));
+        let counters = zones.iter().map(|zone| queries.counters(labels, &zone.to_string(), next_plugin));
         Prometheus { zones: index, counters: counters.collect() }
     }
 
@@ -170,7 +169,7 @@ pub struct Refused(Arc<ZoneCounters>);
 impl Refused {
     /// Creates the observer of the socket with this label.
     pub fn new(queries: &Queries, server: &str) -> Refused {
-        Refused(queries.counters(server, "dropped", ""))
+        Refused(queries.counters(&BlockLabels::new(server, ""), "dropped", ""))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::testing::{Answers, client, config, n, packet, read};
 use super::*;
 use crate::chain::{Answer, Block, Chain, Failure, Router, State, Transport};
-use crate::telemetry::metrics::{Collected, MetricKind, Observed, Registry, register, text};
+use crate::telemetry::metrics::{Collected, MetricFamily, MetricKind, Observed, Registry, register, text};
 use crate::wire::Type;
 
 #[test]
@@ -42,7 +42,7 @@ impl Bench {
     fn new() -> Bench {
         let queries = Arc::new(Queries::default());
         let zones = vec![n("example."), n("sub.example.")];
-        let prometheus = Prometheus::new(&queries, "dns://:53", &zones, "answers");
+        let prometheus = Prometheus::new(&queries, &BlockLabels::new("dns://:53", ""), &zones, "answers");
         let answers = Answers(|exchange: &mut Exchange<'_>| {
             if exchange.question().name().to_string().starts_with("bad.") {
                 exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin("answers"));
@@ -145,7 +145,7 @@ fn queries_are_counted_by_zone_type_and_outcome() {
 #[test]
 fn the_number_of_series_is_limited_whatever_clients_query() {
     let queries = Queries::default();
-    let prometheus = Prometheus::new(&queries, "dns://:53", &[n(".")], "answers");
+    let prometheus = Prometheus::new(&queries, &BlockLabels::new("dns://:53", "inside"), &[n(".")], "answers");
     let answers = Answers(|exchange: &mut Exchange<'_>| {
         exchange.reply().rcode = Rcode(exchange.question().qtype.0 & 0xfff);
     });
@@ -159,6 +159,11 @@ fn the_number_of_series_is_limited_whatever_clients_query() {
         let answer = router.answer(&packet, client, Instant::now(), &mut state, &mut out);
         assert!(matches!(answer, Answer::Send(_)));
     }
+    let of_view = |family: &MetricFamily| {
+        let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());
+        labels.filter(|label| label.name() == "view").all(|label| label.value() == "inside")
+    };
+    assert!(queries.families().iter().all(of_view));
     let samples: usize = queries.families().iter().map(|family| family.get_metric().len()).sum();
     assert_eq!(samples, 20 + 25 + 3, "types, codes, and one of each histogram");
 }

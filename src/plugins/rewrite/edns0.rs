@@ -41,7 +41,7 @@ enum OptionAction {
 enum OptionRule {
     Local {
         code: u16,
-        data: Data,
+        data: OptionData,
     },
     Nsid,
     /// The lengths of the prefixes that are sent for IPv4 and IPv6 clients, in bits.
@@ -50,7 +50,7 @@ enum OptionRule {
 
 /// The data of a local option.
 #[derive(Debug, PartialEq)]
-enum Data {
+enum OptionData {
     Bytes(Vec<u8>),
     QueryName,
     QueryType,
@@ -77,7 +77,7 @@ impl EdnsRule {
         let (code, data, is_variable) = match &self.option {
             OptionRule::Local { code, data } => {
                 let Some(bytes) = data.bytes(draft, exchange) else { return false };
-                (*code, bytes, !matches!(data, Data::Bytes(_)))
+                (*code, bytes, !matches!(data, OptionData::Bytes(_)))
             }
             OptionRule::Nsid => (NSID, SmallVec::new(), false),
             OptionRule::Subnet(ipv4, ipv6) => (SUBNET, subnet(exchange.client.remote.ip(), *ipv4, *ipv6), true),
@@ -103,22 +103,22 @@ impl EdnsRule {
     }
 }
 
-impl Data {
+impl OptionData {
     /// Returns the bytes for a query; `None` if there are none, as for metadata without a value.
     fn bytes(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Option<SmallVec<[u8; 64]>> {
         let client = &exchange.client;
         let text = |text: &str| SmallVec::from_slice(text.as_bytes());
         let number = |number: u16| SmallVec::from_slice(&number.to_be_bytes());
         Some(match self {
-            Data::Bytes(bytes) => SmallVec::from_slice(bytes),
-            Data::QueryName => text(&draft.sent_text()),
-            Data::QueryType => number(draft.qtype.0),
-            Data::ClientIp => address(client.remote.ip()),
-            Data::ClientPort => number(client.remote.port()),
-            Data::ServerIp => address(client.local.ip()),
-            Data::ServerPort => number(client.local.port()),
-            Data::Protocol => text(client.transport.name()),
-            Data::Label(label) => text(&exchange.metadata(label).filter(|value| !value.is_empty())?),
+            OptionData::Bytes(bytes) => SmallVec::from_slice(bytes),
+            OptionData::QueryName => text(&draft.sent_text()),
+            OptionData::QueryType => number(draft.qtype.0),
+            OptionData::ClientIp => address(client.remote.ip()),
+            OptionData::ClientPort => number(client.remote.port()),
+            OptionData::ServerIp => address(client.local.ip()),
+            OptionData::ServerPort => number(client.local.port()),
+            OptionData::Protocol => text(client.transport.name()),
+            OptionData::Label(label) => text(&exchange.metadata(label).filter(|value| !value.is_empty())?),
         })
         .filter(|bytes: &SmallVec<[u8; 64]>| bytes.len() <= MAX_DATA)
     }
@@ -167,7 +167,7 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<EdnsRule, RuleError> {
     let option = match (words.text(0).to_lowercase().as_str(), action) {
         ("local", OptionAction::Unset) => {
             exactly(3, "local unset action requires exactly two arguments", "the code of an option")?;
-            OptionRule::Local { code: code(words)?, data: Data::Bytes(Vec::new()) }
+            OptionRule::Local { code: code(words)?, data: OptionData::Bytes(Vec::new()) }
         }
         ("nsid", OptionAction::Unset) => {
             exactly(2, "nsid unset action requires exactly one argument", "end of the rule")?;
@@ -211,21 +211,21 @@ fn length(words: &Words<'_>, at: usize, family: &str, max: u8) -> Result<u8, Rul
 }
 
 /// Reads the data of a local option.
-fn data(words: &Words<'_>) -> Result<Data, RuleError> {
+fn data(words: &Words<'_>) -> Result<OptionData, RuleError> {
     const EXPECTED: &str = "text, 0x and hex digits, or a variable in braces: qname, qtype, client_ip, client_port, \
                             protocol, server_ip, server_port, or a metadata label";
     let text = words.text(3);
     let bytes = match (text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')), text.strip_prefix("0x")) {
         (Some(variable), _) => {
             return match variable {
-                "qname" => Ok(Data::QueryName),
-                "qtype" => Ok(Data::QueryType),
-                "client_ip" => Ok(Data::ClientIp),
-                "client_port" => Ok(Data::ClientPort),
-                "protocol" => Ok(Data::Protocol),
-                "server_ip" => Ok(Data::ServerIp),
-                "server_port" => Ok(Data::ServerPort),
-                label if is_label(label) => Ok(Data::Label(label.to_owned())),
+                "qname" => Ok(OptionData::QueryName),
+                "qtype" => Ok(OptionData::QueryType),
+                "client_ip" => Ok(OptionData::ClientIp),
+                "client_port" => Ok(OptionData::ClientPort),
+                "protocol" => Ok(OptionData::Protocol),
+                "server_ip" => Ok(OptionData::ServerIp),
+                "server_port" => Ok(OptionData::ServerPort),
+                label if is_label(label) => Ok(OptionData::Label(label.to_owned())),
                 _ => Err(words.wrong(3, format!("unsupported variable name \"{text}\""), EXPECTED)),
             };
         }
@@ -237,7 +237,7 @@ fn data(words: &Words<'_>) -> Result<Data, RuleError> {
         let message = format!("the option has {} bytes", bytes.len());
         return Err(words.wrong(3, message, &format!("at most {MAX_DATA} bytes")));
     }
-    Ok(Data::Bytes(bytes))
+    Ok(OptionData::Bytes(bytes))
 }
 
 fn hex_bytes(hex: &str) -> Option<Vec<u8>> {

@@ -22,7 +22,7 @@ pub(super) enum Matcher {
     /// Any part of the name.
     Substring(String),
     /// A regular expression, which may match a part of the name.
-    Regex(Expression),
+    Regex(MatchExpression),
 }
 
 /// A way to match, as the Corefile names it.
@@ -99,7 +99,7 @@ impl Matcher {
 
 /// A regular expression with buffers for the places of its groups, so that a match allocates nothing.
 #[derive(Debug)]
-pub(super) struct Expression {
+pub(super) struct MatchExpression {
     pattern: Pattern,
     /// How to match without the automaton, if the expression is of the most common form.
     ending: Option<Ending>,
@@ -107,15 +107,15 @@ pub(super) struct Expression {
     buffers: Mutex<Vec<CaptureLocations>>,
 }
 
-impl PartialEq for Expression {
-    fn eq(&self, other: &Expression) -> bool {
+impl PartialEq for MatchExpression {
+    fn eq(&self, other: &MatchExpression) -> bool {
         self.pattern == other.pattern
     }
 }
 
-impl Expression {
-    pub(super) fn new(pattern: Pattern) -> Expression {
-        Expression { ending: Ending::of(&pattern.text), pattern, buffers: Mutex::default() }
+impl MatchExpression {
+    pub(super) fn new(pattern: Pattern) -> MatchExpression {
+        MatchExpression { ending: Ending::of(&pattern.text), pattern, buffers: Mutex::default() }
     }
 
     /// Returns the number of groups, without the whole match.
@@ -192,7 +192,7 @@ mod tests {
             let Ok(regex) = regexp::compile(&expression) else { return Ok(()) };
             let groups = regex.captures(&name).map(|found| (found[0].to_owned(), found[1].to_owned()));
             let pattern = Pattern { text: expression.clone(), regex };
-            let expression_found = Expression::new(pattern)
+            let expression_found = MatchExpression::new(pattern)
                 .with_groups(&name, |groups| (groups.get(0).to_owned(), groups.get(1).to_owned()));
             assert_eq!(expression_found, groups, "{expression} {name}");
         }

@@ -1,7 +1,7 @@
 //! `name`: changes the name of a query, and names of the reply back.
 
 use super::draft::{Draft, InvalidName};
-use super::matching::{Expression, MatchKind, Matcher};
+use super::matching::{MatchExpression, MatchKind, Matcher};
 use super::replacement::{NewText, Replacement, TooLong, normalize, placeholders, qualify};
 use super::words::{RuleError, Words};
 use crate::chain::Exchange;
@@ -42,7 +42,7 @@ pub(super) struct AnswerRule {
     /// Which names are changed.
     pub(super) part: RecordPart,
     /// Which of them.
-    pub(super) expression: Expression,
+    pub(super) expression: MatchExpression,
     /// Their replacement.
     pub(super) to: Replacement,
 }

@@ -1,6 +1,6 @@
 //! The words of a rule, and errors that refer to them.
 
-use super::matching::Expression;
+use super::matching::MatchExpression;
 use crate::corefile::Token;
 use crate::plugins::regexp::{self, Pattern};
 use crate::wire::NameBuf;
@@ -68,13 +68,13 @@ impl<'a> Words<'a> {
     }
 
     /// Compiles a word as an expression.
-    pub(super) fn expression(&mut self, at: usize) -> Result<Expression, RuleError> {
+    pub(super) fn expression(&mut self, at: usize) -> Result<MatchExpression, RuleError> {
         let text = self.text(at);
         self.expression_of(at, text)
     }
 
     /// Compiles an expression; a word is its place for errors.
-    pub(super) fn expression_of(&mut self, at: usize, text: &str) -> Result<Expression, RuleError> {
+    pub(super) fn expression_of(&mut self, at: usize, text: &str) -> Result<MatchExpression, RuleError> {
         const EXPECTED: &str = "a regular expression";
         let mut last = None;
         for size in SIZES {
@@ -87,7 +87,7 @@ impl<'a> Words<'a> {
                 }
                 Ok(regex) => {
                     *self.left -= size;
-                    return Ok(Expression::new(Pattern { text: text.to_owned(), regex }));
+                    return Ok(MatchExpression::new(Pattern { text: text.to_owned(), regex }));
                 }
                 Err(error @ regexp::RegexpError::Large) => last = Some(error),
                 Err(error) => return Err(self.wrong(at, error.to_string(), EXPECTED)),

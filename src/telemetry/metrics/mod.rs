@@ -29,6 +29,22 @@ pub use table::{Metric, MetricKind};
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The labels that identify a server block on a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockLabels {
+    /// The socket, `dns://:53`.
+    pub server: String,
+    /// The name of the block's *view*; empty without one.
+    pub view: String,
+}
+
+impl BlockLabels {
+    /// Creates the labels.
+    pub fn new(server: &str, view: &str) -> BlockLabels {
+        BlockLabels { server: server.to_owned(), view: view.to_owned() }
+    }
+}
+
 /// Creates a registry with metrics of the process, and with the `version` and `revision` of this build.
 pub fn registry(version: &str, revision: &str) -> Registry {
     let registry = Registry::new();

@@ -371,6 +371,25 @@ pub const ACL_DROPPED: Metric = counter(
     &["server", "view", "zone"],
 );
 
+/// Queries that a stanza of *template* matched.
+pub const TEMPLATE_MATCHES: Metric = counter(
+    "coredns_template_matches_total",
+    "Counter of template regex matches.",
+    &["class", "server", "type", "view", "zone"],
+);
+/// Templates that failed.
+pub const TEMPLATE_FAILURES: Metric = counter(
+    "coredns_template_template_failures_total",
+    "Counter of go template failures.",
+    &["class", "section", "server", "template", "type", "view", "zone"],
+);
+/// Templates whose text is not a record.
+pub const TEMPLATE_RECORD_FAILURES: Metric = counter(
+    "coredns_template_rr_failures_total",
+    "Counter of mis-templated RRs.",
+    &["class", "section", "server", "template", "type", "view", "zone"],
+);
+
 /// Every metric of this table, in its order. `process_*` has more, from the library.
 pub const ALL: &[&Metric] = &[
     &PROCESS_VIRTUAL_MAX,
@@ -434,6 +453,9 @@ pub const ALL: &[&Metric] = &[
     &ACL_BLOCKED,
     &ACL_FILTERED,
     &ACL_DROPPED,
+    &TEMPLATE_MATCHES,
+    &TEMPLATE_FAILURES,
+    &TEMPLATE_RECORD_FAILURES,
 ];
 
 #[cfg(test)]

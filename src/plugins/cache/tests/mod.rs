@@ -62,7 +62,7 @@ impl TestCache {
     fn new(lines: &str) -> TestCache {
         let block_cache = Arc::new(BlockCache::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
         let metrics = Arc::new(CacheMetrics::default());
-        let counters = block_cache.counters(&metrics, "dns://:53");
+        let counters = block_cache.counters(&metrics, &BlockLabels::new("dns://:53", ""));
         let responder: Arc<Mutex<Responder>> = Arc::new(Mutex::new(address(60, 1)));
         let queries = Arc::<AtomicUsize>::default();
         let backend = Backend { responder: responder.clone(), queries: queries.clone() };

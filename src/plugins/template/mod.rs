@@ -1,0 +1,261 @@
+//! *template*: answers with records that templates write (CoreDNS `plugin/template`).
+//!
+//! ```text
+//! name ─ zone, class, type ─ match ─ var, expr ─► Data ─ language ─► text ─ wire::presentation ─► record
+//! ```
+//!
+//! A template runs for each query; `language` limits its cost. If a template fails or writes no valid record, the query
+//! gets SERVFAIL and is counted, and *errors* logs the reason.
+
+mod config;
+mod counts;
+mod data;
+pub mod language;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::chain::pending::{BoxFuture, Continue};
+use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::plugins::build::{BlockBuilder, BuildError, Setting};
+use crate::plugins::expression;
+use crate::telemetry::metrics::BlockLabels;
+use crate::wire::name::NameText;
+use crate::wire::presentation::add_record;
+use crate::wire::reply::{ErrorText, ExtendedError};
+use crate::wire::{Class, Name, NameBuf, Question, Rcode, Rdata, Record, Reply, Section, Type};
+
+pub use config::{Config, TemplateStanza, parse};
+pub use counts::TemplateCounters;
+use counts::TemplateMatches;
+use data::{Data, Matched};
+use language::TemplateValue;
+use message::QueryMessage;
+
+/// The initial capacity for the text of a record; most are shorter.
+const USUAL_RECORD: usize = 128;
+
+/// The plugin, for a block on one socket.
+pub struct Template {
+    config: Arc<Config>,
+    /// The zones of each stanza.
+    zones: Vec<Vec<TemplateZone>>,
+}
+
+/// A zone of a stanza.
+struct TemplateZone {
+    name: NameBuf,
+    /// In presentation form.
+    text: Box<str>,
+    counts: Arc<TemplateMatches>,
+}
+
+/// The reason for no answer.
+enum Unmade {
+    /// No pattern matches, or a condition is false. `fallthrough` decides whether the query continues.
+    NoMatch,
+    /// An expression has no value.
+    Failed,
+}
+
+/// A CNAME whose target is looked up: the index after it in the reply's records, and the target.
+type Alias = (usize, NameBuf);
+
+impl Setting for Config {
+    fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
+        let (config, counters) = (Arc::new(self.clone()), block.resources().metrics.get::<TemplateCounters>());
+        block.plugin_per_listener(move |listener| Template::new(config.clone(), &counters, listener.labels));
+        Ok(())
+    }
+}
+
+impl Template {
+    /// Creates the plugin of these stanzas.
+    pub fn new(config: Arc<Config>, counts: &TemplateCounters, labels: &BlockLabels) -> Template {
+        let zone = |name: &NameBuf| {
+            let text = name.to_lower().to_string();
+            TemplateZone { counts: counts.counts(labels, &text), name: name.clone(), text: text.into() }
+        };
+        let zones = config.stanzas.iter().map(|stanza| stanza.zones.iter().map(zone).collect()).collect();
+        Template { config, zones }
+    }
+
+    /// Answers with a stanza. Returns `None` if the next stanza decides.
+    fn try_stanza(&self, stanza: &TemplateStanza, zones: &[TemplateZone], exchange: &mut Exchange<'_>) -> Option<Step> {
+        let question = exchange.question();
+        let fits = zones.iter().filter(|zone| question.name().is_within(zone.name.as_name()));
+        // The longest zone, as in CoreDNS `plugin.Zones.Matches`.
+        let zone = fits.max_by_key(|zone| zone.name.as_wire().len())?;
+        let (class, rtype) = (question.qclass, question.qtype);
+        if stanza.class != Class::ANY && class != Class::ANY && class != stanza.class
+            || stanza.rtype != Type::ANY && rtype != Type::ANY && rtype != stanza.rtype
+        {
+            return None;
+        }
+        // The data of templates borrow the exchange while the reply is filled.
+        let mut reply = std::mem::take(&mut exchange.state.reply);
+        let made = make(stanza, zone, exchange, &mut reply);
+        exchange.state.reply = reply;
+        match made {
+            Ok(Ok(aliases)) if aliases.is_empty() => Some(Step::Answered),
+            Ok(Ok(aliases)) => Some(follow(aliases, exchange)),
+            Ok(Err(failure)) => Some(exchange.fail(Rcode::SERVFAIL, failure)),
+            Err(Unmade::NoMatch) if stanza.fallthrough.covers(question) => None,
+            Err(Unmade::NoMatch | Unmade::Failed) => Some(exchange.refuse(Rcode::SERVFAIL)),
+        }
+    }
+}
+
+impl Plugin for Template {
+    fn name(&self) -> &'static str {
+        "template"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        for (stanza, zones) in self.config.stanzas.iter().zip(&self.zones) {
+            if let Some(step) = self.try_stanza(stanza, zones, exchange) {
+                return step;
+            }
+        }
+        Step::Next
+    }
+}
+
+/// Fills the reply of a stanza. Returns the CNAMEs to follow, or the reason why a record cannot be added.
+fn make(
+    stanza: &TemplateStanza, zone: &TemplateZone, exchange: &Exchange<'_>, reply: &mut Reply,
+) -> Result<Result<Vec<Alias>, Failure>, Unmade> {
+    let question = exchange.question();
+    let name = NameText::new(question.name());
+    let name = name.as_str();
+    let matched = matching(stanza, name).ok_or(Unmade::NoMatch)?;
+    let class = if question.qclass == Class::ANY { stanza.class } else { question.qclass };
+    let rtype = if question.qtype == Type::ANY { stanza.rtype } else { question.qtype };
+    let (zone_text, message) = (&*zone.text, QueryMessage::of(exchange));
+    let mut data = Data { exchange, zone: zone_text, name, matched, class, rtype, variables: Vec::new(), message };
+    evaluate(stanza, &mut data)?;
+    zone.counts.matched(class, rtype);
+    if stanza.rcode == Rcode::SERVFAIL {
+        return Err(Unmade::Failed);
+    }
+    reply.authoritative = true;
+    reply.rcode = stanza.rcode;
+    let mut aliases = Vec::new();
+    let mut text = Vec::with_capacity(if stanza.records.is_empty() { 0 } else { USUAL_RECORD });
+    for (section, template) in &stanza.records {
+        text.clear();
+        let failed = |record| zone.counts.failed(record, class, rtype, *section, template.written());
+        if let Err(error) = template.run(TemplateValue::Object(&data), &mut text) {
+            failed(false);
+            return Ok(Err(Failure::Answer(error.to_string().into())));
+        }
+        let record = match add_record(&text, *section, question, reply) {
+            Ok(record) => record,
+            Err(error) => {
+                failed(true);
+                return Ok(Err(Failure::Answer(error.to_string().into())));
+            }
+        };
+        let is_alias = *section == Section::Answer && record.rtype == Type::CNAME;
+        if is_alias
+            && matches!(question.qtype, Type::A | Type::AAAA)
+            && let Rdata::Name(target) = record.rdata
+        {
+            aliases.push((reply.records().len(), reply.full_name(target, question.name())));
+        }
+    }
+    if let Some((code, text)) = &stanza.extended_error {
+        let text = ErrorText::Stored(reply.store(text.as_bytes()));
+        reply.extended_error = Some(ExtendedError { code: *code, text });
+    }
+    Ok(Ok(aliases))
+}
+
+/// Returns the first pattern that matches a name.
+fn matching<'s>(stanza: &'s TemplateStanza, name: &str) -> Option<Matched<'s>> {
+    if stanza.patterns.is_empty() {
+        return Some(Matched::All);
+    }
+    stanza.patterns.iter().find_map(|pattern| {
+        let mut groups = pattern.regex.capture_locations();
+        pattern.regex.captures_read(&mut groups, name)?;
+        Some(Matched::Pattern(pattern, groups))
+    })
+}
+
+/// Sets the variables of a stanza and checks its conditions.
+fn evaluate<'q>(stanza: &'q TemplateStanza, data: &mut Data<'q>) -> Result<(), Unmade> {
+    for (name, expression) in &stanza.variables {
+        let value = expression.run(data).map_err(|_| Unmade::Failed)?;
+        data.variables.push((name, value));
+    }
+    for condition in &stanza.conditions {
+        match condition.run(data) {
+            Ok(expression::ExprValue::Bool(true)) => {}
+            Ok(_) => return Err(Unmade::NoMatch),
+            Err(_) => return Err(Unmade::Failed),
+        }
+    }
+    Ok(())
+}
+
+/// Looks up the targets of CNAMEs at this server, and adds the answers after each CNAME.
+fn follow(aliases: Vec<Alias>, exchange: &mut Exchange<'_>) -> Step {
+    let qtype = exchange.question().qtype;
+    let mut found: Vec<(Alias, Inner)> = Vec::with_capacity(aliases.len());
+    for alias in aliases {
+        let inner = exchange.resolve(alias.1.as_name(), qtype);
+        found.push((alias, inner));
+    }
+    let name = exchange.question().name().to_owned();
+    if !found.iter().any(|(_, inner)| matches!(inner, Inner::Pending(_))) {
+        let mut moved = 0;
+        for (alias, inner) in found {
+            if let Inner::Done(inner) = inner {
+                moved += insert(exchange.reply(), name.as_name(), alias, moved, qtype, &inner);
+            }
+        }
+        return Step::Answered;
+    }
+    let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
+        Box::pin(async move {
+            let mut moved = 0;
+            for (alias, inner) in found {
+                let inner = match inner {
+                    Inner::Done(inner) => inner,
+                    Inner::Pending(inner) => inner.await,
+                    Inner::None => continue,
+                };
+                moved += insert(&mut state.reply, name.as_name(), alias, moved, qtype, &inner);
+            }
+            (state, Continue::Answered)
+        })
+    };
+    Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "template" }))
+}
+
+/// Inserts the answers about the target of a CNAME after it, and returns their number. `moved` records have been
+/// inserted before. A CNAME that the reply has already is left out, so that a loop has each of its CNAMEs once.
+fn insert(reply: &mut Reply, name: Name<'_>, (at, target): Alias, moved: usize, qtype: Type, inner: &Reply) -> usize {
+    let question = Question::new(target.as_name(), qtype, Class::IN);
+    let end = reply.records().len();
+    reply.append(inner, &question, Section::Answer, Section::Answer);
+    reply.truncated |= inner.truncated;
+    let mut added = reply.records_mut().split_off(end);
+    let same = |a, b| reply.names_are_equal_ignoring_case(a, b, name);
+    added.retain(|record| {
+        let Rdata::Name(target) = record.rdata else { return true };
+        let is_it = |known: &Record| match known.rdata {
+            Rdata::Name(known_target) => {
+                known.rtype == Type::CNAME && same(known.owner, record.owner) && same(known_target, target)
+            }
+            _ => false,
+        };
+        record.rtype != Type::CNAME || !reply.records().iter().any(is_it)
+    });
+    let (at, count) = (at + moved, added.len());
+    reply.records_mut().splice(at..at, added);
+    count
+}
