@@ -116,6 +116,14 @@ fn a_server_without_its_cluster_lives_and_is_not_ready() {
     assert!(waits.is_none_or(|waits| first < waits), "{:?}", server.lines);
 }
 
+/// A timer of a plugin is started by a thread without a runtime, and polled by one with it.
+#[test]
+fn a_delayed_response_is_sent_over_udp() {
+    let conf = file(&folder("operations"), "delayed", ".:0 {\n    erratic {\n        delay 1 20ms\n    }\n}\n");
+    let server = Running::start(&["-conf", &conf]);
+    assert_eq!(server.ask("name.example."), (0, vec!["192.0.2.53".to_owned()]));
+}
+
 #[test]
 fn signals_stop_it_as_they_stop_coredns() {
     let long = COREFILE.replace("lameduck 1s", "lameduck 1h");

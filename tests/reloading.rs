@@ -81,6 +81,21 @@ fn name(address: &str) -> String {
 }
 
 /// E04
+/// An emptied or removed Corefile is reported once it has been so for two checks, and changes nothing.
+#[test]
+fn a_corefile_that_stays_empty_is_reported_once() {
+    let subject = Subject::start("emptied", "    reload 2s 0s\n    hosts {\n        192.0.2.1 name.example\n    }\n");
+    std::fs::write(&subject.conf, "# nothing\n").expect("a file");
+    eventually("reported", || subject.server.log().contains("has no server block; the configuration is unchanged"));
+    assert_eq!(subject.metric("coredns_reload_failed_total"), 1.0);
+    assert!(subject.has("192.0.2.1"));
+    std::fs::remove_file(&subject.conf).expect("removed");
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(subject.server.log().matches("has no server block").count(), 1);
+    subject.write("    reload 2s 0s\n    hosts {\n        192.0.2.2 name.example\n    }\n");
+    eventually("reloaded", || subject.has("192.0.2.2"));
+}
+
 #[test]
 fn valid_corefiles_are_applied_and_invalid_ones_are_not() {
     let subject = Subject::start("good", &name("10.0.0.1"));

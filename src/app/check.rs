@@ -20,6 +20,14 @@ use crate::source::Manifests;
 pub(super) fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
+    if configuration.is_built_in() && args.manifests.is_empty() && !diagnostics.has_errors() {
+        let message = format!(
+            "{} has no server block: 'whoami' and 'log' are served on port {}, and no name of a cluster",
+            args.conf_name(),
+            args.port
+        );
+        diagnostics.push(Diagnostic::warning(Stage::Setup, None, message));
+    }
     let mut of_machine = Diagnostics::default();
     check_machine(&configuration, args, &mut of_machine);
     for found in &of_machine {

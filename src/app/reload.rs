@@ -16,6 +16,9 @@ use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
 use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
+/// A file without a server block is reported at this check in a row.
+const REPORTED_CHECK: u32 = 2;
+
 /// Loads the Corefile again, and knows which text was loaded last.
 pub(super) struct Reloader {
     /// The settings of *reload*, if a block has it.
@@ -25,6 +28,8 @@ pub(super) struct Reloader {
     /// The digest in the metrics, from the first reload on.
     digest_in_metrics: Arc<Mutex<Option<String>>>,
     failed: IntCounter,
+    /// How many checks in a row have found no server block.
+    checks_without_blocks: u32,
 }
 
 impl Reloader {
@@ -48,6 +53,7 @@ impl Reloader {
             last_digest: digest(&configuration.corefile.sources),
             digest_in_metrics,
             failed,
+            checks_without_blocks: 0,
         }
     }
 
@@ -66,10 +72,22 @@ impl Reloader {
     /// Checks whether the file has changed, and loads it if it has.
     pub(super) fn reload_if_changed(&mut self, program: &mut Program) {
         let (configuration, diagnostics) = read(&program.args);
-        // A file that cannot be read, or is empty, may be in the middle of being written.
+        // A file that cannot be read, or is empty, may be in the middle of being written: it is reported if it is so at
+        // the next check too.
         if configuration.corefile.sources.files().next().is_none() || configuration.is_built_in() {
+            self.checks_without_blocks = self.checks_without_blocks.saturating_add(1);
+            if self.checks_without_blocks == REPORTED_CHECK {
+                self.failed.inc();
+                let name = program.args.conf_name();
+                tracing::error!(
+                    plugin = "reload",
+                    "Corefile changed but reload failed: {name} cannot be read or has no server block; the configuration \
+                     is unchanged"
+                );
+            }
             return;
         }
+        self.checks_without_blocks = 0;
         let digest = digest(&configuration.corefile.sources);
         if digest != self.last_digest
             && let Err(error) = self.apply(&configuration, diagnostics, digest, program)

@@ -18,6 +18,9 @@ pub struct Block {
     pub chain: Chain,
 }
 
+/// The highest code that a response without an OPT record can carry (RFC 6891 6.1.3).
+const MAX_PLAIN_RCODE: u16 = 15;
+
 /// All server blocks of a listener.
 #[derive(Default)]
 pub struct Router {
@@ -309,6 +312,11 @@ impl Exchange<'_> {
 
 /// Encodes a reply within the limit of the transport and the client.
 fn encode_within(query: &Query<'_>, transport: Transport, state: &mut State, out: &mut [u8]) -> usize {
+    if state.reply.rcode.0 > MAX_PLAIN_RCODE && query.edns.is_none() {
+        // Its low bits alone are another code, such as NOERROR.
+        state.reply.clear();
+        state.reply.rcode = Rcode::SERVFAIL;
+    }
     let limit = if transport.is_datagram() { state.reply.udp_limit(query.edns.as_ref()) } else { MAX_MESSAGE };
     encode(query, &mut state.reply, limit.min(out.len()), out)
 }

@@ -11,6 +11,8 @@ use crate::wire::{MAX_UDP, NameBuf, Rdata, Section};
 enum Action {
     Pass,
     Address([u8; 4]),
+    /// Answers with an address and this code.
+    Code(u16),
     /// Answers with an address after waiting.
     AddressLater([u8; 4]),
     /// Passes the query on after waiting.
@@ -60,6 +62,11 @@ impl Plugin for Recorder {
             Action::Drop => Step::Drop,
             Action::DropLater => Step::Pending(wait(|_| Continue::Drop)),
             Action::PassLater => Step::Pending(wait(|_| Continue::Next)),
+            Action::Code(rcode) => {
+                exchange.reply().answer(Type::A, 5, Rdata::A([1, 2, 3, 4]));
+                exchange.reply().rcode = Rcode(rcode);
+                Step::Answered
+            }
             Action::Address(address) => {
                 exchange.reply().answer(Type::A, 5, Rdata::A(address));
                 Step::Answered
@@ -194,6 +201,20 @@ fn a_plugin_may_wait_in_reply() {
     let router = Arc::new(Router::new(vec![Block { zones, chain }], false));
     assert_eq!(ask(&router, "x."), "0 1.1.1.1");
     assert_eq!(calls.lock().join(" "), "a.query b.query c.query c.reply b.reply a.reply c.sent b.sent a.sent");
+}
+
+/// Its low four bits would be NOERROR.
+#[test]
+fn a_code_that_needs_an_opt_record_is_servfail_without_one() {
+    let router = build_router(vec![(".", vec![Action::Code(4080)])]).0;
+    assert_eq!(ask(&router, "x."), "2");
+    let mut with_opt = [&packet("x.")[..], &[0, 0, 41, 4, 0, 0, 0, 0, 0, 0, 0]].concat();
+    with_opt[11] = 1;
+    let mut out = [0; MAX_UDP];
+    let answer = router.answer(&with_opt, client(), Instant::now(), &mut State::default(), &mut out);
+    let Answer::Send(len) = answer else { panic!("no response") };
+    let message = decode(&out[..len]).expect("a message");
+    assert_eq!((u16::from(message.metadata.response_code), message.answers.len()), (4080, 1));
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 mod address;
 mod credentials;
+mod descriptors;
 mod pinned;
 mod shares;
 mod tls_error;
 
 pub use address::{Address, Interface};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
+pub(crate) use descriptors::descriptor_limit;
 pub use pinned::Pinned;
 pub(crate) use shares::{Shares, Ticket};
 pub use tls_error::{find_tls_error, tls_reason};

@@ -20,12 +20,13 @@ use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::shared::QueryOwners;
 use super::tcp::acceptor::Acceptor;
-use super::tcp::limits::{Connections, TcpLimits, descriptor_limit};
+use super::tcp::limits::{Connections, TcpLimits};
 use super::udp::forward::Forwarding;
 use super::udp::listener::UdpListener;
 use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
+use crate::net::descriptor_limit;
 use crate::upstream::Dispatcher;
 
 /// The address and the service of a listener.

@@ -274,10 +274,10 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         }
         let severity = match *event.metadata().level() {
             Level::ERROR => Severity::Error,
+            // Events of libraries below errors do not help an operator, and clients can cause any number of them.
+            _ if !event.metadata().target().starts_with("clusterdns") => return,
             Level::WARN => Severity::Warning,
             Level::INFO => Severity::Info,
-            // Debug events of other crates do not help an operator.
-            _ if !event.metadata().target().starts_with("clusterdns") => return,
             _ if !self.debug.load(Ordering::Relaxed) => return,
             _ => Severity::Debug,
         };

@@ -6,10 +6,18 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Error;
-use crate::net::{Shares, Ticket};
+use crate::net::{Shares, Ticket, descriptor_limit};
 
 /// The most exchanges with one upstream at once.
 pub(super) const MAX_EXCHANGES: usize = 1_000;
+/// The fewest, whatever the number of descriptors.
+const MIN_EXCHANGES: usize = 8;
+
+/// Returns the limit on exchanges with one upstream. Each may hold a descriptor: an eighth of all leaves enough for
+/// other upstreams, sockets of UDP, the API server and pages.
+fn limit_within(descriptors: usize) -> usize {
+    (descriptors / 8).clamp(MIN_EXCHANGES, MAX_EXCHANGES)
+}
 
 /// The permits for exchanges with an upstream. Where all are taken, the oldest exchange of the client with the most
 /// ends for one of a client that has fewer even with it; otherwise the new exchange fails.
@@ -20,7 +28,12 @@ pub(super) struct ExchangeLimit {
 }
 
 impl ExchangeLimit {
-    pub(super) fn new(limit: usize) -> ExchangeLimit {
+    /// Creates the limit that fits this process.
+    pub(super) fn of_process() -> ExchangeLimit {
+        ExchangeLimit::new(limit_within(descriptor_limit()))
+    }
+
+    fn new(limit: usize) -> ExchangeLimit {
         ExchangeLimit { limit, held: Mutex::default() }
     }
 
@@ -65,6 +78,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn the_limit_leaves_descriptors_for_others() {
+        assert_eq!([64, 256, 1_024, 1 << 20].map(limit_within), [8, 32, 128, 1_000]);
+    }
 
     #[tokio::test]
     async fn exchanges_of_a_client_keep_no_other_out() {

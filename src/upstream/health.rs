@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::config::{HealthCheck, UpstreamConfig};
 use super::{BoxFuture, Error};
 use crate::upstream::encrypted::EncryptedClient;
-use crate::upstream::exchange_limit::{ExchangeLimit, MAX_EXCHANGES};
+use crate::upstream::exchange_limit::ExchangeLimit;
 use crate::upstream::group::{DropReason, Upstream, UpstreamDriver, UpstreamTransport};
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::tcp_pool::TcpPool;
@@ -63,7 +63,7 @@ impl UpstreamRegistry {
         let client = Arc::new(UpstreamClient {
             config: config.clone(),
             streams,
-            exchanges: ExchangeLimit::new(MAX_EXCHANGES),
+            exchanges: ExchangeLimit::of_process(),
             fails: fails.clone(),
             is_checking: AtomicBool::new(false),
             metrics,

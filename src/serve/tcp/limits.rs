@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -52,11 +51,6 @@ impl TcpLimits {
         let connections_per_address = self.connections_per_address.min((connections / 4).max(MIN_PER_ADDRESS));
         TcpLimits { connections, connections_per_address, ..self }
     }
-}
-
-/// Returns the maximum number of open descriptors of this process: its soft limit.
-pub(crate) fn descriptor_limit() -> usize {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
 /// Returns the number of open descriptors of this process, or an estimate without `/proc`.
