@@ -388,6 +388,42 @@ fn every_file_opens_with_what_it_is_for() {
     assert!(errors.is_empty(), "without a //! at the top:\n{}", errors.join("\n"));
 }
 
+/// `src/README.md` ends with a table of all files. `UPDATE_EXPECT=1` writes it.
+#[test]
+fn the_front_page_lists_every_file_with_its_first_sentence() {
+    const HEADING: &str = "## Every file\n\n";
+    let files = sources("src").into_iter().filter(|(path, _)| !is_test_file(path));
+    let rows: BTreeMap<PathBuf, String> = files.map(|(path, text)| (path, first_sentence(&text))).collect();
+    assert!(rows.len() > 200);
+    let rows: String = rows.iter().map(|(path, text)| format!("| `{}` | {text} |\n", shown(path))).collect();
+    let table = format!("{HEADING}| file | contents |\n|---|---|\n{rows}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/README.md");
+    let page = fs::read_to_string(&path).expect("the front page");
+    let start = page.find(HEADING).expect("the heading of the table");
+    if std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
+        fs::write(&path, page[..start].to_owned() + &table).expect("src/README.md can be written");
+    } else {
+        assert!(page[start..] == table, "src/README.md: the table of files is old: run with UPDATE_EXPECT=1");
+    }
+}
+
+/// Returns a path as the front page has it.
+fn shown(path: &Path) -> String {
+    path.strip_prefix("src").unwrap_or(path).display().to_string()
+}
+
+/// Returns the first sentence of a file's documentation.
+fn first_sentence(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//! ").or(line.strip_prefix("//!")));
+    let paragraph: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    let paragraph = paragraph.join(" ");
+    let end = paragraph.match_indices(". ").map(|(at, _)| at).next().unwrap_or(paragraph.len());
+    let sentence = paragraph[..end].trim_end_matches('.').replace('|', "\\|").replace("crate::", "");
+    // Links are those of rustdoc.
+    let link = Regex::new(r"\[([^\]]*)\]\([^)]*\)").expect("an expression");
+    link.replace_all(&sentence, "$1").into_owned()
+}
+
 #[test]
 fn the_binary_is_a_few_lines() {
     let main = include_str!("../src/main.rs");
