@@ -177,22 +177,7 @@ impl Router {
                 return Answer::Send(len);
             }
         };
-        let chain = &self.chains[block];
-        let mut exchange = Exchange {
-            query,
-            received: query,
-            client,
-            now,
-            started: now,
-            state,
-            depth: 0,
-            first: 0,
-            refresh: false,
-            at: 0,
-            router: self,
-            chain,
-            block,
-        };
+        let mut exchange = self.exchange(block, query, client, now, 0, state);
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -206,21 +191,7 @@ impl Router {
     ) -> Response {
         match self.select(query, client, now, state) {
             Ok(block) => {
-                let mut exchange = Exchange {
-                    query,
-                    received: query,
-                    client,
-                    now,
-                    started: now,
-                    state,
-                    depth,
-                    first: 0,
-                    refresh: false,
-                    at: 0,
-                    router: self,
-                    chain: &self.chains[block],
-                    block,
-                };
+                let mut exchange = self.exchange(block, query, client, now, depth, state);
                 exchange.respond()
             }
             Err(rcode) => {
@@ -230,8 +201,32 @@ impl Router {
         }
     }
 
+    /// Creates the exchange of a query that has just been received.
+    #[inline(always)]
+    fn exchange<'a>(
+        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: u8,
+        state: &'a mut State,
+    ) -> Exchange<'a> {
+        Exchange {
+            query,
+            received: query,
+            client,
+            now,
+            started: now,
+            state,
+            depth,
+            first: 0,
+            refresh: false,
+            at: 0,
+            router: self,
+            chain: &self.chains[block],
+            block,
+        }
+    }
+
     /// Selects the block for a query, or the code if there is none. The order of checks is that of CoreDNS's
     /// `Server.ServeDNS`.
+    #[inline(always)]
     fn select(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
     ) -> Result<usize, Rcode> {
@@ -257,21 +252,7 @@ impl Router {
         self.zones.find_map(&query.question, |entry| {
             let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
             self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = Exchange {
-                    query,
-                    received: query,
-                    client,
-                    now,
-                    started: now,
-                    state: &mut *state,
-                    depth: 0,
-                    first: 0,
-                    refresh: false,
-                    at: 0,
-                    router: self,
-                    chain: &self.chains[block],
-                    block,
-                };
+                let exchange = self.exchange(block, query, client, now, 0, &mut *state);
                 exchange.chain.admits(&exchange)
             })
         })
