@@ -298,6 +298,33 @@ numbers! {
     }
 }
 
+impl Rcode {
+    /// The names of codes in Corefiles, which are those of miekg/dns.
+    pub const COREFILE_NAMES: &[(&'static str, Rcode)] = &[
+        ("NOERROR", Rcode(0)),
+        ("FORMERR", Rcode(1)),
+        ("SERVFAIL", Rcode(2)),
+        ("NXDOMAIN", Rcode(3)),
+        ("NOTIMP", Rcode(4)),
+        ("NOTIMPL", Rcode(4)),
+        ("REFUSED", Rcode(5)),
+        ("YXDOMAIN", Rcode(6)),
+        ("YXRRSET", Rcode(7)),
+        ("NXRRSET", Rcode(8)),
+        ("NOTAUTH", Rcode(9)),
+        ("NOTZONE", Rcode(10)),
+        ("DSOTYPENI", Rcode(11)),
+        ("BADSIG", Rcode(16)),
+        ("BADKEY", Rcode(17)),
+        ("BADTIME", Rcode(18)),
+        ("BADMODE", Rcode(19)),
+        ("BADNAME", Rcode(20)),
+        ("BADALG", Rcode(21)),
+        ("BADTRUNC", Rcode(22)),
+        ("BADCOOKIE", Rcode(23)),
+    ];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

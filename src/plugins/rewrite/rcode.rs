@@ -4,30 +4,6 @@ use super::matching::Matcher;
 use super::words::{RuleError, Words};
 use crate::wire::Rcode;
 
-/// The names of codes, as miekg/dns has them.
-const NAMES: [(&str, u16); 21] = [
-    ("NOERROR", 0),
-    ("FORMERR", 1),
-    ("SERVFAIL", 2),
-    ("NXDOMAIN", 3),
-    ("NOTIMP", 4),
-    ("NOTIMPL", 4),
-    ("REFUSED", 5),
-    ("YXDOMAIN", 6),
-    ("YXRRSET", 7),
-    ("NXRRSET", 8),
-    ("NOTAUTH", 9),
-    ("NOTZONE", 10),
-    ("DSOTYPENI", 11),
-    ("BADSIG", 16),
-    ("BADKEY", 17),
-    ("BADTIME", 18),
-    ("BADMODE", 19),
-    ("BADNAME", 20),
-    ("BADALG", 21),
-    ("BADTRUNC", 22),
-    ("BADCOOKIE", 23),
-];
 /// The largest code that may be written as a number.
 const MAX_NUMBER: u32 = 23;
 
@@ -72,6 +48,6 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<RcodeRule, RuleError> {
 fn read(text: &str) -> Option<Rcode> {
     let number =
         text.parse().ok().filter(|number: &u32| text.bytes().all(|b| b.is_ascii_digit()) && *number <= MAX_NUMBER);
-    let named = || NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, code)| *code);
-    number.map(|number| number as u16).or_else(named).map(Rcode)
+    let named = || Rcode::COREFILE_NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    number.map(|number| Rcode(number as u16)).or_else(|| named().map(|(_, code)| *code))
 }

@@ -14,31 +14,6 @@ use crate::wire::{Class, Name, NameBuf, Question, Rcode, Reply, Section, Type};
 const PROPERTIES: [&str; 10] =
     ["match", "var", "expr", "answer", "additional", "authority", "rcode", "ederror", "fallthrough", "upstream"];
 
-/// Response codes with the names of miekg/dns.
-const RCODES: &[(&str, u16)] = &[
-    ("NOERROR", 0),
-    ("FORMERR", 1),
-    ("SERVFAIL", 2),
-    ("NXDOMAIN", 3),
-    ("NOTIMP", 4),
-    ("NOTIMPL", 4),
-    ("REFUSED", 5),
-    ("YXDOMAIN", 6),
-    ("YXRRSET", 7),
-    ("NXRRSET", 8),
-    ("NOTAUTH", 9),
-    ("NOTZONE", 10),
-    ("DSOTYPENI", 11),
-    ("BADSIG", 16),
-    ("BADKEY", 17),
-    ("BADTIME", 18),
-    ("BADMODE", 19),
-    ("BADNAME", 20),
-    ("BADALG", 21),
-    ("BADTRUNC", 22),
-    ("BADCOOKIE", 23),
-];
-
 /// `group('name')` or `group(1)` of expressions.
 static GROUP: ExprFunction = ExprFunction { name: "group", parameters: &[Simple::Any], result: Simple::Text };
 
@@ -180,15 +155,15 @@ impl StanzaReader {
             "rcode" => {
                 const WHAT: &str = "a code such as NXDOMAIN";
                 let Some(word) = line.word(WHAT) else { return };
-                let Some((_, code)) = RCODES.iter().find(|(known, _)| *known == word.text) else {
+                let Some((_, code)) = Rcode::COREFILE_NAMES.iter().find(|(known, _)| *known == word.text) else {
                     let error =
                         Diagnostic::error(Stage::Parse, Some(word.span), format!("unknown rcode {}", word.text));
-                    let names = RCODES.iter().map(|(name, _)| *name);
+                    let names = Rcode::COREFILE_NAMES.iter().map(|(name, _)| *name);
                     let same = names.clone().find(|name| name.eq_ignore_ascii_case(&word.text)).map(str::to_owned);
                     line.push(error.expected(WHAT).suggestion(same.or_else(|| suggest(&word.text, names))));
                     return;
                 };
-                self.stanza.rcode = Rcode(*code);
+                self.stanza.rcode = *code;
                 // CoreDNS reads the next word as a property.
                 if let Some(next) = line.next_word() {
                     self.property(next, line);
