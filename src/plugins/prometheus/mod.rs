@@ -102,6 +102,13 @@ impl Prometheus {
         Prometheus { zones: index, counters: counters.collect() }
     }
 
+    /// Counts a query with the code and length of its response.
+    fn record(&self, exchange: &Exchange<'_>, rcode: Rcode, len: usize, by_server: bool) {
+        let Exchange { query, client, started: start, .. } = *exchange;
+        let (qtype, dnssec_ok) = type_and_do(exchange);
+        self.count(&CountedQuery { query, qtype, dnssec_ok, client, start, rcode, len, by_server });
+    }
+
     fn count(&self, counted: &CountedQuery<'_>) {
         let counters = match self.counters.as_slice() {
             [] => return,
@@ -125,32 +132,12 @@ impl Plugin for Prometheus {
     }
 
     fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
-        let (qtype, dnssec_ok) = type_and_do(exchange);
-        self.count(&CountedQuery {
-            query: exchange.query,
-            qtype,
-            dnssec_ok,
-            client: exchange.client,
-            start: exchange.started,
-            rcode: exchange.state.reply.rcode,
-            len: sent.len,
-            by_server: exchange.state.bare,
-        });
+        self.record(exchange, exchange.state.reply.rcode, sent.len, exchange.state.bare);
     }
 
     fn dropped(&self, exchange: &Exchange<'_>) {
-        let (qtype, dnssec_ok) = type_and_do(exchange);
-        self.count(&CountedQuery {
-            query: exchange.query,
-            qtype,
-            dnssec_ok,
-            client: exchange.client,
-            start: exchange.started,
-            // CoreDNS counts the code of the reply that it does not send.
-            rcode: Rcode::NOERROR,
-            len: 0,
-            by_server: true,
-        });
+        // CoreDNS counts the code of the reply that it does not send.
+        self.record(exchange, Rcode::NOERROR, 0, true);
     }
 }
 
