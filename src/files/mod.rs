@@ -13,6 +13,8 @@
 
 mod resolv_conf;
 mod stamp;
+#[cfg(test)]
+pub(crate) mod testing;
 mod writers;
 
 use std::fs::{self, File};
@@ -230,34 +232,9 @@ impl FollowedFile {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::testing::Folder;
     use super::*;
-
-    /// A folder that is removed when this is dropped.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("clusterdns-files-{}-{count}", std::process::id()));
-            fs::create_dir_all(&path).expect("a folder");
-            Folder(path)
-        }
-
-        fn write(&self, name: &str, text: &str) -> PathBuf {
-            let path = self.0.join(name);
-            fs::write(&path, text).expect("a file");
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// Returns the time of day this many seconds from now.
     fn after(seconds: u64) -> SystemTime {
@@ -281,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_read_when_it_has_been_quiet() {
-        let folder = Folder::new();
+        let folder = Folder::new("files");
         let mut file = FollowedFile::new_polled(folder.write("file", "a"), 100);
         assert_eq!(file.look(SystemTime::now()).expect("readable"), changed("a"), "the first look does not wait");
         assert_eq!(file.look(SystemTime::now()).expect("readable"), Look::Unsettled, "it may be written again");
@@ -297,7 +274,7 @@ mod tests {
     /// The clock of a file system is coarse: a file may change without a change of its size and time.
     #[test]
     fn a_file_of_the_same_size_and_time_is_read_again() {
-        let folder = Folder::new();
+        let folder = Folder::new("files");
         let path = folder.write("file", "ab");
         let mut file = FollowedFile::new_watched(path.clone(), 100, OpenFiles::default());
         assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("ab"));
@@ -315,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_wait_for_a_writer_has_a_timeout() {
-        let folder = Folder::new();
+        let folder = Folder::new("files");
         let path = folder.write("file", "0");
         let mut file = FollowedFile::new_polled(path.clone(), 100);
         assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("0"));
@@ -333,9 +310,9 @@ mod tests {
     /// `command > file` empties the file and may fill it much later.
     #[test]
     fn a_file_that_its_writer_has_open_is_not_read() {
-        let folder = Folder::new();
+        let folder = Folder::new("files");
         let path = folder.write("file", "whole");
-        let link = folder.0.join("link");
+        let link = folder.path().join("link");
         std::os::unix::fs::symlink("file", &link).expect("a link");
         let mut file = FollowedFile::new_polled(link, 100);
         assert_eq!(look_until_settled(&mut file, SystemTime::now()), changed("whole"));
@@ -359,9 +336,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_file_is_an_error_and_a_restored_one_is_read() {
-        let folder = Folder::new();
+        let folder = Folder::new("files");
         let error = |path: PathBuf| FollowedFile::new_polled(path, 3).look(after(5)).expect_err("no file").to_string();
-        assert_eq!(error(folder.0.clone()), "not a regular file");
+        assert_eq!(error(folder.path().to_owned()), "not a regular file");
         assert_eq!(error(folder.write("long", "abcd")), "longer than 3 bytes");
         let path = folder.write("file", "a");
         let mut file = FollowedFile::new_polled(path.clone(), 3);

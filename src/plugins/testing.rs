@@ -1,16 +1,16 @@
 //! Functions for tests of plugins: they parse lines of a Corefile, and send queries through plugins.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use super::Context;
 use crate::chain::{Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
 use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
+
+pub(super) use crate::files::testing::Folder;
 
 /// Returns the name with this text.
 pub(super) fn n(text: &str) -> NameBuf {
@@ -131,38 +131,6 @@ pub(super) fn code(rcode: Rcode, failure: Option<Failure>) -> Arc<dyn Plugin> {
         exchange.reply().rcode = rcode;
         exchange.state.failure = failure.clone();
     }))
-}
-
-/// A directory that is removed after the test.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    /// Creates a directory with `name` in its name.
-    pub(super) fn new(name: &str) -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("clusterdns-{name}-{}-{count}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Folder(path)
-    }
-
-    /// Returns the path of the directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Writes a file in the directory. Returns its path.
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).expect("a file");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Calls `look` until its result is settled: the kernel reports only after a while that a file was closed.
