@@ -327,6 +327,10 @@ impl Visit for EventFields {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
 
     #[test]
@@ -335,6 +339,20 @@ mod tests {
         logger.line(Severity::Info, Some("reload"), "done");
         logger.line(Severity::Warning, None, "two\nlines");
         assert_eq!(logger.take(), "[INFO] plugin/reload: done\n[WARNING] two lines\n");
+    }
+
+    /// A client can make libraries emit warnings, such as h2's of reset streams.
+    #[test]
+    fn events_of_libraries_below_errors_are_not_logged() {
+        let logger = Logger::unwritten(LogFormat::Text);
+        let layer = LogLayer::new(logger.clone(), Arc::new(AtomicBool::new(true)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(target: "h2::proto", "reset");
+            tracing::info!(target: "quinn", "connected");
+            tracing::error!(target: "rustls", "broken");
+            tracing::warn!("own");
+        });
+        assert_eq!(logger.take(), "[ERROR] broken\n[WARNING] own\n");
     }
 
     #[test]
