@@ -17,6 +17,8 @@ mod allowed;
 mod api;
 #[path = "live/ask.rs"]
 mod ask;
+#[path = "live/autopaths.rs"]
+mod autopaths;
 #[path = "live/certificates.rs"]
 mod certificates;
 #[path = "live/changes.rs"]
@@ -97,7 +99,10 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
+        [following::tests(), alike::tests(), autopaths::tests(), metrics::tests(), reloads::tests()]
+            .into_iter()
+            .flatten()
+            .collect(),
         [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
             .into_iter()
             .flatten()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
-    header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors,
+    forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
     prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
@@ -95,7 +95,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("loadbalance", read!(loadbalance::parse)),
     planned("tsig"),
     built("rewrite", read!(rewrite::parse)),
-    planned("autopath"),
+    built("autopath", read!(autopath::parse)).with_metrics(register::<autopath::AutopathMetrics>),
     built("acl", read!(acl::parse)).with_metrics(register::<acl::AclMetrics>),
     once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),
     built("header", read!(header::parse)),

@@ -36,8 +36,8 @@ pub(super) fn read_in<C>(
     let block = corefile.blocks.first().expect("a block");
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let stanzas: Vec<&Directive> = block.directives.iter().collect();
-    let config =
-        parse(&stanzas, &mut Context { keys: &block.keys, zones: &zones, root: None, diagnostics: &mut diagnostics });
+    let (keys, block, root) = (&block.keys, &block.directives, None);
+    let config = parse(&stanzas, &mut Context { keys, zones: &zones, block, root, diagnostics: &mut diagnostics });
     let messages = diagnostics.iter().map(|diagnostic| {
         let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
         format!("{}{suggestion}", diagnostic.message)

@@ -66,6 +66,9 @@ pub const HOSTS_RELOAD: Metric =
 /// Responses that *dns64* has translated.
 pub const DNS64_TRANSLATED: Metric =
     counter("coredns_dns64_requests_translated_total", "Counter of DNS requests translated by dns64.", &["server"]);
+/// Queries that *autopath* has answered for another name of the client's search list.
+pub const AUTOPATH_SUCCESS: Metric =
+    counter("coredns_autopath_success_total", "Counter of requests that did autopath.", &["server"]);
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
@@ -398,6 +401,7 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_ENTRIES,
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
+    &AUTOPATH_SUCCESS,
     &LOCALHOST_REQUESTS,
     &BUILD_INFO,
     &PANICS,
