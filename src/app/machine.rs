@@ -15,8 +15,8 @@ pub(super) fn hostname() -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Returns the search list of `/etc/resolv.conf` in lower case; an empty list if the file cannot be read. Words that are
-/// not names are left out.
+/// Returns the search list of `/etc/resolv.conf` in lower case; an empty list if the file cannot be read. Words that
+/// are not names are left out.
 pub(super) fn search_list() -> Vec<NameBuf> {
     let conf = ResolvConf::read(Path::new("/etc/resolv.conf")).unwrap_or_default();
     // The kubelet allows as many in a Pod.

@@ -148,6 +148,8 @@ pub enum Transport {
     Quic,
     /// DNS over HTTP/3.
     Https3,
+    /// DNS over gRPC.
+    Grpc,
 }
 
 impl Transport {
@@ -155,7 +157,7 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
-            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Grpc => "tcp",
         }
     }
 

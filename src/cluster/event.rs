@@ -14,8 +14,8 @@ pub enum Event {
     Upsert(Object),
     /// An object still exists, and its known state remains. Has no effect if the object is not known.
     Retain(Kind, ObjectKey),
-    /// A Pod is being deleted. It has its name until it is deleted, as in CoreDNS, but its addresses no longer tell its
-    /// namespace. Has no effect if the Pod is not known.
+    /// A Pod is being deleted. It has its name until it is deleted, as in CoreDNS, but the namespace of clients with
+    /// its addresses is no longer certain. Has no effect if the Pod is not known.
     Terminate(ObjectKey),
     /// An object was deleted.
     Remove(Kind, ObjectKey),

@@ -25,8 +25,8 @@ use super::reverse::{AddressRole, ReverseIndex, ServiceKey};
 
 type Hasher = foldhash::fast::RandomState;
 
-/// The time for which an address does not tell the namespace of its Pod after a Pod of another namespace had it. Events
-/// of the two Pods, and their last packets, may be late by less than that.
+/// The time for which the namespace of an address is uncertain after a Pod of another namespace had it. Events of the
+/// two Pods, and their last packets, may be late by less than that.
 const FORMER_POD: Duration = Duration::from_secs(60);
 
 /// A few keys. Few addresses belong to more Services than fit without an allocation.

@@ -1,8 +1,9 @@
-//! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
+//! What sockets of all kinds share: messages for errors of binding, TLS credentials, and the messages of gRPC.
 
 mod address;
 mod credentials;
 mod descriptors;
+pub mod grpc;
 mod pinned;
 mod shares;
 mod tls_error;

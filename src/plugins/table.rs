@@ -68,7 +68,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("cancel"),
     planned("proxyproto"),
     built("quic", read!(encrypted::quic)),
-    planned("grpc_server"),
+    built("grpc_server", read!(encrypted::grpc_server)),
     built("https", read!(encrypted::https)),
     built("https3", read!(encrypted::https3)),
     built("timeouts", read!(timeouts::parse)),

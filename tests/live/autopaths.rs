@@ -180,16 +180,16 @@ fn without_known(ours: &mut Answer, theirs: &mut Answer, question: &Question) {
     if ours.edns.is_none() {
         theirs.edns = None;
     }
-    // 242: a name that exists as it was asked gets no second CNAME.
+    // 242: an alias that exists under the name of the query gets no second CNAME.
     let name = question.name.to_lowercase();
     let is_alias = |line: &String| line.starts_with(&format!("{name} ")) && line.split(' ').nth(2) == Some("cname");
     let aliases = theirs.sections[0].iter().filter(|line| is_alias(line)).count();
     if aliases > 1 {
         let of_ours = ours.sections[0].clone();
-        let mut kept = 0;
+        let mut has_alias = false;
         theirs.sections[0].retain(|line| {
-            let stays = !is_alias(line) || kept == 0 && of_ours.contains(line);
-            kept += usize::from(stays && is_alias(line));
+            let stays = !is_alias(line) || !has_alias && of_ours.contains(line);
+            has_alias |= stays && is_alias(line);
             stays
         });
     }
