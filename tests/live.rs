@@ -67,6 +67,8 @@ mod shop;
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/taps.rs"]
+mod taps;
 #[path = "live/templates.rs"]
 mod templates;
 #[path = "live/views.rs"]
@@ -98,10 +100,18 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            taps::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

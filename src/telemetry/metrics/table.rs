@@ -69,6 +69,12 @@ pub const DNS64_TRANSLATED: Metric =
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
+/// Messages that *dnstap* has dropped.
+pub const DNSTAP_DROPPED: Metric = counter(
+    "clusterdns_dnstap_dropped_total",
+    "Number of dnstap messages that were dropped because their reader was away or slow.",
+    &[],
+);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -399,6 +405,7 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
     &LOCALHOST_REQUESTS,
+    &DNSTAP_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,
