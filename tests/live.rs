@@ -69,6 +69,8 @@ mod shop;
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/taps.rs"]
+mod taps;
 #[path = "live/templates.rs"]
 mod templates;
 #[path = "live/views.rs"]
@@ -103,10 +105,18 @@ fn main() -> ExitCode {
             .into_iter()
             .flatten()
             .collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            taps::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

@@ -131,6 +131,7 @@ fn errors(lines: &str) -> Vec<String> {
 fn first_lines(directive: &str) -> Vec<String> {
     let arguments: &[&str] = match directive {
         "forward" => &[" . 192.0.2.53"],
+        "dnstap" => &[" /run/dnstap.sock", " listen /run/dnstap.sock"],
         "tls" => &[" certificate key"],
         "bind" => &[" 127.0.0.1"],
         "root" => &[" /"],

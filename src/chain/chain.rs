@@ -214,7 +214,7 @@ impl Chain {
     }
 
     /// Calls [`Plugin::sent`] of every plugin, last to first, so that *log* writes before *errors*, as in CoreDNS.
-    pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+    pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent<'_>) {
         for plugin in self.plugins.iter().rev() {
             plugin.sent(exchange, sent);
         }

@@ -10,6 +10,7 @@
 
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
+mod notes;
 pub mod pending;
 pub mod rest;
 mod rewritten;
@@ -28,6 +29,7 @@ use crate::wire::header::Change;
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
+pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
 pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
@@ -61,7 +63,7 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Called after the response was encoded, once for each query of a client that the chain answered.
-    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
+    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent<'_>) {}
 
     /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
@@ -102,6 +104,12 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// Observes the attempts at upstreams for the queries of a server block.
+pub trait UpstreamTap: Send + Sync {
+    /// Returns the observer of the attempts of a query that is about to be sent; `None` if they are not observed.
+    fn begin(&self, exchange: &Exchange<'_>) -> Option<Box<dyn upstream::AttemptTap>>;
+}
+
 /// Decides which queries a server block gets.
 pub trait Filter: Send + Sync {
     /// Whether the block of this exchange's chain gets the query. Nothing has been answered yet.
@@ -126,11 +134,20 @@ pub enum Step {
 
 /// The response that was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub struct Sent<'a> {
     /// The length of the message in bytes.
     pub len: usize,
     /// The flags of its header.
     pub flags: u16,
+    /// The buffer that begins with the message.
+    pub(crate) buffer: &'a [u8],
+}
+
+impl<'a> Sent<'a> {
+    /// Returns the message.
+    pub fn message(&self) -> &'a [u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// The transport of a query.
@@ -225,6 +242,8 @@ pub struct State {
     pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
+    /// Notes of plugins about the query, which it keeps while it is pending.
+    pub notes: Notes,
     /// The query as a plugin has changed it.
     slot: RewrittenSlot,
 }
@@ -291,6 +310,7 @@ impl State {
         self.origin = Origin::Made;
         self.flag_changes = Change::default();
         self.max_udp = None;
+        self.notes.clear();
         // An unusually large reply must not hold memory forever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);

@@ -94,6 +94,7 @@ impl Exchange<'_> {
             Wait::Upstream(query) => {
                 let mut state = State::with_query_change(query.change);
                 state.take_rewritten(self.state);
+                state.notes = std::mem::take(&mut self.state.notes);
                 state
             }
             Wait::Work(_) => std::mem::take(self.state),
@@ -130,15 +131,18 @@ impl Pending {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
                     let cached = query.state.cached();
+                    let notes = query.state.notes.clone();
                     let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
                             Some(state) => query.answer_stale(state, at),
                             None => query.fail(overload, super::Failure::Overload(plugin)),
                         }
+                        query.state.notes = notes;
                         return Some(query);
                     };
                     query.state = state;
+                    query.state.notes = notes;
                     query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(upstream_query) => {
@@ -201,7 +205,8 @@ impl State {
         if self.origin != Origin::Cached {
             return None;
         }
-        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, ..State::default() };
+        let notes = self.notes.clone();
+        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, notes, ..State::default() };
         if let Some(rewritten) = self.rewritten() {
             *state.rewrite() = rewritten.clone();
         }
@@ -248,6 +253,7 @@ impl OwnedQuery {
     pub fn restore(&mut self, state: &mut State) {
         (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
         state.take_rewritten(&mut self.state);
+        state.notes = std::mem::take(&mut self.state.notes);
     }
 
     /// Returns the client.

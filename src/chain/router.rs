@@ -296,7 +296,7 @@ impl Exchange<'_> {
     /// Encodes the reply, notifies the plugins, and returns its length.
     pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
-        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
+        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]), buffer: out });
         len
     }
 }

@@ -6,6 +6,7 @@ mod descriptors;
 pub mod grpc;
 mod pinned;
 mod shares;
+mod tls_client;
 mod tls_error;
 
 pub use address::{Address, Interface};
@@ -13,6 +14,7 @@ pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
 pub use pinned::Pinned;
 pub(crate) use shares::{Shares, Ticket};
+pub use tls_client::TlsClient;
 pub use tls_error::{find_tls_error, tls_reason};
 
 use std::io;

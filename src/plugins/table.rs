@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors,
-    forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
+    errors, forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket,
+    nsid, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -86,7 +86,7 @@ pub const DIRECTIVES: &[Entry] = &[
     once("prometheus", read!(prometheus::parse)).with_metrics(register::<prometheus::Queries>),
     once("errors", read!(errors::parse)),
     built("log", read!(log::parse)),
-    planned("dnstap"),
+    built("dnstap", read!(dnstap::parse)),
     built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
     built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::Dns64Metrics>),
     planned("siit"),

@@ -21,6 +21,7 @@ pub mod inflight;
 mod metrics;
 mod permits;
 mod query_permit;
+mod tap;
 mod tcp_pool;
 #[cfg(test)]
 pub mod testing;
@@ -47,6 +48,7 @@ pub use inflight::{InFlight, Waiter};
 pub use metrics::{Metrics, UpstreamMetrics};
 pub use permits::WaiterPlace;
 pub use query_permit::RevokedPermit;
+pub use tap::{AttemptTap, TappedAttempt};
 pub use tcp_pool::{ConnectionReuse, read_answer};
 pub use trust::{Trust, TrustError};
 

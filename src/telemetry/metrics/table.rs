@@ -72,6 +72,12 @@ pub const AUTOPATH_SUCCESS: Metric =
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
+/// Messages that *dnstap* has dropped.
+pub const DNSTAP_DROPPED: Metric = counter(
+    "clusterdns_dnstap_dropped_total",
+    "Number of dnstap messages that were dropped because their reader was away or slow.",
+    &[],
+);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -403,6 +409,7 @@ pub const ALL: &[&Metric] = &[
     &DNS64_TRANSLATED,
     &AUTOPATH_SUCCESS,
     &LOCALHOST_REQUESTS,
+    &DNSTAP_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,
