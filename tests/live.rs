@@ -31,6 +31,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/grpc.rs"]
+mod grpc;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -98,10 +100,18 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            grpc::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

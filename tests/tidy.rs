@@ -62,7 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/plugins/loops",
         ],
     ),
-    ("hyper", &["src/serve", "src/source", "src/admin"]),
+    ("hyper", &["src/serve", "src/source", "src/admin", "src/upstream"]),
     ("quinn", &["src/serve"]),
     ("h3", &["src/serve"]),
     ("kube", &["src/source"]),
