@@ -33,6 +33,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/grpc.rs"]
+mod grpc;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
             templates::tests(),
             views::tests(),
             taps::tests(),
+            grpc::tests(),
         ]
         .into_iter()
         .flatten()

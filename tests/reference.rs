@@ -130,7 +130,7 @@ fn errors(lines: &str) -> Vec<String> {
 /// Returns first lines of a directive that together accept all its properties.
 fn first_lines(directive: &str) -> Vec<String> {
     let arguments: &[&str] = match directive {
-        "forward" => &[" . 192.0.2.53"],
+        "forward" | "grpc" => &[" . 192.0.2.53"],
         "dnstap" => &[" /run/dnstap.sock", " listen /run/dnstap.sock"],
         "tls" => &[" certificate key"],
         "bind" => &[" 127.0.0.1"],

@@ -63,7 +63,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/plugins/loops",
         ],
     ),
-    ("hyper", &["src/serve", "src/source", "src/admin"]),
+    ("hyper", &["src/serve", "src/source", "src/admin", "src/upstream"]),
     ("quinn", &["src/serve"]),
     ("h3", &["src/serve"]),
     ("prost", &["src/plugins/dnstap"]),

@@ -158,6 +158,11 @@ impl GrpcStatus {
     }
 }
 
+/// Returns the maximum length of a body whose message has at most `limit` bytes.
+pub fn body_limit(limit: usize) -> usize {
+    PREFIX + limit
+}
+
 /// Encodes a message with its prefix. Messages of this program are shorter than 4 GiB.
 pub fn encode(message: &impl Message) -> Vec<u8> {
     let len = message.encoded_len();

@@ -9,7 +9,7 @@ mod shares;
 mod tls_client;
 mod tls_error;
 
-pub use address::{Address, Interface};
+pub use address::{Address, Interface, split_address};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
 pub use pinned::Pinned;

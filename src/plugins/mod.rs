@@ -22,6 +22,7 @@ pub mod erratic;
 pub mod errors;
 pub mod expression;
 pub mod forward;
+pub mod grpc;
 pub mod header;
 pub mod health;
 pub mod hosts;
@@ -49,6 +50,7 @@ pub mod template;
 mod testing;
 pub mod timeouts;
 pub mod tls;
+mod upstream_tls;
 pub mod view;
 pub mod whoami;
 

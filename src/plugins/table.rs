@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::build::Setting;
 use super::{
     Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
-    errors, forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket,
-    nsid, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    errors, forward, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
+    multisocket, nsid, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -117,7 +117,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("etcd"),
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
-    planned("grpc"),
+    once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),
     built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
     planned("on"),

@@ -307,6 +307,19 @@ pub const PROXY_OPENED: Metric = counter(
     "Counter of connection cache misses per upstream and protocol.",
     &["proto", "proxy_name", "to"],
 );
+/// Responses of upstreams over gRPC.
+pub const GRPC_REQUESTS: Metric =
+    counter("coredns_grpc_requests_total", "Counter of requests made per upstream.", &["to"]);
+/// Responses of upstreams over gRPC by code. The help text is CoreDNS's.
+pub const GRPC_RESPONSES: Metric =
+    counter("coredns_grpc_responses_total", "Counter of requests made per upstream.", &["rcode", "to"]);
+/// Time until an upstream responded over gRPC.
+pub const GRPC_DURATION: Metric = histogram(
+    "coredns_grpc_request_duration_seconds",
+    "Histogram of the time each request took.",
+    TIME_BOUNDS,
+    &["to"],
+);
 /// Queries to upstreams, under the name of CoreDNS before 1.11.
 pub const FORWARD_REQUESTS: Metric =
     counter("coredns_forward_requests_total", "Counter of requests made per upstream.", &["to"]);
@@ -450,6 +463,9 @@ pub const ALL: &[&Metric] = &[
     &PROXY_CHECKS_FAILED,
     &PROXY_REUSED,
     &PROXY_OPENED,
+    &GRPC_REQUESTS,
+    &GRPC_RESPONSES,
+    &GRPC_DURATION,
     &FORWARD_REQUESTS,
     &FORWARD_RESPONSES,
     &FORWARD_DURATION,
