@@ -11,6 +11,8 @@ use crate::wire::{NameBuf, Query, Rcode};
 #[derive(Clone, Default)]
 pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
+    /// The indexes of the plugins that select the queries of the block.
+    filters: Vec<usize>,
     /// The zones in which metadata is available; `None` without *metadata*.
     metadata: Option<Vec<NameBuf>>,
 }
@@ -57,7 +59,7 @@ impl Resume {
 impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
-        Chain { plugins, metadata: None }
+        Chain { filters: filters_of(&plugins), plugins, metadata: None }
     }
 
     /// Enables metadata for names in these zones.
@@ -68,6 +70,7 @@ impl Chain {
     /// Inserts a plugin at an index.
     pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Chain {
         self.plugins.insert(at, plugin);
+        self.filters = filters_of(&self.plugins);
         self
     }
 
@@ -83,12 +86,12 @@ impl Chain {
 
     /// Whether some plugin selects the queries of the block.
     pub(super) fn is_filtered(&self) -> bool {
-        self.plugins.iter().any(|plugin| plugin.filter().is_some())
+        !self.filters.is_empty()
     }
 
     /// Whether the block gets a query.
     pub(super) fn admits(&self, exchange: &Exchange<'_>) -> bool {
-        self.plugins.iter().filter_map(|plugin| plugin.filter()).all(|filter| filter.admits(exchange))
+        self.filters.iter().all(|at| self.plugins[*at].filter().is_none_or(|filter| filter.admits(exchange)))
     }
 
     /// Runs a query through the whole chain. After [`Outcome::Drop`] the caller has to call [`Chain::dropped`].
@@ -166,7 +169,9 @@ impl Chain {
         let Some(rewritten) = exchange.state.slot.get_mut() else { return self.replies(self.plugins.len(), exchange) };
         let (by, packet) = (rewritten.by, std::mem::take(&mut rewritten.packet));
         let mut query = Query::unread(&packet);
-        if query.read().is_err() {
+        if rewritten.is_name_alone {
+            query.read_changed(rewritten.name_len, exchange.query.edns);
+        } else if query.read().is_err() {
             debug_assert!(false, "a plugin has made a packet that is no query");
             exchange.refuse(Rcode::SERVFAIL);
             return self.replies(by, exchange);
@@ -216,7 +221,7 @@ impl Chain {
     /// Calls [`Plugin::dropped`] of every plugin.
     pub(super) fn dropped(&self, exchange: &Exchange<'_>) {
         // An internal look-up is not a query of a client.
-        if exchange.depth == 0 {
+        if exchange.depth.levels == 0 {
             self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));
         }
     }
@@ -253,4 +258,9 @@ impl Chain {
         }
         Outcome::Answered
     }
+}
+
+/// Returns the indexes of the plugins that select the queries of their block.
+fn filters_of(plugins: &[Arc<dyn Plugin>]) -> Vec<usize> {
+    (0..plugins.len()).filter(|at| plugins[*at].filter().is_some()).collect()
 }

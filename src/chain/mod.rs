@@ -281,6 +281,15 @@ impl State {
     }
 }
 
+/// The nesting of internal look-ups. It is 0 for a query of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Depth {
+    /// The number of look-ups around the query.
+    pub(crate) levels: u8,
+    /// One of them asks for addresses that a plugin translates ([`Exchange::resolve_to_translate`]).
+    pub(crate) is_translated: bool,
+}
+
 /// A query in a chain.
 pub struct Exchange<'a> {
     /// The query; for plugins after one that has changed it, the changed one.
@@ -295,8 +304,8 @@ pub struct Exchange<'a> {
     pub started: Instant,
     /// The mutable state.
     pub state: &'a mut State,
-    /// The nesting of internal look-ups; 0 for a query of a client.
-    pub(crate) depth: u8,
+    /// The nesting of internal look-ups.
+    pub(crate) depth: Depth,
     /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
     /// refresh, and the plugin after the one that has changed the query for a changed query.
     pub(crate) first: usize,
@@ -325,7 +334,7 @@ impl<'a> Exchange<'a> {
 
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
-        self.depth
+        self.depth.levels
     }
 
     /// Responds with a bare code, and records the reason for *errors*.
@@ -345,7 +354,19 @@ impl<'a> Exchange<'a> {
     /// Starts an internal look-up: a query to this server itself, through zone selection and all plugins, with the EDNS
     /// of this query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
-        pending::resolve(self, name, qtype)
+        pending::resolve(self, name, qtype, self.depth.is_translated)
+    }
+
+    /// Starts an internal look-up of addresses that the current plugin translates. Plugins that translate the same way
+    /// leave its reply, and those of look-ups within it, as they are ([`Exchange::is_translated`]): two that translate
+    /// in opposite directions would otherwise start each other's look-ups without an end.
+    pub fn resolve_to_translate(&self, name: Name<'_>, qtype: Type) -> Inner {
+        pending::resolve(self, name, qtype, true)
+    }
+
+    /// Returns whether this is a look-up of addresses to translate, or one within it.
+    pub fn is_translated(&self) -> bool {
+        self.depth.is_translated
     }
 
     /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
+use super::{Answer, Client, Depth, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
 use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
@@ -62,7 +62,7 @@ pub struct OwnedQuery {
     client: Client,
     /// When it was received.
     started: Instant,
-    depth: u8,
+    depth: Depth,
     /// The index of the first plugin that gets the reply.
     first: usize,
     /// This is a refresh that the plugin `first` requested.
@@ -315,10 +315,10 @@ pub enum Inner {
     None,
 }
 
-/// Implements [`Exchange::resolve`].
-pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
-    let depth = exchange.depth + 1;
-    if depth > MAX_DEPTH {
+/// Implements [`Exchange::resolve`] and [`Exchange::resolve_to_translate`].
+pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_translated: bool) -> Inner {
+    let depth = Depth { levels: exchange.depth.levels + 1, is_translated };
+    if depth.levels > MAX_DEPTH {
         return Inner::None;
     }
     let packet = inner_packet(exchange.query, name, qtype);
@@ -347,7 +347,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         now: exchange.now,
         started: exchange.now,
         state: &mut state,
-        depth: exchange.depth.max(1),
+        depth: Depth { levels: exchange.depth.levels.max(1), ..exchange.depth },
         first: exchange.at,
         refresh: true,
         at: exchange.at,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Client, Exchange, Sent, State, Transport, Zones};
+use super::{Client, Depth, Exchange, Sent, State, Transport, Zones};
 use crate::chain::chain::{Chain, Outcome};
 use crate::chain::pending::{BoxFuture, Pending};
 use crate::wire::encode::{encode, encode_error};
@@ -177,7 +177,7 @@ impl Router {
                 return Answer::Send(len);
             }
         };
-        let mut exchange = self.exchange(block, query, client, now, 0, state);
+        let mut exchange = self.exchange(block, query, client, now, Depth::default(), state);
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -187,7 +187,7 @@ impl Router {
 
     /// Answers the query of an internal look-up.
     pub(super) fn respond(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: Depth, state: &mut State,
     ) -> Response {
         match self.select(query, client, now, state) {
             Ok(block) => {
@@ -204,7 +204,7 @@ impl Router {
     /// Creates the exchange of a query that has just been received.
     #[inline(always)]
     fn exchange<'a>(
-        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: u8,
+        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: Depth,
         state: &'a mut State,
     ) -> Exchange<'a> {
         Exchange {
@@ -238,22 +238,30 @@ impl Router {
         }
         match self.zones.find(&query.question) {
             Some(entry) if entry < self.chains.len() => Ok(entry),
-            Some(_) => self.select_filtered(query, client, now, state).ok_or(Rcode::REFUSED),
+            Some(entry) => self.select_filtered(entry, query, client, now, state).ok_or(Rcode::REFUSED),
             None => Err(Rcode::REFUSED),
         }
     }
 
-    /// Selects the block for a query in a zone whose blocks select their queries. If none of them gets the query, the
-    /// next zone that contains the name is tried.
+    /// Selects the block for a query in a zone whose blocks select their queries; `entry` is that of the zone. If none
+    /// of them gets the query, the next zone that contains the name is tried.
     #[inline(never)]
     fn select_filtered(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        self: &Arc<Self>, entry: usize, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
     ) -> Option<usize> {
-        self.zones.find_map(&query.question, |entry| {
-            let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
-            self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = self.exchange(block, query, client, now, 0, &mut *state);
+        let mut exchange = self.exchange(0, query, client, now, Depth::default(), state);
+        let mut first_that_admits = |entry: usize| {
+            let candidates = &self.candidates[entry - self.chains.len()];
+            candidates.iter().copied().find(|&block| {
+                (exchange.block, exchange.chain) = (block, &self.chains[block]);
                 exchange.chain.admits(&exchange)
+            })
+        };
+        first_that_admits(entry).or_else(|| {
+            self.zones.find_map(&query.question, |other| match other {
+                _ if other == entry => None,
+                _ if other < self.chains.len() => Some(other),
+                _ => first_that_admits(other),
             })
         })
     }
