@@ -31,6 +31,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/geoip.rs"]
+mod geoip;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -63,6 +65,8 @@ mod server;
 mod shared;
 #[path = "live/shop.rs"]
 mod shop;
+#[path = "live/siit.rs"]
+mod siit;
 #[path = "live/start.rs"]
 mod start;
 #[path = "live/stream.rs"]
@@ -98,10 +102,19 @@ fn main() -> ExitCode {
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
         [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            geoip::tests(),
+            siit::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

@@ -20,6 +20,7 @@ pub mod erratic;
 pub mod errors;
 pub mod expression;
 pub mod forward;
+pub mod geoip;
 pub mod header;
 pub mod health;
 pub mod hosts;
@@ -40,6 +41,7 @@ mod regexp;
 pub mod reload;
 pub mod rewrite;
 pub mod root;
+pub mod siit;
 mod table;
 pub mod template;
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward, geoip,
     header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    prometheus, ready, reload, rewrite, root, siit, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -64,7 +64,7 @@ const fn planned(name: &'static str) -> Entry {
 pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),
     built("metadata", read!(metadata::parse)),
-    planned("geoip"),
+    built("geoip", read!(geoip::parse)),
     planned("cancel"),
     planned("proxyproto"),
     built("quic", read!(encrypted::quic)),
@@ -89,7 +89,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("dnstap"),
     built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
     built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::Dns64Metrics>),
-    planned("siit"),
+    built("siit", read!(siit::parse)).with_metrics(register::<siit::SiitMetrics>),
     built("any", read!(any::parse)),
     built("chaos", read!(chaos::parse)),
     built("loadbalance", read!(loadbalance::parse)),

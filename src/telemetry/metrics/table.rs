@@ -66,6 +66,9 @@ pub const HOSTS_RELOAD: Metric =
 /// Responses that *dns64* has translated.
 pub const DNS64_TRANSLATED: Metric =
     counter("coredns_dns64_requests_translated_total", "Counter of DNS requests translated by dns64.", &["server"]);
+/// Responses that *siit* has translated.
+pub const SIIT_TRANSLATED: Metric =
+    counter("coredns_siit_requests_translated_total", "Counter of DNS requests translated by siit.", &["server"]);
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
@@ -398,6 +401,7 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_ENTRIES,
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
+    &SIIT_TRANSLATED,
     &LOCALHOST_REQUESTS,
     &BUILD_INFO,
     &PANICS,
