@@ -73,6 +73,13 @@ enum Unmade {
 type Alias = (usize, NameBuf);
 
 impl Setting for Config {
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        let all = |stanza: &&TemplateStanza| {
+            matches!(stanza.class, Class::IN | Class::ANY) && stanza.rtype == Type::ANY && stanza.answers_all()
+        };
+        self.stanzas.iter().filter(all).flat_map(|stanza| stanza.zones.iter().cloned()).collect()
+    }
+
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, counters) = (Arc::new(self.clone()), block.resources().metrics.get::<TemplateCounters>());
         block.plugin_per_listener(move |listener| Template::new(config.clone(), &counters, listener.labels));
