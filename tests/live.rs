@@ -33,6 +33,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/geoip.rs"]
+mod geoip;
 #[path = "live/grpc.rs"]
 mod grpc;
 #[path = "live/lines.rs"]
@@ -67,6 +69,8 @@ mod server;
 mod shared;
 #[path = "live/shop.rs"]
 mod shop;
+#[path = "live/siit.rs"]
+mod siit;
 #[path = "live/start.rs"]
 mod start;
 #[path = "live/stream.rs"]
@@ -116,6 +120,8 @@ fn main() -> ExitCode {
             views::tests(),
             taps::tests(),
             grpc::tests(),
+            geoip::tests(),
+            siit::tests(),
         ]
         .into_iter()
         .flatten()

@@ -69,6 +69,9 @@ pub const DNS64_TRANSLATED: Metric =
 /// Queries that *autopath* has answered for another name of the client's search list.
 pub const AUTOPATH_SUCCESS: Metric =
     counter("coredns_autopath_success_total", "Counter of requests that did autopath.", &["server"]);
+/// Responses that *siit* has translated.
+pub const SIIT_TRANSLATED: Metric =
+    counter("coredns_siit_requests_translated_total", "Counter of DNS requests translated by siit.", &["server"]);
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
@@ -421,6 +424,7 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
     &AUTOPATH_SUCCESS,
+    &SIIT_TRANSLATED,
     &LOCALHOST_REQUESTS,
     &DNSTAP_DROPPED,
     &BUILD_INFO,
