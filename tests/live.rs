@@ -49,6 +49,8 @@ mod parts;
 mod ports;
 #[path = "live/process.rs"]
 mod process;
+#[path = "live/proxies.rs"]
+mod proxies;
 #[path = "live/questions.rs"]
 mod questions;
 #[path = "live/reloads.rs"]
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
             templates::tests(),
             views::tests(),
             taps::tests(),
+            proxies::tests(),
         ]
         .into_iter()
         .flatten()

@@ -37,6 +37,7 @@ pub mod page_address;
 mod path;
 pub mod placeholders;
 pub mod prometheus;
+pub mod proxyproto;
 pub mod ready;
 mod regexp;
 pub mod reload;

@@ -6,7 +6,7 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic, errors,
     forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    prometheus, proxyproto, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -66,7 +66,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("metadata", read!(metadata::parse)),
     planned("geoip"),
     planned("cancel"),
-    planned("proxyproto"),
+    built("proxyproto", read!(proxyproto::parse)),
     built("quic", read!(encrypted::quic)),
     planned("grpc_server"),
     built("https", read!(encrypted::https)),

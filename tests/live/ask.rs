@@ -103,7 +103,7 @@ impl std::fmt::Display for Question {
 
 impl Answer {
     /// Parses a message.
-    fn read(bytes: &[u8]) -> Answer {
+    pub fn read(bytes: &[u8]) -> Answer {
         let message = decode(bytes).unwrap_or_else(|| panic!("hickory cannot read {bytes:02x?}"));
         let head = &message.metadata;
         let rcode = u16::from(head.response_code);

@@ -8,6 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
 use crate::chain::Client;
+use crate::net::Tlvs;
 use crate::serve::memory::{MemoryLimit, MemoryPermit};
 use crate::serve::pending::Unread;
 use crate::serve::tcp::limits::ConnectionActivity;
@@ -104,7 +105,8 @@ impl RequestMessage {
     /// Answers the query. Returns the response and the permit for its memory, or the status of the refusal. The
     /// connection counts as busy until then.
     pub(crate) async fn answer(
-        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
+        mut self, client: (Client, Option<&Arc<Tlvs>>), service: &Arc<Service>, shared: &Shared,
+        activity: &Arc<ConnectionActivity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         // Bytes that are not a query have no DNS message as response.
         if !is_query(&self.bytes) {

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::doh::{self, RequestMessage};
 use crate::chain::Client;
+use crate::net::Tlvs;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
@@ -32,9 +33,12 @@ const WINDOW: u32 = 128 * 1024;
 /// The minimum time for which a client may have open requests without progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client, and the TLVs of the header of its proxy.
+type ProxiedClient = (Client, Option<Arc<Tlvs>>);
+
 /// Serves a connection until it is closed, or a timeout expires.
 pub(crate) async fn serve(
-    socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
+    socket: TcpStream, client: ProxiedClient, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
     phase: watch::Receiver<ListenerPhase>,
 ) {
     let Some(credentials) = service.credentials() else {
@@ -48,7 +52,7 @@ pub(crate) async fn serve(
 }
 
 async fn serve_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: ProxiedClient, service: Arc<Service>,
     acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let settings = service.settings();
@@ -62,8 +66,10 @@ async fn serve_on(
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);
+    let (client, tlvs) = client;
     let http = Arc::new(HttpConnection {
         client,
+        tlvs,
         service,
         progress: Mutex::new(RequestProgress { last: Instant::now(), requests: 0, open: 0 }),
         memory: MemoryLimit::of_one(memory::ONE_CONNECTION, acceptor.memory.clone()),
@@ -111,6 +117,7 @@ async fn serve_on(
 /// The state of a connection that its requests share.
 struct HttpConnection {
     client: Client,
+    tlvs: Option<Arc<Tlvs>>,
     service: Arc<Service>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
@@ -173,7 +180,7 @@ impl OpenRequest {
 
     /// Returns the response to a request and the permit for its memory, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
-        let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
+        let HttpConnection { client, tlvs, service, memory, acceptor, permit, .. } = &*self.0;
         let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
             doh::QueryPlace::Here(query) => message.push(&query)?,
@@ -183,7 +190,7 @@ impl OpenRequest {
                 acceptor.shared.read(*client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        message.answer(*client, service, &acceptor.shared, &permit.activity).await
+        message.answer((*client, tlvs.as_ref()), service, &acceptor.shared, &permit.activity).await
     }
 }
 

@@ -116,7 +116,7 @@ impl Request {
                 acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        message.answer(self.client, service, &acceptor.shared, &self.activity).await
+        message.answer((self.client, None), service, &acceptor.shared, &self.activity).await
     }
 }
 
