@@ -73,6 +73,8 @@ mod stream;
 mod taps;
 #[path = "live/templates.rs"]
 mod templates;
+#[path = "live/traces.rs"]
+mod traces;
 #[path = "live/views.rs"]
 mod views;
 #[path = "live/wait.rs"]
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
             views::tests(),
             taps::tests(),
             proxies::tests(),
+            traces::tests(),
         ]
         .into_iter()
         .flatten()

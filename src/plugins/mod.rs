@@ -49,6 +49,7 @@ pub mod template;
 mod testing;
 pub mod timeouts;
 pub mod tls;
+pub mod trace;
 pub mod view;
 pub mod whoami;
 

@@ -6,7 +6,7 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic, errors,
     forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, proxyproto, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    prometheus, proxyproto, ready, reload, rewrite, root, template, timeouts, tls, trace, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -78,7 +78,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("bufsize", read!(bufsize::parse)),
     built("bind", read!(bind::parse)),
     built("debug", read!(debug::parse)),
-    planned("trace"),
+    built("trace", read!(trace::parse)),
     once("ready", read!(ready::parse)),
     built("health", read!(health::parse)).with_metrics(health::register_metrics),
     once("pprof", read!(accepted::pprof)),

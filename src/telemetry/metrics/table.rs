@@ -75,6 +75,12 @@ pub const DNSTAP_DROPPED: Metric = counter(
     "Number of dnstap messages that were dropped because their reader was away or slow.",
     &[],
 );
+/// Spans that *trace* has dropped.
+pub const TRACE_DROPPED: Metric = counter(
+    "clusterdns_trace_dropped_total",
+    "Number of spans that were dropped because their collector was away or slow.",
+    &[],
+);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -406,6 +412,7 @@ pub const ALL: &[&Metric] = &[
     &DNS64_TRANSLATED,
     &LOCALHOST_REQUESTS,
     &DNSTAP_DROPPED,
+    &TRACE_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,
