@@ -17,6 +17,8 @@ mod allowed;
 mod api;
 #[path = "live/ask.rs"]
 mod ask;
+#[path = "live/autopaths.rs"]
+mod autopaths;
 #[path = "live/certificates.rs"]
 mod certificates;
 #[path = "live/changes.rs"]
@@ -31,6 +33,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/grpc.rs"]
+mod grpc;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -103,7 +107,10 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
+        [following::tests(), alike::tests(), autopaths::tests(), metrics::tests(), reloads::tests()]
+            .into_iter()
+            .flatten()
+            .collect(),
         [
             outside::tests(),
             rewrites::tests(),
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
             taps::tests(),
             proxies::tests(),
             traces::tests(),
+            grpc::tests(),
         ]
         .into_iter()
         .flatten()

@@ -172,7 +172,8 @@ impl Chain {
             return self.replies(by, exchange);
         }
         let first = by + 1;
-        let Exchange { received, client, now, started, depth, refresh, router, chain, block, .. } = *exchange;
+        let Exchange { received, client, now, started, depth, is_shared, refresh, router, chain, block, .. } =
+            *exchange;
         let state = &mut *exchange.state;
         let query = &query;
         let mut inner = Exchange {
@@ -183,6 +184,7 @@ impl Chain {
             started,
             state,
             depth,
+            is_shared,
             first,
             refresh,
             at: first,
@@ -199,6 +201,11 @@ impl Chain {
             Outcome::Drop => Outcome::Drop,
             Outcome::Pending { at, wait } => Outcome::Pending { at: at.of_rewritten(), wait },
         }
+    }
+
+    /// Runs the plugins from the first one that gets the reply on.
+    pub(super) fn rest(&self, exchange: &mut Exchange<'_>) -> Outcome {
+        self.queries(exchange.first, exchange)
     }
 
     /// Runs the plugins after the one that requested a refresh, and passes the reply to that one.

@@ -12,6 +12,7 @@
 mod chain;
 mod notes;
 pub mod pending;
+pub mod rest;
 mod rewritten;
 mod router;
 mod zones;
@@ -25,11 +26,12 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
-use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
+use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
 pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
@@ -71,6 +73,18 @@ pub trait Plugin: Send + Sync {
     /// answers.
     fn claims(&self, _question: &Question) -> bool {
         false
+    }
+
+    /// Returns whether the plugin stores replies and answers other clients from them, so that a reply of a plugin after
+    /// it must not depend on the client.
+    fn stores_replies(&self) -> bool {
+        false
+    }
+
+    /// Returns the search list of the client, if the plugin knows it and the name of the question is below its first
+    /// element (CoreDNS `autopath.AutoPather`). The last element is the root.
+    fn search_list(&self, _exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        None
     }
 
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
@@ -151,6 +165,8 @@ pub enum Transport {
     Quic,
     /// DNS over HTTP/3.
     Https3,
+    /// DNS over gRPC.
+    Grpc,
 }
 
 impl Transport {
@@ -158,7 +174,7 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
-            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Grpc => "tcp",
         }
     }
 
@@ -317,6 +333,8 @@ pub struct Exchange<'a> {
     pub state: &'a mut State,
     /// The nesting of internal look-ups; 0 for a query of a client.
     pub(crate) depth: u8,
+    /// This is an internal look-up whose reply may be stored for other clients ([`Plugin::stores_replies`]).
+    pub(crate) is_shared: bool,
     /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
     /// refresh, and the plugin after the one that has changed the query for a changed query.
     pub(crate) first: usize,
@@ -346,6 +364,18 @@ impl<'a> Exchange<'a> {
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
         self.depth
+    }
+
+    /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not
+    /// depend on the client.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Returns the search list of the client that the plugin with this name knows ([`Plugin::search_list`]).
+    pub fn search_list(&self, plugin: &str) -> Option<Vec<NameBuf>> {
+        let mut named = self.chain.plugins().iter().filter(|known| known.name() == plugin);
+        named.find_map(|known| known.search_list(self))
     }
 
     /// Responds with a bare code, and records the reason for *errors*.

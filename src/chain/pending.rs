@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
-use crate::chain::router::Response;
+use crate::chain::router::{LookUp, Response};
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -63,6 +63,8 @@ pub struct OwnedQuery {
     /// When it was received.
     started: Instant,
     depth: u8,
+    /// [`Exchange::is_shared`]
+    is_shared: bool,
     /// The index of the first plugin that gets the reply.
     first: usize,
     /// This is a refresh that the plugin `first` requested.
@@ -102,6 +104,7 @@ impl Exchange<'_> {
             client: self.client,
             started: self.started,
             depth: self.depth,
+            is_shared: self.is_shared,
             first: self.first,
             refresh: self.refresh,
             router: self.router.clone(),
@@ -301,6 +304,7 @@ impl OwnedQuery {
             started: self.started,
             state,
             depth: self.depth,
+            is_shared: self.is_shared,
             first: self.first,
             refresh: self.refresh,
             at: self.first,
@@ -330,7 +334,10 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let packet = inner_packet(exchange.query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
+    let is_shared =
+        exchange.is_shared || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
+    let look_up = LookUp { depth, is_shared };
+    match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {
@@ -354,6 +361,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         started: exchange.now,
         state: &mut state,
         depth: exchange.depth.max(1),
+        is_shared: exchange.is_shared,
         first: exchange.at,
         refresh: true,
         at: exchange.at,

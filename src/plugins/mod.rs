@@ -7,6 +7,7 @@
 pub mod accepted;
 pub mod acl;
 pub mod any;
+pub mod autopath;
 pub mod bind;
 pub mod bufsize;
 pub mod build;
@@ -21,6 +22,7 @@ pub mod erratic;
 pub mod errors;
 pub mod expression;
 pub mod forward;
+pub mod grpc;
 pub mod header;
 pub mod health;
 pub mod hosts;
@@ -50,6 +52,7 @@ mod testing;
 pub mod timeouts;
 pub mod tls;
 pub mod trace;
+mod upstream_tls;
 pub mod view;
 pub mod whoami;
 
@@ -66,7 +69,7 @@ pub use table::DIRECTIVES;
 /// file.
 pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<ReadDirective> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
-    let mut context = Context { keys: &block.keys, zones: &zones, root: None, diagnostics };
+    let mut context = Context { keys: &block.keys, zones: &zones, block: &block.directives, root: None, diagnostics };
     let mut directives = Vec::new();
     for entry in DIRECTIVES {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();

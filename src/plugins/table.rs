@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic, errors,
-    forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, proxyproto, ready, reload, rewrite, root, template, timeouts, tls, trace, view, whoami,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
+    errors, forward, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
+    multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, template, timeouts, tls, trace, view,
+    whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -68,7 +69,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("cancel"),
     built("proxyproto", read!(proxyproto::parse)),
     built("quic", read!(encrypted::quic)),
-    planned("grpc_server"),
+    built("grpc_server", read!(encrypted::grpc_server)),
     built("https", read!(encrypted::https)),
     built("https3", read!(encrypted::https3)),
     built("timeouts", read!(timeouts::parse)),
@@ -95,7 +96,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("loadbalance", read!(loadbalance::parse)),
     planned("tsig"),
     built("rewrite", read!(rewrite::parse)),
-    planned("autopath"),
+    built("autopath", read!(autopath::parse)).with_metrics(register::<autopath::AutopathMetrics>),
     built("acl", read!(acl::parse)).with_metrics(register::<acl::AclMetrics>),
     once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),
     built("header", read!(header::parse)),
@@ -117,7 +118,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("etcd"),
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
-    planned("grpc"),
+    once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),
     built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
     planned("on"),

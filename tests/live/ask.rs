@@ -77,7 +77,7 @@ impl Question {
         NameBuf::from_text(&self.name).is_ok()
     }
 
-    fn packet(&self, id: u16) -> Vec<u8> {
+    pub fn packet(&self, id: u16) -> Vec<u8> {
         let name = NameBuf::from_text(&self.name).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let additional = u8::from(self.edns.is_some());
         let mut packet = id.to_be_bytes().to_vec();

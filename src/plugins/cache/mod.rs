@@ -264,6 +264,10 @@ impl Plugin for Cache {
         "cache"
     }
 
+    fn stores_replies(&self) -> bool {
+        true
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if !is_live && !self.covers(exchange.question()) {

@@ -270,7 +270,7 @@ impl Destination {
     /// Uses the servers that a file names. Returns whether they have changed. If the file names none, because it is
     /// about to be written or by error, the previous servers stay in use.
     fn update(&mut self, bytes: &[u8], path: &str) -> bool {
-        let ResolvConf { servers, ignored } = ResolvConf::parse(bytes);
+        let ResolvConf { servers, ignored, .. } = ResolvConf::parse(bytes);
         if !ignored.is_empty() {
             let ignored = ignored.join(", ");
             tracing::warn!(plugin = "forward", "{path}: invalid server addresses are ignored: {ignored}");

@@ -148,7 +148,7 @@ impl FieldScope {
             | (FieldScope::Spec, "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "selector")
             | (
                 FieldScope::Spec,
-                "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain",
+                "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain" | "hostNetwork",
             )
             | (FieldScope::Container, "ports" | "restartPolicy")
             | (FieldScope::Status, "phase" | "podIP" | "podIPs" | "conditions")
