@@ -55,6 +55,8 @@ mod parts;
 mod ports;
 #[path = "live/process.rs"]
 mod process;
+#[path = "live/proxies.rs"]
+mod proxies;
 #[path = "live/questions.rs"]
 mod questions;
 #[path = "live/reloads.rs"]
@@ -79,6 +81,8 @@ mod stream;
 mod taps;
 #[path = "live/templates.rs"]
 mod templates;
+#[path = "live/traces.rs"]
+mod traces;
 #[path = "live/views.rs"]
 mod views;
 #[path = "live/wait.rs"]
@@ -119,6 +123,8 @@ fn main() -> ExitCode {
             templates::tests(),
             views::tests(),
             taps::tests(),
+            proxies::tests(),
+            traces::tests(),
             grpc::tests(),
             geoip::tests(),
             siit::tests(),

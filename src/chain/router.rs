@@ -155,6 +155,14 @@ impl Router {
     pub fn answer(
         self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
     ) -> Answer {
+        self.answer_noted(packet, client, now, state, out, |_| {})
+    }
+
+    /// Answers a packet. `note` adds to the state what the listener knows about the query.
+    pub fn answer_noted(
+        self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
+        note: impl FnOnce(&mut State),
+    ) -> Answer {
         match header::accept(packet) {
             header::Accept::Parse => {}
             header::Accept::Drop => return Answer::Drop,
@@ -166,6 +174,7 @@ impl Router {
         }
         let query = &query;
         state.clear();
+        note(state);
         let block = match self.select(query, client, now, state) {
             Ok(block) => block,
             Err(rcode) => {

@@ -6,7 +6,8 @@ use super::build::Setting;
 use super::{
     Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
     errors, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
-    multisocket, nsid, prometheus, ready, reload, rewrite, root, siit, template, timeouts, tls, view, whoami,
+    multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, siit, template, timeouts, tls, trace,
+    view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -66,7 +67,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("metadata", read!(metadata::parse)),
     built("geoip", read!(geoip::parse)),
     planned("cancel"),
-    planned("proxyproto"),
+    built("proxyproto", read!(proxyproto::parse)),
     built("quic", read!(encrypted::quic)),
     built("grpc_server", read!(encrypted::grpc_server)),
     built("https", read!(encrypted::https)),
@@ -78,7 +79,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("bufsize", read!(bufsize::parse)),
     built("bind", read!(bind::parse)),
     built("debug", read!(debug::parse)),
-    planned("trace"),
+    built("trace", read!(trace::parse)),
     once("ready", read!(ready::parse)),
     built("health", read!(health::parse)).with_metrics(health::register_metrics),
     once("pprof", read!(accepted::pprof)),

@@ -81,6 +81,12 @@ pub const DNSTAP_DROPPED: Metric = counter(
     "Number of dnstap messages that were dropped because their reader was away or slow.",
     &[],
 );
+/// Spans that *trace* has dropped.
+pub const TRACE_DROPPED: Metric = counter(
+    "clusterdns_trace_dropped_total",
+    "Number of spans that were dropped because their collector was away or slow.",
+    &[],
+);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -427,6 +433,7 @@ pub const ALL: &[&Metric] = &[
     &SIIT_TRANSLATED,
     &LOCALHOST_REQUESTS,
     &DNSTAP_DROPPED,
+    &TRACE_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,
