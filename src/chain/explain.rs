@@ -31,7 +31,7 @@ pub enum Explained {
     Rewritten,
     /// The query goes to an upstream.
     Upstream,
-    /// The answer is an alias, whose target is in [`Findings::alias`].
+    /// The answer is an alias, whose target is in [`ExplainNotes::alias`].
     Alias,
     /// The answer depends on other work, which a dry run does not do.
     Waits,
@@ -52,7 +52,7 @@ impl From<Step> for Explained {
 
 /// What a plugin says about a query.
 #[derive(Clone, Debug, Default)]
-pub struct Findings {
+pub struct ExplainNotes {
     /// What the plugin does, one fact a line.
     pub lines: Vec<String>,
     /// Why the answer has no record, if the plugin knows.
@@ -199,7 +199,7 @@ impl Chain {
     fn explain(&self, from: usize, exchange: &mut Exchange<'_>, trace: &mut Trace) {
         for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
             exchange.at = at;
-            let mut notes = Findings::default();
+            let mut notes = ExplainNotes::default();
             let explained = plugin.explain(exchange, &mut notes);
             let place = trace.add(plugin.name(), notes);
             match explained {
@@ -249,7 +249,7 @@ impl Chain {
 
 impl Trace {
     /// Adds what a plugin says. Returns the place of its step, if it has one.
-    fn add(&mut self, plugin: &str, notes: Findings) -> Option<usize> {
+    fn add(&mut self, plugin: &str, notes: ExplainNotes) -> Option<usize> {
         self.denial = notes.denial.or(self.denial.take());
         self.subject = notes.subject.or(self.subject.take());
         self.alias = notes.alias.or(self.alias.take());

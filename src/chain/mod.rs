@@ -30,7 +30,7 @@ use crate::wire::header::Change;
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
-pub use explain::{Explained, Findings, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
+pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
 pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
 pub use rest::{Rest, RestReply};
@@ -52,7 +52,7 @@ pub trait Plugin: Send + Sync {
 
     /// Describes what the plugin would do with the query, for `clusterdns explain`, and does it without any effect: no
     /// counter, cache entry or query to an upstream. A plugin whose `query` has such effects must override this.
-    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut Findings) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut ExplainNotes) -> Explained {
         explain::explain_by_query(self, exchange)
     }
 

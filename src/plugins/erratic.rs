@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::Continue;
-use crate::chain::{Exchange, Explained, Findings, Plugin, State, Step, Wait, Work};
+use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive, parse_duration};
 use crate::wire::{Class, NameBuf, NameRef, Rcode, Rdata, Record, Section, Type};
 
@@ -146,7 +146,7 @@ impl Plugin for Erratic {
         exchange.question().name().is_within(list.first()?.as_name()).then_some(list)
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         notes.lines.push("drops, delays or truncates some of the queries".to_owned());
         self.answer(exchange, false).into()
     }

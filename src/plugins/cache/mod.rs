@@ -24,7 +24,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::chain::{Exchange, Explained, Failure, Findings, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones};
+use crate::chain::{
+    Exchange, ExplainNotes, Explained, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones,
+};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
@@ -268,7 +270,7 @@ impl Plugin for Cache {
         true
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if is_live || !self.covers(exchange.question()) {
             return Explained::Next;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::chain::{
-    Exchange, Explained, Failure, Findings, Plugin, Step, TraceDenial, UpstreamQuery, UpstreamTap, Wait,
+    Exchange, ExplainNotes, Explained, Failure, Plugin, Step, TraceDenial, UpstreamQuery, UpstreamTap, Wait,
 };
 use crate::files::{FileError, FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
@@ -163,7 +163,7 @@ impl Plugin for Forward {
         "forward"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         if !self.is_forwarded(exchange.question()) {
             if exchange.question().name().is_within(self.from.as_name()) {
                 notes.lines.push(format!("does not forward the name: 'except' of zone {} has it", self.from));

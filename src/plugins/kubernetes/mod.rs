@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use stanza::{AnswerResult, Stanza, Zone};
 
-use crate::chain::{Exchange, Explained, Fallthrough, Findings, Origin, Plugin, Step};
+use crate::chain::{Exchange, ExplainNotes, Explained, Fallthrough, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
@@ -128,7 +128,7 @@ impl Plugin for Kubernetes {
         "kubernetes"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         self.explain_query(exchange, notes)
     }
 
