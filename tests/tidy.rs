@@ -23,7 +23,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cluster", &["wire"]),
     ("source", &["cluster", "files", "net", "telemetry"]),
     ("upstream", &["net", "wire", "telemetry"]),
+    ("stub", &[]),
     ("chain", &["wire", "upstream"]),
+    ("explain", &["chain", "cluster", "stub"]),
     ("plugins", &["admin", "chain", "wire", "corefile", "files", "net", "cluster", "telemetry", "upstream"]),
     ("serve", &["chain", "wire", "net", "upstream"]),
     (
@@ -41,6 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "chain",
             "plugins",
             "serve",
+            "stub",
+            "explain",
         ],
     ),
 ];

@@ -10,11 +10,11 @@ use super::indexes::{Followed, Indexes, KnownIndexes};
 use super::sockets::{ListenerAddress, Socket, credentials};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
-use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
+use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
 use crate::net::{Address, Credentials, Interface};
 use crate::plugins::build::{
     ActivePlugin, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits, PageRequest,
-    Resources, TimeoutOptions,
+    Resources, ServerBlock, TimeoutOptions,
 };
 use crate::telemetry::metrics::BlockLabels;
 use crate::wire::NameBuf;
@@ -67,6 +67,19 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// The certificate of encrypted connections.
     pub credentials: Option<Arc<Credentials>>,
+}
+
+/// Returns the zones of a block, and its place in the Corefile, for people.
+fn place(configuration: &Configuration, block: &ServerBlock, tree: &corefile::Block) -> String {
+    let zones: Vec<String> = block.keys.iter().map(|key| format!("{}:{}", key.zone, key.port)).collect();
+    let mut text = zones.join(" ");
+    if let Some(view) = &block.options.view {
+        text.push_str(&format!(" view {view}"));
+    }
+    if let Some(key) = tree.keys.first() {
+        text.push_str(&format!(" ({})", configuration.corefile.sources.place(key.token.span)));
+    }
+    text
 }
 
 /// Returns the addresses that each block listens on, if it restricts them. Addresses that this machine does not have
@@ -129,7 +142,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
                 }
                 let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
-                let chain = built.chain(&labels, &zones);
+                let chain = built.chain(&labels, &zones).with_place(&place(configuration, block, tree));
                 if built.reports_plugins {
                     let active = |(zone, name): (&NameBuf, &'static str)| ActivePlugin {
                         name,

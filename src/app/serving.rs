@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use super::args::Args;
 use super::build::{Built, Listener, World, build};
 use super::configuration::Configuration;
+use super::explain::{Engine, SharedEngine};
 use super::follow::{RunningSource, SourceStarter};
 use super::metrics::HttpReplies;
 use super::pages::{self, OpenPages, Running};
@@ -36,6 +37,8 @@ use crate::telemetry::metrics::{self, table};
 /// What lives as long as the process, on the thread that loads configurations.
 pub(super) struct Program {
     pub args: Args,
+    /// What `clusterdns explain` asks.
+    pub engine: SharedEngine,
     pub logger: Logger,
     /// The state of the configuration in use; shared with the main thread, which stops it.
     pub serving: Arc<Mutex<Serving>>,
@@ -132,6 +135,8 @@ impl Program {
         let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
+        let routers = listeners.iter().map(|listener| (listener.address, listener.router.clone()));
+        *self.engine.write() = Some(Engine::new(configuration, routers, &self.args.manifests, None));
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());

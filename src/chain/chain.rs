@@ -13,6 +13,8 @@ pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
     /// The zones in which metadata is available; `None` without *metadata*.
     metadata: Option<Vec<NameBuf>>,
+    /// The server block for people, with its place in the Corefile.
+    place: Option<Arc<str>>,
 }
 
 /// The result of running a chain. The tag is a separate number, since it is read for each query.
@@ -57,12 +59,22 @@ impl Resume {
 impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
-        Chain { plugins, metadata: None }
+        Chain { plugins, metadata: None, place: None }
     }
 
     /// Enables metadata for names in these zones.
     pub fn with_metadata(self, zones: Vec<NameBuf>) -> Chain {
         Chain { metadata: Some(zones), ..self }
+    }
+
+    /// Sets the text that describes the server block to people.
+    pub fn with_place(self, place: &str) -> Chain {
+        Chain { place: Some(place.into()), ..self }
+    }
+
+    /// Returns the text that describes the server block.
+    pub(super) fn place(&self) -> Option<&str> {
+        self.place.as_deref()
     }
 
     /// Inserts a plugin at an index.
@@ -159,7 +171,7 @@ impl Chain {
     }
 
     /// Runs plugins that get a changed query, and then the replies of the one that has changed it and of those before.
-    fn rewritten(
+    pub(super) fn rewritten(
         &self, exchange: &mut Exchange<'_>, run: impl FnOnce(&Chain, &mut Exchange<'_>) -> Outcome,
     ) -> Outcome {
         // The packet is lent to the changed query, and returned afterwards: the plugin needs it for the reply.

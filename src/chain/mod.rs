@@ -10,6 +10,7 @@
 
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
+mod explain;
 pub mod pending;
 mod rewritten;
 mod router;
@@ -27,6 +28,7 @@ use crate::wire::header::Change;
 use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
+pub use explain::{Explained, Notes, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
@@ -43,6 +45,12 @@ pub trait Plugin: Send + Sync {
 
     /// Called with each query, first plugin to last.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
+
+    /// Describes what the plugin would do with the query, for `clusterdns explain`, and does it without any effect: no
+    /// counter, cache entry or query to an upstream. A plugin whose `query` has such effects must override this.
+    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut Notes) -> Explained {
+        explain::explain_by_query(self, exchange)
+    }
 
     /// Called with the result of the plugin's [`Wait::Upstream`]. If it is `Ok`, the reply is in the exchange.
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
@@ -200,6 +208,8 @@ pub struct State {
     pub bare: bool,
     /// A plugin has changed the query, or will change the reply: the slot is of this query.
     is_rewritten: bool,
+    /// This is a dry run ([`Router::explain`]), which has a state of its own.
+    is_dry_run: bool,
     /// The origin of the reply, for the cache.
     pub origin: Origin,
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
@@ -235,6 +245,11 @@ impl State {
     pub fn rewrite(&mut self) -> &mut Rewritten {
         self.is_rewritten = true;
         self.slot.begin()
+    }
+
+    /// Returns whether nothing is counted, since this is a dry run ([`Plugin::explain`]).
+    pub fn is_dry_run(&self) -> bool {
+        self.is_dry_run
     }
 
     /// Returns what a plugin has made of the query, if one has changed it or will change the reply.

@@ -318,7 +318,8 @@ pub enum Inner {
 /// Implements [`Exchange::resolve`].
 pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
     let depth = exchange.depth + 1;
-    if depth > MAX_DEPTH {
+    // A dry run sends no query.
+    if depth > MAX_DEPTH || exchange.state.is_dry_run() {
         return Inner::None;
     }
     let packet = inner_packet(exchange.query, name, qtype);

@@ -203,7 +203,7 @@ impl Router {
 
     /// Creates the exchange of a query that has just been received.
     #[inline(always)]
-    fn exchange<'a>(
+    pub(super) fn exchange<'a>(
         self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: u8,
         state: &'a mut State,
     ) -> Exchange<'a> {
@@ -224,11 +224,20 @@ impl Router {
         }
     }
 
-    /// Selects the block for a query, or the code if there is none. The order of checks is that of CoreDNS's
-    /// `Server.ServeDNS`.
+    /// Selects the block for a query, or the code if there is none.
     #[inline(always)]
     fn select(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+    ) -> Result<usize, Rcode> {
+        self.select_noting(query, client, now, state, &mut |_| {})
+    }
+
+    /// Selects the block for a query, or the code if there is none. Calls `note` with each block that does not admit
+    /// the query. The order of checks is that of CoreDNS's `Server.ServeDNS`.
+    #[inline(always)]
+    pub(super) fn select_noting(
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        note: &mut dyn FnMut(&Chain),
     ) -> Result<usize, Rcode> {
         if query.question.qclass != Class::IN && !self.other_classes {
             return Err(Rcode::REFUSED);
@@ -238,7 +247,7 @@ impl Router {
         }
         match self.zones.find(&query.question) {
             Some(entry) if entry < self.chains.len() => Ok(entry),
-            Some(_) => self.select_filtered(query, client, now, state).ok_or(Rcode::REFUSED),
+            Some(_) => self.select_filtered(query, client, now, state, note).ok_or(Rcode::REFUSED),
             None => Err(Rcode::REFUSED),
         }
     }
@@ -248,12 +257,17 @@ impl Router {
     #[inline(never)]
     fn select_filtered(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        note: &mut dyn FnMut(&Chain),
     ) -> Option<usize> {
         self.zones.find_map(&query.question, |entry| {
             let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
             self.candidates[candidates].iter().copied().find(|&block| {
                 let exchange = self.exchange(block, query, client, now, 0, &mut *state);
-                exchange.chain.admits(&exchange)
+                let is_admitted = exchange.chain.admits(&exchange);
+                if !is_admitted {
+                    note(exchange.chain);
+                }
+                is_admitted
             })
         })
     }

@@ -156,6 +156,20 @@ impl Index {
         self.services.get(key).map(|entry| entry.clone())
     }
 
+    /// Calls `visit` with the name and the namespace of each Service. A shard of the map is locked for reading
+    /// meanwhile, so this is for explanations, not for queries.
+    pub fn for_each_service(&self, mut visit: impl FnMut(&[u8], &[u8])) {
+        for entry in self.services.iter().filter(|entry| entry.service.is_some()) {
+            let (name, rest) = entry.key()[1..].split_at(usize::from(entry.key()[0]));
+            visit(name, &rest[1..]);
+        }
+    }
+
+    /// Calls `visit` with each namespace.
+    pub fn for_each_namespace(&self, mut visit: impl FnMut(&[u8])) {
+        self.namespaces.iter().for_each(|entry| visit(entry.key()));
+    }
+
     /// Calls `visit` for each live Pod that has this address.
     pub fn pods_at(&self, address: IpAddr, mut visit: impl FnMut(&Pod)) {
         if let Some(pods) = self.pods.get(&address) {

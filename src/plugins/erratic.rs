@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::Continue;
-use crate::chain::{Exchange, Plugin, State, Step, Wait, Work};
+use crate::chain::{Exchange, Explained, Notes, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive, parse_duration};
 use crate::wire::{Class, NameRef, Rcode, Rdata, Record, Section, Type};
 
@@ -137,6 +137,11 @@ impl Erratic {
 impl Plugin for Erratic {
     fn name(&self) -> &'static str {
         "erratic"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
+        self.answer(exchange, false).into()
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

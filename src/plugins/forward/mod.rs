@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
+use crate::chain::{Exchange, Explained, Failure, Notes, Plugin, Step, TraceDenial, UpstreamQuery, Wait};
 use crate::files::{FileError, FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
 use crate::upstream::{
@@ -122,6 +122,42 @@ impl Forward {
 impl Plugin for Forward {
     fn name(&self) -> &'static str {
         "forward"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+        if !self.is_forwarded(exchange.question()) {
+            if exchange.question().name().is_within(self.from.as_name()) {
+                notes.lines.push(format!("does not forward the name: 'except' of zone {} has it", self.from));
+            }
+            return Explained::Next;
+        }
+        let (upstreams, max_fails) = (self.group.upstreams(), self.group.rules.max_fails);
+        let mut down = Vec::new();
+        notes.lines.push(format!("forwards zone {} to {} upstream(s), policy {:?}", self.from, upstreams.len(), {
+            self.group.rules.policy
+        }));
+        for upstream in upstreams.iter() {
+            let fails = upstream.fails.load(std::sync::atomic::Ordering::Relaxed);
+            let is_down = max_fails > 0 && fails > max_fails;
+            let health = match fails {
+                0 => "no failed health check".to_owned(),
+                1 => "1 failed health check".to_owned(),
+                _ => format!("{fails} failed health checks"),
+            };
+            let state = if is_down { "down" } else { "up" };
+            notes.lines.push(format!("upstream {} ({:?}): {state}, {health}", upstream.label, upstream.transport));
+            if is_down {
+                down.push(format!("{} ({health})", upstream.label));
+            }
+        }
+        if down.len() == upstreams.len() {
+            let text = match &down[..] {
+                [] => format!("the stanza 'forward {}' has no upstream", self.from),
+                _ => format!("every upstream of 'forward {}' is down: {}", self.from, down.join(", ")),
+            };
+            notes.denial = Some(TraceDenial { reason: "upstreams-down".to_owned(), text, nearest: Vec::new() });
+        }
+        Explained::Upstream
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

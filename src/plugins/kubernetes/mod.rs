@@ -8,6 +8,7 @@
 //! The rules for the existence of names are in [`crate::cluster::lookup`]; here the results become records.
 
 pub mod config;
+mod explain;
 mod external;
 mod metadata;
 mod records;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 use stanza::{AnswerResult, Stanza, Zone};
 
-use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step};
+use crate::chain::{Exchange, Explained, Fallthrough, Notes, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
@@ -99,6 +100,10 @@ impl Kubernetes {
 impl Plugin for Kubernetes {
     fn name(&self) -> &'static str {
         "kubernetes"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+        self.explain_query(exchange, notes)
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

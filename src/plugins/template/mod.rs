@@ -136,7 +136,10 @@ fn make(
     let (zone_text, message) = (&*zone.text, QueryMessage::of(exchange));
     let mut data = Data { exchange, zone: zone_text, name, matched, class, rtype, variables: Vec::new(), message };
     evaluate(stanza, &mut data)?;
-    zone.counts.matched(class, rtype);
+    let counts = (!exchange.state.is_dry_run()).then_some(&zone.counts);
+    if let Some(counts) = counts {
+        counts.matched(class, rtype);
+    }
     if stanza.rcode == Rcode::SERVFAIL {
         return Err(Unmade::Failed);
     }
@@ -146,7 +149,11 @@ fn make(
     let mut text = Vec::with_capacity(if stanza.records.is_empty() { 0 } else { USUAL_RECORD });
     for (section, template) in &stanza.records {
         text.clear();
-        let failed = |record| zone.counts.failed(record, class, rtype, *section, template.written());
+        let failed = |record| {
+            if let Some(counts) = counts {
+                counts.failed(record, class, rtype, *section, template.written());
+            }
+        };
         if let Err(error) = template.run(TemplateValue::Object(&data), &mut text) {
             failed(false);
             return Ok(Err(Failure::Answer(error.to_string().into())));
