@@ -29,6 +29,7 @@ use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
 use crate::wire::header::flag;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Query, Question, Rcode};
 use classify::ResponseClass;
 use entry::{CacheEntry, KeyFlags};
@@ -110,6 +111,10 @@ impl BlockCache {
         }
     }
 }
+
+/// The extended error of a failure that is cached (RFC 8914 4.14).
+const CACHED_FAILURE: ExtendedError =
+    ExtendedError { code: 13, reason: "cached-failure", text: ErrorText::Fixed("the failure is cached") };
 
 /// The key of an entry.
 #[derive(Clone, Copy)]
@@ -319,6 +324,9 @@ impl Plugin for Cache {
         }
         let ttl = if self.cache.config.keep_ttl { entry.ttl } else { remaining };
         self.fill(exchange, &entry, ttl);
+        if entry.rcode() == Rcode::SERVFAIL {
+            exchange.reply().extended_error = Some(CACHED_FAILURE);
+        }
         Step::Answered
     }
 

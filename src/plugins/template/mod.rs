@@ -175,7 +175,7 @@ fn make(
     }
     if let Some((code, text)) = &stanza.extended_error {
         let text = ErrorText::Stored(reply.store(text.as_bytes()));
-        reply.extended_error = Some(ExtendedError { code: *code, text });
+        reply.extended_error = Some(ExtendedError { code: *code, reason: "template", text });
     }
     Ok(Ok(aliases))
 }
