@@ -17,6 +17,8 @@ mod allowed;
 mod api;
 #[path = "live/ask.rs"]
 mod ask;
+#[path = "live/autopaths.rs"]
+mod autopaths;
 #[path = "live/certificates.rs"]
 mod certificates;
 #[path = "live/changes.rs"]
@@ -31,6 +33,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/grpc.rs"]
+mod grpc;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -67,6 +71,8 @@ mod shop;
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/taps.rs"]
+mod taps;
 #[path = "live/templates.rs"]
 mod templates;
 #[path = "live/views.rs"]
@@ -97,11 +103,23 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
+        [following::tests(), alike::tests(), autopaths::tests(), metrics::tests(), reloads::tests()]
             .into_iter()
             .flatten()
             .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            taps::tests(),
+            grpc::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

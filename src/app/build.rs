@@ -13,8 +13,8 @@ use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
 use crate::net::{Address, Credentials, Interface};
 use crate::plugins::build::{
-    ActivePlugin, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits, PageRequest,
-    Resources, ServerBlock, TimeoutOptions,
+    ActivePlugin, ApplyTask, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits,
+    PageRequest, Resources, ServerBlock, TimeoutOptions,
 };
 use crate::telemetry::metrics::BlockLabels;
 use crate::wire::NameBuf;
@@ -45,6 +45,8 @@ pub struct Built {
     pub pages: Vec<PageRequest>,
     /// Work that starts when a listener is bound, with the index of that listener.
     pub bound_tasks: Vec<(usize, BoundTask)>,
+    /// Work that starts when the configuration is applied.
+    pub tasks: Vec<ApplyTask>,
     /// The plugins, for metrics.
     pub plugins: Vec<ActivePlugin>,
     /// The number of UDP sockets of each address, if it is configured.
@@ -107,6 +109,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let mut sockets: Vec<Socket> = Vec::new();
     let mut socket_of: HashMap<ListenerAddress, usize> = HashMap::new();
     let (mut chores, mut pages, mut bound_tasks, mut plugins) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut tasks = Vec::new();
     let mut observer = None;
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&configuration.corefile.blocks).zip(&addresses) {
         let addresses = addresses.as_deref();
@@ -117,6 +120,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         });
         chores.append(&mut built.chores);
         pages.append(&mut built.pages);
+        tasks.append(&mut built.tasks);
         observer = observer.or(built.observer.take());
         let addresses: Vec<Option<Address>> = match addresses {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -182,6 +186,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         chores,
         pages,
         bound_tasks,
+        tasks,
         plugins,
     }
 }

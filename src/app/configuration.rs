@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::args::{Args, Conf};
-use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, Stage};
+use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Stage};
 use crate::files::ResolvConf;
 use crate::plugins;
 use crate::plugins::build::{ServerBlock, ZoneKey};
@@ -118,12 +118,6 @@ fn configure(
     for block in &corefile.blocks {
         let mut keys = Vec::new();
         for key in &block.keys {
-            if key.scheme == Scheme::Grpc {
-                let message = "grpc:// listeners are not implemented";
-                let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
-                diagnostics.push(diagnostic.expected("dns://, tls://, https://, quic://, https3:// or no scheme"));
-                continue;
-            }
             for zone in &key.zones {
                 match NameBuf::from_text(zone) {
                     Ok(zone) => keys.push(ZoneKey { zone, port: key.port_or_default(port), scheme: key.scheme }),

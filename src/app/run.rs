@@ -239,6 +239,7 @@ impl Loader {
         let resources = Resources {
             logger: logger.clone(),
             hostname: machine::hostname(),
+            search_list: machine::search_list(),
             version: VERSION,
             interfaces: machine::interfaces(),
             debug: self.debug.clone(),

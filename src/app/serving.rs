@@ -104,7 +104,8 @@ impl Program {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, plugins, sockets, lameduck } = built;
+        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, tasks, plugins, sockets, lameduck } =
+            built;
         let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
         // At start, pages open before anything that takes time, since the process is alive and not ready. At a reload,
         // they change at the end, since the server is ready all the time.
@@ -161,6 +162,7 @@ impl Program {
         self.world.resources.lifecycle.enter(Phase::Serving);
         serving.stop_chores();
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
+        tasks.into_iter().for_each(|task| drop(self.runtime.spawn(task())));
         serving.bound_tasks.drain(..).for_each(|task| task.abort());
         for (listener, task) in bound_tasks {
             if let Some(address) = serving.bound_address(listeners[listener].address) {

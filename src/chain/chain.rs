@@ -184,7 +184,8 @@ impl Chain {
             return self.replies(by, exchange);
         }
         let first = by + 1;
-        let Exchange { received, client, now, started, depth, refresh, router, chain, block, .. } = *exchange;
+        let Exchange { received, client, now, started, depth, is_shared, refresh, router, chain, block, .. } =
+            *exchange;
         let state = &mut *exchange.state;
         let query = &query;
         let mut inner = Exchange {
@@ -195,6 +196,7 @@ impl Chain {
             started,
             state,
             depth,
+            is_shared,
             first,
             refresh,
             at: first,
@@ -213,13 +215,18 @@ impl Chain {
         }
     }
 
+    /// Runs the plugins from the first one that gets the reply on.
+    pub(super) fn rest(&self, exchange: &mut Exchange<'_>) -> Outcome {
+        self.queries(exchange.first, exchange)
+    }
+
     /// Runs the plugins after the one that requested a refresh, and passes the reply to that one.
     pub(super) fn refresh(&self, exchange: &mut Exchange<'_>) -> Outcome {
         self.queries(exchange.first + 1, exchange)
     }
 
     /// Calls [`Plugin::sent`] of every plugin, last to first, so that *log* writes before *errors*, as in CoreDNS.
-    pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+    pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent<'_>) {
         for plugin in self.plugins.iter().rev() {
             plugin.sent(exchange, sent);
         }

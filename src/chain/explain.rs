@@ -12,6 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
+use super::router::LookUp;
 use super::{Client, Exchange, Plugin, Router, State, Step, Wait};
 use crate::wire::{Query, Question, Rcode, Rdata, Record, Reply, Section};
 
@@ -31,7 +32,7 @@ pub enum Explained {
     Rewritten,
     /// The query goes to an upstream.
     Upstream,
-    /// The answer is an alias, whose target is in [`Notes::alias`].
+    /// The answer is an alias, whose target is in [`ExplainNotes::alias`].
     Alias,
     /// The answer depends on other work, which a dry run does not do.
     Waits,
@@ -52,7 +53,7 @@ impl From<Step> for Explained {
 
 /// What a plugin says about a query.
 #[derive(Clone, Debug, Default)]
-pub struct Notes {
+pub struct ExplainNotes {
     /// What the plugin does, one fact a line.
     pub lines: Vec<String>,
     /// Why the answer has no record, if the plugin knows.
@@ -179,7 +180,7 @@ impl Router {
         trace.not_admitted = not_admitted;
         match selected {
             Ok(block) => {
-                let mut exchange = self.exchange(block, &query, client, now, 0, &mut state);
+                let mut exchange = self.exchange(block, &query, client, now, LookUp::default(), &mut state);
                 trace.block = exchange.chain.place().map(str::to_owned);
                 exchange.chain.explain(0, &mut exchange, &mut trace);
             }
@@ -199,7 +200,7 @@ impl Chain {
     fn explain(&self, from: usize, exchange: &mut Exchange<'_>, trace: &mut Trace) {
         for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
             exchange.at = at;
-            let mut notes = Notes::default();
+            let mut notes = ExplainNotes::default();
             let explained = plugin.explain(exchange, &mut notes);
             let place = trace.add(plugin.name(), notes);
             match explained {
@@ -249,7 +250,7 @@ impl Chain {
 
 impl Trace {
     /// Adds what a plugin says. Returns the place of its step, if it has one.
-    fn add(&mut self, plugin: &str, notes: Notes) -> Option<usize> {
+    fn add(&mut self, plugin: &str, notes: ExplainNotes) -> Option<usize> {
         self.denial = notes.denial.or(self.denial.take());
         self.subject = notes.subject.or(self.subject.take());
         self.alias = notes.alias.or(self.alias.take());

@@ -11,7 +11,9 @@
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
 mod explain;
+mod notes;
 pub mod pending;
+pub mod rest;
 mod rewritten;
 mod router;
 mod zones;
@@ -26,11 +28,13 @@ use std::time::Instant;
 use crate::upstream;
 use crate::wire::header::Change;
 use crate::wire::reply::{ErrorText, ExtendedError};
-use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
+use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
-pub use explain::{Explained, Notes, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
+pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
+pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
@@ -49,7 +53,7 @@ pub trait Plugin: Send + Sync {
 
     /// Describes what the plugin would do with the query, for `clusterdns explain`, and does it without any effect: no
     /// counter, cache entry or query to an upstream. A plugin whose `query` has such effects must override this.
-    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut Notes) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut ExplainNotes) -> Explained {
         explain::explain_by_query(self, exchange)
     }
 
@@ -68,7 +72,7 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Called after the response was encoded, once for each query of a client that the chain answered.
-    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
+    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent<'_>) {}
 
     /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
@@ -78,6 +82,18 @@ pub trait Plugin: Send + Sync {
     /// answers.
     fn claims(&self, _question: &Question) -> bool {
         false
+    }
+
+    /// Returns whether the plugin stores replies and answers other clients from them, so that a reply of a plugin after
+    /// it must not depend on the client.
+    fn stores_replies(&self) -> bool {
+        false
+    }
+
+    /// Returns the search list of the client, if the plugin knows it and the name of the question is below its first
+    /// element (CoreDNS `autopath.AutoPather`). The last element is the root.
+    fn search_list(&self, _exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        None
     }
 
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
@@ -95,6 +111,12 @@ pub trait Plugin: Send + Sync {
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
+}
+
+/// Observes the attempts at upstreams for the queries of a server block.
+pub trait UpstreamTap: Send + Sync {
+    /// Returns the observer of the attempts of a query that is about to be sent; `None` if they are not observed.
+    fn begin(&self, exchange: &Exchange<'_>) -> Option<Box<dyn upstream::AttemptTap>>;
 }
 
 /// Decides which queries a server block gets.
@@ -121,11 +143,20 @@ pub enum Step {
 
 /// The response that was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub struct Sent<'a> {
     /// The length of the message in bytes.
     pub len: usize,
     /// The flags of its header.
     pub flags: u16,
+    /// The buffer that begins with the message.
+    pub(crate) buffer: &'a [u8],
+}
+
+impl<'a> Sent<'a> {
+    /// Returns the message.
+    pub fn message(&self) -> &'a [u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// The transport of a query.
@@ -143,6 +174,8 @@ pub enum Transport {
     Quic,
     /// DNS over HTTP/3.
     Https3,
+    /// DNS over gRPC.
+    Grpc,
 }
 
 impl Transport {
@@ -150,7 +183,7 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
-            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Grpc => "tcp",
         }
     }
 
@@ -243,6 +276,8 @@ pub struct State {
     pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
+    /// Notes of plugins about the query, which it keeps while it is pending.
+    pub notes: Notes,
     /// The query as a plugin has changed it.
     slot: RewrittenSlot,
 }
@@ -320,6 +355,7 @@ impl State {
         self.origin = Origin::Made;
         self.flag_changes = Change::default();
         self.max_udp = None;
+        self.notes.clear();
         // An unusually large reply must not hold memory forever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);
@@ -342,6 +378,8 @@ pub struct Exchange<'a> {
     pub state: &'a mut State,
     /// The nesting of internal look-ups; 0 for a query of a client.
     pub(crate) depth: u8,
+    /// This is an internal look-up whose reply may be stored for other clients ([`Plugin::stores_replies`]).
+    pub(crate) is_shared: bool,
     /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
     /// refresh, and the plugin after the one that has changed the query for a changed query.
     pub(crate) first: usize,
@@ -371,6 +409,18 @@ impl<'a> Exchange<'a> {
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
         self.depth
+    }
+
+    /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not
+    /// depend on the client.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Returns the search list of the client that the plugin with this name knows ([`Plugin::search_list`]).
+    pub fn search_list(&self, plugin: &str) -> Option<Vec<NameBuf>> {
+        let mut named = self.chain.plugins().iter().filter(|known| known.name() == plugin);
+        named.find_map(|known| known.search_list(self))
     }
 
     /// Responds with a bare code, and records the reason for *errors*. The client gets it as an extended DNS error.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
-use crate::chain::router::Response;
+use crate::chain::router::{LookUp, Response};
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -63,6 +63,8 @@ pub struct OwnedQuery {
     /// When it was received.
     started: Instant,
     depth: u8,
+    /// [`Exchange::is_shared`]
+    is_shared: bool,
     /// The index of the first plugin that gets the reply.
     first: usize,
     /// This is a refresh that the plugin `first` requested.
@@ -92,6 +94,7 @@ impl Exchange<'_> {
             Wait::Upstream(query) => {
                 let mut state = State::with_query_change(query.change);
                 state.take_rewritten(self.state);
+                state.notes = std::mem::take(&mut self.state.notes);
                 state
             }
             Wait::Work(_) => std::mem::take(self.state),
@@ -101,6 +104,7 @@ impl Exchange<'_> {
             client: self.client,
             started: self.started,
             depth: self.depth,
+            is_shared: self.is_shared,
             first: self.first,
             refresh: self.refresh,
             router: self.router.clone(),
@@ -127,15 +131,18 @@ impl Pending {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
                     let cached = query.state.cached();
+                    let notes = query.state.notes.clone();
                     let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
                             Some(state) => query.answer_stale(state, at),
                             None => query.fail(overload, super::Failure::Overload(plugin)),
                         }
+                        query.state.notes = notes;
                         return Some(query);
                     };
                     query.state = state;
+                    query.state.notes = notes;
                     query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(upstream_query) => {
@@ -198,7 +205,8 @@ impl State {
         if self.origin != Origin::Cached {
             return None;
         }
-        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, ..State::default() };
+        let notes = self.notes.clone();
+        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, notes, ..State::default() };
         if let Some(rewritten) = self.rewritten() {
             *state.rewrite() = rewritten.clone();
         }
@@ -246,6 +254,7 @@ impl OwnedQuery {
     pub fn restore(&mut self, state: &mut State) {
         (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
         state.take_rewritten(&mut self.state);
+        state.notes = std::mem::take(&mut self.state.notes);
     }
 
     /// Returns the client.
@@ -296,6 +305,7 @@ impl OwnedQuery {
             started: self.started,
             state,
             depth: self.depth,
+            is_shared: self.is_shared,
             first: self.first,
             refresh: self.refresh,
             at: self.first,
@@ -326,7 +336,10 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let packet = inner_packet(exchange.query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
+    let is_shared =
+        exchange.is_shared || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
+    let look_up = LookUp { depth, is_shared };
+    match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {
@@ -350,6 +363,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         started: exchange.now,
         state: &mut state,
         depth: exchange.depth.max(1),
+        is_shared: exchange.is_shared,
         first: exchange.at,
         refresh: true,
         at: exchange.at,

@@ -80,6 +80,15 @@ pub trait Observer: Send + Sync {
     fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize);
 }
 
+/// What the exchange of an internal look-up has of the query that caused it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LookUp {
+    /// The nesting of look-ups; 0 for a query of a client.
+    pub(super) depth: u8,
+    /// [`Exchange::is_shared`]
+    pub(super) is_shared: bool,
+}
+
 /// The result of [`Router::respond`].
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each query that is forwarded")]
 pub(super) enum Response {
@@ -177,7 +186,7 @@ impl Router {
                 return Answer::Send(len);
             }
         };
-        let mut exchange = self.exchange(block, query, client, now, 0, state);
+        let mut exchange = self.exchange(block, query, client, now, LookUp::default(), state);
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -187,11 +196,11 @@ impl Router {
 
     /// Answers the query of an internal look-up.
     pub(super) fn respond(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, look_up: LookUp, state: &mut State,
     ) -> Response {
         match self.select(query, client, now, state) {
             Ok(block) => {
-                let mut exchange = self.exchange(block, query, client, now, depth, state);
+                let mut exchange = self.exchange(block, query, client, now, look_up, state);
                 exchange.respond()
             }
             Err(rcode) => {
@@ -204,7 +213,7 @@ impl Router {
     /// Creates the exchange of a query that has just been received.
     #[inline(always)]
     pub(super) fn exchange<'a>(
-        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: u8,
+        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, look_up: LookUp,
         state: &'a mut State,
     ) -> Exchange<'a> {
         Exchange {
@@ -214,7 +223,8 @@ impl Router {
             now,
             started: now,
             state,
-            depth,
+            depth: look_up.depth,
+            is_shared: look_up.is_shared,
             first: 0,
             refresh: false,
             at: 0,
@@ -262,7 +272,7 @@ impl Router {
         self.zones.find_map(&query.question, |entry| {
             let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
             self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = self.exchange(block, query, client, now, 0, &mut *state);
+                let exchange = self.exchange(block, query, client, now, LookUp::default(), &mut *state);
                 let is_admitted = exchange.chain.admits(&exchange);
                 if !is_admitted {
                     note(exchange.chain);
@@ -300,7 +310,7 @@ impl Exchange<'_> {
     /// Encodes the reply, notifies the plugins, and returns its length.
     pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
-        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
+        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]), buffer: out });
         len
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
-use crate::chain::{Exchange, Explained, Notes, Plugin, Step, TraceDenial};
+use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Step, TraceDenial};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{BlockLabels, Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::{ErrorText, ExtendedError};
@@ -252,7 +252,7 @@ impl Plugin for Acl {
         "acl"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let client = exchange.client.remote.ip().to_canonical();
         let (verb, explained, found) = match self.find_action(exchange) {
             None => return Explained::Next,

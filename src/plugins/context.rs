@@ -12,6 +12,8 @@ pub struct Context<'a> {
     pub keys: &'a [BlockKey],
     /// The zones of the keys, in lower case with a final dot.
     pub zones: &'a [String],
+    /// All stanzas of the server block.
+    pub block: &'a [Directive],
     /// The directory of *root*, to which relative file names are joined.
     pub root: Option<PathBuf>,
     /// The errors and warnings.

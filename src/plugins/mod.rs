@@ -7,6 +7,7 @@
 pub mod accepted;
 pub mod acl;
 pub mod any;
+pub mod autopath;
 pub mod bind;
 pub mod bufsize;
 pub mod build;
@@ -15,11 +16,13 @@ pub mod chaos;
 mod context;
 pub mod debug;
 pub mod dns64;
+pub mod dnstap;
 pub mod encrypted;
 pub mod erratic;
 pub mod errors;
 pub mod expression;
 pub mod forward;
+pub mod grpc;
 pub mod header;
 pub mod health;
 pub mod hosts;
@@ -34,6 +37,7 @@ pub mod multisocket;
 pub mod nsid;
 pub mod page_address;
 mod path;
+pub mod placeholders;
 pub mod prometheus;
 pub mod ready;
 mod regexp;
@@ -46,6 +50,7 @@ pub mod template;
 mod testing;
 pub mod timeouts;
 pub mod tls;
+mod upstream_tls;
 pub mod view;
 pub mod whoami;
 
@@ -62,7 +67,7 @@ pub use table::DIRECTIVES;
 /// file.
 pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<ReadDirective> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
-    let mut context = Context { keys: &block.keys, zones: &zones, root: None, diagnostics };
+    let mut context = Context { keys: &block.keys, zones: &zones, block: &block.directives, root: None, diagnostics };
     let mut directives = Vec::new();
     for entry in DIRECTIVES {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward,
-    header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
+    errors, forward, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
+    multisocket, nsid, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -68,7 +68,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("cancel"),
     planned("proxyproto"),
     built("quic", read!(encrypted::quic)),
-    planned("grpc_server"),
+    built("grpc_server", read!(encrypted::grpc_server)),
     built("https", read!(encrypted::https)),
     built("https3", read!(encrypted::https3)),
     built("timeouts", read!(timeouts::parse)),
@@ -86,7 +86,7 @@ pub const DIRECTIVES: &[Entry] = &[
     once("prometheus", read!(prometheus::parse)).with_metrics(register::<prometheus::Queries>),
     once("errors", read!(errors::parse)),
     built("log", read!(log::parse)),
-    planned("dnstap"),
+    built("dnstap", read!(dnstap::parse)),
     built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
     built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::Dns64Metrics>),
     planned("siit"),
@@ -95,7 +95,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("loadbalance", read!(loadbalance::parse)),
     planned("tsig"),
     built("rewrite", read!(rewrite::parse)),
-    planned("autopath"),
+    built("autopath", read!(autopath::parse)).with_metrics(register::<autopath::AutopathMetrics>),
     built("acl", read!(acl::parse)).with_metrics(register::<acl::AclMetrics>),
     once("cache", read!(cache::parse)).with_metrics(register::<cache::CacheMetrics>),
     built("header", read!(header::parse)),
@@ -117,7 +117,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("etcd"),
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
-    planned("grpc"),
+    once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),
     built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
     planned("on"),

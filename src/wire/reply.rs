@@ -499,6 +499,32 @@ impl Reply {
         });
     }
 
+    /// Returns this reply to `question` with all names stored completely, so that another question may get it.
+    pub fn detached(&self, question: &Question) -> Reply {
+        let mut reply = Reply {
+            rcode: self.rcode,
+            authoritative: self.authoritative,
+            recursion_available: self.recursion_available,
+            authentic_data: self.authentic_data,
+            recursion_desired: self.recursion_desired,
+            truncated: self.truncated,
+            had_opt: self.had_opt,
+            max_udp: self.max_udp,
+            ..Reply::default()
+        };
+        reply.options = self.options.map(|options| reply.store(self.bytes(options)));
+        reply.extended_error = self.extended_error.map(|error| match error.text {
+            ErrorText::Fixed(_) => error,
+            ErrorText::Stored(text) => {
+                ExtendedError { text: ErrorText::Stored(reply.store(self.bytes(text))), ..error }
+            }
+        });
+        for section in [Section::Answer, Section::Authority, Section::Additional] {
+            reply.append(self, question, section, section);
+        }
+        reply
+    }
+
     /// Appends the records of a section of the reply to another question. Names are stored completely.
     pub fn append(&mut self, other: &Reply, question: &Question, from: Section, into: Section) {
         for record in other.section(from) {

@@ -80,6 +80,7 @@ impl LocalServer {
             dispatcher: Dispatcher::default(),
             lifecycle: Arc::default(),
             carried_over: CarriedOver::default(),
+            search_list: machine::search_list(),
         };
         let world = World { resources, surroundings: Surroundings::default(), indexes: KnownIndexes::default() };
         // What only this machine lacks, such as an address or a certificate, does not matter here.

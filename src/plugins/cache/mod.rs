@@ -24,7 +24,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::chain::{Exchange, Explained, Failure, Notes, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones};
+use crate::chain::{
+    Exchange, ExplainNotes, Explained, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones,
+};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
@@ -269,7 +271,7 @@ impl Plugin for Cache {
         "cache"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if is_live || !self.covers(exchange.question()) {
             return Explained::Next;
@@ -298,6 +300,10 @@ impl Plugin for Cache {
             notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
         }
         Explained::Answered
+    }
+
+    fn stores_replies(&self) -> bool {
+        true
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

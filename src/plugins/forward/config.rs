@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::address::{self, To};
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
 use crate::files::ResolvConf;
-use crate::plugins::Context;
 use crate::plugins::path::rooted;
+use crate::plugins::{Context, upstream_tls};
 use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
 use crate::wire::{NameBuf, Rcode};
 
@@ -58,7 +58,7 @@ pub struct Config {
     pub check: HealthCheck,
     /// Which certificates encrypted upstreams may have. A destination may have a server name of its own.
     pub trust: Trust,
-    /// `doh_method` is GET. It only results in a warning: queries over HTTPS are sent by POST.
+    /// Queries over HTTPS are sent by GET.
     pub get: bool,
     /// The source address of queries.
     pub source: Option<IpAddr>,
@@ -204,11 +204,7 @@ fn check_files(to: &[To], word: &Token, line: &mut Arguments<'_, '_>) {
 impl Config {
     /// Checks that the certificates can be used. Like CoreDNS, it does so even if no upstream is encrypted.
     pub fn check_trust(&self) -> Result<(), String> {
-        if self.trust.authorities.is_some() || self.trust.identity.is_some() {
-            self.trust.check().map_err(|error| error.to_string())
-        } else {
-            Ok(())
-        }
+        upstream_tls::check(&self.trust)
     }
 
     /// Parses a property; returns `None` after an error.
@@ -236,32 +232,8 @@ impl Config {
             "max_connect_attempts" => self.rules.max_attempts = Some(line.number(0..=u32::MAX)?),
             "doh_method" => {
                 self.get = line.one_of(&[("POST", false), ("GET", true)])?;
-                if self.get {
-                    let word = line.name_token();
-                    line.warning(
-                        word,
-                        "queries over HTTPS are sent by POST, which every server accepts (RFC 8484 4.1)",
-                    );
-                }
             }
-            "tls" => {
-                let words = line.rest();
-                let files: Vec<PathBuf> = words.iter().filter_map(|word| rooted(line, root, word)).collect();
-                self.trust.identity = None;
-                match &files[..] {
-                    [] => {}
-                    [authorities] => self.trust.authorities = Some(authorities.clone()),
-                    [certificate, key] => self.trust.identity = Some((certificate.clone(), key.clone())),
-                    [certificate, key, authorities] => {
-                        self.trust.identity = Some((certificate.clone(), key.clone()));
-                        self.trust.authorities = Some(authorities.clone());
-                    }
-                    _ => {
-                        let word = line.name_token();
-                        line.error_expected(word, "too many files", "nothing, CA, CERT KEY, or CERT KEY CA");
-                    }
-                }
-            }
+            "tls" => upstream_tls::parse(line, root, &mut self.trust),
             "tls_servername" => self.trust.server_name = Some(line.word("a server name")?.text.clone()),
             "policy" => {
                 self.rules.policy = line.one_of(&[

@@ -2,7 +2,7 @@
 
 use super::stanza::{Stanza, Zone};
 use super::{Finding, Kubernetes};
-use crate::chain::{Exchange, Explained, Notes, Plugin as _, Subject, TraceDenial};
+use crate::chain::{Exchange, ExplainNotes, Explained, Plugin as _, Subject, TraceDenial};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::name::{PortName, ServiceName};
@@ -11,7 +11,7 @@ use crate::wire::{Question, Type};
 
 impl Kubernetes {
     /// Implements [`crate::chain::Plugin::explain`].
-    pub(super) fn explain_query(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+    pub(super) fn explain_query(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let (stanza, question) = (&self.stanza, exchange.question());
         let Some(zone) = stanza.zone_of(question) else { return Explained::Next };
         let name = ClusterName::parse(question, zone.labels);

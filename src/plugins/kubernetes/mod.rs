@@ -28,13 +28,13 @@ use std::sync::Arc;
 use no_data::NoData;
 use stanza::{AnswerResult, Stanza, Zone};
 
-use crate::chain::{Exchange, Explained, Fallthrough, Notes, Origin, Plugin, Step};
+use crate::chain::{Exchange, ExplainNotes, Explained, Fallthrough, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
 use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
 use crate::wire::reply::{ErrorText, ExtendedError};
-use crate::wire::{NameBuf, Question, Rcode, Type};
+use crate::wire::{Name, NameBuf, Question, Rcode, Type};
 
 impl Setting for Config {
     fn index_request(&self) -> Option<IndexRequest> {
@@ -58,8 +58,10 @@ impl Setting for Config {
 
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let Some(request) = self.index_request() else { return Ok(()) };
-        let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses());
-        block.plugin(plugin.counted_by(block.resources().metrics.get()));
+        let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses())
+            .with_search_list(&block.resources().search_list)
+            .counted_by(block.resources().metrics.get());
+        block.plugin(plugin);
         Ok(())
     }
 }
@@ -97,15 +99,22 @@ impl Kubernetes {
         let primary = zones.iter().find(|zone| !zone.is_reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        Kubernetes {
-            stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own, denials: Arc::default() }),
-        }
+        let (index, search_list, denials) = (index.into(), Vec::new(), Arc::default());
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own, search_list, denials }) }
     }
 
     /// Sets the counters of denials.
     pub fn counted_by(mut self, denials: Arc<DenialCounts>) -> Kubernetes {
         if let Some(stanza) = Arc::get_mut(&mut self.stanza) {
             stanza.denials = denials;
+        }
+        self
+    }
+
+    /// Sets the search list of this machine, with which the search lists of clients end.
+    pub fn with_search_list(mut self, search_list: &[NameBuf]) -> Kubernetes {
+        if let Some(stanza) = Arc::get_mut(&mut self.stanza) {
+            stanza.search_list = search_list.to_vec();
         }
         self
     }
@@ -116,7 +125,7 @@ impl Plugin for Kubernetes {
         "kubernetes"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Notes) -> Explained {
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         self.explain_query(exchange, notes)
     }
 
@@ -149,6 +158,10 @@ impl Plugin for Kubernetes {
         !is_missing || !zone.fallthrough.covers(question)
     }
 
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        self.stanza.search_list(exchange)
+    }
+
     fn unready(&self) -> Option<String> {
         let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
@@ -160,6 +173,27 @@ impl Plugin for Kubernetes {
 }
 
 impl Stanza {
+    /// Returns the search list of the client (CoreDNS `Kubernetes.AutoPath`), if the name of the question is below
+    /// `NAMESPACE.svc.ZONE` and a Pod of that namespace has certainly sent it.
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        /// `NAMESPACE.svc`, and at least one label in front of it.
+        const LABELS: usize = 3;
+        let question = exchange.question();
+        let zone = self.zone_of(question).filter(|_| self.answers.view.pods == PodMode::Verified)?;
+        let front = question.labels() - zone.labels;
+        if front < LABELS || question.label(front - 1) != b"svc" {
+            return None;
+        }
+        let client = exchange.client.remote.ip().to_canonical();
+        let pod = self.index.synced()?.client_pod(client, exchange.now)?;
+        if !pod.key.ns.as_bytes().eq_ignore_ascii_case(question.label(front - 2)) {
+            return None;
+        }
+        let suffixes = [zone.labels + 2, zone.labels + 1, zone.labels];
+        let own = suffixes.map(|labels| question.suffix(labels).to_owned());
+        Some(own.into_iter().chain(self.search_list.iter().cloned()).chain([Name::ROOT.to_owned()]).collect())
+    }
+
     /// Returns the longest zone of the question.
     fn zone_of(&self, question: &Question) -> Option<&Zone> {
         let within = |zone: &&Zone| {

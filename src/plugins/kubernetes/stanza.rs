@@ -34,6 +34,8 @@ pub(super) struct Stanza {
     pub(super) own: Vec<IpAddr>,
     /// Counts denials by their reason.
     pub(super) denials: Arc<DenialCounts>,
+    /// The search list of this machine, which is the end of a client's.
+    pub(super) search_list: Vec<NameBuf>,
 }
 
 /// A zone of the stanza.

@@ -15,7 +15,7 @@ use watch::Watch;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
-use crate::chain::{Exchange, Explained, Notes, Plugin, Step};
+use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Step};
 use crate::corefile::Directive;
 use crate::wire::NameBuf;
 
@@ -57,7 +57,7 @@ impl Plugin for Loop {
         "loop"
     }
 
-    fn explain(&self, _: &mut Exchange<'_>, _: &mut Notes) -> Explained {
+    fn explain(&self, _: &mut Exchange<'_>, _: &mut ExplainNotes) -> Explained {
         Explained::Next
     }
 
