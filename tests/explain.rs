@@ -8,6 +8,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use clusterdns::app::explain;
+use running::api::Api;
 use running::upstream::Upstream;
 use running::{Running, TIMEOUT, file, folder, get, program, run, status_and_output};
 
@@ -507,6 +508,38 @@ fn a_running_server_explains_itself() {
         let line = first_line(&server, &["explain", "b.dead.example."]);
         line.contains(&format!("SERVFAIL: every upstream of 'forward dead.example.' is down: {dead}"))
     });
+}
+
+/// Objects are read from the API server when the command runs; without it, the index is enough for the cause.
+#[test]
+fn objects_come_from_the_api_server() {
+    let api = Api::start();
+    let text = format!(
+        ".:0 {{\n    bind 127.0.0.1\n    kubernetes cluster.local {{\n        endpoint http://{}\n    }}\n}}\n",
+        api.at
+    );
+    let conf = file(&folder("explain-api"), "Corefile", &text);
+    let server = Running::start(&["-conf", &conf]);
+    let (status, output, _) = status_and_output(&ask(&server, &["explain", "web.default"]));
+    assert_eq!(status, Some(0));
+    assert!(output.starts_with("web.default.svc.cluster.local. A: NOERROR: 10.96.0.5"), "{output}");
+    assert!(
+        output.contains("\n  Service default/web: ClusterIP 10.96.0.5, no selector, ports http 80/TCP\n"),
+        "{output}"
+    );
+    // The command alone follows the same API server.
+    let (status, output, errors) = status_and_output(&run(&["explain", "wbe.default", "-conf", &conf]));
+    assert_eq!((status, errors.as_str()), (Some(0), ""));
+    assert!(output.contains("no such Service: wbe in namespace default; did you mean web.default.svc"), "{output}");
+    api.set_away(true);
+    let (status, output, _) = status_and_output(&ask(&server, &["explain", "wbe.default"]));
+    assert_eq!(status, Some(0));
+    assert!(output.contains("no such Service: wbe in namespace default; did you mean web.default.svc"), "{output}");
+    assert!(output.contains("cannot read the Service from the API server: no response within 3 s"), "{output}");
+    let (status, output, errors) = status_and_output(&run(&["explain", "wbe.default", "-conf", &conf]));
+    assert_eq!((status, output.as_str()), (Some(1), ""));
+    assert!(errors.starts_with("cannot read the Namespace from the API server: no response within 3 s"), "{errors}");
+    assert_eq!(errors.lines().count(), 1);
 }
 
 #[test]

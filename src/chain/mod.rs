@@ -27,6 +27,7 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
@@ -230,6 +231,29 @@ pub enum Failure {
     Answer(Box<str>),
 }
 
+impl Failure {
+    /// Returns the reason as one word, for log lines.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Failure::NoNextPlugin(_) => "no-plugin",
+            Failure::TooDeep(_) => "look-ups-too-deep",
+            Failure::LookUp(_) => "look-up-failed",
+            Failure::Overload(_) => "overload",
+            Failure::Upstream(error) => error.reason(),
+            Failure::InvalidName(_) => "invalid-name",
+            Failure::Answer(_) => "answer-failed",
+        }
+    }
+
+    /// Adds the reason to a reply, as an extended DNS error with the upstream and its error.
+    #[cold]
+    fn describe(&self, reply: &mut Reply) {
+        let Failure::Upstream(error) = self else { return };
+        let text = ErrorText::Stored(reply.store(error.to_string().as_bytes()));
+        reply.extended_error = Some(ExtendedError { code: error.extended_code(), reason: error.reason(), text });
+    }
+}
+
 /// The mutable state of a query. A worker has one, and reuses it for each query.
 #[derive(Debug, Default)]
 pub struct State {
@@ -280,6 +304,12 @@ impl State {
     pub fn rewrite(&mut self) -> &mut Rewritten {
         self.is_rewritten = true;
         self.slot.begin()
+    }
+
+    /// Returns why there is no ordinary answer, as one word: the reason of a failure, or of the extended DNS error.
+    pub fn reason(&self) -> Option<&'static str> {
+        let of_reply = || self.reply.extended_error.map(|error| error.reason).filter(|reason| !reason.is_empty());
+        self.failure.as_ref().map(Failure::reason).or_else(of_reply)
     }
 
     /// Returns whether nothing is counted, since this is a dry run ([`Plugin::explain`]).
@@ -402,10 +432,12 @@ impl<'a> Exchange<'a> {
         named.find_map(|known| known.search_list(self))
     }
 
-    /// Responds with a bare code, and records the reason for *errors*.
+    /// Responds with a bare code, and records the reason for *errors*. The client gets it as an extended DNS error.
     pub fn fail(&mut self, rcode: Rcode, failure: Failure) -> Step {
+        let step = self.refuse(rcode);
+        failure.describe(&mut self.state.reply);
         self.state.failure = Some(failure);
-        self.refuse(rcode)
+        step
     }
 
     /// Responds with a bare code.

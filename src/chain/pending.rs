@@ -230,6 +230,7 @@ impl OwnedQuery {
         self.state.reply.clear();
         self.state.reply.rcode = rcode;
         self.state.bare = true;
+        failure.describe(&mut self.state.reply);
         self.state.failure = Some(failure);
     }
 

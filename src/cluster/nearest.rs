@@ -9,22 +9,26 @@ const MAX: usize = 3;
 /// A suggestion in another namespace must be more similar than one in the same, by this distance.
 const OTHER_NAMESPACE: usize = 1;
 
-/// Returns how different two labels are, in edits; a label that continues the other one after a dash counts as one edit.
+/// Returns how different two labels are, in edits; a label that continues the other one after a dash counts as one
+/// edit.
 pub fn distance(a: &str, b: &str) -> usize {
-    let continues = |long: &str, short: &str| {
-        let rest = long.strip_prefix(short).is_some_and(|rest| rest.starts_with('-'));
-        rest || long.strip_suffix(short).is_some_and(|rest| rest.ends_with('-'))
-    };
-    if !a.is_empty() && !b.is_empty() && (continues(a, b) || continues(b, a)) {
-        return 1;
-    }
-    strsim::damerau_levenshtein(a, b)
+    if continues(a, b) || continues(b, a) { 1 } else { strsim::damerau_levenshtein(a, b) }
+}
+
+/// Returns whether a label is another one with more before or behind a dash.
+fn continues(long: &str, short: &str) -> bool {
+    let is_rest = |rest: Option<&str>, has_dash: fn(&str) -> bool| rest.is_some_and(has_dash);
+    !short.is_empty()
+        && (is_rest(long.strip_prefix(short), |rest| rest.starts_with('-'))
+            || is_rest(long.strip_suffix(short), |rest| rest.ends_with('-')))
 }
 
 /// Returns whether two labels are so similar that one may be a misspelling of the other.
 pub fn is_near(a: &str, b: &str) -> bool {
-    let length = a.len().max(b.len());
-    a.len().abs_diff(b.len()) <= length && distance(a, b) <= (length / 3).clamp(1, 3)
+    let most = (a.len().max(b.len()) / 3).clamp(1, 3);
+    // Most labels differ too much in length, which is cheap to see.
+    let is_possible = a.len().abs_diff(b.len()) <= most || continues(a, b) || continues(b, a);
+    is_possible && distance(a, b) <= most
 }
 
 impl Index {

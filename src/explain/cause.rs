@@ -237,7 +237,7 @@ fn describe_upstreams(trace: &Trace) -> String {
     }
 }
 
-/// Reads the objects of the ServiceObject, and finds why it has no ready endpoint.
+/// Reads the objects of the Service, and finds why it has no ready endpoint.
 fn examine_objects(request: &ExplainRequest, run: &Run, report: &mut Report, objects: &dyn ObjectReader) {
     let Some(last) = run.traces.last() else { return };
     let Some(subject) = &last.subject else { return };
@@ -339,8 +339,8 @@ fn explain_endpoint(subject: &Subject, slices: &[SliceObject], pods: &[PodObject
         report.suggestions.clear();
     } else if pod.is_some() {
         report.cause.push_str(&format!(
-            "; PodObject {wanted} exists, but an endpoint has the name of its Pod only with spec.hostname and a spec.subdomain \
-             that is the ServiceObject, or with the option 'endpoint_pod_names'"
+            "; Pod {wanted} exists, but an endpoint has the name of its Pod only with spec.hostname and a spec.subdomain \
+             that is the Service, or with the option 'endpoint_pod_names'"
         ));
     }
 }
@@ -363,21 +363,19 @@ fn why_not_ready(
                 );
                 ("no-endpoints", text)
             }
-            count => (
-                "endpoints-not-ready",
-                format!("none of the {count} endpoint(s) of ServiceObject {ns}/{label} is ready"),
-            ),
+            count => {
+                ("endpoints-not-ready", format!("none of the {count} endpoint(s) of Service {ns}/{label} is ready"))
+            }
         });
     }
     let selector = format_labels(&service.selector);
     if pods.is_empty() {
-        let mut text =
-            format!("the selector {selector} of ServiceObject {ns}/{label} matches no Pod in namespace {ns}");
+        let mut text = format!("the selector {selector} of Service {ns}/{label} matches no Pod in namespace {ns}");
         if let Some(pod) = nearest_pod(&service.selector, &others()) {
             let labels: LabelMap = pod.labels.clone();
             let shown = labels.into_iter().filter(|(key, _)| service.selector.contains_key(key)).collect::<LabelMap>();
             let shown = if shown.is_empty() { format_labels(&pod.labels) } else { format_labels(&shown) };
-            text.push_str(&format!("; PodObject {} has {shown}", pod.name));
+            text.push_str(&format!("; Pod {} has {shown}", pod.name));
         }
         return Some(("no-matching-pod", text));
     }
@@ -389,15 +387,15 @@ fn why_not_ready(
             count => format!("all {count} Pods"),
         };
         let what = if pods.len() == 1 { "is" } else { "are" };
-        let text = format!("{which} of ServiceObject {ns}/{label} {what} not ready: {}: {why}", pod.name);
+        let text = format!("{which} of Service {ns}/{label} {what} not ready: {}: {why}", pod.name);
         let reason = if pods.iter().all(|pod| pod.is_terminating) { "pods-terminating" } else { "pods-not-ready" };
         return Some((reason, text));
     }
     if service.publish_not_ready && pods.iter().all(|pod| pod.addresses.is_empty()) {
-        return Some(("pods-without-address", format!("no Pod of ServiceObject {ns}/{label} has an address yet")));
+        return Some(("pods-without-address", format!("no Pod of Service {ns}/{label} has an address yet")));
     }
     if !endpoints.is_empty() {
-        return Some(("endpoints-not-ready", format!("no endpoint of ServiceObject {ns}/{label} is ready")));
+        return Some(("endpoints-not-ready", format!("no endpoint of Service {ns}/{label} is ready")));
     }
     // Manifests without slices: the server derives them from the Pods.
     None

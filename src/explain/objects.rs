@@ -54,7 +54,7 @@ impl ObjectReader for NoObjects {
     }
 }
 
-/// LabelMap or a selector.
+/// Labels or a selector.
 pub(super) type LabelMap = BTreeMap<String, String>;
 
 /// A Service.

@@ -18,8 +18,8 @@ use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Rcode, Type};
 
 /// The extended errors of answers (RFC 8914 4.16, 4.18).
-const BLOCKED: ExtendedError = ExtendedError { code: 15, text: ErrorText::Fixed("") };
-const FILTERED: ExtendedError = ExtendedError { code: 17, text: ErrorText::Fixed("") };
+const BLOCKED: ExtendedError = ExtendedError { code: 15, reason: "acl-blocked", text: ErrorText::Fixed("") };
+const FILTERED: ExtendedError = ExtendedError { code: 17, reason: "acl-filtered", text: ErrorText::Fixed("") };
 
 /// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

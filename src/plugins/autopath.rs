@@ -21,7 +21,7 @@ use super::build::{BlockBuilder, BuildError, Setting};
 use super::path::rooted;
 use super::{Context, names};
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Plugin, Rest, RestReply, State, Step, Wait, Work};
+use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Rest, RestReply, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive, Token};
 use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
@@ -263,6 +263,15 @@ impl Autopath {
 impl Plugin for Autopath {
     fn name(&self) -> &'static str {
         "autopath"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        if let Some(list) = self.search_list(exchange) {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            let text = format!("if the name does not exist, tries the search list of the client: {}", list.join(" "));
+            notes.lines.push(text);
+        }
+        Explained::Next
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

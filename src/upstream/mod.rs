@@ -110,6 +110,45 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the reason as one word, for log lines.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Error::NoHealthy => "upstreams-down",
+            Error::Limit(_) => "max-concurrent",
+            Error::Full => "overload",
+            Error::Timeout(_) => "upstream-timeout",
+            Error::Connection(..) => "upstream-connection",
+            Error::Malformed(_) | Error::TooLarge(..) => "upstream-malformed",
+            Error::Protocol(..) => "upstream-protocol",
+            Error::Unsupported(_) => "upstream-unsupported",
+            Error::Ending => "server-stops",
+        }
+    }
+
+    /// Returns the address of the upstream, if the error is about one.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Error::Timeout(label)
+            | Error::Connection(label, _)
+            | Error::Malformed(label)
+            | Error::TooLarge(label, _)
+            | Error::Protocol(label, _)
+            | Error::Unsupported(label) => Some(label),
+            Error::NoHealthy | Error::Limit(_) | Error::Full | Error::Ending => None,
+        }
+    }
+
+    /// Returns the code of the extended DNS error of the response (RFC 8914): "No Reachable Authority" (22) without a
+    /// response, "Network Error" (23) for a connection that failed or a wrong answer, "Other" (0) for limits of this
+    /// server.
+    pub const fn extended_code(&self) -> u16 {
+        match self {
+            Error::NoHealthy | Error::Timeout(_) => 22,
+            Error::Connection(..) | Error::Malformed(_) | Error::TooLarge(..) | Error::Protocol(..) => 23,
+            Error::Limit(_) | Error::Full | Error::Unsupported(_) | Error::Ending => 0,
+        }
+    }
+
     /// Returns the code of the response to the client.
     pub fn rcode(&self) -> Rcode {
         match self {

@@ -155,6 +155,8 @@ pub struct SoaNumbers {
 pub struct ExtendedError {
     /// The INFO-CODE; 0 is "Other".
     pub code: u16,
+    /// The reason as one word, for log lines and scripts; empty if there is none. It is not sent.
+    pub reason: &'static str,
     /// The EXTRA-TEXT: the reason, for people.
     pub text: ErrorText,
 }

@@ -140,6 +140,13 @@ fn plain(line: &str) -> Option<String> {
     for key in ["time", "client_port", "id", "duration_seconds", "response_size"] {
         object.entry(key).and_modify(|value| *value = "_".into());
     }
+    // 292: the reason, and the fields of failures.
+    object.remove("reason");
+    if object.get("plugin").is_some_and(|plugin| plugin == "errors") {
+        for key in ["client_ip", "qname", "qtype", "rcode", "upstream"] {
+            object.remove(key);
+        }
+    }
     let text = object.get("msg")?.as_str()?.to_owned();
     // 46: CoreDNS repeats the level of lines about itself in the text.
     let (level, text) = match text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {

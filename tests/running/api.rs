@@ -79,10 +79,10 @@ fn list(path: &str) -> String {
         let item = r#"{"metadata": {"name": "web", "namespace": "default", "resourceVersion": "1"},
             "spec": {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": [{"name": "http", "port": 80}]}}"#;
         ("Service", item)
-    } else if path.contains("/namespaces") {
-        ("Namespace", r#"{"metadata": {"name": "default", "resourceVersion": "1"}}"#)
     } else if path.contains("/endpointslices") {
         ("EndpointSlice", "")
+    } else if path.contains("/namespaces") && !path.contains("/pods") {
+        ("Namespace", r#"{"metadata": {"name": "default", "resourceVersion": "1"}}"#)
     } else {
         ("Pod", "")
     };

@@ -159,7 +159,8 @@ pub fn check_reply(settings: &[u8], records: &[u8]) {
     reply.authentic_data = bits & 4 != 0;
     reply.truncated = bits & 8 != 0;
     reply.rcode = Rcode(u16::from(choices.byte()) % 24);
-    reply.extended_error = (bits & 16 != 0).then_some(ExtendedError { code: 14, text: ErrorText::Fixed("not ready") });
+    reply.extended_error =
+        (bits & 16 != 0).then_some(ExtendedError { code: 14, reason: "", text: ErrorText::Fixed("not ready") });
     if bits & 32 != 0 {
         let id = vec![b'n'; usize::from(choices.byte()) * choices.pick(&[1, 3, 300])];
         reply.add_option(3, &id);

@@ -31,6 +31,7 @@ use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
 use crate::wire::header::flag;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Query, Question, Rcode};
 use classify::ResponseClass;
 use entry::{CacheEntry, KeyFlags};
@@ -112,6 +113,10 @@ impl BlockCache {
         }
     }
 }
+
+/// The extended error of a failure that is cached (RFC 8914 4.14).
+const CACHED_FAILURE: ExtendedError =
+    ExtendedError { code: 13, reason: "cached-failure", text: ErrorText::Fixed("the failure is cached") };
 
 /// The key of an entry.
 #[derive(Clone, Copy)]
@@ -266,10 +271,6 @@ impl Plugin for Cache {
         "cache"
     }
 
-    fn stores_replies(&self) -> bool {
-        true
-    }
-
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if is_live || !self.covers(exchange.question()) {
@@ -301,6 +302,10 @@ impl Plugin for Cache {
         Explained::Answered
     }
 
+    fn stores_replies(&self) -> bool {
+        true
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if !is_live && !self.covers(exchange.question()) {
@@ -325,6 +330,9 @@ impl Plugin for Cache {
         }
         let ttl = if self.cache.config.keep_ttl { entry.ttl } else { remaining };
         self.fill(exchange, &entry, ttl);
+        if entry.rcode() == Rcode::SERVFAIL {
+            exchange.reply().extended_error = Some(CACHED_FAILURE);
+        }
         Step::Answered
     }
 

@@ -13,7 +13,12 @@ use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Origin, State, Step, Wait, Work};
 use crate::plugins::cache::classify::{self, ResponseClass};
 use crate::wire::header::flag;
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{Rcode, Reply};
+
+/// The extended errors of expired answers, with their reasons (RFC 8914 4.4, 4.20).
+const STALE_ANSWER: (u16, &str) = (3, "stale");
+const STALE_NAME_ERROR: (u16, &str) = (19, "stale-nxdomain");
 
 impl Cache {
     /// Answers from an expired entry, or with a newer answer if the client is to wait for it.
@@ -34,6 +39,9 @@ impl Cache {
             ttl => ttl,
         };
         self.fill(exchange, entry, ttl);
+        let (code, reason) = if entry.rcode() == Rcode::NXDOMAIN { STALE_NAME_ERROR } else { STALE_ANSWER };
+        let text = ErrorText::Fixed("");
+        exchange.reply().extended_error = Some(ExtendedError { code, reason, text });
         match (stale.verify, guard) {
             (Verify::Wait(timeout), Some(guard)) => Step::Pending(self.verify(exchange, guard, timeout)),
             // Another client waits for a refresh, or one has failed recently.

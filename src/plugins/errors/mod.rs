@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::chain::{Exchange, Failure, Plugin, Rewritten, Sent, Step};
 use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Setting};
-use crate::telemetry::log::{Logger, Severity};
+use crate::telemetry::log::{LogFormat, Logger, Severity};
 
 pub use config::{Config, Consolidate, parse};
 
@@ -159,7 +159,23 @@ impl Errors {
             Some(rewritten) if rewritten.writes_codes => 0,
             _ => exchange.state.reply.rcode.0,
         };
-        self.write_line(severity, &format!("{rcode} {} {}: {text}", question.name(), question.qtype));
+        if severity == Severity::Debug && !self.is_debug.load(Ordering::Relaxed) {
+            return;
+        }
+        let line = format!("{rcode} {} {}: {text}", question.name(), question.qtype);
+        if self.logger.format() == LogFormat::Text {
+            return self.logger.line(severity, Some("errors"), &line);
+        }
+        let upstream = if let Failure::Upstream(error) = failure { error.upstream() } else { None };
+        let fields = [
+            ("client_ip", exchange.client.remote.ip().to_canonical().to_string().into()),
+            ("qname", question.name().to_string().into()),
+            ("qtype", question.qtype.to_string().into()),
+            ("rcode", rcode.into()),
+            ("reason", failure.reason().into()),
+            ("upstream", upstream.into()),
+        ];
+        self.logger.line_with(severity, Some("errors"), &line, &fields);
     }
 }
 
@@ -228,6 +244,20 @@ mod tests {
         assert_eq!(bench.fail(0, OVERLOAD), LINE);
         assert_eq!(bench.fail(0, None), "");
         assert!(!bench.errors.consolidates());
+    }
+
+    #[test]
+    fn json_lines_have_fields() {
+        let logger = Logger::unwritten(LogFormat::Json);
+        let errors = Arc::new(Errors::new(&config("errors", parse), logger.clone(), Arc::default()));
+        let failure = Failure::Upstream(crate::upstream::Error::Timeout("192.0.2.1:53".into()));
+        let plugins: Vec<Arc<dyn Plugin>> = vec![errors, code(Rcode::SERVFAIL, Some(failure))];
+        send(plugins, &packet("Web", Type::A, None), client("10.0.0.9:1"), Instant::now());
+        let line: serde_json::Value = serde_json::from_str(&logger.take()).expect("an object");
+        assert_eq!(line["msg"], "2 web. A: 192.0.2.1:53: i/o timeout");
+        let fields = ["client_ip", "qname", "qtype", "reason", "upstream"].map(|field| line[field].as_str());
+        assert_eq!(fields, ["10.0.0.9", "web.", "A", "upstream-timeout", "192.0.2.1:53"].map(Some));
+        assert_eq!(line["rcode"], 2);
     }
 
     #[test]

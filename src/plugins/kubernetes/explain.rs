@@ -4,7 +4,6 @@ use super::stanza::{Stanza, Zone};
 use super::{Finding, Kubernetes};
 use crate::chain::{Exchange, ExplainNotes, Explained, Plugin as _, Subject, TraceDenial};
 use crate::cluster::address::ReverseName;
-use crate::cluster::entry::{ServiceEntry, Shape};
 use crate::cluster::model::Kind;
 use crate::cluster::name::{PortName, ServiceName};
 use crate::cluster::{ClusterName, Index, Lookup, Reason};
@@ -38,8 +37,9 @@ impl Kubernetes {
             }
             Finding::Forward(Lookup::ExternalName(entry)) => {
                 let Some(target) = entry.external_name().filter(|_| is_address_type(question.qtype)) else {
-                    notes.denial = (question.qtype != Type::CNAME).then(|| no_data(question.qtype, &finding));
-                    return self.query(exchange).into();
+                    let explained = self.query(exchange).into();
+                    notes.denial = denial_of(exchange);
+                    return explained;
                 };
                 notes.lines.push(format!("zone {}: an ExternalName Service, an alias of {target}", zone.name));
                 notes.alias = Some(target.to_string());
@@ -50,11 +50,16 @@ impl Kubernetes {
             _ => notes.lines.push(format!("zone {}: a name of the zone itself", zone.name)),
         }
         let explained = self.query(exchange).into();
-        if notes.denial.is_none() && !exchange.reply().has_answer() {
-            notes.denial = Some(no_data(question.qtype, &finding));
-        }
+        notes.denial = notes.denial.take().or_else(|| denial_of(exchange));
         explained
     }
+}
+
+/// Returns the reason that the client gets.
+fn denial_of(exchange: &mut Exchange<'_>) -> Option<TraceDenial> {
+    let reply = exchange.reply();
+    let error = reply.extended_error?;
+    Some(denial(error.reason, text(reply.error_text(error))))
 }
 
 fn is_address_type(qtype: Type) -> bool {
@@ -101,86 +106,6 @@ fn describe(found: &Lookup<'_>) -> String {
         Lookup::Pod(address) => format!("the address {address} of a Pod"),
         Lookup::Node => "a name that exists and has no record of its own".to_owned(),
         _ => "a name of the cluster".to_owned(),
-    }
-}
-
-/// Returns why a name that exists has no record of a type.
-pub(super) fn no_data(qtype: Type, finding: &Finding<'_>) -> TraceDenial {
-    let reason = NoData::of(qtype, finding);
-    denial(reason.code(), reason.text().to_owned())
-}
-
-/// Why a name that exists has no record of a type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoData {
-    /// The name is one above others, such as that of a namespace.
-    Node,
-    /// The Service has only addresses of the other family.
-    OnlyIpv4,
-    /// The Service has only addresses of the other family.
-    OnlyIpv6,
-    /// The Service has no address yet.
-    NoAddress,
-    /// There are no SRV records, since no port has a number.
-    NoPort,
-    /// No record of the cluster has this type.
-    Type,
-}
-
-impl NoData {
-    /// Returns the reason for a result without a record.
-    pub(super) fn of(qtype: Type, finding: &Finding<'_>) -> NoData {
-        let families = match finding {
-            Finding::Forward(Lookup::ClusterIp(found)) => cluster_families(&found.entry),
-            Finding::Forward(Lookup::Endpoints(found)) => {
-                let (mut v4, mut v6) = (false, false);
-                found.for_each_row(|row| if row.address().is_ipv4() { v4 = true } else { v6 = true });
-                (v4, v6)
-            }
-            Finding::Forward(Lookup::Pod(address)) => (address.is_ipv4(), address.is_ipv6()),
-            Finding::NameServer => (false, false),
-            Finding::Forward(Lookup::Node) | Finding::Node | Finding::Apex => return NoData::Node,
-            _ => return NoData::Type,
-        };
-        match (qtype, families) {
-            (Type::A | Type::AAAA | Type::SRV, (false, false)) => NoData::NoAddress,
-            (Type::AAAA, (true, false)) => NoData::OnlyIpv4,
-            (Type::A, (false, true)) => NoData::OnlyIpv6,
-            (Type::SRV, _) => NoData::NoPort,
-            _ => NoData::Type,
-        }
-    }
-
-    /// Returns the reason as one word.
-    pub(super) const fn code(self) -> &'static str {
-        match self {
-            NoData::Node => "no-record",
-            NoData::OnlyIpv4 => "only-ipv4",
-            NoData::OnlyIpv6 => "only-ipv6",
-            NoData::NoAddress => "no-address",
-            NoData::NoPort => "no-port",
-            NoData::Type => "no-such-type",
-        }
-    }
-
-    /// Returns the reason for people.
-    pub(super) const fn text(self) -> &'static str {
-        match self {
-            NoData::Node => "the name exists only above other names",
-            NoData::OnlyIpv4 => "the Service has only IPv4 addresses",
-            NoData::OnlyIpv6 => "the Service has only IPv6 addresses",
-            NoData::NoAddress => "the Service has no address yet",
-            NoData::NoPort => "the Service has no port with a number",
-            NoData::Type => "names of the cluster have no record of this type",
-        }
-    }
-}
-
-/// Returns whether a ClusterIP Service has IPv4 and IPv6 addresses.
-fn cluster_families(entry: &ServiceEntry) -> (bool, bool) {
-    match entry.service.as_deref().map(|service| &service.shape) {
-        Some(Shape::ClusterIp { v4, v6 }) => (!v4.is_empty(), !v6.is_empty()),
-        _ => (false, false),
     }
 }
 

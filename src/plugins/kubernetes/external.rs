@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::no_data::NoData;
 use super::stanza::{AnswerResult, Stanza, Zone};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, State, Wait, Work};
@@ -20,7 +21,7 @@ impl Stanza {
     pub(super) fn answer_external_name(
         self: &Arc<Self>, exchange: &mut Exchange<'_>, question: &Question, zone: &Zone, entry: &Arc<ServiceEntry>,
     ) -> AnswerResult {
-        let Some(target) = entry.external_name() else { return AnswerResult::NoData };
+        let Some(target) = entry.external_name() else { return AnswerResult::NoData(NoData::Type) };
         match question.qtype {
             Type::CNAME => {
                 let target = exchange.reply().store_name(target);
@@ -28,7 +29,7 @@ impl Stanza {
                 AnswerResult::Records
             }
             Type::A | Type::AAAA => self.follow_chain(exchange, question, zone, entry.clone()),
-            _ => AnswerResult::NoData,
+            _ => AnswerResult::NoData(NoData::Type),
         }
     }
 

@@ -8,20 +8,24 @@
 //! The rules for the existence of names are in [`crate::cluster::lookup`]; here the results become records.
 
 pub mod config;
+mod denials;
 mod explain;
 mod external;
 mod metadata;
+mod no_data;
 mod records;
 mod stanza;
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
+pub use denials::DenialCounts;
 pub use stanza::Answers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use no_data::NoData;
 use stanza::{AnswerResult, Stanza, Zone};
 
 use crate::chain::{Exchange, ExplainNotes, Explained, Fallthrough, Origin, Plugin, Step};
@@ -71,7 +75,8 @@ impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let Some(request) = self.index_request() else { return Ok(()) };
         let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses())
-            .with_search_list(&block.resources().search_list);
+            .with_search_list(&block.resources().search_list)
+            .counted_by(block.resources().metrics.get());
         block.plugin(plugin);
         Ok(())
     }
@@ -110,8 +115,16 @@ impl Kubernetes {
         let primary = zones.iter().find(|zone| !zone.is_reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        let (index, search_list) = (index.into(), Vec::new());
-        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own, search_list }) }
+        let (index, search_list, denials) = (index.into(), Vec::new(), Arc::default());
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own, search_list, denials }) }
+    }
+
+    /// Sets the counters of denials.
+    pub fn counted_by(mut self, denials: Arc<DenialCounts>) -> Kubernetes {
+        if let Some(stanza) = Arc::get_mut(&mut self.stanza) {
+            stanza.denials = denials;
+        }
+        self
     }
 
     /// Sets the search list of this machine, with which the search lists of clients end.
@@ -136,6 +149,16 @@ impl Plugin for Kubernetes {
         let question = exchange.question();
         let Some(zone) = self.stanza.zone_of(question) else { return Step::Next };
         let result = self.stanza.answer(exchange, question, zone);
+        match result {
+            AnswerResult::NoData(reason) if !exchange.state.is_dry_run() => {
+                self.stanza.denials.count_no_data(reason);
+            }
+            // A name that falls through to the next plugin is not denied.
+            AnswerResult::NameError(reason) if !exchange.state.is_dry_run() && !zone.fallthrough.covers(question) => {
+                self.stanza.denials.count_name_error(reason);
+            }
+            _ => {}
+        }
         let step = self.stanza.finish_reply(exchange.reply(), question, zone, result);
         if !matches!(step, Step::Next) {
             // Answers from the cluster are as current as its last event.
@@ -204,7 +227,7 @@ impl Stanza {
             Finding::Apex => self.answer_apex(exchange.reply(), qtype, tail, zone),
             Finding::NameServer => self.answer_name_server(exchange.reply(), qtype),
             Finding::SchemaVersion => records::answer_schema_version(exchange.reply()),
-            Finding::Node => AnswerResult::NoData,
+            Finding::Node => AnswerResult::NoData(NoData::Node),
             Finding::Missing(reason) => AnswerResult::NameError(reason),
             Finding::Code(rcode) => AnswerResult::Code(rcode),
             Finding::Reverse(_, ReverseLookup::Service(key)) if qtype == Type::PTR => {
@@ -213,7 +236,7 @@ impl Stanza {
             Finding::Reverse(reverse, ReverseLookup::Endpoints(keys)) if qtype == Type::PTR => {
                 self.answer_endpoint_ptr(exchange.reply(), reverse, &keys)
             }
-            Finding::Reverse(..) => AnswerResult::NoData,
+            Finding::Reverse(..) => AnswerResult::NoData(NoData::Type),
             Finding::Forward(Lookup::ExternalName(entry)) => {
                 self.answer_external_name(exchange, question, zone, &entry)
             }
@@ -299,12 +322,17 @@ impl Stanza {
         let tail = question.suffix_at(zone.labels);
         match result {
             AnswerResult::Records => {}
-            AnswerResult::NoData => self.add_soa_of_denial(reply, tail),
+            AnswerResult::NoData(reason) => {
+                let text = ErrorText::Fixed(reason.text());
+                reply.extended_error = Some(ExtendedError { code: 0, reason: reason.code(), text });
+                self.add_soa_of_denial(reply, tail);
+            }
             AnswerResult::NameError(_) if zone.fallthrough.covers(question) => return Step::Next,
             AnswerResult::NameError(reason) => {
                 reply.rcode = Rcode::NXDOMAIN;
                 // RFC 8914 4.1: "Other", with a text for people.
-                reply.extended_error = Some(ExtendedError { code: 0, text: ErrorText::Fixed(reason.text()) });
+                reply.extended_error =
+                    Some(ExtendedError { code: 0, reason: reason.code(), text: ErrorText::Fixed(reason.text()) });
                 self.add_soa_of_denial(reply, tail);
             }
             AnswerResult::Code(rcode) => {
@@ -314,7 +342,7 @@ impl Stanza {
                 }
                 // RFC 8914 4.15: "Not Ready".
                 let text = ErrorText::Fixed("the cluster state is not synced yet");
-                reply.extended_error = Some(ExtendedError { code: 14, text });
+                reply.extended_error = Some(ExtendedError { code: 14, reason: "not-synced", text });
                 self.add_soa_of_denial(reply, tail);
             }
             AnswerResult::Pending(wait) => return Step::Pending(wait),

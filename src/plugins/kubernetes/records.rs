@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::no_data::NoData;
 use super::stanza::{AnswerResult, Stanza, Zone};
 use crate::chain::State;
 use crate::cluster::address::{Dashed, ReverseName, parse_dashed};
@@ -49,7 +50,7 @@ fn unmapped(address: IpAddr) -> IpAddr {
 
 /// Returns `Records` if there is an answer, or `NoData`.
 fn answer_result(reply: &Reply) -> AnswerResult {
-    if reply.has_answer() { AnswerResult::Records } else { AnswerResult::NoData }
+    if reply.has_answer() { AnswerResult::Records } else { AnswerResult::NoData(NoData::Type) }
 }
 
 impl Stanza {
@@ -65,7 +66,11 @@ impl Stanza {
             Type::SRV => self.add_services(state, question, name, tail, found),
             _ => {}
         }
-        answer_result(&state.reply)
+        if state.reply.has_answer() {
+            AnswerResult::Records
+        } else {
+            AnswerResult::NoData(NoData::of(question.qtype, found))
+        }
     }
 
     /// Adds the addresses of one family of the result.
@@ -249,7 +254,7 @@ impl Stanza {
     pub(super) fn answer_endpoint_ptr(
         &self, reply: &mut Reply, reverse: ReverseName, keys: &[ServiceKey],
     ) -> AnswerResult {
-        let ReverseName::Address(address) = reverse else { return AnswerResult::NoData };
+        let ReverseName::Address(address) = reverse else { return AnswerResult::NoData(NoData::Type) };
         // A host name that equals the address with dashes is the name of an endpoint without one.
         let unnamed = Dashed::endpoint(address);
         for has_hostname in [true, false] {

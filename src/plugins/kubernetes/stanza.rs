@@ -1,7 +1,10 @@
 //! A stanza of *kubernetes* and its zones, and the result of answering a name of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::denials::DenialCounts;
+use super::no_data::NoData;
 use crate::chain::{Fallthrough, Wait};
 use crate::cluster::{CurrentIndex, Reason, View};
 use crate::wire::{NameBuf, Rcode};
@@ -29,6 +32,8 @@ pub(super) struct Stanza {
     pub(super) index: CurrentIndex,
     /// The addresses of this server, which are those of the name server.
     pub(super) own: Vec<IpAddr>,
+    /// Counts denials by their reason.
+    pub(super) denials: Arc<DenialCounts>,
     /// The search list of this machine, which is the end of a client's.
     pub(super) search_list: Vec<NameBuf>,
 }
@@ -60,7 +65,7 @@ pub(super) enum AnswerResult {
     /// The answer section is filled.
     Records,
     /// The name exists without such a record.
-    NoData,
+    NoData(NoData),
     /// The name does not exist.
     NameError(Reason),
     /// The code of the reply, with the SOA of the zone.

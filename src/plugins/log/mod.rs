@@ -76,7 +76,15 @@ impl Log {
                     }
                     LineFormat::Json => {
                         let _ = line.write(&rule.format, text);
-                        self.logger.line_with(Severity::Info, Some("log"), text, &line.fields());
+                        let fields = line.fields();
+                        match exchange.state.reason() {
+                            Some(reason) => {
+                                let reason = ("reason", reason.into());
+                                let with_reason: Vec<_> = fields.into_iter().chain([reason]).collect();
+                                self.logger.line_with(Severity::Info, Some("log"), text, &with_reason);
+                            }
+                            None => self.logger.line_with(Severity::Info, Some("log"), text, &fields),
+                        }
                     }
                 }
                 text.shrink_to(MAX_BUFFER);
@@ -110,9 +118,10 @@ impl LogLine<'_, '_> {
     }
 
     /// Returns the value of a metadata label. The labels of this plugin exist for all names if the block has
-    /// *metadata*, regardless of its zones.
+    /// *metadata*, regardless of its zones. `clusterdns/reason` exists without *metadata* too.
     fn metadata(&self, label: &str) -> Option<String> {
         match label {
+            "clusterdns/reason" => self.values.exchange.state.reason().map(str::to_owned),
             _ if !self.values.exchange.has_metadata() => None,
             "log/class" => Some(self.class.name().to_owned()),
             "log/type" => Some(self.kind.to_owned()),

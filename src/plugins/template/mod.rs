@@ -228,7 +228,7 @@ fn finish(stanza: &TemplateStanza, reply: &mut Reply) {
     reply.rcode = stanza.rcode;
     if let Some((code, text)) = &stanza.extended_error {
         let text = ErrorText::Stored(reply.store(text.as_bytes()));
-        reply.extended_error = Some(ExtendedError { code: *code, text });
+        reply.extended_error = Some(ExtendedError { code: *code, reason: "template", text });
     }
 }
 

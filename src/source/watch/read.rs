@@ -71,7 +71,13 @@ impl ApiReader {
         let mut list: Value =
             serde_json::from_slice(&body.to_bytes()).map_err(|error| invalid(format!("not JSON: {error}")))?;
         match list.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) => Ok(items),
+            Some(Value::Array(mut items)) => {
+                // Whatever the server makes of the selector.
+                let name = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+                items.retain(|item| query.name.is_none_or(|wanted| name(item).as_deref() == Some(wanted)));
+                items.truncate(query.limit as usize);
+                Ok(items)
+            }
             _ => Ok(Vec::new()),
         }
     }

@@ -402,6 +402,12 @@ pub const ACL_DROPPED: Metric = counter(
     &["server", "view", "zone"],
 );
 
+/// Names of the cluster that were denied.
+pub const DENIALS: Metric = counter(
+    "clusterdns_kubernetes_denials_total",
+    "Names of the cluster that were denied (NXDOMAIN or NODATA), by reason.",
+    &["reason"],
+);
 /// Queries that a stanza of *template* matched.
 pub const TEMPLATE_MATCHES: Metric = counter(
     "coredns_template_matches_total",
@@ -491,6 +497,7 @@ pub const ALL: &[&Metric] = &[
     &ACL_BLOCKED,
     &ACL_FILTERED,
     &ACL_DROPPED,
+    &DENIALS,
     &TEMPLATE_MATCHES,
     &TEMPLATE_FAILURES,
     &TEMPLATE_RECORD_FAILURES,
