@@ -29,6 +29,8 @@ mod compare;
 mod corefiles;
 #[path = "live/deploy.rs"]
 mod deploy;
+#[path = "live/etcd.rs"]
+mod etcd;
 #[path = "live/following.rs"]
 mod following;
 #[path = "live/grpc.rs"]
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
             templates::tests(),
             views::tests(),
             grpc::tests(),
+            etcd::tests(),
         ]
         .into_iter()
         .flatten()

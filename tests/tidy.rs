@@ -58,6 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/source",
             "src/admin",
             "src/upstream",
+            "src/plugins/etcd",
             "src/plugins/health.rs",
             "src/plugins/loops",
         ],

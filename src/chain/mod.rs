@@ -27,7 +27,7 @@ use crate::wire::header::Change;
 use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
-pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use pending::{Inner, OwnedQuery, Pending, Resolver, UpstreamQuery, Wait, Work};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
@@ -348,6 +348,11 @@ impl<'a> Exchange<'a> {
     /// of this query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
         pending::resolve(self, name, qtype)
+    }
+
+    /// Returns what makes internal look-ups for this query while it is pending.
+    pub fn resolver(&self) -> Resolver {
+        Resolver::new(self)
     }
 
     /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,

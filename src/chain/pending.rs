@@ -315,16 +315,56 @@ pub enum Inner {
     None,
 }
 
+/// Internal look-ups for a pending query, by a plugin that works for it.
+pub struct Resolver {
+    /// The packet of the query.
+    packet: Box<[u8]>,
+    client: Client,
+    depth: u8,
+    router: Arc<Router>,
+}
+
+impl Resolver {
+    /// Creates the look-ups of a query.
+    pub(super) fn new(exchange: &Exchange<'_>) -> Resolver {
+        let Exchange { query, client, depth, router, .. } = exchange;
+        Resolver { packet: query.packet().into(), client: *client, depth: *depth, router: Arc::clone(router) }
+    }
+
+    /// Looks a name up as [`Exchange::resolve`] does. Returns `None` if look-ups are nested too deeply, or if a plugin
+    /// dropped the query.
+    pub fn resolve(&self, name: Name<'_>, qtype: Type) -> BoxFuture<Option<Box<Reply>>> {
+        let now = self.router.surroundings().now();
+        let inner = match Query::parse(&self.packet) {
+            Ok(query) => look_up(&self.router, &query, self.client, now, self.depth, name, qtype),
+            Err(_) => Inner::None,
+        };
+        match inner {
+            Inner::Done(reply) => Box::pin(std::future::ready(Some(reply))),
+            Inner::Pending(reply) => Box::pin(async { Some(reply.await) }),
+            Inner::None => Box::pin(std::future::ready(None)),
+        }
+    }
+}
+
 /// Implements [`Exchange::resolve`].
 pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
-    let depth = exchange.depth + 1;
+    let Exchange { query, client, now, depth, router, .. } = exchange;
+    look_up(router, query, *client, *now, *depth, name, qtype)
+}
+
+/// Looks up a name for a query of this nesting.
+fn look_up(
+    router: &Arc<Router>, query: &Query<'_>, client: Client, now: Instant, depth: u8, name: Name<'_>, qtype: Type,
+) -> Inner {
+    let depth = depth + 1;
     if depth > MAX_DEPTH {
         return Inner::None;
     }
-    let packet = inner_packet(exchange.query, name, qtype);
+    let packet = inner_packet(query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
+    match router.respond(&query, client, now, depth, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {

@@ -18,6 +18,7 @@ pub mod dns64;
 pub mod encrypted;
 pub mod erratic;
 pub mod errors;
+pub mod etcd;
 pub mod expression;
 pub mod forward;
 pub mod grpc;

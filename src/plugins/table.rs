@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, forward, grpc,
-    header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
+    Context, accepted, acl, any, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors, etcd, forward,
+    grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
     prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
@@ -114,7 +114,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("file"),
     planned("auto"),
     planned("secondary"),
-    planned("etcd"),
+    once("etcd", read!(etcd::parse)),
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
     once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),

@@ -22,7 +22,7 @@ use super::message::{RequestMessage, RequestRefusal};
 use super::{doh, grpc};
 use crate::chain::Client;
 use crate::net::grpc::GrpcStatus;
-use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service};
