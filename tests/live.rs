@@ -31,6 +31,8 @@ mod compare;
 mod corefiles;
 #[path = "live/deploy.rs"]
 mod deploy;
+#[path = "live/etcd.rs"]
+mod etcd;
 #[path = "live/following.rs"]
 mod following;
 #[path = "live/geoip.rs"]
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
             grpc::tests(),
             geoip::tests(),
             siit::tests(),
+            etcd::tests(),
         ]
         .into_iter()
         .flatten()

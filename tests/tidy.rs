@@ -64,6 +64,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/upstream",
             "src/plugins/dnstap",
             "src/plugins/trace",
+            "src/plugins/etcd",
             "src/plugins/health.rs",
             "src/plugins/loops",
         ],

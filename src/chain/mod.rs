@@ -33,7 +33,7 @@ use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Typ
 pub use chain::{Chain, Resume};
 pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
 pub use notes::Notes;
-pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use pending::{Inner, OwnedQuery, Pending, Resolver, UpstreamQuery, Wait, Work};
 pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
@@ -464,6 +464,11 @@ impl<'a> Exchange<'a> {
     /// Returns whether this is a look-up of addresses to translate, or one within it.
     pub fn is_translated(&self) -> bool {
         self.look_up.is_translated
+    }
+
+    /// Returns what makes internal look-ups for this query while it is pending.
+    pub fn resolver(&self) -> Resolver {
+        Resolver::new(self)
     }
 
     /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,

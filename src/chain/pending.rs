@@ -322,20 +322,73 @@ pub enum Inner {
     None,
 }
 
+/// Internal look-ups for a pending query, by a plugin that works for it.
+pub struct Resolver {
+    /// The packet of the query.
+    packet: Box<[u8]>,
+    client: Client,
+    look_up: LookUp,
+    router: Arc<Router>,
+}
+
+impl Resolver {
+    /// Creates the look-ups of a query.
+    pub(super) fn new(exchange: &Exchange<'_>) -> Resolver {
+        Resolver {
+            packet: exchange.query.packet().into(),
+            client: exchange.client,
+            look_up: inner_look_up(exchange, exchange.look_up.is_translated),
+            router: Arc::clone(exchange.router),
+        }
+    }
+
+    /// Looks a name up as [`Exchange::resolve`] does. Returns `None` if look-ups are nested too deeply, or if a plugin
+    /// dropped the query.
+    pub fn resolve(&self, name: Name<'_>, qtype: Type) -> BoxFuture<Option<Box<Reply>>> {
+        let now = self.router.surroundings().now();
+        let inner = match Query::parse(&self.packet) {
+            Ok(query) => look_up(&self.router, &query, self.client, now, self.look_up, name, qtype),
+            Err(_) => Inner::None,
+        };
+        match inner {
+            Inner::Done(reply) => Box::pin(std::future::ready(Some(reply))),
+            Inner::Pending(reply) => Box::pin(async { Some(reply.await) }),
+            Inner::None => Box::pin(std::future::ready(None)),
+        }
+    }
+}
+
 /// Implements [`Exchange::resolve`] and [`Exchange::resolve_to_translate`].
 pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_translated: bool) -> Inner {
-    let depth = exchange.look_up.depth + 1;
     // A dry run sends no query.
-    if depth > MAX_DEPTH || exchange.state.is_dry_run() {
+    if exchange.state.is_dry_run() {
         return Inner::None;
     }
-    let packet = inner_packet(exchange.query, name, qtype);
+    let Exchange { query, client, now, router, .. } = exchange;
+    look_up(router, query, *client, *now, inner_look_up(exchange, is_translated), name, qtype)
+}
+
+/// Returns the nesting of an internal look-up of the current plugin.
+fn inner_look_up(exchange: &Exchange<'_>, is_translated: bool) -> LookUp {
+    let mut before = exchange.chain.plugins()[..exchange.at].iter();
+    LookUp {
+        depth: exchange.look_up.depth + 1,
+        is_shared: exchange.look_up.is_shared || before.any(|plugin| plugin.stores_replies()),
+        is_translated,
+    }
+}
+
+/// Looks up a name for a query.
+fn look_up(
+    router: &Arc<Router>, query: &Query<'_>, client: Client, now: Instant, nesting: LookUp, name: Name<'_>, qtype: Type,
+) -> Inner {
+    if nesting.depth > MAX_DEPTH {
+        return Inner::None;
+    }
+    let packet = inner_packet(query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    let is_shared = exchange.look_up.is_shared
-        || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
-    let look_up = LookUp { depth, is_shared, is_translated };
-    match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
+    match router.respond(&query, client, now, nesting, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {

@@ -4,6 +4,7 @@ mod address;
 mod credentials;
 mod descriptors;
 pub mod grpc;
+pub mod memory;
 mod pinned;
 mod proxy_protocol;
 mod shares;
@@ -13,6 +14,7 @@ mod tls_error;
 pub use address::{Address, Interface, split_address};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
+pub use memory::{MemoryLimit, MemoryPermit};
 pub use pinned::Pinned;
 pub use proxy_protocol::{
     FoundHeader, MAX_HEADER, Proxied, ProxiedDatagram, ProxyHeader, ProxyHeaderError, ProxyPolicy, ProxyProtocol,

@@ -20,6 +20,7 @@ pub mod dnstap;
 pub mod encrypted;
 pub mod erratic;
 pub mod errors;
+pub mod etcd;
 pub mod expression;
 pub mod forward;
 pub mod geoip;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::build::Setting;
 use super::{
     Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
-    errors, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
-    multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, siit, template, timeouts, tls, trace,
-    view, whoami,
+    errors, etcd, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata,
+    minimal, multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, siit, template, timeouts, tls,
+    trace, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -115,7 +115,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("file"),
     planned("auto"),
     planned("secondary"),
-    planned("etcd"),
+    once("etcd", read!(etcd::parse)),
     once("loop", read!(loops::parse)),
     built("forward", read!(forward::parse)),
     once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),

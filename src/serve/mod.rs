@@ -14,7 +14,6 @@ mod counts;
 pub mod framing;
 pub mod http;
 mod log_limiter;
-mod memory;
 mod pending;
 mod quic;
 mod request;

@@ -15,7 +15,6 @@ use tokio::sync::watch;
 
 use super::bind::{self, WantedSockets};
 use super::counts::{Counters, ServerCounts};
-use super::memory::{self, MemoryLimit};
 use super::pending::PendingLimit;
 use super::quic::endpoint;
 use super::shared::QueryOwners;
@@ -27,6 +26,7 @@ use super::udp::mailbox::{Job, Mailbox, Workers};
 use super::udp::worker::UdpWorker;
 use super::{ListenerKind, ListenerPhase, Ports, ServeError, Service, Shared};
 use crate::net::descriptor_limit;
+use crate::net::memory::{self, MemoryLimit};
 use crate::upstream::Dispatcher;
 
 /// The address and the service of a listener.

@@ -78,7 +78,7 @@ impl DohClient {
             builder.method(Method::POST).uri(self.uri.clone()).header(CONTENT_TYPE, MESSAGE).body(body)
         };
         let request = request.map_err(|error| self.error(error.to_string()))?;
-        let response = self.http.request(request, MAX_MESSAGE, ExchangeTime::Response(read_timeout)).await?;
+        let response = self.http.request(request, MAX_MESSAGE, None, ExchangeTime::Response(read_timeout)).await?;
         let Http2Response { head, body, .. } = response;
         if head.status != StatusCode::OK {
             return Err(self.error(format!("http status {}", head.status)));

@@ -23,7 +23,7 @@ use super::Error;
 use super::shared_connection::{Connector, ExchangeFailure, ExchangeTime, SharedConnection};
 use super::tcp_pool::{ConnectionReuse, connect_tcp};
 use super::trust::{Trust, TrustError, Verifier};
-use crate::net::{find_tls_error, tls_reason};
+use crate::net::{MemoryLimit, MemoryPermit, find_tls_error, tls_reason};
 
 /// The maximum number of unread bytes of one response, and of all responses.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -67,6 +67,8 @@ pub(super) struct Http2Response {
     pub(super) body: Vec<u8>,
     /// The trailers.
     pub(super) trailers: HeaderMap,
+    /// The permit for the memory of the body, if it is limited.
+    pub(super) held: Option<MemoryPermit>,
 }
 
 /// A client of one server.
@@ -165,9 +167,9 @@ impl Http2Client {
         uri.map_err(|error| Error::Protocol(connector.label.clone(), error.to_string()))
     }
 
-    /// Sends a request, and returns its response, whose body has at most `limit` bytes.
+    /// Sends a request, and returns its response, whose body has at most `limit` bytes, of `memory` if there is one.
     pub(super) async fn request(
-        &self, request: Request<Full<Bytes>>, limit: usize, time: ExchangeTime,
+        &self, request: Request<Full<Bytes>>, limit: usize, memory: Option<&Arc<MemoryLimit>>, time: ExchangeTime,
     ) -> Result<Http2Response, Error> {
         let connector = self.connection.connector();
         let send = |mut sender: SendRequest<Full<Bytes>>| {
@@ -175,7 +177,7 @@ impl Http2Client {
             async move {
                 sender.ready().await.map_err(|error| connector.failure(&error))?;
                 let response = sender.send_request(request).await.map_err(|error| connector.failure(&error))?;
-                connector.read(response, limit).await
+                connector.read(response, limit, memory).await
             }
         };
         self.connection.exchange(time, send).await
@@ -255,20 +257,26 @@ impl Http2Connector {
     }
 
     /// Reads the response.
-    async fn read(&self, response: http::Response<Incoming>, limit: usize) -> Result<Http2Response, ExchangeFailure> {
+    async fn read(
+        &self, response: http::Response<Incoming>, limit: usize, memory: Option<&Arc<MemoryLimit>>,
+    ) -> Result<Http2Response, ExchangeFailure> {
         let (head, mut incoming) = response.into_parts();
         let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+        let mut held = memory.map(MemoryLimit::permit);
         while let Some(frame) = incoming.frame().await {
             match frame.map_err(|error| self.failure(&error))?.into_data() {
                 Ok(piece) if body.len() + piece.len() > limit => {
                     let error = Error::TooLarge(self.label.clone(), limit);
                     return Err(ExchangeFailure { error, is_broken: false });
                 }
+                Ok(piece) if held.as_mut().is_some_and(|held| !held.resize(body.len() + piece.len())) => {
+                    return Err(ExchangeFailure { error: Error::Full, is_broken: false });
+                }
                 Ok(piece) => body.extend_from_slice(&piece),
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
         }
-        Ok(Http2Response { head, body, trailers })
+        Ok(Http2Response { head, body, trailers, held })
     }
 
     fn io(&self, error: &io::Error) -> Error {

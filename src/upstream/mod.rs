@@ -47,7 +47,7 @@ pub use group::{
     DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
     UpstreamTransport,
 };
-pub use grpc::{GrpcCall, GrpcClient};
+pub use grpc::{GrpcCall, GrpcClient, GrpcMessage};
 pub use health::UpstreamRegistry;
 pub use http2::{Http2Address, Http2Config};
 pub use inflight::{InFlight, Waiter};

@@ -108,7 +108,7 @@ fn alike(body: &str) -> Result<(), Failed> {
 }
 
 /// Returns whether two responses are equal, except for a number of seconds in TTLs.
-fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
+pub fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
     ours.head() == theirs.head()
         && ours.sections.iter().zip(&theirs.sections).all(|(ours, theirs)| {

@@ -181,9 +181,10 @@ impl GrpcUpstream {
             body: grpc::encode(&DnsPacket { msg: query.packet.clone() }),
             headers: Vec::new(),
             limit: MAX_MESSAGE + DnsPacket::OVERHEAD,
+            memory: None,
             until: query.until,
         };
-        let packet = match self.client.call(call).await.and_then(|message| DnsPacket::parse(&message)) {
+        let packet = match self.client.call(call).await.and_then(|(message, _)| DnsPacket::parse(&message)) {
             Ok(packet) => packet,
             Err(status) if status.code == GrpcCode::NotFound => {
                 state.reply.clear();

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::message::{RequestMessage, RequestRefusal};
 use crate::net::grpc::{self, DnsPacket, GrpcBody, GrpcCode, GrpcStatus};
-use crate::serve::memory::MemoryLimit;
+use crate::net::memory::MemoryLimit;
 use crate::serve::pending::Unread;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 

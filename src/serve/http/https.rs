@@ -23,7 +23,7 @@ use super::{doh, grpc};
 use crate::chain::Client;
 use crate::net::Tlvs;
 use crate::net::grpc::GrpcStatus;
-use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
+use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service};

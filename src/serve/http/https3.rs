@@ -14,8 +14,8 @@ use super::doh;
 use super::limited::{Limited, LimitedConnection};
 use super::message::RequestMessage;
 use crate::chain::Client;
+use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
-use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::quic::listener::{QuicListener, Stopping, code};
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::chain::Client;
 use crate::net::Tlvs;
-use crate::serve::memory::{MemoryLimit, MemoryPermit};
+use crate::net::memory::{MemoryLimit, MemoryPermit};
 use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Service, Shared};

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use super::listener::{QuicListener, Stopping};
 use crate::chain::Client;
+use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
-use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::pending::Unread;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::limits::{ConnectionPermit, Connections};
+use crate::net::memory::MemoryLimit;
 use crate::serve::log_limiter::LogLimiter;
-use crate::serve::memory::MemoryLimit;
 use crate::serve::{LEAVE_TIME, ListenerPhase, Shared};
 
 /// The connections of a group with limits of its own: DNS over TCP and TLS, or another encrypted listener.

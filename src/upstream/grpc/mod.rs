@@ -17,6 +17,7 @@ use super::shared_connection::ExchangeTime;
 use super::trust::TrustError;
 use super::{BoxFuture, Error};
 use crate::net::grpc::{self, GrpcBody, GrpcCode, GrpcStatus};
+use crate::net::{MemoryLimit, MemoryPermit};
 
 /// A client of one server.
 pub struct GrpcClient {
@@ -31,6 +32,9 @@ struct GrpcConnection {
     exchanges: ExchangeLimit,
 }
 
+/// The message of a response, and the permit for its memory, if that is limited.
+pub type GrpcMessage = (Vec<u8>, Option<MemoryPermit>);
+
 /// A call of a method.
 pub struct GrpcCall {
     /// The client of this server for which the call is made.
@@ -43,6 +47,8 @@ pub struct GrpcCall {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The maximum length of the response.
     pub limit: usize,
+    /// The limit on the memory of responses, if there is one.
+    pub memory: Option<Arc<MemoryLimit>>,
     /// The call ends at this time.
     pub until: Instant,
 }
@@ -60,8 +66,9 @@ impl GrpcClient {
         self.shared.http.label()
     }
 
-    /// Calls a method, and returns the message of the response. The call ends when the future is dropped.
-    pub fn call(&self, call: GrpcCall) -> BoxFuture<Result<Vec<u8>, GrpcStatus>> {
+    /// Calls a method, and returns the message of the response with the permit for its memory, if that is limited. The
+    /// call ends when the future is dropped.
+    pub fn call(&self, call: GrpcCall) -> BoxFuture<Result<GrpcMessage, GrpcStatus>> {
         let shared = self.shared.clone();
         let mut calls = JoinSet::new();
         calls.spawn_on(async move { shared.call(call).await }, &self.runtime);
@@ -77,8 +84,8 @@ impl GrpcClient {
 }
 
 impl GrpcConnection {
-    async fn call(&self, call: GrpcCall) -> Result<Vec<u8>, GrpcStatus> {
-        let GrpcCall { client, path, body, headers, limit, until } = call;
+    async fn call(&self, call: GrpcCall) -> Result<GrpcMessage, GrpcStatus> {
+        let GrpcCall { client, path, body, headers, limit, memory, until } = call;
         let uri = self.http.uri(None, path).map_err(|error| status_of(&error))?;
         let mut request = Request::post(uri)
             .header(CONTENT_TYPE, grpc::CONTENT_TYPE)
@@ -86,15 +93,16 @@ impl GrpcConnection {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| GrpcStatus::new(GrpcCode::Internal, error.to_string()))?;
         request.headers_mut().extend(headers);
-        let exchange = self.http.request(request, grpc::body_limit(limit), ExchangeTime::All(until));
+        let time = ExchangeTime::All(until);
+        let exchange = self.http.request(request, grpc::body_limit(limit), memory.as_ref(), time);
         let response = self.exchanges.run(client, exchange).await.map_err(|error| status_of(&error))?;
         read(response, limit)
     }
 }
 
 /// Returns the message of a response, or its status.
-fn read(response: Http2Response, limit: usize) -> Result<Vec<u8>, GrpcStatus> {
-    let Http2Response { head, body, trailers } = response;
+fn read(response: Http2Response, limit: usize) -> Result<GrpcMessage, GrpcStatus> {
+    let Http2Response { head, body, trailers, held } = response;
     if head.status != StatusCode::OK {
         // https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
         let code = match head.status {
@@ -122,7 +130,7 @@ fn read(response: Http2Response, limit: usize) -> Result<Vec<u8>, GrpcStatus> {
         Some(GrpcStatus { code: GrpcCode::Ok, .. }) => {
             let mut message = GrpcBody::new(limit);
             message.push(&body)?;
-            message.finish()
+            Ok((message.finish()?, held))
         }
         Some(status) => Err(status),
         None => Err(GrpcStatus::new(GrpcCode::Internal, "server closed the stream without sending trailers")),

@@ -24,6 +24,7 @@ fn call(path: &'static str, time: Duration) -> GrpcCall {
         body: grpc::encode(&DnsPacket { msg: vec![1, 2, 3] }),
         headers: vec![(HeaderName::from_static("token"), HeaderValue::from_static("secret"))],
         limit: 100,
+        memory: None,
         until: Instant::now() + time,
     }
 }
@@ -92,7 +93,7 @@ fn each_response_has_its_status_and_the_connection_stays() {
         ] {
             let error = client.call(call(path, LONG)).await.expect_err(path).to_string();
             assert!(error.contains(expected), "{path}: {error}");
-            let echo = client.call(call("/echo", LONG)).await.expect("an echo");
+            let echo = client.call(call("/echo", LONG)).await.expect("an echo").0;
             assert_eq!(DnsPacket::parse(&echo).expect("a packet").msg, [1, 2, 3]);
         }
     });

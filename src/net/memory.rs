@@ -1,17 +1,17 @@
-//! A limit on the memory of encrypted transports for queries that are being read, and for responses that clients have
-//! not read. Each connection has a share of it.
+//! A limit on the memory for messages that are being read, and for messages that have not been read by the other side.
+//! Each connection may have a share of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The maximum memory for queries and responses of all encrypted connections, in bytes.
-pub(crate) const ALL_CONNECTIONS: usize = 64 << 20;
+pub const ALL_CONNECTIONS: usize = 64 << 20;
 /// The maximum memory of a connection, in bytes.
-pub(crate) const ONE_CONNECTION: usize = 1 << 20;
+pub const ONE_CONNECTION: usize = 1 << 20;
 
 /// A limit on the memory of a connection, or of all connections.
 #[derive(Debug)]
-pub(crate) struct MemoryLimit {
+pub struct MemoryLimit {
     held: AtomicUsize,
     limit: usize,
     /// The limit of all connections.
@@ -20,17 +20,17 @@ pub(crate) struct MemoryLimit {
 
 impl MemoryLimit {
     /// Creates the limit of all connections.
-    pub(crate) fn of_all(limit: usize) -> Arc<MemoryLimit> {
+    pub fn of_all(limit: usize) -> Arc<MemoryLimit> {
         Arc::new(MemoryLimit { held: AtomicUsize::new(0), limit, within: None })
     }
 
     /// Creates the limit of a connection.
-    pub(crate) fn of_one(limit: usize, within: Arc<MemoryLimit>) -> Arc<MemoryLimit> {
+    pub fn of_one(limit: usize, within: Arc<MemoryLimit>) -> Arc<MemoryLimit> {
         Arc::new(MemoryLimit { held: AtomicUsize::new(0), limit, within: Some(within) })
     }
 
     /// Returns a permit for 0 bytes.
-    pub(crate) fn permit(self: &Arc<Self>) -> MemoryPermit {
+    pub fn permit(self: &Arc<Self>) -> MemoryPermit {
         MemoryPermit { limit: self.clone(), bytes: 0 }
     }
 
@@ -56,7 +56,7 @@ impl MemoryLimit {
 
 /// The right to use a number of bytes. It is released when this is dropped.
 #[derive(Debug)]
-pub(crate) struct MemoryPermit {
+pub struct MemoryPermit {
     limit: Arc<MemoryLimit>,
     bytes: usize,
 }
@@ -64,7 +64,7 @@ pub(crate) struct MemoryPermit {
 impl MemoryPermit {
     /// Changes the number of bytes. Returns whether the limit allows it; if not, nothing changes.
     #[must_use]
-    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+    pub fn resize(&mut self, bytes: usize) -> bool {
         if bytes > self.bytes && !self.limit.add(bytes - self.bytes) {
             return false;
         }
