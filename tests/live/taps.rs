@@ -169,12 +169,20 @@ fn messages() -> Result<(), Failed> {
         let of = |tapped: &Tapped| -> Vec<Value> {
             let messages = tapped.readers[number].messages().into_iter();
             let is_of_test = |message: &Value| !message["extra"].as_str().expect("a text").starts_with("ready.");
-            messages.filter(is_of_test).map(comparable).collect()
+            let mut messages: Vec<Value> = messages.filter(is_of_test).map(comparable).collect();
+            // CoreDNS sends the message about a response after the response, when the next query may have come.
+            messages.sort_by_key(Value::to_string);
+            messages
         };
         eventually(&format!("the messages of reader {number}"), SOON, || {
             let (ours, theirs) = (of(&ours), of(&theirs));
+            // CoreDNS writes to readers that have connected from several queries at once, and loses messages then.
+            let has_connected = number >= 3;
             // Two for each question, one for the one that is dropped, and two for each one that is forwarded.
             let expected = 2 * QUESTIONS.len() - 1 + 2 * 4;
+            if has_connected && ours.len() == expected && theirs.iter().all(|message| ours.contains(message)) {
+                return Ok(());
+            }
             if theirs.len() != expected {
                 return Err(format!("CoreDNS has {} messages: {theirs:#?}", theirs.len()));
             }
