@@ -17,6 +17,8 @@ pub mod cluster;
 
 pub mod source;
 
+pub mod stub;
+
 pub mod upstream;
 
 pub mod chain;
@@ -24,5 +26,7 @@ pub mod chain;
 pub mod plugins;
 
 pub mod serve;
+
+pub mod explain;
 
 pub mod app;

@@ -1,4 +1,4 @@
-//! DNS over TLS, HTTPS, QUIC and HTTP/3: the program with certificates of the test's own authority, queried by
+//! DNS over TLS, HTTPS, QUIC, HTTP/3 and gRPC: the program with certificates of the test's own authority, queried by
 //! independent clients (kdig, curl, openssl) and by libraries.
 
 mod running;
@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use clusterdns::net::grpc::{self, DnsPacket, GrpcBody, GrpcCode, GrpcStatus};
 use clusterdns::wire::NameBuf;
 use clusterdns::wire::hickory::decode;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Buf, Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -346,6 +347,124 @@ fn a_request_that_is_too_large_ends_no_connection_over_http2() {
     });
 }
 
+/// Opens a connection of HTTP/2, with TLS if there is an authority.
+async fn http2(trust: Option<&Trust>, at: SocketAddr) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let socket = tokio::net::TcpStream::connect(at).await.expect("connected");
+    let Some(trust) = trust else {
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+        let (sender, connection) = client.await.expect("HTTP/2");
+        tokio::spawn(connection);
+        return sender;
+    };
+    let name = ServerName::try_from("dns.example").expect("a name");
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(trust.client(&["h2"]))).connect(name, socket).await;
+    let stream = stream.expect("a handshake");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = client.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+/// A call of gRPC: its request's method, path and content type, and the body.
+type Call<'a> = (&'a str, &'a str, &'a str, Vec<u8>);
+
+/// Calls a method of gRPC. Returns the status of HTTP, that of gRPC, and the ID and the first address of the response.
+async fn call(
+    sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>, (method, path, content_type, body): Call<'_>,
+) -> (u16, GrpcStatus, Option<(u16, String)>) {
+    let request = http::Request::builder().method(method).uri(format!("http://dns.example{path}"));
+    let request = request.header("content-type", content_type).body(Full::new(Bytes::from(body)));
+    let response = tokio::time::timeout(TIMEOUT, sender.send_request(request.expect("a request"))).await;
+    let (head, body) = response.expect("in time").expect("a response").into_parts();
+    assert_eq!(head.headers["content-type"], grpc::CONTENT_TYPE);
+    assert!(!head.headers.contains_key("content-length"));
+    let body = body.collect().await.expect("a body");
+    let status = body.trailers().and_then(GrpcStatus::read).or_else(|| GrpcStatus::read(&head.headers));
+    let body = body.to_bytes();
+    let answer = (!body.is_empty()).then(|| {
+        let mut reader = GrpcBody::new(70_000);
+        reader.push(&body).expect("a message");
+        read(&DnsPacket::parse(&reader.finish().expect("a message")).expect("a packet").msg)
+    });
+    (head.status.as_u16(), status.expect("a status"), answer)
+}
+
+/// Returns the body of a call with a DNS message.
+fn grpc_body(message: &[u8]) -> Vec<u8> {
+    grpc::encode(&DnsPacket { msg: message.to_vec() })
+}
+
+#[test]
+fn calls_of_grpc_are_answered_or_refused_with_a_status() {
+    let trust = Trust::new("grpc");
+    let lines = "acl {\n        drop type TXT\n    }\n    template IN HTTPS {\n        answer \"{{ .Name }} TYPE65 \\# 40000                  {{ printf `%080000d` 0 }}\"\n    }\n    prometheus 127.0.0.1:0\n    whoami";
+    let encrypted = trust.corefile("grpc://.:0", lines);
+    let plain = "grpc://.:0 {\n    bind 127.0.0.2\n    hosts {\n        10.0.0.1 a.example\n    }\n}\n";
+    let server = Running::start(&["-conf", &file(&trust.folder, "Corefile", &(encrypted + plain))]);
+    let ports: Vec<u16> = server
+        .lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("grpc://.:")?.split_whitespace().next()?.parse().ok())
+        .collect();
+    let (tls, plain) = (([127, 0, 0, 1], ports[0]).into(), SocketAddr::from(([127, 0, 0, 2], ports[1])));
+    let mut txt = query(9, "a.example");
+    let at_type = txt.len() - 3;
+    txt[at_type] = 16;
+    let content = grpc::CONTENT_TYPE;
+    runtime().block_on(async {
+        for (trust, at) in [(Some(&trust), tls), (None, plain)] {
+            let mut sender = http2(trust, at).await;
+            let good = || ("POST", grpc::QUERY_PATH, content, grpc_body(&query(7, "A.example")));
+            let answered = (200, GrpcStatus::new(GrpcCode::Ok, ""), Some((7, "10.0.0.1".to_owned())));
+            assert_eq!(call(&mut sender, good()).await, answered);
+            for (name, (call, http, code)) in [
+                ("path", (("POST", "/x.Y/Z", content, Vec::new()), 200, GrpcCode::Unimplemented)),
+                ("method", (("GET", grpc::QUERY_PATH, content, Vec::new()), 405, GrpcCode::Internal)),
+                ("type", (("POST", grpc::QUERY_PATH, "text/plain", Vec::new()), 415, GrpcCode::InvalidArgument)),
+                ("no message", (("POST", grpc::QUERY_PATH, content, Vec::new()), 200, GrpcCode::Internal)),
+                ("half", (("POST", grpc::QUERY_PATH, content, vec![0, 0, 0, 0, 9, 1]), 200, GrpcCode::Internal)),
+                ("compressed", (("POST", grpc::QUERY_PATH, content, vec![1, 0, 0, 0, 0]), 200, GrpcCode::Internal)),
+                ("no protobuf", (("POST", grpc::QUERY_PATH, content, vec![0, 0, 0, 0, 1, 7]), 200, GrpcCode::Internal)),
+                (
+                    "no query",
+                    (("POST", grpc::QUERY_PATH, content, grpc_body(&[0; 11])), 200, GrpcCode::InvalidArgument),
+                ),
+                (
+                    "too large",
+                    (("POST", grpc::QUERY_PATH, content, grpc_body(&[0; 300_000])), 200, GrpcCode::ResourceExhausted),
+                ),
+            ] {
+                let refused = refused_call(&mut sender, call).await;
+                assert_eq!(refused, (http, code), "{name}");
+                assert_eq!(self::call(&mut sender, good()).await, answered, "after {name}");
+            }
+        }
+        let mut sender = http2(Some(&trust), tls).await;
+        // *acl* drops it.
+        let dropped = call(&mut sender, ("POST", grpc::QUERY_PATH, content, grpc_body(&txt))).await;
+        assert_eq!((dropped.1.code, dropped.2), (GrpcCode::Internal, None));
+        // A response may be much larger than a datagram.
+        let mut large = query(3, "large.example");
+        let at_type = large.len() - 3;
+        large[at_type] = 65;
+        let (_, status, answer) = call(&mut sender, ("POST", grpc::QUERY_PATH, content, grpc_body(&large))).await;
+        assert_eq!((status.code, answer.map(|answer| answer.0)), (GrpcCode::Ok, Some(3)));
+    });
+    let metrics = get(server.page("prometheus"), "/metrics").1;
+    let line = "coredns_dns_requests_total{family=\"1\",proto=\"tcp\",server=\"grpc://127.0.0.1:0\",type=\"A\",";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+/// Calls a method of gRPC that is refused. Returns the status of HTTP and the code of gRPC.
+async fn refused_call(
+    sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>, call: Call<'_>,
+) -> (u16, GrpcCode) {
+    let (http, status, answer) = self::call(sender, call).await;
+    assert_eq!(answer, None);
+    (http, status.code)
+}
+
 #[test]
 fn queries_over_quic_have_streams_of_their_own() {
     let trust = Trust::new("quic");
@@ -458,19 +577,26 @@ async fn begin_over_quic(connection: &quinn::Connection, count: usize, ends: &Un
     }
 }
 
-/// Begins requests over a connection of HTTP/2.
-async fn begin_over_https(at: SocketAddr, count: usize, ends: &UnboundedSender<String>) {
+/// Begins requests over a connection of HTTP/2: calls of gRPC, or DNS over HTTPS.
+async fn begin_over_http2(at: SocketAddr, is_grpc: bool, count: usize, ends: &UnboundedSender<String>) {
     let socket = TokioIo::new(tokio::net::TcpStream::connect(at).await.expect("connected"));
     let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket);
     let (mut sender, connection) = client.await.expect("HTTP/2");
     tokio::spawn(connection);
     for _ in 0..count {
-        let request =
-            http::Request::post("http://dns.example/dns-query").body(Half(Some(Bytes::from_static(&[0; 20]))));
+        let (path, content_type, body) = if is_grpc {
+            (grpc::QUERY_PATH, grpc::CONTENT_TYPE, &[0, 0, 0, 0, 40, 10, 38, 0, 0][..])
+        } else {
+            ("/dns-query", "application/dns-message", &[0; 20][..])
+        };
+        let request = http::Request::post(format!("http://dns.example{path}")).header("content-type", content_type);
+        let request = request.body(Half(Some(Bytes::from_static(body))));
         sender.ready().await.expect("ready");
         let (response, ends, sender) = (sender.send_request(request.expect("a request")), ends.clone(), sender.clone());
         tokio::spawn(async move {
-            let _ = ends.send(response.await.expect("a response").status().as_str().to_owned());
+            let response = response.await.expect("a response");
+            let status = response.headers().get("grpc-status").map(|code| code.to_str().expect("a number").to_owned());
+            let _ = ends.send(status.unwrap_or_else(|| response.status().as_str().to_owned()));
             drop(sender);
         });
     }
@@ -500,9 +626,9 @@ fn unfinished_requests_of_a_client_keep_no_other_out() {
     // The timeout is not what ends them.
     let wait = "timeouts {\n        read 1h\n    }";
     let encrypted = trust.corefile("https3://.:0 quic://.:0", &format!("{wait}\n    whoami"));
-    let plain = format!("https://.:0 {{\n    bind 127.0.0.1\n    {wait}\n    whoami\n}}\n");
+    let plain = format!("https://.:0 grpc://.:0 {{\n    bind 127.0.0.1\n    {wait}\n    whoami\n}}\n");
     let conf = file(&trust.folder, "Corefile", &(encrypted + &plain));
-    for (scheme, expected) in [("quic", "Err(Read(Reset(4)))"), ("https", "503"), ("https3", "503")] {
+    for (scheme, expected) in [("quic", "Err(Read(Reset(4)))"), ("https", "503"), ("https3", "503"), ("grpc", "14")] {
         let server = Running::start(&["-conf", &conf]);
         runtime().block_on(async {
             let modest = trust.quic_from(Ipv4Addr::new(127, 0, 0, 2), port(&server, "quic"), "doq").await;
@@ -513,7 +639,7 @@ fn unfinished_requests_of_a_client_keep_no_other_out() {
             let (at, mut connections) = (port(&server, scheme), Vec::new());
             for _ in 0..5 {
                 match scheme {
-                    "https" => begin_over_https(at, 250, &ends).await,
+                    "https" | "grpc" => begin_over_http2(at, scheme == "grpc", 250, &ends).await,
                     _ => {
                         let connection = trust.quic(at, if scheme == "quic" { "doq" } else { "h3" }).await;
                         match scheme {
@@ -772,7 +898,6 @@ fn errors_of_certificates_are_reported_at_start() {
         ),
         ("quic://.:0 {\n    whoami\n}\n".to_owned(), "quic:// needs a certificate".to_owned()),
         ("https3://.:0 {\n    whoami\n}\n".to_owned(), "https3:// needs a certificate".to_owned()),
-        ("grpc://.:0 {\n    whoami\n}\n".to_owned(), "grpc:// listeners are not implemented".to_owned()),
         (
             format!("tls://a:9 https://b:9 {{\n    tls {certificate} {key}\n}}\n"),
             "cannot serve https://:9: tls://:9 has the same port".to_owned(),

@@ -17,6 +17,8 @@ mod allowed;
 mod api;
 #[path = "live/ask.rs"]
 mod ask;
+#[path = "live/autopaths.rs"]
+mod autopaths;
 #[path = "live/certificates.rs"]
 mod certificates;
 #[path = "live/changes.rs"]
@@ -31,6 +33,10 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/geoip.rs"]
+mod geoip;
+#[path = "live/grpc.rs"]
+mod grpc;
 #[path = "live/lines.rs"]
 mod lines;
 #[path = "live/marker.rs"]
@@ -63,10 +69,14 @@ mod server;
 mod shared;
 #[path = "live/shop.rs"]
 mod shop;
+#[path = "live/siit.rs"]
+mod siit;
 #[path = "live/start.rs"]
 mod start;
 #[path = "live/stream.rs"]
 mod stream;
+#[path = "live/taps.rs"]
+mod taps;
 #[path = "live/templates.rs"]
 mod templates;
 #[path = "live/views.rs"]
@@ -97,11 +107,25 @@ fn main() -> ExitCode {
     let groups = [
         [changes::tests(), access::tests(), start::tests(), deploy::tests()].into_iter().flatten().collect(),
         outages::tests(),
-        [following::tests(), alike::tests(), metrics::tests(), reloads::tests()].into_iter().flatten().collect(),
-        [outside::tests(), rewrites::tests(), lines::tests(), allowed::tests(), templates::tests(), views::tests()]
+        [following::tests(), alike::tests(), autopaths::tests(), metrics::tests(), reloads::tests()]
             .into_iter()
             .flatten()
             .collect(),
+        [
+            outside::tests(),
+            rewrites::tests(),
+            lines::tests(),
+            allowed::tests(),
+            templates::tests(),
+            views::tests(),
+            taps::tests(),
+            grpc::tests(),
+            geoip::tests(),
+            siit::tests(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ];
     let tests = in_turn(groups);
     let missing = parts::missing().or_else(resolvers::missing);

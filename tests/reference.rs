@@ -28,7 +28,7 @@ const COREDNS_METRICS: &str = include_str!("../src/plugins/prometheus/coredns-1.
 /// Examples that are accepted with a warning.
 const WARNED: [&str; 1] = ["pprof"];
 /// Directives whose `Config` has no value for a default, so that it cannot be compared. These defaults are in `serve`.
-const DEFAULTS_IN_SERVE: [&str; 4] = ["quic", "https", "https3", "timeouts"];
+const DEFAULTS_IN_SERVE: [&str; 5] = ["quic", "grpc_server", "https", "https3", "timeouts"];
 
 /// A table of a page.
 #[derive(Default)]
@@ -130,7 +130,8 @@ fn errors(lines: &str) -> Vec<String> {
 /// Returns first lines of a directive that together accept all its properties.
 fn first_lines(directive: &str) -> Vec<String> {
     let arguments: &[&str] = match directive {
-        "forward" => &[" . 192.0.2.53"],
+        "forward" | "grpc" => &[" . 192.0.2.53"],
+        "dnstap" => &[" /run/dnstap.sock", " listen /run/dnstap.sock"],
         "tls" => &[" certificate key"],
         "bind" => &[" 127.0.0.1"],
         "root" => &[" /"],
@@ -267,7 +268,7 @@ fn defaults_are_those_of_the_code() {
     }
     assert_eq!((default_of("timeouts", "maxtcpqueries").as_str(), queries_per_connection), ("-1", None));
     assert_eq!(Some(default_of("https", "max_streams")), streams.map(|streams| streams.to_string()));
-    for directive in ["https", "https3", "quic"] {
+    for directive in ["https", "https3", "quic", "grpc_server"] {
         assert_eq!(default_of(directive, "max_connections"), connections.to_string());
     }
 }
@@ -383,6 +384,8 @@ fn examples_start_without_a_warning() {
     file(&folder, "ca.crt", &certificate);
     file(&folder, "tls.key", &key.serialize_pem());
     file(&folder, "hosts", "192.0.2.9 www.example.org\n");
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/geoip/city.mmdb");
+    std::fs::copy(database, folder.join("city.mmdb")).expect("a copy");
     file(&folder, "weights", "www.example.org\n192.0.2.9 3\n");
     let examples = examples(DIRECTIVES_PAGE);
     assert!(examples.len() >= DIRECTIVES.iter().filter(|entry| entry.read.is_some()).count());

@@ -286,7 +286,7 @@ impl Args {
 
     /// Returns the description of all flags.
     pub fn help() -> String {
-        let mut help = "usage: clusterdns [flags]\n\n".to_owned();
+        let mut help = "usage: clusterdns [flags]\n       clusterdns explain [flags] NAME [TYPE]\n       clusterdns resolve [flags] NAME\n\n".to_owned();
         for flag in FLAGS {
             let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
             let _ = writeln!(help, "  {:<18} {}", format!("-{}{value}", flag.name), flag.help);

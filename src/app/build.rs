@@ -10,11 +10,11 @@ use super::indexes::{Followed, Indexes, KnownIndexes};
 use super::sockets::{ListenerAddress, Socket, credentials};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
-use crate::corefile::{Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
+use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
 use crate::net::{Address, Credentials, Interface};
 use crate::plugins::build::{
-    ActivePlugin, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits, PageRequest,
-    Resources, TimeoutOptions,
+    ActivePlugin, ApplyTask, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits,
+    PageRequest, Resources, ServerBlock, TimeoutOptions,
 };
 use crate::telemetry::metrics::BlockLabels;
 use crate::wire::NameBuf;
@@ -45,6 +45,8 @@ pub struct Built {
     pub pages: Vec<PageRequest>,
     /// Work that starts when a listener is bound, with the index of that listener.
     pub bound_tasks: Vec<(usize, BoundTask)>,
+    /// Work that starts when the configuration is applied.
+    pub tasks: Vec<ApplyTask>,
     /// The plugins, for metrics.
     pub plugins: Vec<ActivePlugin>,
     /// The number of UDP sockets of each address, if it is configured.
@@ -67,6 +69,19 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// The certificate of encrypted connections.
     pub credentials: Option<Arc<Credentials>>,
+}
+
+/// Returns the zones of a block, and its place in the Corefile, for people.
+fn place(configuration: &Configuration, block: &ServerBlock, tree: &corefile::Block) -> String {
+    let zones: Vec<String> = block.keys.iter().map(|key| format!("{}:{}", key.zone, key.port)).collect();
+    let mut text = zones.join(" ");
+    if let Some(view) = &block.options.view {
+        text.push_str(&format!(" view {view}"));
+    }
+    if let Some(key) = tree.keys.first() {
+        text.push_str(&format!(" ({})", configuration.corefile.sources.place(key.token.span)));
+    }
+    text
 }
 
 /// Returns the addresses that each block listens on, if it restricts them. Addresses that this machine does not have
@@ -94,6 +109,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let mut sockets: Vec<Socket> = Vec::new();
     let mut socket_of: HashMap<ListenerAddress, usize> = HashMap::new();
     let (mut chores, mut pages, mut bound_tasks, mut plugins) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut tasks = Vec::new();
     let mut observer = None;
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&configuration.corefile.blocks).zip(&addresses) {
         let addresses = addresses.as_deref();
@@ -104,6 +120,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         });
         chores.append(&mut built.chores);
         pages.append(&mut built.pages);
+        tasks.append(&mut built.tasks);
         observer = observer.or(built.observer.take());
         let addresses: Vec<Option<Address>> = match addresses {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -129,7 +146,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
                 }
                 let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
-                let chain = built.chain(&labels, &zones);
+                let chain = built.chain(&labels, &zones).with_place(&place(configuration, block, tree));
                 if built.reports_plugins {
                     let active = |(zone, name): (&NameBuf, &'static str)| ActivePlugin {
                         name,
@@ -169,6 +186,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         chores,
         pages,
         bound_tasks,
+        tasks,
         plugins,
     }
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::args::{Args, Conf};
-use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Scheme, Stage};
+use crate::corefile::{self, Corefile, Diagnostic, Diagnostics, Files, Stage};
 use crate::files::ResolvConf;
 use crate::plugins;
 use crate::plugins::build::{ServerBlock, ZoneKey};
@@ -64,6 +64,24 @@ impl Configuration {
 pub fn read(
     args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics,
 ) -> Configuration {
+    if !args.manifests.is_empty() {
+        return read_for_cluster(args, files, stdin, diagnostics);
+    }
+    read_or(DEFAULT_COREFILE, args, files, stdin, diagnostics)
+}
+
+/// Like [`read`], but without a server block the cluster is served, as with manifests.
+pub fn read_for_cluster(
+    args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>, diagnostics: &mut Diagnostics,
+) -> Configuration {
+    read_or(&manifests_corefile(Path::new(RESOLV_CONF)), args, files, stdin, diagnostics)
+}
+
+/// Reads the Corefile, or uses `built_in` if it has no block.
+fn read_or(
+    built_in: &str, args: &Args, files: &dyn Files, stdin: impl FnOnce() -> std::io::Result<String>,
+    diagnostics: &mut Diagnostics,
+) -> Configuration {
     let corefile = match &args.conf {
         Some(Conf::File(path)) => corefile::load(path, files, &plugins::known, diagnostics),
         Some(Conf::Stdin) => match stdin() {
@@ -80,12 +98,7 @@ pub fn read(
         }
         None => corefile::load(Path::new("Corefile"), files, &plugins::known, diagnostics),
     };
-    let built_in = if args.manifests.is_empty() {
-        DEFAULT_COREFILE.to_owned()
-    } else {
-        manifests_corefile(Path::new(RESOLV_CONF))
-    };
-    configure(corefile, args.port, &built_in, files, diagnostics)
+    configure(corefile, args.port, built_in, files, diagnostics)
 }
 
 /// Reads a Corefile from a text.
@@ -105,12 +118,6 @@ fn configure(
     for block in &corefile.blocks {
         let mut keys = Vec::new();
         for key in &block.keys {
-            if key.scheme == Scheme::Grpc {
-                let message = "grpc:// listeners are not implemented";
-                let diagnostic = Diagnostic::error(Stage::Keys, Some(key.token.span), message);
-                diagnostics.push(diagnostic.expected("dns://, tls://, https://, quic://, https3:// or no scheme"));
-                continue;
-            }
             for zone in &key.zones {
                 match NameBuf::from_text(zone) {
                     Ok(zone) => keys.push(ZoneKey { zone, port: key.port_or_default(port), scheme: key.scheme }),

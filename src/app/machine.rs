@@ -1,15 +1,27 @@
 //! What the program reads from the operating system: host name, interfaces, and the limit on file descriptors.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::files::ResolvConf;
 use crate::net::Interface;
+use crate::wire::NameBuf;
 
 /// Returns the host name; in a Pod that is the Pod's name.
 pub(super) fn hostname() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Returns the search list of `/etc/resolv.conf` in lower case; an empty list if the file cannot be read. Words that
+/// are not names are left out.
+pub(super) fn search_list() -> Vec<NameBuf> {
+    let conf = ResolvConf::read(Path::new("/etc/resolv.conf")).unwrap_or_default();
+    // The kubelet allows as many in a Pod.
+    let names = conf.search.iter().filter_map(|word| NameBuf::from_text(word).ok()).take(32);
+    names.map(|name| name.to_lower()).collect()
 }
 
 /// Returns the interfaces with their addresses; an empty list if they cannot be read.

@@ -7,7 +7,9 @@
 pub mod args;
 pub mod build;
 mod check;
+mod command;
 pub mod configuration;
+pub mod explain;
 mod follow;
 pub mod indexes;
 mod machine;

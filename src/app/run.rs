@@ -27,7 +27,7 @@ use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
 use super::standard_io::{format_with_causes, print, print_error, read_stdin};
 use super::version::{COREDNS, VERSION, platform};
-use super::{configuration, machine, metrics};
+use super::{configuration, explain, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles};
@@ -55,6 +55,13 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the program. `words` are the command line without the program's name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words = words.into_iter().peekable();
+    if words.next_if(|word| word == "explain").is_some() {
+        return explain::main(words);
+    }
+    if words.next_if(|word| word == "resolve").is_some() {
+        return explain::resolve::main(words);
+    }
     let args = match Args::parse(words) {
         Ok(args) => args,
         Err(error) => {
@@ -232,6 +239,7 @@ impl Loader {
         let resources = Resources {
             logger: logger.clone(),
             hostname: machine::hostname(),
+            search_list: machine::search_list(),
             version: VERSION,
             interfaces: machine::interfaces(),
             debug: self.debug.clone(),
@@ -246,8 +254,11 @@ impl Loader {
         // Runtimes of their own: a list of the cluster delays no page, and neither delays an answer.
         let background = build_runtime("background", BACKGROUND_THREADS)?;
         let pages = build_runtime("pages", 1)?;
+        let engine = explain::SharedEngine::default();
+        explain::serve(engine.clone(), pages.handle());
         let program = Program {
             args: args.clone(),
+            engine,
             logger: logger.clone(),
             serving: self.serving.clone(),
             world,

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use super::args::Args;
 use super::build::{Built, Listener, World, build};
 use super::configuration::Configuration;
+use super::explain::{Engine, SharedEngine};
 use super::follow::{RunningSource, SourceStarter};
 use super::metrics::HttpReplies;
 use super::pages::{self, OpenPages, Running};
@@ -36,6 +37,8 @@ use crate::telemetry::metrics::{self, table};
 /// What lives as long as the process, on the thread that loads configurations.
 pub(super) struct Program {
     pub args: Args,
+    /// What `clusterdns explain` asks.
+    pub engine: SharedEngine,
     pub logger: Logger,
     /// The state of the configuration in use; shared with the main thread, which stops it.
     pub serving: Arc<Mutex<Serving>>,
@@ -101,7 +104,8 @@ impl Program {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, plugins, sockets, lameduck } = built;
+        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, tasks, plugins, sockets, lameduck } =
+            built;
         let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
         // At start, pages open before anything that takes time, since the process is alive and not ready. At a reload,
         // they change at the end, since the server is ready all the time.
@@ -132,6 +136,8 @@ impl Program {
         let first = self.open(&new, &services, sockets, &mut serving.server)?;
 
         // Nothing fails from here on.
+        let routers = listeners.iter().map(|listener| (listener.address, listener.router.clone()));
+        *self.engine.write() = Some(Engine::new(configuration, routers, &self.args.manifests, None));
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
@@ -156,6 +162,7 @@ impl Program {
         self.world.resources.lifecycle.enter(Phase::Serving);
         serving.stop_chores();
         serving.chores = chores.into_iter().map(|chore| self.start_chore(Arc::new(chore))).collect();
+        tasks.into_iter().for_each(|task| drop(self.runtime.spawn(task())));
         serving.bound_tasks.drain(..).for_each(|task| task.abort());
         for (listener, task) in bound_tasks {
             if let Some(address) = serving.bound_address(listeners[listener].address) {

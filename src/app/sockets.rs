@@ -25,12 +25,12 @@ impl ListenerAddress {
     /// Returns the transport.
     pub fn kind(self) -> ListenerKind {
         match self.scheme {
-            // There are no listeners of gRPC.
-            Scheme::Dns | Scheme::Grpc => ListenerKind::Dns,
+            Scheme::Dns => ListenerKind::Dns,
             Scheme::Tls => ListenerKind::Tls,
             Scheme::Https => ListenerKind::Https,
             Scheme::Quic => ListenerKind::Quic,
             Scheme::Https3 => ListenerKind::Https3,
+            Scheme::Grpc => ListenerKind::Grpc,
         }
     }
 

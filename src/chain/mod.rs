@@ -10,7 +10,10 @@
 
 #[expect(clippy::module_inception, reason = "the chain is what the module is about")]
 mod chain;
+mod explain;
+mod notes;
 pub mod pending;
+pub mod rest;
 mod rewritten;
 mod router;
 mod zones;
@@ -24,10 +27,13 @@ use std::time::Instant;
 
 use crate::upstream;
 use crate::wire::header::Change;
-use crate::wire::{Name, Query, QueryChange, Question, Rcode, Reply, Type};
+use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
 pub use chain::{Chain, Resume};
+pub use explain::{Explained, Findings, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
+pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, UpstreamQuery, Wait, Work};
+pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
@@ -44,6 +50,12 @@ pub trait Plugin: Send + Sync {
     /// Called with each query, first plugin to last.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
 
+    /// Describes what the plugin would do with the query, for `clusterdns explain`, and does it without any effect: no
+    /// counter, cache entry or query to an upstream. A plugin whose `query` has such effects must override this.
+    fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut Findings) -> Explained {
+        explain::explain_by_query(self, exchange)
+    }
+
     /// Called with the result of the plugin's [`Wait::Upstream`]. If it is `Ok`, the reply is in the exchange.
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), upstream::Error>) -> Step {
         match outcome {
@@ -59,7 +71,7 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Called after the response was encoded, once for each query of a client that the chain answered.
-    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent) {}
+    fn sent(&self, _exchange: &Exchange<'_>, _sent: &Sent<'_>) {}
 
     /// Called for a query of a client that a plugin dropped, so that there is no response.
     fn dropped(&self, _exchange: &Exchange<'_>) {}
@@ -69,6 +81,18 @@ pub trait Plugin: Send + Sync {
     /// answers.
     fn claims(&self, _question: &Question) -> bool {
         false
+    }
+
+    /// Returns whether the plugin stores replies and answers other clients from them, so that a reply of a plugin after
+    /// it must not depend on the client.
+    fn stores_replies(&self) -> bool {
+        false
+    }
+
+    /// Returns the search list of the client, if the plugin knows it and the name of the question is below its first
+    /// element (CoreDNS `autopath.AutoPather`). The last element is the root.
+    fn search_list(&self, _exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        None
     }
 
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
@@ -86,6 +110,12 @@ pub trait Plugin: Send + Sync {
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
+}
+
+/// Observes the attempts at upstreams for the queries of a server block.
+pub trait UpstreamTap: Send + Sync {
+    /// Returns the observer of the attempts of a query that is about to be sent; `None` if they are not observed.
+    fn begin(&self, exchange: &Exchange<'_>) -> Option<Box<dyn upstream::AttemptTap>>;
 }
 
 /// Decides which queries a server block gets.
@@ -112,11 +142,20 @@ pub enum Step {
 
 /// The response that was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub struct Sent<'a> {
     /// The length of the message in bytes.
     pub len: usize,
     /// The flags of its header.
     pub flags: u16,
+    /// The buffer that begins with the message.
+    pub(crate) buffer: &'a [u8],
+}
+
+impl<'a> Sent<'a> {
+    /// Returns the message.
+    pub fn message(&self) -> &'a [u8] {
+        self.buffer.get(..self.len).unwrap_or_default()
+    }
 }
 
 /// The transport of a query.
@@ -134,6 +173,8 @@ pub enum Transport {
     Quic,
     /// DNS over HTTP/3.
     Https3,
+    /// DNS over gRPC.
+    Grpc,
 }
 
 impl Transport {
@@ -141,7 +182,7 @@ impl Transport {
     pub const fn name(self) -> &'static str {
         match self {
             Transport::Udp | Transport::Quic | Transport::Https3 => "udp",
-            Transport::Tcp | Transport::Tls | Transport::Https => "tcp",
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Grpc => "tcp",
         }
     }
 
@@ -200,6 +241,8 @@ pub struct State {
     pub bare: bool,
     /// A plugin has changed the query, or will change the reply: the slot is of this query.
     is_rewritten: bool,
+    /// This is a dry run ([`Router::explain`]), which has a state of its own.
+    is_dry_run: bool,
     /// The origin of the reply, for the cache.
     pub origin: Origin,
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
@@ -209,6 +252,8 @@ pub struct State {
     pub max_udp: Option<u16>,
     /// A list that a plugin may use within a call, reused to avoid allocations.
     pub scratch: Vec<u64>,
+    /// Notes of plugins about the query, which it keeps while it is pending.
+    pub notes: Notes,
     /// The query as a plugin has changed it.
     slot: RewrittenSlot,
 }
@@ -235,6 +280,11 @@ impl State {
     pub fn rewrite(&mut self) -> &mut Rewritten {
         self.is_rewritten = true;
         self.slot.begin()
+    }
+
+    /// Returns whether nothing is counted, since this is a dry run ([`Plugin::explain`]).
+    pub fn is_dry_run(&self) -> bool {
+        self.is_dry_run
     }
 
     /// Returns what a plugin has made of the query, if one has changed it or will change the reply.
@@ -275,10 +325,22 @@ impl State {
         self.origin = Origin::Made;
         self.flag_changes = Change::default();
         self.max_udp = None;
+        self.notes.clear();
         // An unusually large reply must not hold memory forever.
         self.scratch.clear();
         self.scratch.shrink_to(4 * 1024);
     }
+}
+
+/// What an exchange has of the internal look-up that it is part of. The default is that of a query of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LookUp {
+    /// The nesting of look-ups; 0 for a query of a client.
+    pub(crate) depth: u8,
+    /// The reply may be stored for other clients ([`Plugin::stores_replies`]).
+    pub(crate) is_shared: bool,
+    /// One of the look-ups is for addresses that a plugin translates ([`Exchange::resolve_to_translate`]).
+    pub(crate) is_translated: bool,
 }
 
 /// A query in a chain.
@@ -295,8 +357,8 @@ pub struct Exchange<'a> {
     pub started: Instant,
     /// The mutable state.
     pub state: &'a mut State,
-    /// The nesting of internal look-ups; 0 for a query of a client.
-    pub(crate) depth: u8,
+    /// What it has of the internal look-up that it is part of.
+    pub(crate) look_up: LookUp,
     /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
     /// refresh, and the plugin after the one that has changed the query for a changed query.
     pub(crate) first: usize,
@@ -325,7 +387,19 @@ impl<'a> Exchange<'a> {
 
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
-        self.depth
+        self.look_up.depth
+    }
+
+    /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not
+    /// depend on the client.
+    pub fn is_shared(&self) -> bool {
+        self.look_up.is_shared
+    }
+
+    /// Returns the search list of the client that the plugin with this name knows ([`Plugin::search_list`]).
+    pub fn search_list(&self, plugin: &str) -> Option<Vec<NameBuf>> {
+        let mut named = self.chain.plugins().iter().filter(|known| known.name() == plugin);
+        named.find_map(|known| known.search_list(self))
     }
 
     /// Responds with a bare code, and records the reason for *errors*.
@@ -345,7 +419,19 @@ impl<'a> Exchange<'a> {
     /// Starts an internal look-up: a query to this server itself, through zone selection and all plugins, with the EDNS
     /// of this query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
-        pending::resolve(self, name, qtype)
+        pending::resolve(self, name, qtype, self.look_up.is_translated)
+    }
+
+    /// Starts an internal look-up of addresses that the current plugin translates. Plugins that translate the same way
+    /// leave its reply, and those of look-ups within it, as they are ([`Exchange::is_translated`]): two that translate
+    /// in opposite directions would otherwise start each other's look-ups without an end.
+    pub fn resolve_to_translate(&self, name: Name<'_>, qtype: Type) -> Inner {
+        pending::resolve(self, name, qtype, true)
+    }
+
+    /// Returns whether this is a look-up of addresses to translate, or one within it.
+    pub fn is_translated(&self) -> bool {
+        self.look_up.is_translated
     }
 
     /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,

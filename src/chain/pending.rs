@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
+use super::{Answer, Client, Exchange, LookUp, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
 use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
@@ -62,7 +62,7 @@ pub struct OwnedQuery {
     client: Client,
     /// When it was received.
     started: Instant,
-    depth: u8,
+    look_up: LookUp,
     /// The index of the first plugin that gets the reply.
     first: usize,
     /// This is a refresh that the plugin `first` requested.
@@ -92,6 +92,7 @@ impl Exchange<'_> {
             Wait::Upstream(query) => {
                 let mut state = State::with_query_change(query.change);
                 state.take_rewritten(self.state);
+                state.notes = std::mem::take(&mut self.state.notes);
                 state
             }
             Wait::Work(_) => std::mem::take(self.state),
@@ -100,7 +101,7 @@ impl Exchange<'_> {
             packet: SmallVec::from_slice(self.query.packet()),
             client: self.client,
             started: self.started,
-            depth: self.depth,
+            look_up: self.look_up,
             first: self.first,
             refresh: self.refresh,
             router: self.router.clone(),
@@ -127,15 +128,18 @@ impl Pending {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
                     let cached = query.state.cached();
+                    let notes = query.state.notes.clone();
                     let work = future(std::mem::take(&mut query.state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
                             Some(state) => query.answer_stale(state, at),
                             None => query.fail(overload, super::Failure::Overload(plugin)),
                         }
+                        query.state.notes = notes;
                         return Some(query);
                     };
                     query.state = state;
+                    query.state.notes = notes;
                     query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(upstream_query) => {
@@ -198,7 +202,8 @@ impl State {
         if self.origin != Origin::Cached {
             return None;
         }
-        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, ..State::default() };
+        let notes = self.notes.clone();
+        let mut state = State { reply: self.reply.clone(), origin: Origin::Cached, notes, ..State::default() };
         if let Some(rewritten) = self.rewritten() {
             *state.rewrite() = rewritten.clone();
         }
@@ -245,6 +250,7 @@ impl OwnedQuery {
     pub fn restore(&mut self, state: &mut State) {
         (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
         state.take_rewritten(&mut self.state);
+        state.notes = std::mem::take(&mut self.state.notes);
     }
 
     /// Returns the client.
@@ -294,7 +300,7 @@ impl OwnedQuery {
             now,
             started: self.started,
             state,
-            depth: self.depth,
+            look_up: self.look_up,
             first: self.first,
             refresh: self.refresh,
             at: self.first,
@@ -315,16 +321,20 @@ pub enum Inner {
     None,
 }
 
-/// Implements [`Exchange::resolve`].
-pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
-    let depth = exchange.depth + 1;
-    if depth > MAX_DEPTH {
+/// Implements [`Exchange::resolve`] and [`Exchange::resolve_to_translate`].
+pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_translated: bool) -> Inner {
+    let depth = exchange.look_up.depth + 1;
+    // A dry run sends no query.
+    if depth > MAX_DEPTH || exchange.state.is_dry_run() {
         return Inner::None;
     }
     let packet = inner_packet(exchange.query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    match exchange.router.respond(&query, exchange.client, exchange.now, depth, &mut state) {
+    let is_shared = exchange.look_up.is_shared
+        || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
+    let look_up = LookUp { depth, is_shared, is_translated };
+    match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {
@@ -347,7 +357,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         now: exchange.now,
         started: exchange.now,
         state: &mut state,
-        depth: exchange.depth.max(1),
+        look_up: LookUp { depth: exchange.look_up.depth.max(1), ..exchange.look_up },
         first: exchange.at,
         refresh: true,
         at: exchange.at,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Client, Exchange, Sent, State, Transport, Zones};
+use super::{Client, Exchange, LookUp, Sent, State, Transport, Zones};
 use crate::chain::chain::{Chain, Outcome};
 use crate::chain::pending::{BoxFuture, Pending};
 use crate::wire::encode::{encode, encode_error};
@@ -177,7 +177,7 @@ impl Router {
                 return Answer::Send(len);
             }
         };
-        let mut exchange = self.exchange(block, query, client, now, 0, state);
+        let mut exchange = self.exchange(block, query, client, now, LookUp::default(), state);
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -187,11 +187,11 @@ impl Router {
 
     /// Answers the query of an internal look-up.
     pub(super) fn respond(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, depth: u8, state: &mut State,
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, look_up: LookUp, state: &mut State,
     ) -> Response {
         match self.select(query, client, now, state) {
             Ok(block) => {
-                let mut exchange = self.exchange(block, query, client, now, depth, state);
+                let mut exchange = self.exchange(block, query, client, now, look_up, state);
                 exchange.respond()
             }
             Err(rcode) => {
@@ -203,8 +203,8 @@ impl Router {
 
     /// Creates the exchange of a query that has just been received.
     #[inline(always)]
-    fn exchange<'a>(
-        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, depth: u8,
+    pub(super) fn exchange<'a>(
+        self: &'a Arc<Self>, block: usize, query: &'a Query<'a>, client: Client, now: Instant, look_up: LookUp,
         state: &'a mut State,
     ) -> Exchange<'a> {
         Exchange {
@@ -214,7 +214,7 @@ impl Router {
             now,
             started: now,
             state,
-            depth,
+            look_up,
             first: 0,
             refresh: false,
             at: 0,
@@ -224,11 +224,20 @@ impl Router {
         }
     }
 
-    /// Selects the block for a query, or the code if there is none. The order of checks is that of CoreDNS's
-    /// `Server.ServeDNS`.
+    /// Selects the block for a query, or the code if there is none.
     #[inline(always)]
     fn select(
         self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+    ) -> Result<usize, Rcode> {
+        self.select_noting(query, client, now, state, &mut |_| {})
+    }
+
+    /// Selects the block for a query, or the code if there is none. Calls `note` with each block that does not admit
+    /// the query. The order of checks is that of CoreDNS's `Server.ServeDNS`.
+    #[inline(always)]
+    pub(super) fn select_noting(
+        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        note: &mut dyn FnMut(&Chain),
     ) -> Result<usize, Rcode> {
         if query.question.qclass != Class::IN && !self.other_classes {
             return Err(Rcode::REFUSED);
@@ -238,22 +247,35 @@ impl Router {
         }
         match self.zones.find(&query.question) {
             Some(entry) if entry < self.chains.len() => Ok(entry),
-            Some(_) => self.select_filtered(query, client, now, state).ok_or(Rcode::REFUSED),
+            Some(entry) => self.select_filtered(entry, query, client, now, state, note).ok_or(Rcode::REFUSED),
             None => Err(Rcode::REFUSED),
         }
     }
 
-    /// Selects the block for a query in a zone whose blocks select their queries. If none of them gets the query, the
-    /// next zone that contains the name is tried.
+    /// Selects the block for a query in a zone whose blocks select their queries; `entry` is that of the zone. If none
+    /// of them gets the query, the next zone that contains the name is tried.
     #[inline(never)]
     fn select_filtered(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        self: &Arc<Self>, entry: usize, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        note: &mut dyn FnMut(&Chain),
     ) -> Option<usize> {
-        self.zones.find_map(&query.question, |entry| {
-            let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
-            self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = self.exchange(block, query, client, now, 0, &mut *state);
-                exchange.chain.admits(&exchange)
+        let mut exchange = self.exchange(0, query, client, now, LookUp::default(), state);
+        let mut first_that_admits = |entry: usize| {
+            let candidates = &self.candidates[entry - self.chains.len()];
+            candidates.iter().copied().find(|&block| {
+                (exchange.block, exchange.chain) = (block, &self.chains[block]);
+                let is_admitted = exchange.chain.admits(&exchange);
+                if !is_admitted {
+                    note(exchange.chain);
+                }
+                is_admitted
+            })
+        };
+        first_that_admits(entry).or_else(|| {
+            self.zones.find_map(&query.question, |other| match other {
+                _ if other == entry => None,
+                _ if other < self.chains.len() => Some(other),
+                _ => first_that_admits(other),
             })
         })
     }
@@ -286,7 +308,7 @@ impl Exchange<'_> {
     /// Encodes the reply, notifies the plugins, and returns its length.
     pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
-        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]) });
+        self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]), buffer: out });
         len
     }
 }

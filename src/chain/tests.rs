@@ -111,7 +111,7 @@ impl Plugin for Recorder {
         (waits > 0).then(|| wait(|_| Continue::Answered))
     }
 
-    fn sent(&self, _: &Exchange<'_>, sent: &Sent) {
+    fn sent(&self, _: &Exchange<'_>, sent: &Sent<'_>) {
         self.record(if sent.len >= 12 { "sent" } else { "?" });
     }
 }

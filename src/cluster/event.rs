@@ -12,9 +12,11 @@ pub enum Event {
     Begin(Kind),
     /// An object exists and is new or changed.
     Upsert(Object),
-    /// An object still exists, and its known state remains: a Pod that is being deleted has its name until it is
-    /// deleted, as in CoreDNS. Has no effect if the object is not known.
+    /// An object still exists, and its known state remains. Has no effect if the object is not known.
     Retain(Kind, ObjectKey),
+    /// A Pod is being deleted. It has its name until it is deleted, as in CoreDNS, but the namespace of clients with
+    /// its addresses is no longer certain. Has no effect if the Pod is not known.
+    Terminate(ObjectKey),
     /// An object was deleted.
     Remove(Kind, ObjectKey),
     /// The list is complete.

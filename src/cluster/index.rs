@@ -9,10 +9,11 @@
 //! A reader takes a reference to an entry and releases the map at once. So no guard is held while another look-up
 //! starts, and a long answer does not delay the writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
@@ -23,6 +24,10 @@ use super::model::{Kind, Object, ObjectKey, Pod};
 use super::reverse::{AddressRole, ReverseIndex, ServiceKey};
 
 type Hasher = foldhash::fast::RandomState;
+
+/// The time for which the namespace of an address is uncertain after a Pod of another namespace had it. Events of the
+/// two Pods, and their last packets, may be late by less than that.
+const FORMER_POD: Duration = Duration::from_secs(60);
 
 /// A few keys. Few addresses belong to more Services than fit without an allocation.
 pub type ServiceKeys = smallvec::SmallVec<[ServiceKey; 4]>;
@@ -37,6 +42,9 @@ pub struct Index {
     namespaces: DashMap<Box<[u8]>, (), Hasher>,
     /// Pods by address. Pods that use the address of their node share it.
     pods: DashMap<IpAddr, Box<[Arc<Pod>]>, Hasher>,
+    /// The addresses that Pods had until a short time ago. The writer adds and removes; read only by
+    /// [`Index::client_pod`].
+    former_pods: DashMap<IpAddr, FormerPod, Hasher>,
     /// Services by address. Read for PTR and for the server's own names; the writer holds the lock while it changes one
     /// Service.
     reverse: RwLock<ReverseIndex>,
@@ -46,6 +54,17 @@ pub struct Index {
     wanted: u8,
     /// The time of the last change of a record, in Unix seconds; 0 before the first.
     serial: AtomicU32,
+}
+
+/// A Pod that had an address.
+#[derive(Debug)]
+struct FormerPod {
+    /// Its namespace; empty for Pods of several namespaces.
+    ns: Box<str>,
+    /// When it lost the address, in Unix seconds.
+    since: u32,
+    /// The first look-up since then. Readers have another clock than the writer.
+    seen: OnceLock<Instant>,
 }
 
 /// The options of an index.
@@ -70,6 +89,10 @@ pub struct IndexWriter {
     services: HashMap<ObjectKey, u32, Hasher>,
     slices: HashMap<ObjectKey, SliceRecord, Hasher>,
     pods: HashMap<ObjectKey, (u32, Arc<Pod>), Hasher>,
+    /// The addresses of `Index::former_pods` with the times when they were added, the oldest first.
+    former_addresses: VecDeque<(u32, IpAddr)>,
+    /// The time of the current event, in Unix seconds.
+    now: u32,
 }
 
 /// The progress of the lists of a kind.
@@ -121,6 +144,8 @@ impl Index {
             services: HashMap::default(),
             slices: HashMap::default(),
             pods: HashMap::default(),
+            former_addresses: VecDeque::new(),
+            now: 0,
         };
         (index, writer)
     }
@@ -156,11 +181,40 @@ impl Index {
         self.services.get(key).map(|entry| entry.clone())
     }
 
+    /// Calls `visit` with the name and the namespace of each Service. A shard of the map is locked for reading
+    /// meanwhile, so this is for explanations, not for queries.
+    pub fn for_each_service(&self, mut visit: impl FnMut(&[u8], &[u8])) {
+        for entry in self.services.iter().filter(|entry| entry.service.is_some()) {
+            let (name, rest) = entry.key()[1..].split_at(usize::from(entry.key()[0]));
+            visit(name, &rest[1..]);
+        }
+    }
+
+    /// Calls `visit` with each namespace.
+    pub fn for_each_namespace(&self, mut visit: impl FnMut(&[u8])) {
+        self.namespaces.iter().for_each(|entry| visit(entry.key()));
+    }
+
     /// Calls `visit` for each live Pod that has this address.
     pub fn pods_at(&self, address: IpAddr, mut visit: impl FnMut(&Pod)) {
         if let Some(pods) = self.pods.get(&address) {
             pods.iter().for_each(|pod| visit(pod));
         }
+    }
+
+    /// Returns the Pod of a client with this address at `now`, if that is certain: exactly one Pod has the address, it
+    /// is not that of a Node, the Pod is not being deleted, and no Pod of another namespace had the address until a
+    /// short time ago.
+    pub fn client_pod(&self, address: IpAddr, now: Instant) -> Option<Arc<Pod>> {
+        let pod = match &**self.pods.get(&address)? {
+            [pod] if !pod.host_network && !pod.is_terminating => pod.clone(),
+            _ => return None,
+        };
+        let is_other = |former: &FormerPod| {
+            let seen = *former.seen.get_or_init(|| now);
+            *former.ns != *pod.key.ns && now.saturating_duration_since(seen) < FORMER_POD
+        };
+        if self.former_pods.get(&address).is_some_and(|former| is_other(&former)) { None } else { Some(pod) }
     }
 
     /// Returns the key of the Service that has this cluster address. If manifests give an address to several Services,
@@ -231,6 +285,8 @@ impl IndexWriter {
     /// Applies an event that was received at `now` (Unix seconds), and returns the changes.
     pub fn apply(&mut self, event: Event, now: u32) -> Changes {
         let mut changes = Changes::default();
+        self.now = now;
+        self.forget_former_pods();
         match event {
             Event::Begin(kind) => {
                 let list = &mut self.lists[kind as usize];
@@ -239,6 +295,7 @@ impl IndexWriter {
             }
             Event::Upsert(object) => self.upsert(object, &mut changes),
             Event::Retain(kind, key) => self.retain(kind, &key),
+            Event::Terminate(key) => self.terminate(&key),
             Event::Remove(kind, key) => self.remove(kind, &key, &mut changes),
             Event::End(kind) => self.complete_list(kind, &mut changes),
         }
@@ -356,6 +413,18 @@ impl IndexWriter {
         }
     }
 
+    /// Marks a Pod as being deleted, and as contained in the current list.
+    fn terminate(&mut self, key: &ObjectKey) {
+        self.retain(Kind::Pod, key);
+        let Some((_, pod)) = self.pods.get_mut(key).filter(|(_, pod)| !pod.is_terminating) else { return };
+        *pod = Arc::new(Pod { is_terminating: true, ..Pod::clone(pod) });
+        for address in &pod.addresses {
+            if let Some(mut pods) = self.index.pods.get_mut(address) {
+                pods.iter_mut().filter(|have| have.key == *key).for_each(|have| *have = pod.clone());
+            }
+        }
+    }
+
     fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
         match kind {
             Kind::Namespace => {
@@ -453,7 +522,8 @@ impl IndexWriter {
     }
 
     /// Removes a Pod from an address.
-    fn remove_pod_address(&self, key: &ObjectKey, address: IpAddr, changes: &mut Changes) {
+    fn remove_pod_address(&mut self, key: &ObjectKey, address: IpAddr, changes: &mut Changes) {
+        self.add_former_pod(&key.ns, address);
         let mut left = 0;
         if let Some(mut pods) = self.index.pods.get_mut(&address) {
             let others: Vec<Arc<Pod>> = pods.iter().filter(|have| have.key != *key).cloned().collect();
@@ -464,6 +534,28 @@ impl IndexWriter {
             self.index.pods.remove(&address);
         }
         changes.addresses.push(address);
+    }
+
+    /// Records that a Pod of this namespace no longer has an address.
+    fn add_former_pod(&mut self, ns: &str, address: IpAddr) {
+        let is_same = self.index.former_pods.get(&address).is_none_or(|former| *former.ns == *ns);
+        let ns = if is_same { ns } else { "" };
+        self.index.former_pods.insert(address, FormerPod { ns: ns.into(), since: self.now, seen: OnceLock::new() });
+        self.former_addresses.push_back((self.now, address));
+    }
+
+    /// Forgets the Pods that lost their addresses long ago.
+    fn forget_former_pods(&mut self) {
+        let oldest = self.now.saturating_sub(FORMER_POD.as_secs() as u32);
+        while let Some(&(since, address)) = self.former_addresses.front()
+            && since < oldest
+        {
+            self.former_addresses.pop_front();
+            self.index.former_pods.remove_if(&address, |_, former| former.since == since);
+        }
+        if self.former_addresses.is_empty() {
+            self.former_addresses.shrink_to(1_024);
+        }
     }
 }
 
@@ -525,6 +617,8 @@ mod tests {
             key: ObjectKey::new("a", "p"),
             addresses: vec![IpAddr::from([10, 0, 0, 1])],
             labels,
+            host_network: false,
+            is_terminating: false,
         }))
     }
 
@@ -572,6 +666,56 @@ mod tests {
             writer.count(Kind::Pod)
         };
         assert_eq!((pods_after_list(true), pods_after_list(false)), (1, 0));
+    }
+
+    #[test]
+    fn the_pod_of_a_client_is_certain_or_unknown() {
+        let (address, start) = (IpAddr::from([10, 0, 0, 1]), Instant::now());
+        let pod = |ns: &str, name: &str, host_network| {
+            let (key, labels) = (ObjectKey::new(ns, name), Vec::new());
+            let pod = Pod { key, addresses: vec![address], labels, host_network, is_terminating: false };
+            Event::Upsert(Object::Pod(pod))
+        };
+        let remove = |ns: &str, name: &str| Event::Remove(Kind::Pod, ObjectKey::new(ns, name));
+        let mut writer = writer();
+        let mut after = |event: Event, now: u32, seconds: u64| {
+            writer.apply(event, now);
+            let pod = writer.index().client_pod(address, start + Duration::from_secs(seconds));
+            (
+                pod.map_or("-".to_owned(), |pod| format!("{}/{}", pod.key.ns, pod.key.name)),
+                writer.former_addresses.len(),
+            )
+        };
+        let mut seen = Vec::new();
+        for (event, now, seconds) in [
+            (pod("a", "p", false), 100, 0),
+            (Event::Terminate(ObjectKey::new("a", "p")), 101, 1),
+            (Event::Terminate(ObjectKey::new("a", "unknown")), 101, 1),
+            // A Pod of the same name is another one.
+            (remove("a", "p"), 102, 2),
+            (pod("a", "p", false), 103, 3),
+            (pod("a", "q", false), 104, 4),
+            (remove("a", "p"), 105, 5),
+            (pod("b", "r", false), 106, 6),
+            (remove("a", "q"), 107, 7),
+            // The writer has no event for long, and the readers' clock decides.
+            (Event::Retain(Kind::Pod, ObjectKey::new("b", "r")), 107, 66),
+            (Event::Retain(Kind::Pod, ObjectKey::new("b", "r")), 107, 67),
+            // It had been of two namespaces within a minute.
+            (pod("a", "s", false), 108, 68),
+            (remove("b", "r"), 109, 69),
+            (Event::Begin(Kind::Service), 168, 70),
+            (Event::Begin(Kind::Service), 170, 71),
+            (pod("a", "s", true), 171, 72),
+        ] {
+            seen.push(after(event, now, seconds));
+        }
+        let seen: Vec<String> = seen.iter().map(|(pod, former)| format!("{pod} {former}")).collect();
+        let expected = [
+            "a/p 0", "- 0", "- 0", "- 1", "a/p 1", "- 1", "a/q 2", "- 2", "- 3", "- 3", "b/r 3", "- 3", "- 4", "- 1",
+            "a/s 0", "- 0",
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -153,6 +153,46 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Reason; 15] = [
+        Reason::NoSuchForm,
+        Reason::NoSuchNamespace,
+        Reason::NoSuchService,
+        Reason::NoReadyEndpoint,
+        Reason::EmptyService,
+        Reason::NoSuchEndpoint,
+        Reason::NoSuchPort,
+        Reason::NotZonal,
+        Reason::BelowExternalName,
+        Reason::BadExternalName,
+        Reason::PodsDisabled,
+        Reason::NotAnAddress,
+        Reason::NoSuchPod,
+        Reason::NoSuchAddress,
+        Reason::NotReverse,
+    ];
+
+    /// Returns the reason as one word, for scripts, log formats and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Reason::NoSuchForm => "no-such-form",
+            Reason::NoSuchNamespace => "no-such-namespace",
+            Reason::NoSuchService => "no-such-service",
+            Reason::NoReadyEndpoint => "no-ready-endpoint",
+            Reason::EmptyService => "empty-service",
+            Reason::NoSuchEndpoint => "no-such-endpoint",
+            Reason::NoSuchPort => "no-such-port",
+            Reason::NotZonal => "not-zonal",
+            Reason::BelowExternalName => "below-external-name",
+            Reason::BadExternalName => "bad-external-name",
+            Reason::PodsDisabled => "pods-disabled",
+            Reason::NotAnAddress => "not-an-address",
+            Reason::NoSuchPod => "no-such-pod",
+            Reason::NoSuchAddress => "no-such-address",
+            Reason::NotReverse => "not-reverse",
+        }
+    }
+
     /// Returns the text for people, for extended DNS errors and logs.
     pub const fn text(self) -> &'static str {
         match self {
@@ -239,7 +279,7 @@ impl Index {
     }
 
     /// Returns whether the view exposes a namespace. The namespace must exist, even if the stanza lists it.
-    fn exposes(&self, ns: &[u8], view: &View) -> bool {
+    pub(super) fn exposes(&self, ns: &[u8], view: &View) -> bool {
         view.namespaces.as_ref().is_none_or(|exposed| exposed.iter().any(|have| **have == *ns))
             && self.has_namespace(ns)
     }

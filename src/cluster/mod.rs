@@ -13,6 +13,7 @@ pub mod index;
 pub mod lookup;
 pub mod model;
 pub mod name;
+mod nearest;
 mod reverse;
 pub mod selector;
 
@@ -24,5 +25,6 @@ pub use event::Event;
 pub use index::{Changes, Index, IndexWriter, Options};
 pub use lookup::{Lookup, PodMode, Reason, ReverseLookup, View};
 pub use name::ClusterName;
+pub use nearest::{distance, is_near};
 pub use reverse::ServiceKey;
 pub use selector::{Selector, SelectorError};

@@ -178,4 +178,8 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// `metadata.labels`, sorted by key, for metadata.
     pub labels: Vec<(Box<str>, Box<str>)>,
+    /// `spec.hostNetwork`: the addresses are those of the Node, which other Pods and the Node itself use too.
+    pub host_network: bool,
+    /// The Pod is being deleted ([`super::Event::Terminate`]). Its addresses may be given to another Pod soon.
+    pub is_terminating: bool,
 }

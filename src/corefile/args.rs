@@ -234,8 +234,21 @@ impl<'a, 'd> Arguments<'a, 'd> {
     /// Consumes all remaining arguments as zones, and expands networks. An invalid zone is ignored as in CoreDNS, with
     /// a warning.
     pub fn zones(&mut self) -> Vec<String> {
+        let words = self.rest();
+        self.zones_of(words)
+    }
+
+    /// Consumes all remaining arguments: zones as in [`Arguments::zones`], and a last word, which is required and which
+    /// `what` describes in the message. The zones are `None` if there is no other word.
+    pub fn zones_and_word(&mut self, what: &str) -> Option<(Option<Vec<String>>, &'a Token)> {
+        let (last, zones) = self.words(what)?.split_last()?;
+        Some(((!zones.is_empty()).then(|| self.zones_of(zones)), last))
+    }
+
+    /// Returns the zones of words.
+    fn zones_of(&mut self, words: &'a [Token]) -> Vec<String> {
         let mut zones = Vec::new();
-        for token in self.rest() {
+        for token in words {
             if zones.len() > MAX_ZONES {
                 self.error_expected(token, format!("more than {MAX_ZONES} zones"), "fewer or smaller networks");
                 break;

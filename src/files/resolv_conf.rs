@@ -14,6 +14,8 @@ pub struct ResolvConf {
     pub servers: Vec<SocketAddr>,
     /// Words of `nameserver` lines that are not addresses.
     pub ignored: Vec<String>,
+    /// The words of the last `search` or `domain` line; of `domain` only the first one.
+    pub search: Vec<String>,
 }
 
 impl ResolvConf {
@@ -26,15 +28,20 @@ impl ResolvConf {
 
     /// Parses the bytes of a file. They need not be UTF-8, since comments may have any encoding. A server is the second
     /// word of a line whose first word is `nameserver`; the rest of the line is ignored (miekg/dns
-    /// `ClientConfigFromReader`).
+    /// `ClientConfigFromReader`, also for `search` and `domain`).
     pub fn parse(bytes: &[u8]) -> ResolvConf {
         let mut conf = ResolvConf::default();
         for line in String::from_utf8_lossy(bytes).lines() {
             let mut words = line.split_whitespace();
-            let Some(address) = words.next().filter(|&word| word == "nameserver").and(words.next()) else { continue };
-            match parse_server(address) {
-                Some(address) => conf.servers.push(address),
-                None => conf.ignored.push(address.to_owned()),
+            match words.next() {
+                Some("nameserver") => match words.next().map(|address| (address, parse_server(address))) {
+                    Some((_, Some(server))) => conf.servers.push(server),
+                    Some((address, None)) => conf.ignored.push(address.to_owned()),
+                    None => {}
+                },
+                Some("search") => conf.search = words.map(str::to_owned).collect(),
+                Some("domain") => conf.search = words.next().map(str::to_owned).into_iter().collect(),
+                _ => {}
             }
         }
         conf
@@ -69,6 +76,9 @@ mod tests {
         let addresses: Vec<String> = conf.servers.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53", "[::1]:53", "[fe80::1%2]:53"]);
         assert_eq!(conf.ignored, ["10.0.0.4;x", "invalid"]);
+        assert_eq!(conf.search, ["x"]);
+        assert_eq!(ResolvConf::parse(b"domain x\nsearch a.b c.\n").search, ["a.b", "c."]);
+        assert_eq!(ResolvConf::parse(b"search a.b c.\ndomain\n").search, [""; 0]);
         // Comments have any encoding, and the part of a file that is read may end within a character.
         let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
         comment.resize(MAX_RESOLV_CONF as usize + 1, b'\xc3');

@@ -1,4 +1,4 @@
-//! The addresses that a listener may have.
+//! The addresses that a listener may have, and addresses of servers as text.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,5 +29,34 @@ impl fmt::Display for Address {
             0 => write!(f, "{}", self.ip),
             scope => write!(f, "{}%{scope}", self.ip),
         }
+    }
+}
+
+/// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
+pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return None,
+        }
+    } else {
+        // Text with more than one colon is an IPv6 address without brackets. The name of a certificate has no colon.
+        let (address, name) = text.split_once('%').map_or((text, None), |(address, name)| (address, Some(name)));
+        match name.unwrap_or(address).rsplit_once(':') {
+            Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
+                (&text[..text.len() - port.len() - 1], Some(port))
+            }
+            _ => (text, None),
+        }
+    };
+    let port = match port {
+        Some(port) => Some(port.parse().ok()?),
+        None => None,
+    };
+    match host.split_once('%') {
+        Some((host, name)) => Some((host, port, Some(name).filter(|name| !name.is_empty()))),
+        None => Some((host, port, None)),
     }
 }

@@ -1,17 +1,20 @@
-//! What listening sockets of all kinds share: messages for errors of binding, and TLS credentials.
+//! What sockets of all kinds share: messages for errors of binding, TLS credentials, and the messages of gRPC.
 
 mod address;
 mod credentials;
 mod descriptors;
+pub mod grpc;
 mod pinned;
 mod shares;
+mod tls_client;
 mod tls_error;
 
-pub use address::{Address, Interface};
+pub use address::{Address, Interface, split_address};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
 pub use pinned::Pinned;
 pub(crate) use shares::{Shares, Ticket};
+pub use tls_client::TlsClient;
 pub use tls_error::{find_tls_error, tls_reason};
 
 use std::io;

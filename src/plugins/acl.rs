@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, zones_or_block_or_none};
-use crate::chain::{Exchange, Plugin, Step};
+use crate::chain::{Exchange, Explained, Findings, Plugin, Step, TraceDenial};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{BlockLabels, Cells, Collected, Family, Metric, MetricFamily, table};
 use crate::wire::reply::{ErrorText, ExtendedError};
@@ -250,6 +250,29 @@ impl Acl {
 impl Plugin for Acl {
     fn name(&self) -> &'static str {
         "acl"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+        let client = exchange.client.remote.ip().to_canonical();
+        let (verb, explained, found) = match self.find_action(exchange) {
+            None => return Explained::Next,
+            Some((Action::Allow, zone)) => {
+                notes.lines.push(format!("allows the client {client} in zone {zone}"));
+                return Explained::Next;
+            }
+            Some((Action::Block, zone)) => ("blocks", Explained::Answered, zone),
+            Some((Action::Filter, zone)) => ("filters", Explained::Answered, zone),
+            Some((Action::Drop, zone)) => ("drops", Explained::Dropped, zone),
+        };
+        let text = format!("acl {verb} queries of the client {client} in zone {found}");
+        let reason = match verb {
+            "blocks" => "acl-blocked",
+            "filters" => "acl-filtered",
+            _ => "acl-dropped",
+        };
+        notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
+        exchange.reply().rcode = if verb == "blocks" { Rcode::REFUSED } else { Rcode::NOERROR };
+        explained
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

@@ -1,4 +1,5 @@
-//! *https*, *https3* and *quic*: limits of encrypted listeners (CoreDNS `plugin/https`, `https3`, `quic`).
+//! *https*, *https3*, *quic* and *grpc_server*: limits of listeners over HTTP, QUIC and gRPC (CoreDNS `plugin/https`,
+//! `https3`, `quic`, `grpc_server`).
 
 use super::Context;
 use super::build::{BlockOptions, ListenerLimits, Setting};
@@ -28,6 +29,11 @@ pub fn https(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
 /// Parses *https3*.
 pub fn https3(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
     Some(Config { scheme: Scheme::Https3, ..https(stanzas, context)? })
+}
+
+/// Parses *grpc_server*.
+pub fn grpc_server(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config> {
+    Some(Config { scheme: Scheme::Grpc, ..https(stanzas, context)? })
 }
 
 /// Parses *quic*.
@@ -81,6 +87,8 @@ mod tests {
         assert_eq!(limits, ListenerLimits { connections: Some(0), streams: Some(10), at_once: None });
         let defaults = Config { scheme: Scheme::Https3, limits: ListenerLimits::default() };
         assert_eq!(config("https3", https3), defaults);
+        let limits = config("grpc_server {\n max_streams 0\n}", grpc_server);
+        assert_eq!((limits.scheme, limits.limits.streams), (Scheme::Grpc, Some(0)));
         let limits = config("quic {\n max_streams 1\n worker_pool_size 2\n}", quic).limits;
         assert_eq!(limits, ListenerLimits { connections: None, streams: Some(1), at_once: Some(2) });
         for lines in ["max_streams -1", "max_streams x", "max_streams", "max_streams 1 2", "worker_pool_size 3"] {

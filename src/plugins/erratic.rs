@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::Continue;
-use crate::chain::{Exchange, Plugin, State, Step, Wait, Work};
+use crate::chain::{Exchange, Explained, Findings, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive, parse_duration};
-use crate::wire::{Class, NameRef, Rcode, Rdata, Record, Section, Type};
+use crate::wire::{Class, NameBuf, NameRef, Rcode, Rdata, Record, Section, Type};
 
 /// The address of every A query.
 const ADDRESS: [u8; 4] = [192, 0, 2, 53];
@@ -137,6 +137,18 @@ impl Erratic {
 impl Plugin for Erratic {
     fn name(&self) -> &'static str {
         "erratic"
+    }
+
+    /// The list of CoreDNS's plugin, for every client.
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        let list = ["a.example.org", "b.example.org", "."].map(NameBuf::from_text);
+        let list: Vec<NameBuf> = list.into_iter().flatten().collect();
+        exchange.question().name().is_within(list.first()?.as_name()).then_some(list)
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
+        self.answer(exchange, false).into()
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

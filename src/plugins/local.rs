@@ -90,12 +90,14 @@ impl Plugin for Local {
         let wire = question.name().as_wire();
         let name = &wire[..wire.len() - 1];
         let labels = question.labels();
-        let reply = exchange.reply();
         if labels > 1
             && (question.label(labels - 1) == b"localhost"
                 || self.config.localhost_prefix && question.label(0) == b"localhost")
         {
-            self.counts.0.mine().add(0, 1);
+            if !exchange.state.is_dry_run() {
+                self.counts.0.mine().add(0, 1);
+            }
+            let reply = exchange.reply();
             if !push_loopback(reply, question.qtype) {
                 push_soa(reply, Section::Authority, 0);
             }
@@ -111,7 +113,7 @@ impl Plugin for Local {
         } else {
             return Step::Next;
         };
-        answer(reply, question, zone, is_localhost, name == LOOPBACK);
+        answer(exchange.reply(), question, zone, is_localhost, name == LOOPBACK);
         Step::Answered
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Context;
-use crate::chain::{Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
+use crate::chain::{Answer, Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
 use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
 
@@ -36,8 +36,8 @@ pub(super) fn read_in<C>(
     let block = corefile.blocks.first().expect("a block");
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let stanzas: Vec<&Directive> = block.directives.iter().collect();
-    let config =
-        parse(&stanzas, &mut Context { keys: &block.keys, zones: &zones, root: None, diagnostics: &mut diagnostics });
+    let (keys, block, root) = (&block.keys, &block.directives, None);
+    let config = parse(&stanzas, &mut Context { keys, zones: &zones, block, root, diagnostics: &mut diagnostics });
     let messages = diagnostics.iter().map(|diagnostic| {
         let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
         format!("{}{suggestion}", diagnostic.message)
@@ -87,6 +87,17 @@ pub(super) fn send_through(chain: Chain, packet: &[u8], client: Client, now: Ins
     // No plugin of a test waits, so the state has the reply.
     let _ = router.answer(packet, client, now, &mut state, &mut out);
     state
+}
+
+/// Sends a query through these plugins, which may wait. Returns the state with the reply.
+pub(super) async fn send_and_wait(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client) -> State {
+    let block = Block { zones: vec![n(".")], chain: Chain::new(plugins) };
+    let router = Arc::new(Router::new(vec![block], false));
+    let mut state = State::default();
+    match router.answer(packet, client, Instant::now(), &mut state, &mut [0; 4096]) {
+        Answer::Pending(pending) => pending.finish().await.expect("a reply").state,
+        Answer::Send(_) | Answer::Drop => state,
+    }
 }
 
 /// Sends a query through these plugins. Returns the reply as text, see [`show`].

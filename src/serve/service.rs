@@ -157,7 +157,7 @@ pub struct Settings {
     pub queries_per_connection: Option<NonZeroU32>,
     /// If a plugin panics, the response is SERVFAIL. Otherwise (*debug*) the process aborts.
     pub recover: bool,
-    /// The maximum number of connections of a listener of HTTPS, QUIC or HTTP/3. Default: 200.
+    /// The maximum number of connections of a listener of HTTPS, QUIC, HTTP/3 or gRPC. Default: 200.
     pub connections: usize,
     /// The maximum number of open requests or streams of such a connection. `None` is the limit of the library.
     pub streams: Option<u32>,

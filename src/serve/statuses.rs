@@ -20,7 +20,7 @@ impl StatusCounters {
     /// Creates the counters of a listener.
     pub(crate) fn of(kind: ListenerKind) -> StatusCounters {
         let of = match kind {
-            ListenerKind::Dns | ListenerKind::Tls => &[],
+            ListenerKind::Dns | ListenerKind::Tls | ListenerKind::Grpc => &[],
             ListenerKind::Https | ListenerKind::Https3 => STATUSES,
             ListenerKind::Quic => CODES,
         };

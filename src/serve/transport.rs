@@ -14,6 +14,8 @@ pub enum ListenerKind {
     Quic,
     /// Over HTTP/3.
     Https3,
+    /// Over gRPC, with or without TLS.
+    Grpc,
 }
 
 /// The protocols of the socket layer for which a listener has a port.
@@ -37,7 +39,7 @@ impl ListenerKind {
     pub const fn ports(self) -> Ports {
         match self {
             ListenerKind::Dns => Ports { udp: true, tcp: true },
-            ListenerKind::Tls | ListenerKind::Https => Ports { udp: false, tcp: true },
+            ListenerKind::Tls | ListenerKind::Https | ListenerKind::Grpc => Ports { udp: false, tcp: true },
             ListenerKind::Quic | ListenerKind::Https3 => Ports { udp: true, tcp: false },
         }
     }
@@ -49,6 +51,7 @@ impl ListenerKind {
             ListenerKind::Https => &["h2", "http/1.1"],
             ListenerKind::Quic => &["doq"],
             ListenerKind::Https3 => &["h3"],
+            ListenerKind::Grpc => &["h2"],
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Log lines and metrics.
+//! Log lines, metrics, and the time of day of records.
 
 pub mod log;
 pub mod metrics;
+pub mod wall_clock;

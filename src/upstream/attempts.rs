@@ -1,11 +1,11 @@
 //! Which upstream a query goes to next, and when it has failed (CoreDNS `Forward.ServeDNS`). No I/O, no clock.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Error, MAX_UPSTREAMS};
+use super::{AttemptTap, Error, MAX_UPSTREAMS, TappedAttempt};
 use crate::upstream::group::{Group, Upstream, UpstreamTransport};
 use crate::wire::Message;
 
@@ -43,6 +43,8 @@ pub struct Attempts {
     /// No attempt starts at this time or later.
     last_start: Instant,
     error: Option<Error>,
+    /// Observers of the attempts.
+    taps: Vec<Box<dyn AttemptTap>>,
 }
 
 /// What to do next.
@@ -112,7 +114,43 @@ impl Attempts {
             truncated: false,
             last_start: now + LAST_START,
             error: None,
+            taps: Vec::new(),
         }
+    }
+
+    /// Sets the observers of the attempts.
+    #[must_use]
+    pub fn tapped_by(self, taps: Vec<Box<dyn AttemptTap>>) -> Attempts {
+        Attempts { taps, ..self }
+    }
+
+    /// Returns whether the attempts have observers.
+    pub fn is_tapped(&self) -> bool {
+        !self.taps.is_empty()
+    }
+
+    /// Notifies the observers that the query was sent, in the last attempt.
+    pub fn record_sent(&self, is_stream: bool, local: Option<SocketAddr>, query: &[u8], now: Instant) {
+        let attempt = TappedAttempt { upstream: self.upstream(), is_stream, local, started: now };
+        self.taps.iter().for_each(|tap| tap.sent(&attempt, query));
+    }
+
+    /// Notifies the observers of a response.
+    pub fn record_response(&self, answered: Answered, local: Option<SocketAddr>, response: &[u8], now: Instant) {
+        let attempt = TappedAttempt {
+            upstream: self.upstream_at(answered.upstream),
+            is_stream: !answered.over_udp,
+            local,
+            started: now.checked_sub(answered.took).unwrap_or(now),
+        };
+        self.taps.iter().for_each(|tap| tap.ended(&attempt, Some(response), now));
+    }
+
+    /// Notifies the observers that the last attempt, which took this time, has failed.
+    pub fn record_unanswered(&self, took: Duration, now: Instant) {
+        let started = now.checked_sub(took).unwrap_or(now);
+        let attempt = TappedAttempt { upstream: self.upstream(), is_stream: self.stream, local: None, started };
+        self.taps.iter().for_each(|tap| tap.ended(&attempt, None, now));
     }
 
     /// Returns the group.
@@ -230,7 +268,7 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::net::Ipv4Addr;
 
     use super::*;
     use crate::upstream::testing::{group, set_down};

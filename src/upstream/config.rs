@@ -36,6 +36,6 @@ pub struct UpstreamConfig {
     pub check: HealthCheck,
     /// The certificates, for encrypted transports.
     pub trust: Trust,
-    /// `doh_method` is GET, which has no effect: queries over HTTPS are sent by POST.
+    /// Queries over HTTPS are sent by GET (`doh_method`), not by POST.
     pub get: bool,
 }

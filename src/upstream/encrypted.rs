@@ -1,84 +1,48 @@
-//! DNS over TLS, HTTPS and QUIC to an upstream, by hickory's clients: one connection, which many queries share.
-//!
-//! Queries that need a connection wait for the same handshake, which has a time of its own. A query that times out
-//! gives the connection up for those that follow only if nothing at all came over it meanwhile; those that wait on it
-//! go on.
+//! DNS over TLS and QUIC to an upstream, by hickory's clients: one connection, which many queries share.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hickory_server::net::h2::HttpsClientStream;
 use hickory_server::net::proto::op::{DnsRequest, DnsRequestOptions, Message};
 use hickory_server::net::quic::QuicClientStream;
 use hickory_server::net::runtime::{RuntimeProvider, Spawn, TokioRuntimeProvider};
 use hickory_server::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_server::net::{NetError, tls};
-use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::time::timeout;
 
+use super::Error;
 use super::config::UpstreamConfig;
 use super::exchange_limit::MAX_EXCHANGES;
 use super::group::UpstreamTransport;
 use super::metrics::UpstreamMetrics;
-use super::tcp_pool::ConnectionReuse;
+use super::shared_connection::{Connector, ExchangeFailure, ExchangeTime, SharedConnection};
 use super::trust::{TrustError, Verifier};
-use super::{CONNECT_TIMEOUT, Error};
 use crate::net::{find_tls_error, tls_reason};
 use crate::wire::Type;
 
-/// The path of queries over HTTPS, that of the example in RFC 8484 4.1.1.
-const PATH: &str = "/dns-query";
-/// How often it is checked whether the connection is idle.
-const SWEEP: Duration = Duration::from_secs(1);
 /// The library times queries over TLS out, too. The configured time, which counts, is shorter.
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// The connection to one upstream.
+/// A client of one upstream.
 pub(super) struct EncryptedClient {
+    connection: Arc<SharedConnection<EncryptedConnector>>,
+}
+
+/// Makes connections to one upstream.
+struct EncryptedConnector {
     address: SocketAddr,
     transport: UpstreamTransport,
     source: Option<IpAddr>,
     label: Arc<str>,
-    reuse: ConnectionReuse,
     server_name: ServerName<'static>,
     tls: ClientConfig,
     verifier: Arc<Verifier>,
     /// Runs connections; they end with it.
     provider: TokioRuntimeProvider,
-    runtime: Handle,
     metrics: Arc<UpstreamMetrics>,
-    /// Locked for a look or a change by each query.
-    connection: Mutex<ConnectionState>,
-}
-
-/// The state of the connection.
-enum ConnectionState {
-    None,
-    /// It is being made; the result comes here.
-    Connecting(watch::Receiver<Option<Result<EncryptedConnection, Error>>>),
-    Open(EncryptedConnection),
-}
-
-/// A connection. It is closed when the last copy is dropped.
-#[derive(Clone)]
-struct EncryptedConnection {
-    exchange: DnsExchange<TokioRuntimeProvider>,
-    opened: Instant,
-    /// Shared by all copies.
-    activity: Arc<Mutex<ExchangeTimes>>,
-}
-
-/// The times of the last events on a connection.
-struct ExchangeTimes {
-    /// A query was sent.
-    used: Instant,
-    /// An answer came, or the connection was made.
-    answered: Instant,
 }
 
 impl EncryptedClient {
@@ -88,72 +52,66 @@ impl EncryptedClient {
     ) -> Result<EncryptedClient, TrustError> {
         let UpstreamConfig { address, transport, source, reuse, trust, .. } = config;
         let (tls, verifier) = trust.client_config()?;
-        Ok(EncryptedClient {
+        let connector = EncryptedConnector {
             address: *address,
             transport: *transport,
             source: *source,
             label: address.to_string().into(),
-            reuse: *reuse,
             server_name: trust.name(address.ip())?,
             tls,
             verifier,
             provider: TokioRuntimeProvider::new(),
-            runtime,
             metrics,
-            connection: Mutex::new(ConnectionState::None),
-        })
+        };
+        let connection = SharedConnection::new(connector, *reuse, Duration::ZERO, runtime);
+        Ok(EncryptedClient { connection: Arc::new(connection) })
     }
 
     /// Exchanges a query. `read_timeout` starts when it is sent.
-    pub(super) async fn exchange(self: &Arc<Self>, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
-        let message = Message::from_vec(&packet).map_err(|_| Error::Malformed(self.label.clone()))?;
+    pub(super) async fn exchange(&self, packet: Vec<u8>, read_timeout: Duration) -> Result<Vec<u8>, Error> {
+        let connector = self.connection.connector();
+        let message = Message::from_vec(&packet).map_err(|_| Error::Malformed(connector.label.clone()))?;
         let is_transfer = message.queries.iter().any(|query| {
             let qtype = u16::from(query.query_type());
             qtype == Type::AXFR.0 || qtype == Type::IXFR.0
         });
-        if is_transfer && self.transport == UpstreamTransport::Quic {
-            return Err(Error::Unsupported(self.label.clone()));
+        if is_transfer && connector.transport == UpstreamTransport::Quic {
+            return Err(Error::Unsupported(connector.label.clone()));
         }
-        let (connection, was_open) = self.connect().await?;
-        match self.exchange_over(&connection, &message, read_timeout).await {
-            // A connection that was open may have died unnoticed.
-            Err((_, true)) if was_open => {
-                let (connection, _) = self.connect().await?;
-                self.exchange_over(&connection, &message, read_timeout).await.map_err(|(error, _)| error)
+        let send = |exchange: DnsExchange<TokioRuntimeProvider>| {
+            let request = DnsRequest::new(message.clone(), DnsRequestOptions::default());
+            async move {
+                let answer = exchange.send(request).first_answer().await;
+                answer.map(|answer| answer.into_buffer()).map_err(|error| ExchangeFailure {
+                    error: connector.error(&error),
+                    is_broken: !concerns_one_query(&error),
+                })
             }
-            result => result.map_err(|(error, _)| error),
-        }
+        };
+        self.connection.exchange(ExchangeTime::Response(read_timeout), send).await
+    }
+}
+
+impl Connector for EncryptedConnector {
+    type Connection = DnsExchange<TokioRuntimeProvider>;
+
+    fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
-    /// Exchanges a query over a connection. With an error comes whether the connection has broken.
-    async fn exchange_over(
-        &self, connection: &EncryptedConnection, message: &Message, read_timeout: Duration,
-    ) -> Result<Vec<u8>, (Error, bool)> {
-        let sent = Instant::now();
-        connection.activity.lock().used = sent;
-        let request = DnsRequest::new(message.clone(), DnsRequestOptions::default());
-        match timeout(read_timeout, connection.exchange.send(request).first_answer()).await {
-            Ok(Ok(answer)) => {
-                connection.activity.lock().answered = Instant::now();
-                Ok(answer.into_buffer())
-            }
-            Ok(Err(error)) if concerns_one_query(&error) => {
-                connection.activity.lock().answered = Instant::now();
-                Err((self.error(&error), false))
-            }
-            Ok(Err(error)) => {
-                self.give_up(connection);
-                Err((self.error(&error), true))
-            }
-            Err(_) => {
-                if connection.activity.lock().answered <= sent {
-                    self.give_up(connection);
-                }
-                Err((Error::Timeout(self.label.clone()), false))
-            }
-        }
+    async fn open(&self) -> Result<DnsExchange<TokioRuntimeProvider>, Error> {
+        self.handshake().await.map_err(|error| match self.verifier.take_reason() {
+            Some(reason) => Error::Protocol(self.label.clone(), reason),
+            None => self.error(&error),
+        })
     }
 
+    fn record_use(&self, was_open: bool) {
+        self.metrics.record_stream(was_open);
+    }
+}
+
+impl EncryptedConnector {
     fn error(&self, error: &NetError) -> Error {
         let label = self.label.clone();
         match error {
@@ -169,135 +127,31 @@ impl EncryptedClient {
         }
     }
 
-    /// Returns the connection, and whether it was open already. Without one, the first query that needs it makes it.
-    async fn connect(self: &Arc<Self>) -> Result<(EncryptedConnection, bool), Error> {
-        let mut connecting = {
-            let mut state = self.connection.lock();
-            match &*state {
-                ConnectionState::Open(connection) if self.is_usable(connection, Instant::now()) => {
-                    self.metrics.record_stream(true);
-                    return Ok((connection.clone(), true));
-                }
-                ConnectionState::Connecting(connecting) => connecting.clone(),
-                ConnectionState::Open(_) | ConnectionState::None => {
-                    self.metrics.record_stream(false);
-                    let (sender, connecting) = watch::channel(None);
-                    *state = ConnectionState::Connecting(connecting.clone());
-                    let client = self.clone();
-                    self.runtime.spawn(async move {
-                        let result = client.open().await;
-                        let new = match &result {
-                            Ok(connection) => ConnectionState::Open(connection.clone()),
-                            Err(_) => ConnectionState::None,
-                        };
-                        *client.connection.lock() = new;
-                        if let Ok(connection) = &result {
-                            client.close_when_idle(connection.clone());
-                        }
-                        let _ = sender.send(Some(result));
-                    });
-                    connecting
-                }
-            }
-        };
-        let result = connecting.wait_for(Option::is_some).await.map(|result| result.clone());
-        match result {
-            Ok(Some(result)) => result.map(|connection| (connection, false)),
-            // The task that makes it was cancelled, since the server stops.
-            Ok(None) | Err(_) => Err(Error::Ending),
-        }
-    }
-
-    /// Makes a connection.
-    async fn open(&self) -> Result<EncryptedConnection, Error> {
-        match timeout(CONNECT_TIMEOUT, self.handshake()).await {
-            Err(_) => Err(Error::Timeout(self.label.clone())),
-            Ok(Err(error)) => Err(match self.verifier.take_reason() {
-                Some(reason) => Error::Protocol(self.label.clone(), reason),
-                None => self.error(&error),
-            }),
-            Ok(Ok(exchange)) => {
-                let now = Instant::now();
-                let activity = Arc::new(Mutex::new(ExchangeTimes { used: now, answered: now }));
-                Ok(EncryptedConnection { exchange, opened: now, activity })
-            }
-        }
-    }
-
-    fn is_usable(&self, connection: &EncryptedConnection, now: Instant) -> bool {
-        let ConnectionReuse { expire, max_age, .. } = self.reuse;
-        now.saturating_duration_since(connection.activity.lock().used) < expire
-            && (max_age.is_zero() || now.saturating_duration_since(connection.opened) < max_age)
-    }
-
-    /// Makes the next query open a new connection, unless that has happened since. Queries that wait on this one go on.
-    fn give_up(&self, connection: &EncryptedConnection) {
-        let mut state = self.connection.lock();
-        if matches!(&*state, ConnectionState::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity)) {
-            *state = ConnectionState::None;
-        }
-    }
-
-    /// Closes a connection that has become idle or too old.
-    fn close_when_idle(self: &Arc<Self>, connection: EncryptedConnection) {
-        let client = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                let Some(client) = client.upgrade() else { return };
-                if !client.is_usable(&connection, Instant::now()) {
-                    return client.give_up(&connection);
-                }
-                let state = client.connection.lock();
-                if !matches!(&*state, ConnectionState::Open(open) if Arc::ptr_eq(&open.activity, &connection.activity))
-                {
-                    return;
-                }
-            }
-        });
-    }
-
     async fn handshake(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
         let provider = self.provider.clone();
         let source = self.source.map(|ip| SocketAddr::new(ip, 0));
-        let name: Arc<str> = self.server_name.to_str().into();
-        match self.transport {
-            UpstreamTransport::Https => {
-                let mut builder = HttpsClientStream::builder(Arc::new(self.tls.clone()), provider);
-                if let Some(source) = source {
-                    builder.bind_addr(source);
-                }
-                builder.exchange(self.address, name, PATH.into()).await
+        if self.transport == UpstreamTransport::Quic {
+            let mut builder = QuicClientStream::builder().crypto_config(self.tls.clone());
+            if let Some(source) = source {
+                builder = builder.bind_addr(source);
             }
-            UpstreamTransport::Quic => {
-                let mut builder = QuicClientStream::builder().crypto_config(self.tls.clone());
-                if let Some(source) = source {
-                    builder = builder.bind_addr(source);
-                }
-                let stream = builder.build(self.address, name).await?;
-                let (exchange, background) = DnsExchange::from_stream(stream);
-                provider.create_handle().spawn_bg(background);
-                Ok(exchange)
-            }
-            UpstreamTransport::Tls | UpstreamTransport::Dns => {
-                let name = self.server_name.clone();
-                let config = self.tls.clone();
-                let time = LIBRARY_TIMEOUT;
-                let most = Some(MAX_EXCHANGES);
-                tls::tls_exchange_with_bind_addr(self.address, source, name, config, time, most, provider).await
-            }
+            let name: Arc<str> = self.server_name.to_str().into();
+            let stream = builder.build(self.address, name).await?;
+            let (exchange, background) = DnsExchange::from_stream(stream);
+            provider.create_handle().spawn_bg(background);
+            return Ok(exchange);
         }
+        let (name, config, most) = (self.server_name.clone(), self.tls.clone(), Some(MAX_EXCHANGES));
+        tls::tls_exchange_with_bind_addr(self.address, source, name, config, LIBRARY_TIMEOUT, most, provider).await
     }
 }
 
-/// Returns whether an error concerns one query and not the connection: an HTTP status, a stream that was
-/// reset, a message that cannot be parsed. Any other error may mean that the connection is broken.
+/// Returns whether an error concerns one query and not the connection: a stream that was reset, or a message that
+/// cannot be parsed. Any other error may mean that the connection is broken.
 fn concerns_one_query(error: &NetError) -> bool {
     match error {
-        NetError::Proto(_) | NetError::Decode(_) | NetError::ParseInt(_) | NetError::QuicMessageIdNot0(_) => true,
-        NetError::H2(reset) => reset.is_reset() && !error.is_connection_closed(),
+        NetError::Proto(_) | NetError::ParseInt(_) | NetError::QuicMessageIdNot0(_) => true,
         NetError::QuinnReadError(error) => !error.to_string().contains("connection lost"),
-        NetError::Msg(text) => text.starts_with("http unsuccessful code") || text.starts_with("ContentType"),
         _ => false,
     }
 }
@@ -315,6 +169,7 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+    use crate::upstream::tcp_pool::ConnectionReuse;
     use crate::upstream::{HealthCheck, Metrics, Trust};
     use crate::wire::{Name, NameBuf};
 
@@ -386,9 +241,7 @@ mod tests {
     }
 
     /// A client of an upstream that trusts this file, and asks for the certificate of `dns.example`.
-    fn client(
-        runtime: &tokio::runtime::Runtime, address: SocketAddr, trusted: &str, name: &str,
-    ) -> Arc<EncryptedClient> {
+    fn client(runtime: &tokio::runtime::Runtime, address: SocketAddr, trusted: &str, name: &str) -> EncryptedClient {
         static FILES: AtomicUsize = AtomicUsize::new(0);
         let number = FILES.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("clusterdns-trust-{}-{number}.pem", std::process::id()));
@@ -406,7 +259,7 @@ mod tests {
         let metrics = Metrics::default().upstream("x");
         let client = EncryptedClient::new(&server, runtime.handle().clone(), metrics).expect("a certificate");
         std::fs::remove_file::<PathBuf>(path).expect("removed");
-        Arc::new(client)
+        client
     }
 
     fn query(name: &str) -> Vec<u8> {

@@ -96,6 +96,24 @@ pub enum UpstreamPolicy {
     Sequential,
 }
 
+impl UpstreamPolicy {
+    /// Returns the order in which `len` upstreams are queried. `turn` counts the queries.
+    pub fn order(self, len: usize, turn: &AtomicUsize) -> [u8; super::MAX_UPSTREAMS] {
+        let mut order = std::array::from_fn(|at| at as u8);
+        match self {
+            UpstreamPolicy::Sequential => {}
+            UpstreamPolicy::Random => fastrand::shuffle(&mut order[..len]),
+            UpstreamPolicy::RoundRobin if len > 1 => {
+                // One moves to the front in its turn, the others keep their order (CoreDNS `roundRobin.List`).
+                let first = turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % len;
+                order[..=first].rotate_right(1);
+            }
+            UpstreamPolicy::RoundRobin => {}
+        }
+        order
+    }
+}
+
 /// How the upstreams of a group are queried. The defaults are CoreDNS's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupRules {
@@ -210,17 +228,6 @@ impl Group {
 
     /// Returns the order in which `len` upstreams are queried.
     pub(super) fn order(&self, len: usize) -> [u8; super::MAX_UPSTREAMS] {
-        let mut order = std::array::from_fn(|at| at as u8);
-        match self.rules.policy {
-            UpstreamPolicy::Sequential => {}
-            UpstreamPolicy::Random => fastrand::shuffle(&mut order[..len]),
-            UpstreamPolicy::RoundRobin if len > 1 => {
-                // One moves to the front in its turn, the others keep their order (CoreDNS `roundRobin.List`).
-                let first = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % len;
-                order[..=first].rotate_right(1);
-            }
-            UpstreamPolicy::RoundRobin => {}
-        }
-        order
+        self.rules.policy.order(len, &self.turn)
     }
 }

@@ -10,9 +10,12 @@ use tokio::runtime::Handle;
 
 use super::config::{HealthCheck, UpstreamConfig};
 use super::{BoxFuture, Error};
+use crate::upstream::doh::DohClient;
 use crate::upstream::encrypted::EncryptedClient;
 use crate::upstream::exchange_limit::ExchangeLimit;
 use crate::upstream::group::{DropReason, Upstream, UpstreamDriver, UpstreamTransport};
+use crate::upstream::grpc::GrpcClient;
+use crate::upstream::http2::Http2Config;
 use crate::upstream::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::tcp_pool::TcpPool;
 use crate::upstream::trust::TrustError;
@@ -36,6 +39,11 @@ impl UpstreamRegistry {
         UpstreamRegistry { runtime, metrics, known: parking_lot::Mutex::default() }
     }
 
+    /// Creates a client of gRPC for a server.
+    pub fn grpc(&self, config: &Http2Config) -> Result<GrpcClient, TrustError> {
+        GrpcClient::new(config, self.runtime.clone())
+    }
+
     /// Returns the metrics of all upstreams.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -55,8 +63,9 @@ impl UpstreamRegistry {
             UpstreamTransport::Dns => {
                 StreamClient::Tcp(Arc::new(TcpPool::new(address, source, reuse, runtime, metrics.clone())))
             }
-            UpstreamTransport::Tls | UpstreamTransport::Https | UpstreamTransport::Quic => {
-                StreamClient::Encrypted(Arc::new(EncryptedClient::new(config, runtime, metrics.clone())?))
+            UpstreamTransport::Https => StreamClient::Https(DohClient::new(config, runtime, metrics.clone())?),
+            UpstreamTransport::Tls | UpstreamTransport::Quic => {
+                StreamClient::Encrypted(EncryptedClient::new(config, runtime, metrics.clone())?)
             }
         };
         let fails = Arc::new(AtomicU32::new(0));
@@ -78,7 +87,8 @@ impl UpstreamRegistry {
 /// The client of an upstream over streams.
 enum StreamClient {
     Tcp(Arc<TcpPool>),
-    Encrypted(Arc<EncryptedClient>),
+    Encrypted(EncryptedClient),
+    Https(DohClient),
 }
 
 /// What exchanges and health checks of an upstream share.
@@ -144,6 +154,7 @@ impl UpstreamClient {
         match &self.streams {
             StreamClient::Tcp(pool) => pool.exchange(packet, read_timeout).await,
             StreamClient::Encrypted(client) => client.exchange(packet, read_timeout).await,
+            StreamClient::Https(client) => client.exchange(packet, read_timeout).await,
         }
     }
 

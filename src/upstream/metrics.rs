@@ -39,9 +39,40 @@ pub struct UpstreamMetrics {
     streams_opened: AtomicU64,
 }
 
+/// The answers of an upstream with one code.
+pub struct AnswerCounts {
+    /// The code.
+    pub rcode: Rcode,
+    /// The numbers of answers by the time that they took; the last is above all bounds.
+    pub buckets: Vec<u64>,
+    /// The sum of these times in seconds.
+    pub seconds: f64,
+}
+
 impl UpstreamMetrics {
+    /// Creates the metrics of an upstream with this label.
+    pub fn new(to: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            to: to.to_owned(),
+            cells: Cells::default(),
+            checks_failed: AtomicU64::new(0),
+            streams_reused: AtomicU64::new(0),
+            streams_opened: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the label.
+    pub fn to(&self) -> &str {
+        &self.to
+    }
+
+    /// Returns the answers by code, without codes that no answer had.
+    pub fn answers(&self) -> Vec<AnswerCounts> {
+        answers(&self.cells.sums())
+    }
+
     /// Records an answer and the time since its query was sent.
-    pub(super) fn record_answer(&self, rcode: Rcode, took: Duration) {
+    pub fn record_answer(&self, rcode: Rcode, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let at = usize::from(rcode.0 & 0x0f) * PER_CODE;
         self.cells.mine().add_all([(at + bucket(nanoseconds), 1), (at + TIMES, nanoseconds)]);
@@ -70,6 +101,16 @@ impl UpstreamMetrics {
     pub(super) fn record_failed_check(&self) {
         self.checks_failed.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Returns the answers by code from the sums of cells.
+fn answers(sums: &[u64; ALL]) -> Vec<AnswerCounts> {
+    let codes = sums[..REUSED].chunks(PER_CODE).enumerate().map(|(rcode, counts)| AnswerCounts {
+        rcode: Rcode(rcode as u16),
+        buckets: counts[..TIMES].to_vec(),
+        seconds: counts[TIMES] as f64 / 1e9,
+    });
+    codes.filter(|answers| answers.buckets.iter().any(|&count| count > 0)).collect()
 }
 
 /// Returns the bucket of a duration.
@@ -121,13 +162,7 @@ impl Metrics {
         if let Some(found) = upstreams.iter().find(|metrics| metrics.to == to) {
             return found.clone();
         }
-        let metrics = Arc::new(UpstreamMetrics {
-            to: to.to_owned(),
-            cells: Cells::default(),
-            checks_failed: AtomicU64::new(0),
-            streams_reused: AtomicU64::new(0),
-            streams_opened: AtomicU64::new(0),
-        });
+        let metrics = Arc::new(UpstreamMetrics::new(to));
         upstreams.push(metrics.clone());
         metrics
     }
@@ -167,16 +202,11 @@ impl Collected for Metrics {
             let to = metrics.to.as_str();
             let sums = metrics.cells.sums();
             let mut all = 0;
-            for (rcode, counts) in sums[..REUSED].chunks(PER_CODE).enumerate() {
-                let buckets = &counts[..TIMES];
-                let sum = counts[TIMES] as f64 / 1e9;
-                let count: u64 = buckets.iter().sum();
-                if count > 0 {
-                    let code = Rcode(rcode as u16).to_string();
-                    durations.buckets(&[PROXY, &code, to], buckets, sum);
-                    old_durations.buckets(&[&code, to], buckets, sum);
-                    responses.value(&[&code, to], count as f64);
-                }
+            for AnswerCounts { rcode, buckets, seconds } in answers(&sums) {
+                let (code, count) = (rcode.to_string(), buckets.iter().sum::<u64>());
+                durations.buckets(&[PROXY, &code, to], &buckets, seconds);
+                old_durations.buckets(&[&code, to], &buckets, seconds);
+                responses.value(&[&code, to], count as f64);
                 all += count;
             }
             let add = |family: &mut Family, labels: &[&str], count: u64| {

@@ -13,14 +13,19 @@
 
 mod attempts;
 mod config;
+mod doh;
 mod encrypted;
 mod exchange_limit;
 mod group;
+mod grpc;
 mod health;
+mod http2;
 pub mod inflight;
 mod metrics;
 mod permits;
 mod query_permit;
+mod shared_connection;
+mod tap;
 mod tcp_pool;
 #[cfg(test)]
 pub mod testing;
@@ -42,11 +47,14 @@ pub use group::{
     DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,
     UpstreamTransport,
 };
+pub use grpc::{GrpcCall, GrpcClient};
 pub use health::UpstreamRegistry;
+pub use http2::{Http2Address, Http2Config};
 pub use inflight::{InFlight, Waiter};
-pub use metrics::{Metrics, UpstreamMetrics};
+pub use metrics::{AnswerCounts, Metrics, UpstreamMetrics};
 pub use permits::WaiterPlace;
 pub use query_permit::RevokedPermit;
+pub use tap::{AttemptTap, TappedAttempt};
 pub use tcp_pool::{ConnectionReuse, read_answer};
 pub use trust::{Trust, TrustError};
 
@@ -87,6 +95,9 @@ pub enum Error {
     /// The answer cannot be parsed, or answers another question.
     #[error("{0}: malformed answer")]
     Malformed(Arc<str>),
+    /// The response is longer than this number of bytes.
+    #[error("{0}: the response has more than {1} bytes")]
+    TooLarge(Arc<str>, usize),
     /// An error of TLS, HTTP or QUIC.
     #[error("{0}: {1}")]
     Protocol(Arc<str>, String),
@@ -109,6 +120,7 @@ impl Error {
             | Error::Timeout(_)
             | Error::Connection(..)
             | Error::Malformed(_)
+            | Error::TooLarge(..)
             | Error::Protocol(..)
             | Error::Ending => Rcode::SERVFAIL,
         }

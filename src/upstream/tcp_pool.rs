@@ -45,6 +45,20 @@ impl Default for ConnectionReuse {
     }
 }
 
+/// Connects to an address, from a source address if there is one.
+pub(super) async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    // A peer that has vanished is noticed while the connection is idle.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
 /// The connections to one upstream.
 pub(super) struct TcpPool {
     address: SocketAddr,
@@ -100,7 +114,7 @@ impl TcpPool {
             }
         }
         self.metrics.record_stream(false);
-        let connected = timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let connected = timeout(CONNECT_TIMEOUT, connect_tcp(self.address, self.source)).await;
         let stream = match connected {
             Ok(connected) => connected.map_err(|error| self.connection(&error))?,
             Err(_) => return Err(Error::Timeout(self.label.clone())),
@@ -115,19 +129,6 @@ impl TcpPool {
 
     fn connection(&self, error: &io::Error) -> Error {
         Error::Connection(self.label.clone(), error.kind())
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        if let Some(source) = self.source {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        let stream = socket.connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        // A peer that has vanished is noticed while the connection is idle.
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(stream)
     }
 
     /// Sends a message and waits for the one with its ID. Returns the connection to the pool.

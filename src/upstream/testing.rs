@@ -1,11 +1,18 @@
-//! Upstreams for tests, which record the calls of their drivers.
+//! Upstreams for tests: some record the calls of their drivers, others are servers of HTTP/2.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     BoxFuture, Dispatcher, DropReason, Error, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver,
@@ -95,4 +102,52 @@ pub fn group_with(
 /// Makes an upstream of a group down or up.
 pub fn set_down(group: &Group, number: usize, down: bool) {
     group.upstreams()[number].fails.store(if down { group.rules.max_fails + 1 } else { 0 }, Ordering::Relaxed);
+}
+
+/// A response of a server of HTTP/2, with its trailers.
+pub type Http2Reply = (Response<Vec<u8>>, HeaderMap);
+
+/// Starts a server of HTTP/2 on this runtime, with TLS if there is an acceptor. Returns its address, and the number of
+/// connections so far. A request for which there is no response waits for ever.
+pub fn http2_server(
+    runtime: &tokio::runtime::Runtime, tls: Option<TlsAcceptor>,
+    respond: impl Fn(Request<Vec<u8>>) -> Option<Http2Reply> + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    let (respond, connections) = (Arc::new(respond), Arc::new(AtomicUsize::new(0)));
+    let count = connections.clone();
+    runtime.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            count.fetch_add(1, Ordering::Relaxed);
+            let respond = respond.clone();
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let respond = respond.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await?.to_bytes().to_vec();
+                    let Some((response, trailers)) = respond(Request::from_parts(head, body)) else {
+                        return std::future::pending().await;
+                    };
+                    let trailers = std::future::ready((!trailers.is_empty()).then_some(Ok(trailers)));
+                    Ok::<_, hyper::Error>(response.map(|body| Full::new(Bytes::from(body)).with_trailers(trailers)))
+                }
+            });
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            match &tls {
+                None => drop(tokio::spawn(builder.serve_connection(TokioIo::new(stream), service))),
+                Some(acceptor) => {
+                    let Ok(stream) = acceptor.accept(stream).await else { continue };
+                    drop(tokio::spawn(builder.serve_connection(TokioIo::new(stream), service)));
+                }
+            }
+        }
+    });
+    (address, connections)
+}
+
+/// Returns a runtime with one thread of its own.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }

@@ -77,7 +77,7 @@ impl Question {
         NameBuf::from_text(&self.name).is_ok()
     }
 
-    fn packet(&self, id: u16) -> Vec<u8> {
+    pub fn packet(&self, id: u16) -> Vec<u8> {
         let name = NameBuf::from_text(&self.name).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let additional = u8::from(self.edns.is_some());
         let mut packet = id.to_be_bytes().to_vec();
@@ -103,7 +103,7 @@ impl std::fmt::Display for Question {
 
 impl Answer {
     /// Parses a message.
-    fn read(bytes: &[u8]) -> Answer {
+    pub fn read(bytes: &[u8]) -> Answer {
         let message = decode(bytes).unwrap_or_else(|| panic!("hickory cannot read {bytes:02x?}"));
         let head = &message.metadata;
         let rcode = u16::from(head.response_code);

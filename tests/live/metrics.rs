@@ -65,6 +65,7 @@ const COREFILE: &str = ".:$PORT {
 six.out.example:$PORT {
     bind 127.0.0.1
     prometheus 127.0.0.1:$METRICS
+    autopath $HOSTS
     cache 30
     forward . $UP
 }
@@ -101,6 +102,7 @@ const EQUAL: &[&str] = &[
     "coredns_acl_blocked_requests_total",
     "coredns_acl_dropped_requests_total",
     "coredns_acl_filtered_requests_total",
+    "coredns_autopath_success_total",
     "coredns_cache_entries",
     "coredns_cache_hits_total",
     "coredns_cache_misses_total",
@@ -283,7 +285,7 @@ fn as_coredns() -> Result<(), Failed> {
     std::fs::create_dir_all(&folder)?;
     let knot = Resolver::knot(&folder);
     let hosts = folder.join("hosts");
-    std::fs::write(&hosts, "192.0.2.8 file.example\n2001:db8::8 six.example\n")?;
+    std::fs::write(&hosts, "192.0.2.8 file.example\n2001:db8::8 six.example\nsearch out.example\n")?;
     let hosts = hosts.display().to_string();
     let [ours, theirs] =
         [Software::Clusterdns, Software::CoreDns].map(|software| Subject::start(software, &cluster, knot.at, &hosts));

@@ -151,6 +151,7 @@ fn encrypted() -> Result<(), Failed> {
         ("TLS by address", format!("tls://{tls}"), String::new()),
         ("TLS by name", format!("tls://{tls}"), "        tls_servername localhost\n".to_owned()),
         ("HTTPS", format!("https://{https}"), String::new()),
+        ("HTTPS by GET", format!("https://{https}"), "        doh_method GET\n".to_owned()),
         ("QUIC", format!("quic://127.0.0.1:{quic}"), "        tls_servername localhost\n".to_owned()),
     ] {
         let server =

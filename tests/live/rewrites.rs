@@ -60,14 +60,14 @@ fn number(variable: &str, default: u64) -> u64 {
 //--- The upstream
 
 /// A server that answers every name, from its first label and the query type.
-struct Upstream {
-    at: SocketAddr,
+pub struct Upstream {
+    pub at: SocketAddr,
     stops: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Upstream {
-    fn start() -> Upstream {
+    pub fn start() -> Upstream {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let (at, stops) = (socket.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));

@@ -95,7 +95,8 @@ pub(super) fn object(choices: &mut Choices<'_>, kind: Kind) -> Object {
         Kind::Pod => {
             let addresses = some_addresses(choices, 3);
             let labels = if choices.flag() { vec![("app".into(), "x".into())] } else { Vec::new() };
-            Object::Pod(Pod { key, addresses, labels })
+            let host_network = choices.below(8) == 0;
+            Object::Pod(Pod { key, addresses, labels, host_network, is_terminating: false })
         }
     }
 }
@@ -166,7 +167,13 @@ pub fn sample() -> Arc<Index> {
         slice("web", vec![endpoint(1, None)]),
         slice("x", vec![endpoint(2, Some("h")), endpoint(3, None)]),
         slice("many", many),
-        Object::Pod(Pod { key: ObjectKey::new("a", "p0"), addresses: vec![v4(1)], labels: Vec::new() }),
+        Object::Pod(Pod {
+            key: ObjectKey::new("a", "p0"),
+            addresses: vec![v4(1)],
+            labels: Vec::new(),
+            host_network: false,
+            is_terminating: false,
+        }),
     ];
     indexed(objects)
 }

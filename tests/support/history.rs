@@ -38,7 +38,10 @@ impl Step {
         ]);
         match act {
             0..=7 => Step::Event(Event::Upsert(object(&mut choices, kind))),
-            8 => Step::Event(Event::Retain(kind, key(&mut choices, kind))),
+            8 => Step::Event(match kind {
+                Kind::Pod => Event::Terminate(key(&mut choices, kind)),
+                _ => Event::Retain(kind, key(&mut choices, kind)),
+            }),
             9..=11 => Step::Event(Event::Remove(kind, key(&mut choices, kind))),
             12 => Step::Event(Event::Begin(kind)),
             13 => Step::Event(Event::End(kind)),
@@ -70,6 +73,14 @@ impl Model {
             Event::Retain(kind, key) => {
                 if let Some(named) = self.named.get_mut(kind) {
                     named.insert(key.clone());
+                }
+            }
+            Event::Terminate(key) => {
+                if let Some(named) = self.named.get_mut(&Kind::Pod) {
+                    named.insert(key.clone());
+                }
+                if let Some(Object::Pod(pod)) = self.objects.get_mut(&(Kind::Pod, key.clone())) {
+                    pod.is_terminating = true;
                 }
             }
             Event::Remove(kind, key) => drop(self.objects.remove(&(*kind, key.clone()))),

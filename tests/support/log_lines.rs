@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::cluster::{PodMode, View};
 use clusterdns::plugins::kubernetes::{Answers, Kubernetes};
-use clusterdns::plugins::log::{Classes, Config, Format, Log, LogRule};
+use clusterdns::plugins::log::{Classes, Config, Log, LogRule};
+use clusterdns::plugins::placeholders::Format;
 use clusterdns::telemetry::log::{LogFormat as LineFormat, Logger};
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Type};
 

@@ -69,7 +69,7 @@ fn from_watch(objects: &[Value]) -> Vec<Event> {
         };
         events.extend(match change {
             ObjectChange::Upsert { object, .. } => Some(Event::Upsert(object)),
-            ObjectChange::Retain(key, _) => Some(Event::Retain(kind, key)),
+            ObjectChange::Terminate(key, _) => Some(Event::Terminate(key)),
             ObjectChange::Remove(key, _) => Some(Event::Remove(kind, key)),
             ObjectChange::Bad { key, .. } => key.map(|key| Event::Retain(kind, key)),
         });

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 use clusterdns::admin::{PageContent, Site, connection};
 use clusterdns::chain::{State, Transport};
 use clusterdns::cluster::View;
+use clusterdns::net::grpc::{self, DnsPacket, GrpcBody};
 use clusterdns::serve::framing::{PREFIX, first_message, is_quic_query, quic_query_len};
-use clusterdns::serve::http::doh;
+use clusterdns::serve::http::{doh, message};
 use clusterdns::upstream::read_answer;
 use clusterdns::wire::{self, MAX_MESSAGE};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -26,11 +27,12 @@ const STRANGERS: usize = 8;
 
 //--- Messages in a stream
 
-/// Checks how a stream is cut into messages: one of a client over TCP and over QUIC, and one of an upstream, whose
-/// answer has the ID of the first two bytes.
+/// Checks how a stream is cut into messages: one of a client over TCP, over QUIC and over gRPC, and one of an upstream,
+/// whose answer has the ID of the first two bytes.
 pub fn check_stream(data: &[u8]) {
     check_client_stream(data);
     check_quic_stream(data);
+    check_grpc(data);
     if let Some((id, stream)) = data.split_first_chunk() {
         check_upstream_stream(*id, stream);
     }
@@ -96,6 +98,28 @@ fn check_upstream_stream(id: [u8; 2], mut stream: &[u8]) {
     assert_eq!(found, expected);
     if found.is_ok() {
         assert_eq!(stream, rest, "bytes after a response stay in the stream");
+    }
+}
+
+/// Checks the body of a gRPC call: it has one message, whose length its prefix has, however it is cut into pieces.
+fn check_grpc(data: &[u8]) {
+    const LIMIT: usize = 64;
+    let (cut, body) = data.split_first().map_or((0, data), |(cut, body)| (usize::from(*cut).min(body.len()), body));
+    let mut reader = GrpcBody::new(LIMIT);
+    let pushed = reader.push(&body[..cut]).and_then(|()| reader.push(&body[cut..]));
+    assert!(reader.held() <= LIMIT);
+    let found = pushed.and_then(|()| reader.finish()).ok();
+    let expected = match body {
+        [0, a, b, c, d, message @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() => {
+            Some(message.to_vec()).filter(|message| message.len() <= LIMIT)
+        }
+        _ => None,
+    };
+    assert_eq!(found, expected);
+    if let Some(packet) = found.and_then(|message| DnsPacket::parse(&message).ok()) {
+        let mut reader = GrpcBody::new(LIMIT + DnsPacket::OVERHEAD);
+        reader.push(&grpc::encode(&packet)).expect("a message");
+        assert_eq!(DnsPacket::parse(&reader.finish().expect("a message")), Ok(packet));
     }
 }
 
@@ -191,7 +215,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 /// Checks that the response to a query may be cached as long as its shortest TTL, and no longer than an hour.
 fn check_doh_response(packet: &[u8]) {
     static SUBJECT: LazyLock<Subject> = LazyLock::new(|| Subject::new(&sample(), View::default()));
-    if !doh::is_query(packet) {
+    if !message::is_query(packet) {
         return;
     }
     let mut state = State::default();

@@ -123,7 +123,7 @@ fn apply(writer: &mut IndexWriter, kind: Kind, change: ObjectChange) {
             assert_eq!(object.kind(), kind);
             Event::Upsert(object)
         }
-        ObjectChange::Retain(key, ..) => Event::Retain(kind, key),
+        ObjectChange::Terminate(key, ..) => Event::Terminate(key),
         ObjectChange::Remove(key, ..) => Event::Remove(kind, key),
         ObjectChange::Bad { key: Some(key), .. } => Event::Retain(kind, key),
         ObjectChange::Bad { key: None, .. } => return,

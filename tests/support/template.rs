@@ -50,7 +50,10 @@ pub fn check_stanza(text: &str) {
     let directives = corefile.blocks.iter().flat_map(|block| &block.directives);
     let stanzas: Vec<_> = directives.filter(|directive| directive.name.text == "template").collect();
     let zones = ["example.".to_owned()];
-    let config = parse(&stanzas, &mut Context { keys: &[], zones: &zones, root: None, diagnostics: &mut diagnostics });
+    let config = parse(
+        &stanzas,
+        &mut Context { keys: &[], zones: &zones, block: &[], root: None, diagnostics: &mut diagnostics },
+    );
     for diagnostic in &diagnostics {
         let span = diagnostic.span.expect("each error has a place");
         let text = corefile.sources.text(span.file);

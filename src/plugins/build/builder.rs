@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::{ConfigurationState, IndexRequest, LiveZone, Resources, ServerBlock};
 use crate::admin::Page;
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Chain, Observer, Plugin};
+use crate::chain::{Chain, Observer, Plugin, UpstreamTap};
 use crate::cluster::CurrentIndex;
 use crate::net::Address;
 use crate::plugins::page_address::PageAddress;
@@ -42,6 +42,8 @@ pub struct BlockBuilder<'a> {
     directive: &'static str,
     built: BuiltBlock,
     hooks: Vec<CompleteHook>,
+    /// Observers of attempts at upstreams.
+    upstream_taps: Vec<Arc<dyn UpstreamTap>>,
 }
 
 /// Called with all plugins of a block that its listeners share.
@@ -52,6 +54,8 @@ type PluginFactory = Box<dyn Fn(&ListenerInfo<'_>) -> Arc<dyn Plugin>>;
 type ObserverFactory = Box<dyn Fn(&str) -> Arc<dyn Observer>>;
 /// Work that starts when the first plain DNS listener of a block is bound, with its address.
 pub type BoundTask = Box<dyn FnOnce(SocketAddr) -> BoxFuture<()> + Send>;
+/// Work that starts when the configuration is applied.
+pub type ApplyTask = Box<dyn FnOnce() -> BoxFuture<()> + Send>;
 /// Work that runs while a page is served, with the page's address.
 pub type PageTask = Arc<dyn Fn(SocketAddr) -> BoxFuture<()> + Send + Sync>;
 
@@ -108,6 +112,8 @@ pub struct BuiltBlock {
     pub pages: Vec<PageRequest>,
     /// Work that starts when a listener is bound.
     pub bound_tasks: Vec<BoundTask>,
+    /// Work that starts when the configuration is applied.
+    pub tasks: Vec<ApplyTask>,
     /// The plugins of the block are reported as active.
     pub reports_plugins: bool,
     /// Creates the observer of every listener of the configuration.
@@ -117,7 +123,13 @@ pub struct BuiltBlock {
 impl<'a> BlockBuilder<'a> {
     /// Creates a builder.
     pub fn new(context: BlockContext<'a>) -> BlockBuilder<'a> {
-        BlockBuilder { context, directive: "", built: BuiltBlock::default(), hooks: Vec::new() }
+        BlockBuilder {
+            context,
+            directive: "",
+            built: BuiltBlock::default(),
+            hooks: Vec::new(),
+            upstream_taps: Vec::new(),
+        }
     }
 
     /// Builds every directive. Errors are given to `report`, with the name of the directive.
@@ -211,6 +223,21 @@ impl<'a> BlockBuilder<'a> {
     /// Adds a page for operators.
     pub fn page(&mut self, page: PageRequest) {
         self.built.pages.push(page);
+    }
+
+    /// Starts work when the configuration is applied. It has to end by itself.
+    pub fn task(&mut self, task: impl FnOnce() -> BoxFuture<()> + Send + 'static) {
+        self.built.tasks.push(Box::new(task));
+    }
+
+    /// Adds an observer of attempts at upstreams for the queries of the block.
+    pub fn tap_upstreams(&mut self, tap: Arc<dyn UpstreamTap>) {
+        self.upstream_taps.push(tap);
+    }
+
+    /// Returns the observers that directives before this one have added.
+    pub fn upstream_taps(&self) -> Vec<Arc<dyn UpstreamTap>> {
+        self.upstream_taps.clone()
     }
 
     /// Starts work when the first plain DNS listener of the block is bound.

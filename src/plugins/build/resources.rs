@@ -12,6 +12,7 @@ use crate::net::Interface;
 use crate::telemetry::log::Logger;
 use crate::telemetry::metrics::{BlockLabels, Collected, Family, Metric, MetricFamily, SharedMetrics, table};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
+use crate::wire::NameBuf;
 
 /// The resources of the process that plugins may use.
 pub struct Resources {
@@ -19,6 +20,8 @@ pub struct Resources {
     pub logger: Logger,
     /// The name of this machine; in a Pod that of the Pod.
     pub hostname: String,
+    /// The search list of this machine's resolver, in lower case; in a Pod that of its `/etc/resolv.conf`.
+    pub search_list: Vec<NameBuf>,
     /// The name and version of this server.
     pub version: &'static str,
     /// The interfaces of this machine.

@@ -172,7 +172,7 @@ impl Plugin for Errors {
         Step::Next
     }
 
-    fn sent(&self, exchange: &Exchange<'_>, _: &Sent) {
+    fn sent(&self, exchange: &Exchange<'_>, _: &Sent<'_>) {
         if let Some(failure) = &exchange.state.failure {
             self.log_failure(exchange, failure);
         }

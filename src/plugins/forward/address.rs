@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::net::split_address;
 use crate::upstream::UpstreamTransport;
 use crate::wire::NameBuf;
 
@@ -103,41 +104,24 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     if path.is_file() {
         return Ok(To::File(path));
     }
+    let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') || !byte.is_ascii();
     let is_name = NameBuf::from_text(host).is_ok_and(|name| !name.as_name().is_root());
-    if !is_name || host.contains(['/', ' ']) {
+    if !is_name || !host.bytes().all(is_of_hosts) {
         return Err(DestinationError::Unknown(text.to_owned()));
     }
     let server_name = server_name.map(str::to_owned);
     Ok(To::Host { name: host.to_owned(), port, transport, server_name })
 }
 
-/// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
-fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        match rest.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if rest.is_empty() => (host, None),
-            None => return None,
-        }
-    } else {
-        // Text with more than one colon is an IPv6 address without brackets. The name of a certificate has no colon.
-        let (address, name) = text.split_once('%').map_or((text, None), |(address, name)| (address, Some(name)));
-        match name.unwrap_or(address).rsplit_once(':') {
-            Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
-                (&text[..text.len() - port.len() - 1], Some(port))
-            }
-            _ => (text, None),
-        }
-    };
-    let port = match port {
-        Some(port) => Some(port.parse().ok()?),
-        None => None,
-    };
-    match host.split_once('%') {
-        Some((host, name)) => Some((host, port, Some(name).filter(|name| !name.is_empty()))),
-        None => Some((host, port, None)),
+/// Returns what was probably meant by a text that is no destination: without punctuation, or with the syntax of
+/// variables.
+pub(super) fn suggestion(text: &str) -> Option<String> {
+    if let Some(name) = text.strip_prefix('$') {
+        return Some(format!("{{${}}}", name.trim_matches(['{', '}', '(', ')'])));
     }
+    let trimmed = text.trim_matches([',', ';']);
+    let is_address = parse(trimmed, |_| PathBuf::new()).is_ok();
+    (trimmed != text && is_address).then(|| trimmed.to_owned())
 }
 
 #[cfg(test)]

@@ -8,15 +8,18 @@ mod config;
 mod resolve;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Failure, Plugin, Step, UpstreamQuery, Wait};
+use crate::chain::{
+    Exchange, Explained, Failure, Findings, Plugin, Step, TraceDenial, UpstreamQuery, UpstreamTap, Wait,
+};
 use crate::files::{FileError, FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::plugins::build::{BlockBuilder, BlockOptions, BuildError, Chore, Setting};
 use crate::upstream::{
-    Dispatcher, Error, Group, MAX_UPSTREAMS, Trust, TrustError, Upstream, UpstreamConfig, UpstreamRegistry,
+    AttemptTap, Dispatcher, Error, Group, MAX_UPSTREAMS, TappedAttempt, Trust, TrustError, Upstream, UpstreamConfig,
+    UpstreamRegistry,
 };
 use crate::wire::{NameBuf, Question, Rcode};
 use resolve::ResolveError;
@@ -32,6 +35,10 @@ impl Setting for Stanzas {
         options.answers_other_classes = true;
     }
 
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        self.0.iter().filter(|config| config.answers_all()).map(|config| config.from.clone()).collect()
+    }
+
     fn check(&self) -> Vec<BuildError> {
         self.0.iter().filter_map(|config| config.check_trust().err().map(BuildError)).collect()
     }
@@ -42,6 +49,7 @@ impl Setting for Stanzas {
             let has_next = at + 1 < self.0.len();
             let (plugin, follower) =
                 Forward::new(config, &resources.upstreams, resources.dispatcher.clone(), has_next)?;
+            let plugin = Forward { taps: block.upstream_taps(), ..plugin };
             if let Some(follower) = follower {
                 let run = Box::new(move |now| follower.refresh(now));
                 block.chore(Chore { every: FILE_INTERVAL, run, stop: None });
@@ -61,7 +69,13 @@ pub struct Forward {
     next_on_nodata: bool,
     /// The next plugin is a *forward* too.
     has_next: bool,
+    /// Observers of attempts.
+    taps: Vec<Arc<dyn UpstreamTap>>,
 }
+
+/// The upstream that a query was sent to last, for the label `forward/upstream` of *metadata*.
+#[derive(Default)]
+struct LastUpstream(Mutex<Option<Arc<str>>>);
 
 /// Follows the files of a stanza, and replaces its upstreams when a file changes.
 pub struct FileFollower {
@@ -103,7 +117,7 @@ impl Forward {
             destinations: Mutex::new(destinations),
         });
         let Config { from, except, next, next_on_nodata, .. } = config.clone();
-        Ok((Forward { from, except, group, next, next_on_nodata, has_next }, follower))
+        Ok((Forward { from, except, group, next, next_on_nodata, has_next, taps: Vec::new() }, follower))
     }
 
     /// Returns whether the plugin forwards this question (CoreDNS `Forward.match`).
@@ -119,9 +133,70 @@ impl Forward {
     }
 }
 
+impl Forward {
+    /// Returns the observers of the attempts of a query. Most queries have none.
+    fn taps_of(&self, exchange: &mut Exchange<'_>) -> Vec<Box<dyn AttemptTap>> {
+        let mut taps: Vec<_> = self.taps.iter().filter_map(|tap| tap.begin(exchange)).collect();
+        if exchange.has_metadata() && exchange.depth() == 0 && exchange.state.notes.get::<LastUpstream>().is_none() {
+            let last = Arc::new(LastUpstream::default());
+            exchange.state.notes.add(last.clone());
+            taps.push(Box::new(last));
+        }
+        taps
+    }
+}
+
+impl AttemptTap for Arc<LastUpstream> {
+    fn sent(&self, attempt: &TappedAttempt<'_>, _query: &[u8]) {
+        *self.0.lock() = Some(attempt.upstream.label.clone());
+    }
+
+    fn ended(&self, attempt: &TappedAttempt<'_>, response: Option<&[u8]>, _now: Instant) {
+        if response.is_some() {
+            *self.0.lock() = Some(attempt.upstream.label.clone());
+        }
+    }
+}
+
 impl Plugin for Forward {
     fn name(&self) -> &'static str {
         "forward"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+        if !self.is_forwarded(exchange.question()) {
+            if exchange.question().name().is_within(self.from.as_name()) {
+                notes.lines.push(format!("does not forward the name: 'except' of zone {} has it", self.from));
+            }
+            return Explained::Next;
+        }
+        let (upstreams, max_fails) = (self.group.upstreams(), self.group.rules.max_fails);
+        let mut down = Vec::new();
+        notes.lines.push(format!("forwards zone {} to {} upstream(s), policy {:?}", self.from, upstreams.len(), {
+            self.group.rules.policy
+        }));
+        for upstream in upstreams.iter() {
+            let fails = upstream.fails.load(std::sync::atomic::Ordering::Relaxed);
+            let is_down = max_fails > 0 && fails > max_fails;
+            let health = match fails {
+                0 => "no failed health check".to_owned(),
+                1 => "1 failed health check".to_owned(),
+                _ => format!("{fails} failed health checks"),
+            };
+            let state = if is_down { "down" } else { "up" };
+            notes.lines.push(format!("upstream {} ({:?}): {state}, {health}", upstream.label, upstream.transport));
+            if is_down {
+                down.push(format!("{} ({health})", upstream.label));
+            }
+        }
+        if down.len() == upstreams.len() {
+            let text = match &down[..] {
+                [] => format!("the stanza 'forward {}' has no upstream", self.from),
+                _ => format!("every upstream of 'forward {}' is down: {}", self.from, down.join(", ")),
+            };
+            notes.denial = Some(TraceDenial { reason: "upstreams-down".to_owned(), text, nearest: Vec::new() });
+        }
+        Explained::Upstream
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
@@ -131,7 +206,13 @@ impl Plugin for Forward {
         let is_stream = !exchange.client.transport.is_datagram();
         let change = exchange.state.query_change();
         match self.group.begin(exchange.client.remote.ip(), is_stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
+            Ok(attempts) if self.taps.is_empty() && !exchange.has_metadata() => {
+                Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change }))
+            }
+            Ok(attempts) => {
+                let attempts = attempts.tapped_by(self.taps_of(exchange));
+                Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change }))
+            }
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
     }
@@ -148,6 +229,13 @@ impl Plugin for Forward {
                 Step::Answered
             }
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
+        }
+    }
+
+    fn metadata(&self, exchange: &Exchange<'_>, label: &str) -> Option<String> {
+        match label {
+            "forward/upstream" => Some(exchange.state.notes.get::<LastUpstream>()?.0.lock().as_ref()?.to_string()),
+            _ => None,
         }
     }
 }
@@ -224,7 +312,7 @@ impl Destination {
     /// Uses the servers that a file names. Returns whether they have changed. If the file names none, because it is
     /// about to be written or by error, the previous servers stay in use.
     fn update(&mut self, bytes: &[u8], path: &str) -> bool {
-        let ResolvConf { servers, ignored } = ResolvConf::parse(bytes);
+        let ResolvConf { servers, ignored, .. } = ResolvConf::parse(bytes);
         if !ignored.is_empty() {
             let ignored = ignored.join(", ");
             tracing::warn!(plugin = "forward", "{path}: invalid server addresses are ignored: {ignored}");

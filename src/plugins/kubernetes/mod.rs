@@ -8,6 +8,7 @@
 //! The rules for the existence of names are in [`crate::cluster::lookup`]; here the results become records.
 
 pub mod config;
+mod explain;
 mod external;
 mod metadata;
 mod records;
@@ -23,13 +24,13 @@ use std::sync::Arc;
 
 use stanza::{AnswerResult, Stanza, Zone};
 
-use crate::chain::{Exchange, Fallthrough, Origin, Plugin, Step};
+use crate::chain::{Exchange, Explained, Fallthrough, Findings, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
 use crate::plugins::build::{BlockBuilder, BuildError, IndexRequest, LiveZone, Setting};
 use crate::wire::reply::{ErrorText, ExtendedError};
-use crate::wire::{NameBuf, Question, Rcode, Type};
+use crate::wire::{Name, NameBuf, Question, Rcode, Type};
 
 impl Setting for Config {
     fn index_request(&self) -> Option<IndexRequest> {
@@ -51,9 +52,26 @@ impl Setting for Config {
         zones.iter().map(|zone| LiveZone { zone: zone.clone(), is_whole: is_whole(zone) }).collect()
     }
 
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        let Answers { zones, fallthrough, .. } = &self.answers;
+        zones.iter().filter(|zone| fallthrough.for_zone(zone) == Fallthrough::Never).cloned().collect()
+    }
+
+    fn check(&self) -> Vec<BuildError> {
+        let server = &self.api.server;
+        let kubeconfig = server.kubeconfig.iter().map(|(path, _)| path);
+        let files = kubeconfig.chain(server.tls.iter().flatten());
+        let unreadable = files.filter_map(|path| {
+            let error = std::fs::File::open(path).err()?;
+            Some(BuildError(format!("cannot read {}: {error}; it has to exist when the server starts", path.display())))
+        });
+        unreadable.collect()
+    }
+
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let Some(request) = self.index_request() else { return Ok(()) };
-        let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses());
+        let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses())
+            .with_search_list(&block.resources().search_list);
         block.plugin(plugin);
         Ok(())
     }
@@ -92,13 +110,26 @@ impl Kubernetes {
         let primary = zones.iter().find(|zone| !zone.is_reverse).or(zones.first());
         let primary = primary.map_or_else(|| crate::wire::Name::ROOT.to_owned(), |zone| zone.name.clone());
         zones.sort_by_key(|zone| std::cmp::Reverse(zone.labels));
-        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index: index.into(), own }) }
+        let (index, search_list) = (index.into(), Vec::new());
+        Kubernetes { stanza: Arc::new(Stanza { answers, zones, primary, index, own, search_list }) }
+    }
+
+    /// Sets the search list of this machine, with which the search lists of clients end.
+    pub fn with_search_list(mut self, search_list: &[NameBuf]) -> Kubernetes {
+        if let Some(stanza) = Arc::get_mut(&mut self.stanza) {
+            stanza.search_list = search_list.to_vec();
+        }
+        self
     }
 }
 
 impl Plugin for Kubernetes {
     fn name(&self) -> &'static str {
         "kubernetes"
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut Findings) -> Explained {
+        self.explain_query(exchange, notes)
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
@@ -120,6 +151,10 @@ impl Plugin for Kubernetes {
         !is_missing || !zone.fallthrough.covers(question)
     }
 
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        self.stanza.search_list(exchange)
+    }
+
     fn unready(&self) -> Option<String> {
         let missing: Vec<&str> = self.stanza.index.get().unsynced().map(Kind::name).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
@@ -131,6 +166,27 @@ impl Plugin for Kubernetes {
 }
 
 impl Stanza {
+    /// Returns the search list of the client (CoreDNS `Kubernetes.AutoPath`), if the name of the question is below
+    /// `NAMESPACE.svc.ZONE` and a Pod of that namespace has certainly sent it.
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        /// `NAMESPACE.svc`, and at least one label in front of it.
+        const LABELS: usize = 3;
+        let question = exchange.question();
+        let zone = self.zone_of(question).filter(|_| self.answers.view.pods == PodMode::Verified)?;
+        let front = question.labels() - zone.labels;
+        if front < LABELS || question.label(front - 1) != b"svc" {
+            return None;
+        }
+        let client = exchange.client.remote.ip().to_canonical();
+        let pod = self.index.synced()?.client_pod(client, exchange.now)?;
+        if !pod.key.ns.as_bytes().eq_ignore_ascii_case(question.label(front - 2)) {
+            return None;
+        }
+        let suffixes = [zone.labels + 2, zone.labels + 1, zone.labels];
+        let own = suffixes.map(|labels| question.suffix(labels).to_owned());
+        Some(own.into_iter().chain(self.search_list.iter().cloned()).chain([Name::ROOT.to_owned()]).collect())
+    }
+
     /// Returns the longest zone of the question.
     fn zone_of(&self, question: &Question) -> Option<&Zone> {
         let within = |zone: &&Zone| {

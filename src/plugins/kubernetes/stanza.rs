@@ -29,6 +29,8 @@ pub(super) struct Stanza {
     pub(super) index: CurrentIndex,
     /// The addresses of this server, which are those of the name server.
     pub(super) own: Vec<IpAddr>,
+    /// The search list of this machine, which is the end of a client's.
+    pub(super) search_list: Vec<NameBuf>,
 }
 
 /// A zone of the stanza.

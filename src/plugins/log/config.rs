@@ -1,9 +1,9 @@
 //! The configuration of *log* (CoreDNS `plugin/log/setup.go`).
 
-use super::format::{Format, Placeholder};
 use crate::chain::State;
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, suggest};
 use crate::plugins::Context;
+use crate::plugins::placeholders::{Format, Placeholder};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{NameBuf, Question, Type};
 

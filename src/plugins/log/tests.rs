@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::chain::{Chain, Client, Failure, Transport};
 use crate::plugins::testing::{Answers, client, code, config, n, packet, send, send_through};
+use crate::wire::Rcode;
 use crate::wire::{NameRef, Rdata, Record, Section, Type};
 
 /// A plugin with metadata.

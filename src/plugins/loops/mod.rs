@@ -15,7 +15,7 @@ use watch::Watch;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
-use crate::chain::{Exchange, Plugin, Step};
+use crate::chain::{Exchange, Explained, Findings, Plugin, Step};
 use crate::corefile::Directive;
 use crate::wire::NameBuf;
 
@@ -55,6 +55,10 @@ impl Loop {
 impl Plugin for Loop {
     fn name(&self) -> &'static str {
         "loop"
+    }
+
+    fn explain(&self, _: &mut Exchange<'_>, _: &mut Findings) -> Explained {
+        Explained::Next
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

@@ -131,7 +131,7 @@ impl Plugin for Prometheus {
         Step::Next
     }
 
-    fn sent(&self, exchange: &Exchange<'_>, sent: &Sent) {
+    fn sent(&self, exchange: &Exchange<'_>, sent: &Sent<'_>) {
         self.record(exchange, exchange.state.reply.rcode, sent.len, exchange.state.bare);
     }
 

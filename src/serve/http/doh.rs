@@ -1,20 +1,15 @@
 //! Converts requests to queries and responses to HTTP responses, for every version of HTTP (RFC 8484).
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 
-use crate::chain::Client;
-use crate::serve::memory::{MemoryLimit, MemoryPermit};
+use super::message::RequestRefusal;
 use crate::serve::pending::Unread;
-use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
-use crate::serve::{Service, Shared};
+use crate::wire::Rcode;
 use crate::wire::read::lowest_ttl;
-use crate::wire::{Rcode, header};
 
 /// The path of queries.
 const PATH: &str = "/dns-query";
@@ -64,11 +59,6 @@ pub fn query(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<QueryPla
     }
 }
 
-/// Returns whether a message is a query, by its header only.
-pub fn is_query(packet: &[u8]) -> bool {
-    header::accept(packet) == header::Accept::Parse
-}
-
 /// The status of a request that has not been read.
 pub(crate) fn unread(why: Unread) -> StatusCode {
     match why {
@@ -77,47 +67,14 @@ pub(crate) fn unread(why: Unread) -> StatusCode {
     }
 }
 
-/// The query of a request while it is read, and the permit for its memory.
-pub(crate) struct RequestMessage {
-    bytes: Vec<u8>,
-    held: MemoryPermit,
-}
-
-impl RequestMessage {
-    /// Creates an empty message.
-    pub(crate) fn new(memory: &Arc<MemoryLimit>) -> RequestMessage {
-        RequestMessage { bytes: Vec::new(), held: memory.permit() }
-    }
-
-    /// Adds bytes of the body, or returns the status of the refusal.
-    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), StatusCode> {
-        if self.bytes.len() + piece.len() > MAX_QUESTION {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+impl From<RequestRefusal> for StatusCode {
+    fn from(refusal: RequestRefusal) -> StatusCode {
+        match refusal {
+            RequestRefusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestRefusal::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            RequestRefusal::NoQuery => StatusCode::BAD_REQUEST,
+            RequestRefusal::NoResponse => StatusCode::INTERNAL_SERVER_ERROR,
         }
-        if !self.held.resize(self.bytes.len() + piece.len()) {
-            return Err(StatusCode::SERVICE_UNAVAILABLE);
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(())
-    }
-
-    /// Answers the query. Returns the response and the permit for its memory, or the status of the refusal. The
-    /// connection counts as busy until then.
-    pub(crate) async fn answer(
-        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
-    ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
-        // Bytes that are not a query have no DNS message as response.
-        if !is_query(&self.bytes) {
-            return Err(StatusCode::BAD_REQUEST);
-        }
-        let busy = activity.start_query();
-        let answer = service.answer_request(&self.bytes, client, shared, None).await;
-        drop(busy);
-        let answer = answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)?;
-        if !self.held.resize(answer.len()) {
-            return Err(StatusCode::SERVICE_UNAVAILABLE);
-        }
-        Ok((answer, self.held))
     }
 }
 

@@ -1,4 +1,4 @@
-//! DNS over HTTPS (RFC 8484): HTTP/2 and HTTP/1.1 on TLS, by hyper.
+//! Connections of DNS over HTTPS (RFC 8484), by HTTP/2 and HTTP/1.1, and of gRPC, by HTTP/2, on TLS or TCP: by hyper.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -18,12 +18,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::doh::{self, RequestMessage};
+use super::message::{RequestMessage, RequestRefusal};
+use super::{doh, grpc};
 use crate::chain::Client;
+use crate::net::grpc::GrpcStatus;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
-use crate::serve::{LEAVE_TIME, ListenerPhase, Service};
+use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service};
 
 /// The number of bytes of a response that HTTP gets at once, and so the maximum that it buffers for a slow client.
 const CHUNK: usize = 4 * 1024;
@@ -53,6 +55,9 @@ async fn serve_on(
 ) {
     let settings = service.settings();
     let mut builder = Builder::new(TokioExecutor::new());
+    if service.kind() == ListenerKind::Grpc {
+        builder = builder.http2_only();
+    }
     builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.timeouts.read).max_buf_size(doh::HEAD);
     builder
         .http2()
@@ -161,19 +166,21 @@ impl OpenRequest {
 
     /// Answers a request.
     async fn answer(self, request: Request<Incoming>) -> Response<ResponseBody> {
-        let service = self.0.service.clone();
+        if self.0.service.kind() == ListenerKind::Grpc {
+            return self.answer_grpc(request).await;
+        }
         let (response, content) = match self.find_answer(request).await {
             Ok((answer, held)) => (doh::answer(&answer), Some((answer, held))),
             Err(status) => (doh::refusal(status), None),
         };
-        service.count_reply(response.status().as_u16());
+        self.0.service.count_reply(response.status().as_u16());
         let (bytes, held) = content.map_or((Bytes::new(), None), |(answer, held)| (answer.into(), Some(held)));
-        response.map(|()| ResponseBody { bytes, _held: held, _open: self })
+        response.map(|()| ResponseBody { bytes, trailers: None, _held: held, _open: self })
     }
 
-    /// Returns the response to a request and the permit for its memory, or the status of the refusal.
+    /// Returns the response to a request of DNS over HTTPS and the permit for its memory, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
-        let HttpConnection { client, service, memory, acceptor, permit, .. } = &*self.0;
+        let HttpConnection { client, service, memory, acceptor, .. } = &*self.0;
         let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
             doh::QueryPlace::Here(query) => message.push(&query)?,
@@ -183,6 +190,39 @@ impl OpenRequest {
                 acceptor.shared.read(*client, time, reading).await.map_err(doh::unread)??;
             }
         }
+        Ok(self.answer_message(message).await?)
+    }
+
+    /// Answers a request of gRPC.
+    async fn answer_grpc(self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let found = match grpc::check(&request) {
+            Ok(()) => self.find_grpc_answer(request.into_body()).await.map_err(|status| (StatusCode::OK, status)),
+            Err(refused) => Err(refused),
+        };
+        match found {
+            Ok((answer, held)) => {
+                let (head, body, trailers) = grpc::answer(&answer);
+                let (bytes, trailers) = (body.into(), Some(trailers));
+                head.map(|()| ResponseBody { bytes, trailers, _held: Some(held), _open: self })
+            }
+            Err((http, status)) => {
+                let body = ResponseBody { bytes: Bytes::new(), trailers: None, _held: None, _open: self };
+                grpc::refusal(http, &status).map(|()| body)
+            }
+        }
+    }
+
+    /// Returns the response to a request of gRPC and the permit for its memory, or the status of the refusal.
+    async fn find_grpc_answer(&self, body: Incoming) -> Result<(Box<[u8]>, MemoryPermit), GrpcStatus> {
+        let HttpConnection { client, service, memory, acceptor, .. } = &*self.0;
+        let time = service.settings().timeouts.read;
+        let message = acceptor.shared.read(*client, time, grpc::read(body, memory)).await.map_err(grpc::unread)??;
+        Ok(self.answer_message(message).await?)
+    }
+
+    /// Answers the query of a request.
+    async fn answer_message(&self, message: RequestMessage) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
+        let HttpConnection { client, service, acceptor, permit, .. } = &*self.0;
         message.answer(*client, service, &acceptor.shared, &permit.activity).await
     }
 }
@@ -206,6 +246,8 @@ impl Drop for OpenRequest {
 /// The body of a response, which HTTP gets in pieces.
 struct ResponseBody {
     bytes: Bytes,
+    /// The trailers, which only gRPC has.
+    trailers: Option<HeaderMap>,
     _held: Option<MemoryPermit>,
     _open: OpenRequest,
 }
@@ -216,17 +258,21 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.bytes.is_empty() {
-            return Poll::Ready(None);
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let len = self.bytes.len().min(CHUNK);
         Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(len)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.len() as u64)
+        match self.trailers {
+            None => SizeHint::with_exact(self.bytes.len() as u64),
+            // From an exact size the library would write `content-length`, which gRPC does not have.
+            Some(_) => SizeHint::default(),
+        }
     }
 }

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::doh::{self, RequestMessage};
+use super::doh;
 use super::limited::{Limited, LimitedConnection};
+use super::message::RequestMessage;
 use crate::chain::Client;
 use crate::serve::ListenerPhase;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
@@ -116,7 +117,7 @@ impl Request {
                 acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        message.answer(self.client, service, &acceptor.shared, &self.activity).await
+        Ok(message.answer(self.client, service, &acceptor.shared, &self.activity).await?)
     }
 }
 

@@ -81,7 +81,7 @@ impl Acceptor {
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let limit = match service.kind() {
-            ListenerKind::Https => service.settings().connections,
+            ListenerKind::Https | ListenerKind::Grpc => service.settings().connections,
             _ => self.connections.limits().connections,
         };
         let Some(permit) = self.acquire(limit, remote.ip(), true) else { return };
@@ -93,8 +93,13 @@ impl Acceptor {
         // The connection reads the phase once at its start.
         phase.mark_changed();
         let service = service.clone();
-        if service.kind() == ListenerKind::Https {
-            let client = Client { remote, local, transport: Transport::Https };
+        let http = match service.kind() {
+            ListenerKind::Https => Some(Transport::Https),
+            ListenerKind::Grpc => Some(Transport::Grpc),
+            ListenerKind::Dns | ListenerKind::Tls | ListenerKind::Quic | ListenerKind::Https3 => None,
+        };
+        if let Some(transport) = http {
+            let client = Client { remote, local, transport };
             tokio::spawn(https::serve(stream, client, service, self.clone(), permit, phase));
             return;
         }

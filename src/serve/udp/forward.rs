@@ -27,7 +27,7 @@ use nix::sys::epoll::Epoll;
 
 use super::late;
 use super::listener::UdpListener;
-use super::upstream_sockets::UpstreamSockets;
+use super::upstream_sockets::{UpstreamSocket, UpstreamSockets};
 use crate::chain::{Answer, OwnedQuery, Pending, Resume, State, UpstreamQuery, Wait};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
@@ -402,7 +402,11 @@ impl Forwarding {
 
     /// Records a failure of an attempt and makes the next one, unless the attempt is stale.
     fn fail(&mut self, attempt: AttemptId, error: Error, context: &mut WorkerContext<'_>) {
+        let took = self.table.time_since(attempt, context.now);
         if let Some(query) = self.table.current(attempt) {
+            if query.attempts.is_tapped() {
+                query.attempts.record_unanswered(took.unwrap_or_default(), context.now);
+            }
             query.attempts.record_failure(error);
             self.advance(attempt, context);
         }
@@ -424,8 +428,12 @@ impl Forwarding {
         if let Some(closed) = closed {
             self.sockets.close_attempt(closed);
         }
-        let Some((_, first)) = self.table.get_mut(number) else { return Ok(()) };
+        let Some((query, first)) = self.table.get_mut(number) else { return Ok(()) };
         write_query(first, id, &mut self.packet);
+        if query.attempts.is_tapped() {
+            let local = self.sockets.at(place).and_then(UpstreamSocket::local_address);
+            query.attempts.record_sent(false, local, &self.packet, context.now);
+        }
         self.outbox.get_or_insert_with(Outbox::new).push(&self.packet);
         self.queued.push(attempt);
         self.queued_for = place;
@@ -453,6 +461,9 @@ impl Forwarding {
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();
         write_query(first, 0, &mut self.packet);
+        if query.attempts.is_tapped() {
+            query.attempts.record_sent(true, None, &self.packet, context.now);
+        }
         let (packet, client) = (self.packet.clone(), first.client());
         let mailbox = self.mailbox.clone();
         context.shared.runtime.spawn(async move {
@@ -559,10 +570,14 @@ impl Forwarding {
             query.attempts.upstream_at(found.upstream).driver.record_dropped(DropReason::OtherQuestion);
             return None;
         };
+        let answered = Answered { upstream: found.upstream, took: found.took, over_udp: true, is_last: found.is_last };
+        if query.attempts.is_tapped() {
+            let local = self.sockets.numbered(socket).and_then(|socket| socket.local_address());
+            query.attempts.record_response(answered, local, bytes, context.now);
+        }
         // The same datagram may arrive twice.
         self.table.close(socket, id);
         self.sockets.close_attempt(socket);
-        let answered = Answered { upstream: found.upstream, took: found.took, over_udp: true, is_last: found.is_last };
         self.take_answer(found.query, &message, answered, bytes, Some(out), context)
     }
 
@@ -590,6 +605,9 @@ impl Forwarding {
             return self.fail(attempt, error, context);
         };
         let answered = Answered { upstream: query.attempts.current(), took, over_udp: false, is_last: true };
+        if query.attempts.is_tapped() {
+            query.attempts.record_response(answered, None, &bytes, context.now);
+        }
         self.take_answer(attempt.query, &message, answered, &bytes, None, context);
     }
 

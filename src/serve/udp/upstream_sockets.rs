@@ -43,6 +43,11 @@ impl UpstreamSocket {
         self.socket.as_fd()
     }
 
+    /// Returns the address that queries are sent from.
+    pub(in crate::serve) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
     /// Returns whether the socket must not be used for new queries.
     fn is_spent(&self, now: Instant) -> bool {
         self.uses >= MAX_USES || now.saturating_duration_since(self.opened) >= MAX_AGE

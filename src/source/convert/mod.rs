@@ -141,7 +141,14 @@ pub struct ApiPod {
     /// `metadata`
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
+    spec: Field<ApiPodSpec>,
     status: Field<ApiPodStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ApiPodSpec {
+    host_network: Field<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -160,7 +167,17 @@ struct ApiPodIp {
     ip: Field<String>,
 }
 
-impl_map_values!(Metadata, ApiServiceSpec, ApiPort, ApiEndpoint<'a>, Conditions, TargetRef<'a>, ApiPodStatus, ApiPodIp);
+impl_map_values!(
+    Metadata,
+    ApiServiceSpec,
+    ApiPort,
+    ApiEndpoint<'a>,
+    Conditions,
+    TargetRef<'a>,
+    ApiPodSpec,
+    ApiPodStatus,
+    ApiPodIp
+);
 
 /// A check of the name of an object; the arguments are its path and the name.
 type NameCheck = fn(fn() -> String, &str) -> Result<(), Invalid>;
@@ -482,6 +499,14 @@ impl ApiPod {
         matches!(phase.map(String::as_str), Some("Succeeded" | "Failed" | "Unknown"))
     }
 
+    /// Returns whether the addresses are those of the Node. If the value cannot be read, they may be.
+    fn uses_host_network(&self, ignored: &mut Ignored) -> bool {
+        let Some(spec) = self.spec.get() else { return false };
+        let field = || "spec.hostNetwork".to_owned();
+        spec.host_network.error(field).is_some()
+            || spec.host_network.read(field, ignored).is_some_and(|&is_host| is_host)
+    }
+
     /// Adds `podIP` to `podIPs` if these are absent, as the API server does on every write.
     pub fn fill_addresses(&mut self) {
         let filled = !self.addresses(&mut Ignored::default()).is_empty();
@@ -525,7 +550,9 @@ impl ApiPod {
         }
         let addresses = self.addresses(ignored);
         let labels = self.metadata.labels().into_inner();
-        Ok((!addresses.is_empty()).then_some(model::Pod { key, addresses, labels }))
+        let host_network = self.uses_host_network(ignored);
+        let pod = model::Pod { key, addresses, labels, host_network, is_terminating: false };
+        Ok((!pod.addresses.is_empty()).then_some(pod))
     }
 }
 

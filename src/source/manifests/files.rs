@@ -52,6 +52,19 @@ pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(files)
 }
 
+/// Returns the objects of a file as they are written; none if it cannot be read.
+pub(super) fn read_objects(path: &Path) -> Vec<document::RawObject> {
+    let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_FILE_MIB << 20);
+    let text = if is_small { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    document::parse(&text, format_of(path)).map(|(objects, _)| objects).unwrap_or_default()
+}
+
+/// Returns the format of a file by its name.
+fn format_of(path: &Path) -> TextFormat {
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    if is_json { TextFormat::Json } else { TextFormat::Yaml }
+}
+
 impl Manifest {
     /// Creates a file that has not been read. `open` knows which files are being written.
     pub(super) fn new(path: PathBuf, open: OpenFiles) -> Manifest {
@@ -92,8 +105,7 @@ impl Manifest {
 
     /// Parses a new text, and returns whether anything is different.
     fn load_text(&mut self, text: &str) -> bool {
-        let json = self.path.extension().is_some_and(|extension| extension == "json");
-        let (objects, problems) = match document::parse(text, if json { TextFormat::Json } else { TextFormat::Yaml }) {
+        let (objects, problems) = match document::parse(text, format_of(&self.path)) {
             Ok(parsed) => parsed,
             Err(problem) => return self.fail(problem),
         };

@@ -28,6 +28,9 @@ pub use follow::{FollowerThread, Subscriber};
 pub use snapshot::Snapshot;
 pub use warning::{MAX_FILE_MIB, Problem, Warning};
 
+use serde_json::Value;
+
+use crate::cluster::model::Kind;
 use crate::files::OpenFiles;
 use files::Manifest;
 
@@ -94,6 +97,13 @@ impl Manifests {
             (None, []) => return Ok(manifests),
         };
         Err(LoadError { path, problem })
+    }
+
+    /// Reads the objects of files and folders as they are written, with the fields that this server or an explanation
+    /// needs. Files that cannot be read have no objects.
+    pub fn read_objects(paths: &[PathBuf]) -> Vec<(Kind, Value)> {
+        let files = paths.iter().flat_map(|path| files::list(path).unwrap_or_default());
+        files.flat_map(|file| files::read_objects(&file)).map(|raw| (raw.kind, raw.value)).collect()
     }
 
     /// Returns the last good state.

@@ -50,6 +50,7 @@ fn text(event: &Event) -> String {
         Event::Begin(kind) => format!("{}:", kind.name()),
         Event::End(_) => ".".into(),
         Event::Retain(kind, key) => format!("={} {}/{}", kind.name(), key.ns, key.name),
+        Event::Terminate(key) => format!("~Pod {}/{}", key.ns, key.name),
         Event::Remove(kind, key) => format!("-{} {}/{}", kind.name(), key.ns, key.name),
         Event::Upsert(Object::Service(service)) => match &service.kind {
             ServiceKind::ClusterIp(ips) => {

@@ -45,8 +45,8 @@ pub enum ObjectChange {
         /// The ignored values of the object.
         ignored: Ignored,
     },
-    /// The object exists, and its known state remains.
-    Retain(ObjectKey, Ignored),
+    /// The object is being deleted, and its known state remains until then.
+    Terminate(ObjectKey, Ignored),
     /// The object was deleted, or has no records.
     Remove(ObjectKey, Ignored),
     /// The object is invalid.
@@ -208,7 +208,7 @@ fn convert_existing<'a, T: Resource<'a>>(fields: EndpointFields, mut object: T) 
     let key = key_of(&object);
     match object.into_model(fields, &mut ignored) {
         Ok(Conversion::Object(object)) => ObjectChange::Upsert { object, last_change, ignored },
-        Ok(Conversion::Unchanged(key)) => ObjectChange::Retain(key, ignored),
+        Ok(Conversion::Terminating(key)) => ObjectChange::Terminate(key, ignored),
         Ok(Conversion::NoRecords(key)) => ObjectChange::Remove(key, ignored),
         Err(invalid) => ObjectChange::Bad { key, invalid },
     }
@@ -291,8 +291,8 @@ fn key(kind: Kind, ns: &str, name: &str) -> Option<ObjectKey> {
 enum Conversion {
     /// An object with records.
     Object(Object),
-    /// The known state of the object remains.
-    Unchanged(ObjectKey),
+    /// The object is being deleted, and its known state remains.
+    Terminating(ObjectKey),
     /// The object has no records.
     NoRecords(ObjectKey),
 }
@@ -349,7 +349,7 @@ impl Resource<'_> for convert::ApiPod {
             Some(pod) => Conversion::Object(Object::Pod(pod)),
             // CoreDNS ignores changes of a Pod that is being deleted until it is deleted, so that its connections are
             // drained under its name (object/pod.go).
-            None if self.metadata.is_terminating() => Conversion::Unchanged(self.key()?),
+            None if self.metadata.is_terminating() => Conversion::Terminating(self.key()?),
             None => Conversion::NoRecords(self.key()?),
         })
     }

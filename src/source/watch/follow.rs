@@ -281,9 +281,9 @@ impl Follower {
                     self.observe_programming(&service, now, &at);
                 }
             }
-            ObjectChange::Retain(key, ignored) => {
+            ObjectChange::Terminate(key, ignored) => {
                 self.report_ignored(&key, &ignored);
-                self.apply(Event::Retain(self.kind, key));
+                self.apply(Event::Terminate(key));
             }
             ObjectChange::Remove(key, ignored) => {
                 self.report_ignored(&key, &ignored);

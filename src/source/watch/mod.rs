@@ -16,6 +16,7 @@ mod follow;
 mod limits;
 pub mod lines;
 mod metrics;
+mod read;
 mod resource;
 mod schedule;
 mod status;
@@ -30,9 +31,10 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use connection::ApiServer;
-pub use error::{ConnectionError, Refusal};
+pub use error::{ConnectionError, Refusal, WatchError};
 pub use limits::RequestLimits;
 pub use metrics::Metrics;
+pub use read::{ApiReader, ReadQuery};
 pub use resource::resource;
 pub use schedule::Timing;
 

@@ -66,9 +66,21 @@ pub const HOSTS_RELOAD: Metric =
 /// Responses that *dns64* has translated.
 pub const DNS64_TRANSLATED: Metric =
     counter("coredns_dns64_requests_translated_total", "Counter of DNS requests translated by dns64.", &["server"]);
+/// Queries that *autopath* has answered for another name of the client's search list.
+pub const AUTOPATH_SUCCESS: Metric =
+    counter("coredns_autopath_success_total", "Counter of requests that did autopath.", &["server"]);
+/// Responses that *siit* has translated.
+pub const SIIT_TRANSLATED: Metric =
+    counter("coredns_siit_requests_translated_total", "Counter of DNS requests translated by siit.", &["server"]);
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
+/// Messages that *dnstap* has dropped.
+pub const DNSTAP_DROPPED: Metric = counter(
+    "clusterdns_dnstap_dropped_total",
+    "Number of dnstap messages that were dropped because their reader was away or slow.",
+    &[],
+);
 /// This build.
 pub const BUILD_INFO: Metric = gauge(
     "coredns_build_info",
@@ -298,6 +310,19 @@ pub const PROXY_OPENED: Metric = counter(
     "Counter of connection cache misses per upstream and protocol.",
     &["proto", "proxy_name", "to"],
 );
+/// Responses of upstreams over gRPC.
+pub const GRPC_REQUESTS: Metric =
+    counter("coredns_grpc_requests_total", "Counter of requests made per upstream.", &["to"]);
+/// Responses of upstreams over gRPC by code. The help text is CoreDNS's.
+pub const GRPC_RESPONSES: Metric =
+    counter("coredns_grpc_responses_total", "Counter of requests made per upstream.", &["rcode", "to"]);
+/// Time until an upstream responded over gRPC.
+pub const GRPC_DURATION: Metric = histogram(
+    "coredns_grpc_request_duration_seconds",
+    "Histogram of the time each request took.",
+    TIME_BOUNDS,
+    &["to"],
+);
 /// Queries to upstreams, under the name of CoreDNS before 1.11.
 pub const FORWARD_REQUESTS: Metric =
     counter("coredns_forward_requests_total", "Counter of requests made per upstream.", &["to"]);
@@ -398,7 +423,10 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_ENTRIES,
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
+    &AUTOPATH_SUCCESS,
+    &SIIT_TRANSLATED,
     &LOCALHOST_REQUESTS,
+    &DNSTAP_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,
@@ -439,6 +467,9 @@ pub const ALL: &[&Metric] = &[
     &PROXY_CHECKS_FAILED,
     &PROXY_REUSED,
     &PROXY_OPENED,
+    &GRPC_REQUESTS,
+    &GRPC_RESPONSES,
+    &GRPC_DURATION,
     &FORWARD_REQUESTS,
     &FORWARD_RESPONSES,
     &FORWARD_DURATION,

@@ -53,6 +53,8 @@ pub struct Setup {
     pub interfaces: Vec<Interface>,
     /// The host name.
     pub hostname: String,
+    /// The search list of the server's own resolver.
+    pub search_list: Vec<NameBuf>,
     /// The index gets no events before a `sync` step.
     pub unsynced: bool,
     /// Log lines are compared, too.
@@ -183,6 +185,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
         files: Vec::new(),
         interfaces: default_interfaces(),
         hostname: "dns-0".to_owned(),
+        search_list: Vec::new(),
         unsynced: false,
         logs: false,
         upstream: Vec::new(),
@@ -217,7 +220,7 @@ pub fn parse(text: &str, load: &dyn Fn(&str) -> Result<String, String>) -> Resul
             Some(section) if !section.steps.is_empty() => None,
             Some(section) => {
                 // A server does not have what only this section defines.
-                if ["objects", "file", "interface", "hostname", "unsynced", "upstream"].contains(&keyword) {
+                if ["objects", "file", "interface", "hostname", "search", "unsynced", "upstream"].contains(&keyword) {
                     section.setup.served = None;
                 }
                 Some(&mut section.setup)
@@ -283,6 +286,10 @@ fn setup_line(
             setup.interfaces.push(Interface { name, index, addresses });
         }
         "hostname" => setup.hostname = word(rest)?,
+        "search" => {
+            let names = rest.split_whitespace().map(NameBuf::from_text).collect::<Result<_, _>>();
+            setup.search_list = names.map_err(|error| error.to_string())?;
+        }
         "unsynced" => setup.unsynced = true,
         "logs" => setup.logs = true,
         "upstream" => setup.upstream = answers(&block())?,

@@ -92,6 +92,7 @@ impl Inside {
         let resources = Resources {
             logger: logger.clone(),
             hostname,
+            search_list: setup.search_list.clone(),
             version: VERSION,
             interfaces,
             debug,

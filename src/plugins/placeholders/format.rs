@@ -1,4 +1,4 @@
-//! The format of a log line, parsed when the configuration is (CoreDNS `plugin/pkg/replacer`).
+//! A text with placeholders, parsed when the configuration is.
 
 /// CoreDNS's `{common}`, the default.
 const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
@@ -26,7 +26,7 @@ macro_rules! placeholders {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         /// A placeholder of a format.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Placeholder { $($(#[$doc])* $name,)* }
+        pub(in crate::plugins) enum Placeholder { $($(#[$doc])* $name,)* }
 
         impl Placeholder {
             /// Parses a placeholder with its braces.
@@ -35,7 +35,7 @@ macro_rules! placeholders {
             }
 
             /// All placeholders with their braces, for suggestions.
-            pub(super) const NAMES: &[&str] = &[$($text),*];
+            pub(in crate::plugins) const NAMES: &[&str] = &[$($text),*];
         }
     };
 }
@@ -106,7 +106,7 @@ impl Format {
     }
 
     /// Returns words in braces that are not placeholders, which is probably an error.
-    pub(super) fn unknown_placeholders(text: &str) -> Vec<&str> {
+    pub(in crate::plugins) fn unknown_placeholders(text: &str) -> Vec<&str> {
         let mut unknown = Vec::new();
         let mut rest = text;
         while let Some(end) = rest.find('}').map(|at| at + 1) {

@@ -1,0 +1,92 @@
+//! `clusterdns explain` and `clusterdns resolve`: why a name resolves or does not, and what a Pod looks up.
+//!
+//! ```text
+//! explain NAME ─┬─ the running server, by its local socket (socket.rs) ─┐
+//!               └─ -manifests or -kubeconfig: a server built here (local.rs) ┴─► engine.rs ─► crate::explain ─► text
+//! ```
+
+mod ask;
+mod engine;
+mod local;
+pub mod resolve;
+mod socket;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use super::command::{CommandFlag, CommandWords, help};
+use super::standard_io::{print, print_error};
+use ask::Ask;
+
+pub(super) use engine::Engine;
+pub(super) use socket::{SharedEngine, serve};
+
+/// The flags of `explain`.
+const FLAGS: &[CommandFlag] = &[
+    CommandFlag { name: "from", value: Some("POD"), help: "the Pod that looks the name up: NAMESPACE/NAME" },
+    CommandFlag { name: "client", value: Some("ADDRESS"), help: "the address of the client, for view and acl" },
+    CommandFlag {
+        name: "manifests",
+        value: Some("PATH"),
+        help: "explain the cluster that these manifests describe; may be repeated",
+    },
+    CommandFlag { name: "kubeconfig", value: Some("FILE"), help: "explain the cluster of this kubeconfig" },
+    CommandFlag {
+        name: "conf",
+        value: Some("FILE"),
+        help: "the Corefile, with -manifests, -kubeconfig or alone (default \"Corefile\")",
+    },
+    CommandFlag { name: "dns.port", value: Some("PORT"), help: "port of zones that name none (default 53)" },
+    CommandFlag { name: "server", value: Some("PID"), help: "the running server to ask, if several run here" },
+    CommandFlag { name: "json", value: None, help: "print JSON" },
+    CommandFlag { name: "help", value: None, help: "print this" },
+    CommandFlag { name: "h", value: None, help: "same as -help" },
+];
+
+const USAGE: &str = "explain [flags] NAME [TYPE]";
+const ABOUT: &str = "Explains why a name resolves or does not. Asks the server that runs in this Pod, unless \
+                     -manifests, -kubeconfig or -conf is given. Flags and the name may come in any order.";
+
+/// Runs `clusterdns explain`. `words` are those after `explain`.
+pub(super) fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
+    match run(words) {
+        Ok(text) => {
+            print(format_args!("{text}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            print_error(format_args!("{error}\n"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Explains a name: returns what is printed, or the line of an error.
+pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
+    let words = CommandWords::parse(words, FLAGS)?;
+    if words.has("help") || words.has("h") {
+        return Ok(help(USAGE, ABOUT, FLAGS));
+    }
+    let (name, qtype) = match &words.rest[..] {
+        [name] => (name.clone(), "A".to_owned()),
+        [name, qtype] => (name.clone(), qtype.clone()),
+        [] => return Err(format!("a name is missing; usage: clusterdns {USAGE}")),
+        [_, _, extra, ..] => return Err(format!("unexpected '{extra}'; usage: clusterdns {USAGE}")),
+    };
+    engine::check_name(&name)?;
+    engine::parse_type(&qtype)?;
+    let client = match words.last("client") {
+        Some(text) => Some(text.parse().map_err(|_| format!("-client: '{text}' is not an IP address"))?),
+        None => None,
+    };
+    let ask = Ask { name, qtype, from: words.last("from").map(str::to_owned), client };
+    let is_local = ["manifests", "kubeconfig", "conf"].into_iter().any(|flag| words.has(flag));
+    let report = if is_local {
+        local::LocalServer::load(&words)?.explain(&ask)?
+    } else {
+        let server =
+            words.last("server").map(|text| text.parse().map_err(|_| format!("-server: '{text}' is no number")));
+        socket::ask(&ask, server.transpose()?)?
+    };
+    Ok(if words.has("json") { report.to_json() } else { report.to_text() })
+}

@@ -1,0 +1,313 @@
+//! A dry run of a query: what each plugin would do with it, for `clusterdns explain`.
+//!
+//! Nothing is counted, cached, logged or sent: a plugin whose `query` does more than that has a [`Plugin::explain`] of
+//! its own. The way back through the plugins ([`Plugin::reply`]) is not run, so that the records in a trace are those
+//! of the plugin that answers.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::{Chain, Outcome};
+use super::{Client, Exchange, LookUp, Plugin, Router, State, Step, Wait};
+use crate::wire::{Query, Question, Rcode, Rdata, Record, Reply, Section};
+
+/// The maximum number of records in a trace.
+const MAX_RECORDS: usize = 50;
+
+/// What a plugin would do with a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Explained {
+    /// The next plugin gets the query.
+    Next,
+    /// The reply is in the exchange.
+    Answered,
+    /// There is no response.
+    Dropped,
+    /// The plugins after it get a changed query.
+    Rewritten,
+    /// The query goes to an upstream.
+    Upstream,
+    /// The answer is an alias, whose target is in [`Findings::alias`].
+    Alias,
+    /// The answer depends on other work, which a dry run does not do.
+    Waits,
+}
+
+impl From<Step> for Explained {
+    fn from(step: Step) -> Explained {
+        match step {
+            Step::Next => Explained::Next,
+            Step::Answered => Explained::Answered,
+            Step::Drop => Explained::Dropped,
+            Step::Rewritten => Explained::Rewritten,
+            Step::Pending(Wait::Upstream(_)) => Explained::Upstream,
+            Step::Pending(Wait::Work(_)) => Explained::Waits,
+        }
+    }
+}
+
+/// What a plugin says about a query.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// What the plugin does, one fact a line.
+    pub lines: Vec<String>,
+    /// Why the answer has no record, if the plugin knows.
+    pub denial: Option<TraceDenial>,
+    /// The Kubernetes object that the name belongs to.
+    pub subject: Option<Subject>,
+    /// The target of an alias.
+    pub alias: Option<String>,
+}
+
+/// Why an answer has no record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceDenial {
+    /// The reason as one word, such as `no-such-service`. It never changes, for scripts.
+    pub reason: String,
+    /// The reason for people.
+    pub text: String,
+    /// Existing names that are similar, the most similar first.
+    pub nearest: Vec<String>,
+}
+
+/// The Kubernetes object that a name belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The zone of the stanza.
+    pub zone: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The Service.
+    pub service: Option<String>,
+    /// The endpoint, if the name is of one.
+    pub endpoint: Option<String>,
+    /// Name and protocol of the port, if the name is of one.
+    pub port: Option<(String, String)>,
+}
+
+/// How a dry run ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TraceEnd {
+    /// No server block serves the name.
+    #[default]
+    NoBlock,
+    /// A plugin answers.
+    Answered,
+    /// A plugin drops the query.
+    Dropped,
+    /// The query goes to an upstream.
+    Upstream,
+    /// The answer is an alias.
+    Alias,
+    /// The answer depends on other work.
+    Waits,
+    /// No plugin takes the query.
+    NoPlugin,
+}
+
+/// A plugin, and what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// The name of the directive.
+    pub plugin: String,
+    /// What it does.
+    pub lines: Vec<String>,
+}
+
+/// The dry run of a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The name of the question, with its final dot.
+    pub name: String,
+    /// The type of the question.
+    pub qtype: String,
+    /// The server block, with its place in the Corefile.
+    pub block: Option<String>,
+    /// Server blocks of the zone whose *view* does not admit the query.
+    pub not_admitted: Vec<String>,
+    /// The plugins that do something.
+    pub steps: Vec<TraceStep>,
+    /// How the run ends.
+    pub end: TraceEnd,
+    /// The plugin at which it ends.
+    pub by: String,
+    /// The response code, if it is known.
+    pub rcode: Option<String>,
+    /// The answer records.
+    pub records: Vec<String>,
+    /// Why there is no record.
+    pub denial: Option<TraceDenial>,
+    /// The Kubernetes object that the name belongs to.
+    pub subject: Option<Subject>,
+    /// The target, if the answer is an alias.
+    pub alias: Option<String>,
+}
+
+impl Trace {
+    /// Returns whether the answer has a record, or is an alias.
+    pub fn has_answer(&self) -> bool {
+        self.end == TraceEnd::Answered && !self.records.is_empty() || self.end == TraceEnd::Alias
+    }
+
+    fn answered(&mut self, by: &str, reply: &Reply, question: &Question) {
+        self.end = TraceEnd::Answered;
+        self.by = by.to_owned();
+        self.rcode = Some(reply.rcode.to_string());
+        let answers = reply.section(Section::Answer);
+        self.records = answers.take(MAX_RECORDS).map(|record| format_record(reply, record, question)).collect();
+    }
+}
+
+impl Router {
+    /// Runs a query without any effect. `packet` is a query that this program has made.
+    pub fn explain(self: &Arc<Self>, packet: &[u8], client: Client, now: Instant) -> Trace {
+        let mut trace = Trace::default();
+        let Ok(query) = Query::parse(packet) else { return trace };
+        let name = query.sent_name();
+        trace.name = name.to_string();
+        trace.qtype = query.question.qtype.to_string();
+        let mut state = State { is_dry_run: true, ..State::default() };
+        let mut not_admitted = Vec::new();
+        let selected = self.select_noting(&query, client, now, &mut state, &mut |chain: &Chain| {
+            not_admitted.extend(chain.place().map(str::to_owned));
+        });
+        trace.not_admitted = not_admitted;
+        match selected {
+            Ok(block) => {
+                let mut exchange = self.exchange(block, &query, client, now, LookUp::default(), &mut state);
+                trace.block = exchange.chain.place().map(str::to_owned);
+                exchange.chain.explain(0, &mut exchange, &mut trace);
+            }
+            Err(rcode) => trace.rcode = Some(rcode.to_string()),
+        }
+        trace
+    }
+
+    /// Returns the places of all server blocks.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.chains.iter().filter_map(Chain::place)
+    }
+}
+
+impl Chain {
+    /// Runs the plugins from `from` on without any effect.
+    fn explain(&self, from: usize, exchange: &mut Exchange<'_>, trace: &mut Trace) {
+        for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
+            exchange.at = at;
+            let mut notes = Findings::default();
+            let explained = plugin.explain(exchange, &mut notes);
+            let place = trace.add(plugin.name(), notes);
+            match explained {
+                Explained::Next => {}
+                Explained::Answered => {
+                    let code = exchange.state.reply.rcode;
+                    trace.answered(plugin.name(), &exchange.state.reply, exchange.question());
+                    return trace.say(place, plugin.name(), &format_answer(code, trace.records.len()));
+                }
+                Explained::Dropped => {
+                    trace.ends(plugin.name(), TraceEnd::Dropped);
+                    return trace.say(place, plugin.name(), "drops the query: the client gets no response");
+                }
+                Explained::Upstream => return trace.ends(plugin.name(), TraceEnd::Upstream),
+                Explained::Alias => return trace.ends(plugin.name(), TraceEnd::Alias),
+                Explained::Waits => {
+                    trace.ends(plugin.name(), TraceEnd::Waits);
+                    return trace.say(place, plugin.name(), "answers after other look-ups");
+                }
+                Explained::Rewritten => {
+                    self.explain_rewritten(at, place, exchange, trace);
+                    return;
+                }
+            }
+        }
+        let by = self.plugins().last().map_or("", |plugin| plugin.name());
+        trace.ends(by, TraceEnd::NoPlugin);
+        trace.rcode = Some(if by.is_empty() { Rcode::REFUSED } else { Rcode::SERVFAIL }.to_string());
+    }
+
+    /// Runs the plugins after `by` with the query that it has changed.
+    fn explain_rewritten(&self, by: usize, place: Option<usize>, exchange: &mut Exchange<'_>, trace: &mut Trace) {
+        if let Some(rewritten) = exchange.state.slot.get_mut() {
+            rewritten.by = by;
+        }
+        let plugin = self.plugins()[by].name();
+        self.rewritten(exchange, |chain, inner| {
+            let Question { qtype, .. } = *inner.question();
+            let name = inner.query.sent_name();
+            trace.say(place, plugin, &format!("changes the query to {name} {qtype}"));
+            chain.explain(by + 1, inner, trace);
+            // No plugin gets the reply.
+            Outcome::Drop
+        });
+    }
+}
+
+impl Trace {
+    /// Adds what a plugin says. Returns the place of its step, if it has one.
+    fn add(&mut self, plugin: &str, notes: Findings) -> Option<usize> {
+        self.denial = notes.denial.or(self.denial.take());
+        self.subject = notes.subject.or(self.subject.take());
+        self.alias = notes.alias.or(self.alias.take());
+        if notes.lines.is_empty() {
+            return None;
+        }
+        self.steps.push(TraceStep { plugin: plugin.to_owned(), lines: notes.lines });
+        Some(self.steps.len() - 1)
+    }
+
+    /// Adds a line to the step of a plugin.
+    fn say(&mut self, place: Option<usize>, plugin: &str, line: &str) {
+        match place.and_then(|at| self.steps.get_mut(at)) {
+            Some(step) => step.lines.push(line.to_owned()),
+            None => self.steps.push(TraceStep { plugin: plugin.to_owned(), lines: vec![line.to_owned()] }),
+        }
+    }
+
+    fn ends(&mut self, by: &str, end: TraceEnd) {
+        self.by = by.to_owned();
+        self.end = end;
+    }
+}
+
+/// Returns a line about an answer.
+fn format_answer(rcode: Rcode, records: usize) -> String {
+    match (rcode, records) {
+        (Rcode::NOERROR, 0) => "answers NOERROR without a record (NODATA)".to_owned(),
+        (_, 0) => format!("answers {rcode}"),
+        (_, 1) => format!("answers {rcode} with 1 record"),
+        _ => format!("answers {rcode} with {records} records"),
+    }
+}
+
+/// Returns a record as a line of a zone file, without class.
+fn format_record(reply: &Reply, record: &Record, question: &Question) -> String {
+    let name = |name| reply.full_name(name, question.name()).to_string();
+    let mut text = format!("{} {} {} ", name(record.owner), record.ttl, record.rtype);
+    let _ = match record.rdata {
+        Rdata::A(bytes) => write!(text, "{}", Ipv4Addr::from(bytes)),
+        Rdata::Aaaa(bytes) => write!(text, "{}", Ipv6Addr::from(bytes)),
+        Rdata::Name(target) => write!(text, "{}", name(target)),
+        Rdata::Srv { priority, weight, port, target } => {
+            write!(text, "{priority} {weight} {port} {}", name(target))
+        }
+        Rdata::Soa { mname, rname, .. } => write!(text, "{} {}", name(mname), name(rname)),
+        Rdata::Bytes(stored) => {
+            let bytes = reply.bytes(stored);
+            bytes.iter().take(255).try_for_each(|byte| match byte {
+                b' '..=b'~' => write!(text, "{}", char::from(*byte)),
+                _ => write!(text, "\\{byte:03}"),
+            })
+        }
+    };
+    text
+}
+
+/// Describes and runs [`Plugin::query`]; for plugins whose `query` has no other effect than its result.
+pub(super) fn explain_by_query<P: Plugin + ?Sized>(plugin: &P, exchange: &mut Exchange<'_>) -> Explained {
+    plugin.query(exchange).into()
+}

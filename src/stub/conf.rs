@@ -1,0 +1,98 @@
+//! A resolv.conf, as stub resolvers read it.
+
+use std::fmt::Write as _;
+
+/// The largest `ndots` that resolvers accept.
+const MAX_NDOTS: usize = 15;
+/// The number of name servers that resolvers use (`MAXNS`).
+pub(super) const MAX_SERVERS: usize = 3;
+
+/// A resolv.conf.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StubConf {
+    /// The name servers, as written.
+    pub servers: Vec<String>,
+    /// The search list, without final dots.
+    pub search: Vec<String>,
+    /// The options, such as `ndots:5`.
+    pub options: Vec<String>,
+}
+
+impl StubConf {
+    /// Parses a file. The last `search` or `domain` line counts, as in resolv.conf(5); unknown lines are ignored.
+    pub fn parse(text: &str) -> StubConf {
+        let mut conf = StubConf::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => conf.servers.extend(words.next().map(str::to_owned)),
+                Some("search") => conf.search = words.map(without_dot).collect(),
+                Some("domain") => conf.search = words.take(1).map(without_dot).collect(),
+                Some("options") => conf.options.extend(words.map(str::to_owned)),
+                _ => {}
+            }
+        }
+        conf
+    }
+
+    /// Returns the text of the file, as container runtimes write it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        if !self.search.is_empty() {
+            let _ = writeln!(text, "search {}", self.search.join(" "));
+        }
+        for server in &self.servers {
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        if !self.options.is_empty() {
+            let _ = writeln!(text, "options {}", self.options.join(" "));
+        }
+        text
+    }
+
+    /// Returns the number of dots from which on a name is looked up as it is first. 1 by default.
+    pub fn ndots(&self) -> usize {
+        let last = self.options.iter().rev().find_map(|option| option.strip_prefix("ndots:")?.parse().ok());
+        last.unwrap_or(1).min(MAX_NDOTS)
+    }
+
+    /// Returns whether an option is set.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|have| have == option)
+    }
+
+    /// Returns the name servers that resolvers use: the first three.
+    pub fn used_servers(&self) -> &[String] {
+        &self.servers[..self.servers.len().min(MAX_SERVERS)]
+    }
+}
+
+/// Returns a domain without its final dot; the root stays `.`.
+fn without_dot(domain: &str) -> String {
+    match domain.strip_suffix('.') {
+        Some("") | None => domain.to_owned(),
+        Some(domain) => domain.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_parsed_and_written() {
+        let text = "# a\nsearch x.y\ndomain d.\nsearch a.b. c\nnameserver 10.0.0.1\nnameserver fd00::1 x\noptions ndots:5 \
+                    edns0\noptions ndots:20\nbogus\n";
+        let conf = StubConf::parse(text);
+        assert_eq!(conf.search, ["a.b", "c"]);
+        assert_eq!(conf.servers, ["10.0.0.1", "fd00::1"]);
+        assert_eq!((conf.ndots(), conf.has("edns0"), conf.has("rotate")), (15, true, false));
+        assert_eq!(
+            conf.to_text(),
+            "search a.b c\nnameserver 10.0.0.1\nnameserver fd00::1\noptions ndots:5 edns0 ndots:20\n"
+        );
+        assert_eq!(StubConf::parse("domain d.\n").search, ["d"]);
+        assert_eq!(StubConf::default().ndots(), 1);
+        assert_eq!(StubConf::default().to_text(), "");
+    }
+}

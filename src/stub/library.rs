@@ -1,0 +1,264 @@
+//! Which names a C library or runtime looks up for a name, in which order, and when it stops.
+//!
+//! Each looks up A and AAAA of a name together (`getaddrinfo` for any family). Sources: glibc 2.36
+//! `resolv/res_query.c`, musl 1.2 `src/network/lookup_name.c`, Go 1.22 `net/dnsclient_unix.go`, c-ares 1.18 and 1.34
+//! `src/lib/ares_getaddrinfo.c`.
+
+use super::conf::StubConf;
+
+/// The maximum length of a line of resolv.conf that musl reads, in bytes with the line end.
+const MUSL_LINE: usize = 255;
+/// The maximum length of a name in text, without its final dot.
+const MAX_NAME: usize = 253;
+
+/// A C library or runtime with a stub resolver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Library {
+    /// The GNU C library: Debian, Ubuntu, Red Hat.
+    #[default]
+    Glibc,
+    /// musl: Alpine.
+    Musl,
+    /// Go's own resolver (without cgo).
+    Go,
+    /// c-ares: curl, Envoy and gRPC in some builds, Node's `dns.resolve`.
+    CAres,
+}
+
+/// The result of a query, as stub resolvers distinguish it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// NOERROR with an address.
+    Found,
+    /// NOERROR without an address.
+    NoData,
+    /// NXDOMAIN.
+    NameError,
+    /// SERVFAIL.
+    ServerFailure,
+    /// Another code.
+    Other,
+    /// No response.
+    Timeout,
+}
+
+/// What a resolver does after the responses for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StubVerdict {
+    /// It returns the addresses.
+    Found,
+    /// It looks up the next name.
+    Next,
+    /// It returns an error, whatever names are left.
+    Fails,
+}
+
+/// Why a resolver sends no query for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsentName {
+    /// The name is an address.
+    #[error("it is an address, which needs no query")]
+    Address,
+    /// The name is empty, too long or has an empty label.
+    #[error("it is not a DNS name, so that no query is sent")]
+    Invalid,
+}
+
+impl Library {
+    /// Every library.
+    pub const ALL: [Library; 4] = [Library::Glibc, Library::Musl, Library::Go, Library::CAres];
+
+    /// Returns the name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Library::Glibc => "glibc",
+            Library::Musl => "musl",
+            Library::Go => "go",
+            Library::CAres => "c-ares",
+        }
+    }
+
+    /// Returns the library with this name.
+    pub fn named(name: &str) -> Option<Library> {
+        let name = if name == "cares" { "c-ares" } else { name };
+        Library::ALL.into_iter().find(|library| library.name() == name)
+    }
+
+    /// Returns the full names that are looked up for a name, in their order, with their final dots.
+    pub fn names(self, conf: &StubConf, name: &str) -> Result<Vec<String>, UnsentName> {
+        if name.parse::<std::net::IpAddr>().is_ok() {
+            return Err(UnsentName::Address);
+        }
+        let bare = name.strip_suffix('.').unwrap_or(name);
+        if bare.is_empty() || bare.len() > MAX_NAME || bare.split('.').any(|label| !is_label(label)) {
+            return Err(UnsentName::Invalid);
+        }
+        let is_rooted = bare.len() < name.len();
+        let dots = bare.matches('.').count();
+        let as_it_is = format!("{bare}.");
+        if is_rooted {
+            return Ok(vec![as_it_is]);
+        }
+        let has_ndots = dots >= conf.ndots();
+        if self == Library::Musl && has_ndots {
+            // musl never searches after a name with enough dots.
+            return Ok(vec![as_it_is]);
+        }
+        // Resolvers treat a root in the search list as the name itself: glibc looks it up once, at that place; others
+        // skip it.
+        let mut names: Vec<String> = Vec::new();
+        let mut add = |name: String| {
+            if name.len() <= MAX_NAME + 1 {
+                names.push(name);
+            }
+        };
+        if has_ndots {
+            add(as_it_is.clone());
+        }
+        let mut is_root_searched = false;
+        for domain in self.search(conf) {
+            match domain.as_str() {
+                "." if self == Library::Glibc && has_ndots => is_root_searched = true,
+                "." if self == Library::Glibc => {
+                    is_root_searched = true;
+                    add(as_it_is.clone());
+                }
+                "." => {}
+                domain => add(format!("{bare}.{domain}.")),
+            }
+        }
+        if !has_ndots && !is_root_searched {
+            add(as_it_is);
+        }
+        Ok(names)
+    }
+
+    /// Returns the search list that the library reads.
+    fn search(self, conf: &StubConf) -> &[String] {
+        let line = "search ".len() + conf.search.iter().map(|domain| domain.len() + 1).sum::<usize>();
+        if self == Library::Musl && line > MUSL_LINE { &[] } else { &conf.search }
+    }
+
+    /// Returns the types that are looked up for each name.
+    pub fn types(self, conf: &StubConf) -> &'static [&'static str] {
+        match self {
+            Library::Glibc if conf.has("no-aaaa") => &["A"],
+            _ => &["A", "AAAA"],
+        }
+    }
+
+    /// Returns how often a name is queried if every response is SERVFAIL, with this number of servers.
+    pub fn attempts(self, servers: usize) -> usize {
+        match self {
+            Library::Glibc | Library::Go => 2 * servers.max(1),
+            Library::Musl => 1 + 2,
+            Library::CAres => 3 * servers.max(1),
+        }
+    }
+
+    /// Returns what follows after the responses for a name, one for each type.
+    pub fn verdict(self, codes: &[Code]) -> StubVerdict {
+        if self == Library::Musl {
+            // Its responses are examined in the order A, AAAA.
+            for code in codes {
+                match code {
+                    Code::ServerFailure | Code::Timeout | Code::Other => return StubVerdict::Fails,
+                    Code::NameError => return StubVerdict::Next,
+                    Code::Found | Code::NoData => {}
+                }
+            }
+            // NODATA ends the search too.
+            return if codes.contains(&Code::Found) { StubVerdict::Found } else { StubVerdict::Fails };
+        }
+        if codes.contains(&Code::Found) {
+            return StubVerdict::Found;
+        }
+        let is_failure = |code: &Code| matches!(code, Code::ServerFailure | Code::Timeout | Code::Other);
+        match self {
+            // SERVFAIL does not end the search; no response does.
+            Library::Glibc if codes.iter().any(|code| matches!(code, Code::Timeout | Code::Other)) => {
+                StubVerdict::Fails
+            }
+            Library::CAres if codes.iter().any(is_failure) => StubVerdict::Fails,
+            _ => StubVerdict::Next,
+        }
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty() && label.len() <= 63
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(library: Library, text: &str, name: &str) -> String {
+        match library.names(&StubConf::parse(text), name) {
+            Ok(names) => names.join(" "),
+            Err(error) => format!("{error:?}"),
+        }
+    }
+
+    const POD: &str = "search a.svc.c svc.c c\noptions ndots:5\n";
+
+    #[test]
+    fn the_search_list_is_applied_below_ndots() {
+        for library in Library::ALL {
+            assert_eq!(names(library, POD, "web"), "web.a.svc.c. web.svc.c. web.c. web.");
+            assert_eq!(names(library, POD, "x.example"), "x.example.a.svc.c. x.example.svc.c. x.example.c. x.example.");
+            assert_eq!(names(library, POD, "x.example."), "x.example.");
+            assert_eq!(names(library, "", "web"), "web.");
+            assert_eq!(names(library, POD, "10.0.0.1"), "Address");
+            assert_eq!(names(library, POD, "a..b"), "Invalid");
+            assert_eq!(names(library, POD, "."), "Invalid");
+            assert_eq!(names(library, POD, &"x".repeat(64)), "Invalid");
+        }
+    }
+
+    #[test]
+    fn a_name_with_enough_dots_is_first_as_it_is() {
+        let conf = "search c d\noptions ndots:1\n";
+        for library in [Library::Glibc, Library::Go, Library::CAres] {
+            assert_eq!(names(library, conf, "x.y"), "x.y. x.y.c. x.y.d.");
+        }
+        assert_eq!(names(Library::Musl, conf, "x.y"), "x.y.");
+    }
+
+    #[test]
+    fn musl_ignores_a_long_search_line_and_others_do_not() {
+        let domains: Vec<String> = (0..20).map(|n| format!("domain-{n:02}.example")).collect();
+        let conf = format!("search {}\n", domains.join(" "));
+        assert_eq!(names(Library::Musl, &conf, "web"), "web.");
+        assert_eq!(names(Library::Glibc, &conf, "web").split(' ').count(), 21);
+    }
+
+    #[test]
+    fn a_root_in_the_search_list_is_the_name_itself() {
+        assert_eq!(names(Library::Glibc, "search c . d\n", "web"), "web.c. web. web.d.");
+        assert_eq!(names(Library::Go, "search c . d\n", "web"), "web.c. web.d. web.");
+    }
+
+    #[test]
+    fn libraries_stop_at_different_responses() {
+        use Code::*;
+        for (codes, glibc, musl, go, cares) in [
+            (&[Found, NoData][..], StubVerdict::Found, StubVerdict::Found, StubVerdict::Found, StubVerdict::Found),
+            (&[NoData, NoData], StubVerdict::Next, StubVerdict::Fails, StubVerdict::Next, StubVerdict::Next),
+            (&[NameError, NameError], StubVerdict::Next, StubVerdict::Next, StubVerdict::Next, StubVerdict::Next),
+            (
+                &[ServerFailure, ServerFailure],
+                StubVerdict::Next,
+                StubVerdict::Fails,
+                StubVerdict::Next,
+                StubVerdict::Fails,
+            ),
+            (&[Found, ServerFailure], StubVerdict::Found, StubVerdict::Fails, StubVerdict::Found, StubVerdict::Found),
+            (&[NoData, NameError], StubVerdict::Next, StubVerdict::Next, StubVerdict::Next, StubVerdict::Next),
+            (&[Timeout, Timeout], StubVerdict::Fails, StubVerdict::Fails, StubVerdict::Next, StubVerdict::Fails),
+        ] {
+            let verdicts = Library::ALL.map(|library| library.verdict(codes));
+            assert_eq!(verdicts, [glibc, musl, go, cares], "{codes:?}");
+        }
+    }
+}
