@@ -139,7 +139,8 @@ impl Api {
         })
     }
 
-    fn send(&self, method: Method, path: &str, content: &str, body: Option<&Value>) -> Result<Value, Refused> {
+    /// Sends a request for a path.
+    pub fn send(&self, method: Method, path: &str, content: &str, body: Option<&Value>) -> Result<Value, Refused> {
         let mut request = Request::builder().method(method).uri(path);
         if !content.is_empty() {
             request = request.header(http::header::CONTENT_TYPE, content);

@@ -1,5 +1,6 @@
 //! Certificate authorities for tests.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -35,10 +36,11 @@ impl Authority {
         self.0.der().to_vec()
     }
 
-    /// Creates a certificate of a server on loopback.
-    pub fn server(&self, folder: &Path, file: &str) -> Files {
-        let mut params =
-            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names of loopback");
+    /// Creates a certificate of a server on loopback and at more addresses.
+    pub fn server(&self, folder: &Path, file: &str, more: &[Ipv4Addr]) -> Files {
+        let names =
+            ["localhost", "127.0.0.1"].map(str::to_owned).into_iter().chain(more.iter().map(Ipv4Addr::to_string));
+        let mut params = CertificateParams::new(names.collect::<Vec<String>>()).expect("names and addresses");
         params.distinguished_name.push(DnType::CommonName, "localhost");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params, folder, file)

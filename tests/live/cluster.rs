@@ -2,6 +2,7 @@
 //! and the controllers that create EndpointSlices, finalize namespaces and so on. Each part can be stopped, killed and
 //! restarted. There is no kubelet: tests write the status of Pods.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,10 +21,23 @@ pub const ACCOUNT: (&str, &str) = ("kube-system", "coredns");
 const ADMIN: &str = "the-administrator";
 /// The ranges of ClusterIPs, of both families.
 const SERVICE_RANGE: &str = "10.96.0.0/15,fd00:10:96::/112";
+/// The address of the Service `kubernetes`, the first one of the range.
+pub const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// The controllers that every cluster has.
+const CONTROLLERS: [&str; 4] = [
+    "endpointslice-controller",
+    "endpointslice-mirroring-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
+];
 
 /// A running cluster.
 pub struct Cluster {
     folder: PathBuf,
+    /// The address of the API server for Pods; loopback for a cluster without nodes.
+    address: Ipv4Addr,
+    controllers_run: Vec<&'static str>,
     etcd_port: u16,
     api_port: u16,
     /// The authority of the API server's certificate.
@@ -48,10 +62,16 @@ pub struct Access {
 impl Cluster {
     /// Starts a cluster with the usual objects, and the ServiceAccount of `deploy/base/rbac.yaml`.
     pub fn start(folder: PathBuf) -> Cluster {
+        Cluster::start_at(Ipv4Addr::LOCALHOST, &[], folder)
+    }
+
+    /// Starts a cluster with more controllers, whose API server is also reachable at an address of this machine, which
+    /// it advertises as the endpoint of the Service `kubernetes`.
+    pub fn start_at(address: Ipv4Addr, more: &[&'static str], folder: PathBuf) -> Cluster {
         std::fs::create_dir_all(&folder).expect("a folder");
         let authority = Authority::new("serving");
         let clients = Authority::new("clients");
-        let serving = authority.server(&folder, "serving");
+        let serving = authority.server(&folder, "serving", &[address, KUBERNETES]);
         std::fs::write(folder.join("clients.crt"), clients.pem()).expect("a file");
         std::fs::write(folder.join("tokens.csv"), format!("{ADMIN},admin,admin,system:masters\n")).expect("a file");
         write_key(&folder.join("accounts.key"), &folder.join("accounts.pub"));
@@ -61,8 +81,21 @@ impl Cluster {
         let etcd = None;
         let api_server = None;
         let controllers = None;
-        let mut cluster =
-            Cluster { folder, etcd_port, api_port, authority, clients, serving, etcd, api_server, controllers, api };
+        let controllers_run = [&CONTROLLERS, more].concat();
+        let mut cluster = Cluster {
+            folder,
+            address,
+            controllers_run,
+            etcd_port,
+            api_port,
+            authority,
+            clients,
+            serving,
+            etcd,
+            api_server,
+            controllers,
+            api,
+        };
         cluster.heal();
         cluster.apply_rbac();
         cluster
@@ -215,12 +248,15 @@ impl Cluster {
     pub fn launch_api_server(&mut self) {
         if !self.api_server.as_mut().is_some_and(Process::is_running) {
             let file = |path: &Path| path.display().to_string();
+            let on_loopback = self.address.is_loopback();
             let arguments = [
                 format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
                 format!("--secure-port={}", self.api_port),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
+                // Loopback is an address of both kinds of clusters; that of the tests' clients.
+                format!("--bind-address={}", if on_loopback { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED }),
+                format!("--advertise-address={}", self.address),
+                // A loopback address cannot be an endpoint.
+                format!("--endpoint-reconciler-type={}", if on_loopback { "none" } else { "lease" }),
                 format!("--tls-cert-file={}", file(&self.serving.certificate)),
                 format!("--tls-private-key-file={}", file(&self.serving.key)),
                 format!("--client-ca-file={}", file(&self.folder.join("clients.crt"))),
@@ -267,7 +303,7 @@ impl Cluster {
     pub fn change_authority(&mut self) {
         self.kill_api_server();
         self.authority = Authority::new("serving, the next");
-        self.serving = self.authority.server(&self.folder, "serving");
+        self.serving = self.authority.server(&self.folder, "serving", &[self.address, KUBERNETES]);
         self.api = Api::new(self.api_port, self.authority.der(), ADMIN);
         self.heal();
     }
@@ -302,9 +338,7 @@ impl Cluster {
             format!("--service-account-private-key-file={}", self.folder.join("accounts.key").display()),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
-            "--controllers=endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,\
-             serviceaccount-controller"
-                .to_owned(),
+            format!("--controllers={}", self.controllers_run.join(",")),
             "--concurrent-namespace-syncs=4".to_owned(),
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=1000".to_owned(),

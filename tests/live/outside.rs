@@ -137,7 +137,7 @@ fn encrypted() -> Result<(), Failed> {
     let trusted = folder.join("authority.crt");
     std::fs::write(&trusted, authority.pem()).expect("a file");
     // CoreDNS serves DNS over QUIC, and forwards to Knot.
-    let files = authority.server(&folder, "quic");
+    let files = authority.server(&folder, "quic", &[]);
     let quic = ports::free();
     let certificate = files.certificate.display();
     let key = files.key.display();

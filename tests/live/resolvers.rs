@@ -145,7 +145,7 @@ impl Resolver {
     /// authority for `localhost` and 127.0.0.1; returns their addresses.
     pub fn unbound(folder: &Path, knot: SocketAddr, authority: &Authority) -> (Resolver, SocketAddr, SocketAddr) {
         let [port, tls, https] = [(); 3].map(|()| ports::free());
-        let files = authority.server(folder, "resolver");
+        let files = authority.server(folder, "resolver", &[]);
         let shown = folder.display();
         let knot_port = knot.port();
         let key = files.key.display();

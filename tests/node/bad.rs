@@ -1,0 +1,238 @@
+//! Clients that break rules or use rare parts of the protocol, through the virtual address. Each runs in a Pod
+//! ([`super::roles`]) and panics if the server does not do what it should.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use super::Test;
+use super::clients::{self, Kind};
+use super::roles;
+
+/// A name that exists.
+pub const NAME: &str = "web.shop.svc.cluster.local";
+/// Its address.
+const ADDRESS: [u8; 4] = [10, 96, 10, 20];
+/// The server.
+const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), 53);
+/// The timeout of each response.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The clients.
+const CLIENTS: &[(&str, fn())] = &[
+    ("two queries in one TCP segment", one_segment),
+    ("a query byte by byte over TCP", byte_by_byte),
+    ("half-closed TCP", half_closed),
+    ("TCP without reading", never_reads),
+    ("source port 53", from_port_53),
+    ("EDNS options to be returned", options),
+    ("a name in mixed case", mixed_case),
+    ("garbage, then a query from the same port", garbage),
+];
+
+pub fn tests() -> Vec<Test> {
+    let odd_file = Test::new("bad clients: a resolv.conf with nonsense", odd_resolv_conf);
+    CLIENTS
+        .iter()
+        .map(|&(name, _)| {
+            Test::new(format!("bad clients: {name}"), move || {
+                let world = super::world();
+                let world = world.as_ref().expect("started");
+                for client in &world.clients {
+                    roles::perform(client, name);
+                }
+            })
+        })
+        .chain([odd_file])
+        .collect()
+}
+
+/// Lines that no client understands, around those that all do.
+const ODD_RESOLV_CONF: &str = "; a comment\n# another one\nnonsense here\n\n\
+    search shop.svc.cluster.local svc.cluster.local cluster.local\n\
+    options ndots:5 ndots:x timeout:-5 unknown-option unknown:3\nsortlist 10.0.0.0/255.0.0.0\nnameserver 10.96.0.10\n";
+
+/// Most clients skip what they do not understand; nginx, hickory and dig report an error.
+fn odd_resolv_conf() {
+    let world = super::world();
+    let world = world.as_ref().expect("started");
+    let file = world.folder.join("resolv-odd");
+    std::fs::write(&file, ODD_RESOLV_CONF).expect("a file");
+    for client in clients::CLIENTS.iter().filter(|client| !["nginx", "hickory", "dig"].contains(&client.name)) {
+        let name = "web.shop.svc.cluster.local.";
+        let seen = client.ask(&world.clients[0], &file, &[(Kind::Host, name)]);
+        assert_eq!(seen[&(Kind::Host, name.to_owned())], "10.96.10.20", "{}", client.name);
+    }
+}
+
+/// Plays one of the clients.
+pub fn play(name: &str) {
+    let client = CLIENTS.iter().find(|(known, _)| *known == name);
+    client.unwrap_or_else(|| panic!("no role '{name}'")).1();
+}
+
+/// Returns a query.
+pub fn query(id: u16, name: &str, rtype: u16) -> Vec<u8> {
+    let mut packet = id.to_be_bytes().to_vec();
+    packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        packet.push(u8::try_from(label.len()).expect("a label"));
+        packet.extend(label.as_bytes());
+    }
+    packet.push(0);
+    packet.extend(rtype.to_be_bytes());
+    packet.extend([0, 1]);
+    packet
+}
+
+/// Returns a query with an OPT that has these options.
+fn query_with(id: u16, options: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut packet = query(id, NAME, 1);
+    packet[11] = 1;
+    let data: Vec<u8> = options
+        .iter()
+        .flat_map(|(code, value)| [&code.to_be_bytes()[..], &(value.len() as u16).to_be_bytes(), value].concat())
+        .collect();
+    packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    packet.extend((data.len() as u16).to_be_bytes());
+    packet.extend(data);
+    packet
+}
+
+fn framed(packet: &[u8]) -> Vec<u8> {
+    [&(packet.len() as u16).to_be_bytes()[..], packet].concat()
+}
+
+fn connect() -> TcpStream {
+    let stream = TcpStream::connect_timeout(&VIP, SOON).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("a timeout");
+    stream.set_nodelay(true).expect("a setting");
+    stream
+}
+
+fn read(stream: &mut TcpStream) -> Vec<u8> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).expect("a length");
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes(len))];
+    stream.read_exact(&mut bytes).expect("a response");
+    bytes
+}
+
+/// Checks a response: its ID, its code, and the address.
+fn check(id: u16, bytes: &[u8]) {
+    assert_eq!(bytes[..2], id.to_be_bytes(), "{bytes:02x?}");
+    assert_eq!(bytes[3] & 15, 0, "{bytes:02x?}");
+    assert!(bytes.windows(4).any(|part| part == ADDRESS), "{bytes:02x?}");
+}
+
+fn one_segment() {
+    let mut stream = connect();
+    let both = [framed(&query(1, NAME, 1)), framed(&query(2, NAME, 1))].concat();
+    stream.write_all(&both).expect("written");
+    let mut ids: Vec<u16> = (0..2)
+        .map(|_| {
+            let bytes = read(&mut stream);
+            let id = u16::from_be_bytes([bytes[0], bytes[1]]);
+            check(id, &bytes);
+            id
+        })
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2]);
+}
+
+fn byte_by_byte() {
+    let mut stream = connect();
+    for byte in framed(&query(3, NAME, 1)) {
+        stream.write_all(&[byte]).expect("written");
+    }
+    check(3, &read(&mut stream));
+}
+
+fn half_closed() {
+    let mut stream = connect();
+    stream.write_all(&framed(&query(4, NAME, 1))).expect("written");
+    stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+    check(4, &read(&mut stream));
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the end");
+    assert!(rest.is_empty(), "{rest:02x?}");
+}
+
+/// Queries until nothing can be written: the server must stop reading, and serve others.
+fn never_reads() {
+    let mut stream = connect();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let many = framed(&query(5, "many.lab.svc.cluster.local", 1)).repeat(1_000);
+    let mut written = 0;
+    // Responses are 30 times as long as queries, so that buffers fill after some thousands.
+    while written < 200 && stream.write_all(&many).is_ok() {
+        written += 1;
+    }
+    assert!(written < 200, "the server reads without limit");
+    let mut other = connect();
+    other.write_all(&framed(&query(6, NAME, 1))).expect("written");
+    check(6, &read(&mut other));
+    udp(0, &query(7, NAME, 1));
+}
+
+fn from_port_53() {
+    let bytes = udp(53, &query(8, NAME, 1));
+    check(8, &bytes);
+}
+
+/// A cookie, padding, a name server identifier, keep-alive, and an unknown option: the query is answered, and unknown
+/// options are not returned.
+fn options() {
+    let unknown: (u16, &[u8]) = (65_001, b"hello");
+    let all: [(u16, &[u8]); 5] = [(10, b"12345678"), (12, &[0; 16]), (3, b""), (11, b""), unknown];
+    for list in [&all[..], &all[..1], &all[4..]] {
+        let bytes = udp(0, &query_with(9, list));
+        check(9, &bytes);
+        assert!(bytes[11] >= 1, "an OPT: {bytes:02x?}");
+        assert!(!bytes.windows(5).any(|part| part == b"hello"), "{bytes:02x?}");
+    }
+    let mut stream = connect();
+    stream.write_all(&framed(&query_with(10, &all))).expect("written");
+    check(10, &read(&mut stream));
+}
+
+fn mixed_case() {
+    let name = "WeB.shOp.Svc.CLUSTER.local";
+    let bytes = udp(0, &query(11, name, 1));
+    check(11, &bytes);
+    assert_eq!(bytes[12..12 + name.len() + 2], query(0, name, 1)[12..12 + name.len() + 2], "the case of the question");
+}
+
+fn garbage() {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let response = [&query(12, NAME, 1)[..2], &[0x80], &query(12, NAME, 1)[3..]].concat();
+    for packet in [&b""[..], b"\0", &[0xff; 11], &[0xff; 512], &response] {
+        socket.send_to(packet, VIP).expect("sent");
+    }
+    socket.send_to(&query(13, NAME, 1), VIP).expect("sent");
+    // Some of the others may have got a response that says FORMERR, none of them more than that.
+    for _ in 0..6 {
+        let mut bytes = [0; 1_500];
+        let (len, from) = socket.recv_from(&mut bytes).expect("a response");
+        assert_eq!(from, VIP);
+        if bytes[..2] == 13u16.to_be_bytes() {
+            check(13, &bytes[..len]);
+            return;
+        }
+    }
+    panic!("no response to the query");
+}
+
+/// Sends a query over UDP from a port, or from any with 0; the response must come from the address asked.
+fn udp(port: u16, packet: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    socket.send_to(packet, VIP).expect("sent");
+    let mut bytes = vec![0; 65_535];
+    let (len, from) = socket.recv_from(&mut bytes).expect("a response");
+    assert_eq!(from, VIP, "the response comes from another address");
+    bytes.truncate(len);
+    bytes
+}

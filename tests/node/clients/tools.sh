@@ -1,0 +1,33 @@
+# Looks up names with programs for the command line: busybox (nslookup), dig, and kdig, which has no search list.
+tool=$1
+shift
+case $tool in
+dig) ask="dig +search +short" ;;
+# It waits for servers that refuse.
+kdig) ask="kdig +short +time=1 +retry=0" ;;
+esac
+# Data only; errors when there is no data.
+quietly() {
+  output=$($ask "$@")
+  data=$(printf '%s\n' "$output" | grep -v '^;;\|^$')
+  if [ -n "$data" ]; then printf '%s\n' "$data"; else printf '%s\n' "$output" | grep 'ERROR\|no servers\|timed out'; fi
+}
+sorted() { sort -u | tr '\n' ' ' | sed 's/ $//'; }
+for question in "$@"; do
+  kind=${question%%=*} name=${question#*=}
+  case $tool-$kind in
+  busybox-host) text=$(busybox nslookup "$name" 2>&1 | sed '1,/^Address/d' | sed -n 's/^Address[ 0-9]*: //p' | sorted) ;;
+  busybox-srv)
+    text=$(busybox nslookup -type=srv "$name" 2>&1 | sed -n 's/.*service = [0-9]* [0-9]* \([0-9]*\) \(.*\)/\2:\1/p' | sorted)
+    ;;
+  busybox-ptr) text=$(busybox nslookup "$name" 2>&1 | sed -n 's/.*name = //p' | sorted) ;;
+  *-host) text=$(quietly "$name" A "$name" AAAA | grep -v '\.$' | sorted) ;;
+  *-srv) text=$(quietly "$name" SRV | sed -n 's/^[0-9]* [0-9]* \([0-9]*\) \(.*\)\.$/\2:\1/p' | sorted) ;;
+  *-ptr) text=$(quietly -x "$name" | sed 's/\.$//' | sorted) ;;
+  esac
+  case $text in
+  '') text=- ;;
+  *';;'*) text="!$text" ;;
+  esac
+  printf '%s\t%s\n' "$question" "$text"
+done
