@@ -11,9 +11,13 @@ use clusterdns::corefile::{Diagnostics, MemoryFiles, render_text};
 use serde_json::{Value, json};
 
 /// Directories for `kubectl apply -k`.
-const FOLDERS: [&str; 4] = ["base", "hpa", "autoscaler", "beside"];
+const FOLDERS: [&str; 6] = ["base", "hpa", "autoscaler", "networkpolicy", "canary", "beside"];
 /// The metrics of the process that rules and dashboard use.
 const OF_THE_PROCESS: [&str; 2] = ["process_cpu_seconds_total", "process_resident_memory_bytes"];
+/// The image that every file names.
+const IMAGE: &str = "ghcr.io/clusterdns/clusterdns";
+/// Values of the chart that use most of its templates, and some that render less.
+const CHART_VALUES: [&str; 3] = ["", "helm-values.yaml", "../tests/data/chart-values.yaml"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -21,6 +25,11 @@ fn root() -> PathBuf {
 
 fn text(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Returns whether a file is a template of the chart, which is no YAML.
+fn is_template(name: &str) -> bool {
+    name.starts_with("chart/templates/")
 }
 
 /// Returns the documents of a YAML file.
@@ -75,18 +84,34 @@ fn output(program: &Path, run: io::Result<Output>) -> Option<String> {
     }
 }
 
-/// Returns the `kubectl` that the live tests have built, if they have.
-fn kubectl() -> Option<PathBuf> {
+/// Returns a program that the live tests have built, if they have.
+fn built(module: &str, name: &str) -> Option<PathBuf> {
     let testbed = std::env::var_os("TESTBED").map_or_else(|| root().join("../.testbed"), PathBuf::from);
     let builds = std::fs::read_dir(testbed).into_iter().flatten().flatten();
     let found = builds
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("kubernetes-"))
-        .map(|entry| entry.path().join("kubectl"))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{module}-")))
+        .map(|entry| entry.path().join(name))
         .find(|path| path.is_file());
     if found.is_none() {
-        println!("not run, since tests/live/build has built no kubectl yet");
+        println!("not run, since tests/live/build has built no {name} yet");
     }
     found
+}
+
+fn kubectl() -> Option<PathBuf> {
+    built("kubernetes", "kubectl")
+}
+
+/// Returns the objects that Helm renders from the chart with a file of values, in the namespace kube-system.
+fn chart(helm: &Path, values: &str) -> Vec<Value> {
+    let mut command = Command::new(helm);
+    command.args(["template", "coredns", "--namespace=kube-system"]).arg(root().join("chart"));
+    if !values.is_empty() {
+        command.arg("--values").arg(root().join(values));
+    }
+    let text = output(helm, command.output()).expect("it is there");
+    assert!(!text.lines().any(|line| line.ends_with(' ')), "{text}");
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{values}: {error}\n{text}"))
 }
 
 /// Returns the objects that `kubectl kustomize` prints for a directory.
@@ -104,7 +129,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 fn every_file_can_be_read() {
     let names = files(".yaml");
     assert!(names.len() > 12, "{names:?}");
-    for name in names {
+    for name in names.into_iter().filter(|name| !is_template(name)) {
         assert!(documents(&name).iter().all(Value::is_object), "{name}");
     }
     for name in files(".json") {
@@ -145,8 +170,13 @@ fn ports_agree() {
     let opened = [(53, "UDP"), (53, "TCP"), (metrics, "TCP"), (8_080, "TCP"), (8_181, "TCP")];
     let opened: BTreeSet<(u64, String)> = opened.map(|(port, protocol)| (port, protocol.to_owned())).into();
     assert_eq!(listed(&container["ports"], "containerPort"), opened);
-    let policy = base("NetworkPolicy");
+    let policy = &documents("networkpolicy/networkpolicy.yaml")[0];
     assert_eq!(listed(&policy["spec"]["ingress"][0]["ports"], "port"), opened);
+    // API servers of kubeadm, minikube and MicroK8s, and the Service of each.
+    let reached = listed(&policy["spec"]["egress"][0]["ports"], "port");
+    for port in [443, 6_443, 8_443, 16_443] {
+        assert!(reached.contains(&(port, "TCP".to_owned())), "{port}: {reached:?}");
+    }
     // Probes name ports.
     for (probe, path, port) in [("livenessProbe", "/health", 8_080), ("readinessProbe", "/ready", 8_181)] {
         let get = &container[probe]["httpGet"];
@@ -177,7 +207,8 @@ fn the_pod_has_what_other_objects_rely_on() {
         ("PodDisruptionBudget", "/spec/selector/matchLabels"),
         ("NetworkPolicy", "/spec/podSelector/matchLabels"),
     ] {
-        let object = base(kind);
+        let is_policy = kind == "NetworkPolicy";
+        let object = if is_policy { documents("networkpolicy/networkpolicy.yaml").remove(0) } else { base(kind) };
         let selector = object.pointer(pointer).and_then(Value::as_object).expect("a selector");
         assert!(!selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value), "{kind}");
     }
@@ -203,15 +234,24 @@ fn the_pod_has_what_other_objects_rely_on() {
 /// Every file names the same image, with the version of this crate.
 #[test]
 fn one_image_everywhere() {
-    let repository = "ghcr.io/clusterdns/clusterdns";
+    let repository = IMAGE;
     let image = format!("{repository}:{}", env!("CARGO_PKG_VERSION"));
+    let images = &documents("base/kustomization.yaml")[0]["images"];
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(*images, json!([{"name": repository, "newName": repository, "newTag": version}]));
+    let chart = &documents("chart/Chart.yaml")[0];
+    assert_eq!([&chart["version"], &chart["appVersion"]], [version, version]);
+    assert_eq!(documents("chart/values.yaml")[0]["image"]["repository"], repository);
     assert_eq!(base("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"], image.as_str());
     let values = &documents("helm-values.yaml")[0]["image"];
     assert_eq!(*values, json!({"repository": repository, "tag": env!("CARGO_PKG_VERSION")}));
     assert!(text("build-image").contains(&format!("{repository}:$(awk")));
-    let guide = include_str!("../docs/migrate.md");
-    for (at, _) in guide.match_indices(&format!("{repository}:")) {
-        assert!(guide[at..].starts_with(&image), "docs/migrate.md names another version");
+    for (page, text) in
+        [("docs/migrate.md", include_str!("../docs/migrate.md")), ("deploy/README.md", text("README.md").as_str())]
+    {
+        for (at, _) in text.match_indices(&format!("{repository}:")) {
+            assert!(text[at..].starts_with(&image), "{page} names another version");
+        }
     }
     let user = &base("Deployment")["spec"]["template"]["spec"]["securityContext"];
     assert!(text("Containerfile").contains(&format!("\nUSER {}:{}\n", user["runAsUser"], user["runAsGroup"])));
@@ -255,6 +295,9 @@ fn kubectl_renders_every_folder() {
         let objects = kustomize(&kubectl, folder);
         let deployment = of_kind(&objects, "Deployment");
         let replicas = &deployment["spec"]["replicas"];
+        // It names the image that the kustomization of base does.
+        let image = deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image");
+        assert!(image.starts_with(&format!("{IMAGE}:")), "{folder}: {image}");
         // An autoscaler sets the number of replicas, so that the manifest does not.
         assert_eq!(replicas.is_null(), ["hpa", "autoscaler"].contains(&folder), "{folder}: {replicas}");
         for object in objects.iter().filter(|object| object["metadata"]["namespace"].is_string()) {
@@ -274,7 +317,9 @@ fn beside_shares_no_name_and_no_label() {
     assert_eq!(names(&own).len(), names(&beside).len());
     assert!(names(&own).is_disjoint(&names(&beside)), "{:?}", names(&beside));
     for object in &beside {
-        assert!(!object.to_string().contains("\"kube-dns\""), "{object}");
+        // The Corefile is in the same place.
+        let text = object.to_string().to_lowercase().replace("/etc/coredns", "");
+        assert!(!text.contains("kube-dns") && !text.contains("coredns"), "{object}");
     }
     assert!(of_kind(&beside, "Service")["spec"]["clusterIP"].is_null());
     // References between the objects are renamed too.
@@ -283,6 +328,155 @@ fn beside_shares_no_name_and_no_label() {
     let account = &of_kind(&beside, "ServiceAccount")["metadata"]["name"];
     assert_eq!(pod["serviceAccountName"], *account);
     assert_eq!(of_kind(&beside, "ClusterRoleBinding")["subjects"][0]["name"], *account);
+}
+
+/// The Pods of the canary are behind the cluster's Service, and nothing else of the cluster changes.
+#[test]
+fn the_canary_is_one_pod_behind_the_same_service() {
+    let Some(kubectl) = kubectl() else { return };
+    let objects = kustomize(&kubectl, "canary");
+    let [canary] = &objects[..] else { panic!("more than a Deployment: {objects:?}") };
+    let own = base("Deployment");
+    assert_ne!(canary["metadata"]["name"], own["metadata"]["name"]);
+    assert_eq!(canary["spec"]["replicas"], 1);
+    // kubeadm refuses two Deployments with this label.
+    assert!(canary["metadata"]["labels"]["k8s-app"].is_null());
+    let labels = &canary["spec"]["template"]["metadata"]["labels"];
+    for (key, value) in base("Service")["spec"]["selector"].as_object().expect("a selector") {
+        assert_eq!(labels[key], *value, "{key}");
+    }
+    // Its ReplicaSet must not select the Pods of the other Deployment.
+    let selector = canary["spec"]["selector"]["matchLabels"].as_object().expect("a selector");
+    assert!(selector.iter().any(|(key, value)| own["spec"]["template"]["metadata"]["labels"][key] != *value));
+    assert_eq!(canary["spec"]["template"]["spec"], own["spec"]["template"]["spec"]);
+}
+
+/// The alerts are in three files: for Prometheus, for its operator, and in the chart.
+#[test]
+fn the_rules_are_the_same_everywhere() {
+    let rules = text("prometheus/rules.yaml");
+    let groups = &rules[rules.find("groups:").expect("groups")..];
+    let head = text("monitoring/prometheusrule.yaml");
+    let (head, _) = head.split_once("spec:\n").expect("a spec");
+    let indented: String = groups.lines().map(|line| format!("  {line}\n")).collect();
+    for (name, expected) in [
+        ("monitoring/prometheusrule.yaml", format!("{head}spec:\n{indented}")),
+        ("chart/files/rules.yaml", rules.clone()),
+    ] {
+        if std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
+            std::fs::write(root().join(name), &expected).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert!(text(name) == expected, "{name} is old: run with UPDATE_EXPECT=1");
+    }
+}
+
+/// The component for the Prometheus operator selects a port of the Service.
+#[test]
+fn the_service_monitor_selects_the_service() {
+    let monitor = &documents("monitoring/servicemonitor.yaml")[0];
+    let service = base("Service");
+    for (key, value) in monitor["spec"]["selector"]["matchLabels"].as_object().expect("a selector") {
+        assert_eq!(service["metadata"]["labels"][key], *value, "{key}");
+    }
+    let port = &monitor["spec"]["endpoints"][0]["port"];
+    assert!(service["spec"]["ports"].as_array().expect("ports").iter().any(|found| found["name"] == *port), "{port}");
+    assert_eq!(monitor["spec"]["namespaceSelector"]["matchNames"], json!([service["metadata"]["namespace"]]));
+}
+
+#[test]
+fn the_chart_is_rendered_without_an_error() {
+    let Some(helm) = built("helm", "helm") else { return };
+    output(&helm, Command::new(&helm).args(["lint", "--strict"]).arg(root().join("chart")).output());
+    for values in CHART_VALUES {
+        let objects = chart(&helm, values);
+        let map = of_kind(&objects, "ConfigMap");
+        let corefile = map["data"]["Corefile"].as_str().expect("a Corefile");
+        let mut diagnostics = Diagnostics::default();
+        let configuration = read_text("Corefile", corefile, 53, &MemoryFiles::default(), &mut diagnostics);
+        assert!(diagnostics.is_empty(), "{values}: {}", render_text(&diagnostics, &configuration.corefile.sources));
+        // Probes name ports that exist.
+        let container = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let names: BTreeSet<&str> =
+            container["ports"].as_array().expect("ports").iter().filter_map(|port| port["name"].as_str()).collect();
+        for probe in ["livenessProbe", "readinessProbe"] {
+            let port = container[probe]["httpGet"]["port"].as_str();
+            assert!(port.is_none_or(|port| names.contains(port)), "{values}: {probe}");
+        }
+    }
+}
+
+/// With the values for a cluster's own DNS, the chart renders what `base` has, apart from names and labels of Helm.
+#[test]
+fn the_chart_is_base() {
+    let Some(helm) = built("helm", "helm") else { return };
+    let objects = chart(&helm, "helm-values.yaml");
+    let own = base("Deployment");
+    let [rendered, own] = [of_kind(&objects, "Deployment"), &own].map(|deployment| {
+        let mut pod = deployment["spec"]["template"]["spec"].clone();
+        // Names of ports, the labels that Helm needs, and what the API server sets by default.
+        let container = &mut pod["containers"][0];
+        for port in container["ports"].as_array_mut().expect("ports") {
+            port["name"].take();
+        }
+        container["ports"].as_array_mut().expect("ports").sort_by_key(ToString::to_string);
+        for probe in ["livenessProbe", "readinessProbe"] {
+            for default in ["successThreshold", "failureThreshold", "initialDelaySeconds"] {
+                container[probe].as_object_mut().expect("a probe").remove(default);
+            }
+        }
+        for constraint in pod["topologySpreadConstraints"].as_array_mut().expect("constraints") {
+            constraint["labelSelector"].take();
+        }
+        pod
+    });
+    assert_eq!(rendered, own);
+    let service = objects.iter().find(|object| object["metadata"]["name"] == "kube-dns").expect("a Service");
+    assert_eq!(service["spec"]["clusterIP"], base("Service")["spec"]["clusterIP"]);
+    let rules = |objects: &Value| objects["rules"].clone();
+    assert_eq!(rules(of_kind(&objects, "ClusterRole")), rules(&base("ClusterRole")));
+    let budget = |object: &Value| object["spec"]["unhealthyPodEvictionPolicy"].clone();
+    assert_eq!(budget(of_kind(&objects, "PodDisruptionBudget")), budget(&base("PodDisruptionBudget")));
+}
+
+/// The bill of materials has every crate of the program with its licence and digest, and none that only tests need.
+#[test]
+fn the_bill_of_materials_is_complete() {
+    let script = root().join("sbom");
+    let Some(text) = output(&script, Command::new(&script).arg("x86_64-unknown-linux-gnu").output()) else { return };
+    let bom: Value = serde_json::from_str(&text).expect("JSON");
+    let components = bom["components"].as_array().expect("components");
+    let names: BTreeSet<&str> = components.iter().filter_map(|component| component["name"].as_str()).collect();
+    let manifest = include_str!("../Cargo.toml");
+    let dependencies = |section: &str| -> BTreeSet<&str> {
+        let (_, rest) = manifest.split_once(&format!("\n[{section}]\n")).expect("a section");
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        lines.filter(|line| !line.starts_with('#')).filter_map(|line| Some(line.split_once(" = ")?.0)).collect()
+    };
+    let [normal, dev] = ["dependencies", "dev-dependencies"].map(dependencies);
+    assert!(normal.len() > 20 && normal.is_subset(&names), "{:?}", normal.difference(&names));
+    assert!(names.is_disjoint(&["proptest", "libtest-mimic"].into()) && dev.contains("proptest"), "{names:?}");
+    let locked = include_str!("../Cargo.lock");
+    for component in components {
+        let [name, version] = ["name", "version"].map(|key| component[key].as_str().expect("text"));
+        assert!(locked.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")), "{component}");
+        assert!(component["licenses"][0]["expression"].is_string(), "{component}");
+        assert!(component["hashes"][0]["content"].as_str().is_some_and(|digest| digest.len() == 64), "{component}");
+    }
+}
+
+/// Each alert has a section that says what to do.
+#[test]
+fn runbooks_exist() {
+    let page = include_str!("../docs/troubleshooting.md");
+    let headings: BTreeSet<String> =
+        page.lines().filter_map(|line| Some(line.strip_prefix("### ")?.to_lowercase())).collect();
+    for rule in documents("prometheus/rules.yaml")[0]["groups"][0]["rules"].as_array().expect("rules") {
+        let url = rule["annotations"]["runbook_url"].as_str().expect("a runbook");
+        let (page, anchor) = url.rsplit_once('#').expect("a section");
+        assert!(page.ends_with("/docs/troubleshooting.md"), "{page}");
+        assert_eq!(anchor, rule["alert"].as_str().expect("a name").to_lowercase());
+        assert!(headings.contains(anchor), "docs/troubleshooting.md has no section {anchor}");
+    }
 }
 
 #[test]
@@ -307,7 +501,8 @@ fn rules_and_dashboard_name_existing_metrics() {
 #[test]
 fn rules_pass_their_tests() {
     let [rules, tests] = ["prometheus/rules.yaml", "prometheus/rules_test.yaml"].map(documents);
-    let tests = tests[0]["tests"][0]["alert_rule_test"].as_array().expect("tests");
+    let tests = tests[0]["tests"].as_array().expect("tests").iter();
+    let tests: Vec<&Value> = tests.flat_map(|test| test["alert_rule_test"].as_array().expect("tests")).collect();
     for rule in rules[0]["groups"][0]["rules"].as_array().expect("rules") {
         let has_test = |fires: bool| {
             tests.iter().any(|test| {
@@ -329,11 +524,24 @@ fn the_queries_of_the_dashboard_are_valid() {
     let dashboard: Value = serde_json::from_str(&text("grafana/dashboard.json")).expect("JSON");
     let mut rules = Vec::new();
     let mut ids = BTreeSet::new();
+    let variables = dashboard["templating"]["list"].as_array().expect("variables");
+    let variables: Vec<&str> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
+    assert_eq!(variables, ["datasource", "namespace", "job", "instance"]);
+    let mut cells = BTreeSet::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
         assert!(ids.insert(panel["id"].as_u64().expect("a number")), "{panel}");
-        for target in panel["targets"].as_array().expect("targets") {
-            let query = target["expr"].as_str().expect("text").replace("$__rate_interval", "5m");
-            rules.push(json!({"record": format!("panel:{}", rules.len()), "expr": query.replace("$instance", ".*")}));
+        // No panel hides another.
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().expect("a number"));
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(cell.0 < 24 && cells.insert(cell), "{}", panel["title"]);
+        }
+        // A row is a heading.
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let mut query = target["expr"].as_str().expect("text").replace("$__rate_interval", "5m");
+            for variable in &variables {
+                query = query.replace(&format!("${variable}"), ".*");
+            }
+            rules.push(json!({"record": format!("panel:{}", rules.len()), "expr": query}));
         }
     }
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy-dashboard.json");

@@ -314,6 +314,9 @@ fn requests_over_https_are_answered_or_refused_with_a_status() {
         let line = format!("https://127.0.0.1:0\",status=\"{status}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}{metrics}");
     }
+    let certificate = trust.path("cert.pem");
+    let expiry = format!("clusterdns_tls_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}} ");
+    assert!(metrics.contains(&expiry), "{expiry}{metrics}");
 }
 
 /// Sends a request over HTTP/2, and returns the status.

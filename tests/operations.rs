@@ -52,6 +52,7 @@ fn pages_show_the_state_of_the_server() {
         format!("coredns_dns_request_duration_seconds_count{{{of}view=\"\",zone=\".\"}} 5"),
         format!("coredns_plugin_enabled{{name=\"kubernetes\",{of}view=\"\",zone=\".\"}} 1"),
         "coredns_panics_total 0".to_owned(),
+        "clusterdns_log_dropped_lines_total 0".to_owned(),
         "coredns_build_info{goversion=\"\",revision=\"\",version=\"clusterdns-0.1.0\"} 1".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

@@ -404,6 +404,26 @@ fn examples_start_without_a_warning() {
     }
 }
 
+/// A row of docs/differences.md that names a directive is in the list of the directive's section. Each row has a number
+/// of its own.
+#[test]
+fn sections_list_the_differences_of_their_directive() {
+    let mut numbers = BTreeSet::new();
+    let sections = sections(DIFFERENCES_PAGE);
+    let directives = directives();
+    for cells in sections.iter().flat_map(|section| section.rows("#")) {
+        let (number, subject) = (&cells[0], &cells[1]);
+        assert!(numbers.insert(number.clone()), "two rows have the number {number}");
+        for section in directives.iter().filter(|section| subject.contains(&format!("*{}*", section.title))) {
+            let text = section.text.replace('\n', " ");
+            let links = text.split("](differences.md)").collect::<Vec<_>>();
+            let lists = links[..links.len() - 1].iter().filter_map(|before| before.rsplit('[').next());
+            let is_listed = lists.flat_map(|list| list.split(", ")).any(|listed| listed == number);
+            assert!(is_listed, "docs/directives.md, {}: its list lacks {number}: {subject}", section.title);
+        }
+    }
+}
+
 #[test]
 fn references_of_the_pages_resolve() {
     let numbers: BTreeSet<&str> = sections(DIFFERENCES_PAGE)

@@ -98,7 +98,10 @@ fn prometheus_scrapes_it_and_evaluates_the_rules() {
     let targets = dashboard["panels"].as_array().expect("panels").iter().flat_map(|panel| panel["targets"].as_array());
     let mut queries = 0;
     for target in targets.flatten() {
-        let text = target["expr"].as_str().expect("text").replace("$__rate_interval", "5s").replace("$instance", ".*");
+        let mut text = target["expr"].as_str().expect("text").replace("$__rate_interval", "5s");
+        for variable in ["$namespace", "$job", "$instance"] {
+            text = text.replace(variable, ".*");
+        }
         query(at, &text).expect("an answer");
         queries += 1;
     }

@@ -26,7 +26,7 @@ use super::reload::Reloader;
 use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
 use super::standard_io::{format_with_causes, print, print_error, read_stdin};
-use super::version::{COREDNS, VERSION, platform};
+use super::version::{self, COREDNS, VERSION, platform};
 use super::{configuration, explain, machine, metrics};
 use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
@@ -76,7 +76,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match args.task {
         Task::Help => print(format_args!("{}", Args::help())),
-        Task::Version => print(format_args!("{VERSION}\n{COREDNS} compatible\n{}\n", platform())),
+        Task::Version => print(format_args!("{}", version::text())),
         Task::Plugins => print_directives(),
         Task::Check | Task::CheckJson => return check(&args),
         Task::Serve => {
@@ -234,6 +234,7 @@ impl Loader {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
         let metrics = metrics::create();
+        metrics::show_dropped_lines(&metrics, logger.clone());
         let sources = SourceStarter::new(metrics.registry());
         let upstreams = UpstreamRegistry::new(runtime.handle().clone(), metrics.get());
         let resources = Resources {

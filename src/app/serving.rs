@@ -23,7 +23,7 @@ use super::build::{Built, Listener, World, build};
 use super::configuration::Configuration;
 use super::explain::{Engine, SharedEngine};
 use super::follow::{RunningSource, SourceStarter};
-use super::metrics::HttpReplies;
+use super::metrics::OpenListeners;
 use super::pages::{self, OpenPages, Running};
 use super::sockets::ListenerAddress;
 use crate::cluster::CurrentIndex;
@@ -154,7 +154,7 @@ impl Program {
         self.world
             .resources
             .metrics
-            .get::<HttpReplies>()
+            .get::<OpenListeners>()
             .replace(serving.sockets.iter().map(|open| (open.address, open.service.clone())));
         self.world.resources.debug.store(debug, Ordering::Relaxed);
         self.world.resources.metrics.get::<ActivePlugins>().replace(plugins);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -132,6 +132,8 @@ struct Loaded {
     files: TlsFiles,
     texts: Texts,
     config: Arc<ServerConfig>,
+    /// When the certificate expires, in seconds since 1970.
+    expiry: Option<i64>,
     /// The error of newer files, so that it is reported once.
     error: String,
 }
@@ -146,18 +148,30 @@ impl Credentials {
         let files = find()?;
         let texts = files.read()?;
         let config = files.config(&texts, &protocols)?;
-        let loaded = Loaded { checked_at: Instant::now(), files, texts, config, error: String::new() };
+        let expiry = expiry(&texts.0);
+        let loaded = Loaded { checked_at: Instant::now(), files, texts, config, expiry, error: String::new() };
         Ok(Credentials { find: Box::new(find), protocols, plugin, loaded: Mutex::new(loaded) })
     }
 
     /// Returns the configuration for a new connection. If the files have become invalid, that is the previous one.
     pub fn now(&self) -> Arc<ServerConfig> {
+        self.current().config.clone()
+    }
+
+    /// Returns the file of the certificate that is in use, and when it expires, in seconds since 1970.
+    pub fn expiry(&self) -> (PathBuf, Option<i64>) {
+        let loaded = self.current();
+        (loaded.files.certificate.clone(), loaded.expiry)
+    }
+
+    /// Returns what is loaded, after a reload if the files have changed.
+    fn current(&self) -> MutexGuard<'_, Loaded> {
         let mut loaded = self.loaded.lock();
         if loaded.checked_at.elapsed() >= CHECK_INTERVAL {
             loaded.checked_at = Instant::now();
             self.reload_if_changed(&mut loaded);
         }
-        loaded.config.clone()
+        loaded
     }
 
     fn reload_if_changed(&self, loaded: &mut Loaded) {
@@ -173,6 +187,7 @@ impl Credentials {
             Ok(changed) => {
                 if let Some((files, texts, config)) = changed {
                     tracing::info!(plugin = self.plugin, "certificate reloaded from {}", files.certificate.display());
+                    loaded.expiry = expiry(&texts.0);
                     (loaded.files, loaded.texts, loaded.config) = (files, texts, config);
                 }
                 loaded.error.clear();
@@ -363,6 +378,14 @@ fn certificates(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>,
     found.ok_or_else(|| CredentialsError::Pem { path: path.to_owned(), what: "certificate" })
 }
 
+/// Returns when the first certificate of a text expires, in seconds since 1970. The others are of authorities, which
+/// outlive it.
+fn expiry(text: &str) -> Option<i64> {
+    let first = CertificateDer::pem_slice_iter(text.as_bytes()).next()?.ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&first).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// Returns the text of an I/O error without its number.
 fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
@@ -374,4 +397,24 @@ fn read_file(path: &Path) -> Result<String, CredentialsError> {
     let read = fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
     read.map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn the_first_certificate_of_a_text_expires() {
+        let pem = |year| {
+            let mut params = CertificateParams::new(["dns.example".to_owned()]).unwrap();
+            params.not_after = date_time_ymd(year, 1, 2);
+            params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+        };
+        assert_eq!(expiry(&(pem(2030) + &pem(2040))), Some(1_893_542_400));
+        for text in ["", "not a certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert_eq!(expiry(text), None, "{text}");
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Test> {
         ("base is applied, and its Corefile serves with its ServiceAccount", base as fn()),
         ("overlays are applied", overlays),
         ("the patch changes nothing but the image", image_only),
+        ("the chart is admitted, with any values", chart),
+        ("each panel of the dashboard has data", dashboard),
     ]
     .map(|(name, run)| {
         Test::new(format!("deploy: {name}"), move || {
@@ -136,7 +138,7 @@ fn base() {
 fn overlays() {
     let cluster = GUARDED.lock();
     let kubectl = Kubectl(&cluster);
-    for folder in ["deploy/hpa", "deploy/autoscaler"] {
+    for folder in ["deploy/hpa", "deploy/autoscaler", "deploy/networkpolicy", "deploy/canary"] {
         kubectl.apply(folder, &["--dry-run=server"]);
     }
     // The autoscaler has the rights that it needs, and no more.
@@ -173,7 +175,7 @@ fn overlays() {
     let before = kubectl.get("service", "kube-dns");
     let beside = kubectl.apply("deploy/beside", &[]);
     assert_eq!(kubectl.get("service", "kube-dns"), before);
-    let address = kubectl.get("service", "clusterdns-kube-dns")["spec"]["clusterIP"].clone();
+    let address = kubectl.get("service", "clusterdns")["spec"]["clusterIP"].clone();
     assert_ne!(address, before["spec"]["clusterIP"]);
     kubectl.run(&["delete", "-f", "-"], &json!({"apiVersion": "v1", "kind": "List", "items": beside}).to_string());
 }
@@ -195,6 +197,43 @@ fn image_only() {
     expected["template"]["spec"]["containers"][0]["image"] = "ghcr.io/clusterdns/clusterdns:0.1.0".into();
     assert_eq!(after, expected);
     restore(&cluster, &objects);
+}
+
+fn chart() {
+    let cluster = GUARDED.lock();
+    let kubectl = Kubectl(&cluster);
+    for values in [
+        &["--set=service.clusterIP=10.96.0.77"][..],
+        &["--values=tests/data/chart-values.yaml"],
+        &["--set=autoscaler.enabled=true,autoscaler.min=2,isClusterService=false,podDisruptionBudget=null"],
+        &["--set=serviceAccount.create=false,rbac.create=false,deployment.skipConfig=true"],
+    ] {
+        let mut command = Command::new(parts::path("helm"));
+        // There is no Prometheus operator, whose kinds these would be.
+        let operator = "--set=prometheus.monitor.enabled=false,prometheus.rules.enabled=false";
+        command.args(["template", "another", "deploy/chart", "--namespace=kube-system"]).args(values).arg(operator);
+        let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("helm runs");
+        assert!(output.status.success(), "{values:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+        let apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let stdout = kubectl.run(&apply, &text);
+        assert_eq!(stdout.lines().count(), objects.len(), "{values:?}: {stdout}");
+    }
+}
+
+fn dashboard() {
+    if Command::new("prometheus").arg("--version").output().is_err() && std::env::var("CI").is_err() {
+        println!("not run, since prometheus is not installed");
+        return;
+    }
+    let cluster = GUARDED.lock();
+    let access = cluster.unlimited_access();
+    let mut command = Command::new("deploy/grafana/check-panels");
+    command.arg(env!("CARGO_BIN_EXE_clusterdns")).arg(&access.kubeconfig).arg(parts::path("kubectl"));
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("it runs");
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(output.status.success(), "{stdout}{stderr}");
 }
 
 /// Restores the state that the next test expects.

@@ -1,6 +1,6 @@
-//! Metrics of this process, `process_*`: those of the library's collector, those that only Go's collector has, and CPU
-//! time with fractions of a second. The library counts whole seconds, which shows a server that needs two in a minute
-//! as steps.
+//! Metrics of this process: those of the library's collector, those that only Go's collector has, CPU time with
+//! fractions of a second, and the memory limit of its container. The library counts whole seconds, which shows a server
+//! that needs two in a minute as steps.
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use prometheus::core::{Collector, Desc};
@@ -8,13 +8,16 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, MetricFamily};
 
 use super::family::Family;
-use super::table::{Metric, PROCESS_RECEIVED, PROCESS_SENT, PROCESS_VIRTUAL_MAX};
+use super::table::{MEMORY_LIMIT, Metric, PROCESS_RECEIVED, PROCESS_SENT, PROCESS_VIRTUAL_MAX};
 
 /// The family whose value is replaced.
 const CPU: &str = "process_cpu_seconds_total";
 
 /// Metrics that the library does not have.
-const MORE: [&Metric; 3] = [&PROCESS_VIRTUAL_MAX, &PROCESS_RECEIVED, &PROCESS_SENT];
+const MORE: [&Metric; 4] = [&PROCESS_VIRTUAL_MAX, &PROCESS_RECEIVED, &PROCESS_SENT, &MEMORY_LIMIT];
+
+/// Files with the memory limit of a container's control group: of version 2 and of version 1.
+const MEMORY_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 
 /// Collects the metrics of this process.
 pub(super) struct Process {
@@ -45,7 +48,7 @@ impl Collector for Process {
             }
         }
         let (received, sent) = network_bytes().unzip();
-        let more = MORE.into_iter().zip([address_space(), received, sent]);
+        let more = MORE.into_iter().zip([address_space(), received, sent, memory_limit()]);
         families.extend(more.filter_map(|(metric, value)| {
             let mut family = Family::new(metric);
             family.value(&[], value?);
@@ -59,6 +62,17 @@ impl Collector for Process {
 /// collector.
 fn address_space() -> Option<f64> {
     getrlimit(Resource::RLIMIT_AS).ok().map(|(soft, _)| soft as f64)
+}
+
+/// Returns the memory limit in bytes, if there is one.
+fn memory_limit() -> Option<f64> {
+    parse_memory_limit(&MEMORY_LIMITS.iter().find_map(|path| std::fs::read_to_string(path).ok())?)
+}
+
+/// Parses a memory limit. Without one, version 2 has the word `max`, and version 1 a number near 2^63.
+fn parse_memory_limit(text: &str) -> Option<f64> {
+    let bytes: u64 = text.trim().parse().ok()?;
+    (bytes < 1 << 60).then_some(bytes as f64)
 }
 
 /// Returns the bytes received and sent over IP in this network namespace, as Go's collector counts them.
@@ -90,6 +104,14 @@ fn cpu_seconds() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_memory_limit_is_a_number_that_a_machine_can_have() {
+        assert_eq!(parse_memory_limit("178257920\n"), Some(178_257_920.0));
+        for text in ["max\n", "9223372036854771712\n", "", "-1"] {
+            assert_eq!(parse_memory_limit(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn numbers_are_found_by_their_names() {

@@ -57,6 +57,21 @@ pub const PROCESS_RECEIVED: Metric =
 /// Bytes sent in the network namespace.
 pub const PROCESS_SENT: Metric =
     counter("process_network_transmit_bytes_total", "Number of bytes sent by the process over the network.", &[]);
+/// The memory limit of the control group, which is that of the container.
+pub const MEMORY_LIMIT: Metric =
+    gauge("clusterdns_memory_limit_bytes", "Memory limit of the control group of the process in bytes.", &[]);
+/// Lines that the log could not take.
+pub const LOG_DROPPED: Metric = counter(
+    "clusterdns_log_dropped_lines_total",
+    "Log lines that were dropped because standard output is read too slowly.",
+    &[],
+);
+/// When the certificates of listeners expire, by file.
+pub const CERTIFICATE_EXPIRY: Metric = gauge(
+    "clusterdns_tls_certificate_expiry_timestamp_seconds",
+    "When the certificate that a listener uses expires, in seconds since 1970.",
+    &["certificate"],
+);
 /// Entries of *hosts*, by file.
 pub const HOSTS_ENTRIES: Metric =
     gauge("coredns_hosts_entries", "The combined number of entries in hosts and Corefile.", &["hostsfile"]);
@@ -432,6 +447,9 @@ pub const ALL: &[&Metric] = &[
     &PROCESS_VIRTUAL_MAX,
     &PROCESS_RECEIVED,
     &PROCESS_SENT,
+    &MEMORY_LIMIT,
+    &LOG_DROPPED,
+    &CERTIFICATE_EXPIRY,
     &HOSTS_ENTRIES,
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
