@@ -238,15 +238,13 @@ impl EtcdLookup {
                 let own = |data| EtcdRecord::Own { owner: name.clone(), ttl: service.ttl, data };
                 match (service.kind(), qtype) {
                     (HostKind::Address(ip @ IpAddr::V4(_)), Type::A)
-                    | (HostKind::Address(ip @ IpAddr::V6(_)), Type::AAAA) => {
-                        if seen.insert(service.host.as_str()) {
-                            answer.records.push(own(EtcdData::Address(ip)));
-                        }
+                    | (HostKind::Address(ip @ IpAddr::V6(_)), Type::AAAA)
+                        if seen.insert(service.host.as_str()) =>
+                    {
+                        answer.records.push(own(EtcdData::Address(ip)));
                     }
-                    (HostKind::Text, Type::TXT) => {
-                        if seen.insert(service.text.as_str()) {
-                            answer.records.push(own(EtcdData::Txt(service.txt())));
-                        }
+                    (HostKind::Text, Type::TXT) if seen.insert(service.text.as_str()) => {
+                        answer.records.push(own(EtcdData::Txt(service.txt())));
                     }
                     (HostKind::Name, _) => {
                         let target = service.name()?;

@@ -121,7 +121,7 @@ impl SkyService {
     pub(super) fn txt(&self) -> Vec<u8> {
         let text = self.text.as_bytes();
         let mut strings: Vec<&[u8]> = text.chunks(255).collect();
-        if text.len() % 255 == 0 {
+        if text.len().is_multiple_of(255) {
             strings.push(&[]);
         }
         let mut data = Vec::with_capacity(text.len() + strings.len());
