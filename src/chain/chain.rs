@@ -1,6 +1,7 @@
 //! The chain: the plugins of a server block in their fixed order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Exchange, Failure, Plugin, Sent, Step};
 use crate::chain::pending::{Continue, Wait};
@@ -13,6 +14,8 @@ pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
     /// The zones in which metadata is available; `None` without *metadata*.
     metadata: Option<Vec<NameBuf>>,
+    /// The time after which a query is given up.
+    time_limit: Option<Duration>,
 }
 
 /// The result of running a chain. The tag is a separate number, since it is read for each query.
@@ -57,7 +60,8 @@ impl Resume {
 impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
-        Chain { plugins, metadata: None }
+        let time_limit = plugins.iter().find_map(|plugin| plugin.time_limit());
+        Chain { plugins, metadata: None, time_limit }
     }
 
     /// Enables metadata for names in these zones.
@@ -69,6 +73,11 @@ impl Chain {
     pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Chain {
         self.plugins.insert(at, plugin);
         self
+    }
+
+    /// Returns the time after which a query is given up, if a plugin limits it.
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 
     /// Returns the zones of *metadata*, if the block has it.

@@ -21,9 +21,9 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::upstream;
+use crate::upstream::{self, LastUpstream};
 use crate::wire::header::Change;
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
@@ -87,6 +87,11 @@ pub trait Plugin: Send + Sync {
 
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
     fn unready(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns the time after the arrival of a query at which it is given up, if the plugin limits it.
+    fn time_limit(&self) -> Option<Duration> {
         None
     }
 
@@ -214,8 +219,8 @@ pub struct State {
     pub failure: Option<Failure>,
     /// The reply is only a code, which the server encodes in place of the plugin.
     pub bare: bool,
-    /// A plugin has changed the query, or will change the reply: the slot is of this query.
-    is_rewritten: bool,
+    /// Which of `slot` and `upstream` are of this query.
+    extras: Extras,
     /// The origin of the reply, for the cache.
     pub origin: Origin,
     /// Changes of the query's flags towards an upstream. A cache asks for authentic data on behalf of all clients,
@@ -227,6 +232,18 @@ pub struct State {
     pub scratch: Vec<u64>,
     /// The query as a plugin has changed it.
     slot: RewrittenSlot,
+    /// The upstream of the last attempt, for metadata.
+    upstream: Option<Arc<LastUpstream>>,
+}
+
+/// Which parts of a [`State`] are of its query, and not left from one before. They are reset together, which costs an
+/// ordinary query nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extras {
+    /// A plugin has changed the query, or will change the reply.
+    is_rewritten: bool,
+    /// A plugin has noted the upstream.
+    has_upstream: bool,
 }
 
 /// The origin of a reply, for the cache.
@@ -249,27 +266,47 @@ impl State {
 
     /// Starts to change the query for the plugins after the current one. A plugin calls this at most once for a query.
     pub fn rewrite(&mut self) -> &mut Rewritten {
-        self.is_rewritten = true;
+        self.extras.is_rewritten = true;
         self.slot.begin()
+    }
+
+    /// Starts to note the upstream of each attempt ([`crate::upstream::Attempts::noting`]).
+    pub fn note_upstream(&mut self) -> Arc<LastUpstream> {
+        self.extras.has_upstream = true;
+        self.upstream.insert(Arc::default()).clone()
+    }
+
+    /// Returns the address of the upstream of the last attempt, if it was noted.
+    pub fn upstream(&self) -> Option<Arc<str>> {
+        self.upstream.as_ref().filter(|_| self.extras.has_upstream)?.get()
+    }
+
+    /// Uses the upstream that another state has noted.
+    pub fn take_upstream(&mut self, other: &mut State) {
+        if other.extras.has_upstream {
+            self.extras.has_upstream = true;
+            self.upstream = other.upstream.take();
+        }
     }
 
     /// Returns what a plugin has made of the query, if one has changed it or will change the reply.
     pub fn rewritten(&self) -> Option<&Rewritten> {
-        if self.is_rewritten { self.slot.get() } else { None }
+        if self.extras.is_rewritten { self.slot.get() } else { None }
     }
 
     /// Returns the reply, whether it is only a code, and what a plugin has made of the query, to change the reply.
     pub fn reply_and_rewritten(&mut self) -> Option<(&mut Reply, &mut bool, &Rewritten)> {
-        let rewritten = if self.is_rewritten { self.slot.get() } else { None };
+        let rewritten = if self.extras.is_rewritten { self.slot.get() } else { None };
         Some((&mut self.reply, &mut self.bare, rewritten?))
     }
 
-    /// Moves the changed query of another state into this one.
-    fn take_rewritten(&mut self, other: &mut State) {
-        if other.is_rewritten {
-            self.is_rewritten = true;
+    /// Moves the changed query and the noted upstream of another state into this one.
+    fn take_extras(&mut self, other: &mut State) {
+        if other.extras.is_rewritten {
+            self.extras.is_rewritten = true;
             self.slot.take(&mut other.slot);
         }
+        self.take_upstream(other);
     }
 
     /// Returns a new state with these changes.
@@ -287,7 +324,7 @@ impl State {
     pub fn forget_all_but_reply(&mut self) {
         self.failure = None;
         self.bare = false;
-        self.is_rewritten = false;
+        self.extras = Extras::default();
         self.origin = Origin::Made;
         self.flag_changes = Change::default();
         self.max_udp = None;
@@ -344,6 +381,11 @@ impl<'a> Exchange<'a> {
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
         self.depth
+    }
+
+    /// Returns the time at which the query is given up, if a plugin of the chain limits it ([`Plugin::time_limit`]).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.started.checked_add(self.chain.time_limit()?)
     }
 
     /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not

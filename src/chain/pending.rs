@@ -93,7 +93,7 @@ impl Exchange<'_> {
         let state = match &wait {
             Wait::Upstream(query) => {
                 let mut state = State::with_query_change(query.change);
-                state.take_rewritten(self.state);
+                state.take_extras(self.state);
                 state
             }
             Wait::Work(_) => std::mem::take(self.state),
@@ -247,7 +247,7 @@ impl OwnedQuery {
     /// Moves what the chain needs to resume into the state of a worker, before [`OwnedQuery::answered`].
     pub fn restore(&mut self, state: &mut State) {
         (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
-        state.take_rewritten(&mut self.state);
+        state.take_extras(&mut self.state);
     }
 
     /// Returns the client.
@@ -330,7 +330,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let mut state = State::default();
     let is_shared =
         exchange.is_shared || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
-    let look_up = LookUp { depth, is_shared };
+    let look_up = LookUp { started: exchange.started, depth, is_shared };
     match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,

@@ -80,13 +80,23 @@ pub trait Observer: Send + Sync {
     fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize);
 }
 
-/// What the exchange of an internal look-up has of the query that caused it.
-#[derive(Clone, Copy, Default)]
+/// What an exchange has of the query that caused it: of itself, or of the query that an internal look-up is for.
+#[derive(Clone, Copy)]
 pub(super) struct LookUp {
+    /// When that query was received.
+    pub(super) started: Instant,
     /// The nesting of look-ups; 0 for a query of a client.
     pub(super) depth: u8,
     /// [`Exchange::is_shared`]
     pub(super) is_shared: bool,
+}
+
+impl LookUp {
+    /// Returns that of a query of a client which has just been received.
+    #[inline(always)]
+    fn of_client(now: Instant) -> LookUp {
+        LookUp { started: now, depth: 0, is_shared: false }
+    }
 }
 
 /// The result of [`Router::respond`].
@@ -186,7 +196,7 @@ impl Router {
                 return Answer::Send(len);
             }
         };
-        let mut exchange = self.exchange(block, query, client, now, LookUp::default(), state);
+        let mut exchange = self.exchange(block, query, client, now, LookUp::of_client(now), state);
         match exchange.respond() {
             Response::Ready => Answer::Send(exchange.encode(out)),
             Response::Drop => Answer::Drop,
@@ -221,7 +231,7 @@ impl Router {
             received: query,
             client,
             now,
-            started: now,
+            started: look_up.started,
             state,
             depth: look_up.depth,
             is_shared: look_up.is_shared,
@@ -262,7 +272,7 @@ impl Router {
         self.zones.find_map(&query.question, |entry| {
             let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
             self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = self.exchange(block, query, client, now, LookUp::default(), &mut *state);
+                let exchange = self.exchange(block, query, client, now, LookUp::of_client(now), &mut *state);
                 exchange.chain.admits(&exchange)
             })
         })

@@ -420,7 +420,9 @@ impl WalkEnd {
         match self {
             WalkEnd::Drop => Continue::Drop,
             WalkEnd::Reply(from) => {
-                let State { reply, failure, bare, origin, .. } = *from;
+                let mut from = *from;
+                into.take_upstream(&mut from);
+                let State { reply, failure, bare, origin, .. } = from;
                 (into.reply, into.failure, into.bare, into.origin) = (reply, failure, bare, origin);
                 Continue::Answered
             }

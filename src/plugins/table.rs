@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, encrypted, erratic, errors,
-    forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket, nsid,
-    prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, cancel, chaos, debug, dns64, encrypted, erratic,
+    errors, forward, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal, multisocket,
+    nsid, on, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -65,7 +65,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),
     built("metadata", read!(metadata::parse)),
     planned("geoip"),
-    planned("cancel"),
+    built("cancel", read!(cancel::parse)),
     planned("proxyproto"),
     built("quic", read!(encrypted::quic)),
     built("grpc_server", read!(encrypted::grpc_server)),
@@ -120,7 +120,7 @@ pub const DIRECTIVES: &[Entry] = &[
     planned("grpc"),
     built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
-    planned("on"),
+    built("on", read!(on::parse)),
     planned("sign"),
     once("view", read!(view::parse)),
     planned("nomad"),

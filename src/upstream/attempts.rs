@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::{Error, MAX_UPSTREAMS};
 use crate::upstream::group::{Group, Upstream, UpstreamTransport};
 use crate::wire::Message;
@@ -42,7 +44,22 @@ pub struct Attempts {
     truncated: bool,
     /// No attempt starts at this time or later.
     last_start: Instant,
+    /// The attempt in flight ends at this time, whatever its timeout.
+    deadline: Option<Instant>,
     error: Option<Error>,
+    /// Where the upstream of each attempt is noted, for this query and for identical ones; nearly always empty.
+    notes: Vec<Arc<LastUpstream>>,
+}
+
+/// The upstream of the last attempt of a query, for metadata.
+#[derive(Debug, Default)]
+pub struct LastUpstream(Mutex<Option<Arc<str>>>);
+
+impl LastUpstream {
+    /// Returns its address; `None` before the first attempt.
+    pub fn get(&self) -> Option<Arc<str>> {
+        self.0.lock().clone()
+    }
 }
 
 /// What to do next.
@@ -111,8 +128,44 @@ impl Attempts {
             stream,
             truncated: false,
             last_start: now + LAST_START,
+            deadline: None,
             error: None,
+            notes: Vec::new(),
         }
+    }
+
+    /// Ends the attempts at this time.
+    pub fn ending_at(mut self, deadline: Option<Instant>) -> Attempts {
+        self.deadline = deadline;
+        self.last_start = self.no_later(self.last_start);
+        self
+    }
+
+    /// Notes the upstream of each attempt.
+    pub fn noting(mut self, note: Arc<LastUpstream>) -> Attempts {
+        self.notes.push(note);
+        self
+    }
+
+    /// Notes the upstream of each attempt for an identical query too, which makes no attempts of its own.
+    pub fn join(&mut self, identical: Attempts) {
+        if identical.notes.is_empty() {
+            return;
+        }
+        self.notes.extend(identical.notes);
+        self.note_upstream();
+    }
+
+    /// Notes the upstream of the last attempt.
+    fn note_upstream(&self) {
+        for note in &self.notes {
+            *note.0.lock() = Some(self.upstream().label.clone());
+        }
+    }
+
+    /// Returns this time, or that of the end of the attempts if it is earlier.
+    pub fn no_later(&self, time: Instant) -> Instant {
+        self.deadline.map_or(time, |deadline| time.min(deadline))
     }
 
     /// Returns the group.
@@ -149,8 +202,10 @@ impl Attempts {
         if len == 0 || self.exhausted || now >= self.last_start || self.failures >= most {
             return self.end();
         }
+        let until = self.no_later(now + rules.read_timeout);
+        let stream = NextStep::Stream(until.saturating_duration_since(now));
         if self.truncated {
-            return NextStep::Stream(rules.read_timeout);
+            return stream;
         }
         loop {
             if self.at >= len {
@@ -174,9 +229,10 @@ impl Attempts {
             self.current = fastrand::u8(..len);
             break;
         }
+        self.note_upstream();
         match self.upstream().transport {
-            UpstreamTransport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
-            _ => NextStep::Stream(rules.read_timeout),
+            UpstreamTransport::Dns if !self.stream => NextStep::Udp(until),
+            _ => stream,
         }
     }
 
@@ -304,6 +360,45 @@ mod tests {
         let any_number = GroupRules { read_timeout: Duration::from_millis(300), max_attempts: Some(0), ..rules() };
         let many = unanswered("uu", any_number);
         assert!(many.matches(',').count() == 17 && many.ends_with("end 5.1"), "{many}");
+    }
+
+    #[test]
+    fn attempts_end_at_the_deadline() {
+        let (group, notes) = group(&addresses(2), rules());
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut attempts = group.begin(CLIENT, false, start).expect("no limit").ending_at(Some(at(3_000)));
+        assert_eq!(attempts.next(start), NextStep::Udp(at(2_000)));
+        attempts.record_failure(Error::Timeout("x".into()));
+        // The second attempt has no more than the rest of the time.
+        assert_eq!(attempts.next(at(2_000)), NextStep::Udp(at(3_000)));
+        attempts.record_failure(Error::Timeout("y".into()));
+        assert_eq!(attempts.next(at(3_000)), NextStep::End(Error::Timeout("y".into())));
+        assert_eq!(notes.lock().failed, [0, 1], "the health of both is checked");
+        let mut attempts = group.begin(CLIENT, true, start).expect("no limit").ending_at(Some(at(500)));
+        assert_eq!(attempts.next(at(100)), NextStep::Stream(Duration::from_millis(400)));
+        assert_eq!(attempts.no_later(at(9_000)), at(500));
+        // The time was over before the first attempt.
+        let mut attempts = group.begin(CLIENT, false, at(800)).expect("no limit").ending_at(Some(at(500)));
+        assert_eq!(attempts.next(at(800)), NextStep::End(Error::NoHealthy));
+    }
+
+    #[test]
+    fn the_upstream_of_the_last_attempt_is_noted_for_identical_queries_too() {
+        let (group, _) = group(&addresses(2), rules());
+        let now = Instant::now();
+        let notes: [Arc<LastUpstream>; 2] = Default::default();
+        let begin = |at: usize| group.begin(CLIENT, false, now).expect("no limit").noting(notes[at].clone());
+        let seen = || notes.each_ref().map(|note| note.get().map_or("-".to_owned(), |label| label.to_string()));
+        let (mut attempts, identical) = (begin(0), begin(1));
+        assert_eq!(seen(), ["-", "-"]);
+        attempts.next(now);
+        assert_eq!(seen(), ["192.0.2.0:53", "-"]);
+        attempts.join(identical);
+        assert_eq!(seen(), ["192.0.2.0:53", "192.0.2.0:53"]);
+        attempts.record_failure(Error::Timeout("x".into()));
+        attempts.next(now);
+        assert_eq!(seen(), ["192.0.2.1:53", "192.0.2.1:53"]);
     }
 
     fn answer(rcode: Rcode, truncated: bool) -> Vec<u8> {

@@ -244,6 +244,9 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
             Err(error) => return Err((waiter, error)),
         };
         if let Some(number) = identical {
+            if let Some(query) = self.queries.get_mut(number) {
+                query.attempts.join(attempts);
+            }
             self.add_waiter(number, waiter, permit);
             return Ok((Admission::Merged, revoked));
         }

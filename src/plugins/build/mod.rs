@@ -17,7 +17,9 @@ mod resources;
 mod setting;
 
 pub use block::{ServerBlock, ZoneKey};
-pub use builder::{BlockBuilder, BlockContext, BoundTask, BuiltBlock, Chore, ListenerInfo, PageRequest, PageTask};
+pub use builder::{
+    BlockBuilder, BlockContext, BoundTask, BuiltBlock, Chore, Hook, ListenerInfo, PageRequest, PageTask,
+};
 pub use index_request::{ApiAddress, ApiConfig, IndexRequest};
 pub use options::{BlockOptions, ListenerLimits, ReloadTiming, TimeoutOptions};
 pub use resources::{ActivePlugin, ActivePlugins, CarriedOver, ConfigurationState, Lifecycle, Phase, Resources};

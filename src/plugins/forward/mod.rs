@@ -131,9 +131,19 @@ impl Plugin for Forward {
         let is_stream = !exchange.client.transport.is_datagram();
         let change = exchange.state.query_change();
         match self.group.begin(exchange.client.remote.ip(), is_stream, exchange.now) {
-            Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change })),
+            Ok(attempts) => {
+                let mut attempts = attempts.ending_at(exchange.deadline());
+                if exchange.has_metadata() {
+                    attempts = attempts.noting(exchange.state.note_upstream());
+                }
+                Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change }))
+            }
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }
+    }
+
+    fn metadata(&self, exchange: &Exchange<'_>, label: &str) -> Option<String> {
+        exchange.state.upstream().filter(|_| label == "forward/upstream").map(|upstream| upstream.to_string())
     }
 
     fn answered(&self, exchange: &mut Exchange<'_>, outcome: Result<(), Error>) -> Step {
