@@ -5,7 +5,7 @@ mod running;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use running::{Running, file, folder, get, run, status_and_output};
+use running::{Running, TIMEOUT, file, folder, get, run, status_and_output};
 
 /// A block with every page, on free ports.
 const COREFILE: &str = "
@@ -278,6 +278,52 @@ fn pages_are_there_on_both_families() {
         let at = std::net::SocketAddr::new(host.parse().expect("an address"), port);
         assert_eq!((get(at, "/health").0, get(at, "/ready").0), (200, 200), "{host}");
     }
+}
+
+/// The commands of *on* run at the start and at the stop, while queries are answered.
+#[test]
+fn commands_run_at_the_start_and_at_the_stop() {
+    let folder = folder("on");
+    let path = |name: &str| folder.join(name).display().to_string();
+    for name in ["started", "stopped", "never"] {
+        let _ = std::fs::remove_file(path(name));
+    }
+    let corefile = format!(
+        ".:0 {{
+    bind 127.0.0.1
+    on startup clusterdns-no-such-command
+    on startup touch {started}
+    on startup sleep 5 &
+    on shutdown touch {stopped}
+    on shutdown sleep 8
+    on shutdown touch {never}
+    whoami
+}}
+",
+        started = path("started"),
+        stopped = path("stopped"),
+        never = path("never")
+    );
+    let mut server = start("on", &corefile);
+    let exists = |name: &str| {
+        let since = Instant::now();
+        while !folder.join(name).exists() {
+            assert!(since.elapsed() < TIMEOUT, "{name} was not made");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    exists("started");
+    assert_eq!(server.ask("x.test.").0, 0);
+    server.signal("-TERM");
+    exists("stopped");
+    // Queries are answered while the second command runs.
+    assert_eq!(server.ask("x.test.").0, 0);
+    // SIGQUIT does not wait for it.
+    server.signal("-QUIT");
+    assert_eq!(server.wait(), Some(0));
+    assert!(!folder.join("never").exists());
+    let log = server.lines.concat() + &server.log();
+    assert!(log.contains("cannot run \"clusterdns-no-such-command\""), "{log}");
 }
 
 /// N45: of several lameducks the longest counts, and all pages and DNS are served until then.

@@ -13,7 +13,7 @@ use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
 use crate::net::{Address, Credentials, Interface, ProxyRules};
 use crate::plugins::build::{
-    ActivePlugin, ApplyTask, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits,
+    ActivePlugin, ApplyTask, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, Hook, ListenerLimits,
     PageRequest, Resources, ServerBlock, TimeoutOptions,
 };
 use crate::telemetry::metrics::BlockLabels;
@@ -47,6 +47,10 @@ pub struct Built {
     pub bound_tasks: Vec<(usize, BoundTask)>,
     /// Work that starts when the configuration is applied.
     pub tasks: Vec<ApplyTask>,
+    /// Work when the configuration is in use.
+    pub at_start: Vec<Hook>,
+    /// Work when the process is about to stop.
+    pub at_stop: Vec<Hook>,
     /// The plugins, for metrics.
     pub plugins: Vec<ActivePlugin>,
     /// The number of UDP sockets of each address, if it is configured.
@@ -112,6 +116,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     let mut socket_of: HashMap<ListenerAddress, usize> = HashMap::new();
     let (mut chores, mut pages, mut bound_tasks, mut plugins) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut tasks = Vec::new();
+    let (mut at_start, mut at_stop) = (Vec::new(), Vec::new());
     let mut observer = None;
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&configuration.corefile.blocks).zip(&addresses) {
         let addresses = addresses.as_deref();
@@ -123,6 +128,8 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         chores.append(&mut built.chores);
         pages.append(&mut built.pages);
         tasks.append(&mut built.tasks);
+        at_start.append(&mut built.at_start);
+        at_stop.append(&mut built.at_stop);
         observer = observer.or(built.observer.take());
         let addresses: Vec<Option<Address>> = match addresses {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -194,6 +201,8 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         chores,
         pages,
         bound_tasks,
+        at_start,
+        at_stop,
         tasks,
         plugins,
     }

@@ -32,12 +32,14 @@ use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Diagnostics, GoDuration, RealFiles};
 use crate::plugins::DIRECTIVES;
-use crate::plugins::build::{CarriedOver, Resources};
+use crate::plugins::build::{CarriedOver, Hook, Resources};
 use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
 use crate::upstream::{Dispatcher, UpstreamRegistry};
 
 /// How long a graceful stop waits for pending queries.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for all work before the stop, such as commands of *on*.
+const STOP_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limit on tasks that no client waits for, such as refreshes of cache entries.
 const MAX_BACKGROUND_TASKS: usize = 1_024;
 /// Threads that follow the cluster. With one, an event goes from the socket to the index without waking another thread,
@@ -164,8 +166,12 @@ fn stop(mode: StopMode, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) ->
         // First, clients get time to switch to another server. Then SIGTERM answers all received queries; SIGINT does
         // not.
         StopMode::Graceful | StopMode::Interrupted => {
-            let lameduck = serving.lock().begin_stop();
-            wait_lameduck(lameduck, signals).or_else(|| {
+            let (lameduck, hooks) = {
+                let mut serving = serving.lock();
+                (serving.begin_stop(), serving.take_stop_hooks())
+            };
+            let forced = if hooks.is_empty() { None } else { signals.run(move || run_at_stop(&hooks)) };
+            forced.or_else(|| wait_lameduck(lameduck, signals)).or_else(|| {
                 let serving = serving.clone();
                 (mode == StopMode::Graceful).then(|| signals.run(move || serving.lock().drain(DRAIN_TIMEOUT)))?
             })
@@ -178,6 +184,19 @@ fn stop(mode: StopMode, serving: &Arc<Mutex<Serving>>, signals: &mut Signals) ->
     match forced {
         Some(ForcedStop::Interrupted) => ExitCode::from(2),
         Some(ForcedStop::Quit) | None => ExitCode::SUCCESS,
+    }
+}
+
+/// Does the work before the stop. All of it together has a limit.
+fn run_at_stop(hooks: &[Hook]) {
+    let until = Instant::now() + STOP_HOOKS_TIMEOUT;
+    for hook in hooks {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            tracing::warn!("the time before the stop is over, and some work is left out");
+            return;
+        }
+        hook(left);
     }
 }
 

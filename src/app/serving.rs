@@ -29,7 +29,7 @@ use super::sockets::ListenerAddress;
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
-use crate::plugins::build::{ActivePlugins, Chore, Lifecycle, ListenerLimits, Phase, TimeoutOptions};
+use crate::plugins::build::{ActivePlugins, Chore, Hook, Lifecycle, ListenerLimits, Phase, TimeoutOptions};
 use crate::serve::{ListenSpec, Server, ServerCounts, ServerOptions, Service, Settings, Timeouts};
 use crate::telemetry::log::{Logger, Severity};
 use crate::telemetry::metrics::{self, table};
@@ -72,6 +72,8 @@ pub(super) struct Serving {
     server: Option<Server>,
     /// Work that started when a listener was bound.
     bound_tasks: Vec<AbortHandle>,
+    /// Work when the process is about to stop.
+    at_stop: Vec<Hook>,
 }
 
 /// An open listening address: a socket, or one for UDP and one for TCP.
@@ -104,8 +106,21 @@ impl Program {
         for warning in &diagnostics {
             self.logger.line(Severity::Warning, None, &headline(warning, sources));
         }
-        let Built { listeners, indexes, used, debug, chores, pages, bound_tasks, tasks, plugins, sockets, lameduck } =
-            built;
+        let Built {
+            listeners,
+            indexes,
+            used,
+            debug,
+            chores,
+            pages,
+            bound_tasks,
+            tasks,
+            plugins,
+            sockets,
+            lameduck,
+            ..
+        } = built;
+        let (at_start, at_stop) = (built.at_start, built.at_stop);
         let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
         // At start, pages open before anything that takes time, since the process is alive and not ready. At a reload,
         // they change at the end, since the server is ready all the time.
@@ -172,6 +187,8 @@ impl Program {
                 serving.bound_tasks.push(self.runtime.spawn(task(address)).abort_handle());
             }
         }
+        serving.at_stop = at_stop;
+        run_at_start(at_start);
         serving.sources.push(source);
         serving.used = used;
         serving.drop_unused_sources();
@@ -285,11 +302,27 @@ impl Serving {
         if self.server.is_some() { self.lameduck } else { Duration::ZERO }
     }
 
+    /// Takes the work that is to be done before the process stops.
+    pub(super) fn take_stop_hooks(&mut self) -> Vec<Hook> {
+        std::mem::take(&mut self.at_stop)
+    }
+
     /// Stops to receive, and answers the queries that were received. Blocks for at most `timeout`.
     pub(super) fn drain(&mut self, timeout: Duration) {
         if let Some(server) = self.server.take() {
             server.stop(timeout);
         }
+    }
+}
+
+/// Does the work of a configuration that is in use now, on a thread of its own.
+fn run_at_start(hooks: Vec<Hook>) {
+    if hooks.is_empty() {
+        return;
+    }
+    let run = move || hooks.iter().for_each(|hook| hook(START_HOOK_TIMEOUT));
+    if let Err(error) = std::thread::Builder::new().name("start".into()).spawn(run) {
+        tracing::error!(%error, "cannot start a thread for the work at the start");
     }
 }
 
@@ -323,6 +356,8 @@ fn listener_settings(listener: &Listener, recover: bool) -> Settings {
     }
 }
 
+/// The time that each piece of work at the start may take.
+const START_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 /// The limit on connections of an encrypted listener whose directive sets no limit.
 const MAX_CONNECTIONS: usize = 10_000;
 

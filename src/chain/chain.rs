@@ -1,6 +1,7 @@
 //! The chain: the plugins of a server block in their fixed order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Exchange, Failure, Plugin, Sent, Step};
 use crate::chain::pending::{Continue, Wait};
@@ -17,6 +18,8 @@ pub struct Chain {
     metadata: Option<Vec<NameBuf>>,
     /// The server block for people, with its place in the Corefile.
     place: Option<Arc<str>>,
+    /// The time after which a query is given up.
+    time_limit: Option<Duration>,
 }
 
 /// The result of running a chain. The tag is a separate number, since it is read for each query.
@@ -61,7 +64,8 @@ impl Resume {
 impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
-        Chain { filters: filters_of(&plugins), plugins, metadata: None, place: None }
+        let time_limit = plugins.iter().find_map(|plugin| plugin.time_limit());
+        Chain { filters: filters_of(&plugins), plugins, metadata: None, place: None, time_limit }
     }
 
     /// Enables metadata for names in these zones.
@@ -84,6 +88,11 @@ impl Chain {
         self.plugins.insert(at, plugin);
         self.filters = filters_of(&self.plugins);
         self
+    }
+
+    /// Returns the time after which a query is given up, if a plugin limits it.
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 
     /// Returns the zones of *metadata*, if the block has it.

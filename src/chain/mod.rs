@@ -23,7 +23,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::upstream;
 use crate::wire::header::Change;
@@ -98,6 +98,11 @@ pub trait Plugin: Send + Sync {
 
     /// Returns what is missing until the plugin is ready, for *ready*; `None` if it is ready.
     fn unready(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns the time after the arrival of a query at which it is given up, if the plugin limits it.
+    fn time_limit(&self) -> Option<Duration> {
         None
     }
 
@@ -328,7 +333,7 @@ impl State {
         Some((&mut self.reply, &mut self.bare, rewritten?))
     }
 
-    /// Moves the changed query of another state into this one.
+    /// Moves the changed query and the noted upstream of another state into this one.
     fn take_rewritten(&mut self, other: &mut State) {
         if other.is_rewritten {
             self.is_rewritten = true;
@@ -365,6 +370,8 @@ impl State {
 /// What an exchange has of the internal look-up that it is part of. The default is that of a query of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LookUp {
+    /// When the query of the client was received; `None` for that query itself.
+    pub(crate) started: Option<Instant>,
     /// The nesting of look-ups; 0 for a query of a client.
     pub(crate) depth: u8,
     /// The reply may be stored for other clients ([`Plugin::stores_replies`]).
@@ -418,6 +425,11 @@ impl<'a> Exchange<'a> {
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
         self.look_up.depth
+    }
+
+    /// Returns the time at which the query is given up, if a plugin of the chain limits it ([`Plugin::time_limit`]).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.started.checked_add(self.chain.time_limit()?)
     }
 
     /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not

@@ -372,6 +372,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_t
 fn inner_look_up(exchange: &Exchange<'_>, is_translated: bool) -> LookUp {
     let mut before = exchange.chain.plugins()[..exchange.at].iter();
     LookUp {
+        started: Some(exchange.started),
         depth: exchange.look_up.depth + 1,
         is_shared: exchange.look_up.is_shared || before.any(|plugin| plugin.stores_replies()),
         is_translated,

@@ -221,7 +221,7 @@ impl Router {
             received: query,
             client,
             now,
-            started: now,
+            started: look_up.started.unwrap_or(now),
             state,
             look_up,
             first: 0,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::build::Setting;
 use super::{
-    Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
-    errors, etcd, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata,
-    minimal, multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, siit, template, timeouts, tls,
-    trace, view, whoami,
+    Context, accepted, acl, any, autopath, bind, bufsize, cache, cancel, chaos, debug, dns64, dnstap, encrypted,
+    erratic, errors, etcd, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops,
+    metadata, minimal, multisocket, nsid, on, prometheus, proxyproto, ready, reload, rewrite, root, siit, template,
+    timeouts, tls, trace, view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -66,7 +66,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),
     built("metadata", read!(metadata::parse)),
     built("geoip", read!(geoip::parse)),
-    planned("cancel"),
+    built("cancel", read!(cancel::parse)),
     built("proxyproto", read!(proxyproto::parse)),
     built("quic", read!(encrypted::quic)),
     built("grpc_server", read!(encrypted::grpc_server)),
@@ -121,7 +121,7 @@ pub const DIRECTIVES: &[Entry] = &[
     once("grpc", read!(grpc::parse)).with_metrics(register::<grpc::GrpcMetrics>),
     built("erratic", read!(erratic::parse)),
     built("whoami", read!(whoami::parse)),
-    planned("on"),
+    built("on", read!(on::parse)),
     planned("sign"),
     once("view", read!(view::parse)),
     planned("nomad"),

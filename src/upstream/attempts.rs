@@ -42,6 +42,8 @@ pub struct Attempts {
     truncated: bool,
     /// No attempt starts at this time or later.
     last_start: Instant,
+    /// The attempt in flight ends at this time, whatever its timeout.
+    deadline: Option<Instant>,
     error: Option<Error>,
     /// Observers of the attempts.
     taps: Vec<Box<dyn AttemptTap>>,
@@ -113,9 +115,23 @@ impl Attempts {
             stream,
             truncated: false,
             last_start: now + LAST_START,
+            deadline: None,
             error: None,
             taps: Vec::new(),
         }
+    }
+
+    /// Ends the attempts at this time.
+    #[must_use]
+    pub fn ending_at(mut self, deadline: Option<Instant>) -> Attempts {
+        self.deadline = deadline;
+        self.last_start = self.no_later(self.last_start);
+        self
+    }
+
+    /// Returns this time, or that of the end of the attempts if it is earlier.
+    pub fn no_later(&self, time: Instant) -> Instant {
+        self.deadline.map_or(time, |deadline| time.min(deadline))
     }
 
     /// Sets the observers of the attempts.
@@ -187,8 +203,10 @@ impl Attempts {
         if len == 0 || self.exhausted || now >= self.last_start || self.failures >= most {
             return self.end();
         }
+        let until = self.no_later(now + rules.read_timeout);
+        let stream = NextStep::Stream(until.saturating_duration_since(now));
         if self.truncated {
-            return NextStep::Stream(rules.read_timeout);
+            return stream;
         }
         loop {
             if self.at >= len {
@@ -213,8 +231,8 @@ impl Attempts {
             break;
         }
         match self.upstream().transport {
-            UpstreamTransport::Dns if !self.stream => NextStep::Udp(now + rules.read_timeout),
-            _ => NextStep::Stream(rules.read_timeout),
+            UpstreamTransport::Dns if !self.stream => NextStep::Udp(until),
+            _ => stream,
         }
     }
 
@@ -342,6 +360,27 @@ mod tests {
         let any_number = GroupRules { read_timeout: Duration::from_millis(300), max_attempts: Some(0), ..rules() };
         let many = unanswered("uu", any_number);
         assert!(many.matches(',').count() == 17 && many.ends_with("end 5.1"), "{many}");
+    }
+
+    #[test]
+    fn attempts_end_at_the_deadline() {
+        let (group, notes) = group(&addresses(2), rules());
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut attempts = group.begin(CLIENT, false, start).expect("no limit").ending_at(Some(at(3_000)));
+        assert_eq!(attempts.next(start), NextStep::Udp(at(2_000)));
+        attempts.record_failure(Error::Timeout("x".into()));
+        // The second attempt has no more than the rest of the time.
+        assert_eq!(attempts.next(at(2_000)), NextStep::Udp(at(3_000)));
+        attempts.record_failure(Error::Timeout("y".into()));
+        assert_eq!(attempts.next(at(3_000)), NextStep::End(Error::Timeout("y".into())));
+        assert_eq!(notes.lock().failed, [0, 1], "the health of both is checked");
+        let mut attempts = group.begin(CLIENT, true, start).expect("no limit").ending_at(Some(at(500)));
+        assert_eq!(attempts.next(at(100)), NextStep::Stream(Duration::from_millis(400)));
+        assert_eq!(attempts.no_later(at(9_000)), at(500));
+        // The time was over before the first attempt.
+        let mut attempts = group.begin(CLIENT, false, at(800)).expect("no limit").ending_at(Some(at(500)));
+        assert_eq!(attempts.next(at(800)), NextStep::End(Error::NoHealthy));
     }
 
     fn answer(rcode: Rcode, truncated: bool) -> Vec<u8> {

@@ -52,6 +52,8 @@ type CompleteHook = Box<dyn FnOnce(&[Arc<dyn Plugin>])>;
 type PluginWrapper = Box<dyn Fn(usize, Arc<dyn Plugin>) -> Arc<dyn Plugin> + Send + Sync>;
 /// Creates a plugin for a listener.
 type PluginFactory = Box<dyn Fn(&ListenerInfo<'_>) -> Arc<dyn Plugin>>;
+/// Work at the start or at the stop, on a thread that answers no queries. It may block for the time that it gets.
+pub type Hook = Arc<dyn Fn(Duration) + Send + Sync>;
 /// Creates an observer of a listener, which is named like `dns://:53`.
 type ObserverFactory = Box<dyn Fn(&str) -> Arc<dyn Observer>>;
 /// Work that starts when the first plain DNS listener of a block is bound, with its address.
@@ -118,6 +120,10 @@ pub struct BuiltBlock {
     pub bound_tasks: Vec<BoundTask>,
     /// Work that starts when the configuration is applied.
     pub tasks: Vec<ApplyTask>,
+    /// Work when the configuration is in use, one after the other.
+    pub at_start: Vec<Hook>,
+    /// Work when the process is about to stop, one after the other.
+    pub at_stop: Vec<Hook>,
     /// The plugins of the block are reported as active.
     pub reports_plugins: bool,
     /// Creates the observer of every listener of the configuration.
@@ -261,6 +267,16 @@ impl<'a> BlockBuilder<'a> {
     /// Starts work when the first plain DNS listener of the block is bound.
     pub fn when_bound(&mut self, task: impl FnOnce(SocketAddr) -> BoxFuture<()> + Send + 'static) {
         self.built.bound_tasks.push(Box::new(task));
+    }
+
+    /// Runs work when the configuration is in use, at start and after a reload.
+    pub fn at_start(&mut self, hook: Hook) {
+        self.built.at_start.push(hook);
+    }
+
+    /// Runs work when the process is about to stop, while queries are still answered.
+    pub fn at_stop(&mut self, hook: Hook) {
+        self.built.at_stop.push(hook);
     }
 
     /// Calls `hook` with the plugins of the block that its listeners share, once all are built.

@@ -18,7 +18,7 @@ mod setting;
 
 pub use block::{ServerBlock, ZoneKey};
 pub use builder::{
-    ApplyTask, BlockBuilder, BlockContext, BoundTask, BuiltBlock, Chore, ListenerInfo, PageRequest, PageTask,
+    ApplyTask, BlockBuilder, BlockContext, BoundTask, BuiltBlock, Chore, Hook, ListenerInfo, PageRequest, PageTask,
 };
 pub use index_request::{ApiAddress, ApiConfig, IndexRequest};
 pub use options::{BlockOptions, ListenerLimits, ReloadTiming, TimeoutOptions};

@@ -206,11 +206,11 @@ impl Plugin for Forward {
         let is_stream = !exchange.client.transport.is_datagram();
         let change = exchange.state.query_change();
         match self.group.begin(exchange.client.remote.ip(), is_stream, exchange.now) {
-            Ok(attempts) if self.taps.is_empty() && !exchange.has_metadata() => {
-                Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change }))
-            }
             Ok(attempts) => {
-                let attempts = attempts.tapped_by(self.taps_of(exchange));
+                let mut attempts = attempts.ending_at(exchange.deadline());
+                if !self.taps.is_empty() || exchange.has_metadata() {
+                    attempts = attempts.tapped_by(self.taps_of(exchange));
+                }
                 Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change }))
             }
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),

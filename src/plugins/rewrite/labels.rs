@@ -54,8 +54,8 @@ impl LabelChange {
                 Some(LabelChange { place: LabelPlace::Whole, from: labels(whole)?, to })
             }
             Matcher::Prefix(start) => {
-                let to = [without_root(labels(to.as_str())?), empty()];
-                Some(LabelChange { place: LabelPlace::Start, from: without_root(labels(start)?), to })
+                let to = [without_root(&labels(to.as_str())?), empty()];
+                Some(LabelChange { place: LabelPlace::Start, from: without_root(&labels(start)?), to })
             }
             Matcher::Suffix(end) => LabelChange::of_end(end, "", to.as_str(), false),
             Matcher::Substring(_) => None,
@@ -77,7 +77,7 @@ impl LabelChange {
         // The digits may be those of an escape.
         let may_be_elsewhere = may_be_elsewhere || from.starts_with(|first: char| first.is_ascii_digit());
         let place = LabelPlace::End { is_below: below.is_some(), may_be_elsewhere };
-        let before = if before.is_empty() { Box::default() } else { without_root(labels(before)?) };
+        let before = if before.is_empty() { Box::default() } else { without_root(&labels(before)?) };
         let to = match to_below.unwrap_or(to) {
             "" if below.is_some() => [0].into(),
             to => labels(to)?,
@@ -86,7 +86,7 @@ impl LabelChange {
     }
 
     /// Returns the length of what a name has to have, in bytes.
-    pub(super) fn from_len(&self) -> usize {
+    pub(super) fn matched_len(&self) -> usize {
         self.from.len()
     }
 
@@ -154,7 +154,7 @@ fn labels(text: &str) -> Option<Box<[u8]>> {
     NameBuf::from_text(text).ok().map(|name| name.as_wire().into())
 }
 
-fn without_root(labels: Box<[u8]>) -> Box<[u8]> {
+fn without_root(labels: &[u8]) -> Box<[u8]> {
     labels[..labels.len() - 1].into()
 }
 

@@ -194,7 +194,7 @@ impl TurnedEnd {
             TurnBack::No => TurnedEnd::None,
             TurnBack::Name => TurnedEnd::From(0),
             TurnBack::Suffix { labels: Some(labels), .. } => {
-                asked.as_wire().len().checked_sub(labels.from_len()).map_or(TurnedEnd::Any, TurnedEnd::From)
+                asked.as_wire().len().checked_sub(labels.matched_len()).map_or(TurnedEnd::Any, TurnedEnd::From)
             }
             TurnBack::Suffix { labels: None, .. } => TurnedEnd::Any,
         }

@@ -455,8 +455,10 @@ impl Forwarding {
 
     /// Starts an exchange over a stream.
     fn start_exchange(&mut self, number: u32, read_timeout: Duration, context: &mut WorkerContext<'_>) {
-        // The exchange has timeouts of its own; this timer is for the case that they fail.
-        let until = context.now + max_exchange_time(read_timeout);
+        // The exchange has timeouts of its own; this timer is for the case that they fail, and for the deadline of the
+        // query.
+        let Some((query, _)) = self.table.get_mut(number) else { return };
+        let until = query.attempts.no_later(context.now + max_exchange_time(read_timeout));
         let Some(attempt) = self.table.start_stream(number, context.now, until) else { return };
         let Some((query, first)) = self.table.get_mut(number) else { return };
         let upstream = query.attempts.upstream().clone();

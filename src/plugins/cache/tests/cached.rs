@@ -184,6 +184,10 @@ fn failures_are_cached_for_a_short_time_but_overload_is_not() {
     cache.respond(address(60, 1));
     assert_eq!(cache.at(4).ask("a."), "SERVFAIL");
     assert_eq!(cache.at(5).ask("a."), "NOERROR 60:1 *");
+    // *cancel* has ended the query.
+    let given_up = TestCache::with_time_limit("cache .", Some(Duration::ZERO));
+    given_up.respond(failure(Failure::Upstream(Error::NoHealthy)));
+    assert_eq!((given_up.ask("a."), given_up.ask("a.")), ("SERVFAIL *".into(), "SERVFAIL *".into()));
     for rest in [Error::Limit(1), Error::Full, Error::Ending].map(Failure::Upstream) {
         cache.respond(failure(rest));
         assert_eq!(cache.ask("b."), "SERVFAIL *");

@@ -43,6 +43,7 @@ struct TestCache {
 struct Backend {
     responder: Arc<Mutex<Responder>>,
     queries: Arc<AtomicUsize>,
+    time_limit: Option<Duration>,
 }
 
 impl Plugin for Backend {
@@ -55,17 +56,26 @@ impl Plugin for Backend {
         assert!(exchange.state.flag_changes.set & flag::AD != 0, "the cache requests AD");
         (self.responder.lock())(exchange)
     }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
+    }
 }
 
 impl TestCache {
     /// Creates a cache with these lines, and a backend with A records, 192.0.2.1 with a TTL of 60.
     fn new(lines: &str) -> TestCache {
+        TestCache::with_time_limit(lines, None)
+    }
+
+    /// Like [`TestCache::new`], for queries that are given up after a time.
+    fn with_time_limit(lines: &str, time_limit: Option<Duration>) -> TestCache {
         let block_cache = Arc::new(BlockCache::new(config(lines, parse), &[n("live.")], &[n("shared.")]));
         let metrics = Arc::new(CacheMetrics::default());
         let counters = block_cache.counters(&metrics, &BlockLabels::new("dns://:53", ""));
         let responder: Arc<Mutex<Responder>> = Arc::new(Mutex::new(address(60, 1)));
         let queries = Arc::<AtomicUsize>::default();
-        let backend = Backend { responder: responder.clone(), queries: queries.clone() };
+        let backend = Backend { responder: responder.clone(), queries: queries.clone(), time_limit };
         let cache = Cache::new(block_cache.clone(), counters);
         let chain = Chain::new(vec![Arc::new(cache), Arc::new(backend)]);
         let start = Instant::now();

@@ -18,12 +18,15 @@ pub enum SimplePart<'t> {
 impl GoTemplate {
     /// Returns the parts of the template, if it only inserts fields.
     pub fn simple_parts(&self) -> Option<Vec<SimplePart<'_>>> {
-        let part = |node| match node {
-            &TemplateNode::Text(ref text) => Some(SimplePart::Text(text)),
-            TemplateNode::Action(pipe) => simple(pipe),
-            _ => None,
-        };
-        self.list.iter().map(part).collect()
+        self.list.iter().map(simple_part).collect()
+    }
+}
+
+fn simple_part(node: &TemplateNode) -> Option<SimplePart<'_>> {
+    match node {
+        TemplateNode::Text(text) => Some(SimplePart::Text(text)),
+        TemplateNode::Action(pipe) => simple(pipe),
+        _ => None,
     }
 }
 
