@@ -33,6 +33,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/following.rs"]
 mod following;
+#[path = "live/geoip.rs"]
+mod geoip;
 #[path = "live/grpc.rs"]
 mod grpc;
 #[path = "live/lines.rs"]
@@ -53,6 +55,8 @@ mod parts;
 mod ports;
 #[path = "live/process.rs"]
 mod process;
+#[path = "live/proxies.rs"]
+mod proxies;
 #[path = "live/questions.rs"]
 mod questions;
 #[path = "live/reloads.rs"]
@@ -67,6 +71,8 @@ mod server;
 mod shared;
 #[path = "live/shop.rs"]
 mod shop;
+#[path = "live/siit.rs"]
+mod siit;
 #[path = "live/start.rs"]
 mod start;
 #[path = "live/stream.rs"]
@@ -75,6 +81,8 @@ mod stream;
 mod taps;
 #[path = "live/templates.rs"]
 mod templates;
+#[path = "live/traces.rs"]
+mod traces;
 #[path = "live/views.rs"]
 mod views;
 #[path = "live/wait.rs"]
@@ -115,7 +123,11 @@ fn main() -> ExitCode {
             templates::tests(),
             views::tests(),
             taps::tests(),
+            proxies::tests(),
+            traces::tests(),
             grpc::tests(),
+            geoip::tests(),
+            siit::tests(),
         ]
         .into_iter()
         .flatten()

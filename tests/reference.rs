@@ -384,6 +384,8 @@ fn examples_start_without_a_warning() {
     file(&folder, "ca.crt", &certificate);
     file(&folder, "tls.key", &key.serialize_pem());
     file(&folder, "hosts", "192.0.2.9 www.example.org\n");
+    let database = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/geoip/city.mmdb");
+    std::fs::copy(database, folder.join("city.mmdb")).expect("a copy");
     file(&folder, "weights", "www.example.org\n192.0.2.9 3\n");
     let examples = examples(DIRECTIVES_PAGE);
     assert!(examples.len() >= DIRECTIVES.iter().filter(|entry| entry.read.is_some()).count());

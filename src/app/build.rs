@@ -11,7 +11,7 @@ use super::sockets::{ListenerAddress, Socket, credentials};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
-use crate::net::{Address, Credentials, Interface};
+use crate::net::{Address, Credentials, Interface, ProxyRules};
 use crate::plugins::build::{
     ActivePlugin, ApplyTask, BlockBuilder, BlockContext, BoundTask, Chore, ConfigurationState, ListenerLimits,
     PageRequest, Resources, ServerBlock, TimeoutOptions,
@@ -67,6 +67,8 @@ pub struct Listener {
     pub timeouts: TimeoutOptions,
     /// The limits of encrypted connections.
     pub limits: ListenerLimits,
+    /// The rules for headers of the PROXY protocol.
+    pub proxy: Option<ProxyRules>,
     /// The certificate of encrypted connections.
     pub credentials: Option<Arc<Credentials>>,
 }
@@ -145,6 +147,12 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     let span = tree.keys.first().map(|key| key.token.span);
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
                 }
+                if block.options.proxy.is_some() && matches!(scheme, Scheme::Quic | Scheme::Https3) {
+                    let message = format!("{}:// does not support the PROXY protocol", scheme.name());
+                    let span = tree.directives_named("proxyproto").next().map(|stanza| stanza.span);
+                    let diagnostic = Diagnostic::error(Stage::Setup, span, message).plugin("proxyproto");
+                    diagnostics.push(diagnostic.expected("this directive in blocks of other transports only"));
+                }
                 let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
                 let chain = built.chain(&labels, &zones).with_place(&place(configuration, block, tree));
                 if built.reports_plugins {
@@ -167,13 +175,13 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
     }
     let credentials = credentials(configuration, &sockets, diagnostics);
     let listeners = sockets.into_iter().zip(credentials).map(|(socket, credentials)| {
-        let Socket { address, blocks, other_classes, timeouts, limits, .. } = socket;
+        let Socket { address, blocks, other_classes, timeouts, limits, proxy, .. } = socket;
         let zones = blocks.iter().flat_map(|block| &block.zones).map(ToString::to_string).collect();
         let mut router = Router::new(blocks, other_classes).surrounded_by(world.surroundings.clone());
         if let Some(observer) = &observer {
             router = router.observed_by(observer(&address.server_name()));
         }
-        Listener { address, zones, router: Arc::new(router), timeouts, limits, credentials }
+        Listener { address, zones, router: Arc::new(router), timeouts, limits, proxy, credentials }
     });
     let options = || configuration.blocks.iter().map(|block| &block.options);
     Built {

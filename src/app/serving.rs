@@ -130,7 +130,9 @@ impl Program {
         let new: Vec<&Listener> = listeners.iter().filter(|listener| !is_open(listener)).collect();
         let service = |listener: &&Listener| {
             let Listener { address, router, credentials, .. } = listener;
-            Service::of(address.kind(), router.clone(), settings(listener), credentials.clone())
+            let service = Service::of(address.kind(), router.clone(), settings(listener), credentials.clone());
+            service.set_proxy(listener.proxy.as_ref());
+            service
         };
         let services: Vec<Arc<Service>> = new.iter().map(service).collect();
         let first = self.open(&new, &services, sockets, &mut serving.server)?;
@@ -141,6 +143,7 @@ impl Program {
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());
+                open.service.set_proxy(listener.proxy.as_ref());
             }
         }
         serving.sockets.extend(new.iter().zip(services).enumerate().map(|(number, (listener, service))| OpenSocket {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::configuration::Configuration;
 use crate::chain;
 use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
-use crate::net::{Address, Credentials, TlsFiles};
+use crate::net::{Address, Credentials, ProxyRules, TlsFiles};
 use crate::plugins::build::{BlockOptions, ListenerLimits, TimeoutOptions};
 use crate::serve::ListenerKind;
 
@@ -77,6 +77,8 @@ pub struct Socket {
     pub timeouts: TimeoutOptions,
     /// The limits of the directive of its transport.
     pub limits: ListenerLimits,
+    /// The rules of *proxyproto*.
+    pub proxy: Option<ProxyRules>,
     /// The files of *tls* in the first block.
     pub files: Option<TlsFiles>,
 }
@@ -90,6 +92,9 @@ impl Socket {
         }
         if let Some(limits) = options.limits.get(&self.address.scheme) {
             self.limits = *limits;
+        }
+        if let Some(proxy) = &options.proxy {
+            self.proxy = Some(proxy.clone());
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::wire::{NameBuf, Query, Rcode};
 #[derive(Clone, Default)]
 pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
+    /// The indexes of the plugins that select the queries of the block.
+    filters: Vec<usize>,
     /// The zones in which metadata is available; `None` without *metadata*.
     metadata: Option<Vec<NameBuf>>,
     /// The server block for people, with its place in the Corefile.
@@ -59,7 +61,7 @@ impl Resume {
 impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
-        Chain { plugins, metadata: None, place: None }
+        Chain { filters: filters_of(&plugins), plugins, metadata: None, place: None }
     }
 
     /// Enables metadata for names in these zones.
@@ -80,6 +82,7 @@ impl Chain {
     /// Inserts a plugin at an index.
     pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Chain {
         self.plugins.insert(at, plugin);
+        self.filters = filters_of(&self.plugins);
         self
     }
 
@@ -95,12 +98,12 @@ impl Chain {
 
     /// Whether some plugin selects the queries of the block.
     pub(super) fn is_filtered(&self) -> bool {
-        self.plugins.iter().any(|plugin| plugin.filter().is_some())
+        !self.filters.is_empty()
     }
 
     /// Whether the block gets a query.
     pub(super) fn admits(&self, exchange: &Exchange<'_>) -> bool {
-        self.plugins.iter().filter_map(|plugin| plugin.filter()).all(|filter| filter.admits(exchange))
+        self.filters.iter().all(|at| self.plugins[*at].filter().is_none_or(|filter| filter.admits(exchange)))
     }
 
     /// Runs a query through the whole chain. After [`Outcome::Drop`] the caller has to call [`Chain::dropped`].
@@ -178,14 +181,15 @@ impl Chain {
         let Some(rewritten) = exchange.state.slot.get_mut() else { return self.replies(self.plugins.len(), exchange) };
         let (by, packet) = (rewritten.by, std::mem::take(&mut rewritten.packet));
         let mut query = Query::unread(&packet);
-        if query.read().is_err() {
+        if rewritten.is_name_alone {
+            query.read_changed(rewritten.name_len, exchange.query.edns);
+        } else if query.read().is_err() {
             debug_assert!(false, "a plugin has made a packet that is no query");
             exchange.refuse(Rcode::SERVFAIL);
             return self.replies(by, exchange);
         }
         let first = by + 1;
-        let Exchange { received, client, now, started, depth, is_shared, refresh, router, chain, block, .. } =
-            *exchange;
+        let Exchange { received, client, now, started, look_up, refresh, router, chain, block, .. } = *exchange;
         let state = &mut *exchange.state;
         let query = &query;
         let mut inner = Exchange {
@@ -195,8 +199,7 @@ impl Chain {
             now,
             started,
             state,
-            depth,
-            is_shared,
+            look_up,
             first,
             refresh,
             at: first,
@@ -235,7 +238,7 @@ impl Chain {
     /// Calls [`Plugin::dropped`] of every plugin.
     pub(super) fn dropped(&self, exchange: &Exchange<'_>) {
         // An internal look-up is not a query of a client.
-        if exchange.depth == 0 {
+        if exchange.look_up.depth == 0 {
             self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));
         }
     }
@@ -272,4 +275,9 @@ impl Chain {
         }
         Outcome::Answered
     }
+}
+
+/// Returns the indexes of the plugins that select the queries of their block.
+fn filters_of(plugins: &[Arc<dyn Plugin>]) -> Vec<usize> {
+    (0..plugins.len()).filter(|at| plugins[*at].filter().is_some()).collect()
 }

@@ -12,8 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
-use super::router::LookUp;
-use super::{Client, Exchange, Plugin, Router, State, Step, Wait};
+use super::{Client, Exchange, LookUp, Plugin, Router, State, Step, Wait};
 use crate::wire::{Query, Question, Rcode, Rdata, Record, Reply, Section};
 
 /// The maximum number of records in a trace.

@@ -362,6 +362,17 @@ impl State {
     }
 }
 
+/// What an exchange has of the internal look-up that it is part of. The default is that of a query of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LookUp {
+    /// The nesting of look-ups; 0 for a query of a client.
+    pub(crate) depth: u8,
+    /// The reply may be stored for other clients ([`Plugin::stores_replies`]).
+    pub(crate) is_shared: bool,
+    /// One of the look-ups is for addresses that a plugin translates ([`Exchange::resolve_to_translate`]).
+    pub(crate) is_translated: bool,
+}
+
 /// A query in a chain.
 pub struct Exchange<'a> {
     /// The query; for plugins after one that has changed it, the changed one.
@@ -376,10 +387,8 @@ pub struct Exchange<'a> {
     pub started: Instant,
     /// The mutable state.
     pub state: &'a mut State,
-    /// The nesting of internal look-ups; 0 for a query of a client.
-    pub(crate) depth: u8,
-    /// This is an internal look-up whose reply may be stored for other clients ([`Plugin::stores_replies`]).
-    pub(crate) is_shared: bool,
+    /// What it has of the internal look-up that it is part of.
+    pub(crate) look_up: LookUp,
     /// The index of the first plugin that gets the reply: 0 for a query of a client, the plugin that requested it for a
     /// refresh, and the plugin after the one that has changed the query for a changed query.
     pub(crate) first: usize,
@@ -408,13 +417,13 @@ impl<'a> Exchange<'a> {
 
     /// Returns the nesting of internal look-ups; 0 for a query of a client.
     pub fn depth(&self) -> u8 {
-        self.depth
+        self.look_up.depth
     }
 
     /// Returns whether this is an internal look-up whose reply may be stored for other clients, so that it must not
     /// depend on the client.
     pub fn is_shared(&self) -> bool {
-        self.is_shared
+        self.look_up.is_shared
     }
 
     /// Returns the search list of the client that the plugin with this name knows ([`Plugin::search_list`]).
@@ -442,7 +451,19 @@ impl<'a> Exchange<'a> {
     /// Starts an internal look-up: a query to this server itself, through zone selection and all plugins, with the EDNS
     /// of this query.
     pub fn resolve(&self, name: Name<'_>, qtype: Type) -> Inner {
-        pending::resolve(self, name, qtype)
+        pending::resolve(self, name, qtype, self.look_up.is_translated)
+    }
+
+    /// Starts an internal look-up of addresses that the current plugin translates. Plugins that translate the same way
+    /// leave its reply, and those of look-ups within it, as they are ([`Exchange::is_translated`]): two that translate
+    /// in opposite directions would otherwise start each other's look-ups without an end.
+    pub fn resolve_to_translate(&self, name: Name<'_>, qtype: Type) -> Inner {
+        pending::resolve(self, name, qtype, true)
+    }
+
+    /// Returns whether this is a look-up of addresses to translate, or one within it.
+    pub fn is_translated(&self) -> bool {
+        self.look_up.is_translated
     }
 
     /// Runs the plugins after the current one again, and passes the reply to the current plugin only. It is not sent,

@@ -24,6 +24,11 @@ impl Notes {
         self.0.as_ref()?.iter().find_map(|note| note.downcast_ref())
     }
 
+    /// Returns the note of a type, to keep it.
+    pub fn find<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.as_ref()?.iter().find_map(|note| note.clone().downcast().ok())
+    }
+
     /// Returns whether there is no note.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()

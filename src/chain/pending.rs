@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Answer, Client, Exchange, MAX_DEPTH, Origin, Router, State, Transport};
+use super::{Answer, Client, Exchange, LookUp, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
-use crate::chain::router::{LookUp, Response};
+use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
 use crate::wire::encode::encode_error;
 use crate::wire::header::flag;
@@ -62,9 +62,7 @@ pub struct OwnedQuery {
     client: Client,
     /// When it was received.
     started: Instant,
-    depth: u8,
-    /// [`Exchange::is_shared`]
-    is_shared: bool,
+    look_up: LookUp,
     /// The index of the first plugin that gets the reply.
     first: usize,
     /// This is a refresh that the plugin `first` requested.
@@ -103,8 +101,7 @@ impl Exchange<'_> {
             packet: SmallVec::from_slice(self.query.packet()),
             client: self.client,
             started: self.started,
-            depth: self.depth,
-            is_shared: self.is_shared,
+            look_up: self.look_up,
             first: self.first,
             refresh: self.refresh,
             router: self.router.clone(),
@@ -304,8 +301,7 @@ impl OwnedQuery {
             now,
             started: self.started,
             state,
-            depth: self.depth,
-            is_shared: self.is_shared,
+            look_up: self.look_up,
             first: self.first,
             refresh: self.refresh,
             at: self.first,
@@ -326,9 +322,9 @@ pub enum Inner {
     None,
 }
 
-/// Implements [`Exchange::resolve`].
-pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> Inner {
-    let depth = exchange.depth + 1;
+/// Implements [`Exchange::resolve`] and [`Exchange::resolve_to_translate`].
+pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_translated: bool) -> Inner {
+    let depth = exchange.look_up.depth + 1;
     // A dry run sends no query.
     if depth > MAX_DEPTH || exchange.state.is_dry_run() {
         return Inner::None;
@@ -336,9 +332,9 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type) -> I
     let packet = inner_packet(exchange.query, name, qtype);
     let Ok(query) = Query::parse(&packet) else { return Inner::None };
     let mut state = State::default();
-    let is_shared =
-        exchange.is_shared || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
-    let look_up = LookUp { depth, is_shared };
+    let is_shared = exchange.look_up.is_shared
+        || exchange.chain.plugins()[..exchange.at].iter().any(|plugin| plugin.stores_replies());
+    let look_up = LookUp { depth, is_shared, is_translated };
     match exchange.router.respond(&query, exchange.client, exchange.now, look_up, &mut state) {
         Response::Ready => Inner::Done(Box::new(state.reply)),
         Response::Drop => Inner::None,
@@ -362,8 +358,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         now: exchange.now,
         started: exchange.now,
         state: &mut state,
-        depth: exchange.depth.max(1),
-        is_shared: exchange.is_shared,
+        look_up: LookUp { depth: exchange.look_up.depth.max(1), ..exchange.look_up },
         first: exchange.at,
         refresh: true,
         at: exchange.at,

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::chain::Outcome;
 use super::pending::BoxFuture;
-use super::{Client, Exchange, Router, State};
+use super::{Client, Exchange, LookUp, Router, State};
 use crate::wire::{Name, Query, QueryChange};
 
 /// The plugins after the one that has created this, and the query that they are run for.
@@ -26,8 +26,7 @@ pub struct Rest {
     change: QueryChange,
     client: Client,
     started: Instant,
-    depth: u8,
-    is_shared: bool,
+    look_up: LookUp,
     /// The index of the first of the plugins.
     first: usize,
     router: Arc<Router>,
@@ -55,8 +54,7 @@ impl Exchange<'_> {
             client: self.client,
             started: self.started,
             // The plugins get no query of a client, as in a refresh.
-            depth: self.depth.max(1),
-            is_shared: self.is_shared,
+            look_up: LookUp { depth: self.look_up.depth.max(1), ..self.look_up },
             first: self.at + 1,
             router: self.router.clone(),
             block: self.block,
@@ -84,8 +82,7 @@ impl Rest {
             now,
             started: self.started,
             state: &mut state,
-            depth: self.depth,
-            is_shared: self.is_shared,
+            look_up: self.look_up,
             first: self.first,
             refresh: false,
             at: self.first,

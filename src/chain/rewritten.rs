@@ -6,13 +6,17 @@
 //!          see the query as received
 //! ```
 
-use crate::wire::Query;
+use crate::wire::{Name, Query, header};
 
 /// A query that a plugin has changed, and what the plugin needs to change the reply back.
 #[derive(Clone, Debug, Default)]
 pub struct Rewritten {
     /// The query for the plugins after it, in wire form. Empty if it is the one that was received.
     pub packet: Vec<u8>,
+    /// The length of the name in that packet, in bytes.
+    pub name_len: usize,
+    /// The name in that packet is in lower case, and its OPT record is that of the query as received.
+    pub is_name_alone: bool,
     /// The numbers of the plugin's rules that apply, in their order.
     pub rules: Vec<u32>,
     /// Names that the plugin changes back, in a form of its own.
@@ -31,9 +35,14 @@ impl Rewritten {
         if self.packet.is_empty() { None } else { Query::parse(&self.packet).ok() }
     }
 
+    /// Returns the name of that query.
+    pub fn name(&self) -> Option<Name<'_>> {
+        self.packet.get(header::LEN..header::LEN + self.name_len).filter(|name| !name.is_empty()).map(Name::trusted)
+    }
+
     /// Removes everything but the memory that is reserved; of that, what an unusual query took is returned.
     fn clear(&mut self) {
-        let Rewritten { packet, rules, names, options, writes_codes, by } = self;
+        let Rewritten { packet, name_len, is_name_alone, rules, names, options, writes_codes, by } = self;
         for bytes in [packet, names, options] {
             bytes.clear();
             if bytes.capacity() > 4 * 1024 {
@@ -44,7 +53,7 @@ impl Rewritten {
         if rules.capacity() > 1024 {
             rules.shrink_to(1024);
         }
-        (*writes_codes, *by) = (false, 0);
+        (*name_len, *is_name_alone, *writes_codes, *by) = (0, false, false, 0);
     }
 }
 

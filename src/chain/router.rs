@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Client, Exchange, Sent, State, Transport, Zones};
+use super::{Client, Exchange, LookUp, Sent, State, Transport, Zones};
 use crate::chain::chain::{Chain, Outcome};
 use crate::chain::pending::{BoxFuture, Pending};
 use crate::wire::encode::{encode, encode_error};
@@ -78,15 +78,6 @@ impl Surroundings {
 pub trait Observer: Send + Sync {
     /// Called with a query that got this code, in a response of `len` bytes.
     fn refused(&self, query: &Query<'_>, client: Client, now: Instant, rcode: Rcode, len: usize);
-}
-
-/// What the exchange of an internal look-up has of the query that caused it.
-#[derive(Clone, Copy, Default)]
-pub(super) struct LookUp {
-    /// The nesting of look-ups; 0 for a query of a client.
-    pub(super) depth: u8,
-    /// [`Exchange::is_shared`]
-    pub(super) is_shared: bool,
 }
 
 /// The result of [`Router::respond`].
@@ -164,6 +155,14 @@ impl Router {
     pub fn answer(
         self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
     ) -> Answer {
+        self.answer_noted(packet, client, now, state, out, |_| {})
+    }
+
+    /// Answers a packet. `note` adds to the state what the listener knows about the query.
+    pub fn answer_noted(
+        self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, state: &mut State, out: &mut [u8],
+        note: impl FnOnce(&mut State),
+    ) -> Answer {
         match header::accept(packet) {
             header::Accept::Parse => {}
             header::Accept::Drop => return Answer::Drop,
@@ -175,6 +174,7 @@ impl Router {
         }
         let query = &query;
         state.clear();
+        note(state);
         let block = match self.select(query, client, now, state) {
             Ok(block) => block,
             Err(rcode) => {
@@ -223,8 +223,7 @@ impl Router {
             now,
             started: now,
             state,
-            depth: look_up.depth,
-            is_shared: look_up.is_shared,
+            look_up,
             first: 0,
             refresh: false,
             at: 0,
@@ -257,27 +256,35 @@ impl Router {
         }
         match self.zones.find(&query.question) {
             Some(entry) if entry < self.chains.len() => Ok(entry),
-            Some(_) => self.select_filtered(query, client, now, state, note).ok_or(Rcode::REFUSED),
+            Some(entry) => self.select_filtered(entry, query, client, now, state, note).ok_or(Rcode::REFUSED),
             None => Err(Rcode::REFUSED),
         }
     }
 
-    /// Selects the block for a query in a zone whose blocks select their queries. If none of them gets the query, the
-    /// next zone that contains the name is tried.
+    /// Selects the block for a query in a zone whose blocks select their queries; `entry` is that of the zone. If none
+    /// of them gets the query, the next zone that contains the name is tried.
     #[inline(never)]
     fn select_filtered(
-        self: &Arc<Self>, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
+        self: &Arc<Self>, entry: usize, query: &Query<'_>, client: Client, now: Instant, state: &mut State,
         note: &mut dyn FnMut(&Chain),
     ) -> Option<usize> {
-        self.zones.find_map(&query.question, |entry| {
-            let Some(candidates) = entry.checked_sub(self.chains.len()) else { return Some(entry) };
-            self.candidates[candidates].iter().copied().find(|&block| {
-                let exchange = self.exchange(block, query, client, now, LookUp::default(), &mut *state);
+        let mut exchange = self.exchange(0, query, client, now, LookUp::default(), state);
+        let mut first_that_admits = |entry: usize| {
+            let candidates = &self.candidates[entry - self.chains.len()];
+            candidates.iter().copied().find(|&block| {
+                (exchange.block, exchange.chain) = (block, &self.chains[block]);
                 let is_admitted = exchange.chain.admits(&exchange);
                 if !is_admitted {
                     note(exchange.chain);
                 }
                 is_admitted
+            })
+        };
+        first_that_admits(entry).or_else(|| {
+            self.zones.find_map(&query.question, |other| match other {
+                _ if other == entry => None,
+                _ if other < self.chains.len() => Some(other),
+                _ => first_that_admits(other),
             })
         })
     }

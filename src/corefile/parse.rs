@@ -35,6 +35,10 @@ pub enum Known {
     Unsupported(Option<String>),
     /// A plugin from outside CoreDNS's tree; the text describes it, or is an alternative.
     External(Option<String>),
+    /// CoreDNS had the directive; the text says until when, and what to use instead.
+    Removed(String),
+    /// A property of these directives, which is none itself.
+    Property(String),
     /// Not a directive; with the most similar name, if there is one (see [`suggest`]).
     No(Option<String>),
 }
@@ -45,10 +49,29 @@ pub(super) fn parse(
 ) -> Corefile {
     let mut parser = Parser { stream: TokenStream::new(name, text, files, diagnostics), known, zones: 0 };
     let mut blocks = Vec::new();
+    if is_manifest(text)
+        && let Some(first) = parser.stream.peek()
+    {
+        let message = "this is a manifest of Kubernetes, not a Corefile";
+        let expected = "the text of '.data.Corefile', as of \"kubectl get configmap coredns -n kube-system -o \
+                        jsonpath='{.data.Corefile}'\"";
+        let error = Diagnostic::error(Stage::Syntax, Some(first.span), message).expected(expected);
+        parser.stream.diagnostics.push(error);
+        return Corefile { blocks, sources: parser.stream.sources };
+    }
     while parser.stream.peek().is_some() {
         blocks.extend(parser.block());
     }
     Corefile { blocks, sources: parser.stream.sources }
+}
+
+/// Returns whether a text is a manifest of Kubernetes, in YAML or JSON.
+fn is_manifest(text: &str) -> bool {
+    let is_first = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
+    let first = text.lines().map(str::trim_end).find(is_first).unwrap_or_default();
+    let is_yaml = ["apiVersion:", "kind:", "data:", "metadata:"].iter().any(|field| first.starts_with(field))
+        && text.lines().any(|line| line.starts_with("kind:") || line.trim_start().starts_with("Corefile:"));
+    is_yaml || first.starts_with('{') && text.contains("\"apiVersion\"") && text.contains("\"kind\"")
 }
 
 /// The state of the parser.
@@ -73,6 +96,14 @@ impl Parser<'_> {
             }
         }
         let start = tokens.first().map(|token| token.span).or(self.stream.peek().map(|ahead| ahead.span));
+        if at_end && let [first, ..] = tokens.as_slice() {
+            let message =
+                format!("'{}' is read as a server block without directives: its queries get REFUSED", first.text);
+            let warning = Diagnostic::warning(Stage::Parse, Some(first.span), message);
+            self.stream
+                .diagnostics
+                .push(warning.expected("'{' and directives after it, or the end of the file before it"));
+        }
         let directives = if at_end { Vec::new() } else { self.contents(&tokens) };
         let span = start?.to(self.stream.last.map_or(start?, |last| last.span));
         if tokens.is_empty() {
@@ -213,7 +244,7 @@ impl Parser<'_> {
         loop {
             let Some(ahead) = self.stream.peek() else {
                 if let Some(open) = open {
-                    self.block_ends_with_file(open);
+                    self.block_ends_with_file(open, &directives);
                 }
                 return directives;
             };
@@ -240,12 +271,33 @@ impl Parser<'_> {
     }
 
     /// Called when the file ends within a block. CoreDNS checks only that the last token is a `}`.
-    fn block_ends_with_file(&mut self, open: Lookahead) {
+    fn block_ends_with_file(&mut self, open: Lookahead, directives: &[Directive]) {
+        self.warn_of_unclosed_directive(directives);
         match self.stream.last {
             Some(last) if last.kind == TokenKind::Close && !self.stream.stopped => {
                 self.stream.diagnostics.warning(open.span, "unclosed '{': the file ends before its '}'");
             }
             _ => self.error_unclosed(open.span),
+        }
+    }
+
+    /// Warns of a directive whose closing brace seems to be missing: a line in its braces has the name of a directive,
+    /// and is not indented further than the directive itself.
+    fn warn_of_unclosed_directive(&mut self, directives: &[Directive]) {
+        let sources = &self.stream.sources;
+        let column = |token: &Token| sources.position(token.span).column;
+        let unclosed = directives.iter().find_map(|directive| {
+            let is_next = |property: &&Property| {
+                (self.known)(&property.name.text) == Known::Yes && column(&property.name) <= column(&directive.name)
+            };
+            Some((directive, directive.body.as_ref()?.iter().find(is_next)?))
+        });
+        if let Some((directive, next)) = unclosed {
+            let (name, line) = (&directive.name.text, sources.position(next.name.span).line);
+            let message =
+                format!("the braces of '{name}' seem to be unclosed: they contain '{}' of line {line}", next.name.text);
+            let warning = Diagnostic::warning(Stage::Syntax, Some(directive.name.span), message);
+            self.stream.diagnostics.push(warning.expected(format!("'}}' before line {line}")));
         }
     }
 

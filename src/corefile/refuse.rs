@@ -24,7 +24,8 @@ impl Parser<'_> {
         let text = &shorten(&name.text);
         let (message, hint) = match known {
             Known::Yes => return,
-            Known::No(_) => (format!("Unknown directive '{text}'"), &None),
+            Known::No(_) | Known::Property(_) => (format!("Unknown directive '{text}'"), &None),
+            Known::Removed(hint) => (format!("Unknown directive '{text}': {hint}"), &None),
             Known::Unsupported(hint) => {
                 (format!("Unsupported directive '{text}': this server does not implement it"), hint)
             }
@@ -38,6 +39,7 @@ impl Parser<'_> {
             Known::No(_) if text.len() > 1 && text.ends_with('{') => {
                 diagnostic = diagnostic.expected("white space before '{'");
             }
+            Known::No(_) if text.contains('=') => diagnostic = diagnostic.expected("white space in the place of '='"),
             Known::No(Some(suggestion)) => diagnostic.suggestion = Some(suggestion.clone()),
             // A zone in the place of a directive: the closing brace of the previous block is missing.
             Known::No(None) if text.contains(['.', ':']) => {
@@ -47,7 +49,8 @@ impl Parser<'_> {
                     "a directive; a block without braces must be the last one of its file"
                 });
             }
-            Known::No(None) | Known::Yes | Known::Unsupported(_) | Known::External(_) => {}
+            Known::Property(of) => diagnostic = diagnostic.expected(format!("'{text}' within the braces of {of}")),
+            Known::No(None) | Known::Yes | Known::Removed(_) | Known::Unsupported(_) | Known::External(_) => {}
         }
         self.stream.diagnostics.push(diagnostic);
     }

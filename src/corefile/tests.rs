@@ -74,7 +74,8 @@ fn blocks_with_and_without_braces() {
     same("a {\nwhoami\n} b {\nlog\n}", "a {\nwhoami\n}\nb {\nlog\n}");
     same("a {\nwhoami\n}\nb\nlog", "a {\nwhoami\n}\nb {\nlog\n}");
     same("a,\nb c {\n}", "a b c {\n}");
-    same("a", "a {\n}");
+    let warning = "'a' is read as a server block without directives: its queries get REFUSED";
+    check("a", &format!("a {{\n}}\nCorefile:1:1 - Warning: {warning}"));
     same("", "# nothing");
     check(".\nwhoami\n}", ". {\nwhoami\n}\nCorefile:3:1 - Warning: this '}' closes the block of '.', which has no '{'");
     check(

@@ -5,6 +5,7 @@ mod credentials;
 mod descriptors;
 pub mod grpc;
 mod pinned;
+mod proxy_protocol;
 mod shares;
 mod tls_client;
 mod tls_error;
@@ -13,6 +14,10 @@ pub use address::{Address, Interface, split_address};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
 pub use pinned::Pinned;
+pub use proxy_protocol::{
+    FoundHeader, MAX_HEADER, Proxied, ProxiedDatagram, ProxyHeader, ProxyHeaderError, ProxyPolicy, ProxyProtocol,
+    ProxyRules, Tlvs, read as read_proxy_header,
+};
 pub(crate) use shares::{Shares, Ticket};
 pub use tls_client::TlsClient;
 pub use tls_error::{find_tls_error, tls_reason};

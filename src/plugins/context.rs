@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::chain::Fallthrough;
-use crate::corefile::{Arguments, BlockKey, Diagnostics, Directive};
+use crate::corefile::{Arguments, BlockKey, Diagnostic, Diagnostics, Directive, Stage, Token};
 use crate::wire::NameBuf;
 
 /// What the parser of a directive may use besides the lines of the directive.
@@ -30,10 +30,32 @@ pub(super) fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
 /// Returns the zones that follow in the line, or those of the server block if nothing follows. If no word is a valid
 /// zone, the result is empty, and the directive applies to no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
 pub(super) fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
-    if !line.more() {
-        return names(block);
+    let Some(first) = line.peek() else { return names(block) };
+    let zones = names(&line.zones());
+    warn_of_outside(line, first, &zones, block);
+    zones
+}
+
+/// Warns of a zone whose names are not those of the server block, so that the directive gets no query for it.
+pub(super) fn warn_of_outside(line: &mut Arguments<'_, '_>, at: &Token, zones: &[NameBuf], block: &[String]) {
+    let block_zones = names(block);
+    for zone in zones.iter().filter(|zone| !is_reverse_tree(zone) && !block_zones.is_empty()) {
+        if !block_zones.iter().any(|of| overlaps(of, zone)) {
+            let message = format!("'{zone}' is outside of this server block: '{}' gets no query for it", line.name());
+            let warning = Diagnostic::warning(Stage::Setup, Some(at.span), message);
+            line.push(warning.expected(format!("a zone within {}", block.join(" "))));
+        }
     }
-    names(&line.zones())
+}
+
+/// Returns whether one of two zones contains the other.
+fn overlaps(one: &NameBuf, other: &NameBuf) -> bool {
+    one.as_name().is_within(other.as_name()) || other.as_name().is_within(one.as_name())
+}
+
+/// Returns whether this is a zone of reverse names. Many Corefiles name one without need, which is harmless.
+fn is_reverse_tree(zone: &NameBuf) -> bool {
+    ["in-addr.arpa.", "ip6.arpa."].iter().any(|tree| zone.to_string().ends_with(tree))
 }
 
 /// Returns the same as [`zones_or_block`], with a warning if the result is empty.
@@ -54,14 +76,10 @@ pub(super) fn names(zones: &[String]) -> Vec<NameBuf> {
 pub(super) fn fallthrough(line: &mut Arguments<'_, '_>, of: &[NameBuf]) -> Fallthrough {
     let Some(first) = line.peek() else { return Fallthrough::Always };
     let zones = names(&line.zones());
-    let overlaps = |one: &NameBuf, other: &NameBuf| {
-        one.as_name().is_within(other.as_name()) || other.as_name().is_within(one.as_name())
-    };
-    // Many Corefiles name the reverse trees without need, which is harmless.
-    let is_reverse_tree = |zone: &NameBuf| matches!(zone.to_string().as_str(), "in-addr.arpa." | "ip6.arpa.");
     for zone in zones.iter().filter(|zone| !is_reverse_tree(zone) && !of.iter().any(|of| overlaps(of, zone))) {
         let message = format!("no zone of this stanza overlaps '{zone}': 'fallthrough' has no effect for it");
-        line.warning(first, message);
+        let warning = Diagnostic::warning(Stage::Parse, Some(first.span), message);
+        line.push(warning.expected("zones whose names are passed on, or no word to pass on all names"));
     }
     if zones.is_empty() {
         return Fallthrough::Never;

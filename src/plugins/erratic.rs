@@ -139,16 +139,16 @@ impl Plugin for Erratic {
         "erratic"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
-        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
-        self.answer(exchange, false).into()
-    }
-
     /// The list of CoreDNS's plugin, for every client.
     fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
         let list = ["a.example.org", "b.example.org", "."].map(NameBuf::from_text);
         let list: Vec<NameBuf> = list.into_iter().flatten().collect();
         exchange.question().name().is_within(list.first()?.as_name()).then_some(list)
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
+        self.answer(exchange, false).into()
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

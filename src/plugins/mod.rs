@@ -22,6 +22,7 @@ pub mod erratic;
 pub mod errors;
 pub mod expression;
 pub mod forward;
+pub mod geoip;
 pub mod grpc;
 pub mod header;
 pub mod health;
@@ -39,25 +40,29 @@ pub mod page_address;
 mod path;
 pub mod placeholders;
 pub mod prometheus;
+pub mod proxyproto;
 pub mod ready;
 mod regexp;
 pub mod reload;
 pub mod rewrite;
 pub mod root;
+pub mod siit;
 mod table;
 pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod timeouts;
 pub mod tls;
+pub mod trace;
 mod upstream_tls;
 pub mod view;
 pub mod whoami;
 
-use context::{fallthrough, names, no_arguments, zones_or_block, zones_or_block_or_none};
+use context::{fallthrough, names, no_arguments, warn_of_outside, zones_or_block, zones_or_block_or_none};
 
-use crate::corefile::{Arguments, Block, Diagnostics, Directive, Known, Sources};
+use crate::corefile::{Arguments, Block, Diagnostic, Diagnostics, Directive, Known, Sources, Stage};
 use crate::telemetry::metrics::SharedMetrics;
+use crate::wire::NameBuf;
 
 pub use build::ReadDirective;
 pub use context::Context;
@@ -81,9 +86,38 @@ pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagn
             }
         }
         let setting = read(&stanzas, &mut context);
-        directives.extend(setting.map(|setting| ReadDirective::new(entry.name, setting)));
+        if let Some(setting) = setting {
+            warn_of_unreached(&directives, &stanzas, &mut context);
+            directives.push(ReadDirective::new(entry.name, setting));
+        }
     }
     directives
+}
+
+/// Warns of a directive that gets no query, since one before it answers all queries of the block.
+fn warn_of_unreached(before: &[ReadDirective], stanzas: &[&Directive], context: &mut Context<'_>) {
+    let Some(first) = stanzas.first().filter(|stanza| table::ANSWERING.contains(&&*stanza.name.text)) else { return };
+    let zones = names(context.zones);
+    let answers_all = |directive: &&ReadDirective| {
+        let ended = directive.ended_zones();
+        let is_within = |zone: &NameBuf| ended.iter().any(|ended| zone.as_name().is_within(ended.as_name()));
+        !zones.is_empty() && zones.iter().all(is_within)
+    };
+    if let Some(before) = before.iter().find(answers_all) {
+        let name = before.name;
+        let message = format!(
+            "no query reaches '{}': '{name}' runs before it and answers every query of this block",
+            first.name.text
+        );
+        let warning = Diagnostic::warning(Stage::Setup, Some(first.name.span), message);
+        let expected = match name {
+            "hosts" | "kubernetes" | "template" => {
+                format!("'fallthrough' in the braces of '{name}', or fewer zones for it")
+            }
+            _ => format!("one of the two, or a smaller zone for '{name}'"),
+        };
+        Arguments::of(first, context.diagnostics).push(warning.expected(expected));
+    }
 }
 
 /// Registers the metrics that are shown whether or not their directive is configured, as CoreDNS does.
@@ -93,14 +127,23 @@ pub fn register_metrics(metrics: &SharedMetrics) {
 
 /// Returns whether this server, CoreDNS or an external plugin has a directive of this name.
 pub fn known(name: &str) -> Known {
+    let hint = |hints: &[(&str, &str)]| hints.iter().find(|(of, _)| *of == name).map(|(_, hint)| (*hint).to_owned());
     if let Some(entry) = DIRECTIVES.iter().find(|entry| entry.name == name) {
         return match entry.read {
             Some(_) => Known::Yes,
-            None => Known::Unsupported(None),
+            None => Known::Unsupported(hint(table::WAYS_OUT)),
         };
     }
     if let Some((_, what)) = table::EXTERNAL.iter().find(|(external, _)| *external == name) {
         return Known::External(Some((*what).to_owned()));
+    }
+    if let Some(removed) = hint(table::REMOVED) {
+        return Known::Removed(removed);
+    }
+    let of = table::PROPERTIES.iter().filter(|(_, properties)| properties.contains(&name));
+    let of: Vec<String> = of.map(|(directive, _)| format!("'{directive}'")).collect();
+    if !of.is_empty() {
+        return Known::Property(of.join(" or "));
     }
     Known::No(crate::corefile::suggest(name, DIRECTIVES.iter().map(|entry| entry.name)))
 }

@@ -4,7 +4,8 @@
 //! that starts no repetition is literal, and so are `[`, `&` and `~` in a class; `\Q…\E` quotes; `\d`, `\w`, `\s` and
 //! `\b` are about ASCII only. Unlike Go, this accepts a repetition of a repetition (`a**`).
 
-use regex::{Regex, RegexBuilder};
+use parking_lot::Mutex;
+use regex::{CaptureLocations, Regex, RegexBuilder};
 
 /// The maximum length of an expression in bytes, as in CoreDNS.
 const MAX_LEN: usize = 10_000;
@@ -14,6 +15,8 @@ const MAX_COMPILED: usize = 4 * 1024 * 1024;
 /// suffices for a small one, and the limit of the `regex` crate.
 const MIN_STATES: usize = 64 * 1024;
 const MAX_STATES: usize = 2 * 1024 * 1024;
+/// The number of buffers for groups that an expression retains: one for each thread that matches at the same time.
+const MAX_BUFFERS: usize = 64;
 /// The maximum nesting of groups; Go's is 1,000.
 const MAX_NESTING: u32 = 250;
 
@@ -36,13 +39,52 @@ pub(super) enum RegexpError {
     },
 }
 
-/// An expression with the text that it was read from.
-#[derive(Clone, Debug)]
+/// An expression with the text that it was read from, and with buffers for the places of its groups, so that a match
+/// allocates nothing.
+#[derive(Debug)]
 pub struct Pattern {
     /// As written.
     pub text: String,
     /// Compiled.
     pub regex: Regex,
+    /// Buffers that no match uses. Never waited for: a thread that does not get the lock makes a buffer of its own.
+    buffers: Mutex<Vec<CaptureLocations>>,
+}
+
+/// The places of the groups of a match.
+pub struct FoundGroups<'p> {
+    pattern: &'p Pattern,
+    /// `None` once the buffer is returned.
+    places: Option<CaptureLocations>,
+}
+
+impl FoundGroups<'_> {
+    /// Returns where a group starts and ends; 0 is the whole match. `None` if it did not take part.
+    pub fn get(&self, group: usize) -> Option<(usize, usize)> {
+        self.places.as_ref()?.get(group)
+    }
+
+    /// Returns the number of groups, with the whole match.
+    pub fn count(&self) -> usize {
+        self.places.as_ref().map_or(0, CaptureLocations::len)
+    }
+}
+
+impl Drop for FoundGroups<'_> {
+    fn drop(&mut self) {
+        if let Some(places) = self.places.take()
+            && let Some(mut buffers) = self.pattern.buffers.try_lock()
+            && buffers.len() < MAX_BUFFERS
+        {
+            buffers.push(places);
+        }
+    }
+}
+
+impl Clone for Pattern {
+    fn clone(&self) -> Pattern {
+        Pattern::new(self.text.clone(), self.regex.clone())
+    }
 }
 
 impl PartialEq for Pattern {
@@ -54,7 +96,21 @@ impl PartialEq for Pattern {
 impl Pattern {
     /// Compiles an expression.
     pub(super) fn compile(text: &str) -> Result<Pattern, RegexpError> {
-        compile(text).map(|regex| Pattern { text: text.to_owned(), regex })
+        compile(text).map(|regex| Pattern::new(text.to_owned(), regex))
+    }
+
+    /// Creates a pattern of a compiled expression.
+    pub(super) fn new(text: String, regex: Regex) -> Pattern {
+        Pattern { text, regex, buffers: Mutex::default() }
+    }
+
+    /// Finds the first match in a text.
+    pub fn find(&self, text: &str) -> Option<FoundGroups<'_>> {
+        let unused = self.buffers.try_lock().and_then(|mut buffers| buffers.pop());
+        let mut places = unused.unwrap_or_else(|| self.regex.capture_locations());
+        let is_match = self.regex.captures_read(&mut places, text).is_some();
+        let found = FoundGroups { pattern: self, places: Some(places) };
+        is_match.then_some(found)
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::build::Setting;
 use super::{
     Context, accepted, acl, any, autopath, bind, bufsize, cache, chaos, debug, dns64, dnstap, encrypted, erratic,
-    errors, forward, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
-    multisocket, nsid, prometheus, ready, reload, rewrite, root, template, timeouts, tls, view, whoami,
+    errors, forward, geoip, grpc, header, health, hosts, kubernetes, loadbalance, local, log, loops, metadata, minimal,
+    multisocket, nsid, prometheus, proxyproto, ready, reload, rewrite, root, siit, template, timeouts, tls, trace,
+    view, whoami,
 };
 use crate::corefile::Directive;
 use crate::telemetry::metrics::{Collected, SharedMetrics};
@@ -64,9 +65,9 @@ const fn planned(name: &'static str) -> Entry {
 pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),
     built("metadata", read!(metadata::parse)),
-    planned("geoip"),
+    built("geoip", read!(geoip::parse)),
     planned("cancel"),
-    planned("proxyproto"),
+    built("proxyproto", read!(proxyproto::parse)),
     built("quic", read!(encrypted::quic)),
     built("grpc_server", read!(encrypted::grpc_server)),
     built("https", read!(encrypted::https)),
@@ -78,7 +79,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("bufsize", read!(bufsize::parse)),
     built("bind", read!(bind::parse)),
     built("debug", read!(debug::parse)),
-    planned("trace"),
+    built("trace", read!(trace::parse)),
     once("ready", read!(ready::parse)),
     built("health", read!(health::parse)).with_metrics(health::register_metrics),
     once("pprof", read!(accepted::pprof)),
@@ -89,7 +90,7 @@ pub const DIRECTIVES: &[Entry] = &[
     built("dnstap", read!(dnstap::parse)),
     built("local", read!(local::parse)).with_metrics(register::<local::Counts>),
     built("dns64", read!(dns64::parse)).with_metrics(register::<dns64::Dns64Metrics>),
-    planned("siit"),
+    built("siit", read!(siit::parse)).with_metrics(register::<siit::SiitMetrics>),
     built("any", read!(any::parse)),
     built("chaos", read!(chaos::parse)),
     built("loadbalance", read!(loadbalance::parse)),
@@ -153,9 +154,94 @@ pub(super) const EXTERNAL: &[(&str, &str)] = &[
     ("metadata_edns0", "metadata from EDNS options"),
     ("demo", "a demonstration"),
     ("example", "a demonstration"),
-    ("federation", "removed from CoreDNS with 1.7.0"),
-    ("proxy", "removed from CoreDNS with 1.5.0; use 'forward'"),
 ];
+
+/// Directives that CoreDNS had, each with what to do instead.
+pub(super) const REMOVED: &[(&str, &str)] = &[
+    ("federation", "removed with CoreDNS 1.7.0 together with the federations of Kubernetes; delete it"),
+    ("proxy", "removed with CoreDNS 1.5.0; write 'forward' in its place, as in 'forward . 192.0.2.53'"),
+    ("upstream", "removed with CoreDNS 1.7.0; delete it, external names are looked up through this server itself"),
+    ("resyncperiod", "removed with CoreDNS 1.5.0; delete it"),
+];
+
+/// What to do without a directive that this server does not have.
+pub(super) const WAYS_OUT: &[(&str, &str)] = &[
+    ("proxyproto", "remove it here and at the load balancer in front; clients' addresses are then the load balancer's"),
+    ("grpc_server", "serve clients over 'https://' or 'tls://'"),
+    ("grpc", "use 'forward' with an upstream of DNS, TLS or HTTPS"),
+    ("trace", "delete it; 'log' and 'prometheus' show queries and their durations"),
+    ("dnstap", "delete it; 'log' writes a line for each query"),
+    ("cancel", "delete it; every query has a timeout here"),
+    ("tsig", "delete it; restrict clients with 'acl', or serve 'tls://'"),
+    ("autopath", "delete it; clients then try their search list themselves, which costs them more queries"),
+    ("dnssec", "serve signed zones from another name server, and 'forward' to it"),
+    ("sign", "sign the zone on the name server that has it, and 'forward' to it"),
+    (
+        "file",
+        "serve the zone from another name server and 'forward ZONE ADDRESS' to it; for a few records, 'hosts' or 'template'",
+    ),
+    ("auto", "serve the zones from another name server and 'forward ZONE ADDRESS' to it"),
+    ("secondary", "'forward ZONE ADDRESS' to a name server of the zone"),
+    ("transfer", "let secondaries transfer the zone from the name server that has it"),
+    ("dynupdate", "send updates to a name server that has the zone"),
+    ("route53", "'forward ZONE ADDRESS' to the VPC's resolver or to a Route 53 inbound endpoint"),
+    ("azure", "'forward ZONE 168.63.129.16', the resolver of Azure, or an inbound endpoint of a private resolver"),
+    ("clouddns", "'forward ZONE 169.254.169.254', the resolver of Google Cloud, or an inbound server policy"),
+    ("k8s_external", "publish names of Services with external-dns"),
+    ("etcd", "'forward ZONE ADDRESS' to a name server that reads the zone from etcd"),
+    ("nomad", "'forward ZONE ADDRESS' to a name server for Nomad"),
+    ("on", "delete it; it runs commands at start and stop"),
+];
+
+/// Properties that are often written outside of the braces of their directive.
+pub(super) const PROPERTIES: &[(&str, &[&str])] = &[
+    ("acl", &["allow", "block", "filter", "drop"]),
+    ("cache", &["success", "denial", "prefetch", "serve_stale", "servfail", "keepttl", "disable"]),
+    ("errors", &["consolidate", "stacktrace"]),
+    (
+        "forward",
+        &[
+            "max_concurrent",
+            "except",
+            "force_tcp",
+            "prefer_udp",
+            "expire",
+            "max_fails",
+            "policy",
+            "health_check",
+            "tls_servername",
+            "max_age",
+            "failover",
+            "next",
+        ],
+    ),
+    ("health", &["lameduck"]),
+    ("hosts", &["no_reverse", "fallthrough"]),
+    (
+        "kubernetes",
+        &[
+            "pods",
+            "endpoint",
+            "kubeconfig",
+            "namespaces",
+            "labels",
+            "namespace_labels",
+            "noendpoints",
+            "ignore",
+            "endpoint_pod_names",
+            "fallthrough",
+            "zonal",
+            "ttl",
+        ],
+    ),
+    ("log", &["class"]),
+    ("siit", &["ipv6_prefix", "eam"]),
+    ("template", &["match", "answer", "authority", "additional", "rcode", "fallthrough", "ederror"]),
+    ("view", &["expr"]),
+];
+
+/// The directives that answer queries, so that they have no effect behind one that answers all of them.
+pub(super) const ANSWERING: &[&str] = &["template", "hosts", "kubernetes", "forward", "erratic", "whoami"];
 
 #[cfg(test)]
 mod tests {

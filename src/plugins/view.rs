@@ -75,6 +75,10 @@ impl ViewFilter {
 
 impl Filter for ViewFilter {
     fn admits(&self, exchange: &Exchange<'_>) -> bool {
+        // Most views have one condition.
+        if let [only] = &self.config.conditions[..] {
+            return only.holds(exchange);
+        }
         self.config.conditions.iter().all(|condition| condition.holds(exchange))
     }
 }

@@ -8,6 +8,7 @@ use super::pending::{self, PendingLimit};
 use super::service::{Packet, Service};
 use super::shared::Shared;
 use crate::chain::{Answer, Client, State};
+use crate::net::Tlvs;
 use crate::wire::MAX_MESSAGE;
 
 thread_local! {
@@ -21,18 +22,21 @@ struct AnswerBuffers {
 }
 
 impl Service {
-    /// Answers the packet of a request or a stream. Returns `None` if there is no response. `limit` is the limit on
+    /// Answers the packet of a request or a stream. Returns `None` if there is no response. `client` may have
+    /// the TLVs of the header of a proxy. `limit` is the limit on
     /// pending queries of this listener, if it has one besides that of all listeners.
     pub(crate) async fn answer_request(
-        self: &Arc<Self>, bytes: &[u8], client: Client, shared: &Shared, limit: Option<&Arc<PendingLimit>>,
+        self: &Arc<Self>, bytes: &[u8], client: (Client, Option<&Arc<Tlvs>>), shared: &Shared,
+        limit: Option<&Arc<PendingLimit>>,
     ) -> Option<Box<[u8]>> {
         let counters = &shared.counters;
+        let (client, tlvs) = client;
         let mut pending = None;
         let answer = SCRATCH.with_borrow_mut(|scratch| {
             let AnswerBuffers { state, out } = &mut **scratch
                 .get_or_insert_with(|| Box::new(AnswerBuffers { state: State::default(), out: [0; MAX_MESSAGE] }));
             let packet = Packet { bytes, client, now: Instant::now(), counters };
-            match self.answer(&self.router(), packet, state, out) {
+            match self.answer_proxied(&self.router(), packet, tlvs, state, out) {
                 Answer::Send(len) => return Some(Box::from(&out[..len])),
                 Answer::Drop => {}
                 Answer::Pending(waiting) => pending = Some(waiting),

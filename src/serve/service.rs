@@ -6,6 +6,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -15,7 +16,7 @@ use super::log_limiter::LogLimiter;
 use super::statuses::StatusCounters;
 use super::transport::ListenerKind;
 use crate::chain::{Answer, Client, Router, State};
-use crate::net::Credentials;
+use crate::net::{Credentials, ProxyProtocol, ProxyRules, Tlvs};
 use crate::wire::Rcode;
 use crate::wire::encode::encode_error;
 
@@ -30,6 +31,10 @@ pub struct Service {
     credentials: ArcSwapOption<Credentials>,
     /// Counters of HTTP requests by status, and of QUIC streams by code.
     replies: StatusCounters,
+    /// Whether there is a `proxy`, so that a listener without one reads a flag only.
+    is_proxied: AtomicBool,
+    /// Headers of proxies. Written by a reload; read once for each batch, and when a connection starts.
+    proxy: ArcSwapOption<ProxyProtocol>,
 }
 
 impl Service {
@@ -48,6 +53,8 @@ impl Service {
             settings: ArcSwap::from_pointee(settings),
             credentials: ArcSwapOption::new(credentials),
             replies: StatusCounters::of(kind),
+            is_proxied: AtomicBool::new(false),
+            proxy: ArcSwapOption::empty(),
         })
     }
 
@@ -57,6 +64,21 @@ impl Service {
         self.credentials.store(credentials);
         self.settings.store(Arc::new(settings));
         self.router.store(router);
+    }
+
+    /// Sets the rules for headers of proxies. What was remembered by the same rules stays.
+    pub fn set_proxy(&self, rules: Option<&ProxyRules>) {
+        let before = self.proxy.load_full();
+        if before.as_ref().map(|proxy| proxy.rules()) != rules {
+            self.proxy.store(rules.cloned().map(|rules| Arc::new(ProxyProtocol::new(rules))));
+        }
+        self.is_proxied.store(rules.is_some(), Ordering::Release);
+    }
+
+    /// Returns what reads the headers of proxies, if there may be any.
+    #[inline]
+    pub(crate) fn proxy(&self) -> Option<Arc<ProxyProtocol>> {
+        if self.is_proxied.load(Ordering::Relaxed) { self.proxy.load_full() } else { None }
     }
 
     /// Returns the number of HTTP requests by status, and of QUIC streams by code, with CoreDNS's labels.
@@ -93,6 +115,18 @@ impl Service {
     pub(crate) fn answer(&self, router: &Arc<Router>, packet: Packet<'_>, state: &mut State, out: &mut [u8]) -> Answer {
         let Packet { bytes, client, now, counters } = packet;
         self.recover(bytes, counters, state, out, |state, out| router.answer(bytes, client, now, state, out))
+    }
+
+    /// Answers a packet like [`Service::answer`]; the plugins may read the TLVs of its proxy.
+    pub(crate) fn answer_proxied(
+        &self, router: &Arc<Router>, packet: Packet<'_>, tlvs: Option<&Arc<Tlvs>>, state: &mut State, out: &mut [u8],
+    ) -> Answer {
+        let Some(tlvs) = tlvs else { return self.answer(router, packet, state, out) };
+        let Packet { bytes, client, now, counters } = packet;
+        let note = |state: &mut State| state.notes.add(tlvs.clone());
+        self.recover(bytes, counters, state, out, |state, out| {
+            router.answer_noted(bytes, client, now, state, out, note)
+        })
     }
 
     /// Runs plugins for a query. If one panics, the response is SERVFAIL.

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::header::{self, flag};
+use super::name::Name;
 use super::query::{Edns, Query};
 use super::reply::{NameRef, Rdata, Record, Reply, Section, StoredBytes};
 use super::size::MIN_UDP;
@@ -28,7 +29,7 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     let opt_len = query.edns.map_or(0, |_| OPT_LEN + reply.options().len());
     let question = query.question_wire();
     let is_encoded_again = reply.mark_encoded();
-    let (records, arena) = reply.arena();
+    let (records, arena, base) = reply.arena();
     if is_encoded_again {
         records.iter().for_each(|record| record.clear_positions(arena));
     }
@@ -38,7 +39,18 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     let opt_len = if with_options { opt_len } else { OPT_LEN };
     let sent_name = query.sent_name().as_wire();
     let (at, end) = (header::LEN, limit - opt_len);
-    let mut writer = Writer { out: &mut out[..limit], at, end, sent_name, targets: CompressionTargets::default() };
+    let targets = CompressionTargets::default();
+    let mut writer = Writer {
+        out: &mut out[..limit],
+        at,
+        end,
+        sent_name,
+        base: base.unwrap_or_default(),
+        base_tails: if base.is_some() { 1 } else { u8::MAX },
+        base_in_question: None,
+        base_written: None,
+        targets,
+    };
     writer.put(question);
 
     let (mut counts, mut left) = ([0u16; 3], records.len());
@@ -122,6 +134,14 @@ struct Writer<'a> {
     end: usize,
     /// The name of the question as sent.
     sent_name: &'a [u8],
+    /// The name in which tails of at least `base_tails` are offsets.
+    base: StoredBytes,
+    /// 1 if the reply has such a name, and otherwise more than any tail.
+    base_tails: u8,
+    /// The offset in that name from which on it ends like the question's name, and where that is in the message.
+    base_in_question: Option<(u8, u16)>,
+    /// An offset in that name from which on it has been written up to there, and where that is in the message.
+    base_written: Option<(u8, u16)>,
     /// The names that pointers may refer to.
     targets: CompressionTargets,
 }
@@ -203,7 +223,7 @@ impl Writer<'_> {
     #[inline(always)]
     fn name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
         match name.stored() {
-            None => self.tail(name, compress),
+            None => self.tail(name, arena, compress),
             Some((labels, position)) => self.stored_name(name, labels, position, arena, compress),
         }
     }
@@ -223,7 +243,7 @@ impl Writer<'_> {
         match name.tail() {
             Some(_) => {
                 self.try_put(&arena[labels])?;
-                self.tail(name, compress)?;
+                self.tail(name, arena, compress)?;
             }
             None => self.literal(&arena[labels], compress)?,
         }
@@ -236,14 +256,69 @@ impl Writer<'_> {
 
     /// Writes the end of the question's name that `name` ends with.
     #[inline(always)]
-    fn tail(&mut self, name: NameRef, compress: bool) -> Option<()> {
+    fn tail(&mut self, name: NameRef, arena: &[u8], compress: bool) -> Option<()> {
         let Some(tail) = name.tail() else { return self.try_put(&[0]) };
+        if tail >= self.base_tails {
+            return self.tail_of_base(tail, self.base.of(arena), compress);
+        }
         let rest = &self.sent_name[usize::from(tail)..];
         // The root is shorter than a pointer to it.
         if compress && rest.len() > 1 {
             return self.pointer((header::LEN + usize::from(tail)) as u16);
         }
         self.try_put(rest)
+    }
+
+    /// Writes the end of another name than the question's, from `tail` on.
+    #[inline(never)]
+    fn tail_of_base(&mut self, tail: u8, base: &[u8], compress: bool) -> Option<()> {
+        let rest = &base[usize::from(tail)..];
+        if !compress || rest.len() == 1 {
+            return self.try_put(rest);
+        }
+        let (shared, in_question) = match self.base_in_question {
+            Some(known) => known,
+            None => *self.base_in_question.insert(self.end_in_question(tail, base)),
+        };
+        if tail >= shared {
+            return self.pointer(in_question + u16::from(tail - shared));
+        }
+        let end = match self.base_written {
+            Some((from, at)) if tail >= from => return self.pointer(at + u16::from(tail - from)),
+            Some((from, _)) => from,
+            None => shared,
+        };
+        let start = self.at;
+        self.try_put(&base[usize::from(tail)..usize::from(end)])?;
+        match self.base_written {
+            Some((_, at)) => self.pointer(at)?,
+            None if in_question > 0 => self.pointer(in_question)?,
+            None => {}
+        }
+        // After that, the labels from `end` on are behind a pointer, and are found by it alone.
+        if start < 0x4000 && self.base_written.is_none() {
+            self.base_written = Some((tail, start as u16));
+        }
+        Some(())
+    }
+
+    /// Finds the longest end of a name from `tail` on that the question's name has too. Returns its offset in the name
+    /// and in the message; the end of the name and 0 if there is none.
+    fn end_in_question(&self, tail: u8, base: &[u8]) -> (u8, u16) {
+        let (sent, mut at) = (Name::trusted(self.sent_name), usize::from(tail));
+        // Most names end differently.
+        let last_letter = |wire: &[u8]| wire.len().checked_sub(2).map_or(0, |at| wire[at].to_ascii_lowercase());
+        if last_letter(self.sent_name) != last_letter(base) {
+            at = base.len() - 1;
+        }
+        while base[at] != 0 {
+            let end = &base[at..];
+            if sent.is_within(Name::trusted(end)) {
+                return (at as u8, (header::LEN + sent.as_wire().len() - end.len()) as u16);
+            }
+            at += 1 + usize::from(base[at]);
+        }
+        (base.len() as u8, 0)
     }
 
     /// Writes a pointer.

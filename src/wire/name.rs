@@ -103,7 +103,7 @@ impl<'a> Name<'a> {
     }
 
     /// Returns the name in bytes that are known to be valid, such as a suffix of another name.
-    pub(super) fn trusted(bytes: &'a [u8]) -> Name<'a> {
+    pub(crate) fn trusted(bytes: &'a [u8]) -> Name<'a> {
         debug_assert!(Name::from_wire(bytes).is_ok());
         Name(bytes)
     }
@@ -144,7 +144,7 @@ impl<'a> Name<'a> {
     }
 
     /// Returns whether a label starts at this offset; the root counts as a label.
-    fn has_label_at(self, offset: usize) -> bool {
+    pub(crate) fn has_label_at(self, offset: usize) -> bool {
         let mut at = 0;
         while at < offset {
             at += 1 + usize::from(self.0[at]);
@@ -286,6 +286,11 @@ impl NameText {
             self.plain[end] = b'.';
             at = end + 1;
         }
+    }
+
+    /// Returns whether no byte of the name is escaped.
+    pub fn is_plain(&self) -> bool {
+        self.escaped.is_none()
     }
 
     /// Returns the text.

@@ -85,6 +85,19 @@ impl Question {
         Ok(len)
     }
 
+    /// Reads a valid name in lower case.
+    fn read_lower(&mut self, name: &[u8]) {
+        debug_assert!(Name::from_wire(name).is_ok() && !name.iter().any(u8::is_ascii_uppercase));
+        self.folded[..name.len()].copy_from_slice(name);
+        let (mut at, mut labels) = (0, 0);
+        while let Some(&len) = name.get(at).filter(|len| **len > 0) {
+            self.starts[labels] = at as u8;
+            labels += 1;
+            at += 1 + usize::from(len);
+        }
+        (self.len, self.labels) = (name.len() as u8, labels as u8);
+    }
+
     /// Returns the name in lower case.
     pub fn name(&self) -> Name<'_> {
         Name::trusted(&self.folded[..usize::from(self.len)])
@@ -169,6 +182,15 @@ impl<'a> Edns<'a> {
         EdnsOptions::new(self.options)
     }
 
+    /// Appends the OPT record to a packet.
+    fn write(&self, packet: &mut Vec<u8>) {
+        let ([s0, s1], dnssec_ok) = (self.size.to_be_bytes(), if self.dnssec_ok { 0x80 } else { 0 });
+        // A message is shorter than 65,536 bytes, and so are its options.
+        let [l0, l1] = (self.options.len() as u16).to_be_bytes();
+        packet.extend_from_slice(&[0, 0, Type::OPT.0 as u8, s0, s1, 0, self.version, dnssec_ok, 0, l0, l1]);
+        packet.extend_from_slice(self.options);
+    }
+
     /// Returns the data of the first option with this code.
     pub fn option(&self, code: u16) -> Option<&'a [u8]> {
         self.options().find(|(have, _)| *have == code).map(|(_, data)| data)
@@ -198,6 +220,16 @@ impl<'a> Query<'a> {
         let mut query = Query::unread(packet);
         query.read()?;
         Ok(query)
+    }
+
+    /// Reads a packet of [`Query::write_changed`] in place, whose name has this length and is in lower case, with the
+    /// OPT record of the query that was changed.
+    pub(crate) fn read_changed(&mut self, name_len: usize, edns: Option<Edns<'a>>) {
+        let question_end = header::LEN + name_len + 4;
+        self.question.read_lower(&self.packet[header::LEN..header::LEN + name_len]);
+        self.question.qtype = Type(header::u16_at(self.packet, question_end - 4));
+        self.question.qclass = Class(header::u16_at(self.packet, question_end - 2));
+        (self.question_end, self.end, self.edns) = (question_end as u16, self.packet.len() as u16, edns);
     }
 
     /// Returns a query that [`Query::read`] parses in place, since a query is large to move.
@@ -269,23 +301,44 @@ impl<'a> Query<'a> {
 }
 
 impl Query<'_> {
+    /// Writes this query with another name into `packet`, as [`Query::write_changed`] does, and returns the name's
+    /// length. `parts` are the parts of the name.
+    pub fn write_name(&self, parts: [&[u8]; 3], packet: &mut Vec<u8>) -> usize {
+        packet.clear();
+        packet.extend_from_slice(&self.head_of_changed());
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            packet.extend_from_slice(part);
+        }
+        let name_len = packet.len() - header::LEN;
+        packet.extend_from_slice(&self.packet[usize::from(self.question_end) - 4..usize::from(self.question_end)]);
+        if let Some(edns) = &self.edns {
+            edns.write(packet);
+        }
+        name_len
+    }
+
+    /// Returns the header of this query with one question and perhaps an OPT record.
+    #[inline]
+    fn head_of_changed(&self) -> [u8; header::LEN] {
+        let mut head = [0; header::LEN];
+        head[..4].copy_from_slice(&self.packet[..4]);
+        (head[5], head[11]) = (1, u8::from(self.edns.is_some()));
+        head
+    }
+
     /// Writes this query with another question and another OPT record into `packet`. Other records are left out: a
     /// signature would not match, and a compression pointer would refer to another name.
     pub fn write_changed(
         &self, name: Name<'_>, qtype: Type, qclass: Class, edns: Option<&Edns<'_>>, packet: &mut Vec<u8>,
     ) {
         packet.clear();
-        packet.extend_from_slice(&self.packet[..4]);
-        packet.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
+        packet.extend_from_slice(&self.head_of_changed());
+        packet[header::LEN - 1] = u8::from(edns.is_some());
         packet.extend_from_slice(name.as_wire());
         let ([t0, t1], [c0, c1]) = (qtype.0.to_be_bytes(), qclass.0.to_be_bytes());
         packet.extend_from_slice(&[t0, t1, c0, c1]);
         if let Some(edns) = edns {
-            let ([s0, s1], dnssec_ok) = (edns.size.to_be_bytes(), if edns.dnssec_ok { 0x80 } else { 0 });
-            packet.extend_from_slice(&[0, 0, Type::OPT.0 as u8, s0, s1, 0, edns.version, dnssec_ok, 0]);
-            // A message is shorter than 65,536 bytes, and so are its options.
-            packet.extend_from_slice(&(edns.options.len() as u16).to_be_bytes());
-            packet.extend_from_slice(edns.options);
+            edns.write(packet);
         }
     }
 }

@@ -105,7 +105,7 @@ pub enum Rdata {
 }
 
 /// A range of bytes of the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoredBytes {
     at: u32,
     len: u16,
@@ -210,6 +210,8 @@ pub struct Reply {
     pub had_opt: bool,
     /// The maximum length of a UDP response that *bufsize* sets, 512–4096 bytes.
     pub max_udp: Option<u16>,
+    /// The name in which tails of names are offsets, in wire form, if it is not that of the question.
+    base: Option<StoredBytes>,
     /// Whether the reply has been encoded, so that the arena holds offsets of its names.
     encoded: bool,
     /// The records; within each section in the order in which they are sent.
@@ -250,13 +252,14 @@ impl Reply {
             options,
             had_opt,
             max_udp,
+            base,
             encoded,
             records: _,
             arena: _,
         } = self;
         *rcode = Rcode::NOERROR;
         (*authoritative, *recursion_available, *authentic_data, *truncated) = (false, false, false, false);
-        (*extended_error, *options, *max_udp, *recursion_desired) = (None, None, None, None);
+        (*extended_error, *options, *max_udp, *recursion_desired, *base) = (None, None, None, None, None);
         (*encoded, *had_opt) = (false, false);
     }
 
@@ -264,7 +267,7 @@ impl Reply {
     pub fn clear_records(&mut self) {
         self.records.clear();
         self.arena.clear();
-        self.options = None;
+        (self.options, self.base) = (None, None);
         if self.extended_error.is_some_and(|error| matches!(error.text, ErrorText::Stored(_))) {
             self.extended_error = None;
         }
@@ -337,9 +340,10 @@ impl Reply {
         self.options.map_or(&[], |options| self.bytes(options))
     }
 
-    /// Returns the records and the arena, for the encoder, which stores the offsets of names in it.
-    pub(super) fn arena(&mut self) -> (&[Record], &mut [u8]) {
-        (&self.records, &mut self.arena)
+    /// Returns the records, the arena, in which the encoder stores the offsets of names, and the place of
+    /// [`Reply::set_base`] in it.
+    pub(super) fn arena(&mut self) -> (&[Record], &mut [u8], Option<StoredBytes>) {
+        (&self.records, &mut self.arena, self.base)
     }
 
     /// Marks the reply as encoded. Returns whether it was encoded before.
@@ -347,9 +351,18 @@ impl Reply {
         std::mem::replace(&mut self.encoded, true)
     }
 
-    /// Returns the labels of a name that are in the arena.
-    pub(super) fn prefix(&self, name: NameRef) -> &[u8] {
+    /// Returns the labels of a name that are in the arena, in front of its tail.
+    pub fn prefix(&self, name: NameRef) -> &[u8] {
         name.stored().map_or(&[], |(labels, _)| &self.arena[labels])
+    }
+
+    /// Returns the end of a name after its stored labels; `question` is the name of the question.
+    fn end_of<'a>(&'a self, name: NameRef, question: Name<'a>) -> &'a [u8] {
+        match name.tail() {
+            None => &[0],
+            Some(0) => question.as_wire(),
+            Some(tail) => &self.base.map_or(question.as_wire(), |base| self.bytes(base))[usize::from(tail)..],
+        }
     }
 
     /// Returns whether two names of this reply are equal, byte for byte.
@@ -360,7 +373,7 @@ impl Reply {
     /// Returns whether two names of this reply are equal ignoring case (RFC 4343); `question` is the name of the
     /// question.
     pub fn names_are_equal_ignoring_case(&self, a: NameRef, b: NameRef, question: Name<'_>) -> bool {
-        let tail = |name: NameRef| name.tail().map_or(&[0][..], |tail| &question.as_wire()[usize::from(tail)..]);
+        let tail = |name: NameRef| self.end_of(name, question);
         let bytes = |name| self.prefix(name).iter().chain(tail(name)).map(u8::to_ascii_lowercase);
         let len = |name| self.prefix(name).len() + tail(name).len();
         // Length bytes are below `A`, so folding them changes nothing.
@@ -386,7 +399,7 @@ impl Reply {
     /// Writes a complete name into `wire`; `question` is the name of the question.
     pub fn expand<'w>(&self, name: NameRef, question: Name<'_>, wire: &'w mut [u8; MAX_LEN]) -> Name<'w> {
         let prefix = self.prefix(name);
-        let tail = name.tail().map_or(&[0][..], |tail| &question.as_wire()[usize::from(tail)..]);
+        let tail = self.end_of(name, question);
         let len = prefix.len() + tail.len();
         wire[..prefix.len()].copy_from_slice(prefix);
         wire[prefix.len()..len].copy_from_slice(tail);
@@ -396,10 +409,7 @@ impl Reply {
     /// Returns a complete name; `question` is the name of the question as sent.
     pub fn full_name(&self, name: NameRef, question: Name<'_>) -> super::NameBuf {
         let mut wire = self.prefix(name).to_vec();
-        match name.tail() {
-            Some(tail) => wire.extend(&question.as_wire()[usize::from(tail)..]),
-            None => wire.push(0),
-        }
+        wire.extend_from_slice(self.end_of(name, question));
         Name::trusted(&wire).to_owned()
     }
 
@@ -424,6 +434,12 @@ impl Reply {
     pub fn store_name(&mut self, name: Name<'_>) -> NameRef {
         let wire = name.as_wire();
         self.store_labels(&[&wire[..wire.len() - 1]], None)
+    }
+
+    /// Makes the tails of all names, except that of [`NameRef::QUESTION`], offsets in another name than that of the
+    /// question: the reply has been made for that name.
+    pub fn set_base(&mut self, name: Name<'_>) {
+        self.base = Some(self.store(name.as_wire()));
     }
 
     /// Stores data, at most 65,535 bytes.

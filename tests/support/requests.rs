@@ -9,6 +9,7 @@ use clusterdns::admin::{PageContent, Site, connection};
 use clusterdns::chain::{State, Transport};
 use clusterdns::cluster::View;
 use clusterdns::net::grpc::{self, DnsPacket, GrpcBody};
+use clusterdns::net::{FoundHeader, read_proxy_header};
 use clusterdns::serve::framing::{PREFIX, first_message, is_quic_query, quic_query_len};
 use clusterdns::serve::http::{doh, message};
 use clusterdns::upstream::read_answer;
@@ -291,5 +292,23 @@ impl AsyncWrite for Memory<'_> {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A header of the PROXY protocol is within its bytes, needs all of them, and does not depend on those after it.
+pub fn check_proxy_header(data: &[u8]) {
+    let Ok(FoundHeader::Whole(header, len)) = read_proxy_header(data) else { return };
+    assert!(len <= data.len());
+    assert_eq!(read_proxy_header(&data[..len]), Ok(FoundHeader::Whole(header.clone(), len)));
+    for at in 0..len {
+        match read_proxy_header(&data[..at]) {
+            Ok(FoundHeader::Undecided(needed) | FoundHeader::Partial(needed)) => {
+                assert!(needed > at && needed <= len, "{at}: {needed} of {len}");
+            }
+            other => panic!("{at} of {len}: {other:?}"),
+        }
+    }
+    if let Some(tlvs) = header.valid_tlvs() {
+        assert!(!tlvs.is_empty() && tlvs.len() <= header.tlvs.len());
     }
 }

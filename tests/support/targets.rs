@@ -20,7 +20,7 @@ use super::{corefiles, files, log_lines, requests, sources, template, upstream};
 pub type Target = fn(&[u8]);
 
 /// All targets; the name is that of the file in `fuzz/fuzz_targets` and of the folder in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("admin", requests::check_admin),
     ("answer", upstream::check_upstream_answer),
     ("cluster_name", cluster_name),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("hosts", files::check_hosts),
     ("log_line", log_lines::check_log_line),
     ("manifest", sources::check_manifest),
+    ("proxy_header", requests::check_proxy_header),
     ("query", query),
     ("reply", reply),
     ("resolv_conf", files::check_resolv_conf),

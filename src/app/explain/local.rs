@@ -74,13 +74,13 @@ impl LocalServer {
             hostname: machine::hostname(),
             version: VERSION,
             interfaces: machine::interfaces(),
+            search_list: machine::search_list(),
             debug: Arc::<AtomicBool>::default(),
             upstreams: Arc::new(UpstreamRegistry::new(runtime.handle().clone(), metrics.get())),
             metrics,
             dispatcher: Dispatcher::default(),
             lifecycle: Arc::default(),
             carried_over: CarriedOver::default(),
-            search_list: machine::search_list(),
         };
         let world = World { resources, surroundings: Surroundings::default(), indexes: KnownIndexes::default() };
         // What only this machine lacks, such as an address or a certificate, does not matter here.

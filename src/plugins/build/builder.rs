@@ -48,6 +48,8 @@ pub struct BlockBuilder<'a> {
 
 /// Called with all plugins of a block that its listeners share.
 type CompleteHook = Box<dyn FnOnce(&[Arc<dyn Plugin>])>;
+/// Makes a plugin of another one, which has a number.
+type PluginWrapper = Box<dyn Fn(usize, Arc<dyn Plugin>) -> Arc<dyn Plugin> + Send + Sync>;
 /// Creates a plugin for a listener.
 type PluginFactory = Box<dyn Fn(&ListenerInfo<'_>) -> Arc<dyn Plugin>>;
 /// Creates an observer of a listener, which is named like `dns://:53`.
@@ -105,6 +107,8 @@ pub struct PageRequest {
 #[derive(Default)]
 pub struct BuiltBlock {
     slots: Vec<Slot>,
+    /// Wraps the plugins from this index on.
+    wrapper: Option<(usize, PluginWrapper)>,
     metadata: Option<Vec<NameBuf>>,
     /// Periodic work.
     pub chores: Vec<Chore>,
@@ -230,6 +234,20 @@ impl<'a> BlockBuilder<'a> {
         self.built.tasks.push(Box::new(task));
     }
 
+    /// Has every plugin that is added after this call replaced by what `wrap` makes of it, which also gets a number of
+    /// the plugin that no other one of the block has.
+    pub fn wrap_later_plugins(
+        &mut self, wrap: impl Fn(usize, Arc<dyn Plugin>) -> Arc<dyn Plugin> + Send + Sync + 'static,
+    ) {
+        self.built.wrapper = Some((self.built.slots.len(), Box::new(wrap)));
+    }
+
+    /// Returns the first address that the block listens on, if a directive restricts them.
+    pub fn first_address(&self) -> Option<SocketAddr> {
+        let port = self.context.block.keys.first()?.port;
+        self.context.addresses?.first().map(|address| SocketAddr::new(address.ip, port))
+    }
+
     /// Adds an observer of attempts at upstreams for the queries of the block.
     pub fn tap_upstreams(&mut self, tap: Arc<dyn UpstreamTap>) {
         self.upstream_taps.push(tap);
@@ -262,11 +280,15 @@ impl BuiltBlock {
     pub fn chain(&self, labels: &BlockLabels, zones: &[NameBuf]) -> Chain {
         let mut plugins: Vec<Arc<dyn Plugin>> = Vec::with_capacity(self.slots.len());
         // The last first, so that each knows the next.
-        for slot in self.slots.iter().rev() {
+        for (number, slot) in self.slots.iter().enumerate().rev() {
             let next = plugins.last().map_or("", |plugin| plugin.name());
-            plugins.push(match slot {
+            let plugin = match slot {
                 Slot::Shared(plugin) => plugin.clone(),
                 Slot::PerListener(make) => make(&ListenerInfo { labels, zones, next }),
+            };
+            plugins.push(match &self.wrapper {
+                Some((from, wrap)) if number >= *from => wrap(number, plugin),
+                _ => plugin,
             });
         }
         plugins.reverse();

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::corefile::Scheme;
-use crate::net::TlsFiles;
+use crate::net::{ProxyRules, TlsFiles};
 
 /// The options of a block. What no directive mentions keeps the server's default.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct BlockOptions {
     pub tls: Option<TlsFiles>,
     /// The timeouts of TCP connections.
     pub timeouts: Option<TimeoutOptions>,
+    /// The rules for headers of the PROXY protocol.
+    pub proxy: Option<ProxyRules>,
     /// The limits of encrypted listeners.
     pub limits: BTreeMap<Scheme, ListenerLimits>,
     /// Some plugin answers classes other than IN.

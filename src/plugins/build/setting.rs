@@ -34,6 +34,11 @@ pub trait Setting: Comparable + fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Returns the zones in which the plugin answers every query, so that no plugin after it gets one.
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        Vec::new()
+    }
+
     /// Returns the errors that [`Setting::build`] would report because of what only this machine has, such as files.
     fn check(&self) -> Vec<BuildError> {
         Vec::new()

@@ -271,6 +271,10 @@ impl Plugin for Cache {
         "cache"
     }
 
+    fn stores_replies(&self) -> bool {
+        true
+    }
+
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
         if is_live || !self.covers(exchange.question()) {
@@ -300,10 +304,6 @@ impl Plugin for Cache {
             notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
         }
         Explained::Answered
-    }
-
-    fn stores_replies(&self) -> bool {
-        true
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

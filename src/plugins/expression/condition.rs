@@ -4,13 +4,13 @@
 //! allocations nor texts; every other part of an expression is evaluated as it is.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::Expression;
 use super::environment::{QueryNumber, QueryScope, client_address, dnssec_ok, server_address};
-use super::error::{CompileError, EvaluationError};
+use super::error::CompileError;
 use super::run;
 use super::tree::{Binary, ExprKind, ExprNode, Unary};
 use super::value::ExprValue;
@@ -21,7 +21,8 @@ use crate::wire::{Class, NameBuf, Type};
 #[derive(Clone, Debug)]
 pub struct QueryCondition {
     expression: Expression,
-    test: Test,
+    /// The tests, which must all hold: those that `and` joins.
+    tests: Box<[Test]>,
 }
 
 impl PartialEq for QueryCondition {
@@ -43,6 +44,8 @@ enum Test {
     Name(Box<[NameBuf]>),
     Protocol(Box<[Box<str>]>),
     Client(Box<[IpAddr]>),
+    /// The address is none of these.
+    OtherClient(Box<[IpAddr]>),
     ClientPort(Box<[u16]>),
     Server(Box<[IpAddr]>),
     ServerPort(Box<[u16]>),
@@ -63,12 +66,17 @@ impl QueryCondition {
 
     /// Prepares an expression whose names are those of [`QueryScope`].
     pub fn of(expression: Expression) -> QueryCondition {
-        QueryCondition { test: Test::of(&expression.node), expression }
+        let tests = match Test::of(&expression.node) {
+            Test::All(tests) => tests,
+            test => [test].into(),
+        };
+        QueryCondition { tests, expression }
     }
 
     /// Whether the condition holds. An expression that fails, or whose value is not a boolean, does not.
+    #[inline]
     pub fn holds(&self, exchange: &Exchange<'_>) -> bool {
-        self.test.holds(exchange).unwrap_or(false)
+        self.tests.iter().all(|test| test.result(exchange) == TestResult::True)
     }
 }
 
@@ -81,11 +89,17 @@ impl Test {
     fn prepared(node: &ExprNode) -> Option<Test> {
         Some(match &node.kind {
             ExprKind::Constant(ExprValue::Bool(value)) => Test::Constant(*value),
-            ExprKind::Unary(Unary::Not, inner) => Test::Not(Box::new(Test::of(inner))),
-            ExprKind::Binary(Binary::And, left, right) => Test::All([Test::of(left), Test::of(right)].into()),
+            ExprKind::Unary(Unary::Not, inner) => Test::of(inner).negated(),
+            ExprKind::Binary(Binary::And, left, right) => {
+                let parts = [left, right].map(|part| match Test::of(part) {
+                    Test::All(tests) => tests.into_vec(),
+                    test => vec![test],
+                });
+                Test::All(parts.concat().into())
+            }
             ExprKind::Binary(Binary::Or, left, right) => Test::Any([Test::of(left), Test::of(right)].into()),
             ExprKind::Binary(Binary::Equal, left, right) => Test::equal(left, right)?,
-            ExprKind::Binary(Binary::NotEqual, left, right) => Test::Not(Box::new(Test::equal(left, right)?)),
+            ExprKind::Binary(Binary::NotEqual, left, right) => Test::equal(left, right)?.negated(),
             ExprKind::Binary(Binary::In, left, right) => {
                 let ExprKind::Array(items) = &right.kind else { return None };
                 let texts: Option<Vec<&str>> = items.iter().map(text).collect();
@@ -109,6 +123,14 @@ impl Test {
             },
             _ => return None,
         })
+    }
+
+    /// Returns the opposite test.
+    fn negated(self) -> Test {
+        match self {
+            Test::Client(addresses) => Test::OtherClient(addresses),
+            test => Test::Not(Box::new(test)),
+        }
     }
 
     /// Prepares the comparison of a property with a constant.
@@ -138,32 +160,47 @@ impl Test {
         })
     }
 
-    fn holds(&self, exchange: &Exchange<'_>) -> Result<bool, EvaluationError> {
+    /// Tests the query. The most common tests need no call.
+    #[inline(always)]
+    fn result(&self, exchange: &Exchange<'_>) -> TestResult {
+        TestResult::of(match self {
+            Test::Type(types) => types.contains(&exchange.question().qtype),
+            Test::Client(addresses) => is_client_among(addresses, exchange),
+            Test::OtherClient(addresses) => !is_client_among(addresses, exchange),
+            _ => return self.other_result(exchange),
+        })
+    }
+
+    #[inline(never)]
+    fn other_result(&self, exchange: &Exchange<'_>) -> TestResult {
         let (question, client) = (exchange.question(), &exchange.client);
-        Ok(match self {
+        let holds = match self {
             Test::All(tests) => {
                 for test in tests {
-                    if !test.holds(exchange)? {
-                        return Ok(false);
+                    match test.result(exchange) {
+                        TestResult::True => {}
+                        other => return other,
                     }
                 }
                 true
             }
             Test::Any(tests) => {
                 for test in tests {
-                    if test.holds(exchange)? {
-                        return Ok(true);
+                    match test.result(exchange) {
+                        TestResult::False => {}
+                        other => return other,
                     }
                 }
                 false
             }
-            Test::Not(test) => !test.holds(exchange)?,
+            Test::Not(test) => return test.result(exchange).negated(),
             Test::Constant(value) => *value,
             Test::Type(types) => types.contains(&question.qtype),
             Test::Class(classes) => classes.contains(&question.qclass),
             Test::Name(names) => names.iter().any(|name| name.as_name().eq_ignore_case(question.name())),
             Test::Protocol(names) => names.iter().any(|name| **name == *client.transport.name()),
-            Test::Client(addresses) => addresses.contains(&client_address(exchange)),
+            Test::Client(addresses) => is_client_among(addresses, exchange),
+            Test::OtherClient(addresses) => !is_client_among(addresses, exchange),
             Test::ClientPort(ports) => ports.contains(&client.remote.port()),
             Test::Server(addresses) => addresses.contains(&server_address(exchange)),
             Test::ServerPort(ports) => ports.contains(&client.local.port()),
@@ -180,11 +217,50 @@ impl Test {
                     _ => order.is_eq(),
                 }
             }
-            Test::Other(node) => match run::run(node, &QueryScope(exchange))? {
-                ExprValue::Bool(value) => value,
-                other => return EvaluationError::words(format!("{} is not a boolean", other.type_name())),
-            },
-        })
+            Test::Other(node) => return evaluated(node, exchange),
+        };
+        TestResult::of(holds)
+    }
+}
+
+/// Returns whether the client's address is one of these.
+#[inline(always)]
+fn is_client_among(addresses: &[IpAddr], exchange: &Exchange<'_>) -> bool {
+    match exchange.client.remote {
+        SocketAddr::V4(client) => addresses.iter().any(|address| *address == IpAddr::V4(*client.ip())),
+        SocketAddr::V6(_) => addresses.contains(&client_address(exchange)),
+    }
+}
+
+/// The value of a condition. A byte, so that it is returned in a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TestResult {
+    False,
+    True,
+    /// The evaluation has failed, or the value is not a boolean.
+    Failed,
+}
+
+impl TestResult {
+    fn of(value: bool) -> TestResult {
+        if value { TestResult::True } else { TestResult::False }
+    }
+
+    fn negated(self) -> TestResult {
+        match self {
+            TestResult::False => TestResult::True,
+            TestResult::True => TestResult::False,
+            TestResult::Failed => TestResult::Failed,
+        }
+    }
+}
+
+/// Evaluates an expression that is not prepared.
+#[inline(never)]
+fn evaluated(node: &ExprNode, exchange: &Exchange<'_>) -> TestResult {
+    match run::run(node, &QueryScope(exchange)) {
+        Ok(ExprValue::Bool(value)) => TestResult::of(value),
+        Ok(_) | Err(_) => TestResult::Failed,
     }
 }
 
@@ -289,7 +365,7 @@ mod tests {
             PREPARED.iter().map(|text| (*text, true)).chain(EVALUATED.iter().map(|text| (*text, false)))
         {
             let condition = QueryCondition::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(is_prepared(&condition.test), prepared, "{text}");
+            assert_eq!(condition.tests.iter().all(is_prepared), prepared, "{text}");
             for (name, qtype, edns) in [
                 ("www.example.", wire::Type::A, None),
                 ("WWW.Example.", wire::Type::TXT, Some(4_096)),

@@ -104,12 +104,24 @@ pub(super) fn parse(text: &str, rooted: impl Fn(&str) -> PathBuf) -> Result<To, 
     if path.is_file() {
         return Ok(To::File(path));
     }
+    let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') || !byte.is_ascii();
     let is_name = NameBuf::from_text(host).is_ok_and(|name| !name.as_name().is_root());
-    if !is_name || host.contains(['/', ' ']) {
+    if !is_name || !host.bytes().all(is_of_hosts) {
         return Err(DestinationError::Unknown(text.to_owned()));
     }
     let server_name = server_name.map(str::to_owned);
     Ok(To::Host { name: host.to_owned(), port, transport, server_name })
+}
+
+/// Returns what was probably meant by a text that is no destination: without punctuation, or with the syntax of
+/// variables.
+pub(super) fn suggestion(text: &str) -> Option<String> {
+    if let Some(name) = text.strip_prefix('$') {
+        return Some(format!("{{${}}}", name.trim_matches(['{', '}', '(', ')'])));
+    }
+    let trimmed = text.trim_matches([',', ';']);
+    let is_address = parse(trimmed, |_| PathBuf::new()).is_ok();
+    (trimmed != text && is_address).then(|| trimmed.to_owned())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::address::{self, To};
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
 use crate::files::ResolvConf;
 use crate::plugins::path::rooted;
-use crate::plugins::{Context, upstream_tls};
+use crate::plugins::{Context, upstream_tls, warn_of_outside};
 use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
 use crate::wire::{NameBuf, Rcode};
 
@@ -102,6 +102,15 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
         let message = format!("'{}' expands to multiple zones; only '{zone}' is used", from.text);
         line.warning(from, message);
     }
+    if from.text.parse::<IpAddr>().is_ok() {
+        let message = format!("'{}' is the zone whose names are forwarded, '{zone}', and no upstream", from.text);
+        let warning = Diagnostic::warning(Stage::Parse, Some(from.span), message);
+        line.push(
+            warning.expected("a zone first, such as '.' for all names").suggestion(Some(format!(". {}", from.text))),
+        );
+    } else {
+        warn_of_outside(&mut line, from, std::slice::from_ref(&zone), context.zones);
+    }
     let words = line.words("an address, a file or a host name")?;
     let mut config = Config {
         from: zone,
@@ -122,6 +131,7 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
         next_on_nodata: false,
         resolvers: Vec::new(),
     };
+    let mut hosts = Vec::new();
     for word in words {
         if rooted(&mut line, root.as_deref(), word).is_none() {
             continue;
@@ -134,6 +144,7 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
                 if has_name && stanza.body.iter().flatten().any(|property| property.name.text == "tls_servername") {
                     line.error(word, "both forward and proxy level TLS servernames are set for this upstream");
                 }
+                hosts.extend(matches!(to, To::Host { .. }).then_some(word));
                 if !config.to.contains(&to) {
                     config.to.push(to);
                 }
@@ -141,7 +152,8 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
             Err(error) => {
                 let expected =
                     "an address, tls://, https:// or quic:// with one, a file such as /etc/resolv.conf, or a host name";
-                line.error_expected(word, error.to_string(), expected);
+                let error = Diagnostic::error(Stage::Parse, Some(word.span), error.to_string());
+                line.push(error.expected(expected).suggestion(address::suggestion(&word.text)));
             }
         }
     }
@@ -154,6 +166,14 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
         let _ = config.parse_property(&mut inner, root.as_deref());
         inner.finish();
     }
+    for word in hosts.into_iter().filter(|_| config.resolvers.is_empty()) {
+        let message = format!(
+            "'{}' is looked up once, at start, by the servers of /etc/resolv.conf: without an answer there is no start",
+            word.text
+        );
+        let warning = Diagnostic::warning(Stage::Setup, Some(word.span), message);
+        line.push(warning.expected("an address, or 'resolver ADDRESS' in braces for the look-up"));
+    }
     let ConnectionReuse { expire, max_age, .. } = config.reuse;
     if !max_age.is_zero() && max_age < expire {
         line.error(from, format!("max_age ({max_age:?}) must not be less than expire ({expire:?})"));
@@ -163,21 +183,30 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
     Some(config)
 }
 
+impl Config {
+    /// Returns whether every query for a name in the zone is answered, and none is passed on.
+    pub(super) fn answers_all(&self) -> bool {
+        self.except.is_empty() && self.next.is_empty() && !self.next_on_nodata
+    }
+}
+
 /// Warns of stanzas that no query reaches: the first stanza whose zone has the name answers, even if a later one has a
 /// longer zone.
 fn check_reach(stanzas: &[&Directive], configs: &[Config], context: &mut Context<'_>) {
     for (at, config) in configs.iter().enumerate() {
-        let answers_all = |before: &&Config| {
-            let passes_on = !before.next.is_empty() || before.next_on_nodata;
-            config.from.as_name().is_within(before.from.as_name()) && before.except.is_empty() && !passes_on
-        };
+        let answers_all =
+            |before: &&Config| before.answers_all() && config.from.as_name().is_within(before.from.as_name());
         if let Some(before) = configs[..at].iter().find(answers_all) {
             let message = format!(
                 "no query reaches this stanza: 'forward {}' before it answers every name of '{}'",
                 before.from, config.from
             );
-            let mut line = Arguments::of(stanzas[at], context.diagnostics);
-            line.warning(&stanzas[at].name, message);
+            let warning = Diagnostic::warning(Stage::Parse, Some(stanzas[at].name.span), message);
+            let expected = match before.from == config.from {
+                true => "all upstreams in one stanza".to_owned(),
+                false => format!("this stanza before it, or 'except {}' in its braces", config.from),
+            };
+            Arguments::of(stanzas[at], context.diagnostics).push(warning.expected(expected));
         }
     }
 }

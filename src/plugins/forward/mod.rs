@@ -35,6 +35,10 @@ impl Setting for Stanzas {
         options.answers_other_classes = true;
     }
 
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        self.0.iter().filter(|config| config.answers_all()).map(|config| config.from.clone()).collect()
+    }
+
     fn check(&self) -> Vec<BuildError> {
         self.0.iter().filter_map(|config| config.check_trust().err().map(BuildError)).collect()
     }

@@ -77,6 +77,10 @@ impl Collected for AllHosts {
 }
 
 impl Setting for Config {
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        if self.fallthrough == Fallthrough::Never { self.zones.clone() } else { Vec::new() }
+    }
+
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let plugin = Arc::new(Hosts::new(self));
         let file = plugin.file().clone();

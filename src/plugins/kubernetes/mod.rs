@@ -56,6 +56,22 @@ impl Setting for Config {
         zones.iter().map(|zone| LiveZone { zone: zone.clone(), is_whole: is_whole(zone) }).collect()
     }
 
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        let Answers { zones, fallthrough, .. } = &self.answers;
+        zones.iter().filter(|zone| fallthrough.for_zone(zone) == Fallthrough::Never).cloned().collect()
+    }
+
+    fn check(&self) -> Vec<BuildError> {
+        let server = &self.api.server;
+        let kubeconfig = server.kubeconfig.iter().map(|(path, _)| path);
+        let files = kubeconfig.chain(server.tls.iter().flatten());
+        let unreadable = files.filter_map(|path| {
+            let error = std::fs::File::open(path).err()?;
+            Some(BuildError(format!("cannot read {}: {error}; it has to exist when the server starts", path.display())))
+        });
+        unreadable.collect()
+    }
+
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let Some(request) = self.index_request() else { return Ok(()) };
         let plugin = Kubernetes::new(self.answers.clone(), block.index(&request), block.server_addresses())

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::labels::{LabelChange, LabelMatch};
 use super::opt::Opt;
 use crate::chain::Rewritten;
 use crate::wire::name::{MAX_LEN, NameText};
@@ -18,8 +19,8 @@ pub(super) struct Draft<'e> {
     wire: [u8; MAX_LEN],
     /// The length of the changed name; 0 if no rule has changed it.
     len: usize,
-    /// The name in presentation form and lower case.
-    text: NameText,
+    /// The name in presentation form and lower case, once a rule has looked at it.
+    text: Option<NameText>,
     /// A rule has changed the name since the text was written.
     is_text_old: bool,
     /// The query type.
@@ -30,8 +31,13 @@ pub(super) struct Draft<'e> {
     opt: Option<Opt>,
     /// The numbers of the rules that apply.
     rules: SmallVec<[u32; 16]>,
-    /// The name before and after each rule that turns names back by itself, in wire form.
-    names: SmallVec<[u8; 256]>,
+    /// The number of changes of the name.
+    changes: usize,
+    /// The first change turns names back by itself.
+    is_first_turned_back: bool,
+    /// The name before and after each rule that turns names back by itself, in wire form. Empty if only one rule has
+    /// changed the name: it has changed the client's name into that of the query.
+    names: Vec<u8>,
     /// A rule changes the reply.
     pub(super) has_response_rules: bool,
     /// A rule that applies is the last one.
@@ -44,13 +50,15 @@ impl<'e> Draft<'e> {
             query,
             wire: [0; MAX_LEN],
             len: 0,
-            text: NameText::new(query.question.name()),
+            text: None,
             is_text_old: false,
             qtype: query.question.qtype,
             qclass: query.question.qclass,
             opt: None,
             rules: SmallVec::new(),
-            names: SmallVec::new(),
+            changes: 0,
+            is_first_turned_back: false,
+            names: Vec::new(),
             has_response_rules: false,
             is_stopped: false,
         }
@@ -58,20 +66,21 @@ impl<'e> Draft<'e> {
 
     /// Returns the name in presentation form and lower case.
     pub(super) fn text(&mut self) -> &str {
-        if self.is_text_old {
-            // What `set_name` has stored is a name.
-            self.text.write(Name::from_wire(&self.wire[..self.len]).unwrap_or(Name::ROOT));
-            self.is_text_old = false;
+        if self.is_text_old
+            && let Some(text) = &mut self.text
+        {
+            text.write(Name::trusted(&self.wire[..self.len]));
         }
-        self.text.as_str()
+        self.is_text_old = false;
+        let name = if self.len == 0 { self.query.question.name() } else { Name::trusted(&self.wire[..self.len]) };
+        self.text.get_or_insert_with(|| NameText::new(name)).as_str()
     }
 
     /// Returns the name in lower case.
     fn name(&self) -> Name<'_> {
         match self.len {
             0 => self.query.question.name(),
-            // What `set_name` has stored is a name.
-            len => Name::from_wire(&self.wire[..len]).unwrap_or(Name::ROOT),
+            len => Name::trusted(&self.wire[..len]),
         }
     }
 
@@ -83,24 +92,63 @@ impl<'e> Draft<'e> {
         }
     }
 
-    /// Changes the name. If `turns_back`, the reply's names are changed back by this change.
+    /// Changes the name to that of a text. If `turns_back`, the reply's names are changed back by this change.
     pub(super) fn set_name(&mut self, text: &[u8], turns_back: bool) -> Result<(), InvalidName> {
         let invalid = || InvalidName(String::from_utf8_lossy(text).into());
         let text = std::str::from_utf8(text).map_err(|_| invalid())?;
-        if turns_back {
-            let before = if self.len == 0 { self.query.question.name().as_wire() } else { &self.wire[..self.len] };
-            self.names.extend_from_slice(before);
-        }
-        self.len = Name::from_text(text, &mut self.wire).map_err(|_| invalid())?.as_wire().len();
-        if self.len == 1 {
+        let mut wire = [0; MAX_LEN];
+        let len = Name::from_text(text, &mut wire).map_err(|_| invalid())?.as_wire().len();
+        if len == 1 {
             // The root is not written.
-            self.wire[0] = 0;
+            wire[0] = 0;
         }
-        if turns_back {
+        self.note_names(turns_back, &wire[..len]);
+        (self.wire, self.len) = (wire, len);
+        Ok(())
+    }
+
+    /// Changes the name in wire form. Returns whether it matches, or `None` if only its text decides.
+    pub(super) fn change_labels(&mut self, change: &LabelChange, turns_back: bool) -> Option<bool> {
+        let name = self.name();
+        let rest = match change.find(name) {
+            LabelMatch::No => return Some(false),
+            LabelMatch::AsText => return None,
+            LabelMatch::Rest(rest) => rest,
+        };
+        if self.len == 0 {
+            // The name before is that of the query.
+            let len = change.write(self.query.question.name().as_wire(), rest, &mut self.wire)?;
+            self.count_change(turns_back);
+            self.len = len;
+        } else {
+            let mut wire = [0; MAX_LEN];
+            let len = change.write(name.as_wire(), rest, &mut wire)?;
+            self.note_names(turns_back, &wire[..len]);
+            (self.wire, self.len) = (wire, len);
+        }
+        Some(true)
+    }
+
+    /// Counts a change of the name.
+    fn count_change(&mut self, turns_back: bool) {
+        if self.changes == 0 {
+            self.is_first_turned_back = turns_back;
+        }
+        self.changes += 1;
+        self.is_text_old = true;
+    }
+
+    /// Notes the name before and after a change, for the reply.
+    fn note_names(&mut self, turns_back: bool, after: &[u8]) {
+        if self.changes == 1 && self.is_first_turned_back {
+            self.names.extend_from_slice(self.query.question.name().as_wire());
             self.names.extend_from_slice(&self.wire[..self.len]);
         }
-        self.is_text_old = true;
-        Ok(())
+        if self.changes > 0 && turns_back {
+            self.names.extend_from_slice(&self.wire[..self.len]);
+            self.names.extend_from_slice(after);
+        }
+        self.count_change(turns_back);
     }
 
     /// Returns the OPT record. A query without one gets one (CoreDNS `setupEdns0Opt`).
@@ -131,6 +179,7 @@ impl<'e> Draft<'e> {
             let opt = self.opt.as_ref().map(Opt::as_edns);
             let edns = opt.as_ref().or(self.query.edns.as_ref());
             self.query.write_changed(name, self.qtype, self.qclass, edns, &mut rewritten.packet);
+            rewritten.name_len = name.as_wire().len();
         }
         rewritten.rules.extend_from_slice(&self.rules);
         rewritten.names.extend_from_slice(&self.names);

@@ -1,6 +1,6 @@
 //! The groups of a match of a regular expression.
 
-use regex::CaptureLocations;
+use crate::plugins::regexp::FoundGroups;
 
 /// The groups of a match.
 pub(super) struct Groups<'a> {
@@ -11,7 +11,7 @@ pub(super) struct Groups<'a> {
 /// The places of groups in the text.
 pub(super) enum Places<'a> {
     /// As the automaton has found them.
-    Found(&'a CaptureLocations),
+    Found(&'a FoundGroups<'a>),
     /// The group ends at the first offset, and the whole match at the second one. Both start with the text.
     Ending(usize, usize),
 }
@@ -29,7 +29,7 @@ impl<'a> Groups<'a> {
     /// Returns the number of groups, with the whole match.
     pub(super) fn len(&self) -> usize {
         match &self.places {
-            Places::Found(places) => places.len(),
+            Places::Found(places) => places.count(),
             Places::Ending(..) => 2,
         }
     }

@@ -1,14 +1,8 @@
 //! Which names a rule is about: the five ways to match that most kinds of rules have.
 
-use parking_lot::Mutex;
-use regex::CaptureLocations;
-
 use super::groups::{Groups, Places};
 use super::replacement::{NewText, Replacement, TooLong, append};
 use crate::plugins::regexp::Pattern;
-
-/// The number of buffers for groups that an expression retains: one for each thread that matches at the same time.
-const MAX_BUFFERS: usize = 64;
 
 /// Matches the presentation form of a name.
 #[derive(Debug, PartialEq)]
@@ -97,25 +91,17 @@ impl Matcher {
     }
 }
 
-/// A regular expression with buffers for the places of its groups, so that a match allocates nothing.
-#[derive(Debug)]
+/// A regular expression.
+#[derive(Debug, PartialEq)]
 pub(super) struct MatchExpression {
     pattern: Pattern,
     /// How to match without the automaton, if the expression is of the most common form.
     ending: Option<Ending>,
-    /// Buffers that no match uses. Never waited for: a thread that does not get the lock makes a buffer of its own.
-    buffers: Mutex<Vec<CaptureLocations>>,
-}
-
-impl PartialEq for MatchExpression {
-    fn eq(&self, other: &MatchExpression) -> bool {
-        self.pattern == other.pattern
-    }
 }
 
 impl MatchExpression {
     pub(super) fn new(pattern: Pattern) -> MatchExpression {
-        MatchExpression { ending: Ending::of(&pattern.text), pattern, buffers: Mutex::default() }
+        MatchExpression { ending: Ending::of(&pattern.text), pattern }
     }
 
     /// Returns the number of groups, without the whole match.
@@ -123,28 +109,24 @@ impl MatchExpression {
         self.pattern.regex.captures_len() - 1
     }
 
+    /// Returns `TEXT` of an expression `(.*)TEXT`, and whether it has to be at the end of the name.
+    pub(super) fn ending(&self) -> Option<(&str, bool)> {
+        self.ending.as_ref().map(|ending| (ending.text.as_str(), ending.is_anchored))
+    }
+
     /// Calls a function with the groups of the first match, if there is one.
     pub(super) fn with_groups<T>(&self, text: &str, run: impl FnOnce(&Groups<'_>) -> T) -> Option<T> {
         if let Some(ending) = &self.ending {
             return ending.find(text).map(|places| run(&Groups { text, places }));
         }
-        let regex = &self.pattern.regex;
-        let unused = self.buffers.try_lock().and_then(|mut buffers| buffers.pop());
-        let mut places = unused.unwrap_or_else(|| regex.capture_locations());
-        let is_match = regex.captures_read(&mut places, text).is_some();
-        let result = is_match.then(|| run(&Groups { text, places: Places::Found(&places) }));
-        if let Some(mut buffers) = self.buffers.try_lock()
-            && buffers.len() < MAX_BUFFERS
-        {
-            buffers.push(places);
-        }
-        result
+        let places = self.pattern.find(text)?;
+        Some(run(&Groups { text, places: Places::Found(&places) }))
     }
 }
 
 /// An expression `(.*)TEXT`, perhaps with `^` in front and `$` at the end, where `TEXT` stands for itself: a name that
 /// ends like a zone, which most rules are about.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Ending {
     text: String,
     /// The text has to be at the end of the name.
@@ -191,7 +173,7 @@ mod tests {
             let expression = format!("{start}(.*){text}{end}");
             let Ok(regex) = regexp::compile(&expression) else { return Ok(()) };
             let groups = regex.captures(&name).map(|found| (found[0].to_owned(), found[1].to_owned()));
-            let pattern = Pattern { text: expression.clone(), regex };
+            let pattern = Pattern::new(expression.clone(), regex);
             let expression_found = MatchExpression::new(pattern)
                 .with_groups(&name, |groups| (groups.get(0).to_owned(), groups.get(1).to_owned()));
             assert_eq!(expression_found, groups, "{expression} {name}");

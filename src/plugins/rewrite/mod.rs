@@ -12,6 +12,7 @@ mod config;
 mod draft;
 mod edns0;
 mod groups;
+mod labels;
 mod matching;
 mod name;
 mod opt;
@@ -29,12 +30,13 @@ mod words;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, Rewritten, State, Step, Wait, Work};
+use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
-use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Type};
+use crate::wire::{Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
+use labels::LabelMatch;
 use order::RuleOrder;
-use reply::{ChangedTarget, ClientQuery, ReplyChange};
+use reply::{ChangedTarget, ClientQuery, ReplyChange, change_question_alone};
 use rule::{Rule, RuleKind};
 
 pub use config::{Config, parse};
@@ -45,6 +47,9 @@ pub struct Rewrite {
     order: RuleOrder,
     /// A rule changes targets of CNAMEs.
     has_cname: bool,
+    /// The first rule is about whole labels of names, and there are few rules: they are compared with names in wire
+    /// form first.
+    has_labels_alone: bool,
     /// The codes of EDNS options that `edns0 local` rules name: a response of this server repeats those of the query.
     echoed: Vec<u16>,
 }
@@ -67,7 +72,11 @@ impl Rewrite {
         echoed.sort_unstable();
         echoed.dedup();
         let has_cname = config.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cname(_)));
-        Rewrite { rules: config.rules.clone(), order: RuleOrder::new(&config.rules), has_cname, echoed }
+        let order = RuleOrder::new(&config.rules);
+        let is_first_of_labels =
+            matches!(config.rules.first(), Some(Rule { kind: RuleKind::Name(name), .. }) if name.labels.is_some());
+        let has_labels_alone = is_first_of_labels && echoed.is_empty() && !order.is_by_name();
+        Rewrite { rules: config.rules.clone(), order, has_cname, has_labels_alone, echoed }
     }
 }
 
@@ -77,6 +86,9 @@ impl Plugin for Rewrite {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if let Some(step) = self.apply_labels(exchange) {
+            return step;
+        }
         let mut draft = Draft::new(exchange.query);
         let mut from = 0;
         while let Some(number) = self.order.next(from, &mut draft) {
@@ -121,6 +133,35 @@ impl Plugin for Rewrite {
 }
 
 impl Rewrite {
+    /// Applies the first rule that matches, if it is about whole labels of names and is the last one to apply, and no
+    /// rule before it needs more than the name in wire form. Returns `None` without a change otherwise.
+    fn apply_labels(&self, exchange: &mut Exchange<'_>) -> Option<Step> {
+        if !self.has_labels_alone {
+            return None;
+        }
+        let query = exchange.query;
+        for (number, rule) in self.rules.iter().enumerate() {
+            let RuleKind::Name(name) = &rule.kind else { return None };
+            let change = name.labels.as_ref()?;
+            match change.find(query.question.name()) {
+                LabelMatch::No => {}
+                LabelMatch::AsText => return None,
+                LabelMatch::Rest(rest) => {
+                    if !rule.stops {
+                        return None;
+                    }
+                    let parts = change.parts(query.question.name().as_wire(), rest)?;
+                    let rewritten = exchange.state.rewrite();
+                    rewritten.name_len = query.write_name(parts, &mut rewritten.packet);
+                    rewritten.rules.push(number as u32);
+                    (rewritten.is_name_alone, rewritten.writes_codes) = (true, true);
+                    return Some(Step::Rewritten);
+                }
+            }
+        }
+        Some(Step::Next)
+    }
+
     /// Finds the CNAME whose target a rule changes, and the type that its new target is looked up with.
     fn find_target(
         &self, state: &State, question: &Question, has_edns: bool,
@@ -173,7 +214,7 @@ fn change(
         return;
     }
     let Some((reply, bare, rewritten)) = state.reply_and_rewritten() else { return };
-    if target.is_none() && is_about_question_alone(rules, rewritten, reply) {
+    if target.is_none() && change_question_alone(rules, rewritten, question.name(), reply) {
         *bare &= !rewritten.writes_codes;
         return;
     }
@@ -183,17 +224,4 @@ fn change(
         reply.rcode = Rcode::SERVFAIL;
         (state.bare, state.failure) = (true, Some(Failure::InvalidName(name)));
     }
-}
-
-/// Returns whether a reply has only addresses of the name of the question, and the rules that apply turn that name back
-/// by themselves: it is the client's then, and nothing is to be changed.
-fn is_about_question_alone(rules: &[Rule], rewritten: &Rewritten, reply: &Reply) -> bool {
-    let turns_back = |number: &u32| match rules.get(*number as usize).map(|rule| &rule.kind) {
-        Some(RuleKind::Name(rule)) => rule.turn_back != name::TurnBack::No && rule.answers.is_empty(),
-        Some(RuleKind::Type(_) | RuleKind::Class(_)) => true,
-        _ => false,
-    };
-    let is_address =
-        |record: &Record| record.owner == NameRef::QUESTION && matches!(record.rdata, Rdata::A(_) | Rdata::Aaaa(_));
-    rewritten.options.is_empty() && rewritten.rules.iter().all(turns_back) && reply.records().iter().all(is_address)
 }

@@ -1,6 +1,7 @@
 //! `name`: changes the name of a query, and names of the reply back.
 
 use super::draft::{Draft, InvalidName};
+use super::labels::LabelChange;
 use super::matching::{MatchExpression, MatchKind, Matcher};
 use super::replacement::{NewText, Replacement, TooLong, normalize, placeholders, qualify};
 use super::words::{RuleError, Words};
@@ -14,6 +15,8 @@ pub(super) struct NameRule {
     pub(super) matcher: Matcher,
     /// The replacement of what matches; of an expression, that of the whole name.
     to: Replacement,
+    /// The same change in wire form, if that is possible.
+    pub(super) labels: Option<LabelChange>,
     /// How names of the reply are changed back without expressions of the user.
     pub(super) turn_back: TurnBack,
     /// Further changes of the reply, in file order.
@@ -33,6 +36,8 @@ pub(super) enum TurnBack {
         from: String,
         /// The end that it replaces.
         to: String,
+        /// The same change in wire form, if that is possible.
+        labels: Option<LabelChange>,
     },
 }
 
@@ -59,6 +64,18 @@ pub(super) enum RecordPart {
 impl NameRule {
     /// Changes the name of a query if it matches. Returns whether it does.
     pub(super) fn apply(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Result<bool, InvalidName> {
+        let turns_back = self.turn_back != TurnBack::No;
+        let applies = match self.labels.as_ref().and_then(|change| draft.change_labels(change, turns_back)) {
+            Some(applies) => applies,
+            None => self.apply_to_text(draft, exchange)?,
+        };
+        draft.has_response_rules |= applies && (turns_back || !self.answers.is_empty());
+        Ok(applies)
+    }
+
+    /// Changes the name of a query in presentation form, if it matches. Returns whether it does.
+    #[inline(never)]
+    fn apply_to_text(&self, draft: &mut Draft<'_>, exchange: &Exchange<'_>) -> Result<bool, InvalidName> {
         let mut text = NewText::new();
         let metadata = |label: &str| exchange.metadata(label);
         match self.matcher.replace(draft.text(), &self.to, metadata, &mut text) {
@@ -67,9 +84,7 @@ impl NameRule {
             Some(Err(TooLong)) => return Err(InvalidName(String::from_utf8_lossy(&text).into())),
             Some(Ok(())) => {}
         }
-        let turns_back = self.turn_back != TurnBack::No;
-        draft.set_name(&text, turns_back)?;
-        draft.has_response_rules |= turns_back || !self.answers.is_empty();
+        draft.set_name(&text, self.turn_back != TurnBack::No)?;
         Ok(true)
     }
 }
@@ -103,7 +118,10 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<NameRule, RuleError> {
         if args.len() > answers_at { parse_answers(words, answers_at, kind)? } else { (false, vec![]) };
     let turn_back = match kind {
         MatchKind::Exact => TurnBack::Name,
-        MatchKind::Suffix if auto => TurnBack::Suffix { from: normalize(to), to: normalize(from) },
+        MatchKind::Suffix if auto => {
+            let (from, to) = (normalize(to), normalize(from));
+            TurnBack::Suffix { labels: LabelChange::of_end(&from, "", &to, false), from, to }
+        }
         _ if auto => TurnBack::Name,
         _ => TurnBack::No,
     };
@@ -131,7 +149,8 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<NameRule, RuleError> {
             (Matcher::Regex(expression), to)
         }
     };
-    Ok(NameRule { matcher, to, turn_back, answers })
+    let labels = LabelChange::of(&matcher, &to);
+    Ok(NameRule { matcher, to, labels, turn_back, answers })
 }
 
 /// Reads `answer …` from the word at `at` on (CoreDNS `parseAnswerRules`). Returns whether `auto` is among it.

@@ -43,6 +43,11 @@ impl RuleOrder {
         RuleOrder { len: rules.len(), by_name }
     }
 
+    /// Returns whether rules are found by the name that they are about.
+    pub(super) fn is_by_name(&self) -> bool {
+        self.by_name.is_some()
+    }
+
     /// Returns the number of the first rule from `from` on that may apply to a query.
     pub(super) fn next(&self, from: usize, draft: &mut Draft<'_>) -> Option<usize> {
         let Some(ByName { exact, others }) = &self.by_name else { return (from < self.len).then_some(from) };

@@ -108,6 +108,16 @@ impl Replacement {
         &self.text
     }
 
+    /// Returns the texts before and after the first group, if the replacement has no other placeholder.
+    pub(super) fn around_first_group(&self) -> Option<(&str, &str)> {
+        match self.parts.as_slice() {
+            _ if self.nests => None,
+            [Part::Group(1), Part::Literal(after)] => Some(("", after)),
+            [Part::Literal(before), Part::Group(1), Part::Literal(after)] => Some((before, after)),
+            _ => None,
+        }
+    }
+
     /// Writes the replacement for a match into `out`. Returns `None` if a metadata label has no value.
     pub(super) fn expand(
         &self, groups: &Groups<'_>, metadata: impl Fn(&str) -> Option<String>, out: &mut NewText,

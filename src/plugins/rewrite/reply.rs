@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use super::draft::InvalidName;
+use super::labels::LabelMatch;
 use super::name::{NameRule, RecordPart, TurnBack};
 use super::replacement::{NewText, TooLong};
 use super::rule::{Rule, RuleKind};
@@ -69,7 +70,7 @@ impl NameBuffer {
     /// Returns the name.
     pub(super) fn name(&self) -> Name<'_> {
         // Only names are stored.
-        Name::from_wire(&self.wire[..self.len]).unwrap_or(Name::ROOT)
+        Name::trusted(&self.wire[..self.len])
     }
 
     /// Stores the name of a text. Returns whether it is another one.
@@ -95,6 +96,125 @@ impl NameBuffer {
         self.wire[prefix_len..len].copy_from_slice(before.as_wire());
         self.len = len;
         Ok(())
+    }
+}
+
+/// Changes a reply back in which the rules turn back no name but that of the question. Returns `false` without a change
+/// if another name may be turned back, or if the rules change more than names.
+pub(super) fn change_question_alone(
+    rules: &[Rule], rewritten: &Rewritten, client: Name<'_>, reply: &mut Reply,
+) -> bool {
+    let asked = rewritten.name().unwrap_or(client);
+    let mut turned = None;
+    for number in &rewritten.rules {
+        match rules.get(*number as usize).map(|rule| &rule.kind) {
+            Some(RuleKind::Name(rule)) if rule.answers.is_empty() => {
+                turned = match (turned, TurnedEnd::of(rule, asked)) {
+                    (None, first) => Some(first),
+                    // The name of the question passes through all rules.
+                    (Some(TurnedEnd::None), _) | (_, TurnedEnd::None) => return false,
+                    (Some(_), _) => Some(TurnedEnd::Any),
+                };
+            }
+            Some(RuleKind::Type(_) | RuleKind::Class(_)) => {}
+            _ => return false,
+        }
+    }
+    if !rewritten.options.is_empty() {
+        return false;
+    }
+    let Some(turned) = turned else { return true };
+    let mut has_tails = false;
+    let mut is_unchanged = |reply: &Reply, name: NameRef| {
+        has_tails |= name.tail().is_some_and(|tail| tail > 0);
+        !turned.may_have(reply, name, asked)
+    };
+    let are_unchanged = |record: &Record| {
+        is_unchanged(reply, record.owner)
+            && match record.rdata {
+                Rdata::A(_) | Rdata::Aaaa(_) => true,
+                Rdata::Name(name) | Rdata::Srv { target: name, .. } => is_unchanged(reply, name),
+                // No rule changes the mailbox, which is that of the changed name here.
+                Rdata::Soa { rname, .. } if rname == NameRef::QUESTION && turned != TurnedEnd::None => false,
+                Rdata::Soa { mname, rname, .. } => is_unchanged(reply, mname) && is_unchanged(reply, rname),
+                Rdata::Bytes(bytes) => turned == TurnedEnd::None || name_at(record.rtype, reply.bytes(bytes)).is_none(),
+            }
+    };
+    if !reply.records().iter().all(are_unchanged) {
+        return false;
+    }
+    if turned == TurnedEnd::None && !asked.eq_ignore_case(client) {
+        has_tails |= store_question(reply, asked);
+    }
+    if has_tails {
+        reply.set_base(asked);
+    }
+    true
+}
+
+/// Replaces the name of the question in a reply by the name that it is about. Returns whether that has a tail.
+fn store_question(reply: &mut Reply, asked: Name<'_>) -> bool {
+    let first = asked.parent().map_or(0, |parent| asked.as_wire().len() - parent.as_wire().len());
+    let tail = (first > 0).then_some(first as u8);
+    let stored = reply.store_labels(&[&asked.as_wire()[..first]], tail);
+    for record in reply.records_mut() {
+        let replace = |name: &mut NameRef| {
+            if *name == NameRef::QUESTION {
+                *name = stored;
+            }
+        };
+        replace(&mut record.owner);
+        match &mut record.rdata {
+            Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Bytes(_) => {}
+            Rdata::Name(name) | Rdata::Srv { target: name, .. } => replace(name),
+            Rdata::Soa { mname, rname, .. } => {
+                replace(mname);
+                replace(rname);
+            }
+        }
+    }
+    tail.is_some()
+}
+
+/// The names of a reply that the rules may turn back, besides that of the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TurnedEnd {
+    /// None, and that of the question neither.
+    None,
+    /// Those that end like the name of the changed query from this offset on.
+    From(usize),
+    /// Any.
+    Any,
+}
+
+impl TurnedEnd {
+    /// Returns the names that a rule turns back which has made the name `asked`.
+    fn of(rule: &NameRule, asked: Name<'_>) -> TurnedEnd {
+        match &rule.turn_back {
+            TurnBack::No => TurnedEnd::None,
+            TurnBack::Name => TurnedEnd::From(0),
+            TurnBack::Suffix { labels: Some(labels), .. } => {
+                asked.as_wire().len().checked_sub(labels.from_len()).map_or(TurnedEnd::Any, TurnedEnd::From)
+            }
+            TurnBack::Suffix { labels: None, .. } => TurnedEnd::Any,
+        }
+    }
+
+    /// Returns whether a name of the reply to `asked` may be one of these.
+    fn may_have(self, reply: &Reply, name: NameRef, asked: Name<'_>) -> bool {
+        let from = match self {
+            TurnedEnd::None => return false,
+            _ if name == NameRef::QUESTION => return false,
+            TurnedEnd::Any => return true,
+            TurnedEnd::From(from) => from,
+        };
+        // The name ends like that name from `tail` on; the labels between have to be in front. The length of the first
+        // of them is not compared, since an end may start within a label.
+        let Some(between) = name.tail().and_then(|tail| asked.as_wire().get(from + 1..usize::from(tail))) else {
+            return true;
+        };
+        let prefix = reply.prefix(name);
+        prefix.len().checked_sub(between.len()).is_some_and(|at| prefix[at..].eq_ignore_ascii_case(between))
     }
 }
 
@@ -127,11 +247,9 @@ pub(super) struct ReplyChange<'a> {
 impl<'a> ReplyChange<'a> {
     pub(super) fn new(all: &'a [Rule], rewritten: &'a Rewritten, client: ClientQuery<'a>) -> ReplyChange<'a> {
         let rules: SmallVec<[&Rule; 8]> = rewritten.rules.iter().filter_map(|at| all.get(*at as usize)).collect();
-        let asked = match rewritten.packet.get(12..) {
-            Some(bytes) => Name::split_from(bytes).map_or(client.name, |(name, _)| name),
-            None => client.name,
-        };
+        let asked = rewritten.name().unwrap_or(client.name);
         let mut stored = rewritten.names.as_slice();
+        let is_only_change = stored.is_empty();
         let mut next = || {
             let (name, rest) = Name::split_from(stored).unwrap_or((Name::ROOT, &[]));
             stored = rest;
@@ -141,6 +259,7 @@ impl<'a> ReplyChange<'a> {
             let RuleKind::Name(rule) = &rule.kind else { return None };
             let (before, after) = match rule.turn_back {
                 TurnBack::No => (Name::ROOT, Name::ROOT),
+                TurnBack::Name | TurnBack::Suffix { .. } if is_only_change => (client.name, asked),
                 TurnBack::Name | TurnBack::Suffix { .. } => (next(), next()),
             };
             Some(AppliedName { rule, before, after })
@@ -395,8 +514,21 @@ impl AppliedName<'_> {
                 is_changed = true;
             }
             TurnBack::Name => {}
-            TurnBack::Suffix { from, .. } if name.invalid.is_none() && !may_end_with(name.name(), from) => {}
-            TurnBack::Suffix { from, to } => {
+            TurnBack::Suffix { from, to, labels } => {
+                let as_labels = labels.as_ref().filter(|_| name.invalid.is_none());
+                match as_labels.map_or(LabelMatch::AsText, |labels| labels.find_ignoring_case(name.name())) {
+                    LabelMatch::No => return Ok(is_changed),
+                    LabelMatch::Rest(rest) => {
+                        let mut wire = [0; MAX_LEN];
+                        let written =
+                            labels.as_ref().and_then(|labels| labels.write(&name.wire[..name.len], rest, &mut wire));
+                        if let Some(len) = written {
+                            name.set(Name::trusted(&wire[..len]));
+                            return Ok(true);
+                        }
+                    }
+                    LabelMatch::AsText => {}
+                }
                 let written = NameText::new(name.name());
                 let text = name.invalid.as_deref().unwrap_or(written.as_str());
                 let at = text.len().checked_sub(from.len());
@@ -410,17 +542,6 @@ impl AppliedName<'_> {
         }
         Ok(is_changed)
     }
-}
-
-/// Returns whether the presentation form of a name may end with a text: it does, unless a dot of the text is a byte of
-/// a label or a label has escapes.
-fn may_end_with(name: Name<'_>, end: &str) -> bool {
-    // A letter is one byte after its place in the text; the length of a label is at the place of a dot.
-    let wire = name.as_wire();
-    let has_escape = wire.contains(&b'\\') || end.contains('\\');
-    let Some(at) = wire.len().checked_sub(end.len()) else { return has_escape };
-    has_escape
-        || wire[at..].iter().zip(end.bytes()).rev().all(|(have, byte)| byte == b'.' || have.eq_ignore_ascii_case(&byte))
 }
 
 /// Returns the offset of the name in the data of types whose data is stored as bytes.

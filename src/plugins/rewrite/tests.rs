@@ -6,9 +6,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::chain::{Block, Chain, Origin, Router};
+use crate::chain::{Block, Chain, Origin, Rewritten, Router};
 use crate::plugins::testing::{Answers, client, config, n, packet, read};
-use crate::wire::{Query, Rdata};
+use crate::wire::reply::SoaNumbers;
+use crate::wire::{Class, NameRef, Query, Rdata, Record, Section};
 
 /// Sends a query through these rules. Returns the question that the next plugin gets, and the response.
 fn send(lines: &str, packet: &[u8]) -> (String, Vec<u8>) {
@@ -263,4 +264,112 @@ fn rules_have_a_limit() {
     assert!(read(&lines, parse).0.is_some());
     lines.push_str(&"rewrite name a b\n".repeat(10));
     assert_eq!(read(&lines, parse).1, ["more than 100000 rules"]);
+}
+
+/// Returns the response to a query through these rules, when the next plugin answers with all kinds of names.
+/// `at_once`: the reply may be changed without a look at each name.
+fn response(lines: &str, name: &str, at_once: bool) -> Vec<u8> {
+    let config = config(lines, parse);
+    let rules = config.rules.clone();
+    let plugin = Rewrite::new(&config);
+    let sent = packet(name, Type::A, None);
+    let query = Query::parse(&sent).expect("a query");
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain: Chain::new(Vec::new()) }], true));
+    let (mut state, now) = (State::default(), Instant::now());
+    let chain = Chain::new(Vec::new());
+    let mut exchange = Exchange {
+        query: &query,
+        received: &query,
+        client: client("127.0.0.1:53342"),
+        now,
+        started: now,
+        state: &mut state,
+        look_up: Default::default(),
+        first: 0,
+        refresh: false,
+        at: 0,
+        router: &router,
+        chain: &chain,
+        block: 0,
+    };
+    assert!(matches!(plugin.query(&mut exchange), Step::Rewritten), "{lines}");
+    let asked = state.rewritten().and_then(Rewritten::name).expect("a changed name").to_owned();
+    let question = Question::new(asked.as_name(), Type::A, Class::IN);
+    let reply = &mut state.reply;
+    let mut names = vec![NameRef::QUESTION];
+    for labels in 0..question.labels() {
+        let tail = question.suffix_at(labels);
+        names.push(NameRef::question(tail));
+        names.extend(
+            [&b"\x01x"[..], b"\x02ns\x03dns", b"\x03svc", b"\x04xsvc"]
+                .map(|prefix| reply.store_labels(&[prefix], Some(tail))),
+        );
+    }
+    let soa = SoaNumbers { serial: 1, refresh: 2, retry: 3, expire: 4, minimum: 5 };
+    for (at, owner) in names.iter().copied().enumerate() {
+        let (mname, rname) = (names[(at + 1) % names.len()], names[(at + 2) % names.len()]);
+        let numbers = reply.store_soa_numbers(soa);
+        let srv = Rdata::Srv { priority: 1, weight: 2, port: 3, target: mname };
+        for (rtype, rdata) in [
+            (Type::A, Rdata::A([192, 0, 2, 1])),
+            (Type::SRV, srv),
+            (Type::SOA, Rdata::Soa { mname, rname, numbers }),
+            (Type::CNAME, Rdata::Name(rname)),
+        ] {
+            let (section, class) = (Section::Answer, Class::IN);
+            reply.push(Record { section, owner, rtype, class, ttl: 5, rdata });
+        }
+    }
+    // Each record alone, since one that a rule turns back has all of them looked at.
+    let records = std::mem::take(state.reply.records_mut());
+    let mut all = Vec::new();
+    for record in records {
+        let mut one = State::default();
+        one.reply = state.reply.clone();
+        one.reply.records_mut().push(record);
+        let rewritten = state.rewritten().expect("a changed query");
+        if at_once {
+            let is_done = change_question_alone(&rules, rewritten, query.question.name(), &mut one.reply);
+            if !is_done {
+                let client = ClientQuery { name: query.question.name(), has_edns: false };
+                let change = ReplyChange::new(&rules, rewritten, client);
+                change.apply(&mut one.reply, &mut false, None).expect("names");
+            }
+            all.push(u8::from(is_done));
+        } else {
+            let client = ClientQuery { name: query.question.name(), has_edns: false };
+            ReplyChange::new(&rules, rewritten, client).apply(&mut one.reply, &mut false, None).expect("names");
+        }
+        let mut out = vec![0; 4096];
+        let len = crate::wire::encode::encode(&query, &mut one.reply, 4096, &mut out);
+        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        all.extend(format!("{:?}\n", message.answers).to_lowercase().into_bytes());
+    }
+    all
+}
+
+#[test]
+fn a_reply_changed_at_once_is_the_reply_changed_name_by_name() {
+    for (rule, name, least) in [
+        ("name suffix .a.test .svc.cluster.local answer auto", "x.ns.a.test", 40),
+        ("name suffix .a.test .svc.cluster.local", "x.ns.a.test", 90),
+        ("name suffix a.test svc.cluster.local answer auto", "a.test", 20),
+        ("name suffix .a.local .svc.cluster.local answer auto", "x.ns.A.local", 40),
+        ("name exact a.test svc.cluster.local", "a.test", 20),
+        ("name prefix a b.c answer auto", "a.test", 20),
+        ("name regex ^(.*)\\.a\\.test\\.$ {1}.svc.cluster.local answer auto", "x.a.test", 30),
+        ("name regex ^(.*)\\.a\\.test\\.$ {1}.svc.cluster.local", "x.a.test", 80),
+        ("name substring a b answer auto", "a.test", 10),
+    ] {
+        let lines = format!("rewrite {rule}");
+        let at_once = response(&lines, name, true);
+        let done = at_once.iter().filter(|byte| **byte == 1).count();
+        let at_once: Vec<u8> = at_once.into_iter().filter(|byte| *byte > 1).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&at_once),
+            String::from_utf8_lossy(&response(&lines, name, false)),
+            "{rule}"
+        );
+        assert!(done >= least, "{rule}: {done}");
+    }
 }

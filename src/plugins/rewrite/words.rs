@@ -87,7 +87,7 @@ impl<'a> Words<'a> {
                 }
                 Ok(regex) => {
                     *self.left -= size;
-                    return Ok(MatchExpression::new(Pattern { text: text.to_owned(), regex }));
+                    return Ok(MatchExpression::new(Pattern::new(text.to_owned(), regex)));
                 }
                 Err(error @ regexp::RegexpError::Large) => last = Some(error),
                 Err(error) => return Err(self.wrong(at, error.to_string(), EXPECTED)),

@@ -67,9 +67,35 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             inner.finish();
         }
         line.finish();
-        config.stanzas.push(reader.stanza());
+        let read = reader.stanza();
+        if let Some(before) = config.stanzas.iter().find(|before| before.covers(&read)) {
+            let (class, rtype) = (go_class(before.class), go_type(before.rtype));
+            let message =
+                format!("no query reaches this stanza: 'template {class} {rtype}' before it answers all of them");
+            let warning = Diagnostic::warning(Stage::Setup, Some(stanza.name.span), message);
+            let expected = "'match' and 'fallthrough' in the stanza before, or the stanza with the smaller zone first";
+            Arguments::of(stanza, context.diagnostics).push(warning.expected(expected));
+        }
+        config.stanzas.push(read);
     }
     (errors == context.diagnostics.has_errors()).then_some(config)
+}
+
+impl TemplateStanza {
+    /// Returns whether every query of the class, the type and the zones is answered, if only by SERVFAIL.
+    pub(super) fn answers_all(&self) -> bool {
+        self.fallthrough == Fallthrough::Never || self.patterns.is_empty() && self.conditions.is_empty()
+    }
+
+    /// Returns whether this stanza answers every query of another one behind it.
+    fn covers(&self, other: &TemplateStanza) -> bool {
+        let is_within = |zone: &NameBuf| self.zones.iter().any(|outer| zone.as_name().is_within(outer.as_name()));
+        self.answers_all()
+            && (self.class == Class::ANY || self.class == other.class)
+            && (self.rtype == Type::ANY || self.rtype == other.rtype)
+            && !other.zones.is_empty()
+            && other.zones.iter().all(is_within)
+    }
 }
 
 /// Reads `CLASS TYPE`, in capitals.

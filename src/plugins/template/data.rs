@@ -6,13 +6,11 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use regex::CaptureLocations;
-
 use super::language::{ListValue, Map, ObjectMember, Parameter, Sequence, Structure, TemplateValue, TextMap, Unsigned};
 use super::message::QueryMessage;
 use crate::chain::Exchange;
 use crate::plugins::expression;
-use crate::plugins::regexp::Pattern;
+use crate::plugins::regexp::{FoundGroups, Pattern};
 use crate::wire::{Class, Type};
 
 /// The fields and methods, for warnings.
@@ -28,7 +26,7 @@ pub(super) struct Data<'q> {
     /// The name in lower case.
     pub name: &'q str,
     /// The match of the name.
-    pub matched: Matched<'q>,
+    pub matched: &'q Matched<'q>,
     /// The class of the query; for ANY, that of the stanza.
     pub class: Class,
     /// The type of the query; for ANY, that of the stanza.
@@ -43,8 +41,15 @@ pub(super) struct Data<'q> {
 pub(super) enum Matched<'q> {
     /// The stanza has no pattern: the whole name matches.
     All,
-    /// A pattern matches; the positions of its groups.
-    Pattern(&'q Pattern, CaptureLocations),
+    /// A pattern matches.
+    Pattern {
+        /// The pattern.
+        pattern: &'q Pattern,
+        /// Its index in the stanza.
+        index: usize,
+        /// The positions of its groups.
+        groups: FoundGroups<'q>,
+    },
 }
 
 /// Returns the name of a type in the table of miekg/dns; empty for other numbers.
@@ -64,23 +69,25 @@ pub(super) fn go_class(class: Class) -> &'static str {
 impl<'q> Data<'q> {
     /// Returns the number of groups, with the whole match.
     fn groups(&self) -> usize {
-        match &self.matched {
+        match self.matched {
             Matched::All => 1,
-            Matched::Pattern(_, groups) => groups.len(),
+            Matched::Pattern { groups, .. } => groups.count(),
         }
     }
 
     /// Returns the match of a group; empty if the group did not take part.
     fn group(&self, at: usize) -> &'q str {
-        match &self.matched {
+        match self.matched {
             Matched::All => self.name,
-            Matched::Pattern(_, groups) => groups.get(at).and_then(|(from, to)| self.name.get(from..to)).unwrap_or(""),
+            Matched::Pattern { groups, .. } => {
+                groups.get(at).and_then(|(from, to)| self.name.get(from..to)).unwrap_or("")
+            }
         }
     }
 
     /// Returns the match of the group with this name or number, if there is one. A name has precedence.
     fn group_named(&self, key: &str) -> Option<&'q str> {
-        if let Matched::Pattern(pattern, _) = &self.matched
+        if let Matched::Pattern { pattern, .. } = self.matched
             && let Some(at) = pattern.regex.capture_names().position(|name| name == Some(key))
         {
             return Some(self.group(at));
@@ -125,9 +132,9 @@ impl<'a, 'q: 'a> Structure<'a> for Data<'q> {
             "Class" => TemplateValue::text(go_class(self.class)),
             "Type" => TemplateValue::text(go_type(self.rtype)),
             "Remote" => TemplateValue::text(self.exchange.client.remote.ip().to_canonical().to_string()),
-            "Regex" => TemplateValue::text(match &self.matched {
+            "Regex" => TemplateValue::text(match self.matched {
                 Matched::All => ".*",
-                Matched::Pattern(pattern, _) => &pattern.text,
+                Matched::Pattern { pattern, .. } => &pattern.text,
             }),
             "Var" => TemplateValue::Map(Map::Values(Rc::new(
                 self.variables.iter().map(|(name, value)| ((*name).into(), from_expression(value))).collect(),
@@ -174,7 +181,7 @@ impl<'a, 'q: 'a> TextMap<'a> for Data<'q> {
 
     fn keys(&'a self) -> Vec<Cow<'a, str>> {
         let mut keys: Vec<Cow<'_, str>> = (0..self.groups()).map(|at| Cow::Owned(at.to_string())).collect();
-        if let Matched::Pattern(pattern, _) = &self.matched {
+        if let Matched::Pattern { pattern, .. } = self.matched {
             keys.extend(pattern.regex.capture_names().flatten().map(Cow::Borrowed));
         }
         keys.sort_unstable();

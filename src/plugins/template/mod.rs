@@ -12,6 +12,7 @@ mod counts;
 mod data;
 pub mod language;
 mod message;
+mod prepared;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use counts::TemplateMatches;
 use data::{Data, Matched};
 use language::TemplateValue;
 use message::QueryMessage;
+use prepared::{PreparedRecord, PreparedValues};
 
 /// The initial capacity for the text of a record; most are shorter.
 const USUAL_RECORD: usize = 128;
@@ -40,8 +42,15 @@ const USUAL_RECORD: usize = 128;
 /// The plugin, for a block on one socket.
 pub struct Template {
     config: Arc<Config>,
-    /// The zones of each stanza.
-    zones: Vec<Vec<TemplateZone>>,
+    /// What each stanza needs besides.
+    stanzas: Vec<StanzaState>,
+}
+
+/// What a stanza needs besides its configuration.
+struct StanzaState {
+    zones: Vec<TemplateZone>,
+    /// The records, if all of them can be written without running their templates.
+    prepared: Option<Box<[PreparedRecord]>>,
 }
 
 /// A zone of a stanza.
@@ -64,6 +73,13 @@ enum Unmade {
 type Alias = (usize, NameBuf);
 
 impl Setting for Config {
+    fn ended_zones(&self) -> Vec<NameBuf> {
+        let all = |stanza: &&TemplateStanza| {
+            matches!(stanza.class, Class::IN | Class::ANY) && stanza.rtype == Type::ANY && stanza.answers_all()
+        };
+        self.stanzas.iter().filter(all).flat_map(|stanza| stanza.zones.iter().cloned()).collect()
+    }
+
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, counters) = (Arc::new(self.clone()), block.resources().metrics.get::<TemplateCounters>());
         block.plugin_per_listener(move |listener| Template::new(config.clone(), &counters, listener.labels));
@@ -78,14 +94,22 @@ impl Template {
             let text = name.to_lower().to_string();
             TemplateZone { counts: counts.counts(labels, &text), name: name.clone(), text: text.into() }
         };
-        let zones = config.stanzas.iter().map(|stanza| stanza.zones.iter().map(zone).collect()).collect();
-        Template { config, zones }
+        let state = |stanza: &TemplateStanza| {
+            let is_plain = stanza.variables.is_empty() && stanza.conditions.is_empty();
+            let records = stanza.records.iter().filter(|_| is_plain);
+            let prepared: Option<Box<[_]>> =
+                records.map(|(section, template)| PreparedRecord::of(*section, template, &stanza.patterns)).collect();
+            let prepared = prepared.filter(|_| is_plain);
+            StanzaState { zones: stanza.zones.iter().map(zone).collect(), prepared }
+        };
+        let stanzas = config.stanzas.iter().map(state).collect();
+        Template { config, stanzas }
     }
 
     /// Answers with a stanza. Returns `None` if the next stanza decides.
-    fn try_stanza(&self, stanza: &TemplateStanza, zones: &[TemplateZone], exchange: &mut Exchange<'_>) -> Option<Step> {
+    fn try_stanza(&self, stanza: &TemplateStanza, state: &StanzaState, exchange: &mut Exchange<'_>) -> Option<Step> {
         let question = exchange.question();
-        let fits = zones.iter().filter(|zone| question.name().is_within(zone.name.as_name()));
+        let fits = state.zones.iter().filter(|zone| question.name().is_within(zone.name.as_name()));
         // The longest zone, as in CoreDNS `plugin.Zones.Matches`.
         let zone = fits.max_by_key(|zone| zone.name.as_wire().len())?;
         let (class, rtype) = (question.qclass, question.qtype);
@@ -96,7 +120,7 @@ impl Template {
         }
         // The data of templates borrow the exchange while the reply is filled.
         let mut reply = std::mem::take(&mut exchange.state.reply);
-        let made = make(stanza, zone, exchange, &mut reply);
+        let made = make(stanza, state, zone, exchange, &mut reply);
         exchange.state.reply = reply;
         match made {
             Ok(Ok(aliases)) if aliases.is_empty() => Some(Step::Answered),
@@ -114,8 +138,8 @@ impl Plugin for Template {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        for (stanza, zones) in self.config.stanzas.iter().zip(&self.zones) {
-            if let Some(step) = self.try_stanza(stanza, zones, exchange) {
+        for (stanza, state) in self.config.stanzas.iter().zip(&self.stanzas) {
+            if let Some(step) = self.try_stanza(stanza, state, exchange) {
                 return step;
             }
         }
@@ -125,16 +149,36 @@ impl Plugin for Template {
 
 /// Fills the reply of a stanza. Returns the CNAMEs to follow, or the reason why a record cannot be added.
 fn make(
-    stanza: &TemplateStanza, zone: &TemplateZone, exchange: &Exchange<'_>, reply: &mut Reply,
+    stanza: &TemplateStanza, state: &StanzaState, zone: &TemplateZone, exchange: &Exchange<'_>, reply: &mut Reply,
 ) -> Result<Result<Vec<Alias>, Failure>, Unmade> {
     let question = exchange.question();
-    let name = NameText::new(question.name());
-    let name = name.as_str();
+    let name_text = NameText::new(question.name());
+    let name = name_text.as_str();
     let matched = matching(stanza, name).ok_or(Unmade::NoMatch)?;
     let class = if question.qclass == Class::ANY { stanza.class } else { question.qclass };
     let rtype = if question.qtype == Type::ANY { stanza.rtype } else { question.qtype };
-    let (zone_text, message) = (&*zone.text, QueryMessage::of(exchange));
-    let mut data = Data { exchange, zone: zone_text, name, matched, class, rtype, variables: Vec::new(), message };
+    // In the text of a record, such a name does not stand for itself.
+    let is_plain_name = name_text.is_plain() && !name.starts_with('$');
+    let prepared = state.prepared.as_ref().filter(|_| is_plain_name);
+    let mut aliases = Vec::new();
+    if let Some(records) = prepared
+        && stanza.rcode != Rcode::SERVFAIL
+    {
+        let values = PreparedValues { name, zone: &zone.text, class, rtype, matched: &matched };
+        let mut add = |record: &PreparedRecord| {
+            record.add(&values, question, reply).inspect(|record| note_alias(record, question, reply, &mut aliases))
+        };
+        if records.iter().all(|record| add(record).is_some()) {
+            zone.counts.matched(class, rtype);
+            finish(stanza, reply);
+            return Ok(Ok(aliases));
+        }
+        reply.clear_records();
+        aliases.clear();
+    }
+    let message = QueryMessage::of(exchange);
+    let variables = Vec::new();
+    let mut data = Data { exchange, zone: &zone.text, name, matched: &matched, class, rtype, variables, message };
     evaluate(stanza, &mut data)?;
     let counts = (!exchange.state.is_dry_run()).then_some(&zone.counts);
     if let Some(counts) = counts {
@@ -143,9 +187,6 @@ fn make(
     if stanza.rcode == Rcode::SERVFAIL {
         return Err(Unmade::Failed);
     }
-    reply.authoritative = true;
-    reply.rcode = stanza.rcode;
-    let mut aliases = Vec::new();
     let mut text = Vec::with_capacity(if stanza.records.is_empty() { 0 } else { USUAL_RECORD });
     for (section, template) in &stanza.records {
         text.clear();
@@ -158,26 +199,37 @@ fn make(
             failed(false);
             return Ok(Err(Failure::Answer(error.to_string().into())));
         }
-        let record = match add_record(&text, *section, question, reply) {
-            Ok(record) => record,
+        match add_record(&text, *section, question, reply) {
+            Ok(record) => note_alias(&record, question, reply, &mut aliases),
             Err(error) => {
                 failed(true);
                 return Ok(Err(Failure::Answer(error.to_string().into())));
             }
-        };
-        let is_alias = *section == Section::Answer && record.rtype == Type::CNAME;
-        if is_alias
-            && matches!(question.qtype, Type::A | Type::AAAA)
-            && let Rdata::Name(target) = record.rdata
-        {
-            aliases.push((reply.records().len(), reply.full_name(target, question.name())));
         }
     }
+    finish(stanza, reply);
+    Ok(Ok(aliases))
+}
+
+/// Notes the record that has just been added, if its target is to be looked up.
+fn note_alias(record: &Record, question: &Question, reply: &Reply, aliases: &mut Vec<Alias>) {
+    let is_alias = record.section == Section::Answer && record.rtype == Type::CNAME;
+    if is_alias
+        && matches!(question.qtype, Type::A | Type::AAAA)
+        && let Rdata::Name(target) = record.rdata
+    {
+        aliases.push((reply.records().len(), reply.full_name(target, question.name())));
+    }
+}
+
+/// Sets what a stanza's reply has besides records.
+fn finish(stanza: &TemplateStanza, reply: &mut Reply) {
+    reply.authoritative = true;
+    reply.rcode = stanza.rcode;
     if let Some((code, text)) = &stanza.extended_error {
         let text = ErrorText::Stored(reply.store(text.as_bytes()));
         reply.extended_error = Some(ExtendedError { code: *code, reason: "template", text });
     }
-    Ok(Ok(aliases))
 }
 
 /// Returns the first pattern that matches a name.
@@ -185,10 +237,9 @@ fn matching<'s>(stanza: &'s TemplateStanza, name: &str) -> Option<Matched<'s>> {
     if stanza.patterns.is_empty() {
         return Some(Matched::All);
     }
-    stanza.patterns.iter().find_map(|pattern| {
-        let mut groups = pattern.regex.capture_locations();
-        pattern.regex.captures_read(&mut groups, name)?;
-        Some(Matched::Pattern(pattern, groups))
+    stanza.patterns.iter().enumerate().find_map(|(index, pattern)| {
+        let groups = pattern.find(name)?;
+        Some(Matched::Pattern { pattern, index, groups })
     })
 }
 

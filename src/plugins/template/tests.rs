@@ -135,7 +135,7 @@ fn what_is_answered_and_what_fails_is_counted() {
         additional \"{{ if eq .Name `ab.example.` }}{{ index .Match 2 }}{{ end }}x.example 60 IN A 10.0.0.1\"
         authority \"x.example 60 IN A {{ if ne .Name `ac.example.` }}10.0.0.1{{ end }}\"
     }
-    template IN TXT other.example {\n rcode SERVFAIL\n}";
+    template IN TXT other.example.org {\n rcode SERVFAIL\n}";
     for (name, qtype, answer) in [
         ("a.example", Type::A, "NOERROR aa 10.0.0.1 10.0.0.1 10.0.0.1"),
         ("a.example", Type::A, "NOERROR aa 10.0.0.1 10.0.0.1 10.0.0.1"),
@@ -197,4 +197,73 @@ fn a_template_of_the_deepest_nesting_runs_on_a_small_stack() {
         }
     };
     std::thread::Builder::new().stack_size(1 << 20).spawn(run).expect("a thread").join().expect("no overflow");
+}
+
+/// Returns the response of a template, written by its prepared form or only by runs, and whether it has the former.
+fn written_by(lines: &str, name: &str, is_prepared: bool) -> (Vec<u8>, bool) {
+    let counts = TemplateCounters::default();
+    let mut template = Template::new(Arc::new(config(lines, parse)), &counts, &BlockLabels::default());
+    let has_prepared = template.stanzas.iter().all(|state| state.prepared.is_some());
+    if !is_prepared {
+        template.stanzas.iter_mut().for_each(|state| state.prepared = None);
+    }
+    let block = crate::chain::Block { zones: vec![n(".")], chain: crate::chain::Chain::new(vec![Arc::new(template)]) };
+    let router = Arc::new(crate::chain::Router::new(vec![block], false));
+    let (mut state, mut out, now) = (State::default(), [0; 4096], std::time::Instant::now());
+    let client = crate::plugins::testing::client("192.0.2.1:4000");
+    let packet = crate::plugins::testing::packet(name, Type::A, Some(1232));
+    let crate::chain::Answer::Send(len) = router.answer(&packet, client, now, &mut state, &mut out) else {
+        panic!("no plugin waits")
+    };
+    (out[..len].to_vec(), has_prepared)
+}
+
+#[test]
+fn a_prepared_record_is_that_of_the_run() {
+    let names = [
+        "ip-10-0-0-1.example.",
+        "ip-999-0-0-1.example.",
+        "x.example.",
+        "$ttl.example.",
+        "@.example.",
+        "a\\.b.example.",
+        "a\\(b.example.",
+        "5.example.",
+        "a\\032b.example.",
+        "IN.example.",
+        "\\\".example.",
+        "\\;x.example.",
+        "1.2.3.example.",
+    ];
+    for (lines, is_prepared) in [
+        ("answer \"{{ .Name }} 60 IN A 192.0.2.1\"", true),
+        ("match ^ip-(?P<a>[0-9]+)-([0-9]+)-(?P<c>[0-9]+)-([0-9]+)[.]
+          answer \"{{ .Name }} IN 60 A {{ .Group.a }}.{{ index .Match 2 }}.{{.Group.c}}.{{ index .Match 4 }}\"\n fallthrough", true),
+        ("match ^(?P<n>[^.]*)[.] x(?P<n>y)\n answer \"{{ .Name }} 60 TXT a{{ .Group.n }}\"", true),
+        ("match ^(.*)[.]example[.]$\n answer \"{{ .Name }}  5\tIN  CNAME {{ index .Match 1 }}.example.org.\"", true),
+        ("match ^([^.]*)[.]\n answer \"{{ .Name }} AAAA 2001:db8::{{ index .Match 1 }}\"", true),
+        ("answer \"{{ .Name }} 60 IN TXT \\\"a b; (c) {{ .Zone }}\\\" {{ .Type }}{{ .Class }} \\\"\\\"\"", true),
+        ("answer \"{{ .Name }} 60 IN TXT \\\"a\\\"b\"", true),
+        ("answer \"{{ .Name }} 60 IN TXT \\\"{{ .Name }}\"", true),
+        ("answer \"{{ .Name }} 60 IN TXT \"", true),
+        ("answer \"{{ .Name }} 60 IN MX 10 mail.{{ .Name }}\" \"{{ .Name }} 60 IN SRV 1 2 3 {{ .Name }}\"", true),
+        ("answer \"{{ .Name }} 60 IN MX 65536 mail.{{ .Name }}\"", true),
+        ("authority \"{{ .Zone }} 60 IN NS ns.{{ .Zone }}\" \"x.{{ .Name }} 60 IN NS @\"", true),
+        ("additional \"relative 60 IN A 192.0.2.1 \" \"{{ .Name }} A 192.0.2.2 3\"", true),
+        ("ederror 15 text\n rcode NXDOMAIN\n answer \"{{ .Name }} 60 IN PTR x.{{ .Name }}\"", true),
+        ("answer \"{{ .Name }} 60 IN A 192.0.2.{{ len .Name }}\"", false),
+        ("answer \"{{ .Name }} 60 IN A {{ .Group.none }}\"", false),
+        ("answer \"{{ .Name }} 60 CH A 192.0.2.1\"", false),
+        ("answer \"{{ .Name }} 4294967296 IN A 192.0.2.1\"", false),
+        ("answer \"$TTL{{ .Name }} 60 IN A 192.0.2.1\"", false),
+        ("answer \"{{ .Zone }} 60 IN SOA a. b. 1 2 3 4 5\"", false),
+        ("expr true\n answer \"{{ .Name }} 60 IN A 192.0.2.1\"", false),
+    ] {
+        let lines = format!("template ANY ANY {{\n{lines}\n}}");
+        for name in names {
+            let (response, has_prepared) = written_by(&lines, name, true);
+            assert_eq!(has_prepared, is_prepared, "{lines}");
+            assert_eq!(response, written_by(&lines, name, false).0, "{lines} {name}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::message::{RequestMessage, RequestRefusal};
 use super::{doh, grpc};
 use crate::chain::Client;
+use crate::net::Tlvs;
 use crate::net::grpc::GrpcStatus;
 use crate::serve::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::tcp::acceptor::Acceptor;
@@ -34,9 +35,12 @@ const WINDOW: u32 = 128 * 1024;
 /// The minimum time for which a client may have open requests without progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client, and the TLVs of the header of its proxy.
+type ProxiedClient = (Client, Option<Arc<Tlvs>>);
+
 /// Serves a connection until it is closed, or a timeout expires.
 pub(crate) async fn serve(
-    socket: TcpStream, client: Client, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
+    socket: TcpStream, client: ProxiedClient, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
     phase: watch::Receiver<ListenerPhase>,
 ) {
     let Some(credentials) = service.credentials() else {
@@ -50,7 +54,7 @@ pub(crate) async fn serve(
 }
 
 async fn serve_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client, service: Arc<Service>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: ProxiedClient, service: Arc<Service>,
     acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let settings = service.settings();
@@ -67,8 +71,10 @@ async fn serve_on(
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);
+    let (client, tlvs) = client;
     let http = Arc::new(HttpConnection {
         client,
+        tlvs,
         service,
         progress: Mutex::new(RequestProgress { last: Instant::now(), requests: 0, open: 0 }),
         memory: MemoryLimit::of_one(memory::ONE_CONNECTION, acceptor.memory.clone()),
@@ -116,6 +122,7 @@ async fn serve_on(
 /// The state of a connection that its requests share.
 struct HttpConnection {
     client: Client,
+    tlvs: Option<Arc<Tlvs>>,
     service: Arc<Service>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
@@ -222,8 +229,8 @@ impl OpenRequest {
 
     /// Answers the query of a request.
     async fn answer_message(&self, message: RequestMessage) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
-        let HttpConnection { client, service, acceptor, permit, .. } = &*self.0;
-        message.answer(*client, service, &acceptor.shared, &permit.activity).await
+        let HttpConnection { client, tlvs, service, acceptor, permit, .. } = &*self.0;
+        message.answer((*client, tlvs.as_ref()), service, &acceptor.shared, &permit.activity).await
     }
 }
 

@@ -117,7 +117,7 @@ impl Request {
                 acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        Ok(message.answer(self.client, service, &acceptor.shared, &self.activity).await?)
+        Ok(message.answer((self.client, None), service, &acceptor.shared, &self.activity).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain::Client;
+use crate::net::Tlvs;
 use crate::serve::memory::{MemoryLimit, MemoryPermit};
 use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
@@ -59,7 +60,8 @@ impl RequestMessage {
     /// Answers the query. Returns the response and the permit for its memory, or the refusal. The connection counts as
     /// busy until then.
     pub(crate) async fn answer(
-        mut self, client: Client, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
+        mut self, client: (Client, Option<&Arc<Tlvs>>), service: &Arc<Service>, shared: &Shared,
+        activity: &Arc<ConnectionActivity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
         // Bytes that are not a query have no DNS message as response.
         if !is_query(&self.bytes) {

@@ -92,7 +92,7 @@ impl QueryStream {
             return Err(ProtocolError);
         }
         let busy = self.activity.start_query();
-        let answer = service.answer_request(&packet, self.client, &acceptor.shared, pending.as_ref()).await;
+        let answer = service.answer_request(&packet, (self.client, None), &acceptor.shared, pending.as_ref()).await;
         drop(busy);
         let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {
             return self.abandon(DoqErrorCode::InternalError);

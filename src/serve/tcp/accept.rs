@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::acceptor::Acceptor;
 use super::connection::Connection;
+use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Client, Transport};
+use crate::net::{FoundHeader, MAX_HEADER, Proxied, ProxyHeader, ProxyPolicy, ProxyProtocol, Tlvs, read_proxy_header};
 use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
 use crate::serve::log_limiter::LogLimiter;
@@ -23,6 +26,40 @@ use crate::serve::{ListenerKind, ListenerPhase, Service};
 const ACCEPTED_AT_ONCE: usize = 16;
 /// Limits the log lines about failures of `accept`.
 static ACCEPT_LOGGED: LogLimiter = LogLimiter::new();
+/// The pause before the bytes of a header are looked at again that has come in part.
+const HEADER_PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection that is accepted.
+struct Accepted {
+    stream: TcpStream,
+    remote: SocketAddr,
+    local: SocketAddr,
+    service: Arc<Service>,
+    permit: ConnectionPermit,
+    phase: watch::Receiver<ListenerPhase>,
+    /// The TLVs of the header of a proxy.
+    tlvs: Option<Arc<Tlvs>>,
+}
+
+/// Reads the header of a proxy, if there is one, and no byte after it.
+async fn read_proxied(stream: &mut TcpStream) -> io::Result<Option<ProxyHeader>> {
+    let mut bytes = vec![0; MAX_HEADER];
+    loop {
+        let len = stream.peek(&mut bytes).await?;
+        match read_proxy_header(&bytes[..len]).map_err(io::Error::other)? {
+            FoundHeader::None => return Ok(None),
+            FoundHeader::Whole(header, len) => {
+                stream.read_exact(&mut bytes[..len]).await?;
+                return Ok(Some(header));
+            }
+            // The client has closed its side.
+            FoundHeader::Undecided(_) if len == 0 => return Ok(None),
+            // The same bytes would be there again at once. A header usually comes whole.
+            FoundHeader::Undecided(_) | FoundHeader::Partial(_) => tokio::time::sleep(HEADER_PAUSE).await,
+        }
+    }
+}
+
 impl Acceptor {
     /// Serves a listener on the server's runtime.
     pub(crate) fn serve(
@@ -89,10 +126,44 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let mut phase = phase.clone();
+        let service = service.clone();
+        let proxy = service.proxy();
+        let accepted = Accepted { stream, remote, local, service, permit, phase: phase.clone(), tlvs: None };
+        match proxy.map(|proxy| (proxy.rules().policy(remote.ip()), proxy)) {
+            None | Some((ProxyPolicy::Skip, _)) => self.serve_connection(accepted),
+            Some((policy, proxy)) => {
+                tokio::spawn(self.clone().read_header(accepted, policy, proxy, limit));
+            }
+        }
+    }
+
+    /// Reads the header of a proxy, and serves the connection for the client of the header.
+    async fn read_header(
+        self: Arc<Self>, mut accepted: Accepted, policy: ProxyPolicy, proxy: Arc<ProxyProtocol>, limit: usize,
+    ) {
+        let reading = read_proxied(&mut accepted.stream);
+        let time = accepted.service.settings().timeouts.read;
+        let Some(header) = self.handshake(&accepted.permit, reading, time, &accepted.phase).await else { return };
+        match (policy, header) {
+            (ProxyPolicy::Reject, Some(_)) => return,
+            (ProxyPolicy::Use, Some(header)) => {
+                if let Some(Proxied { client, server, tlvs }) = proxy.proxied(&header) {
+                    // The limits of a client are those of this one, not of the proxy.
+                    let Some(permit) = self.acquire(limit, client.ip(), true) else { return };
+                    (accepted.remote, accepted.local, accepted.permit) = (client, server, permit);
+                    accepted.tlvs = tlvs;
+                }
+            }
+            _ => {}
+        }
+        self.serve_connection(accepted);
+    }
+
+    /// Serves a connection.
+    fn serve_connection(self: &Arc<Self>, accepted: Accepted) {
+        let Accepted { stream, remote, local, service, permit, mut phase, tlvs } = accepted;
         // The connection reads the phase once at its start.
         phase.mark_changed();
-        let service = service.clone();
         let http = match service.kind() {
             ListenerKind::Https => Some(Transport::Https),
             ListenerKind::Grpc => Some(Transport::Grpc),
@@ -100,7 +171,7 @@ impl Acceptor {
         };
         if let Some(transport) = http {
             let client = Client { remote, local, transport };
-            tokio::spawn(https::serve(stream, client, service, self.clone(), permit, phase));
+            tokio::spawn(https::serve(stream, (client, tlvs), service, self.clone(), permit, phase));
             return;
         }
         let stream = match service.credentials() {
@@ -110,7 +181,8 @@ impl Acceptor {
                 Err(error) => return tracing::error!(%error, "cannot start TLS for a connection"),
             },
         };
-        tokio::spawn(Connection::new(stream, remote, local, service, self.clone(), permit).run(phase));
+        let connection = Connection::new(stream, remote, local, service, self.clone(), permit).with_tlvs(tlvs);
+        tokio::spawn(connection.run(phase));
     }
 
     /// Counts and logs a failure of `accept`.

@@ -23,6 +23,7 @@ use super::acceptor::Acceptor;
 use super::limits::ConnectionPermit;
 use super::stream::Stream;
 use crate::chain::{Answer, Client, Pending, State, Transport};
+use crate::net::Tlvs;
 use crate::serve::framing::{PREFIX, first_message};
 use crate::serve::pending;
 use crate::serve::service::Packet;
@@ -64,6 +65,8 @@ struct Output {
 pub(crate) struct Connection {
     stream: Stream,
     client: Client,
+    /// The TLVs of the header of a proxy.
+    tlvs: Option<Arc<Tlvs>>,
     service: Arc<Service>,
     settings: Arc<Settings>,
     acceptor: Arc<Acceptor>,
@@ -104,6 +107,7 @@ impl Connection {
         Connection {
             stream,
             client: Client { remote, local, transport },
+            tlvs: None,
             settings: service.settings(),
             service,
             pending_limit: acceptor.connections.limits().waiting_per_connection.max(1),
@@ -120,6 +124,11 @@ impl Connection {
             ending: None,
             since: Instant::now(),
         }
+    }
+
+    /// Sets the TLVs of the header of a proxy.
+    pub(crate) fn with_tlvs(self, tlvs: Option<Arc<Tlvs>>) -> Connection {
+        Connection { tlvs, ..self }
     }
 
     /// Serves the connection until the client or the server closes it, or a timeout expires.
@@ -336,7 +345,7 @@ impl Connection {
             at = end.map_or(len, |end| at + end);
             let packet = Packet { bytes: message, client: self.client, now, counters: &self.acceptor.shared.counters };
             let out = &mut output.bytes[output.len + PREFIX..][..MAX_MESSAGE];
-            match self.service.answer(&router, packet, state, out) {
+            match self.service.answer_proxied(&router, packet, self.tlvs.as_ref(), state, out) {
                 Answer::Send(len) => output.push(len),
                 Answer::Drop => unanswered += 1,
                 Answer::Pending(pending) => self.wait_for(pending),

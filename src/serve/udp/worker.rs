@@ -17,8 +17,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::forward::{Forwarding, UPSTREAM, WorkerContext, wait_for};
 use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, SendOutcome};
+use super::mmsg::{Batch, Datagram, SendOutcome};
 use crate::chain::{Answer, Client, State, Transport};
+use crate::net::{Proxied, ProxiedDatagram, ProxyProtocol};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
 use crate::serve::log_limiter::LogLimiter;
@@ -60,6 +61,8 @@ pub(crate) struct UdpWorker {
 
 /// Limits the log lines about failed reads.
 static LOGGED: LogLimiter = LogLimiter::new();
+/// Limits the log lines about invalid headers of proxies.
+static PROXY_LOGGED: LogLimiter = LogLimiter::new();
 
 impl UdpWorker {
     /// Creates a worker without sockets. It gets them through the mailbox.
@@ -241,6 +244,7 @@ impl UdpWorker {
         };
         let now = Instant::now();
         let router = listener.service.router();
+        let proxy = listener.service.proxy();
         let mut answerable = 0;
         let mut unanswered = 0;
         let mut bad_source = 0;
@@ -253,12 +257,28 @@ impl UdpWorker {
                 bad_source += 1;
                 continue;
             }
+            let (start, proxied) = match &proxy {
+                None => (0, None),
+                Some(proxy) => match read_proxied(proxy, &datagram, now) {
+                    Some(read) => read,
+                    None => {
+                        unanswered += 1;
+                        continue;
+                    }
+                },
+            };
             // A truncated datagram is not parsed: its header alone decides, in general with FORMERR.
-            let bytes = if datagram.truncated { &datagram.bytes[..header::LEN] } else { datagram.bytes };
+            let bytes = &datagram.bytes[start..];
+            let bytes = if datagram.truncated { &bytes[..header::LEN.min(bytes.len())] } else { bytes };
             let local = datagram.local.unwrap_or(listener.address.ip());
             let local = SocketAddr::new(local, listener.address.port());
-            let client = Client { remote: datagram.remote, local, transport: Transport::Udp };
-            match listener.service.answer(&router, Packet { bytes, client, now, counters }, state, out) {
+            let mut client = Client { remote: datagram.remote, local, transport: Transport::Udp };
+            if let Some(proxied) = &proxied {
+                client.remote = proxied.client;
+            }
+            let packet = Packet { bytes, client, now, counters };
+            let tlvs = proxied.as_ref().and_then(|proxied| proxied.tlvs.as_ref());
+            match listener.service.answer_proxied(&router, packet, tlvs, state, out) {
                 Answer::Send(len) => batch.queue(slot, len),
                 Answer::Drop => unanswered += 1,
                 Answer::Pending(pending) => {
@@ -274,6 +294,21 @@ impl UdpWorker {
         counters.unanswered.add(unanswered);
         counters.bad_source.add(bad_source);
         answerable
+    }
+}
+
+/// Reads the header of a proxy. Returns where the message starts and the client, or `None` if the datagram is dropped.
+#[inline(never)]
+fn read_proxied(proxy: &ProxyProtocol, datagram: &Datagram<'_>, now: Instant) -> Option<(usize, Option<Proxied>)> {
+    match proxy.read_datagram(datagram.bytes, datagram.remote, now) {
+        ProxiedDatagram::Message(start, proxied) => Some((start, proxied)),
+        ProxiedDatagram::Empty => None,
+        ProxiedDatagram::Invalid(error) => {
+            if PROXY_LOGGED.is_due() {
+                tracing::warn!("dropping invalid Proxy Protocol packet from {}: {error}", datagram.remote);
+            }
+            None
+        }
     }
 }
 

@@ -148,9 +148,9 @@ impl FieldScope {
             | (FieldScope::Spec, "type" | "clusterIP" | "clusterIPs" | "externalName" | "ports" | "selector")
             | (
                 FieldScope::Spec,
-                "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain" | "hostNetwork"
+                "publishNotReadyAddresses" | "ipFamilies" | "ipFamilyPolicy" | "hostname" | "subdomain"
                 // For explanations.
-                | "dnsPolicy" | "dnsConfig" | "readinessGates",
+                | "dnsPolicy" | "dnsConfig" | "hostNetwork" | "readinessGates",
             )
             | (FieldScope::Container, "ports" | "restartPolicy")
             | (FieldScope::Status, "phase" | "podIP" | "podIPs" | "conditions")

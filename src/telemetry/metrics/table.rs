@@ -69,6 +69,9 @@ pub const DNS64_TRANSLATED: Metric =
 /// Queries that *autopath* has answered for another name of the client's search list.
 pub const AUTOPATH_SUCCESS: Metric =
     counter("coredns_autopath_success_total", "Counter of requests that did autopath.", &["server"]);
+/// Responses that *siit* has translated.
+pub const SIIT_TRANSLATED: Metric =
+    counter("coredns_siit_requests_translated_total", "Counter of DNS requests translated by siit.", &["server"]);
 /// Queries of *local* for names with more labels than `localhost`.
 pub const LOCALHOST_REQUESTS: Metric =
     counter("coredns_local_localhost_requests_total", "Counter of special localhost subdomain requests.", &[]);
@@ -76,6 +79,12 @@ pub const LOCALHOST_REQUESTS: Metric =
 pub const DNSTAP_DROPPED: Metric = counter(
     "clusterdns_dnstap_dropped_total",
     "Number of dnstap messages that were dropped because their reader was away or slow.",
+    &[],
+);
+/// Spans that *trace* has dropped.
+pub const TRACE_DROPPED: Metric = counter(
+    "clusterdns_trace_dropped_total",
+    "Number of spans that were dropped because their collector was away or slow.",
     &[],
 );
 /// This build.
@@ -427,8 +436,10 @@ pub const ALL: &[&Metric] = &[
     &HOSTS_RELOAD,
     &DNS64_TRANSLATED,
     &AUTOPATH_SUCCESS,
+    &SIIT_TRANSLATED,
     &LOCALHOST_REQUESTS,
     &DNSTAP_DROPPED,
+    &TRACE_DROPPED,
     &BUILD_INFO,
     &PANICS,
     &CONNECTIONS_EVICTED,

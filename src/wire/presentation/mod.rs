@@ -11,6 +11,7 @@
 
 mod data;
 mod name;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -20,6 +21,7 @@ use super::query::Question;
 use super::reply::{NameRef, Rdata, Record, Reply, Section};
 use super::types::{Class, Type};
 
+pub use plain::{is_plain_type, plain_data, plain_name};
 use tokens::{RecordToken, RecordTokens, WordKind, ZoneDirective};
 
 /// The default TTL, in seconds.
@@ -235,13 +237,17 @@ impl RecordReader<'_, '_> {
         let mut wire = [0; MAX_LEN];
         let text = if let WordKind::Error(_) = token.kind { &[] } else { token.text.as_slice() };
         let name = name::wire(text, &self.origin, &mut wire).ok_or_else(|| RecordError::at(reason, token))?;
-        let question = self.question.name().as_wire();
-        // Length bytes are below `A`, so folding does not change them.
-        if name.eq_ignore_ascii_case(question) {
-            return Ok(NameRef::QUESTION);
-        }
-        Ok(self.reply.store_labels(&[&name[..name.len() - 1]], None))
+        Ok(store_name(name, self.question, self.reply))
     }
+}
+
+/// Stores a name in wire form in the reply to a question.
+fn store_name(name: &[u8], question: &Question, reply: &mut Reply) -> NameRef {
+    // Length bytes are below `A`, so folding does not change them.
+    if name.eq_ignore_ascii_case(question.name().as_wire()) {
+        return NameRef::QUESTION;
+    }
+    reply.store_labels(&[&name[..name.len() - 1]], None)
 }
 
 fn ttl(token: &RecordToken) -> Result<u32, RecordError> {

@@ -141,3 +141,36 @@ proptest::proptest! {
         read(&format!("b. {rtype} {text}"));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn plain_data_is_that_of_the_whole_reader(
+        number in 0..9_usize,
+        text in proptest::prop_oneof![
+            proptest::string::string_regex("([0-9]{1,6}[ \t]){0,3}[ \t]?[a-c0-9.@]{0,12}[ \t]?").expect("an expression"),
+            proptest::string::string_regex("([ab;(]|\"[ab ;\\\\)]{0,3}\"| |\t|\n){0,6}").expect("an expression"),
+            proptest::string::string_regex("[0-9a-f:.]{0,12} ?").expect("an expression"),
+        ],
+    ) {
+        let rtype = [
+            Type::A, Type::AAAA, Type::CNAME, Type::NS, Type::PTR, Type::MX, Type::SRV, Type::TXT, Type::SPF,
+        ][number];
+        assert!(is_plain_type(rtype));
+        let query = Query::parse(QUERY).expect("a query");
+        let mut reply = Reply::new();
+        if let Some(rdata) = plain_data(rtype, text.as_bytes(), &query.question, &mut reply) {
+            let owner = plain_name(b"a.example", &query.question, &mut reply).expect("a name");
+            reply.push(Record { section: Section::Answer, owner, rtype, class: Class::IN, ttl: 60, rdata });
+            let mut whole = Reply::new();
+            let record = format!("a.example 60 IN {rtype} {text}");
+            add_record(record.as_bytes(), Section::Answer, &query.question, &mut whole).expect("a record");
+            let [plain, whole] = [&mut reply, &mut whole].map(|reply| {
+                let mut out = vec![0; MAX_MESSAGE];
+                let len = encode(&query, reply, MAX_MESSAGE, &mut out);
+                out.truncate(len);
+                out
+            });
+            assert_eq!(plain, whole, "{rtype} {text:?}");
+        }
+    }
+}

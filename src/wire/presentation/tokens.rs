@@ -323,8 +323,8 @@ impl<'t> RecordTokens<'t> {
     }
 }
 
-/// Handles bytes with a special meaning.
-const IS_SPECIAL: [bool; 256] = {
+/// Whether a byte has a special meaning.
+pub(super) const IS_SPECIAL: [bool; 256] = {
     let mut special = [false; 256];
     let bytes = b" \t\r\n;\\\"()";
     let mut at = 0;

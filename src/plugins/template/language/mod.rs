@@ -16,6 +16,7 @@ mod parse;
 mod parsed;
 mod quote;
 mod run;
+mod simple;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -25,6 +26,7 @@ mod value;
 pub use output::{MAX_OUTPUT, MAX_STEPS};
 pub use parse::ParseError;
 pub use parsed::{GoTemplate, TemplateError};
+pub use simple::SimplePart;
 pub use value::{
     ListValue, Map, ObjectMember, Parameter, Printed, Sequence, Structure, TemplateValue, TextMap, Unsigned,
 };
