@@ -139,11 +139,6 @@ impl Plugin for Erratic {
         "erratic"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
-        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
-        self.answer(exchange, false).into()
-    }
-
     /// The list of CoreDNS's plugin, for every client.
     fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
         let list = ["a.example.org", "b.example.org", "."].map(NameBuf::from_text);

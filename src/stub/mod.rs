@@ -15,4 +15,4 @@ mod resolution;
 pub use conf::StubConf;
 pub use library::{Code, Library, StubVerdict, UnsentName};
 pub use pod::{ClusterDns, DnsConfig, DnsPolicy, PodDns, Rendered};
-pub use resolution::{LookUp, Resolution, StubQuery, resolve};
+pub use resolution::{AddressLookUp, Resolution, StubQuery, resolve};

@@ -34,10 +34,10 @@ pub struct Resolution {
 }
 
 /// Looks up one name: returns the code, and the answer for people.
-pub type LookUp<'a> = dyn FnMut(&str, &str) -> (Code, String) + 'a;
+pub type AddressLookUp<'a> = dyn FnMut(&str, &str) -> (Code, String) + 'a;
 
 /// Returns the queries for a name, and its result.
-pub fn resolve(library: Library, conf: &StubConf, name: &str, look_up: &mut LookUp<'_>) -> Resolution {
+pub fn resolve(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookUp<'_>) -> Resolution {
     let mut resolution = run(library, conf, name, look_up);
     let spent = resolution.queries.len();
     let Some(found) = resolution.found.clone().filter(|_| spent > 0) else { return resolution };
@@ -65,7 +65,7 @@ pub fn resolve(library: Library, conf: &StubConf, name: &str, look_up: &mut Look
 }
 
 /// Returns the queries for a name, and its result.
-fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut LookUp<'_>) -> Resolution {
+fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookUp<'_>) -> Resolution {
     let mut resolution = Resolution::default();
     let names = match library.names(conf, name) {
         Ok(names) => names,

@@ -273,37 +273,6 @@ impl Plugin for Cache {
         "cache"
     }
 
-    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
-        let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
-        if is_live || !self.covers(exchange.question()) {
-            return Explained::Next;
-        }
-        let Some((entry, _)) = self.cache.find(self.key(exchange.query), exchange.now) else {
-            notes.lines.push("has no entry for the question".to_owned());
-            return Explained::Next;
-        };
-        if self.is_claimed(exchange) {
-            notes.lines.push("does not use its entry: a plugin after it answers the name from the cluster".to_owned());
-            return Explained::Next;
-        }
-        let remaining = entry.remaining(exchange.now);
-        let age = i64::from(entry.ttl) - remaining;
-        let (ttl, freshness) = match u32::try_from(remaining) {
-            Ok(ttl @ 1..) => (ttl, format!("valid for another {ttl} s")),
-            _ => (0, format!("stale for {} s", -remaining)),
-        };
-        notes.lines.push(format!("has an entry: {}, {age} s old, {freshness}", entry.rcode()));
-        self.fill(exchange, &entry, ttl);
-        if !exchange.reply().has_answer() {
-            let (code, is_stale) = (entry.rcode(), remaining <= 0);
-            let kind = if code == Rcode::NOERROR { "NODATA".to_owned() } else { code.to_string() };
-            let text = format!("the answer {kind} is from the cache, {age} s old, {freshness}");
-            let reason = if is_stale { "cached-stale" } else { "cached" };
-            notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
-        }
-        Explained::Answered
-    }
-
     fn stores_replies(&self) -> bool {
         true
     }

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Exchange, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
+use crate::chain::{Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 use crate::telemetry::wall_clock::since_1970;
@@ -157,6 +157,10 @@ impl Plugin for TracePlugin {
         "trace"
     }
 
+    fn explain(&self, _: &mut Exchange<'_>, _: &mut ExplainNotes) -> Explained {
+        Explained::Next
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         // An internal look-up is not a query of a client.
         if self.every > 0 && exchange.depth() == 0 {
@@ -212,6 +216,10 @@ impl TracedPlugin {
 impl Plugin for TracedPlugin {
     fn name(&self) -> &'static str {
         self.plugin.name()
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        self.plugin.explain(exchange, notes)
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
