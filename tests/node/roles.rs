@@ -1,5 +1,5 @@
-//! What this program does when it is started again inside of a Pod's network namespace: it sends queries, as a load or as
-//! a client that breaks rules, or looks names up with hickory-resolver.
+//! What this program does when it is started again inside of a Pod's network namespace: it sends queries, as a load or
+//! as a client that breaks rules, or looks names up with hickory-resolver.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -139,8 +139,8 @@ fn load(arguments: &[String]) {
     std::io::stdout().flush().expect("written");
 }
 
-/// Returns a socket at the next port. A port is not used again for a minute, in which connection tracking would send its
-/// query to the server of the previous one, even if that is gone. The first port of a load is that of its time.
+/// Returns a socket at the next port. A port is not used again for a minute, in which connection tracking would send
+/// its query to the server of the previous one, even if that is gone. The first port of a load is that of its time.
 fn bind_next(port: &mut u16) -> UdpSocket {
     loop {
         *port = (*port + 1) % PORTS as u16;
