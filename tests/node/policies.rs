@@ -12,7 +12,7 @@ pub struct Policy {
     pub text: &'static str,
     /// Whether the Pod uses the network of its node.
     pub on_host: bool,
-    /// How many of the questions are asked: some clients need seconds for each.
+    /// The number of questions for each client: some clients need seconds for each.
     pub questions: usize,
     resolv_conf: fn() -> String,
 }

@@ -17,7 +17,7 @@ use super::net::Space;
 /// The name of the environment variable that has the role.
 const ROLE: &str = "CLUSTERDNS_NODE_ROLE";
 /// How long a query of the load waits for its response.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The number of source ports of the load.
 const PORTS: u128 = 64_000;
@@ -124,11 +124,11 @@ fn load(arguments: &[String]) {
                 from == target && len > 12 && bytes[..2] == (event.data() as u16).to_be_bytes() && bytes[3] & 15 == 0;
             outcome.wrong += u64::from(!is_right);
         }
-        if !is_sending && (waiting.is_empty() || start.elapsed() > Duration::from_secs(seconds) + PATIENCE) {
+        if !is_sending && (waiting.is_empty() || start.elapsed() > Duration::from_secs(seconds) + TIMEOUT) {
             break;
         }
         // Sockets of lost queries are not held forever.
-        let overdue = start.elapsed().saturating_sub(PATIENCE).as_millis() as u64;
+        let overdue = start.elapsed().saturating_sub(TIMEOUT).as_millis() as u64;
         let lost: Vec<u64> = waiting.iter().filter(|(_, (_, sent))| *sent < overdue).map(|(id, _)| *id).collect();
         outcome.lost.extend(lost.iter().filter_map(|id| waiting.remove(id)).map(|(_, sent)| sent));
     }

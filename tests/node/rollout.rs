@@ -14,7 +14,7 @@ use super::world::{COREDNS, OURS, World, at};
 
 /// CoreDNS's Deployment, as kubeadm creates it, in the fields that matter here.
 const STOCK: &str = include_str!("coredns.yaml");
-/// The results that differ between the two servers, by client and name, as `clients.md` explains.
+/// The results that differ between the two servers, by client and name, as `page.txt` explains.
 const EXPLAINED: &[(&str, &str)] = &[("systemd-resolved", "dangling")];
 /// The load, in queries per second.
 const LOAD: u64 = 1_000;

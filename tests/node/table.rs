@@ -126,7 +126,7 @@ impl Table {
 
     /// Returns the page.
     pub fn page(&self) -> String {
-        let mut text = include_str!("clients.md").to_owned();
+        let mut text = include_str!("page.txt").to_owned();
         let habits: String =
             CLIENTS.iter().map(|client| format!("| {} | {} |\n", client.name, client.habits)).collect();
         let values = [("$HABITS\n", habits), ("$TABLES\n", self.tables()), ("$COUNT", self.len().to_string())];
