@@ -1,5 +1,6 @@
-//! DNS as Pods see it: two nodes in network namespaces with a real API server, its controllers and kube-proxy; the server
-//! in Pods of the Deployment of `deploy/base`, behind the virtual address 10.96.0.10; and many clients in other Pods.
+//! DNS as Pods see it: two nodes in network namespaces with a real API server, its controllers and kube-proxy; the
+//! server in Pods of the Deployment of `deploy/base`, behind the virtual address 10.96.0.10; and many clients in other
+//! Pods.
 //!
 //! * The whole run is in namespaces of its own (`tests/node/machine.rs`): nothing is left behind, and no packet leaves.
 //! * Without root or a program the tests are ignored with the reason. With `CI=true` that is a failure.

@@ -65,7 +65,7 @@ fn pair(front: Software, back: Software, tls: Option<(&str, &str)>) -> [Server; 
 fn alike(with_tls: bool) -> Result<(), Failed> {
     let authority = Authority::new("grpc");
     let certificates = folder();
-    let files = authority.server(&certificates, "grpc");
+    let files = authority.server(&certificates, "grpc", &[]);
     let trusted = certificates.join("authority.crt");
     std::fs::write(&trusted, authority.pem()).expect("a file");
     let server_tls = format!("    tls {} {}\n", files.certificate.display(), files.key.display());

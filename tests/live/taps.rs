@@ -80,7 +80,7 @@ const QUESTIONS: [(&str, Type, bool); 9] = [
 fn start(software: Software, upstream: &Resolver, authority: &Authority) -> Tapped {
     let folder = folder();
     let shown = folder.display();
-    let files = authority.server(&folder, "reader");
+    let files = authority.server(&folder, "reader", &[]);
     let (certificate, key) = (files.certificate.display().to_string(), files.key.display().to_string());
     let [port, tcp, tls, listened] = [(); 4].map(|()| ports::free());
     let [tcp, tls, listened] = [tcp, tls, listened].map(|port| format!("127.0.0.1:{port}"));

@@ -31,7 +31,7 @@ const CLIENTS: &[(&str, fn())] = &[
 ];
 
 pub fn tests() -> Vec<Test> {
-    let odd_file = Test::new("bad clients: a resolv.conf with nonsense", odd_resolv_conf);
+    let odd_file = Test::new("bad clients: a resolv.conf with invalid lines", odd_resolv_conf);
     CLIENTS
         .iter()
         .map(|&(name, _)| {
@@ -48,7 +48,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Lines that no client understands, around those that all do.
-const ODD_RESOLV_CONF: &str = "; a comment\n# another one\nnonsense here\n\n\
+const ODD_RESOLV_CONF: &str = "; a comment\n# another one\ngarbage here\n\n\
     search shop.svc.cluster.local svc.cluster.local cluster.local\n\
     options ndots:5 ndots:x timeout:-5 unknown-option unknown:3\nsortlist 10.0.0.0/255.0.0.0\nnameserver 10.96.0.10\n";
 

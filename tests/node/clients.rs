@@ -23,7 +23,8 @@ pub enum Kind {
 /// For which names a client uses the search list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
-    /// Names with fewer dots than `ndots` get the list first and are tried as they are last; others the other way round.
+    /// Names with fewer dots than `ndots` get the list first and are tried as they are last; others the other way
+    /// round.
     Full,
     /// The same, but a name with `ndots` dots is only tried as it is.
     NotBehind,
@@ -252,7 +253,8 @@ impl Client {
         self.kinds.iter().find(|(known, _)| *known == kind).map(|(_, search)| *search)
     }
 
-    /// Asks all questions that it can ask, in a Pod's namespaces with this resolv.conf; returns the results by question.
+    /// Asks all questions that it can ask, in a Pod's namespaces with this resolv.conf; returns the results by
+    /// question.
     pub fn ask(
         &self, space: &Space, resolv_conf: &Path, questions: &[(Kind, &str)],
     ) -> BTreeMap<(Kind, String), String> {

@@ -1,6 +1,6 @@
 //! A scheduler and a kubelet for the Pods of a Deployment, as far as DNS needs them: each Pod gets a node, a network
-//! namespace, the files that its volumes mount, its process with the user and capabilities of its specification, probes,
-//! a reported status, and a graceful end. The image decides which program runs.
+//! namespace, the files that its volumes mount, its process with the user and capabilities of its specification,
+//! probes, a reported status, and a graceful end. The image decides which program runs.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,6 @@
-//! NodeLocal DNSCache on a node: CoreDNS in the role of `node-cache` with this server behind it, and this server in that
-//! role, with the same Corefile. As the agent does, the addresses are on an interface of the node and packets to them are
-//! not tracked, so that kube-proxy does not translate them.
+//! NodeLocal DNSCache on a node: CoreDNS in the role of `node-cache` with this server behind it, and this server in
+//! that role, with the same Corefile. As the agent does, the addresses are on an interface of the node and packets to
+//! them are not tracked, so that kube-proxy does not translate them.
 
 use std::path::Path;
 

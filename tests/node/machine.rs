@@ -1,8 +1,8 @@
 //! The machine that the tests run on: what it must have, and the namespaces that keep a run apart from it.
 //!
 //! The program starts itself again in new namespaces of networks, mounts and processes. They exist as long as that
-//! process, so that nothing of a run is left behind, however it ends, and runs do not see each other. The network has no
-//! way out.
+//! process, so that nothing of a run is left behind, however it ends, and runs do not see each other. The network has
+//! no way out.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

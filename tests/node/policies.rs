@@ -12,7 +12,7 @@ pub struct Policy {
     pub text: &'static str,
     /// Whether the Pod uses the network of its node.
     pub on_host: bool,
-    /// How many of the questions are asked: some clients need seconds for each.
+    /// The number of questions for each client: some clients need seconds for each.
     pub questions: usize,
     resolv_conf: fn() -> String,
 }
@@ -189,8 +189,8 @@ impl Conf {
         search == Search::Full && !matches!(truth(self.server(), kind, name), Answer::Data(_))
     }
 
-    /// Returns whether the stub of systemd-resolved has an error for a name: it gives names without a dot, and those below
-    /// `local` that no domain of the search list covers, to other protocols only.
+    /// Returns whether the stub of systemd-resolved has an error for a name: it gives names without a dot, and those
+    /// below `local` that no domain of the search list covers, to other protocols only.
     fn is_refused_by_stub(&self, name: &str) -> bool {
         let covers = |domain: &String| domain == "." || name == domain || name.ends_with(&format!(".{domain}"));
         let is_covered = self.searches.iter().any(covers);
@@ -198,8 +198,8 @@ impl Conf {
         !name.contains('.') && !self.use_vc || name.ends_with(".local") && !is_covered
     }
 
-    /// Returns whether glibc reports an error for a name behind the stub of systemd-resolved: one of the candidates was an
-    /// error, and none exists.
+    /// Returns whether glibc reports an error for a name behind the stub of systemd-resolved: one of the candidates was
+    /// an error, and none exists.
     pub fn fails_behind_stub(&self, kind: Kind, name: &str) -> bool {
         if kind == Kind::Ptr {
             return false;

@@ -14,6 +14,16 @@ pub enum Mode {
     Nftables,
 }
 
+/// Removes the rules of both modes, and the flows that they have made.
+const CLEANUP: &str = "
+if iptables-save | grep -q KUBE; then
+  for table in nat filter mangle; do iptables -t $table -F; iptables -t $table -X; done
+fi
+nft delete table ip kube-proxy 2>/dev/null
+nft delete table ip6 kube-proxy 2>/dev/null
+conntrack -F 2>/dev/null
+true";
+
 /// kube-proxy on both nodes; dropping it stops it and removes its rules.
 pub struct Proxy {
     processes: Vec<Process>,
@@ -64,7 +74,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.processes.clear();
         for node in Node::ALL {
-            output(node.space().command("sh").args(["-c", "iptables-save | grep -q KUBE && for t in nat filter mangle; do iptables -t $t -F; iptables -t $t -X; done; nft delete table ip kube-proxy 2>/dev/null; nft delete table ip6 kube-proxy 2>/dev/null; conntrack -F 2>/dev/null; true"]));
+            output(node.space().command("sh").args(["-c", CLEANUP]));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What this program does when it is started again inside of a Pod's network namespace: it sends queries, as a load or as
-//! a client that breaks rules, or looks names up with hickory-resolver.
+//! What this program does when it is started again inside of a Pod's network namespace: it sends queries, as a load or
+//! as a client that breaks rules, or looks names up with hickory-resolver.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use super::net::Space;
 /// The name of the environment variable that has the role.
 const ROLE: &str = "CLUSTERDNS_NODE_ROLE";
 /// How long a query of the load waits for its response.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The number of source ports of the load.
 const PORTS: u128 = 64_000;
@@ -124,11 +124,11 @@ fn load(arguments: &[String]) {
                 from == target && len > 12 && bytes[..2] == (event.data() as u16).to_be_bytes() && bytes[3] & 15 == 0;
             outcome.wrong += u64::from(!is_right);
         }
-        if !is_sending && (waiting.is_empty() || start.elapsed() > Duration::from_secs(seconds) + PATIENCE) {
+        if !is_sending && (waiting.is_empty() || start.elapsed() > Duration::from_secs(seconds) + TIMEOUT) {
             break;
         }
         // Sockets of lost queries are not held forever.
-        let overdue = start.elapsed().saturating_sub(PATIENCE).as_millis() as u64;
+        let overdue = start.elapsed().saturating_sub(TIMEOUT).as_millis() as u64;
         let lost: Vec<u64> = waiting.iter().filter(|(_, (_, sent))| *sent < overdue).map(|(id, _)| *id).collect();
         outcome.lost.extend(lost.iter().filter_map(|id| waiting.remove(id)).map(|(_, sent)| sent));
     }
@@ -139,8 +139,8 @@ fn load(arguments: &[String]) {
     std::io::stdout().flush().expect("written");
 }
 
-/// Returns a socket at the next port. A port is not used again for a minute, in which connection tracking would send its
-/// query to the server of the previous one, even if that is gone. The first port of a load is that of its time.
+/// Returns a socket at the next port. A port is not used again for a minute, in which connection tracking would send
+/// its query to the server of the previous one, even if that is gone. The first port of a load is that of its time.
 fn bind_next(port: &mut u16) -> UdpSocket {
     loop {
         *port = (*port + 1) % PORTS as u16;

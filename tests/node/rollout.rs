@@ -14,7 +14,7 @@ use super::world::{COREDNS, OURS, World, at};
 
 /// CoreDNS's Deployment, as kubeadm creates it, in the fields that matter here.
 const STOCK: &str = include_str!("coredns.yaml");
-/// The results that differ between the two servers, by client and name, as `clients.md` explains.
+/// The results that differ between the two servers, by client and name, as `page.txt` explains.
 const EXPLAINED: &[(&str, &str)] = &[("systemd-resolved", "dangling")];
 /// The load, in queries per second.
 const LOAD: u64 = 1_000;
@@ -101,8 +101,8 @@ fn beside(world: &mut World) {
 /// Changes the Deployment under load, in two ways.
 fn changes(world: &World) -> [(&'static str, Outcome); 2] {
     [("new Pods", restart as fn(&World)), ("a drained node", drain)].map(|(name, change)| {
-        // Flows of earlier clients lead to Pods that are about to go, and a client that gets the port of such a flow loses
-        // its query, whatever the server does. The load uses no port twice.
+        // Flows of earlier clients lead to Pods that are about to go, and a client that gets the port of such a flow
+        // loses its query, whatever the server does. The load uses no port twice.
         for node in Node::ALL {
             at(&node.space(), "conntrack -F");
         }
@@ -199,7 +199,8 @@ fn image_only(world: &mut World) {
         ];
         let ask = |name: &&str| {
             let text = at(&world.clients[1], &format!("dig @10.96.0.10 +noall +answer +authority +comments {name}"));
-            // IDs and cookies differ, the order of records and the serial of the zone too. CoreDNS has no extended errors.
+            // IDs and cookies differ, the order of records and the serial of the zone too. CoreDNS has no extended
+            // errors.
             let mut lines: Vec<String> = text
                 .lines()
                 .filter(|line| !line.contains("COOKIE") && !line.contains("EDE") && !line.is_empty())

@@ -35,11 +35,11 @@ impl Table {
                     // Some clients listen on a port, so that one run of a client at a time is possible.
                     while let Some(client) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < CLIENTS.len())
                     {
-                        for policy in 0..POLICIES.len() {
+                        for (at, policy) in POLICIES.iter().enumerate() {
                             // musl would take seconds for each name.
-                            let hopeless = POLICIES[policy].conf().has_root() && CLIENTS[client].name == "musl";
-                            let count = if hopeless { 1 } else { POLICIES[policy].questions };
-                            let seen = ask(world, policy, client, &all[..all.len().min(count)]);
+                            let hopeless = policy.conf().has_root() && CLIENTS[client].name == "musl";
+                            let count = if hopeless { 1 } else { policy.questions };
+                            let seen = ask(world, at, client, &all[..all.len().min(count)]);
                             cells.lock().extend(seen);
                         }
                     }
@@ -126,7 +126,7 @@ impl Table {
 
     /// Returns the page.
     pub fn page(&self) -> String {
-        let mut text = include_str!("clients.md").to_owned();
+        let mut text = include_str!("page.txt").to_owned();
         let habits: String =
             CLIENTS.iter().map(|client| format!("| {} | {} |\n", client.name, client.habits)).collect();
         let values = [("$HABITS\n", habits), ("$TABLES\n", self.tables()), ("$COUNT", self.len().to_string())];

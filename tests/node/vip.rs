@@ -135,7 +135,7 @@ fn frozen(world: &World) {
     pods[0].signal("CONT");
     world.wait_for_endpoints(2);
     assert_eq!(outcome.wrong, 0, "{outcome:?}");
-    // Its share is lost until its probe has failed three times, and the other server has the rest.
+    // Its share is lost until its probe has failed three times, and the other Pod has the rest.
     let lost = outcome.lost.len() as u64;
     assert!(lost > 0 && lost < outcome.sent / 2, "{outcome:?}");
     assert!(last_lost(&outcome) < Duration::from_secs(seconds - 2), "{outcome:?}");

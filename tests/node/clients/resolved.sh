@@ -3,7 +3,7 @@
 package=$1 program=$2
 shift 2
 mkdir -p /run/systemd/resolve /run/systemd/resolved.conf.d
-# In a cluster nobody responds to these.
+# In a cluster nothing responds to these.
 printf '[Resolve]\nLLMNR=no\nMulticastDNS=no\n' >/run/systemd/resolved.conf.d/unicast.conf
 { cat /etc/passwd; echo systemd-resolve:x:990:990::/:/usr/sbin/nologin; } >/run/passwd
 { cat /etc/group; echo systemd-resolve:x:990:; } >/run/group
