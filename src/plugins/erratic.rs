@@ -146,6 +146,11 @@ impl Plugin for Erratic {
         exchange.question().name().is_within(list.first()?.as_name()).then_some(list)
     }
 
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        notes.lines.push("drops, delays or truncates some of the queries".to_owned());
+        self.answer(exchange, false).into()
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let number = self.queries.fetch_add(1, Ordering::Relaxed);
         let is_one_in = |amount: u64| amount > 0 && number.is_multiple_of(amount);

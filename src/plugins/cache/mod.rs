@@ -251,8 +251,6 @@ impl Cache {
             // Overload of this server is not related to the name.
             Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => {}
             Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => {}
-            // *cancel* has ended the query, which says nothing of the name either.
-            Some(_) if exchange.deadline().is_some_and(|deadline| exchange.now >= deadline) => {}
             Some(_) => {
                 let key = self.key(exchange.query);
                 self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
@@ -275,6 +273,37 @@ impl Plugin for Cache {
 
     fn stores_replies(&self) -> bool {
         true
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        let is_live = self.cache.live_zones.longest(exchange.question()).is_some();
+        if is_live || !self.covers(exchange.question()) {
+            return Explained::Next;
+        }
+        let Some((entry, _)) = self.cache.find(self.key(exchange.query), exchange.now) else {
+            notes.lines.push("has no entry for the question".to_owned());
+            return Explained::Next;
+        };
+        if self.is_claimed(exchange) {
+            notes.lines.push("does not use its entry: a plugin after it answers the name from the cluster".to_owned());
+            return Explained::Next;
+        }
+        let remaining = entry.remaining(exchange.now);
+        let age = i64::from(entry.ttl) - remaining;
+        let (ttl, freshness) = match u32::try_from(remaining) {
+            Ok(ttl @ 1..) => (ttl, format!("valid for another {ttl} s")),
+            _ => (0, format!("stale for {} s", -remaining)),
+        };
+        notes.lines.push(format!("has an entry: {}, {age} s old, {freshness}", entry.rcode()));
+        self.fill(exchange, &entry, ttl);
+        if !exchange.reply().has_answer() {
+            let (code, is_stale) = (entry.rcode(), remaining <= 0);
+            let kind = if code == Rcode::NOERROR { "NODATA".to_owned() } else { code.to_string() };
+            let text = format!("the answer {kind} is from the cache, {age} s old, {freshness}");
+            let reason = if is_stale { "cached-stale" } else { "cached" };
+            notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
+        }
+        Explained::Answered
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
