@@ -166,14 +166,8 @@ pub(super) const REMOVED: &[(&str, &str)] = &[
 
 /// What to do without a directive that this server does not have.
 pub(super) const WAYS_OUT: &[(&str, &str)] = &[
-    ("proxyproto", "remove it here and at the load balancer in front; clients' addresses are then the load balancer's"),
-    ("grpc_server", "serve clients over 'https://' or 'tls://'"),
-    ("grpc", "use 'forward' with an upstream of DNS, TLS or HTTPS"),
-    ("trace", "delete it; 'log' and 'prometheus' show queries and their durations"),
-    ("dnstap", "delete it; 'log' writes a line for each query"),
     ("cancel", "delete it; every query has a timeout here"),
     ("tsig", "delete it; restrict clients with 'acl', or serve 'tls://'"),
-    ("autopath", "delete it; clients then try their search list themselves, which costs them more queries"),
     ("dnssec", "serve signed zones from another name server, and 'forward' to it"),
     ("sign", "sign the zone on the name server that has it, and 'forward' to it"),
     (
@@ -188,7 +182,6 @@ pub(super) const WAYS_OUT: &[(&str, &str)] = &[
     ("azure", "'forward ZONE 168.63.129.16', the resolver of Azure, or an inbound endpoint of a private resolver"),
     ("clouddns", "'forward ZONE 169.254.169.254', the resolver of Google Cloud, or an inbound server policy"),
     ("k8s_external", "publish names of Services with external-dns"),
-    ("etcd", "'forward ZONE ADDRESS' to a name server that reads the zone from etcd"),
     ("nomad", "'forward ZONE ADDRESS' to a name server for Nomad"),
     ("on", "delete it; it runs commands at start and stop"),
 ];
