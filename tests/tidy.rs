@@ -72,7 +72,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["src/serve", "src/source", "src/admin", "src/upstream", "src/plugins/trace"]),
     ("quinn", &["src/serve"]),
     ("h3", &["src/serve"]),
-    ("prost", &["src/net", "src/plugins/dnstap"]),
+    ("prost", &["src/net", "src/plugins/dnstap", "src/plugins/etcd"]),
     ("kube", &["src/source"]),
     ("k8s_openapi", &["src/source"]),
     ("notify", &["src/files", "src/source"]),

@@ -234,7 +234,8 @@ pub(super) const PROPERTIES: &[(&str, &[&str])] = &[
 ];
 
 /// The directives that answer queries, so that they have no effect behind one that answers all of them.
-pub(super) const ANSWERING: &[&str] = &["template", "hosts", "kubernetes", "forward", "erratic", "whoami"];
+pub(super) const ANSWERING: &[&str] =
+    &["template", "hosts", "kubernetes", "etcd", "forward", "grpc", "erratic", "whoami"];
 
 #[cfg(test)]
 mod tests {

@@ -45,7 +45,7 @@ pub const POLICIES: &[Policy] = &[
     },
     Policy {
         name: "None: nameservers, searches, ndots 2",
-        text: "`dnsPolicy: None` with `nameservers: [10.96.0.10]`, `searches: [svc.cluster.local, shop.svc.cluster.local]` \
+        text: "`dnsPolicy: None` with `nameservers: [10.96.0.10]`, `searches: [svc.cluster.local, shop.svc.cluster.local]`\n\
             and `ndots: 2`.",
         on_host: false,
         questions: usize::MAX,
@@ -114,7 +114,7 @@ pub const POLICIES: &[Policy] = &[
     },
     Policy {
         name: "a first name server that refuses",
-        text: "`dnsPolicy: None` with a first name server whose port is closed, and this one as the second. \
+        text: "`dnsPolicy: None` with a first name server whose port is closed, and this one as the second.\n\
             busybox, kdig and c-ares wait for a timeout.",
         on_host: false,
         questions: 2,

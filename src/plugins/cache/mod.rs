@@ -251,6 +251,8 @@ impl Cache {
             // Overload of this server is not related to the name.
             Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => {}
             Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => {}
+            // *cancel* has ended the query, which says nothing of the name either.
+            Some(_) if exchange.deadline().is_some_and(|deadline| exchange.now >= deadline) => {}
             Some(_) => {
                 let key = self.key(exchange.query);
                 self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);

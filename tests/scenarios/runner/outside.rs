@@ -164,6 +164,7 @@ impl Dispatch for Paths {
                 let mut forwarded = packet.clone();
                 change.apply(&mut forwarded);
                 let forwarded = Query::parse(&forwarded).expect("a query still");
+                attempts.record_sent(!how.is_empty(), None, forwarded.packet(), now);
                 let norec = if bits & !forwarded.flags() & flag::RD != 0 { " norec" } else { "" };
                 let size = |query: &Query<'_>| query.edns.map_or(0, |edns| edns.size);
                 let offers = (size(&query) != size(&forwarded)).then(|| format!(" edns={}", size(&forwarded)));
