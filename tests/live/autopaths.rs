@@ -219,7 +219,11 @@ fn as_coredns() -> Result<(), Failed> {
     let (mut different, mut asked, mut completed) = (Vec::new(), 0, 0);
     for (at, lines) in blocks.iter().enumerate() {
         for _ in 0..QUESTIONS {
-            let (question, client) = question(&mut rng);
+            let (mut question, client) = question(&mut rng);
+            // 280: CoreDNS turns back only some names of a response to a query in mixed letter case.
+            if lines.contains("answer auto") {
+                question.name = question.name.to_lowercase();
+            }
             asked += 1;
             let started = Instant::now();
             // A server may be a moment behind.

@@ -112,21 +112,29 @@ pub fn same(ours: &Option<Answer>, theirs: &Option<Answer>, age: i64) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
     ours.head() == theirs.head()
         && ours.sections.iter().zip(&theirs.sections).all(|(ours, theirs)| {
-            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same_line(ours, theirs, age))
+            let (ours, theirs) = (by_data(ours), by_data(theirs));
+            let is_same = |(ours, theirs): (&Line, &Line)| {
+                ours.0 == theirs.0 && ours.1 == theirs.1 && (ours.2 - theirs.2).abs() <= age
+            };
+            ours.len() == theirs.len() && ours.iter().zip(&theirs).all(is_same)
         })
 }
 
-/// Parses `OWNER TTL TYPE DATA`. The letter case of names in data is ignored, since compression may change it.
-fn same_line(ours: &str, theirs: &str, age: i64) -> bool {
-    let parts = |line: &str| -> Option<(String, i64, String)> {
+/// The owner of a record, its type and data, and its TTL.
+type Line = (String, String, i64);
+
+/// Parses lines `OWNER TTL TYPE DATA`, and sorts them so that their order does not depend on TTLs. The letter case of
+/// names in data is ignored, since compression may change it.
+fn by_data(lines: &[String]) -> Vec<Line> {
+    let parts = |line: &str| -> Option<Line> {
         let (owner, rest) = line.split_once(' ')?;
         let (ttl, data) = rest.split_once(' ')?;
-        Some((owner.to_lowercase(), ttl.parse().ok()?, data.to_lowercase()))
+        Some((owner.to_lowercase(), data.to_lowercase(), ttl.parse().ok()?))
     };
-    match (parts(ours), parts(theirs)) {
-        (Some(ours), Some(theirs)) => ours.0 == theirs.0 && ours.2 == theirs.2 && (ours.1 - theirs.1).abs() <= age,
-        _ => ours == theirs,
-    }
+    let mut lines: Vec<Line> =
+        lines.iter().map(|line| parts(line).unwrap_or((line.clone(), String::new(), 0))).collect();
+    lines.sort();
+    lines
 }
 
 fn encrypted() -> Result<(), Failed> {

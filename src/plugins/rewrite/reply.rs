@@ -126,6 +126,10 @@ pub(super) fn change_question_alone(
     let Some(turned) = turned else { return true };
     let mut has_tails = false;
     let mut is_unchanged = |reply: &Reply, name: NameRef| {
+        // A tail of 0 would be the question's name as the client sent it ([`Reply::set_base`]).
+        if name.tail() == Some(0) && name != NameRef::QUESTION {
+            return false;
+        }
         has_tails |= name.tail().is_some_and(|tail| tail > 0);
         !turned.may_have(reply, name, asked)
     };
