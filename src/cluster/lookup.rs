@@ -70,8 +70,8 @@ pub enum Lookup<'a> {
     Endpoints(ServiceMatch<'a>),
     /// The target of an ExternalName.
     ExternalName(Arc<ServiceEntry>),
-    /// The address of a Pod.
-    Pod(IpAddr),
+    /// The address of a Pod, and how many Pods of the namespace have it, as far as Pods are known; at least 1.
+    Pod(IpAddr, usize),
     /// `dns-version`.
     SchemaVersion,
     /// `ns.dns`.
@@ -296,14 +296,15 @@ impl Index {
             return Lookup::Missing(Reason::NoSuchNamespace);
         }
         let Some(address) = parse_dashed(label) else { return Lookup::Missing(Reason::NotAnAddress) };
+        let mut found = 1;
         if view.pods == PodMode::Verified {
-            let mut found = false;
-            self.pods_at(address, |pod| found |= pod.key.ns.as_bytes() == ns);
-            if !found {
+            found = 0;
+            self.pods_at(address, |pod| found += usize::from(pod.key.ns.as_bytes() == ns));
+            if found == 0 {
                 return Lookup::Missing(Reason::NoSuchPod);
             }
         }
-        Lookup::Pod(address)
+        Lookup::Pod(address, found)
     }
 
     fn lookup_service<'a>(

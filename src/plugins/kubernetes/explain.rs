@@ -103,7 +103,7 @@ fn describe(found: &Lookup<'_>) -> String {
             found.for_each_row(|_| count += 1);
             format!("{count} ready endpoint(s) of a Service")
         }
-        Lookup::Pod(address) => format!("the address {address} of a Pod"),
+        Lookup::Pod(address, _) => format!("the address {address} of a Pod"),
         Lookup::Node => "a name that exists and has no record of its own".to_owned(),
         _ => "a name of the cluster".to_owned(),
     }

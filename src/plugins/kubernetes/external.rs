@@ -65,7 +65,7 @@ impl Stanza {
             let name = ClusterName::parse(&inner, zone.labels);
             match self.index.get().lookup(&name, &self.answers.view) {
                 Lookup::ExternalName(next) => entry = next,
-                found @ (Lookup::ClusterIp(_) | Lookup::Endpoints(_) | Lookup::Pod(_)) => {
+                found @ (Lookup::ClusterIp(_) | Lookup::Endpoints(_) | Lookup::Pod(..)) => {
                     let before = exchange.reply().records().len();
                     self.add_addresses(exchange.state, owner, qtype, &found);
                     if exchange.reply().records().len() == before {

@@ -41,7 +41,7 @@ impl NoData {
         let (has_v4, has_v6) = match found {
             Lookup::ClusterIp(found) => cluster_families(found),
             Lookup::Endpoints(found) => endpoint_families(found),
-            Lookup::Pod(_) if matches!(qtype, Type::A | Type::AAAA) => return NoData::PodFamily,
+            Lookup::Pod(..) if matches!(qtype, Type::A | Type::AAAA) => return NoData::PodFamily,
             Lookup::Node => return NoData::Node,
             _ => return NoData::Type,
         };

@@ -100,7 +100,7 @@ impl Stanza {
                 }
                 return;
             }
-            Lookup::Pod(address) => {
+            Lookup::Pod(address, _) => {
                 let (family, rdata) = address_data(unmapped(*address));
                 if family == rtype {
                     push(rdata);
@@ -127,10 +127,11 @@ impl Stanza {
                 let zone_len = question.name().as_wire().len() - usize::from(tail);
                 self.add_endpoint_services(reply, scratch, service, tail, zone_len, found);
             }
-            (Lookup::Pod(address), None) => {
-                // CoreDNS returns a record with port 0 for a Pod, at the name without the labels that are ignored.
+            (Lookup::Pod(address, pods), None) => {
+                // CoreDNS returns a record with port 0 for a Pod, at the name without the labels that are ignored. Pods
+                // with the same address, such as one that has ended, share its weight.
                 let target = reply.store_labels(&[question.slice(pod_label(question, tail), 3)], Some(tail));
-                self.add_srv(reply, 100, 0, target);
+                self.add_srv(reply, weight(*pods), 0, target);
                 self.add_target_address(reply, target, unmapped(*address));
             }
             _ => {}
