@@ -427,6 +427,11 @@ impl<'a> Exchange<'a> {
         self.look_up.depth
     }
 
+    /// Returns this time, or that at which the query is given up if it is earlier.
+    pub fn no_later(&self, time: Instant) -> Instant {
+        self.deadline().map_or(time, |deadline| time.min(deadline))
+    }
+
     /// Returns the time at which the query is given up, if a plugin of the chain limits it ([`Plugin::time_limit`]).
     pub fn deadline(&self) -> Option<Instant> {
         self.started.checked_add(self.chain.time_limit()?)

@@ -116,7 +116,7 @@ impl Plugin for Grpc {
         let query = GrpcQuery {
             packet,
             client: exchange.client.remote.ip(),
-            until: exchange.now + TIMEOUT,
+            until: exchange.no_later(exchange.now + TIMEOUT),
             falls_through: self.fallthrough.covers(exchange.question()),
         };
         let group = self.group.clone();
