@@ -144,6 +144,11 @@ const USUAL: &[(&str, &str, &[&str])] = &[
         &["NXDOMAIN: externalName of the Service is an address or not a DNS name"],
     ),
     (
+        "ExternalName is a URL",
+        "with-scheme.shop",
+        &["NXDOMAIN: Service shop/with-scheme is of type ExternalName, and its externalName is not a DNS name"],
+    ),
+    (
         "loop of ExternalNames",
         "ping.shop",
         &["NODATA: the aliases form a loop: ping.shop.svc.cluster.local. → pong.shop.svc.cluster.local. → ping.shop"],

@@ -342,6 +342,11 @@ fn a_check_reports_everything_and_its_status() {
     // The file may follow the flags.
     assert_eq!(status_and_output(&run(&["-check", &bad])), (status, text, String::new()));
     assert_eq!(run(&["-check", &good]).status.code(), Some(0));
+    // A check in the wrong directory must not pass.
+    let output = program().current_dir(&folder).arg("-check").output().expect("it runs");
+    let (status, text, _) = status_and_output(&output);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("there is no file Corefile: name the file with -conf"), "{text}");
     let (status, json, _) = status_and_output(&run(&["-check=json", &bad]));
     let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((status, found.as_array().map(Vec::len)), (Some(1), Some(3)));
@@ -436,10 +441,10 @@ fn odd_words_and_closed_outputs_are_no_reason_to_panic() {
     let (status, _, errors) = status_and_output(&run(&[odd]));
     assert_eq!(status, Some(2));
     assert!(errors.starts_with("\"-conf=\\xFF\" is not UTF-8"), "{errors}");
-    for word in ["-help", "-plugins", "-version", "-check"] {
+    for (word, code) in [("-help", 0), ("-plugins", 0), ("-version", 0), ("-check", 1)] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
         let status = program().arg(word).stdout(full).stderr(Stdio::null()).status().expect("the program runs");
-        assert_eq!(status.code(), Some(0), "{word}");
+        assert_eq!(status.code(), Some(code), "{word}");
     }
 }
 

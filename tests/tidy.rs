@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("upstream", &["net", "wire", "telemetry"]),
     ("stub", &[]),
     ("chain", &["wire", "upstream"]),
-    ("explain", &["chain", "cluster", "stub"]),
+    ("explain", &["chain", "cluster", "stub", "wire"]),
     ("plugins", &["admin", "chain", "wire", "corefile", "files", "net", "cluster", "telemetry", "upstream"]),
     ("serve", &["chain", "wire", "net", "upstream"]),
     (

@@ -4,6 +4,7 @@
 //! meant for another machine. At start the same diagnostics are errors.
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{Args, Task};
@@ -27,6 +28,11 @@ pub(super) fn check(args: &Args) -> ExitCode {
             args.port
         );
         diagnostics.push(Diagnostic::warning(Stage::Setup, None, message));
+    }
+    // The start without a Corefile serves the built-in one, as CoreDNS does; a check of nothing is a wrong directory.
+    if args.conf.is_none() && args.manifests.is_empty() && !Path::new(&args.conf_name()).exists() {
+        let message = format!("there is no file {}: name the file with -conf", args.conf_name());
+        diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
     }
     let mut of_machine = Diagnostics::default();
     check_machine(&configuration, args, &mut of_machine);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
 use super::{Client, Exchange, LookUp, Plugin, Router, State, Step, Wait};
-use crate::wire::{Query, Question, Rcode, Rdata, Record, Reply, Section};
+use crate::wire::{Name, Query, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The maximum number of records in a trace.
 const MAX_RECORDS: usize = 50;
@@ -295,16 +295,41 @@ fn format_record(reply: &Reply, record: &Record, question: &Question) -> String 
         Rdata::Srv { priority, weight, port, target } => {
             write!(text, "{priority} {weight} {port} {}", name(target))
         }
-        Rdata::Soa { mname, rname, .. } => write!(text, "{} {}", name(mname), name(rname)),
-        Rdata::Bytes(stored) => {
-            let bytes = reply.bytes(stored);
-            bytes.iter().take(255).try_for_each(|byte| match byte {
-                b' '..=b'~' => write!(text, "{}", char::from(*byte)),
-                _ => write!(text, "\\{byte:03}"),
-            })
+        Rdata::Soa { mname, rname, numbers } => {
+            let numbers =
+                reply.bytes(numbers).as_chunks().0.iter().map(|number| u32::from_be_bytes(*number).to_string());
+            write!(text, "{} {} {}", name(mname), name(rname), numbers.collect::<Vec<_>>().join(" "))
         }
+        Rdata::Bytes(stored) => write_data(&mut text, record.rtype, reply.bytes(stored)),
     };
     text
+}
+
+/// Writes the data of a record: character strings of the types that consist of them, the exchange of MX, and the
+/// general form of RFC 3597 of all others.
+fn write_data(text: &mut String, rtype: Type, data: &[u8]) -> std::fmt::Result {
+    if let (Type::MX, [high, low, exchange @ ..]) = (rtype, data)
+        && let Ok((exchange, [])) = Name::split_from(exchange)
+    {
+        return write!(text, "{} {exchange}", u16::from_be_bytes([*high, *low]));
+    }
+    if let (Type::TXT | Type::HINFO, Some(strings)) = (rtype, character_strings(data)) {
+        let shown = strings.iter().map(|string| format!("\"{}\"", string.escape_ascii()));
+        return text.write_str(&shown.collect::<Vec<_>>().join(" "));
+    }
+    write!(text, "\\# {} ", data.len())?;
+    data.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+}
+
+/// Splits data into character strings (RFC 1035 3.3); `None` if it is something else.
+fn character_strings(mut data: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut strings = Vec::new();
+    while let [len, rest @ ..] = data {
+        let (string, after) = rest.split_at_checked(usize::from(*len))?;
+        strings.push(string);
+        data = after;
+    }
+    Some(strings)
 }
 
 /// Describes and runs [`Plugin::query`]; for plugins whose `query` has no other effect than its result.

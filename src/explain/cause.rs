@@ -266,6 +266,14 @@ fn examine_objects(request: &ExplainRequest, run: &Run, report: &mut Report, obj
     };
     let Some(service) = service else { return };
     report.objects.push(service.line(ns));
+    if report.reason == "no-such-service" && service.has_invalid_external_name() {
+        report.reason = "bad-external-name".to_owned();
+        report.cause = format!(
+            "Service {ns}/{label} is of type ExternalName, and its externalName is not a DNS name: {:?}",
+            service.external_name.unwrap_or_default()
+        );
+        return;
+    }
     if report.reason == "no-such-service" {
         report.reason = "service-not-selected".to_owned();
         report.cause = format!(

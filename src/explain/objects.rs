@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::stub::PodDns;
+use crate::wire::NameBuf;
 
 /// The maximum number of objects that a query returns.
 pub(super) const MAX_OBJECTS: usize = 200;
@@ -162,6 +163,13 @@ fn name(value: &Value) -> String {
 }
 
 impl ServiceObject {
+    /// Returns whether the Service is an alias of something that is no name, so that the server leaves it out.
+    pub fn has_invalid_external_name(&self) -> bool {
+        let name = self.external_name.as_deref().unwrap_or_default();
+        self.kind == "ExternalName"
+            && (name.is_empty() || NameBuf::from_text(name).is_err() || name.contains([':', '/']))
+    }
+
     /// Reads a Service of the API.
     pub fn of(value: &Value) -> ServiceObject {
         let mut addresses = texts(value, "/spec/clusterIPs");
