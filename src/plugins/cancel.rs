@@ -1,7 +1,7 @@
 //! *cancel*: limits the time of a query (CoreDNS `plugin/cancel`).
 //!
-//! The limit is a property of the chain ([`crate::chain::Plugin::time_limit`]), which *forward*, *grpc* and *etcd* observe: no attempt at
-//! an upstream starts after it, and the one that has started ends with it.
+//! The limit is a property of the chain ([`crate::chain::Plugin::time_limit`]), which *forward*, *grpc* and *etcd*
+//! observe: no attempt at an upstream starts after it, and the one that has started ends with it.
 
 use std::time::Duration;
 
