@@ -38,10 +38,21 @@ fn read(text: &str) -> String {
         }
     }
     .expect("a string takes everything");
-    // The record can be sent: hickory decodes it.
+    // The record can be sent: hickory decodes it. Of CAA it takes only tags of letters and digits (RFC 8659 4.1), which
+    // CoreDNS does not check.
+    let is_decoded = match record.rdata {
+        crate::wire::Rdata::Bytes(bytes) if record.rtype == Type::CAA => {
+            let data = reply.bytes(bytes);
+            let tag = data.get(1).and_then(|length| data.get(2..2 + usize::from(*length)));
+            tag.is_some_and(|tag| !tag.is_empty() && tag.iter().all(u8::is_ascii_alphanumeric))
+        }
+        _ => true,
+    };
     let mut out = vec![0; MAX_MESSAGE];
     let length = encode(&query, &mut reply, MAX_MESSAGE, &mut out);
-    assert_eq!(decode(&out[..length]).expect("a message").answers.len(), 1, "{text}");
+    if is_decoded {
+        assert_eq!(decode(&out[..length]).expect("a message").answers.len(), 1, "{text}");
+    }
     shown
 }
 
