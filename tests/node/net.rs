@@ -168,6 +168,9 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for node in Node::ALL {
+            // The kernel removes it with the namespace too, but later, and the next layout adds one of the same name.
+            let link = format!("lan-{}", node.space().name);
+            let _ = std::process::Command::new("ip").args(["link", "delete", &link]).output();
             node.space().remove();
         }
         run("ip link delete lan");
