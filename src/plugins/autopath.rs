@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::path::rooted;
@@ -24,7 +24,7 @@ use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Rest, RestReply, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive, Token};
 use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
-use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::name::MAX_LEN;
 use crate::wire::{Class, Name, NameBuf, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
@@ -107,44 +107,15 @@ fn parse_plugin(line: &mut Arguments<'_, '_>, word: &Token, name: &str, block: &
     Some(Source::Plugin(known))
 }
 
-/// The counter of completed names on a socket.
-pub struct AutopathCounter {
-    /// The label of the socket, such as `dns://:53`.
-    server: String,
-    cells: Cells<1>,
+/// The metric of completed names.
+pub enum AutopathMetric {}
+
+impl ServerMetric for AutopathMetric {
+    const METRIC: &'static Metric = &table::AUTOPATH_SUCCESS;
 }
 
-/// The counters of all sockets. They outlive a reload.
-#[derive(Default)]
-pub struct AutopathMetrics(RwLock<Vec<Arc<AutopathCounter>>>);
-
-impl AutopathMetrics {
-    /// Returns the counter of a socket, and adds it if it is new.
-    pub fn counter(&self, server: &str) -> Arc<AutopathCounter> {
-        let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counter| counter.server == server) {
-            return found.clone();
-        }
-        let counter = Arc::new(AutopathCounter { server: server.to_owned(), cells: Cells::default() });
-        all.push(counter.clone());
-        counter
-    }
-}
-
-impl Collected for AutopathMetrics {
-    const METRICS: &'static [&'static Metric] = &[&table::AUTOPATH_SUCCESS];
-
-    fn families(&self) -> Vec<MetricFamily> {
-        let mut family = Family::new(&table::AUTOPATH_SUCCESS);
-        for counter in self.0.read().iter() {
-            let [count] = counter.cells.sums();
-            if count > 0 {
-                family.value(&[&counter.server], count as f64);
-            }
-        }
-        vec![family.done()]
-    }
-}
+/// The counters of completed names.
+pub type AutopathMetrics = ServerCounters<AutopathMetric>;
 
 /// The search list of a file.
 struct SearchFile {
@@ -216,7 +187,7 @@ impl Setting for Config {
         block.plugin_per_listener(move |listener| Autopath {
             zones: zones.clone(),
             lists: list.clone(),
-            counter: all.counter(&listener.labels.server),
+            counter: all.of(&listener.labels.server),
         });
         Ok(())
     }
@@ -233,7 +204,7 @@ enum Lists {
 pub struct Autopath {
     zones: Vec<NameBuf>,
     lists: Lists,
-    counter: Arc<AutopathCounter>,
+    counter: Arc<ServerCounter>,
 }
 
 impl Autopath {
@@ -306,7 +277,7 @@ struct Walk {
     current: NameBuf,
     /// The result for the first name, once it is known.
     first: Option<WalkEnd>,
-    counter: Arc<AutopathCounter>,
+    counter: Arc<ServerCounter>,
 }
 
 /// The result of a walk.
@@ -326,7 +297,7 @@ enum Progress {
 
 impl Walk {
     /// Starts with a list whose first element the name of the query is below.
-    fn new(exchange: &Exchange<'_>, list: &[NameBuf], counter: Arc<AutopathCounter>) -> Box<Walk> {
+    fn new(exchange: &Exchange<'_>, list: &[NameBuf], counter: Arc<ServerCounter>) -> Box<Walk> {
         let sent = exchange.query.sent_name().as_wire();
         let first = list.first().map_or(1, |first| first.as_wire().len());
         let base = &sent[..sent.len() - first];
@@ -400,7 +371,7 @@ impl Walk {
             if !is_first {
                 state.reply = self.complete(&state.reply);
             }
-            self.counter.cells.mine().add(0, 1);
+            self.counter.increment();
             return Some(WalkEnd::Reply(state));
         }
         if is_first {

@@ -1,9 +1,10 @@
 //! What the parsers of directives share: the server block, the place for errors, and arguments that several have.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::chain::Fallthrough;
-use crate::corefile::{Arguments, BlockKey, Diagnostic, Diagnostics, Directive, Stage, Token};
+use crate::corefile::{Arguments, BlockKey, Diagnostic, Diagnostics, Directive, Stage, Token, normalize_zones};
 use crate::wire::NameBuf;
 
 /// What the parser of a directive may use besides the lines of the directive.
@@ -70,6 +71,41 @@ pub(super) fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: &[Stri
 /// Converts zones to names. Every zone that the parser of the Corefile accepts is a valid name.
 pub(super) fn names(zones: &[String]) -> Vec<NameBuf> {
     zones.iter().filter_map(|zone| NameBuf::from_text(zone).ok()).collect()
+}
+
+/// Parses the zone whose names a stanza forwards. Returns `None` after an error.
+pub(super) fn forwarded_zone(line: &mut Arguments<'_, '_>, block: &[String]) -> Option<NameBuf> {
+    let from = line.word("a zone")?;
+    let zones = match normalize_zones(from) {
+        Ok(zones) => zones,
+        Err(error) => {
+            line.error(from, error.to_string());
+            return None;
+        }
+    };
+    // Zones that the parser of the Corefile accepts are names.
+    let zone = zones.first().and_then(|zone| NameBuf::from_text(zone).ok())?;
+    if zones.len() > 1 {
+        line.warning(from, format!("'{}' expands to multiple zones; only '{zone}' is used", from.text));
+    }
+    if from.text.parse::<IpAddr>().is_ok() {
+        let message = format!("'{}' is the zone whose names are forwarded, '{zone}', and no upstream", from.text);
+        let warning = Diagnostic::warning(Stage::Parse, Some(from.span), message);
+        line.push(
+            warning.expected("a zone first, such as '.' for all names").suggestion(Some(format!(". {}", from.text))),
+        );
+    } else {
+        warn_of_outside(line, from, std::slice::from_ref(&zone), block);
+    }
+    Some(zone)
+}
+
+/// Parses the zones of `except`, at least one.
+pub(super) fn except(line: &mut Arguments<'_, '_>) -> Option<Vec<NameBuf>> {
+    if !line.more() {
+        line.word("a zone")?;
+    }
+    Some(names(&line.zones()))
 }
 
 /// Parses the arguments of `fallthrough` in a stanza for the zones `of`.

@@ -5,14 +5,13 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
-use parking_lot::RwLock;
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
@@ -122,49 +121,20 @@ impl Config {
     }
 }
 
-/// The counter of synthesized replies on a socket.
-pub struct Dns64Counters {
-    /// The label of the socket, such as `dns://:53`.
-    server: String,
-    cells: Cells<1>,
+/// The metric of synthesized replies.
+pub enum Dns64Metric {}
+
+impl ServerMetric for Dns64Metric {
+    const METRIC: &'static Metric = &table::DNS64_TRANSLATED;
 }
 
-/// The counters of all sockets. They outlive a reload.
-#[derive(Default)]
-pub struct Dns64Metrics(RwLock<Vec<Arc<Dns64Counters>>>);
-
-impl Dns64Metrics {
-    /// Returns the counter of a socket, and adds it if it is new.
-    pub fn counts(&self, server: &str) -> Arc<Dns64Counters> {
-        let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counters| counters.server == server) {
-            return found.clone();
-        }
-        let counters = Arc::new(Dns64Counters { server: server.to_owned(), cells: Cells::default() });
-        all.push(counters.clone());
-        counters
-    }
-}
-
-impl Collected for Dns64Metrics {
-    const METRICS: &'static [&'static Metric] = &[&table::DNS64_TRANSLATED];
-
-    fn families(&self) -> Vec<MetricFamily> {
-        let mut family = Family::new(&table::DNS64_TRANSLATED);
-        for counters in self.0.read().iter() {
-            let [count] = counters.cells.sums();
-            if count > 0 {
-                family.value(&[&counters.server], count as f64);
-            }
-        }
-        vec![family.done()]
-    }
-}
+/// The counters of synthesized replies.
+pub type Dns64Metrics = ServerCounters<Dns64Metric>;
 
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, all) = (*self, block.resources().metrics.get::<Dns64Metrics>());
-        block.plugin_per_listener(move |listener| Dns64::new(config, all.counts(&listener.labels.server)));
+        block.plugin_per_listener(move |listener| Dns64::new(config, all.of(&listener.labels.server)));
         Ok(())
     }
 }
@@ -172,12 +142,12 @@ impl Setting for Config {
 /// The plugin, for a server block on a socket.
 pub struct Dns64 {
     config: Config,
-    counters: Arc<Dns64Counters>,
+    counters: Arc<ServerCounter>,
 }
 
 impl Dns64 {
     /// Creates the plugin.
-    pub fn new(config: Config, counters: Arc<Dns64Counters>) -> Dns64 {
+    pub fn new(config: Config, counters: Arc<ServerCounter>) -> Dns64 {
         Dns64 { config, counters }
     }
 }
@@ -201,7 +171,7 @@ impl Plugin for Dns64 {
         match exchange.resolve(exchange.question().name(), Type::A) {
             Inner::Done(inner) => {
                 config.translate(exchange.reply(), *inner);
-                counters.cells.mine().add(0, 1);
+                counters.increment();
                 None
             }
             Inner::None => {
@@ -212,7 +182,7 @@ impl Plugin for Dns64 {
                 let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
                     Box::pin(async move {
                         config.translate(&mut state.reply, *inner.await);
-                        counters.cells.mine().add(0, 1);
+                        counters.increment();
                         (state, Continue::Answered)
                     })
                 };

@@ -61,7 +61,7 @@ mod upstream_tls;
 pub mod view;
 pub mod whoami;
 
-use context::{fallthrough, names, no_arguments, warn_of_outside, zones_or_block, zones_or_block_or_none};
+use context::{fallthrough, names, no_arguments, zones_or_block, zones_or_block_or_none};
 
 use crate::corefile::{Arguments, Block, Diagnostic, Diagnostics, Directive, Known, Sources, Stage};
 use crate::telemetry::metrics::SharedMetrics;

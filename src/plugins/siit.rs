@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
-use parking_lot::RwLock;
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::corefile::{Arguments, Directive};
-use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
+use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
 
@@ -161,51 +160,22 @@ impl Config {
     }
 }
 
-/// The counter of synthesized replies on a socket.
-pub struct SiitCounters {
-    /// The label of the socket, such as `dns://:53`.
-    server: String,
-    cells: Cells<1>,
+/// The metric of synthesized replies.
+pub enum SiitMetric {}
+
+impl ServerMetric for SiitMetric {
+    const METRIC: &'static Metric = &table::SIIT_TRANSLATED;
 }
 
-/// The counters of all sockets. They outlive a reload.
-#[derive(Default)]
-pub struct SiitMetrics(RwLock<Vec<Arc<SiitCounters>>>);
-
-impl SiitMetrics {
-    /// Returns the counter of a socket, and adds it if it is new.
-    fn counts(&self, server: &str) -> Arc<SiitCounters> {
-        let mut all = self.0.write();
-        if let Some(found) = all.iter().find(|counters| counters.server == server) {
-            return found.clone();
-        }
-        let counters = Arc::new(SiitCounters { server: server.to_owned(), cells: Cells::default() });
-        all.push(counters.clone());
-        counters
-    }
-}
-
-impl Collected for SiitMetrics {
-    const METRICS: &'static [&'static Metric] = &[&table::SIIT_TRANSLATED];
-
-    fn families(&self) -> Vec<MetricFamily> {
-        let mut family = Family::new(&table::SIIT_TRANSLATED);
-        for counters in self.0.read().iter() {
-            let [count] = counters.cells.sums();
-            if count > 0 {
-                family.value(&[&counters.server], count as f64);
-            }
-        }
-        vec![family.done()]
-    }
-}
+/// The counters of synthesized replies.
+pub type SiitMetrics = ServerCounters<SiitMetric>;
 
 impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let (config, all) = (Arc::new(self.clone()), block.resources().metrics.get::<SiitMetrics>());
         block.plugin_per_listener(move |listener| Siit {
             config: config.clone(),
-            counters: all.counts(&listener.labels.server),
+            counters: all.of(&listener.labels.server),
         });
         Ok(())
     }
@@ -214,7 +184,7 @@ impl Setting for Config {
 /// The plugin, for a server block on a socket.
 pub struct Siit {
     config: Arc<Config>,
-    counters: Arc<SiitCounters>,
+    counters: Arc<ServerCounter>,
 }
 
 impl Plugin for Siit {
@@ -240,7 +210,7 @@ impl Plugin for Siit {
         let (config, counters) = (self.config.clone(), self.counters.clone());
         let translate = move |reply: &mut Reply, inner: Reply| {
             if config.translate(reply, inner) {
-                counters.cells.mine().add(0, 1);
+                counters.increment();
             }
         };
         match exchange.resolve_to_translate(question.name(), Type::AAAA) {

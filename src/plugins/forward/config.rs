@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, To};
-use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token, normalize_zones};
+use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token};
 use crate::files::ResolvConf;
+use crate::plugins::context::{except, forwarded_zone};
 use crate::plugins::path::rooted;
-use crate::plugins::{Context, upstream_tls, warn_of_outside};
+use crate::plugins::{Context, upstream_tls};
 use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
 use crate::wire::{NameBuf, Rcode};
 
@@ -88,29 +89,8 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Stanza
 fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     let root = context.root.clone();
     let mut line = Arguments::of(stanza, context.diagnostics);
-    let from = line.word("a zone")?;
-    let zones = match normalize_zones(from) {
-        Ok(zones) => zones,
-        Err(error) => {
-            line.error(from, error.to_string());
-            return None;
-        }
-    };
-    // Zones that the parser of the Corefile accepts are names.
-    let zone = zones.first().and_then(|zone| NameBuf::from_text(zone).ok())?;
-    if zones.len() > 1 {
-        let message = format!("'{}' expands to multiple zones; only '{zone}' is used", from.text);
-        line.warning(from, message);
-    }
-    if from.text.parse::<IpAddr>().is_ok() {
-        let message = format!("'{}' is the zone whose names are forwarded, '{zone}', and no upstream", from.text);
-        let warning = Diagnostic::warning(Stage::Parse, Some(from.span), message);
-        line.push(
-            warning.expected("a zone first, such as '.' for all names").suggestion(Some(format!(". {}", from.text))),
-        );
-    } else {
-        warn_of_outside(&mut line, from, std::slice::from_ref(&zone), context.zones);
-    }
+    let from = line.peek();
+    let zone = forwarded_zone(&mut line, context.zones)?;
     let words = line.words("an address, a file or a host name")?;
     let mut config = Config {
         from: zone,
@@ -176,7 +156,7 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
     }
     let ConnectionReuse { expire, max_age, .. } = config.reuse;
     if !max_age.is_zero() && max_age < expire {
-        line.error(from, format!("max_age ({max_age:?}) must not be less than expire ({expire:?})"));
+        line.error(from?, format!("max_age ({max_age:?}) must not be less than expire ({expire:?})"));
     }
     line.finish();
     config.check.tcp = config.rules.force_tcp;
@@ -239,12 +219,7 @@ impl Config {
     /// Parses a property; returns `None` after an error.
     fn parse_property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&std::path::Path>) -> Option<()> {
         match line.name() {
-            "except" => {
-                if !line.more() {
-                    line.word("a zone")?;
-                }
-                self.except.extend(line.zones().iter().filter_map(|zone| NameBuf::from_text(zone).ok()));
-            }
+            "except" => self.except.extend(except(line)?),
             "force_tcp" => self.rules.force_tcp = true,
             "prefer_udp" => self.rules.prefer_udp = true,
             "expire" => self.reuse.expire = line.duration()?,

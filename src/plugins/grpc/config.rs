@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 
 use crate::chain::Fallthrough;
-use crate::corefile::{Arguments, Directive, normalize_zones};
+use crate::corefile::{Arguments, Directive};
 use crate::files::ResolvConf;
 use crate::net::split_address;
-use crate::plugins::context::{fallthrough, names};
+use crate::plugins::context::{except, fallthrough, forwarded_zone};
 use crate::plugins::{Context, upstream_tls};
 use crate::upstream::{Http2Address, Trust, UpstreamPolicy};
 use crate::wire::NameBuf;
@@ -40,18 +40,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
     let errors = context.diagnostics.has_errors();
     let root = context.root.clone();
     let mut line = Arguments::of(stanzas.first()?, context.diagnostics);
-    let from = line.word("a zone")?;
-    let zones = match normalize_zones(from) {
-        Ok(zones) => zones,
-        Err(error) => {
-            line.error(from, error.to_string());
-            return None;
-        }
-    };
-    let zone = zones.first().and_then(|zone| NameBuf::from_text(zone).ok())?;
-    if zones.len() > 1 {
-        line.warning(from, format!("'{}' expands to multiple zones; only '{zone}' is used", from.text));
-    }
+    let zone = forwarded_zone(&mut line, context.zones)?;
     let words = line.words("an address, a Unix domain socket or a file")?;
     let mut config = Config {
         from: zone,
@@ -86,12 +75,7 @@ impl Config {
     /// Parses a property; returns `None` after an error.
     fn parse_property(&mut self, line: &mut Arguments<'_, '_>, root: Option<&Path>) -> Option<()> {
         match line.name() {
-            "except" => {
-                if !line.more() {
-                    line.word("a zone")?;
-                }
-                self.except.extend(names(&line.zones()));
-            }
+            "except" => self.except.extend(except(line)?),
             "tls" => upstream_tls::parse(line, root, self.trust.get_or_insert_default()),
             "tls_servername" => {
                 let name = line.word("a server name")?.text.clone();

@@ -11,6 +11,7 @@
 
 mod cells;
 mod family;
+mod per_server;
 mod process;
 mod register;
 mod shared;
@@ -20,6 +21,7 @@ use prometheus::TextEncoder;
 
 pub use cells::{Cells, Mine};
 pub use family::{Family, Observed, number};
+pub use per_server::{ServerCounter, ServerCounters, ServerMetric};
 pub use prometheus::proto::MetricFamily;
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 pub use register::register;
