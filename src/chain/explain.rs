@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
-use super::{Client, Exchange, LookUp, Plugin, Router, State, Step, Wait};
+use super::{Client, Exchange, LookUp, Router, State, Step, Wait};
 use crate::wire::{Name, Query, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The maximum number of records in a trace.
@@ -330,9 +330,4 @@ fn character_strings(mut data: &[u8]) -> Option<Vec<&[u8]>> {
         data = after;
     }
     Some(strings)
-}
-
-/// Describes and runs [`Plugin::query`]; for plugins whose `query` has no other effect than its result.
-pub(super) fn explain_by_query<P: Plugin + ?Sized>(plugin: &P, exchange: &mut Exchange<'_>) -> Explained {
-    plugin.query(exchange).into()
 }
