@@ -313,12 +313,26 @@ fn write_data(text: &mut String, rtype: Type, data: &[u8]) -> std::fmt::Result {
     {
         return write!(text, "{} {exchange}", u16::from_be_bytes([*high, *low]));
     }
-    if let (Type::TXT | Type::HINFO, Some(strings)) = (rtype, character_strings(data)) {
-        let shown = strings.iter().map(|string| format!("\"{}\"", string.escape_ascii()));
-        return text.write_str(&shown.collect::<Vec<_>>().join(" "));
+    if let (Type::TXT | Type::HINFO | Type::SPF, Some(strings)) = (rtype, character_strings(data)) {
+        let shown: Vec<String> = strings.into_iter().map(quote).collect();
+        return text.write_str(&shown.join(" "));
     }
     write!(text, "\\# {} ", data.len())?;
     data.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+}
+
+/// Returns a character string as a zone file has it (RFC 1035 5.1).
+fn quote(string: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for &byte in string {
+        let _ = match byte {
+            b'"' | b'\\' => write!(text, "\\{}", char::from(byte)),
+            b' '..=b'~' => write!(text, "{}", char::from(byte)),
+            _ => write!(text, "\\{byte:03}"),
+        };
+    }
+    text.push('"');
+    text
 }
 
 /// Splits data into character strings (RFC 1035 3.3); `None` if it is something else.
@@ -330,4 +344,16 @@ fn character_strings(mut data: &[u8]) -> Option<Vec<&[u8]>> {
         data = after;
     }
     Some(strings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn character_strings_are_those_of_a_zone_file() {
+        let mut text = String::new();
+        write_data(&mut text, Type::TXT, b"\x08v=1 \"\\;\n\x01\xff").expect("a text");
+        assert_eq!(text, r#""v=1 \"\\;\010" "\255""#);
+    }
 }
