@@ -116,6 +116,12 @@ def prefer():
         pass
 
 
+def yield_cpu():
+    """Lowers the priority of a hostile client, which has a machine of its own in a cluster: the CPU time of its own
+    program should not be what honest clients wait for, only that of the server and of the kernel."""
+    os.nice(19)
+
+
 def stop(process):
     if process.poll() is None:
         process.send_signal(signal.SIGKILL)
@@ -248,9 +254,10 @@ def hostile(server, scenario):
     port = server.own_port if scenario.transport != "tcp" else server.port
     seconds = LEAD + options.seconds + 10  # It is stopped before, when the last honest query is done.
     if "-" in kind:
-        return start([sys.executable, "-B", PARTS / "hostile.py", kind, port, seconds, *rest], stdout=subprocess.PIPE)
-    # Where it has a rate it must attain it; otherwise it gets no more of the CPU than the server.
-    first = prefer if kind in ("udp", "tcp") else None
+        words = [sys.executable, "-B", PARTS / "hostile.py", kind, port, seconds, *rest]
+        return start(words, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
+    # Where it has a rate it must attain it; otherwise it gets the CPU time that the others leave.
+    first = prefer if kind in ("udp", "tcp") else yield_cpu
     return start([folder / "load", kind, port, seconds, *rest], stdout=subprocess.PIPE, preexec_fn=first)
 
 
