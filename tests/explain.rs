@@ -615,7 +615,7 @@ fn resolve_prints_the_file_and_the_queries() {
                     result: 10.0.0.1\nqueries: 2\n";
     assert!(text.starts_with(expected), "{text}");
     let text = resolve_with(&format!("{sources} -pod shop/client -library musl api.example.com"));
-    assert!(text.contains("  10  api.example.com. AAAA  an address (assumed: this is a dry run)"), "{text}");
+    assert!(text.contains("  10  api.example.com. AAAA  an upstream decides; assumed: an address"), "{text}");
     assert!(text.contains("queries: 10\n"), "{text}");
     assert!(text.contains("fewer: look up api.example.com. with its final dot: 2 queries instead of 10\n"), "{text}");
     assert!(text.contains("fewer: set ndots:1 in dnsConfig: 2 queries instead of 10\n"), "{text}");
