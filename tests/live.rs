@@ -19,6 +19,8 @@ mod api;
 mod ask;
 #[path = "live/autopaths.rs"]
 mod autopaths;
+#[path = "support/broken_names.rs"]
+mod broken_names;
 #[path = "live/certificates.rs"]
 mod certificates;
 #[path = "live/changes.rs"]
@@ -33,6 +35,8 @@ mod corefiles;
 mod deploy;
 #[path = "live/etcd.rs"]
 mod etcd;
+#[path = "live/explanations.rs"]
+mod explanations;
 #[path = "live/following.rs"]
 mod following;
 #[path = "live/geoip.rs"]
@@ -131,6 +135,7 @@ fn main() -> ExitCode {
             geoip::tests(),
             siit::tests(),
             etcd::tests(),
+            explanations::tests(),
         ]
         .into_iter()
         .flatten()

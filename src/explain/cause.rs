@@ -335,15 +335,17 @@ fn explain_endpoint(subject: &Subject, slices: &[SliceObject], pods: &[PodObject
             && (endpoint.hostname.as_deref().is_some_and(is_wanted)
                 || endpoint.addresses.iter().any(|address| dashed(address) == *wanted))
     });
-    let pod = pods.iter().find(|pod| pod.name == *wanted);
-    if let Some(endpoint) = not_ready {
+    let target = not_ready.and_then(|endpoint| endpoint.target.as_deref()?.strip_prefix("Pod "));
+    let pod = pods.iter().find(|pod| pod.name == target.unwrap_or(wanted));
+    // The Pod says why.
+    if let Some((pod, why)) = pod.and_then(|pod| Some((pod, pod.not_ready()?))) {
+        report.reason = "endpoint-not-ready".to_owned();
+        report.cause = format!("Pod {} is not ready: {why}", pod.name);
+        report.suggestions.clear();
+    } else if let Some(endpoint) = not_ready {
         let target = endpoint.target.clone().unwrap_or(endpoint.addresses.join(", "));
         report.reason = "endpoint-not-ready".to_owned();
         report.cause = format!("the endpoint {wanted} ({target}) is not ready");
-        report.suggestions.clear();
-    } else if let Some(why) = pod.and_then(PodObject::not_ready) {
-        report.reason = "endpoint-not-ready".to_owned();
-        report.cause = format!("Pod {wanted} is not ready: {why}");
         report.suggestions.clear();
     } else if pod.is_some() {
         report.cause.push_str(&format!(
