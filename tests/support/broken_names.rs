@@ -1,5 +1,5 @@
-//! Ways in which names of a cluster break, with the cause that the first line of `clusterdns explain` names. The objects
-//! are those of `tests/data/explain/cluster.yaml`.
+//! Ways in which names of a cluster break, with the cause that the first line of `clusterdns explain` names. The
+//! objects are those of `tests/data/explain/cluster.yaml`.
 
 /// A Corefile with these options of *kubernetes* and these directives after it.
 pub fn corefile(options: &str, directives: &str) -> String {
