@@ -19,7 +19,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::plugins::expression;
 use crate::telemetry::metrics::BlockLabels;
@@ -134,6 +134,10 @@ impl Template {
 impl Plugin for Template {
     fn name(&self) -> &'static str {
         "template"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: false, sent: false }
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
