@@ -128,6 +128,15 @@ impl Question {
         if labels == 0 { self.len - 1 } else { self.starts[skip] }
     }
 
+    /// Returns the length of the last `labels` labels of the name in bytes, with the root.
+    ///
+    /// # Panics
+    /// If the name has fewer labels.
+    #[inline(always)]
+    pub fn suffix_len(&self, labels: usize) -> usize {
+        usize::from(self.len - self.suffix_at(labels))
+    }
+
     /// Returns the last `labels` labels of the name, in lower case.
     pub fn suffix(&self, labels: usize) -> Name<'_> {
         Name::trusted(&self.folded[usize::from(self.suffix_at(labels))..usize::from(self.len)])
