@@ -312,10 +312,10 @@ impl<'a> Query<'a> {
 impl Query<'_> {
     /// Writes this query with another name into `packet`, as [`Query::write_changed`] does, and returns the name's
     /// length. `parts` are the parts of the name.
-    pub fn write_name(&self, parts: [&[u8]; 3], packet: &mut Vec<u8>) -> usize {
+    pub fn write_name(&self, parts: [&[u8]; 4], packet: &mut Vec<u8>) -> usize {
         packet.clear();
         packet.extend_from_slice(&self.head_of_changed());
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        for part in parts.iter().filter(|part| !part.is_empty()) {
             packet.extend_from_slice(part);
         }
         let name_len = packet.len() - header::LEN;
