@@ -393,6 +393,17 @@ fn the_first_line_names_the_true_cause() {
     assert!(USUAL.len() + OTHERS.len() >= 40);
 }
 
+/// An address is explained by its reverse name.
+#[test]
+fn an_address_is_looked_up_in_reverse() {
+    let conf = file(&folder("explain-address"), "usual", &corefile("pods insecure", "forward . 192.0.2.53"));
+    let text = explain_with(&conf, "10.0.0.1").expect("a report");
+    assert!(text.starts_with("1.0.0.10.in-addr.arpa. PTR: NOERROR: web.shop.svc.cluster.local."), "{text}");
+    let text = explain_with(&conf, "fd00::9").expect("a report");
+    let name = format!("9.{}d.f.ip6.arpa. PTR: NXDOMAIN", "0.".repeat(29));
+    assert!(text.starts_with(&name), "{text}");
+}
+
 /// The commands can be pasted: those of clusterdns explain the name that is suggested.
 #[test]
 fn a_suggested_name_resolves() {
@@ -422,6 +433,14 @@ fn bad_input_is_one_line_and_status_1() {
     for (words, message) in [
         (vec!["explain"], "a name is missing; usage: clusterdns explain [flags] NAME [TYPE]"),
         (vec!["explain", "a..b", "-manifests", CLUSTER], "'a..b' is not a DNS name"),
+        (
+            vec!["explain", "http://web.shop:80/x", "-manifests", CLUSTER],
+            "'http://web.shop:80/x' is a URL and not a DNS name; its name is 'web.shop'",
+        ),
+        (
+            vec!["resolve", "web.shop:80", "-manifests", CLUSTER],
+            "'web.shop:80' is a name with port 80; its name is 'web.shop'",
+        ),
         (vec!["explain", "web", "BOGUS", "-manifests", CLUSTER], "'BOGUS' is not a record type such as A, AAAA or SRV"),
         (vec!["explain", "web", "A", "x"], "unexpected 'x'; usage: clusterdns explain [flags] NAME [TYPE]"),
         (vec!["explain", "web", "-form", "x"], "there is no flag -form, did you mean -from?"),
@@ -596,7 +615,7 @@ fn resolve_prints_the_file_and_the_queries() {
                     result: 10.0.0.1\nqueries: 2\n";
     assert!(text.starts_with(expected), "{text}");
     let text = resolve_with(&format!("{sources} -pod shop/client -library musl api.example.com"));
-    assert!(text.contains("  10  api.example.com. AAAA  an address (assumed: this is a dry run)"), "{text}");
+    assert!(text.contains("  10  api.example.com. AAAA  an upstream decides; assumed: an address"), "{text}");
     assert!(text.contains("queries: 10\n"), "{text}");
     assert!(text.contains("fewer: look up api.example.com. with its final dot: 2 queries instead of 10\n"), "{text}");
     assert!(text.contains("fewer: set ndots:1 in dnsConfig: 2 queries instead of 10\n"), "{text}");

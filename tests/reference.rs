@@ -30,6 +30,43 @@ const WARNED: [&str; 1] = ["pprof"];
 /// Directives whose `Config` has no value for a default, so that it cannot be compared. These defaults are in `serve`.
 const DEFAULTS_IN_SERVE: [&str; 5] = ["quic", "grpc_server", "https", "https3", "timeouts"];
 
+/// Every word that says why there is no answer is explained.
+#[test]
+fn every_reason_is_explained() {
+    // The files that define them.
+    let files = [
+        "chain/mod.rs",
+        "cluster/lookup.rs",
+        "explain/cause.rs",
+        "plugins/acl.rs",
+        "plugins/cache/mod.rs",
+        "plugins/cache/stale.rs",
+        "plugins/kubernetes/explain.rs",
+        "plugins/kubernetes/mod.rs",
+        "plugins/kubernetes/no_data.rs",
+        "upstream/mod.rs",
+    ];
+    let page = include_str!("../docs/explain.md");
+    let (mut found, mut missing) = (0, Vec::new());
+    for file in files {
+        let text = std::fs::read_to_string(Path::new("src").join(file)).expect(file);
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let is_reason = |word: &&str| {
+            word.contains('-')
+                && !word.starts_with('-')
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        for word in code.split('"').filter(is_reason) {
+            found += 1;
+            if !page.contains(&format!("`{word}`")) {
+                missing.push(format!("src/{file}: {word}"));
+            }
+        }
+    }
+    assert!(found > 50, "{found}");
+    assert!(missing.is_empty(), "docs/explain.md explains no {}", missing.join(", "));
+}
+
 /// A table of a page.
 #[derive(Default)]
 struct Table {

@@ -104,12 +104,24 @@ pub enum ArgsError {
     #[error("{0:?} is not UTF-8")]
     NotUtf8(OsString),
     /// Words follow the flags.
-    #[error("extra command line arguments: [{0}]")]
-    Extra(String),
+    #[error("extra command line arguments: [{words}]{}", suggest_command(words))]
+    Extra {
+        /// The words.
+        words: String,
+    },
 }
 
 fn format_suggestion(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|name| format!(", did you mean -{name}?")).unwrap_or_default()
+}
+
+/// The commands, for suggestions.
+const COMMANDS: [&str; 2] = ["explain", "resolve"];
+
+/// Returns a question about the command that the first of these words may be.
+fn suggest_command(words: &str) -> String {
+    let near = suggest(words.split(' ').next().unwrap_or_default(), COMMANDS);
+    near.map(|name| format!(", did you mean 'clusterdns {name}'?")).unwrap_or_default()
 }
 
 /// A flag.
@@ -271,7 +283,10 @@ impl Args {
                 self.conf = Some(Conf::from_word(&word));
                 Ok(self)
             }
-            next => Err(ArgsError::Extra([word].into_iter().chain(next).chain(rest).collect::<Vec<_>>().join(" "))),
+            next => {
+                let words = [word].into_iter().chain(next).chain(rest).collect::<Vec<_>>().join(" ");
+                Err(ArgsError::Extra { words })
+            }
         }
     }
 
@@ -332,6 +347,7 @@ mod tests {
             ("-check=xml", "invalid value \"xml\" for flag -check: expected true, false or json"),
             ("-quiet=maybe", "invalid value \"maybe\" for flag -quiet: expected true or false"),
             ("-quiet no", "extra command line arguments: [no]"),
+            ("explian web", "extra command line arguments: [explian web], did you mean 'clusterdns explain'?"),
             ("-- a b", "extra command line arguments: [a b]"),
             ("-", "extra command line arguments: [-]"),
             ("-check a b", "extra command line arguments: [a b]"),

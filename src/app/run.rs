@@ -69,7 +69,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             print_error(format_args!("{error}\n"));
             // Go's flag package prints the flags and exits with 2; CoreDNS itself refuses extra words with 1.
-            if matches!(error, ArgsError::Extra(_)) {
+            if matches!(error, ArgsError::Extra { .. }) {
                 return ExitCode::from(1);
             }
             print_error(format_args!("{}", Args::help()));

@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
-use super::{Client, Exchange, LookUp, Plugin, Router, State, Step, Wait};
+use super::{Client, Exchange, LookUp, Router, State, Step, Wait};
 use crate::wire::{Name, Query, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The maximum number of records in a trace.
@@ -313,12 +313,26 @@ fn write_data(text: &mut String, rtype: Type, data: &[u8]) -> std::fmt::Result {
     {
         return write!(text, "{} {exchange}", u16::from_be_bytes([*high, *low]));
     }
-    if let (Type::TXT | Type::HINFO, Some(strings)) = (rtype, character_strings(data)) {
-        let shown = strings.iter().map(|string| format!("\"{}\"", string.escape_ascii()));
-        return text.write_str(&shown.collect::<Vec<_>>().join(" "));
+    if let (Type::TXT | Type::HINFO | Type::SPF, Some(strings)) = (rtype, character_strings(data)) {
+        let shown: Vec<String> = strings.into_iter().map(quote).collect();
+        return text.write_str(&shown.join(" "));
     }
     write!(text, "\\# {} ", data.len())?;
     data.iter().try_for_each(|byte| write!(text, "{byte:02x}"))
+}
+
+/// Returns a character string as a zone file has it (RFC 1035 5.1).
+fn quote(string: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for &byte in string {
+        let _ = match byte {
+            b'"' | b'\\' => write!(text, "\\{}", char::from(byte)),
+            b' '..=b'~' => write!(text, "{}", char::from(byte)),
+            _ => write!(text, "\\{byte:03}"),
+        };
+    }
+    text.push('"');
+    text
 }
 
 /// Splits data into character strings (RFC 1035 3.3); `None` if it is something else.
@@ -332,7 +346,14 @@ fn character_strings(mut data: &[u8]) -> Option<Vec<&[u8]>> {
     Some(strings)
 }
 
-/// Describes and runs [`Plugin::query`]; for plugins whose `query` has no other effect than its result.
-pub(super) fn explain_by_query<P: Plugin + ?Sized>(plugin: &P, exchange: &mut Exchange<'_>) -> Explained {
-    plugin.query(exchange).into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn character_strings_are_those_of_a_zone_file() {
+        let mut text = String::new();
+        write_data(&mut text, Type::TXT, b"\x08v=1 \"\\;\n\x01\xff").expect("a text");
+        assert_eq!(text, r#""v=1 \"\\;\010" "\255""#);
+    }
 }

@@ -59,7 +59,7 @@ pub trait Plugin: Send + Sync {
     /// Describes what the plugin would do with the query, for `clusterdns explain`, and does it without any effect: no
     /// counter, cache entry or query to an upstream. A plugin whose `query` has such effects must override this.
     fn explain(&self, exchange: &mut Exchange<'_>, _notes: &mut ExplainNotes) -> Explained {
-        explain::explain_by_query(self, exchange)
+        self.query(exchange).into()
     }
 
     /// Called with the result of the plugin's [`Wait::Upstream`]. If it is `Ok`, the reply is in the exchange.

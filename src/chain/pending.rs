@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Answer, Client, Exchange, LookUp, MAX_DEPTH, Origin, Router, State, Transport};
+use super::{Answer, Client, Exchange, Failure, LookUp, MAX_DEPTH, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
 use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
@@ -85,6 +85,32 @@ pub struct Pending {
 }
 
 impl Exchange<'_> {
+    /// Calls `done` with the reply of an internal look-up of the plugin, at once or when it comes. Without a reply, the
+    /// query fails.
+    pub fn when_done(
+        &mut self, look_up: Inner, plugin: &'static str, done: impl FnOnce(&mut State, Reply) + Send + 'static,
+    ) -> Option<Wait> {
+        match look_up {
+            Inner::Done(inner) => {
+                done(self.state, *inner);
+                None
+            }
+            Inner::None => {
+                self.fail(Rcode::SERVFAIL, Failure::TooDeep(plugin));
+                None
+            }
+            Inner::Pending(inner) => {
+                let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
+                    Box::pin(async move {
+                        done(&mut state, *inner.await);
+                        (state, Continue::Answered)
+                    })
+                };
+                Some(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin }))
+            }
+        }
+    }
+
     /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
     /// the query, which a plugin may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
@@ -133,7 +159,7 @@ impl Pending {
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
                             Some(state) => query.answer_stale(state, at),
-                            None => query.fail(overload, super::Failure::Overload(plugin)),
+                            None => query.fail(overload, Failure::Overload(plugin)),
                         }
                         query.state.notes = notes;
                         return Some(query);
@@ -152,7 +178,7 @@ impl Pending {
                         upstream_query.attempts,
                     );
                     let Some(answer) = unless(dispatched, revoked.as_mut()).await else {
-                        query.fail(Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full));
+                        query.fail(Rcode::SERVFAIL, Failure::Upstream(upstream::Error::Full));
                         return Some(query);
                     };
                     let outcome = answer.map(|reply| query.state.reply = *reply);
@@ -178,8 +204,8 @@ impl Pending {
                 query.answer_stale(state, at);
                 return query;
             }
-            Wait::Work(work) => (work.overload, super::Failure::Overload(work.plugin)),
-            Wait::Upstream(_) => (Rcode::SERVFAIL, super::Failure::Upstream(upstream::Error::Full)),
+            Wait::Work(work) => (work.overload, Failure::Overload(work.plugin)),
+            Wait::Upstream(_) => (Rcode::SERVFAIL, Failure::Upstream(upstream::Error::Full)),
         };
         query.fail(rcode, failure);
         query
@@ -221,7 +247,7 @@ impl OwnedQuery {
         }
         let outcome = self.with_exchange(|exchange| exchange.chain.resume(at, Continue::Answered, exchange));
         if !matches!(outcome, Some(Outcome::Answered)) {
-            self.fail(Rcode::SERVFAIL, super::Failure::Overload("rewrite"));
+            self.fail(Rcode::SERVFAIL, Failure::Overload("rewrite"));
         }
     }
 

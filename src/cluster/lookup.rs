@@ -33,6 +33,13 @@ pub struct View {
     pub zonal: bool,
 }
 
+impl View {
+    /// Returns whether the option `namespaces` lists a namespace, or is missing.
+    pub(super) fn lists_namespace(&self, ns: &[u8]) -> bool {
+        self.namespaces.as_ref().is_none_or(|listed| listed.iter().any(|have| **have == *ns))
+    }
+}
+
 /// How names below `pod` are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodMode {
@@ -280,8 +287,7 @@ impl Index {
 
     /// Returns whether the view exposes a namespace. The namespace must exist, even if the stanza lists it.
     pub(super) fn exposes(&self, ns: &[u8], view: &View) -> bool {
-        view.namespaces.as_ref().is_none_or(|exposed| exposed.iter().any(|have| **have == *ns))
-            && self.has_namespace(ns)
+        view.lists_namespace(ns) && self.has_namespace(ns)
     }
 
     fn lookup_namespace(&self, ns: &[u8], view: &View) -> Lookup<'static> {

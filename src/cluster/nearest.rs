@@ -74,7 +74,7 @@ impl Index {
         self.for_each_namespace(|other| {
             if let Ok(other) = std::str::from_utf8(other)
                 && is_near(ns, other)
-                && view.namespaces.as_ref().is_none_or(|exposed| exposed.iter().any(|have| **have == *other.as_bytes()))
+                && view.lists_namespace(other.as_bytes())
             {
                 found.push((distance(ns, other), other.to_owned()));
             }
@@ -86,7 +86,7 @@ impl Index {
 }
 
 impl ServiceEntry {
-    /// Returns the labels of endpoints that are similar to this one, or the first ones if none is.
+    /// Returns the labels of the endpoints that are most similar to this one, the most similar first.
     pub fn nearest_endpoints(&self, label: &str, pod_names: bool) -> Vec<String> {
         let rows = self.slices.iter().flat_map(|slice| slice.rows()).take(1_000);
         let labels = rows.map(|row| String::from_utf8_lossy(row.label(pod_names).as_bytes()).into_owned());

@@ -63,7 +63,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
         if !line.more() {
             line.error_expected(&stanza.name, "no resolv-conf specified", WHAT);
         } else if let Some((zones, word)) = line.zones_and_word(WHAT) {
-            let zones = names(zones.as_deref().unwrap_or(context.zones));
+            let zones = names(zones.as_deref().unwrap_or(context.zones.names));
             if zones.is_empty() {
                 line.warning(&stanza.name, "no valid zone: 'autopath' applies to no name");
             }

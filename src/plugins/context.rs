@@ -7,18 +7,38 @@ use crate::chain::Fallthrough;
 use crate::corefile::{Arguments, BlockKey, Diagnostic, Diagnostics, Directive, Stage, Token, normalize_zones};
 use crate::wire::NameBuf;
 
+/// The directives whose plugins give the plugins after them another name than the client's.
+const CHANGING_NAMES: [&str; 2] = ["autopath", "rewrite"];
+
 /// What the parser of a directive may use besides the lines of the directive.
 pub struct Context<'a> {
     /// The keys of the server block.
     pub keys: &'a [BlockKey],
-    /// The zones of the keys, in lower case with a final dot.
-    pub zones: &'a [String],
+    /// The zones of the server block.
+    pub zones: BlockZones<'a>,
     /// All stanzas of the server block.
     pub block: &'a [Directive],
     /// The directory of *root*, to which relative file names are joined.
     pub root: Option<PathBuf>,
     /// The errors and warnings.
     pub diagnostics: &'a mut Diagnostics,
+}
+
+/// The zones of a server block.
+#[derive(Clone, Copy)]
+pub struct BlockZones<'a> {
+    /// The zones of the keys, in lower case with a final dot.
+    pub names: &'a [String],
+    /// Whether a directive of the block changes names, so that its plugins get names outside the zones, too.
+    pub are_names_rewritten: bool,
+}
+
+impl<'a> BlockZones<'a> {
+    /// Returns the zones of a block with these directives.
+    pub fn new(names: &'a [String], block: &[Directive]) -> BlockZones<'a> {
+        let changes_names = |directive: &Directive| CHANGING_NAMES.contains(&&*directive.name.text);
+        BlockZones { names, are_names_rewritten: block.iter().any(changes_names) }
+    }
 }
 
 /// Parses a directive without arguments.
@@ -30,21 +50,24 @@ pub(super) fn no_arguments(stanzas: &[&Directive], context: &mut Context<'_>) {
 
 /// Returns the zones that follow in the line, or those of the server block if nothing follows. If no word is a valid
 /// zone, the result is empty, and the directive applies to no name (CoreDNS `plugin.OriginsFromArgsOrServerBlock`).
-pub(super) fn zones_or_block(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
-    let Some(first) = line.peek() else { return names(block) };
+pub(super) fn zones_or_block(line: &mut Arguments<'_, '_>, block: BlockZones<'_>) -> Vec<NameBuf> {
+    let Some(first) = line.peek() else { return names(block.names) };
     let zones = names(&line.zones());
     warn_of_outside(line, first, &zones, block);
     zones
 }
 
 /// Warns of a zone whose names are not those of the server block, so that the directive gets no query for it.
-pub(super) fn warn_of_outside(line: &mut Arguments<'_, '_>, at: &Token, zones: &[NameBuf], block: &[String]) {
-    let block_zones = names(block);
+pub(super) fn warn_of_outside(line: &mut Arguments<'_, '_>, at: &Token, zones: &[NameBuf], block: BlockZones<'_>) {
+    if block.are_names_rewritten {
+        return;
+    }
+    let block_zones = names(block.names);
     for zone in zones.iter().filter(|zone| !is_reverse_tree(zone) && !block_zones.is_empty()) {
         if !block_zones.iter().any(|of| overlaps(of, zone)) {
             let message = format!("'{zone}' is outside of this server block: '{}' gets no query for it", line.name());
             let warning = Diagnostic::warning(Stage::Setup, Some(at.span), message);
-            line.push(warning.expected(format!("a zone within {}", block.join(" "))));
+            line.push(warning.expected(format!("a zone within {}", block.names.join(" "))));
         }
     }
 }
@@ -60,7 +83,7 @@ fn is_reverse_tree(zone: &NameBuf) -> bool {
 }
 
 /// Returns the same as [`zones_or_block`], with a warning if the result is empty.
-pub(super) fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: &[String]) -> Vec<NameBuf> {
+pub(super) fn zones_or_block_or_none(line: &mut Arguments<'_, '_>, block: BlockZones<'_>) -> Vec<NameBuf> {
     let zones = zones_or_block(line, block);
     if zones.is_empty() {
         line.warning(line.name_token(), format!("no valid zone: '{}' applies to no name", line.name()));
@@ -74,7 +97,7 @@ pub(super) fn names(zones: &[String]) -> Vec<NameBuf> {
 }
 
 /// Parses the zone whose names a stanza forwards. Returns `None` after an error.
-pub(super) fn forwarded_zone(line: &mut Arguments<'_, '_>, block: &[String]) -> Option<NameBuf> {
+pub(super) fn forwarded_zone(line: &mut Arguments<'_, '_>, block: BlockZones<'_>) -> Option<NameBuf> {
     let from = line.word("a zone")?;
     let zones = match normalize_zones(from) {
         Ok(zones) => zones,

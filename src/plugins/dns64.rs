@@ -1,28 +1,18 @@
 //! *dns64*: synthesizes AAAA records for names without IPv6 addresses, from their IPv4 addresses and the prefix of a
 //! NAT64 (RFC 6147, RFC 6052; CoreDNS `plugin/dns64`).
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
-use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use super::embedded_ipv4::{LENGTHS, WELL_KNOWN, ipv4_indexes, max_ttl};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
-use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
-
-/// The well-known prefix (RFC 6052 2.1).
-const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
-/// The allowed lengths of a prefix, in bits (RFC 6052 2.2).
-const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
-/// The index of the byte that is always zero (RFC 6052 2.2).
-const ZERO: usize = 8;
-/// The maximum TTL of a synthesized record in seconds, if the reply without addresses has no SOA (RFC 6147 5.1.7).
-const TTL: u32 = 600;
+use crate::wire::{Class, Rdata, Reply, Section, Type};
 
 /// The configuration of the directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +70,7 @@ impl Config {
     /// Embeds an IPv4 address in the prefix (RFC 6052 2.2).
     fn embed(&self, ipv4: [u8; 4]) -> [u8; 16] {
         let mut address = self.prefix.network().octets();
-        let indexes = (usize::from(self.prefix.prefix_len() / 8)..16).filter(|&at| at != ZERO);
-        for (at, byte) in indexes.zip(ipv4) {
+        for (at, byte) in ipv4_indexes(&self.prefix).zip(ipv4) {
             address[at] = byte;
         }
         address
@@ -105,8 +94,7 @@ impl Config {
     /// Replaces the reply by `inner`, a reply with A records, which become AAAA records (RFC 6147 5.1.7, 5.3). The
     /// flags are reset, as in CoreDNS.
     fn translate(&self, reply: &mut Reply, mut inner: Reply) {
-        let soa = reply.section(Section::Authority).filter(|record| record.rtype == Type::SOA).last();
-        let max_ttl = soa.map_or(TTL, |soa| soa.ttl);
+        let max_ttl = max_ttl(reply);
         for record in inner.records_mut().iter_mut().filter(|record| record.section == Section::Answer) {
             if let Rdata::A(address) = record.rdata {
                 record.rtype = Type::AAAA;
@@ -166,34 +154,19 @@ impl Plugin for Dns64 {
         if exchange.state.bare || !self.config.is_eligible(exchange) || !self.config.is_replaceable(exchange.reply()) {
             return None;
         }
-        let config = self.config;
-        let counters = self.counters.clone();
-        match exchange.resolve(exchange.question().name(), Type::A) {
-            Inner::Done(inner) => {
-                config.translate(exchange.reply(), *inner);
-                counters.increment();
-                None
-            }
-            Inner::None => {
-                exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("dns64"));
-                None
-            }
-            Inner::Pending(inner) => {
-                let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
-                    Box::pin(async move {
-                        config.translate(&mut state.reply, *inner.await);
-                        counters.increment();
-                        (state, Continue::Answered)
-                    })
-                };
-                Some(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "dns64" }))
-            }
-        }
+        let (config, counters) = (self.config, self.counters.clone());
+        let inner = exchange.resolve(exchange.question().name(), Type::A);
+        exchange.when_done(inner, "dns64", move |state, inner| {
+            config.translate(&mut state.reply, inner);
+            counters.increment();
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::plugins::testing::{config, read};
 

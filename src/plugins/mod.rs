@@ -18,6 +18,7 @@ mod context;
 pub mod debug;
 pub mod dns64;
 pub mod dnstap;
+mod embedded_ipv4;
 pub mod encrypted;
 pub mod erratic;
 pub mod errors;
@@ -68,14 +69,15 @@ use crate::telemetry::metrics::SharedMetrics;
 use crate::wire::NameBuf;
 
 pub use build::ReadDirective;
-pub use context::Context;
+pub use context::{BlockZones, Context};
 pub use table::DIRECTIVES;
 
 /// Parses the directives of a server block. Returns them in the order in which plugins run, whatever their order in the
 /// file.
 pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagnostics) -> Vec<ReadDirective> {
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
-    let mut context = Context { keys: &block.keys, zones: &zones, block: &block.directives, root: None, diagnostics };
+    let zones = BlockZones::new(&zones, &block.directives);
+    let mut context = Context { keys: &block.keys, zones, block: &block.directives, root: None, diagnostics };
     let mut directives = Vec::new();
     for entry in DIRECTIVES {
         let mut stanzas: Vec<&Directive> = block.directives_named(entry.name).collect();
@@ -100,7 +102,7 @@ pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagn
 /// Warns of a directive that gets no query, since one before it answers all queries of the block.
 fn warn_of_unreached(before: &[ReadDirective], stanzas: &[&Directive], context: &mut Context<'_>) {
     let Some(first) = stanzas.first().filter(|stanza| table::ANSWERING.contains(&&*stanza.name.text)) else { return };
-    let zones = names(context.zones);
+    let zones = names(context.zones.names);
     let answers_all = |directive: &&ReadDirective| {
         let ended = directive.ended_zones();
         let is_within = |zone: &NameBuf| ended.iter().any(|ended| zone.as_name().is_within(ended.as_name()));

@@ -8,21 +8,12 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
-use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use super::embedded_ipv4::{LENGTHS, RESERVED, WELL_KNOWN, ipv4_indexes, max_ttl};
+use crate::chain::{Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
 use crate::wire::{Class, Rcode, Rdata, Reply, Section, Type};
-
-/// The well-known prefix (RFC 6052 2.1).
-const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
-/// The allowed lengths of a prefix, in bits (RFC 6052 2.2).
-const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
-/// The index of the byte that is always zero (RFC 6052 2.2).
-const ZERO: usize = 8;
-/// The maximum TTL of a synthesized record in seconds, if the reply without addresses has no SOA (RFC 6147 5.1.7).
-const TTL: u32 = 600;
 
 /// The configuration of the directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +62,7 @@ fn parse_prefix(line: &mut Arguments<'_, '_>) -> Option<Ipv6Net> {
             network if !LENGTHS.contains(&network.prefix_len()) => {
                 format!("invalid prefix length \"{network}\": must be one of /32, /40, /48, /56, /64, /96")
             }
-            network if network.network().octets()[ZERO] != 0 => {
+            network if network.network().octets()[RESERVED] != 0 => {
                 format!("invalid prefix \"{network}\": the reserved byte 8 must be zero")
             }
             network => return Some(network),
@@ -113,12 +104,11 @@ impl Config {
             return Some(self.pairs[at].1.octets());
         }
         // The reserved byte is a part of the address if the prefix is short.
-        if !self.prefix.contains(&address) || ipv6[ZERO] != 0 {
+        if !self.prefix.contains(&address) || ipv6[RESERVED] != 0 {
             return None;
         }
         let mut ipv4 = [0; 4];
-        let indexes = (usize::from(self.prefix.prefix_len() / 8)..16).filter(|&at| at != ZERO);
-        for (byte, at) in ipv4.iter_mut().zip(indexes) {
+        for (byte, at) in ipv4.iter_mut().zip(ipv4_indexes(&self.prefix)) {
             *byte = ipv6[at];
         }
         Some(ipv4)
@@ -138,8 +128,7 @@ impl Config {
             *reply = inner;
             return false;
         }
-        let soa = reply.section(Section::Authority).filter(|record| record.rtype == Type::SOA).last();
-        let max_ttl = soa.map_or(TTL, |soa| soa.ttl);
+        let max_ttl = max_ttl(reply);
         let mut is_translated = false;
         inner.records_mut().retain_mut(|record| {
             let Rdata::Aaaa(ipv6) = record.rdata else { return true };
@@ -208,30 +197,12 @@ impl Plugin for Siit {
             return None;
         }
         let (config, counters) = (self.config.clone(), self.counters.clone());
-        let translate = move |reply: &mut Reply, inner: Reply| {
-            if config.translate(reply, inner) {
+        let inner = exchange.resolve_to_translate(question.name(), Type::AAAA);
+        exchange.when_done(inner, "siit", move |state, inner| {
+            if config.translate(&mut state.reply, inner) {
                 counters.increment();
             }
-        };
-        match exchange.resolve_to_translate(question.name(), Type::AAAA) {
-            Inner::Done(inner) => {
-                translate(exchange.reply(), *inner);
-                None
-            }
-            Inner::None => {
-                exchange.fail(Rcode::SERVFAIL, Failure::TooDeep("siit"));
-                None
-            }
-            Inner::Pending(inner) => {
-                let future = move |mut state: State| -> BoxFuture<(State, Continue)> {
-                    Box::pin(async move {
-                        translate(&mut state.reply, *inner.await);
-                        (state, Continue::Answered)
-                    })
-                };
-                Some(Wait::Work(Work { future: Box::new(future), overload: Rcode::SERVFAIL, plugin: "siit" }))
-            }
-        }
+        })
     }
 }
 

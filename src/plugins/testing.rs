@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::{BlockZones, Context};
 use crate::chain::{Answer, Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
 use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
@@ -37,7 +37,10 @@ pub(super) fn read_in<C>(
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let stanzas: Vec<&Directive> = block.directives.iter().collect();
     let (keys, block, root) = (&block.keys, &block.directives, None);
-    let config = parse(&stanzas, &mut Context { keys, zones: &zones, block, root, diagnostics: &mut diagnostics });
+    let config = parse(
+        &stanzas,
+        &mut Context { keys, zones: BlockZones::new(&zones, block), block, root, diagnostics: &mut diagnostics },
+    );
     let messages = diagnostics.iter().map(|diagnostic| {
         let suggestion = diagnostic.suggestion.as_deref().map(|word| format!(" ({word}?)")).unwrap_or_default();
         format!("{}{suggestion}", diagnostic.message)

@@ -1,10 +1,12 @@
-//! A client of HTTP/2 for one server: one connection, which many requests share.
+//! A client of HTTP/2 for one server, whose requests share a connection, or several if a server would not answer
+//! them at once over one.
 
 use std::error::Error as StdError;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Uri, response};
@@ -20,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
 use super::Error;
+use super::exchange_limit::MAX_EXCHANGES;
 use super::shared_connection::{Connector, ExchangeFailure, ExchangeTime, SharedConnection};
 use super::tcp_pool::{ConnectionReuse, connect_tcp};
 use super::trust::{Trust, TrustError, Verifier};
@@ -32,6 +35,11 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// The maximum size of the head of a response, in bytes.
 const HEAD: u32 = 16 * 1024;
+/// The maximum number of requests at once over one connection. Servers allow at least 100 streams (RFC 9113 6.5.2
+/// recommends it), and a request over a limit of the server would wait behind those of other clients.
+const STREAMS: usize = 100;
+/// The maximum number of connections: enough for all exchanges that have a permit.
+const CONNECTIONS: usize = MAX_EXCHANGES.div_ceil(STREAMS);
 
 /// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +81,19 @@ pub(super) struct Http2Response {
 
 /// A client of one server.
 pub(super) struct Http2Client {
-    connection: Arc<SharedConnection<Http2Connector>>,
+    connector: Arc<Http2Connector>,
+    /// A request uses the first one with less than [`STREAMS`] requests, so that most are never opened.
+    connections: Box<[CountedConnection]>,
 }
+
+/// A connection, and how many requests use it.
+struct CountedConnection {
+    connection: Arc<SharedConnection<Arc<Http2Connector>>>,
+    requests: AtomicUsize,
+}
+
+/// The use of a connection by a request.
+struct ConnectionUse<'a>(&'a CountedConnection);
 
 /// Makes connections to one server.
 struct Http2Connector {
@@ -150,17 +169,35 @@ impl Http2Client {
             runtime: runtime.clone(),
             record: Box::new(record),
         };
-        Ok(Http2Client { connection: Arc::new(SharedConnection::new(connector, *reuse, *pause, runtime)) })
+        let connector = Arc::new(connector);
+        let connections = (0..CONNECTIONS).map(|_| CountedConnection {
+            connection: Arc::new(SharedConnection::new(connector.clone(), *reuse, *pause, runtime.clone())),
+            requests: AtomicUsize::new(0),
+        });
+        let connections = connections.collect();
+        Ok(Http2Client { connector, connections })
     }
 
     /// Returns the name of the server in errors.
     pub(super) fn label(&self) -> &Arc<str> {
-        &self.connection.connector().label
+        &self.connector.label
+    }
+
+    /// Returns a connection that may get another request; if all have many, the one with the fewest.
+    fn choose(&self) -> ConnectionUse<'_> {
+        let mut connections = self.connections.iter();
+        if let Some(free) = connections.find(|connection| connection.count_unless_full()) {
+            return ConnectionUse(free);
+        }
+        let fewest = self.connections.iter().min_by_key(|connection| connection.requests.load(Ordering::Relaxed));
+        let chosen = fewest.unwrap_or(&self.connections[0]);
+        chosen.requests.fetch_add(1, Ordering::Relaxed);
+        ConnectionUse(chosen)
     }
 
     /// Returns the URI of a path on the server, whose host is the name in the certificate if one is configured.
     pub(super) fn uri(&self, host: Option<&str>, path: &str) -> Result<Uri, Error> {
-        let connector = self.connection.connector();
+        let connector = &self.connector;
         let scheme = if connector.tls.is_some() { "https" } else { "http" };
         let authority = host.map_or_else(|| connector.address.authority(), str::to_owned);
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
@@ -171,7 +208,7 @@ impl Http2Client {
     pub(super) async fn request(
         &self, request: Request<Full<Bytes>>, limit: usize, memory: Option<&Arc<MemoryLimit>>, time: ExchangeTime,
     ) -> Result<Http2Response, Error> {
-        let connector = self.connection.connector();
+        let connector = &self.connector;
         let send = |mut sender: SendRequest<Full<Bytes>>| {
             let request = request.clone();
             async move {
@@ -180,11 +217,26 @@ impl Http2Client {
                 connector.read(response, limit, memory).await
             }
         };
-        self.connection.exchange(time, send).await
+        let chosen = self.choose();
+        chosen.0.connection.exchange(time, send).await
     }
 }
 
-impl Connector for Http2Connector {
+impl CountedConnection {
+    /// Counts another request, unless there are [`STREAMS`].
+    fn count_unless_full(&self) -> bool {
+        let more = |requests| (requests < STREAMS).then_some(requests + 1);
+        self.requests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+impl Drop for ConnectionUse<'_> {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connector for Arc<Http2Connector> {
     type Connection = SendRequest<Full<Bytes>>;
 
     fn label(&self) -> &Arc<str> {

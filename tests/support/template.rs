@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use clusterdns::chain::{Answer, Block, Chain, Client, Router, State, Transport};
 use clusterdns::corefile::{Diagnostics, Known, MemoryFiles, parse_text, render_text};
-use clusterdns::plugins::Context;
 use clusterdns::plugins::template::language::{self, MAX_OUTPUT, TemplateValue};
 use clusterdns::plugins::template::{Template, TemplateCounters, parse};
+use clusterdns::plugins::{BlockZones, Context};
 use clusterdns::telemetry::metrics::BlockLabels;
 use clusterdns::wire::presentation::add_record;
 use clusterdns::wire::{MAX_MESSAGE, NameBuf, Query, Rcode, Reply, Section, Type, encode};
@@ -52,7 +52,13 @@ pub fn check_stanza(text: &str) {
     let zones = ["example.".to_owned()];
     let config = parse(
         &stanzas,
-        &mut Context { keys: &[], zones: &zones, block: &[], root: None, diagnostics: &mut diagnostics },
+        &mut Context {
+            keys: &[],
+            zones: BlockZones::new(&zones, &[]),
+            block: &[],
+            root: None,
+            diagnostics: &mut diagnostics,
+        },
     );
     for diagnostic in &diagnostics {
         let span = diagnostic.span.expect("each error has a place");

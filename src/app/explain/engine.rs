@@ -208,10 +208,38 @@ pub(super) fn parse_type(text: &str) -> Result<Type, String> {
     Type::from_mnemonic(text).ok_or_else(|| format!("'{text}' is not a record type such as A, AAAA or SRV"))
 }
 
-/// Checks that a text is a name.
+/// Checks that a text is a name. A URL, and a host with a port, have a hint.
 pub(super) fn check_name(text: &str) -> Result<(), String> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = split_port(host).map_or(host, |(host, _)| host);
+        return Err(format!("'{text}' is a URL and not a DNS name; its name is '{host}'"));
+    }
+    if let Some((host, port)) = split_port(text) {
+        return Err(format!("'{text}' is a name with port {port}; its name is '{host}'"));
+    }
     let is_name = NameBuf::from_text(text).is_ok() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     if is_name { Ok(()) } else { Err(format!("'{text}' is not a DNS name")) }
+}
+
+/// Splits a name with a port.
+fn split_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host, port.parse().ok().filter(|_| !host.is_empty())?))
+}
+
+/// Returns the name of the PTR records of an address (RFC 1035 3.5, RFC 3596 2.5).
+pub(super) fn reverse_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa.")
+        }
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
+            nibbles.map(|nibble| format!("{nibble:x}.")).collect::<String>() + "ip6.arpa."
+        }
+    }
 }
 
 /// Runs a query for a full name without any effect. `None` if it is not a name.

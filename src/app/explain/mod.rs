@@ -44,7 +44,7 @@ const FLAGS: &[CommandFlag] = &[
 ];
 
 const USAGE: &str = "explain [flags] NAME [TYPE]";
-const ABOUT: &str = "Explains why a name resolves or does not. Asks the server that runs in this Pod, unless \
+const ABOUT: &str = "Explains why a name resolves or does not; for an address, its reverse name. Asks the server that runs in this Pod, unless \
                      -manifests, -kubeconfig or -conf is given. Flags and the name may come in any order.";
 
 /// Runs `clusterdns explain`. `words` are those after `explain`.
@@ -68,7 +68,10 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         return Ok(help(USAGE, ABOUT, FLAGS));
     }
     let (name, qtype) = match &words.rest[..] {
-        [name] => (name.clone(), "A".to_owned()),
+        [name] => match name.parse() {
+            Ok(address) => (engine::reverse_name(address), "PTR".to_owned()),
+            Err(_) => (name.clone(), "A".to_owned()),
+        },
         [name, qtype] => (name.clone(), qtype.clone()),
         [] => return Err(format!("a name is missing; usage: clusterdns {USAGE}")),
         [_, _, extra, ..] => return Err(format!("unexpected '{extra}'; usage: clusterdns {USAGE}")),

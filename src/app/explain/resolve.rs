@@ -178,7 +178,7 @@ impl Engine {
                 let exists = target != name || name.trim_end_matches('.') == bare && bare.contains('.');
                 let code = if exists { Code::Found } else { Code::NameError };
                 let what = if exists { "an address" } else { "NXDOMAIN" };
-                (code, format!("{what} (assumed: this is a dry run)"))
+                (code, format!("an upstream decides; assumed: {what}"))
             }
             TraceEnd::Dropped => (Code::Timeout, "no response".to_owned()),
             _ if rcode == "SERVFAIL" => (Code::ServerFailure, rcode),

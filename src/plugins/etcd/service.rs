@@ -224,9 +224,12 @@ impl KeyPath {
         KeyPath { key, pattern }
     }
 
-    /// Returns whether a key has the parts that the name requires, or more.
+    /// Returns whether a key has the parts that the name requires, or more. A server may send other keys than those
+    /// that were requested.
     pub(super) fn covers(&self, key: &str) -> bool {
-        let Some(pattern) = &self.pattern else { return true };
+        let Some(pattern) = &self.pattern else {
+            return key.strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        };
         let mut parts = key.split('/');
         pattern.iter().all(|wanted| parts.next().is_some_and(|part| is_wildcard(wanted) || part == wanted))
     }
@@ -335,11 +338,11 @@ mod tests {
         let prefix = ["skydns".to_owned()];
         let path = |name: &str| KeyPath::new(&prefix, n(name).as_name());
         for (name, key, covered, others) in [
-            ("a.skydns.local.", "/skydns/local/skydns/a", "/skydns/local/skydns/a/x", ""),
+            ("a.skydns.local.", "/skydns/local/skydns/a", "/skydns/local/skydns/a/x", "/skydns/local/skydns/ab"),
             (".", "/skydns", "/skydns/x", ""),
             ("*.a.local.", "/skydns/local/a", "/skydns/local/a/x/y", "/skydns/local/a"),
             ("x.any.local.", "/skydns/local", "/skydns/local/y/x/1", "/skydns/local/y/z"),
-            ("a\\/b.local.", "/skydns/local/a/b", "/skydns/local/a/b", ""),
+            ("a\\/b.local.", "/skydns/local/a/b", "/skydns/local/a/b", "/other/local/a/b"),
             ("a\\.b.local.", "/skydns/local/a\\.b", "/skydns/local/a\\.b", ""),
         ] {
             let path = path(name);

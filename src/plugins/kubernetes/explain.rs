@@ -19,12 +19,6 @@ impl Kubernetes {
         let finding = stanza.find(question, &name, zone);
         let index = stanza.index.get();
         let unsynced: Vec<&str> = stanza.index.get().unsynced().map(Kind::name).collect();
-        if let Finding::Code(_) = finding
-            && !unsynced.is_empty()
-        {
-            let text = format!("the cluster state is not synced yet: no full list of {}", unsynced.join(", "));
-            notes.denial = Some(denial("not-synced", text));
-        }
         match &finding {
             Finding::Missing(reason) => {
                 let found = describe_missing(stanza, &index, question, &name, zone, *reason);
@@ -47,7 +41,15 @@ impl Kubernetes {
             }
             Finding::Forward(found) => notes.lines.push(format!("zone {}: {}", zone.name, describe(found))),
             Finding::Reverse(..) => notes.lines.push(format!("zone {}: an address of the cluster", zone.name)),
-            _ => notes.lines.push(format!("zone {}: a name of the zone itself", zone.name)),
+            Finding::Code(_) if !unsynced.is_empty() => {
+                let text = format!("the cluster state is not synced yet: no full list of {}", unsynced.join(", "));
+                notes.lines.push(format!("zone {}: {text}", zone.name));
+                notes.denial = Some(denial("not-synced", text));
+            }
+            Finding::Code(rcode) => notes.lines.push(format!("zone {}: answers {rcode}", zone.name)),
+            Finding::Apex | Finding::NameServer | Finding::SchemaVersion | Finding::Node => {
+                notes.lines.push(format!("zone {}: a name of the zone itself", zone.name));
+            }
         }
         let explained = self.query(exchange).into();
         notes.denial = notes.denial.take().or_else(|| denial_of(exchange));
@@ -150,9 +152,10 @@ fn describe_missing(
         Reason::NoSuchEndpoint => {
             if let (ClusterName::Endpoint(service, label), Some(entry)) = (name, &entry) {
                 let label = text(label);
-                let service = full(&service_label(*service), &ns);
-                found.text = format!("no ready endpoint of Service {ns}/{} is named {label}", service_of(&service));
+                let service = service_label(*service);
+                found.text = format!("no ready endpoint of Service {ns}/{service} is named {label}");
                 let near = entry.nearest_endpoints(&label, view.endpoint_pod_names);
+                let service = full(&service, &ns);
                 found.nearest.extend(near.iter().map(|label| format!("{label}.{service}")));
             }
         }
@@ -193,9 +196,4 @@ fn describe_missing(
         _ => {}
     }
     found
-}
-
-/// Returns the first label of a name.
-fn service_of(name: &str) -> &str {
-    name.split('.').next().unwrap_or_default()
 }

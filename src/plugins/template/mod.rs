@@ -163,6 +163,7 @@ fn make(
     // In the text of a record, such a name does not stand for itself.
     let is_plain_name = name_text.is_plain() && !name.starts_with('$');
     let prepared = state.prepared.as_ref().filter(|_| is_plain_name);
+    let counts = (!exchange.state.is_dry_run()).then_some(&zone.counts);
     let mut aliases = Vec::new();
     if let Some(records) = prepared
         && stanza.rcode != Rcode::SERVFAIL
@@ -172,7 +173,9 @@ fn make(
             record.add(&values, question, reply).inspect(|record| note_alias(record, question, reply, &mut aliases))
         };
         if records.iter().all(|record| add(record).is_some()) {
-            zone.counts.matched(class, rtype);
+            if let Some(counts) = counts {
+                counts.matched(class, rtype);
+            }
             finish(stanza, reply);
             return Ok(Ok(aliases));
         }
@@ -183,7 +186,6 @@ fn make(
     let variables = Vec::new();
     let mut data = Data { exchange, zone: &zone.text, name, matched: &matched, class, rtype, variables, message };
     evaluate(stanza, &mut data)?;
-    let counts = (!exchange.state.is_dry_run()).then_some(&zone.counts);
     if let Some(counts) = counts {
         counts.matched(class, rtype);
     }

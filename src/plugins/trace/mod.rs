@@ -20,7 +20,7 @@ use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 use crate::telemetry::wall_clock::since_1970;
 use crate::upstream::{AttemptTap, Error};
-use crate::wire::Question;
+use crate::wire::{NameBuf, Question};
 
 pub use config::{CollectorKind, TraceConfig, parse};
 use encode::TracedService;
@@ -253,8 +253,20 @@ impl Plugin for TracedPlugin {
         self.plugin.claims(question)
     }
 
+    fn stores_replies(&self) -> bool {
+        self.plugin.stores_replies()
+    }
+
+    fn search_list(&self, exchange: &Exchange<'_>) -> Option<Vec<NameBuf>> {
+        self.plugin.search_list(exchange)
+    }
+
     fn unready(&self) -> Option<String> {
         self.plugin.unready()
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.plugin.time_limit()
     }
 
     fn filter(&self) -> Option<&dyn Filter> {

@@ -54,8 +54,9 @@ pub(super) fn list(path: &Path) -> Result<Vec<PathBuf>, Problem> {
 
 /// Returns the objects of a file as they are written; none if it cannot be read.
 pub(super) fn read_objects(path: &Path) -> Vec<document::RawObject> {
-    let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MAX_FILE_MIB << 20);
-    let text = if is_small { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    let mut file = FollowedFile::new_watched(path.to_owned(), MAX_FILE_MIB << 20, OpenFiles::default());
+    let Ok(Look::Changed(bytes)) = file.look(SystemTime::now()) else { return Vec::new() };
+    let text = String::from_utf8(bytes).unwrap_or_default();
     document::parse(&text, format_of(path)).map(|(objects, _)| objects).unwrap_or_default()
 }
 

@@ -114,6 +114,23 @@ fn a_server_that_says_nothing_costs_the_time_of_the_call_and_its_connection() {
 }
 
 #[test]
+fn calls_without_a_response_keep_no_other_client_waiting() {
+    let runtime = runtime();
+    // The server answers 200 requests of a connection at once.
+    let (address, connections) = http2_server(&runtime, None, respond);
+    let client = client(&runtime, Http2Address::Socket(address), Duration::ZERO);
+    runtime.block_on(async {
+        let mut never = JoinSet::new();
+        (0..450).for_each(|_| drop(never.spawn(client.call(call("/never", LONG)))));
+        let echo = client.call(GrpcCall { client: IpAddr::from([10, 0, 0, 2]), ..call("/echo", LONG) });
+        echo.await.expect("an echo");
+        assert!(never.try_join_next().is_none(), "the calls of the other client still wait");
+    });
+    let connections = connections.load(Ordering::Relaxed);
+    assert!((3..=5).contains(&connections), "{connections}");
+}
+
+#[test]
 fn a_server_that_is_away_is_not_tried_for_each_call() {
     let runtime = runtime();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
