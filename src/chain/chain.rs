@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Exchange, Failure, Plugin, Sent, Step};
+use super::{Calls, Exchange, Failure, Plugin, Sent, Step};
 use crate::chain::pending::{Continue, Wait};
 use crate::upstream;
 use crate::wire::{NameBuf, Query, Rcode};
@@ -12,6 +12,10 @@ use crate::wire::{NameBuf, Query, Rcode};
 #[derive(Clone, Default)]
 pub struct Chain {
     plugins: Vec<Arc<dyn Plugin>>,
+    /// The plugins that each step of a query calls.
+    queried: PluginSet,
+    replied: PluginSet,
+    sent: PluginSet,
     /// The indexes of the plugins that select the queries of the block.
     filters: Vec<usize>,
     /// The zones in which metadata is available; `None` without *metadata*.
@@ -20,6 +24,35 @@ pub struct Chain {
     place: Option<Arc<str>>,
     /// The time after which a query is given up.
     time_limit: Option<Duration>,
+}
+
+/// The maximum number of plugins of a chain. There are fewer directives, each with one plugin.
+pub const MAX_PLUGINS: usize = 63;
+
+/// A set of plugins of a chain, by their indexes.
+#[derive(Clone, Copy, Default)]
+struct PluginSet(u64);
+
+impl PluginSet {
+    /// Returns the plugins that need a call.
+    fn of(plugins: &[Arc<dyn Plugin>], needs: impl Fn(Calls) -> bool) -> PluginSet {
+        assert!(plugins.len() <= MAX_PLUGINS);
+        PluginSet((0..plugins.len()).filter(|at| needs(plugins[*at].calls())).fold(0, |set, at| set | 1 << at))
+    }
+
+    /// Returns the first plugin from an index on.
+    #[inline(always)]
+    fn first_from(self, at: usize) -> Option<usize> {
+        let left = self.0 & (u64::MAX << at);
+        (left != 0).then(|| left.trailing_zeros() as usize)
+    }
+
+    /// Returns the last plugin before an index.
+    #[inline(always)]
+    fn last_before(self, end: usize) -> Option<usize> {
+        let left = self.0 & ((1 << end) - 1);
+        (left != 0).then(|| 63 - left.leading_zeros() as usize)
+    }
 }
 
 /// The result of running a chain. The tag is a separate number, since it is read for each query.
@@ -65,7 +98,19 @@ impl Chain {
     /// Creates a chain of plugins, in this order.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Chain {
         let time_limit = plugins.iter().find_map(|plugin| plugin.time_limit());
-        Chain { filters: filters_of(&plugins), plugins, metadata: None, place: None, time_limit }
+        let queried = PluginSet::of(&plugins, |calls| calls.query);
+        let replied = PluginSet::of(&plugins, |calls| calls.reply);
+        let sent = PluginSet::of(&plugins, |calls| calls.sent);
+        Chain {
+            queried,
+            replied,
+            sent,
+            filters: filters_of(&plugins),
+            plugins,
+            metadata: None,
+            place: None,
+            time_limit,
+        }
     }
 
     /// Enables metadata for names in these zones.
@@ -81,13 +126,6 @@ impl Chain {
     /// Returns the text that describes the server block.
     pub(super) fn place(&self) -> Option<&str> {
         self.place.as_deref()
-    }
-
-    /// Inserts a plugin at an index.
-    pub fn with_plugin(mut self, at: usize, plugin: Arc<dyn Plugin>) -> Chain {
-        self.plugins.insert(at, plugin);
-        self.filters = filters_of(&self.plugins);
-        self
     }
 
     /// Returns the time after which a query is given up, if a plugin limits it.
@@ -239,8 +277,10 @@ impl Chain {
 
     /// Calls [`Plugin::sent`] of every plugin, last to first, so that *log* writes before *errors*, as in CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent<'_>) {
-        for plugin in self.plugins.iter().rev() {
-            plugin.sent(exchange, sent);
+        let mut end = self.plugins.len();
+        while let Some(at) = self.sent.last_before(end) {
+            self.plugins[at].sent(exchange, sent);
+            end = at;
         }
     }
 
@@ -253,12 +293,11 @@ impl Chain {
     }
 
     /// Calls [`Plugin::query`] of the plugins from `from` on.
-    fn queries(&self, from: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for at in from..self.plugins.len() {
-            let plugin = &self.plugins[at];
+    fn queries(&self, mut from: usize, exchange: &mut Exchange<'_>) -> Outcome {
+        while let Some(at) = self.queried.first_from(from) {
             exchange.at = at;
-            match plugin.query(exchange) {
-                Step::Next => {}
+            match self.plugins[at].query(exchange) {
+                Step::Next => from = at + 1,
                 Step::Answered => return self.replies(at + 1, exchange),
                 Step::Drop => return Outcome::Drop,
                 Step::Pending(wait) => return Outcome::Pending { at: Resume::Query(at), wait },
@@ -275,12 +314,13 @@ impl Chain {
     }
 
     /// Calls [`Plugin::reply`] of the plugins before `end`, last to first, down to the first one that gets the reply.
-    fn replies(&self, end: usize, exchange: &mut Exchange<'_>) -> Outcome {
-        for (at, plugin) in self.plugins[..end].iter().enumerate().skip(exchange.first).rev() {
+    fn replies(&self, mut end: usize, exchange: &mut Exchange<'_>) -> Outcome {
+        while let Some(at) = self.replied.last_before(end).filter(|at| *at >= exchange.first) {
             exchange.at = at;
-            if let Some(wait) = plugin.reply(exchange) {
+            if let Some(wait) = self.plugins[at].reply(exchange) {
                 return Outcome::Pending { at: Resume::Reply(at), wait };
             }
+            end = at;
         }
         Outcome::Answered
     }

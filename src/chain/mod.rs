@@ -30,7 +30,7 @@ use crate::wire::header::Change;
 use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
-pub use chain::{Chain, Resume};
+pub use chain::{Chain, MAX_PLUGINS, Resume};
 pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
 pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, Resolver, UpstreamQuery, Wait, Work};
@@ -47,6 +47,11 @@ pub const MAX_DEPTH: u8 = 8;
 pub trait Plugin: Send + Sync {
     /// Returns the name of the directive.
     fn name(&self) -> &'static str;
+
+    /// Returns the calls that the plugin needs for each query. A chain leaves out the others.
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: true }
+    }
 
     /// Called with each query, first plugin to last.
     fn query(&self, exchange: &mut Exchange<'_>) -> Step;
@@ -116,6 +121,17 @@ pub trait Plugin: Send + Sync {
     fn metadata(&self, _exchange: &Exchange<'_>, _label: &str) -> Option<String> {
         None
     }
+}
+
+/// Calls of a plugin for each query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// [`Plugin::query`]; without it, the query goes on to the next plugin.
+    pub query: bool,
+    /// [`Plugin::reply`].
+    pub reply: bool,
+    /// [`Plugin::sent`].
+    pub sent: bool,
 }
 
 /// Observes the attempts at upstreams for the queries of a server block.
@@ -333,7 +349,7 @@ impl State {
         Some((&mut self.reply, &mut self.bare, rewritten?))
     }
 
-    /// Moves the changed query and the noted upstream of another state into this one.
+    /// Moves what a plugin has made of the query from another state into this one.
     fn take_rewritten(&mut self, other: &mut State) {
         if other.is_rewritten {
             self.is_rewritten = true;

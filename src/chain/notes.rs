@@ -29,11 +29,6 @@ impl Notes {
         self.0.as_ref()?.iter().find_map(|note| note.clone().downcast().ok())
     }
 
-    /// Returns whether there is no note.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// Removes all notes.
     pub(super) fn clear(&mut self) {
         self.0 = None;

@@ -27,7 +27,7 @@ impl Zones {
         }
         let zone = zone.to_lower();
         self.most_labels = self.most_labels.max(zone.as_name().labels().count());
-        let (word, bit) = length_bit(zone.as_wire());
+        let (word, bit) = length_bit(zone.as_wire().len());
         self.lengths[word] |= bit;
         match self.zones.entry(zone.as_wire().into()) {
             std::collections::hash_map::Entry::Vacant(vacant) => {
@@ -72,26 +72,33 @@ impl Zones {
     /// number of labels and its block.
     fn within(&self, question: &Question, labels: usize) -> Option<(usize, usize)> {
         for labels in (1..=question.labels().min(self.most_labels).min(labels)).rev() {
-            if let Some(block) = self.exact(question, labels) {
+            // Most suffixes have a length that no zone has.
+            if self.has_length(question, labels)
+                && let Some(block) = self.exact(question, labels)
+            {
                 return Some((labels, block));
             }
         }
         None
     }
 
+    /// Returns whether a zone has the length of the last `labels` labels of a name.
+    #[inline(always)]
+    fn has_length(&self, question: &Question, labels: usize) -> bool {
+        let (word, bit) = length_bit(question.suffix_len(labels));
+        self.lengths[word] & bit != 0
+    }
+
     /// Returns the block of the zone that is the last `labels` labels of a name.
-    #[inline]
+    #[inline(never)]
     fn exact(&self, question: &Question, labels: usize) -> Option<usize> {
-        let suffix = question.suffix(labels).as_wire();
-        let (word, bit) = length_bit(suffix);
-        // Without the bit, no zone has this length.
-        if self.lengths[word] & bit == 0 { None } else { self.zones.get(suffix).copied() }
+        self.zones.get(question.suffix(labels).as_wire()).copied()
     }
 }
 
 /// Returns the bit of a name's length, which is 1 to 255 bytes.
-fn length_bit(wire: &[u8]) -> (usize, u64) {
-    (wire.len() >> 6 & 3, 1 << (wire.len() & 63))
+fn length_bit(len: usize) -> (usize, u64) {
+    (len >> 6 & 3, 1 << (len & 63))
 }
 
 /// Which names that do not exist are passed to the next plugin.

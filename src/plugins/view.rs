@@ -7,7 +7,7 @@ use super::Context;
 use super::build::{BlockBuilder, BlockOptions, BuildError, Setting};
 use super::expression::environment::QueryScope;
 use super::expression::{Expression, QueryCondition, Type};
-use crate::chain::{Exchange, Filter, Plugin, Step};
+use crate::chain::{Calls, Exchange, Filter, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 
 /// The view of a block.
@@ -86,6 +86,10 @@ impl Filter for ViewFilter {
 impl Plugin for ViewFilter {
     fn name(&self) -> &'static str {
         "view"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: false, sent: false }
     }
 
     fn query(&self, _: &mut Exchange<'_>) -> Step {

@@ -295,8 +295,9 @@ impl Writer<'_> {
             None if in_question > 0 => self.pointer(in_question)?,
             None => {}
         }
-        // After that, the labels from `end` on are behind a pointer, and are found by it alone.
-        if start < 0x4000 && self.base_written.is_none() {
+        // After that, the labels from `end` on are behind a pointer, and are found by it alone. A pointer has 14 bits,
+        // also one to the last of these labels.
+        if start + usize::from(end - tail) <= 0x4000 && self.base_written.is_none() {
             self.base_written = Some((tail, start as u16));
         }
         Some(())
@@ -444,5 +445,37 @@ impl Record {
                 clear(rname);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::hickory::decode;
+    use crate::wire::{Class, MAX_MESSAGE, NameBuf};
+
+    /// A reply about another name than the question's, in which that name is written first where only its first label is
+    /// in reach of a pointer.
+    #[test]
+    fn no_pointer_leads_behind_its_14_bits() {
+        let label = "b".repeat(63);
+        let about = NameBuf::from_text(&format!("a.{label}.c.test.")).expect("a name");
+        let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01q\0\x00\x01\x00\x01";
+        let mut reply = Reply::new();
+        reply.set_base(about.as_name());
+        // 19 bytes of header and question, and 16 of each record: the next one is at 16,371.
+        for _ in 0..1_022 {
+            reply.answer(Type::A, 5, Rdata::A([10, 0, 0, 1]));
+        }
+        let (rdata, after_first) = (Rdata::A([10, 0, 0, 2]), 2);
+        for owner in [after_first, after_first + 64, after_first + 64, after_first + 66] {
+            let owner = NameRef::question(owner);
+            reply.push(Record { section: Section::Answer, owner, rtype: Type::A, class: Class::IN, ttl: 5, rdata });
+        }
+        let mut out = vec![0; MAX_MESSAGE];
+        let len = encode(&Query::parse(query).expect("a query"), &mut reply, MAX_MESSAGE, &mut out);
+        let message = decode(&out[..len]).expect("a message");
+        let names: Vec<String> = message.answers[1_022..].iter().map(|record| record.name.to_string()).collect();
+        assert_eq!(names, [&format!("{label}.c.test."), "c.test.", "c.test.", "test."]);
     }
 }

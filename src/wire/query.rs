@@ -128,6 +128,15 @@ impl Question {
         if labels == 0 { self.len - 1 } else { self.starts[skip] }
     }
 
+    /// Returns the length of the last `labels` labels of the name in bytes, with the root.
+    ///
+    /// # Panics
+    /// If the name has fewer labels.
+    #[inline(always)]
+    pub fn suffix_len(&self, labels: usize) -> usize {
+        usize::from(self.len - self.suffix_at(labels))
+    }
+
     /// Returns the last `labels` labels of the name, in lower case.
     pub fn suffix(&self, labels: usize) -> Name<'_> {
         Name::trusted(&self.folded[usize::from(self.suffix_at(labels))..usize::from(self.len)])
@@ -303,10 +312,10 @@ impl<'a> Query<'a> {
 impl Query<'_> {
     /// Writes this query with another name into `packet`, as [`Query::write_changed`] does, and returns the name's
     /// length. `parts` are the parts of the name.
-    pub fn write_name(&self, parts: [&[u8]; 3], packet: &mut Vec<u8>) -> usize {
+    pub fn write_name(&self, parts: [&[u8]; 4], packet: &mut Vec<u8>) -> usize {
         packet.clear();
         packet.extend_from_slice(&self.head_of_changed());
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        for part in parts.iter().filter(|part| !part.is_empty()) {
             packet.extend_from_slice(part);
         }
         let name_len = packet.len() - header::LEN;

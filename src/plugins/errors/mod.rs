@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::chain::{Exchange, Failure, Plugin, Rewritten, Sent, Step};
+use crate::chain::{Calls, Exchange, Failure, Plugin, Rewritten, Sent, Step};
 use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Setting};
 use crate::telemetry::log::{LogFormat, Logger, Severity};
@@ -182,6 +182,10 @@ impl Errors {
 impl Plugin for Errors {
     fn name(&self) -> &'static str {
         "errors"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: false, sent: true }
     }
 
     fn query(&self, _: &mut Exchange<'_>) -> Step {

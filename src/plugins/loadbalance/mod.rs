@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tracing::warn;
 
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
 use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
@@ -113,6 +113,10 @@ impl LoadBalance {
 impl Plugin for LoadBalance {
     fn name(&self) -> &'static str {
         "loadbalance"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: true, sent: false }
     }
 
     fn query(&self, _: &mut Exchange<'_>) -> Step {

@@ -19,10 +19,8 @@ pub(super) struct Draft<'e> {
     wire: [u8; MAX_LEN],
     /// The length of the changed name; 0 if no rule has changed it.
     len: usize,
-    /// The name in presentation form and lower case, once a rule has looked at it.
+    /// The name in presentation form and lower case, once a rule has looked at it. `None` again after a change.
     text: Option<NameText>,
-    /// A rule has changed the name since the text was written.
-    is_text_old: bool,
     /// The query type.
     pub(super) qtype: Type,
     /// The query class.
@@ -31,13 +29,11 @@ pub(super) struct Draft<'e> {
     opt: Option<Opt>,
     /// The numbers of the rules that apply.
     rules: SmallVec<[u32; 16]>,
-    /// The number of changes of the name.
-    changes: usize,
-    /// The first change turns names back by itself.
-    is_first_turned_back: bool,
     /// The name before and after each rule that turns names back by itself, in wire form. Empty if only one rule has
     /// changed the name: it has changed the client's name into that of the query.
     names: Vec<u8>,
+    /// That one turns names back by itself.
+    only_change_turns_back: bool,
     /// A rule changes the reply.
     pub(super) has_response_rules: bool,
     /// A rule that applies is the last one.
@@ -51,14 +47,12 @@ impl<'e> Draft<'e> {
             wire: [0; MAX_LEN],
             len: 0,
             text: None,
-            is_text_old: false,
             qtype: query.question.qtype,
             qclass: query.question.qclass,
             opt: None,
             rules: SmallVec::new(),
-            changes: 0,
-            is_first_turned_back: false,
             names: Vec::new(),
+            only_change_turns_back: false,
             has_response_rules: false,
             is_stopped: false,
         }
@@ -66,12 +60,6 @@ impl<'e> Draft<'e> {
 
     /// Returns the name in presentation form and lower case.
     pub(super) fn text(&mut self) -> &str {
-        if self.is_text_old
-            && let Some(text) = &mut self.text
-        {
-            text.write(Name::trusted(&self.wire[..self.len]));
-        }
-        self.is_text_old = false;
         let name = if self.len == 0 { self.query.question.name() } else { Name::trusted(&self.wire[..self.len]) };
         self.text.get_or_insert_with(|| NameText::new(name)).as_str()
     }
@@ -102,7 +90,7 @@ impl<'e> Draft<'e> {
             // The root is not written.
             wire[0] = 0;
         }
-        self.note_names(turns_back, &wire[..len]);
+        self.note_change(turns_back, &wire[..len]);
         (self.wire, self.len) = (wire, len);
         Ok(())
     }
@@ -110,45 +98,33 @@ impl<'e> Draft<'e> {
     /// Changes the name in wire form. Returns whether it matches, or `None` if only its text decides.
     pub(super) fn change_labels(&mut self, change: &LabelChange, turns_back: bool) -> Option<bool> {
         let name = self.name();
-        let rest = match change.find(name) {
+        let at = match change.find(name) {
             LabelMatch::No => return Some(false),
             LabelMatch::AsText => return None,
-            LabelMatch::Rest(rest) => rest,
+            LabelMatch::At(at) => at,
         };
-        if self.len == 0 {
-            // The name before is that of the query.
-            let len = change.write(self.query.question.name().as_wire(), rest, &mut self.wire)?;
-            self.count_change(turns_back);
-            self.len = len;
-        } else {
-            let mut wire = [0; MAX_LEN];
-            let len = change.write(name.as_wire(), rest, &mut wire)?;
-            self.note_names(turns_back, &wire[..len]);
-            (self.wire, self.len) = (wire, len);
-        }
+        let mut wire = [0; MAX_LEN];
+        let len = change.write(name.as_wire(), at, &mut wire)?;
+        self.note_change(turns_back, &wire[..len]);
+        (self.wire, self.len) = (wire, len);
         Some(true)
     }
 
-    /// Counts a change of the name.
-    fn count_change(&mut self, turns_back: bool) {
-        if self.changes == 0 {
-            self.is_first_turned_back = turns_back;
+    /// Notes a change of the name, and for the reply the names before and after it.
+    fn note_change(&mut self, turns_back: bool, after: &[u8]) {
+        self.text = None;
+        if self.len == 0 {
+            self.only_change_turns_back = turns_back;
+            return;
         }
-        self.changes += 1;
-        self.is_text_old = true;
-    }
-
-    /// Notes the name before and after a change, for the reply.
-    fn note_names(&mut self, turns_back: bool, after: &[u8]) {
-        if self.changes == 1 && self.is_first_turned_back {
+        if std::mem::take(&mut self.only_change_turns_back) {
             self.names.extend_from_slice(self.query.question.name().as_wire());
             self.names.extend_from_slice(&self.wire[..self.len]);
         }
-        if self.changes > 0 && turns_back {
+        if turns_back {
             self.names.extend_from_slice(&self.wire[..self.len]);
             self.names.extend_from_slice(after);
         }
-        self.count_change(turns_back);
     }
 
     /// Returns the OPT record. A query without one gets one (CoreDNS `setupEdns0Opt`).

@@ -3,8 +3,6 @@
 //! The result is that of the text form. Where the wire form does not decide, as in the middle of a label or at an
 //! escaped dot, the caller has to use the text.
 
-use std::ops::Range;
-
 use super::matching::Matcher;
 use super::replacement::Replacement;
 use crate::wire::name::MAX_LEN;
@@ -14,10 +12,12 @@ use crate::wire::{Name, NameBuf};
 #[derive(Debug, PartialEq)]
 pub(super) struct LabelChange {
     place: LabelPlace,
-    /// What a name has at this place, in lower case; with the root, except for [`LabelPlace::Start`].
+    /// What a name has at this place, in lower case; with the root where it is the end of the name.
     from: Box<[u8]>,
-    /// What comes before the rest of the name, and after it.
-    to: [Box<[u8]>; 2],
+    /// What takes its place.
+    to: Box<[u8]>,
+    /// What comes before the whole.
+    front: Box<[u8]>,
 }
 
 /// The part of a name that is compared.
@@ -25,6 +25,10 @@ pub(super) struct LabelChange {
 enum LabelPlace {
     Whole,
     Start,
+    Within {
+        /// There is a label in front.
+        is_below: bool,
+    },
     End {
         /// There is a label in front.
         is_below: bool,
@@ -34,31 +38,34 @@ enum LabelPlace {
 }
 
 /// The result of a comparison.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LabelMatch {
     /// The name does not match.
     No,
     /// Only the text decides.
     AsText,
-    /// The name matches, and this range of it remains.
-    Rest(Range<usize>),
+    /// The name matches from this offset on.
+    At(usize),
 }
 
 impl LabelChange {
     /// Returns the change of a rule, if its texts are whole labels.
     pub(super) fn of(matcher: &Matcher, to: &Replacement) -> Option<LabelChange> {
-        let empty = || Box::<[u8]>::default();
+        let change = |place, from, to| Some(LabelChange { place, from, to, front: Box::default() });
         match matcher {
-            Matcher::Exact(whole) => {
-                let to = [empty(), labels(to.as_str())?];
-                Some(LabelChange { place: LabelPlace::Whole, from: labels(whole)?, to })
-            }
+            Matcher::Exact(whole) => change(LabelPlace::Whole, labels(whole)?, labels(to.as_str())?),
             Matcher::Prefix(start) => {
-                let to = [without_root(&labels(to.as_str())?), empty()];
-                Some(LabelChange { place: LabelPlace::Start, from: without_root(&labels(start)?), to })
+                change(LabelPlace::Start, without_root(&labels(start)?), without_root(&labels(to.as_str())?))
             }
             Matcher::Suffix(end) => LabelChange::of_end(end, "", to.as_str(), false),
-            Matcher::Substring(_) => None,
+            Matcher::Substring(part) => {
+                let (is_below, from, to) = below(part, to.as_str())?;
+                // The digits may be those of an escape.
+                if !is_below && starts_with_digit(from) {
+                    return None;
+                }
+                change(LabelPlace::Within { is_below }, without_root(&labels(from)?), without_root(&to))
+            }
             Matcher::Regex(expression) => {
                 let (ending, is_anchored) = expression.ending()?;
                 let (before, after) = to.around_first_group()?;
@@ -70,19 +77,12 @@ impl LabelChange {
 
     /// Returns the change of the end `from` to `to`, with `before` in front of the whole.
     pub(super) fn of_end(from: &str, before: &str, to: &str, may_be_elsewhere: bool) -> Option<LabelChange> {
-        let (below, to_below) = (from.strip_prefix('.'), to.strip_prefix('.'));
-        if below.is_some() != to_below.is_some() {
-            return None;
-        }
+        let (is_below, from, to) = below(from, to)?;
         // The digits may be those of an escape.
-        let may_be_elsewhere = may_be_elsewhere || from.starts_with(|first: char| first.is_ascii_digit());
-        let place = LabelPlace::End { is_below: below.is_some(), may_be_elsewhere };
-        let before = if before.is_empty() { Box::default() } else { without_root(&labels(before)?) };
-        let to = match to_below.unwrap_or(to) {
-            "" if below.is_some() => [0].into(),
-            to => labels(to)?,
-        };
-        Some(LabelChange { place, from: labels(below.unwrap_or(from))?, to: [before, to] })
+        let may_be_elsewhere = may_be_elsewhere || !is_below && starts_with_digit(from);
+        let place = LabelPlace::End { is_below, may_be_elsewhere };
+        let front = if before.is_empty() { Box::default() } else { without_root(&labels(before)?) };
+        Some(LabelChange { place, from: labels(from)?, to, front })
     }
 
     /// Returns the length of what a name has to have, in bytes.
@@ -92,7 +92,8 @@ impl LabelChange {
 
     /// Compares a name in lower case.
     pub(super) fn find(&self, name: Name<'_>) -> LabelMatch {
-        self.find_by(name, |part, from| part == from)
+        // Most names differ in the first byte already.
+        self.find_by(name, |part, from| part.first() == from.first() && part == from)
     }
 
     /// Compares a name in any letter case.
@@ -108,14 +109,13 @@ impl LabelChange {
             return if is_open { LabelMatch::AsText } else { LabelMatch::No };
         };
         match self.place {
-            LabelPlace::Whole if at == 0 && is_same(wire, from) => LabelMatch::Rest(0..0),
-            LabelPlace::Start if is_same(&wire[..from.len()], from) => LabelMatch::Rest(from.len()..wire.len()),
+            LabelPlace::Whole if at == 0 && is_same(wire, from) => LabelMatch::At(0),
+            LabelPlace::Start if is_same(&wire[..from.len()], from) => LabelMatch::At(0),
             LabelPlace::Whole | LabelPlace::Start => LabelMatch::No,
+            LabelPlace::Within { is_below } => find_within(wire, from, is_below),
             LabelPlace::End { is_below, may_be_elsewhere } => match is_same(&wire[at + 1..], &from[1..]) {
                 // A label of this length has to start here.
-                true if wire[at] == from[0] && name.has_label_at(at) && (at > 0 || !is_below) => {
-                    LabelMatch::Rest(0..at)
-                }
+                true if wire[at] == from[0] && name.has_label_at(at) && (at > 0 || !is_below) => LabelMatch::At(at),
                 // The text may have an escaped dot here, or the end may start within a label.
                 true if at > 0 => LabelMatch::AsText,
                 _ if may_be_elsewhere => LabelMatch::AsText,
@@ -124,24 +124,61 @@ impl LabelChange {
         }
     }
 
-    /// Returns the parts of the changed name; `rest` is what [`LabelChange::find`] has found in `name`. Returns `None`
-    /// if they are too long for a name.
+    /// Returns the parts of the changed name; [`LabelChange::find`] has found `at` in `name`. Returns `None` if they are
+    /// too long for a name.
     #[inline]
-    pub(super) fn parts<'n>(&'n self, name: &'n [u8], rest: Range<usize>) -> Option<[&'n [u8]; 3]> {
-        let [before, after] = &self.to;
-        (before.len() + rest.len() + after.len() <= MAX_LEN).then(|| [&**before, &name[rest], &**after])
+    pub(super) fn parts<'n>(&'n self, name: &'n [u8], at: usize) -> Option<[&'n [u8]; 4]> {
+        let (from, to, front) = (&self.from, &*self.to, &*self.front);
+        let len = front.len() + name.len() - from.len() + to.len();
+        (len <= MAX_LEN).then(|| [front, &name[..at], to, &name[at + from.len()..]])
     }
 
-    /// Writes the changed name, and returns its length; `rest` is what [`LabelChange::find`] has found in `name`.
-    /// Returns `None` if it is too long for a name.
-    pub(super) fn write(&self, name: &[u8], rest: Range<usize>, out: &mut [u8; MAX_LEN]) -> Option<usize> {
+    /// Writes the changed name, and returns its length; [`LabelChange::find`] has found `at` in `name`. Returns `None`
+    /// if it is too long for a name.
+    pub(super) fn write(&self, name: &[u8], at: usize, out: &mut [u8; MAX_LEN]) -> Option<usize> {
         let mut len = 0;
-        for part in self.parts(name, rest)? {
+        for part in self.parts(name, at)? {
             out[len..len + part.len()].copy_from_slice(part);
             len += part.len();
         }
         Some(len)
     }
+}
+
+/// Finds labels in a name in wire form, where they may follow any label, or only be below one.
+fn find_within(wire: &[u8], from: &[u8], is_below: bool) -> LabelMatch {
+    let (first_len, rest) = (usize::from(from[0]), &from[1..]);
+    let (mut found, mut at) = (LabelMatch::No, 0);
+    while wire[at] > 0 {
+        let end = at + 1 + usize::from(wire[at]);
+        // The text may start within a label, perhaps after an escaped dot, or be repeated.
+        let start = end - first_len.min(end);
+        if start > at && wire[start..].starts_with(rest) {
+            if start > at + 1 || found != LabelMatch::No {
+                return LabelMatch::AsText;
+            }
+            if at > 0 || !is_below {
+                found = LabelMatch::At(at);
+            }
+        }
+        at = end;
+    }
+    found
+}
+
+/// Returns whether both the text that is replaced and its replacement are below a label, and the labels of the one as
+/// text and of the other in wire form, with the root.
+fn below<'t>(from: &'t str, to: &str) -> Option<(bool, &'t str, Box<[u8]>)> {
+    match (from.strip_prefix('.'), to.strip_prefix('.')) {
+        (Some(from), Some("")) => Some((true, from, [0].into())),
+        (Some(from), Some(to)) => Some((true, from, labels(to)?)),
+        (None, None) => Some((false, from, labels(to)?)),
+        _ => None,
+    }
+}
+
+fn starts_with_digit(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Returns the wire form of a text that is a name other than the root, in lower case and with its final dot, without
@@ -192,9 +229,9 @@ mod tests {
         match change.find(name) {
             LabelMatch::No => assert_eq!(expected, None, "{rule:?} {name}"),
             LabelMatch::AsText => return false,
-            LabelMatch::Rest(rest) => {
+            LabelMatch::At(at) => {
                 let mut out = [0; MAX_LEN];
-                match change.write(name.as_wire(), rest, &mut out) {
+                match change.write(name.as_wire(), at, &mut out) {
                     Some(len) => assert_eq!(expected, Some(Ok(out[..len].to_vec())), "{rule:?} {name}"),
                     None => assert_eq!(expected, Some(Err(())), "{rule:?} {name}"),
                 }
@@ -210,6 +247,9 @@ mod tests {
             (MatchKind::Prefix, "a", "b.c", &["a.example.", "ab.example.", "a."]),
             (MatchKind::Suffix, "example", "test", &["a.example.", "example.", "a.other.", "example.a.", "."]),
             (MatchKind::Suffix, ".example", ".", &["a.example.", "example.", "a.b.example.", "a."]),
+            (MatchKind::Substring, ".example", ".a.b", &["a.example.", "a.example.c.", "example.", "exampl.e.", "."]),
+            (MatchKind::Substring, ".b.example", ".", &["a.b.example.c.", "b.example.", "a.b.example.", "a.b.c."]),
+            (MatchKind::Substring, "example", "b", &["a.example.c.", "example.", "exampl.example2.a."]),
             (MatchKind::Regex, r"^(.*)\.example\.$", "{1}.svc.test", &["a.b.example.", "a.test.", "example."]),
             (MatchKind::Regex, r"(.*)\.example", "x.{1}.svc.test.", &["a.example."]),
         ] {
@@ -223,7 +263,8 @@ mod tests {
         for (kind, from, to) in [
             (MatchKind::Suffix, ".example", "test"),
             (MatchKind::Suffix, "a\\.b", "test"),
-            (MatchKind::Substring, "a", "b"),
+            (MatchKind::Substring, ".a", "b"),
+            (MatchKind::Substring, "1a", "b"),
             (MatchKind::Exact, ".", "b"),
             (MatchKind::Exact, "a..b", "b"),
             (MatchKind::Regex, r"(.*)\.example", "{0}.test"),
@@ -238,13 +279,13 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn both_forms_give_the_same_name(
-            kind in 0..4_usize, from in r"\.?[ab0]{1,3}(\.[ab0]{1,2}){0,2}\.?", to in r"\.?[ab]{1,2}(\.[ab]{1,70}){0,3}",
+            kind in 0..5_usize, from in r"\.?[ab0]{1,3}(\.[ab0]{1,2}){0,2}\.?", to in r"\.?[ab]{1,2}(\.[ab]{1,70}){0,3}",
             labels in proptest::collection::vec(proptest::collection::vec(
                 proptest::prop_oneof![10 => 96..99_u8, 4 => 48..50_u8, 3 => 46..47_u8, 1 => 0..255_u8], 1..4,
             ), 0..70),
             ends_like_rule in proptest::bool::ANY,
         ) {
-            let kind = [MatchKind::Exact, MatchKind::Prefix, MatchKind::Suffix, MatchKind::Regex][kind];
+            let kind = [MatchKind::Exact, MatchKind::Prefix, MatchKind::Suffix, MatchKind::Substring, MatchKind::Regex][kind];
             let (from, to) = match kind {
                 MatchKind::Regex => (format!("^(.*){}", from.replace('.', r"\.")), format!("x.{{1}}{to}")),
                 _ => (from.clone(), to),
@@ -258,6 +299,10 @@ mod tests {
                 }
                 if kind == MatchKind::Prefix && ends_like_rule {
                     wire.splice(0..0, change.from.iter().copied());
+                }
+                if kind == MatchKind::Substring && ends_like_rule {
+                    let middle: usize = labels[..labels.len() / 2].iter().map(|label| 1 + label.len()).sum();
+                    wire.splice(middle..middle, change.from.iter().copied());
                 }
                 match kind {
                     MatchKind::Suffix | MatchKind::Regex if ends_like_rule => wire.extend_from_slice(&change.from),

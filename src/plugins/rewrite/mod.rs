@@ -30,7 +30,7 @@ mod words;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
@@ -85,6 +85,10 @@ impl Plugin for Rewrite {
         "rewrite"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: false }
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         if let Some(step) = self.apply_labels(exchange) {
             return step;
@@ -118,6 +122,10 @@ impl Plugin for Rewrite {
         // The failure of the rules themselves.
         exchange.state.rewritten()?;
         let query = exchange.query;
+        if !self.has_cname {
+            change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
+            return None;
+        }
         match self.find_target(exchange.state, &query.question, query.edns.is_some()) {
             Ok(None) => {
                 change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
@@ -146,11 +154,11 @@ impl Rewrite {
             match change.find(query.question.name()) {
                 LabelMatch::No => {}
                 LabelMatch::AsText => return None,
-                LabelMatch::Rest(rest) => {
+                LabelMatch::At(at) => {
                     if !rule.stops {
                         return None;
                     }
-                    let parts = change.parts(query.question.name().as_wire(), rest)?;
+                    let parts = change.parts(query.question.name().as_wire(), at)?;
                     let rewritten = exchange.state.rewrite();
                     rewritten.name_len = query.write_name(parts, &mut rewritten.packet);
                     rewritten.rules.push(number as u32);
@@ -166,7 +174,7 @@ impl Rewrite {
     fn find_target(
         &self, state: &State, question: &Question, has_edns: bool,
     ) -> Result<Option<(ChangedTarget, Type)>, InvalidName> {
-        let Some(rewritten) = state.rewritten().filter(|_| self.has_cname) else { return Ok(None) };
+        let Some(rewritten) = state.rewritten() else { return Ok(None) };
         let client = ClientQuery { name: question.name(), has_edns };
         let target = ReplyChange::new(&self.rules, rewritten, client).changed_target(&state.reply)?;
         let qtype = || rewritten.query().map_or(question.qtype, |query| query.question.qtype);

@@ -522,10 +522,10 @@ impl AppliedName<'_> {
                 let as_labels = labels.as_ref().filter(|_| name.invalid.is_none());
                 match as_labels.map_or(LabelMatch::AsText, |labels| labels.find_ignoring_case(name.name())) {
                     LabelMatch::No => return Ok(is_changed),
-                    LabelMatch::Rest(rest) => {
+                    LabelMatch::At(at) => {
                         let mut wire = [0; MAX_LEN];
                         let written =
-                            labels.as_ref().and_then(|labels| labels.write(&name.wire[..name.len], rest, &mut wire));
+                            labels.as_ref().and_then(|labels| labels.write(&name.wire[..name.len], at, &mut wire));
                         if let Some(len) = written {
                             name.set(Name::trusted(&wire[..len]));
                             return Ok(true);

@@ -19,7 +19,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::plugins::expression;
 use crate::telemetry::metrics::BlockLabels;
@@ -95,11 +95,10 @@ impl Template {
             TemplateZone { counts: counts.counts(labels, &text), name: name.clone(), text: text.into() }
         };
         let state = |stanza: &TemplateStanza| {
-            let is_plain = stanza.variables.is_empty() && stanza.conditions.is_empty();
-            let records = stanza.records.iter().filter(|_| is_plain);
-            let prepared: Option<Box<[_]>> =
-                records.map(|(section, template)| PreparedRecord::of(*section, template, &stanza.patterns)).collect();
-            let prepared = prepared.filter(|_| is_plain);
+            let prepared = |(section, template): &(_, _)| PreparedRecord::of(*section, template, &stanza.patterns);
+            // A condition or variable may refer to the whole query.
+            let has_expressions = !stanza.variables.is_empty() || !stanza.conditions.is_empty();
+            let prepared = if has_expressions { None } else { stanza.records.iter().map(prepared).collect() };
             StanzaState { zones: stanza.zones.iter().map(zone).collect(), prepared }
         };
         let stanzas = config.stanzas.iter().map(state).collect();
@@ -135,6 +134,10 @@ impl Template {
 impl Plugin for Template {
     fn name(&self) -> &'static str {
         "template"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: false, sent: false }
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

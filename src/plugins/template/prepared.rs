@@ -9,11 +9,9 @@ use smallvec::SmallVec;
 use super::data::{Matched, go_class, go_type};
 use super::language::{GoTemplate, SimplePart};
 use crate::plugins::regexp::Pattern;
-use crate::wire::presentation::{is_plain_type, plain_data, plain_name};
+use crate::wire::presentation::{DEFAULT_TTL, is_plain_type, plain_data, plain_name};
 use crate::wire::{Class, NameRef, Question, Record, Reply, Section, Type};
 
-/// The TTL of a record that has none, in seconds (miekg/dns).
-const DEFAULT_TTL: u32 = 3600;
 /// The limit on the length of an owner's or a record's data in presentation form, in bytes.
 const MAX_TEXT: usize = 1_024;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::name::{three_digits, wire};
 use super::tokens::{RecordToken, WordKind, decimal};
-use super::{RecordError, RecordReader, seconds};
+use super::{MAX_STRING, RecordError, RecordReader, seconds};
 use crate::wire::hickory;
 use crate::wire::name::{MAX_LEN, Name};
 use crate::wire::reply::{Rdata, SoaNumbers};
@@ -19,8 +19,6 @@ type Bytes = SmallVec<[u8; 256]>;
 
 /// The limit on the length of data.
 const MAX_DATA: usize = 65_535;
-/// The limit on the length of a character string (RFC 1035 3.3).
-const MAX_STRING: usize = 255;
 
 /// A part of a record's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

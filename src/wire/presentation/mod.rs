@@ -24,8 +24,10 @@ use super::types::{Class, Type};
 pub use plain::{is_plain_type, plain_data, plain_name};
 use tokens::{RecordToken, RecordTokens, WordKind, ZoneDirective};
 
-/// The default TTL, in seconds.
-const DEFAULT_TTL: u32 = 3600;
+/// The TTL of a record whose text has none, in seconds.
+pub const DEFAULT_TTL: u32 = 3600;
+/// The limit on the length of a character string in bytes (RFC 1035 3.3).
+const MAX_STRING: usize = 255;
 
 /// An error in the text of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,15 +8,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use smallvec::SmallVec;
 
 use super::name::wire;
-use super::store_name;
 use super::tokens::{IS_SPECIAL, decimal};
+use super::{MAX_STRING, store_name};
 use crate::wire::name::MAX_LEN;
 use crate::wire::query::Question;
 use crate::wire::reply::{NameRef, Rdata, Reply};
 use crate::wire::types::Type;
-
-/// The limit on the length of a character string (RFC 1035 3.3).
-const MAX_STRING: usize = 255;
 
 /// Returns whether the data of a type can be read here.
 pub fn is_plain_type(rtype: Type) -> bool {
