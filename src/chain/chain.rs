@@ -26,32 +26,39 @@ pub struct Chain {
     time_limit: Option<Duration>,
 }
 
-/// The maximum number of plugins of a chain. There are fewer directives, each with one plugin.
-pub const MAX_PLUGINS: usize = 63;
-
-/// A set of plugins of a chain, by their indexes.
-#[derive(Clone, Copy, Default)]
-struct PluginSet(u64);
+/// The plugins of a chain that need a call. A chain may have any number of plugins: each stanza of *forward* is one.
+#[derive(Clone, Default)]
+struct PluginSet {
+    /// For each index, the first plugin from it on.
+    next: Box<[Option<usize>]>,
+    /// For each index, the last plugin before it.
+    previous: Box<[Option<usize>]>,
+}
 
 impl PluginSet {
     /// Returns the plugins that need a call.
     fn of(plugins: &[Arc<dyn Plugin>], needs: impl Fn(Calls) -> bool) -> PluginSet {
-        assert!(plugins.len() <= MAX_PLUGINS);
-        PluginSet((0..plugins.len()).filter(|at| needs(plugins[*at].calls())).fold(0, |set, at| set | 1 << at))
+        let mut next = vec![None; plugins.len() + 1];
+        let mut previous = next.clone();
+        for at in 0..plugins.len() {
+            previous[at + 1] = if needs(plugins[at].calls()) { Some(at) } else { previous[at] };
+        }
+        for at in (0..plugins.len()).rev() {
+            next[at] = previous[at + 1].filter(|needing| *needing == at).or(next[at + 1]);
+        }
+        PluginSet { next: next.into(), previous: previous.into() }
     }
 
     /// Returns the first plugin from an index on.
     #[inline(always)]
-    fn first_from(self, at: usize) -> Option<usize> {
-        let left = self.0 & (u64::MAX << at);
-        (left != 0).then(|| left.trailing_zeros() as usize)
+    fn first_from(&self, at: usize) -> Option<usize> {
+        *self.next.get(at)?
     }
 
     /// Returns the last plugin before an index.
     #[inline(always)]
-    fn last_before(self, end: usize) -> Option<usize> {
-        let left = self.0 & ((1 << end) - 1);
-        (left != 0).then(|| 63 - left.leading_zeros() as usize)
+    fn last_before(&self, end: usize) -> Option<usize> {
+        *self.previous.get(end)?
     }
 }
 

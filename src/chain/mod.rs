@@ -30,7 +30,7 @@ use crate::wire::header::Change;
 use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
 
-pub use chain::{Chain, MAX_PLUGINS, Resume};
+pub use chain::{Chain, Resume};
 pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd, TraceStep};
 pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, Resolver, UpstreamQuery, Wait, Work};

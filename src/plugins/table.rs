@@ -61,8 +61,6 @@ const fn planned(name: &'static str) -> Entry {
     Entry { name, once: false, read: None, register_metrics: None }
 }
 
-const _: () = assert!(DIRECTIVES.len() <= crate::chain::MAX_PLUGINS);
-
 /// All directives, in the order in which plugins run.
 pub const DIRECTIVES: &[Entry] = &[
     built("root", read!(root::parse)),

@@ -66,7 +66,7 @@ struct OneOf<T> {
 }
 
 impl<T: Copy + PartialEq> OneOf<T> {
-    fn new(values: Box<[T]>) -> OneOf<T> {
+    fn new(values: &[T]) -> OneOf<T> {
         let (first, others) = values.split_first().map_or((None, &[][..]), |(first, others)| (Some(*first), others));
         OneOf { first, others: others.into() }
     }
@@ -167,11 +167,11 @@ impl Test {
     /// Prepares the comparison of a property with texts. A text that the property never has is left out.
     fn one_of(property: &str, texts: &[&str]) -> Option<Test> {
         Some(match property {
-            "type" => Test::Type(OneOf::new(values(texts, Type::from_mnemonic))),
+            "type" => Test::Type(OneOf::new(&values(texts, Type::from_mnemonic))),
             "class" => Test::Class(values(texts, Class::from_mnemonic)),
             "name" => Test::Name(values(texts, |text| NameBuf::from_text(text).ok().map(|name| name.to_lower()))),
             "proto" => Test::Protocol(texts.iter().map(|text| (*text).into()).collect()),
-            "client_ip" => Test::Client(OneOf::new(values(texts, |text| text.parse().ok()))),
+            "client_ip" => Test::Client(OneOf::new(&values(texts, |text| text.parse().ok()))),
             "server_ip" => Test::Server(values(texts, |text| text.parse().ok())),
             "port" => Test::ClientPort(values(texts, |text| text.parse().ok())),
             "server_port" => Test::ServerPort(values(texts, |text| text.parse().ok())),

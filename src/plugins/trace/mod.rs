@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
+use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 use crate::telemetry::wall_clock::since_1970;
@@ -216,6 +216,11 @@ impl TracedPlugin {
 impl Plugin for TracedPlugin {
     fn name(&self) -> &'static str {
         self.plugin.name()
+    }
+
+    // The span begins with the query and ends with the reply, even if the plugin needs neither.
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, ..self.plugin.calls() }
     }
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
