@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
+use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 use crate::telemetry::wall_clock::since_1970;
@@ -220,6 +220,11 @@ impl Plugin for TracedPlugin {
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         self.plugin.explain(exchange, notes)
+    }
+
+    fn calls(&self) -> Calls {
+        // The span of the plugin is from the one to the other.
+        Calls { query: true, reply: true, ..self.plugin.calls() }
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
