@@ -177,7 +177,7 @@ fn upstreams(out: &mut String, upstreams: &[UpstreamStatus]) -> fmt::Result {
     if section(out, "Upstreams", upstreams.is_empty(), "none")? {
         out.push_str("<table><thead><tr><th>Upstream</th><th>Health</th><th class=\"n\">Answers</th>");
         out.push_str(
-            "<th class=\"n\">Mean</th><th class=\"n\">99 %</th><th class=\"n m\">SERVFAIL</th></tr></thead><tbody>\n",
+            "<th class=\"n\">Mean</th><th class=\"n m\">99 %</th><th class=\"n m\">SERVFAIL</th></tr></thead><tbody>\n",
         );
         for upstream in upstreams {
             let health = match upstream.fails {
@@ -195,7 +195,7 @@ fn upstreams(out: &mut String, upstreams: &[UpstreamStatus]) -> fmt::Result {
             };
             write!(out, "</td><td class=\"n\">{}</td>", upstream.answers)?;
             write!(out, "<td class=\"n\">{}</td>", time(upstream.mean, ""))?;
-            write!(out, "<td class=\"n\">{}</td>", time(upstream.p99, "≤ "))?;
+            write!(out, "<td class=\"n m\">{}</td>", time(upstream.p99, "≤ "))?;
             write!(out, "<td class=\"n m\">{}</td></tr>\n", upstream.failures)?;
         }
         out.push_str("</tbody></table></section>\n");
