@@ -97,7 +97,7 @@ fn write(out: &mut String, status: &ServerStatus) -> fmt::Result {
         let of = |by: TopBy| top.lists.get(&by).into_iter().flatten().take(6);
         let parts = of(TopBy::Rcode).chain(of(TopBy::Reason));
         let parts: Vec<String> = parts.map(|row| format!("{} {:.1} %", Escaped(&row.key), row.share * 100.0)).collect();
-        write!(out, "{}</p></section>\n", parts.join(" · "))?;
+        writeln!(out, "{}</p></section>", parts.join(" · "))?;
         for (by, title) in [(TopBy::Name, "Names of the last minute"), (TopBy::Client, "Clients of the last minute")] {
             list(out, title, top.lists.get(&by).map_or(&[], Vec::as_slice))?;
         }
@@ -113,9 +113,9 @@ fn write(out: &mut String, status: &ServerStatus) -> fmt::Result {
 
 /// Writes the start of a section. Returns whether it has rows; if not, it is complete.
 fn section(out: &mut String, title: &str, is_empty: bool, instead: &str) -> Result<bool, fmt::Error> {
-    write!(out, "<section><h2>{title}</h2>\n")?;
+    writeln!(out, "<section><h2>{title}</h2>")?;
     if is_empty {
-        write!(out, "<p class=\"dim\">{instead}</p></section>\n")?;
+        writeln!(out, "<p class=\"dim\">{instead}</p></section>")?;
     }
     Ok(!is_empty)
 }
@@ -132,7 +132,7 @@ fn list(out: &mut String, title: &str, rows: &[TopRow]) -> fmt::Result {
         }
         let percent = (row.share * 100.0).clamp(0.0, 100.0);
         write!(out, "<span class=\"bar\"><span style=\"width:{percent:.1}%\"></span></span></td>")?;
-        write!(out, "<td class=\"n\">{}</td><td class=\"n\">{percent:.1} %</td></tr>\n", row.queries)?;
+        writeln!(out, "<td class=\"n\">{}</td><td class=\"n\">{percent:.1} %</td></tr>", row.queries)?;
     }
     out.push_str("</tbody></table></section>\n");
     Ok(())
@@ -166,7 +166,7 @@ fn kinds(out: &mut String, kinds: &[KindStatus]) -> fmt::Result {
             let objects = objects.map_or_else(|| "–".to_owned(), |number| number.to_string());
             let seen = seen.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.0} s ago"));
             write!(out, "<tr><td>{kind}</td><td class=\"{class}\">{state}</td>")?;
-            write!(out, "<td class=\"n\">{objects}</td><td class=\"n\">{seen}</td></tr>\n")?;
+            writeln!(out, "<td class=\"n\">{objects}</td><td class=\"n\">{seen}</td></tr>")?;
         }
         out.push_str("</tbody></table></section>\n");
     }
@@ -196,7 +196,7 @@ fn upstreams(out: &mut String, upstreams: &[UpstreamStatus]) -> fmt::Result {
             write!(out, "</td><td class=\"n\">{}</td>", upstream.answers)?;
             write!(out, "<td class=\"n\">{}</td>", time(upstream.mean, ""))?;
             write!(out, "<td class=\"n m\">{}</td>", time(upstream.p99, "≤ "))?;
-            write!(out, "<td class=\"n m\">{}</td></tr>\n", upstream.failures)?;
+            writeln!(out, "<td class=\"n m\">{}</td></tr>", upstream.failures)?;
         }
         out.push_str("</tbody></table></section>\n");
     }
@@ -208,9 +208,9 @@ fn cache(out: &mut String, cache: Option<&CacheStatus>) -> fmt::Result {
         && let Some(CacheStatus { entries, requests, hits }) = cache
     {
         let ratio = *hits as f64 * 100.0 / (*requests).max(1) as f64;
-        write!(
+        writeln!(
             out,
-            "<p><b>{ratio:.1} %</b> of {requests} queries were answered from {entries} entries</p></section>\n"
+            "<p><b>{ratio:.1} %</b> of {requests} queries were answered from {entries} entries</p></section>"
         )?;
     }
     Ok(())
@@ -224,7 +224,7 @@ fn errors(out: &mut String, errors: &[[String; 3]]) -> fmt::Result {
         out.push_str("<table><tbody>\n");
         for [time, level, text] in errors {
             write!(out, "<tr><td class=\"t dim m\">{}</td>", Escaped(time))?;
-            write!(out, "<td class=\"t m\">{}</td><td class=\"w\">{}</td></tr>\n", Escaped(level), Escaped(text))?;
+            writeln!(out, "<td class=\"t m\">{}</td><td class=\"w\">{}</td></tr>", Escaped(level), Escaped(text))?;
         }
         out.push_str("</tbody></table>");
     }

@@ -99,7 +99,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Option<TopWords>, Stri
     let by = match words.last("by") {
         None => None,
         Some(text) => Some(text.parse::<TopBy>().map_err(|()| {
-            let near = suggest(text, TopBy::ALL.map(TopBy::name).into_iter());
+            let near = suggest(text, TopBy::ALL.map(TopBy::name));
             let near = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
             format!("-by: '{text}' is not client, pod, namespace, name, upstream, rcode or reason{near}")
         })?),
