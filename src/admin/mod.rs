@@ -1,4 +1,4 @@
-//! Pages for operators and probes over HTTP/1: `/metrics`, `/health`, `/ready`.
+//! Pages for operators and probes over HTTP/1: `/metrics`, `/health`, `/ready`, `/top` and `/`.
 //!
 //! A connection serves one request, as probes do anyway, so that few limits are needed: a head of [`HEAD_LIMIT`] bytes
 //! within [`HEAD_TIMEOUT`], [`TIMEOUT`] for everything, and [`CONNECTIONS`] at a time. When there are more, the oldest
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -48,7 +48,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageContent {
-    /// 200 or 503.
+    /// 200, 400 or 503.
     pub status: u16,
     /// The content type of the body.
     pub content_type: &'static str,
@@ -66,10 +66,24 @@ impl PageContent {
     pub fn unavailable(reason: String) -> PageContent {
         PageContent { status: 503, content_type: TEXT, body: reason }
     }
+
+    /// Returns 400 with what is wrong with the request.
+    pub fn bad_request(error: String) -> PageContent {
+        PageContent { status: 400, content_type: TEXT, body: error }
+    }
+}
+
+/// A request for a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageVisit<'a> {
+    /// The name and port by which the client knows this server, as the client gives them; empty if it does not.
+    pub host: &'a str,
+    /// The parameters behind the `?` of the address.
+    pub query: &'a str,
 }
 
 /// A page: a function that returns its current content.
-pub type Page = Arc<dyn Fn() -> PageContent + Send + Sync>;
+pub type Page = Arc<dyn Fn(&PageVisit<'_>) -> PageContent + Send + Sync>;
 
 /// The pages of a listener, by path.
 #[derive(Default)]
@@ -94,10 +108,10 @@ impl Site {
     }
 
     /// Returns the response to a request.
-    fn respond(&self, path: &str) -> Response<Full<Bytes>> {
+    fn respond(&self, path: &str, visit: &PageVisit<'_>) -> Response<Full<Bytes>> {
         let pages = self.pages.load();
         let page = pages.iter().find(|(of, _)| *of == path);
-        let content = page.map(|(_, page)| page());
+        let content = page.map(|(_, page)| page(visit));
         let is_found = content.is_some();
         // Go's `http.NotFound`.
         let content = content.unwrap_or_else(|| PageContent {
@@ -156,7 +170,9 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
 /// Serves the one request of a connection, whatever it runs over. The caller limits how long it takes.
 pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = site.respond(request.uri().path());
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let visit = PageVisit { host: host.unwrap_or_default(), query: request.uri().query().unwrap_or_default() };
+        let response = site.respond(request.uri().path(), &visit);
         async move { Ok::<_, Infallible>(response) }
     });
     hyper::server::conn::http1::Builder::new()

@@ -14,10 +14,11 @@ fn start() -> (SocketAddr, Arc<AtomicBool>) {
     let ready = Arc::new(AtomicBool::new(false));
     let switch = ready.clone();
     let mut site = Site::default();
-    site.add("/health", Arc::new(PageContent::ok));
+    site.add("/health", Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
+    site.add("/echo", Arc::new(|visit: &PageVisit<'_>| PageContent::bad_request(format!("{visit:?}"))));
     site.add(
         "/ready",
-        Arc::new(move || match switch.load(Ordering::Relaxed) {
+        Arc::new(move |_: &PageVisit<'_>| match switch.load(Ordering::Relaxed) {
             true => PageContent::ok(),
             false => PageContent::unavailable("kubernetes\nkubernetes: Pod".to_owned()),
         }),
@@ -43,6 +44,11 @@ async fn pages_are_served_as_in_coredns() {
     let response = get("/health").await;
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nOK"), "{response}");
     assert!(response.contains("content-type: text/plain; charset=utf-8\r\n"), "{response}");
+    let response = get("/echo?a=b").await;
+    assert!(
+        response.starts_with("HTTP/1.1 400 ") && response.ends_with("PageVisit { host: \"x\", query: \"a=b\" }"),
+        "{response}"
+    );
     let response = get("/ready?verbose").await;
     assert!(
         response.starts_with("HTTP/1.1 503 ") && response.ends_with("\r\n\r\nkubernetes\nkubernetes: Pod"),

@@ -23,6 +23,10 @@ pub struct Args {
     pub quiet: bool,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// Count who asks what, for `clusterdns top`.
+    pub top: bool,
+    /// The number of keys of each list of `clusterdns top` that `/metrics` has; 0 for none.
+    pub top_metrics: usize,
     /// Manifests to serve from: files or directories.
     pub manifests: Vec<PathBuf>,
     /// What the program does.
@@ -70,6 +74,8 @@ impl Default for Args {
             pidfile: None,
             quiet: false,
             log_format: LogFormat::Text,
+            top: true,
+            top_metrics: 0,
             manifests: Vec::new(),
             task: Task::Serve,
         }
@@ -116,13 +122,16 @@ fn format_suggestion(suggestion: &Option<String>) -> String {
 }
 
 /// The commands, for suggestions.
-const COMMANDS: [&str; 2] = ["explain", "resolve"];
+const COMMANDS: [&str; 3] = ["explain", "resolve", "top"];
 
 /// Returns a question about the command that the first of these words may be.
 fn suggest_command(words: &str) -> String {
     let near = suggest(words.split(' ').next().unwrap_or_default(), COMMANDS);
     near.map(|name| format!(", did you mean 'clusterdns {name}'?")).unwrap_or_default()
 }
+
+/// The largest value of `-top.metrics`.
+const MAX_TOP_METRICS: usize = 100;
 
 /// A flag.
 struct Flag {
@@ -204,6 +213,22 @@ const FLAGS: &[Flag] = &[
         value: None,
         help: "list the directives",
         set: |args, value| set_task(args, value, Task::Plugins),
+    },
+    Flag {
+        name: "top",
+        value: None,
+        help: "count who asks what, for 'clusterdns top' (default true); -top=false does not",
+        set: |args, value| parse_switch(value).map(|on| args.top = on),
+    },
+    Flag {
+        name: "top.metrics",
+        value: Some("K"),
+        help: "show the K most frequent keys of each list of 'clusterdns top' in /metrics, 0 to 100 (default 0)",
+        set: |args, value| {
+            let number = value.parse().ok().filter(|number| *number <= MAX_TOP_METRICS);
+            args.top_metrics = number.ok_or("a number from 0 to 100")?;
+            Ok(())
+        },
     },
     Flag {
         name: "version",
@@ -301,7 +326,7 @@ impl Args {
 
     /// Returns the description of all flags.
     pub fn help() -> String {
-        let mut help = "usage: clusterdns [flags]\n       clusterdns explain [flags] NAME [TYPE]\n       clusterdns resolve [flags] NAME\n\n".to_owned();
+        let mut help = "usage: clusterdns [flags]\n       clusterdns explain [flags] NAME [TYPE]\n       clusterdns resolve [flags] NAME\n       clusterdns top [flags]\n\n".to_owned();
         for flag in FLAGS {
             let value = flag.value.map(|value| format!(" {value}")).unwrap_or_default();
             let _ = writeln!(help, "  {:<18} {}", format!("-{}{value}", flag.name), flag.help);
@@ -328,6 +353,8 @@ mod tests {
         };
         assert_eq!(parse("-conf a --dns.port 1053 -manifests=x --manifests y"), Ok(expected.clone()));
         assert_eq!(parse("--conf=a -p=1053 -manifests x -manifests=y --"), Ok(expected));
+        assert!(parse("").expect("good").top && !parse("-top=false").expect("good").top);
+        assert_eq!(parse("-top.metrics 20").expect("good").top_metrics, 20);
         assert_eq!(parse("-conf stdin").expect("good").conf, Some(Conf::Stdin));
         assert_eq!(parse("-check").expect("good").task, Task::Check);
         assert_eq!(parse("-check=json").expect("good").task, Task::CheckJson);
@@ -346,6 +373,7 @@ mod tests {
             ("-p 70000", "invalid value \"70000\" for flag -p: expected a port, 0 to 65535"),
             ("-check=xml", "invalid value \"xml\" for flag -check: expected true, false or json"),
             ("-quiet=maybe", "invalid value \"maybe\" for flag -quiet: expected true or false"),
+            ("-top.metrics 101", "invalid value \"101\" for flag -top.metrics: expected a number from 0 to 100"),
             ("-quiet no", "extra command line arguments: [no]"),
             ("explian web", "extra command line arguments: [explian web], did you mean 'clusterdns explain'?"),
             ("-- a b", "extra command line arguments: [a b]"),

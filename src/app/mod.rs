@@ -21,6 +21,8 @@ mod serving;
 mod signals;
 pub mod sockets;
 mod standard_io;
+mod status_page;
+mod top;
 mod version;
 
 pub use run::main;

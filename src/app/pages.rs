@@ -45,7 +45,7 @@ pub(super) fn open(
     requests: Vec<PageRequest>, runtime: &Runtime, running: &[ListenerKey],
 ) -> anyhow::Result<OpenPages> {
     let mut sites: Vec<PreparedSite> = Vec::new();
-    for PageRequest { directive, address: text, path, page, tls, task } in requests {
+    for PageRequest { directive, address: text, path, page, tls, task, more } in requests {
         let address = text.resolve().with_context(|| format!("plugin/{directive}: cannot look up {text}"))?;
         // Port 0 is another port each time.
         let is_same = |site: &&mut PreparedSite| address.port() != 0 && site.address == address;
@@ -69,6 +69,7 @@ pub(super) fn open(
             }
         };
         site.site.add(path, page);
+        more.into_iter().for_each(|(path, page)| site.site.add(path, page));
         site.task = site.task.take().or(task);
     }
     let _inside = runtime.enter();

@@ -26,10 +26,12 @@ use super::reload::Reloader;
 use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
 use super::standard_io::{format_with_causes, print, print_error, read_stdin};
+use super::status_page::{StatusPage, StatusPageParts};
+use super::top::{self, LiveTop};
 use super::version::{self, COREDNS, VERSION, platform};
 use super::{configuration, explain, machine, metrics};
-use crate::chain::Surroundings;
 use crate::chain::pending::BoxFuture;
+use crate::chain::{QueryTap, Surroundings};
 use crate::corefile::{Diagnostics, GoDuration, RealFiles};
 use crate::plugins::DIRECTIVES;
 use crate::plugins::build::{CarriedOver, Hook, Resources};
@@ -63,6 +65,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if words.next_if(|word| word == "resolve").is_some() {
         return explain::resolve::main(words);
+    }
+    if words.next_if(|word| word == "top").is_some() {
+        return top::main(words);
     }
     let args = match Args::parse(words) {
         Ok(args) => args,
@@ -254,6 +259,10 @@ impl Loader {
             tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
         let metrics = metrics::create();
         metrics::show_dropped_lines(&metrics, logger.clone());
+        let top = args.top.then(|| LiveTop::start(metrics.get()));
+        if let Some(top) = top.as_ref().filter(|_| args.top_metrics > 0) {
+            top::show(metrics.registry(), top.clone(), args.top_metrics);
+        }
         let sources = SourceStarter::new(metrics.registry());
         let upstreams = UpstreamRegistry::new(runtime.handle().clone(), metrics.get());
         let resources = Resources {
@@ -269,8 +278,19 @@ impl Loader {
             lifecycle: self.serving.lock().lifecycle(),
             carried_over: CarriedOver::default(),
         };
-        let world =
-            World { resources, surroundings: build_surroundings(runtime.handle()), indexes: KnownIndexes::default() };
+        let world = World {
+            resources,
+            surroundings: build_surroundings(runtime.handle(), &top),
+            indexes: KnownIndexes::default(),
+        };
+        let status_page = StatusPage::new(StatusPageParts {
+            host: world.resources.hostname.clone(),
+            logger: logger.clone(),
+            registry: world.resources.metrics.registry().clone(),
+            lifecycle: world.resources.lifecycle.clone(),
+            upstreams: world.resources.upstreams.clone(),
+            top: top.clone(),
+        });
         // Runtimes of their own: a list of the cluster delays no page, and neither delays an answer.
         let background = build_runtime("background", BACKGROUND_THREADS)?;
         let pages = build_runtime("pages", 1)?;
@@ -279,6 +299,8 @@ impl Loader {
         let program = Program {
             args: args.clone(),
             engine,
+            top,
+            status_page,
             logger: logger.clone(),
             serving: self.serving.clone(),
             world,
@@ -315,8 +337,8 @@ fn remove_pidfile(pidfile: &Mutex<Option<PathBuf>>) {
     }
 }
 
-/// Returns the clock, the timer, and a spawner for tasks that no client waits for.
-fn build_surroundings(runtime: &Handle) -> Surroundings {
+/// Returns the clock, the timer, a spawner for tasks that no client waits for, and what records queries.
+fn build_surroundings(runtime: &Handle, top: &Option<Arc<LiveTop>>) -> Surroundings {
     let runtime = runtime.clone();
     let permits = Arc::new(Semaphore::new(MAX_BACKGROUND_TASKS));
     let spawner = move |future: BoxFuture<()>| {
@@ -329,7 +351,8 @@ fn build_surroundings(runtime: &Handle) -> Surroundings {
     };
     // The future of a timer is polled on a runtime.
     let timer = |time| -> BoxFuture<()> { Box::pin(async move { tokio::time::sleep(time).await }) };
-    Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer) }
+    let tap = top.clone().map(|top| -> Arc<dyn QueryTap> { top });
+    Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(spawner), timer: Arc::new(timer), tap }
 }
 
 /// Waits for the time of *lameduck*, while the server answers as before, so that clients switch to another server.

@@ -26,6 +26,8 @@ use super::follow::{RunningSource, SourceStarter};
 use super::metrics::OpenListeners;
 use super::pages::{self, OpenPages, Running};
 use super::sockets::ListenerAddress;
+use super::status_page::StatusPage;
+use super::top::LiveTop;
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
 use crate::files;
@@ -39,6 +41,10 @@ pub(super) struct Program {
     pub args: Args,
     /// What `clusterdns explain` asks.
     pub engine: SharedEngine,
+    /// Who asks what, if it is counted.
+    pub top: Option<Arc<LiveTop>>,
+    /// The page for people.
+    pub status_page: Arc<StatusPage>,
     pub logger: Logger,
     /// The state of the configuration in use; shared with the main thread, which stops it.
     pub serving: Arc<Mutex<Serving>>,
@@ -112,7 +118,7 @@ impl Program {
             used,
             debug,
             chores,
-            pages,
+            mut pages,
             bound_tasks,
             tasks,
             plugins,
@@ -121,6 +127,7 @@ impl Program {
             ..
         } = built;
         let (at_start, at_stop) = (built.at_start, built.at_stop);
+        self.status_page.add_to(&mut pages);
         let pages = pages::open(pages, &self.pages, &pages_before.unwrap_or_default())?;
         // At start, pages open before anything that takes time, since the process is alive and not ready. At a reload,
         // they change at the end, since the server is ready all the time.
@@ -154,7 +161,13 @@ impl Program {
 
         // Nothing fails from here on.
         let routers = listeners.iter().map(|listener| (listener.address, listener.router.clone()));
-        *self.engine.write() = Some(Engine::new(configuration, routers, &self.args.manifests, None));
+        let engine = Engine::new(configuration, routers, &self.args.manifests, None);
+        *self.engine.write() = Some(Engine { top: self.top.clone(), ..engine });
+        if let Some(top) = &self.top {
+            top.follow(&used);
+        }
+        let served = listeners.iter().map(|listener| (listener.address, &*listener.zones));
+        self.status_page.apply(served, &used);
         for listener in &listeners {
             if let Some(open) = serving.socket(listener.address) {
                 open.service.replace(listener.router.clone(), settings(listener), listener.credentials.clone());

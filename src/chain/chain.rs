@@ -296,6 +296,7 @@ impl Chain {
         // An internal look-up is not a query of a client.
         if exchange.look_up.depth == 0 {
             self.plugins.iter().rev().for_each(|plugin| plugin.dropped(exchange));
+            exchange.router.tap(|| exchange.ended(None));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Client, Exchange, LookUp, Sent, State, Transport, Zones};
+use super::{Client, Exchange, FinishedQuery, LookUp, QueryTap, Sent, State, Transport, Zones};
 use crate::chain::chain::{Chain, Outcome};
 use crate::chain::pending::{BoxFuture, Pending};
 use crate::wire::encode::{encode, encode_error};
@@ -48,13 +48,15 @@ pub struct Surroundings {
     pub spawner: Arc<dyn Fn(BoxFuture<()>) + Send + Sync>,
     /// Returns a future that ends after a time. It has to be awaited where the chain's own futures are.
     pub timer: Arc<dyn Fn(Duration) -> BoxFuture<()> + Send + Sync>,
+    /// Records a sample of the queries of clients.
+    pub tap: Option<Arc<dyn QueryTap>>,
 }
 
 impl Default for Surroundings {
     /// Returns the system's clock, without background futures; a timer never ends.
     fn default() -> Surroundings {
         let never: fn(Duration) -> BoxFuture<()> = |_| Box::pin(std::future::pending());
-        Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never) }
+        Surroundings { clock: Arc::new(Instant::now), spawner: Arc::new(drop), timer: Arc::new(never), tap: None }
     }
 }
 
@@ -183,6 +185,8 @@ impl Router {
                 if let Some(observer) = &self.observer {
                     observer.refused(query, client, now, rcode, len);
                 }
+                let reason = (rcode == Rcode::REFUSED).then_some("no-block");
+                self.tap(|| FinishedQuery { question: &query.question, client, rcode: Some(rcode), reason });
                 return Answer::Send(len);
             }
         };
@@ -314,10 +318,16 @@ impl Exchange<'_> {
         }
     }
 
+    /// Returns what is recorded of the query.
+    pub(super) fn ended(&self, rcode: Option<Rcode>) -> FinishedQuery<'_> {
+        FinishedQuery { question: &self.received.question, client: self.client, rcode, reason: self.state.reason() }
+    }
+
     /// Encodes the reply, notifies the plugins, and returns its length.
     pub(super) fn encode(&mut self, out: &mut [u8]) -> usize {
         let len = encode_within(self.query, self.client.transport, self.state, out);
         self.chain.sent(self, &Sent { len, flags: u16::from_be_bytes([out[2], out[3]]), buffer: out });
+        self.router.tap(|| self.ended(Some(self.state.reply.rcode)));
         len
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::build::{BlockBuilder, BlockOptions, BuildError, PageRequest, Setting};
 use super::page_address::PageAddress;
-use crate::admin::{self, PageContent, probe};
+use crate::admin::{self, PageContent, PageVisit, probe};
 use crate::chain::pending::BoxFuture;
 use crate::corefile::{Arguments, Directive, parse_duration};
 use crate::telemetry::metrics::{Histogram, IntCounter, Registry, SharedMetrics, table};
@@ -36,13 +36,21 @@ impl Setting for Config {
 
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         // The process is alive if it can answer.
-        let page = Arc::new(PageContent::ok);
+        let page = Arc::new(|_: &PageVisit<'_>| PageContent::ok());
         let (address, metrics) = (self.address.clone(), metrics(&block.resources().metrics));
         let text = address.to_string();
         let task = Arc::new(move |address: SocketAddr| -> BoxFuture<()> {
             Box::pin(probe_itself(address, text.clone(), metrics.clone()))
         });
-        block.page(PageRequest { directive: "health", address, path: "/health", page, tls: None, task: Some(task) });
+        block.page(PageRequest {
+            directive: "health",
+            address,
+            path: "/health",
+            page,
+            tls: None,
+            task: Some(task),
+            more: Vec::new(),
+        });
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Lifecycle, PageRequest, Phase, Setting};
 use super::page_address::PageAddress;
-use crate::admin::PageContent;
+use crate::admin::{PageContent, PageVisit};
 use crate::chain::Plugin;
 use crate::corefile::{Arguments, Directive};
 
@@ -48,11 +48,19 @@ impl Setting for Config {
         let (checked, config) = (readiness.clone(), self.clone());
         block.when_complete(move |plugins| checked.add(&config, plugins));
         let lifecycle: Arc<Lifecycle> = block.resources().lifecycle.clone();
-        let page = Arc::new(move || {
+        let page = Arc::new(move |_: &PageVisit<'_>| {
             readiness.unready(lifecycle.phase()).map_or_else(PageContent::ok, PageContent::unavailable)
         });
         let address = self.address.clone();
-        block.page(PageRequest { directive: "ready", address, path: "/ready", page, tls: None, task: None });
+        block.page(PageRequest {
+            directive: "ready",
+            address,
+            path: "/ready",
+            page,
+            tls: None,
+            task: None,
+            more: Vec::new(),
+        });
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Lines are appended to a bounded buffer, which a separate thread writes out. If that thread cannot keep up, because
 //! standard output is not read, lines are dropped and counted: logging never delays a response.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::Arc;
@@ -72,6 +73,22 @@ impl Severity {
 /// Additional fields of a JSON line.
 pub type Fields<'a> = &'a [(&'static str, serde_json::Value)];
 
+/// The number of errors and warnings that a logger remembers.
+const RECENT: usize = 20;
+/// The maximum length of such a text in bytes.
+const RECENT_TEXT: usize = 400;
+
+/// An error or a warning that was logged.
+#[derive(Clone, Debug)]
+pub struct RecentError {
+    /// When it was logged.
+    pub time: SystemTime,
+    /// The level.
+    pub severity: Severity,
+    /// The plugin, if it is that of one, and the text.
+    pub text: String,
+}
+
 /// Writes log lines; cheap to clone.
 #[derive(Clone)]
 pub struct Logger {
@@ -88,6 +105,8 @@ struct LoggerState {
     changed: Condvar,
     /// The number of lines dropped because the buffer was full.
     dropped: AtomicU64,
+    /// The last errors and warnings, newest last. Locked for the time of a copy, by a line of that level and by a page.
+    recent: Mutex<VecDeque<RecentError>>,
 }
 
 #[derive(Default)]
@@ -112,7 +131,8 @@ impl Logger {
     /// Creates a logger that stores its lines until [`Logger::take`], for tests.
     pub fn unwritten(format: LogFormat) -> Logger {
         let buffer = Mutex::new(Buffer::default());
-        Logger { shared: Arc::new(LoggerState { format, buffer, changed: Condvar::new(), dropped: AtomicU64::new(0) }) }
+        let (changed, dropped, recent) = (Condvar::new(), AtomicU64::new(0), Mutex::default());
+        Logger { shared: Arc::new(LoggerState { format, buffer, changed, dropped, recent }) }
     }
 
     /// Returns the lines that are not written yet, and removes them.
@@ -137,7 +157,32 @@ impl Logger {
 
     /// Logs a line that has additional fields in JSON.
     pub fn line_with(&self, severity: Severity, plugin: Option<&str>, text: &str, fields: Fields<'_>) {
+        self.remember(severity, plugin, text);
         self.raw(&line(self.shared.format, severity, plugin, text, fields));
+    }
+
+    /// Remembers an error or a warning.
+    fn remember(&self, severity: Severity, plugin: Option<&str>, text: &str) {
+        if matches!(severity, Severity::Debug | Severity::Info) {
+            return;
+        }
+        let mut recent = self.shared.recent.lock();
+        // The memory of the oldest one is reused.
+        let oldest = if recent.len() < RECENT { None } else { recent.pop_front() };
+        let mut memory = oldest.map(|oldest| oldest.text).unwrap_or_default();
+        memory.clear();
+        let _ = plugin.map(|plugin| write!(memory, "plugin/{plugin}: "));
+        let mut end = text.len().min(RECENT_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        memory.push_str(&text[..end]);
+        recent.push_back(RecentError { time: SystemTime::now(), severity, text: memory });
+    }
+
+    /// Returns the last errors and warnings, newest first.
+    pub fn recent_errors(&self) -> Vec<RecentError> {
+        self.shared.recent.lock().iter().rev().cloned().collect()
     }
 
     /// Logs a line that is already formatted.
@@ -380,6 +425,20 @@ mod tests {
         }
         assert_eq!(logger.dropped(), 10);
         assert!(logger.take().len() <= BUFFER);
+    }
+
+    #[test]
+    fn the_last_errors_are_remembered() {
+        let logger = Logger::unwritten(LogFormat::Text);
+        logger.line(Severity::Info, None, "fine");
+        for number in 0..3 * RECENT {
+            logger.line(Severity::Error, Some("errors"), &format!("{number} {}", "é".repeat(RECENT_TEXT)));
+        }
+        logger.line(Severity::Warning, None, "last");
+        let recent = logger.recent_errors();
+        assert_eq!((recent.len(), recent[0].text.as_str()), (RECENT, "last"));
+        assert!(recent[1].text.starts_with(&format!("plugin/errors: {} é", 3 * RECENT - 1)), "{recent:?}");
+        assert!(recent.iter().all(|error| error.text.len() <= RECENT_TEXT + 20), "{recent:?}");
     }
 
     #[test]

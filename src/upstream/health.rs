@@ -49,6 +49,11 @@ impl UpstreamRegistry {
         &self.metrics
     }
 
+    /// Returns every upstream that is in use.
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.known.lock().iter().filter_map(|(_, upstream)| upstream.upgrade()).collect()
+    }
+
     /// Returns the upstream with this configuration, a new one if there is none.
     pub fn upstream(&self, config: &UpstreamConfig) -> Result<Arc<Upstream>, TrustError> {
         let mut known = self.known.lock();

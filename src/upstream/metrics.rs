@@ -71,6 +71,11 @@ impl UpstreamMetrics {
         answers(&self.cells.sums())
     }
 
+    /// Returns the number of failed health checks.
+    pub fn failed_checks(&self) -> u64 {
+        self.checks_failed.load(Ordering::Relaxed)
+    }
+
     /// Records an answer and the time since its query was sent.
     pub fn record_answer(&self, rcode: Rcode, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -156,6 +161,11 @@ const SHED: [&str; 3] = ["evicted", "full", "exchanges"];
 const PROXY: &str = "forward";
 
 impl Metrics {
+    /// Returns the metrics of every upstream.
+    pub fn upstreams(&self) -> Vec<Arc<UpstreamMetrics>> {
+        self.upstreams.read().clone()
+    }
+
     /// Returns the metrics of the upstream with this label.
     pub fn upstream(&self, to: &str) -> Arc<UpstreamMetrics> {
         let mut upstreams = self.upstreams.write();
@@ -221,7 +231,7 @@ impl Collected for Metrics {
             add(&mut opened, &["tcp", PROXY, to], metrics.streams_opened.load(Ordering::Relaxed));
             add(&mut dropped, &["unknown", to], sums[NO_QUERY]);
             add(&mut dropped, &["question", to], sums[OTHER_QUESTION]);
-            let failed = metrics.checks_failed.load(Ordering::Relaxed);
+            let failed = metrics.failed_checks();
             add(&mut checks, &[PROXY, to], failed);
             add(&mut old_checks, &[to], failed);
         }

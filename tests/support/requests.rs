@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
-use clusterdns::admin::{PageContent, Site, connection};
+use clusterdns::admin::{PageContent, PageVisit, Site, connection};
 use clusterdns::chain::{State, Transport};
 use clusterdns::cluster::View;
 use clusterdns::net::grpc::{self, DnsPacket, GrpcBody};
@@ -242,8 +242,8 @@ pub fn check_admin(data: &[u8]) {
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     let mut site = Site::default();
-    site.add("/health", Arc::new(PageContent::ok));
-    site.add("/ready", Arc::new(|| PageContent::unavailable("kubernetes".to_owned())));
+    site.add("/health", Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
+    site.add("/ready", Arc::new(|_: &PageVisit<'_>| PageContent::unavailable("kubernetes".to_owned())));
     let mut stream = Memory { input: data, output: Vec::new() };
     let _ = RUNTIME.with(|runtime| runtime.block_on(connection(&mut stream, &site)));
     let output = String::from_utf8(stream.output).expect("pages are text");

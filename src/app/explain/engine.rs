@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::ask::Ask;
 use crate::app::configuration::Configuration;
 use crate::app::sockets::ListenerAddress;
+use crate::app::top::LiveTop;
 use crate::chain::{Client, Router, Trace, Transport};
 use crate::cluster::model::Kind;
 use crate::corefile::Scheme;
@@ -50,6 +51,8 @@ pub(crate) struct Engine {
     pub zone: Option<String>,
     /// The objects.
     pub objects: ObjectSource,
+    /// Who asks what; `None` if this server does not count it.
+    pub top: Option<Arc<LiveTop>>,
 }
 
 impl Engine {
@@ -77,7 +80,7 @@ impl Engine {
         let mut listeners: Vec<_> = listeners.collect();
         // Pods send their queries to plain listeners.
         listeners.sort_by_key(|(address, _)| (address.scheme != Scheme::Dns, address.port != 53));
-        Engine { listeners, zone, objects }
+        Engine { listeners, zone, objects, top: None }
     }
 
     /// Explains a name. An error is a line for the user. Blocks while objects are read, on a thread that runs no tasks.

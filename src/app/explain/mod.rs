@@ -19,7 +19,7 @@ use super::standard_io::{print, print_error};
 use ask::Ask;
 
 pub(super) use engine::Engine;
-pub(super) use socket::{SharedEngine, serve};
+pub(super) use socket::{SharedEngine, ask_top, serve};
 
 /// The flags of `explain`.
 const FLAGS: &[CommandFlag] = &[

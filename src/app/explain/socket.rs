@@ -1,4 +1,4 @@
-//! The local socket of a running server, through which `clusterdns explain` in the same Pod asks it.
+//! The local socket of a running server, through which `clusterdns explain`, `resolve` and `top` in the same Pod ask.
 //!
 //! The socket has an abstract address, which needs no writable file system. Its name has the PID namespace and the
 //! process ID, so that servers in the host network do not collide. Both sides accept only a process of the same PID
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::ask::{Ask, ResolveAsk, Resolved};
 use super::engine::Engine;
+use crate::app::top::{TopAsk, TopReport};
 use crate::explain::Report;
 
 /// The beginning of the socket's name.
@@ -39,6 +40,7 @@ const CONNECTIONS: usize = 4;
 enum SocketQuestion<'a> {
     Explain(Cow<'a, Ask>),
     Resolve(Cow<'a, ResolveAsk>),
+    Top(Cow<'a, TopAsk>),
 }
 
 /// The answer to a question.
@@ -47,6 +49,7 @@ enum SocketQuestion<'a> {
 enum SocketAnswer {
     Report(Box<Report>),
     Resolved(Box<Resolved>),
+    Top(Box<TopReport>),
     Error(String),
 }
 
@@ -128,6 +131,10 @@ fn answer(stream: &UnixStream, engine: &SharedEngine, runtime: &Handle) -> std::
             Ok(resolved) => SocketAnswer::Resolved(Box::new(resolved)),
             Err(error) => SocketAnswer::Error(error),
         },
+        (Ok(SocketQuestion::Top(ask)), Some(engine)) => match &engine.top {
+            Some(top) => SocketAnswer::Top(Box::new(top.report(&ask.into_owned().limited()))),
+            None => SocketAnswer::Error("this server was started with -top=false, and does not count".to_owned()),
+        },
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
@@ -137,27 +144,36 @@ fn answer(stream: &UnixStream, engine: &SharedEngine, runtime: &Handle) -> std::
 
 /// Asks the server that runs in this PID namespace to explain a name. An error is a line for the user.
 pub(super) fn ask(ask: &Ask, server: Option<u32>) -> Result<Report, String> {
-    match send(&SocketQuestion::Explain(Cow::Borrowed(ask)), server)? {
+    match send(&SocketQuestion::Explain(Cow::Borrowed(ask)), server, NO_SOURCE)? {
         SocketAnswer::Report(report) => Ok(*report),
         SocketAnswer::Error(error) => Err(error),
-        SocketAnswer::Resolved(_) => Err(OTHER_VERSION.to_owned()),
+        SocketAnswer::Resolved(_) | SocketAnswer::Top(_) => Err(OTHER_VERSION.to_owned()),
     }
 }
 
 /// Asks the server that runs in this PID namespace to resolve a name. An error is a line for the user.
 pub(super) fn resolve(ask: &ResolveAsk, server: Option<u32>) -> Result<Resolved, String> {
-    match send(&SocketQuestion::Resolve(Cow::Borrowed(ask)), server)? {
+    match send(&SocketQuestion::Resolve(Cow::Borrowed(ask)), server, NO_SOURCE)? {
         SocketAnswer::Resolved(resolved) => Ok(*resolved),
         SocketAnswer::Error(error) => Err(error),
-        SocketAnswer::Report(_) => Err(OTHER_VERSION.to_owned()),
+        SocketAnswer::Report(_) | SocketAnswer::Top(_) => Err(OTHER_VERSION.to_owned()),
+    }
+}
+
+/// Asks the server that runs in this PID namespace who asks what. An error is a line for the user.
+pub(crate) fn ask_top(ask: &TopAsk, server: Option<u32>) -> Result<TopReport, String> {
+    match send(&SocketQuestion::Top(Cow::Borrowed(ask)), server, NO_SERVER)? {
+        SocketAnswer::Top(report) => Ok(*report),
+        SocketAnswer::Error(error) => Err(error),
+        SocketAnswer::Report(_) | SocketAnswer::Resolved(_) => Err(OTHER_VERSION.to_owned()),
     }
 }
 
 /// The error if the answer is one to another question.
 const OTHER_VERSION: &str = "the server that runs here has another version";
 
-/// Sends a question to the server.
-fn send(question: &SocketQuestion<'_>, server: Option<u32>) -> Result<SocketAnswer, String> {
+/// Sends a question to the server. `absent` is the error if there is none.
+fn send(question: &SocketQuestion<'_>, server: Option<u32>, absent: &str) -> Result<SocketAnswer, String> {
     let mut answers = Vec::new();
     for name in names(server)? {
         // The socket may be that of a process that has just exited, or of another user.
@@ -166,7 +182,7 @@ fn send(question: &SocketQuestion<'_>, server: Option<u32>) -> Result<SocketAnsw
         }
     }
     match answers.len() {
-        0 => Err(NOT_RUNNING.to_owned()),
+        0 => Err(absent.to_owned()),
         1 => Ok(answers.remove(0).1),
         _ => {
             let process = |(name, _): &(String, SocketAnswer)| name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -176,10 +192,13 @@ fn send(question: &SocketQuestion<'_>, server: Option<u32>) -> Result<SocketAnsw
     }
 }
 
-/// The error when there is no server.
-const NOT_RUNNING: &str = "no clusterdns server of this user runs here; run the command in its Pod \
+/// The error when there is no server, for commands that have other sources.
+const NO_SOURCE: &str = "no clusterdns server of this user runs here; run the command in its Pod \
                            (kubectl exec -n kube-system deploy/coredns -- /clusterdns explain NAME), or name a source: \
                            -kubeconfig FILE or -manifests PATH";
+/// The error when there is no server, for commands that ask a server only.
+const NO_SERVER: &str = "no clusterdns server of this user runs here; run the command in its Pod \
+                         (kubectl exec -n kube-system deploy/coredns -- /clusterdns top)";
 
 /// Returns the names of the sockets of servers in this PID namespace.
 fn names(server: Option<u32>) -> Result<Vec<String>, String> {

@@ -103,6 +103,8 @@ pub struct PageRequest {
     pub tls: Option<PathBuf>,
     /// Work that runs while the page is served.
     pub task: Option<PageTask>,
+    /// Further pages of the same listener, by path.
+    pub more: Vec<(&'static str, Page)>,
 }
 
 /// What the directives of a block have registered.

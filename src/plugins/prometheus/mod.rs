@@ -15,7 +15,7 @@ use super::Context;
 use super::build::{BlockBuilder, BuildError, PageRequest, Setting};
 use super::page_address::PageAddress;
 use super::path::rooted;
-use crate::admin::PageContent;
+use crate::admin::{PageContent, PageVisit};
 use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{self, BlockLabels};
@@ -67,13 +67,21 @@ impl Setting for Config {
     fn build(&self, block: &mut BlockBuilder<'_>) -> Result<(), BuildError> {
         let metrics = &block.resources().metrics;
         let (queries, registry) = (metrics.get::<Queries>(), metrics.registry().clone());
-        let page = Arc::new(move || PageContent {
+        let page = Arc::new(move |_: &PageVisit<'_>| PageContent {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
             body: metrics::text(&registry),
         });
         let (address, tls) = (self.address.clone(), self.tls.clone());
-        block.page(PageRequest { directive: "prometheus", address, path: "/metrics", page, tls, task: None });
+        block.page(PageRequest {
+            directive: "prometheus",
+            address,
+            path: "/metrics",
+            page,
+            tls,
+            task: None,
+            more: Vec::new(),
+        });
         let all = queries.clone();
         block.observe(move |server| Arc::new(Refused::new(&all, server)));
         block.plugin_per_listener(move |listener| {

@@ -227,11 +227,6 @@ impl Plugin for TracedPlugin {
         self.plugin.explain(exchange, notes)
     }
 
-    fn calls(&self) -> Calls {
-        // The span of the plugin is from the one to the other.
-        Calls { query: true, reply: true, ..self.plugin.calls() }
-    }
-
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         if let Some(trace) = exchange.state.notes.get::<QueryTrace>() {
             trace.begin(self.number, self.plugin.name());

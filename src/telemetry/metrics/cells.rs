@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 const OWNERS: usize = 64;
 /// The index of the cells that all other threads share.
 const SHARED: usize = OWNERS;
+/// The number of cells: those of threads, and the shared ones.
+pub const CELL_SLOTS: usize = OWNERS + 1;
 /// The thread has no cells yet.
 const UNKNOWN: usize = usize::MAX;
 
@@ -47,8 +49,9 @@ impl Drop for Lease {
     }
 }
 
-/// Returns the index of this thread's cells.
-fn slot() -> usize {
+/// Returns the index of this thread's cells, below [`CELL_SLOTS`].
+#[inline]
+pub fn cell_slot() -> usize {
     match SLOT.get() {
         UNKNOWN => acquire_slot(),
         slot => slot,
@@ -77,7 +80,7 @@ fn acquire_slot() -> usize {
 /// `N` counters.
 pub struct Cells<const N: usize> {
     /// Allocated when a thread counts here for the first time. The last shard is shared.
-    shards: [OnceLock<Box<Shard<N>>>; OWNERS + 1],
+    shards: [OnceLock<Box<Shard<N>>>; CELL_SLOTS],
 }
 
 /// The cells of a thread, on cache lines of their own (processors fetch two at a time).
@@ -86,7 +89,7 @@ struct Shard<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> Default for Cells<N> {
     fn default() -> Cells<N> {
-        Cells { shards: [const { OnceLock::new() }; OWNERS + 1] }
+        Cells { shards: [const { OnceLock::new() }; CELL_SLOTS] }
     }
 }
 
@@ -94,7 +97,7 @@ impl<const N: usize> Cells<N> {
     /// Returns the cells of this thread.
     #[inline]
     pub fn mine(&self) -> Mine<'_, N> {
-        let slot = slot();
+        let slot = cell_slot();
         let shard = self.shards[slot].get_or_init(|| Box::new(Shard([const { AtomicU64::new(0) }; N])));
         Mine { cells: &shard.0, shared: slot == SHARED, stays: PhantomData }
     }

@@ -19,7 +19,7 @@ pub mod table;
 
 use prometheus::TextEncoder;
 
-pub use cells::{Cells, Mine};
+pub use cells::{CELL_SLOTS, Cells, Mine, cell_slot};
 pub use family::{Family, Observed, number};
 pub use per_server::{ServerCounter, ServerCounters, ServerMetric};
 pub use prometheus::proto::MetricFamily;

@@ -442,6 +442,13 @@ pub const TEMPLATE_RECORD_FAILURES: Metric = counter(
     &["class", "section", "server", "template", "type", "view", "zone"],
 );
 
+/// The most frequent clients, names and others; only with the flag `-top.metrics`.
+pub const TOP_QUERIES: Metric = gauge(
+    "clusterdns_top_queries_per_second",
+    "Queries per second of the most frequent clients, names and others, over the last minute.",
+    &["by", "key", "pod"],
+);
+
 /// Every metric of this table, in its order. `process_*` has more, from the library.
 pub const ALL: &[&Metric] = &[
     &PROCESS_VIRTUAL_MAX,
@@ -519,6 +526,7 @@ pub const ALL: &[&Metric] = &[
     &TEMPLATE_MATCHES,
     &TEMPLATE_FAILURES,
     &TEMPLATE_RECORD_FAILURES,
+    &TOP_QUERIES,
 ];
 
 #[cfg(test)]

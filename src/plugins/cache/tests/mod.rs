@@ -89,6 +89,7 @@ impl TestCache {
             timer: Arc::new(move |_| {
                 if *fire.lock() { Box::pin(std::future::ready(())) } else { Box::pin(std::future::pending()) }
             }),
+            tap: None,
         };
         let router = Router::new(vec![Block { zones: vec![n(".")], chain }], true).surrounded_by(surroundings);
         let router = Arc::new(router);

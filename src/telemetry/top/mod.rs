@@ -1,0 +1,322 @@
+//! Who asks what: the most frequent clients, Pods, namespaces, names, upstreams, codes and reasons of the last minute
+//! and hour, in memory of a fixed size.
+//!
+//! ```text
+//! answering thread ─ 1 query in N ─► its buffer ─┐  every 50 ms, by one thread
+//! answering thread ─ 1 query in N ─► its buffer ─┴─► Top: a window of sketches for each dimension ─► TopList
+//! ```
+//!
+//! Nothing is looked up or converted to text while a query is answered.
+
+mod samples;
+mod sketch;
+mod slices;
+mod texts;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use samples::{NO_RESPONSE, SAMPLE_NAME, Sample, Samples};
+use slices::{Slices, WindowCount, WindowSum};
+use texts::{KeyText, KeyTexts};
+
+/// The slices of a window: their length and number.
+const MINUTE: (Duration, u64) = (Duration::from_secs(20), 4);
+const HOUR: (Duration, u64) = (Duration::from_secs(15 * 60), 5);
+/// The counters of a slice. A table of counters is full at 7/8 of a power of two.
+const MANY: usize = 896;
+const SOME: usize = 448;
+const FEW: usize = 56;
+/// In each slice, the texts of this number of keys are certain to be known. A key with more than 0.5 % of the queries
+/// is among them.
+const HEAVIEST: usize = 200;
+
+/// What queries are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopBy {
+    /// The address of the client.
+    Client,
+    /// The Pod of the client, where Pods are watched.
+    Pod,
+    /// The namespace of that Pod.
+    Namespace,
+    /// The name and type.
+    Name,
+    /// The upstream that answered.
+    Upstream,
+    /// The response code.
+    Rcode,
+    /// The reason why there was no ordinary answer.
+    Reason,
+}
+
+/// The time that is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopWindow {
+    /// The last 60 to 80 seconds.
+    #[default]
+    Minute,
+    /// The last 60 to 75 minutes.
+    Hour,
+}
+
+impl TopBy {
+    /// Every dimension, in the order of reports.
+    pub const ALL: [TopBy; 7] =
+        [TopBy::Client, TopBy::Pod, TopBy::Namespace, TopBy::Name, TopBy::Upstream, TopBy::Rcode, TopBy::Reason];
+
+    /// Returns the word for users.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TopBy::Client => "client",
+            TopBy::Pod => "pod",
+            TopBy::Namespace => "namespace",
+            TopBy::Name => "name",
+            TopBy::Upstream => "upstream",
+            TopBy::Rcode => "rcode",
+            TopBy::Reason => "reason",
+        }
+    }
+}
+
+impl FromStr for TopBy {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<TopBy, ()> {
+        TopBy::ALL.into_iter().find(|by| by.name() == text).ok_or(())
+    }
+}
+
+impl TopWindow {
+    /// Returns the word for users.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TopWindow::Minute => "minute",
+            TopWindow::Hour => "hour",
+        }
+    }
+}
+
+impl FromStr for TopWindow {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<TopWindow, ()> {
+        [TopWindow::Minute, TopWindow::Hour].into_iter().find(|window| window.name() == text).ok_or(())
+    }
+}
+
+/// The most frequent keys of a dimension, most frequent first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopList {
+    /// The dimension.
+    pub by: TopBy,
+    /// The keys.
+    pub rows: Vec<TopRow>,
+}
+
+/// A key and its queries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopRow {
+    /// An address, `NAMESPACE/NAME` of a Pod, a namespace, a name and its type, an upstream, a code or a reason.
+    pub key: String,
+    /// For a client, its Pod.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod: Option<String>,
+    /// The number of queries.
+    pub queries: u64,
+    /// The most that `queries` can lack because the key was not among the most frequent ones all the time.
+    pub missed: u64,
+    /// The share of all queries, from 0 to 1.
+    pub share: f64,
+    /// Queries in a second.
+    pub per_second: f64,
+}
+
+/// The queries of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TopTotal {
+    /// The time that the window covers, in seconds.
+    pub seconds: f64,
+    /// The number of queries.
+    pub queries: u64,
+}
+
+/// What the texts of a report need of the rest of the server.
+pub trait TopTexts {
+    /// Calls `visit` with the namespace and the name of the Pod that has an address, if that is certain.
+    fn pod(&self, client: IpAddr, visit: &mut dyn FnMut(&str, &str));
+    /// Returns a name, whose last labels are in wire form, and a type.
+    fn name(&self, labels: &[u8], is_cut: bool, qtype: u16) -> String;
+    /// Returns a response code, or the word for [`NO_RESPONSE`].
+    fn rcode(&self, rcode: u16) -> String;
+}
+
+/// The windows of all dimensions.
+pub struct Top {
+    clients: Dimension,
+    namespaces: Dimension,
+    names: Dimension,
+    upstreams: Dimension,
+    rcodes: Dimension,
+    reasons: Dimension,
+    /// Seeded at random, so that no client can choose names or addresses with the same hash.
+    hasher: foldhash::quality::RandomState,
+}
+
+impl Default for Top {
+    fn default() -> Top {
+        Top {
+            clients: Dimension::new(MANY),
+            namespaces: Dimension::new(SOME),
+            names: Dimension::new(MANY),
+            upstreams: Dimension::new(FEW),
+            rcodes: Dimension::new(FEW),
+            reasons: Dimension::new(FEW),
+            hasher: foldhash::quality::RandomState::default(),
+        }
+    }
+}
+
+impl Top {
+    /// Counts a sample. `now` is the time since the start.
+    pub fn add(&mut self, sample: &Sample, texts: &impl TopTexts, now: Duration) {
+        let Sample { client, name_hash, is_cut, qtype, rcode, reason, weight, .. } = *sample;
+        let name = &sample.name[..usize::from(sample.name_len).min(SAMPLE_NAME)];
+        let hasher = self.hasher.clone();
+        let (mut pod, mut namespace) = (None, None);
+        // A Pod and one that has had its address before are two clients.
+        let mut key = hasher.hash_one(client);
+        texts.pod(client, &mut |ns, name| {
+            key = hasher.hash_one((client, ns, name));
+            pod = Some((ns.to_owned(), name.to_owned()));
+            namespace = Some(hasher.hash_one(ns));
+        });
+        self.clients.add(key, weight, now, || KeyText {
+            key: client.to_string().into(),
+            pod: pod.as_ref().map(|(ns, name)| format!("{ns}/{name}").into()),
+        });
+        let plain = |text: &str| KeyText { key: text.into(), pod: None };
+        if let (Some(key), Some((ns, _))) = (namespace, &pod) {
+            self.namespaces.add(key, weight, now, || plain(ns));
+        }
+        let key = hasher.hash_one((name_hash, qtype));
+        self.names.add(key, weight, now, || plain(&texts.name(name, is_cut, qtype)));
+        self.rcodes.add(u64::from(rcode), weight, now, || plain(&texts.rcode(rcode)));
+        if !reason.is_empty() {
+            self.reasons.add(hasher.hash_one(reason), weight, now, || plain(reason));
+        }
+    }
+
+    /// Counts answers of an upstream.
+    pub fn add_upstream(&mut self, upstream: &str, answers: u32, now: Duration) {
+        let text = || KeyText { key: upstream.into(), pod: None };
+        self.upstreams.add(self.hasher.hash_one(upstream), answers, now, text);
+    }
+
+    /// Returns the number of queries of a window.
+    pub fn total(&mut self, window: TopWindow, now: Duration) -> TopTotal {
+        let slices = self.rcodes.window(window);
+        let seconds = slices.covered(now).as_secs_f64();
+        TopTotal { seconds, queries: slices.sum(now).total }
+    }
+
+    /// Returns the most frequent keys of a dimension, at most `number`.
+    pub fn list(&mut self, window: TopWindow, by: TopBy, number: usize, now: Duration) -> TopList {
+        let TopTotal { seconds, queries } = self.total(window, now);
+        let all = match by {
+            TopBy::Client => merge(self.clients.counts(window, now), |text| Some(text.clone())),
+            TopBy::Pod => {
+                merge(self.clients.counts(window, now), |text| Some(KeyText { key: text.pod.clone()?, pod: None }))
+            }
+            TopBy::Namespace => merge(self.namespaces.counts(window, now), |text| Some(text.clone())),
+            TopBy::Name => merge(self.names.counts(window, now), |text| Some(text.clone())),
+            TopBy::Upstream => merge(self.upstreams.counts(window, now), |text| Some(text.clone())),
+            TopBy::Rcode => merge(self.rcodes.counts(window, now), |text| Some(text.clone())),
+            TopBy::Reason => merge(self.reasons.counts(window, now), |text| Some(text.clone())),
+        };
+        let mut rows: Vec<TopRow> = all
+            .into_iter()
+            .map(|((key, pod), WindowCount { count, missed })| TopRow {
+                key: key.into(),
+                pod: pod.map(Into::into),
+                queries: count,
+                missed,
+                share: count as f64 / queries.max(1) as f64,
+                per_second: count as f64 / seconds.max(1.0),
+            })
+            .collect();
+        rows.sort_by(|one, other| other.queries.cmp(&one.queries).then_with(|| one.key.cmp(&other.key)));
+        rows.truncate(number);
+        TopList { by, rows }
+    }
+}
+
+/// Sums the counts of keys with the same text.
+fn merge(
+    counts: Vec<(KeyText, WindowCount)>, text: impl Fn(&KeyText) -> Option<KeyText>,
+) -> HashMap<(Box<str>, Option<Box<str>>), WindowCount> {
+    let mut merged: HashMap<_, WindowCount> = HashMap::new();
+    for (of, WindowCount { count, missed }) in counts {
+        let Some(KeyText { key, pod }) = text(&of) else { continue };
+        let sum = merged.entry((key, pod)).or_default();
+        sum.count += count;
+        sum.missed += missed;
+    }
+    merged
+}
+
+/// The windows of a dimension.
+struct Dimension {
+    minute: Slices,
+    hour: Slices,
+    texts: KeyTexts,
+}
+
+impl Dimension {
+    fn new(capacity: usize) -> Dimension {
+        let slices = |(length, number)| Slices::new(length, number, capacity);
+        Dimension { minute: slices(MINUTE), hour: slices(HOUR), texts: KeyTexts::default() }
+    }
+
+    fn add(&mut self, key: u64, weight: u32, now: Duration, text: impl FnOnce() -> KeyText) {
+        self.minute.add(key, weight, now);
+        self.hour.add(key, weight, now);
+        let Dimension { minute, hour, texts } = self;
+        texts.store(key, text, |wanted| {
+            for slices in [minute, hour] {
+                slices.for_heaviest(HEAVIEST, |key| wanted.extend([key]));
+            }
+        });
+    }
+
+    fn window(&mut self, window: TopWindow) -> &mut Slices {
+        match window {
+            TopWindow::Minute => &mut self.minute,
+            TopWindow::Hour => &mut self.hour,
+        }
+    }
+
+    /// Returns the keys whose texts are known.
+    fn counts(&mut self, window: TopWindow, now: Duration) -> Vec<(KeyText, WindowCount)> {
+        let WindowSum { counts, .. } = self.window(window).sum(now);
+        let texts = &self.texts;
+        counts.into_iter().filter_map(|(key, count)| Some((texts.get(key)?.clone(), count))).collect()
+    }
+}
+
+impl fmt::Display for TopBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests;
