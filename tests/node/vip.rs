@@ -1,4 +1,4 @@
-//! What the virtual address promises, with kube-proxy in both modes: UDP and TCP, responses from the address asked, and
+//! What the virtual address promises, with kube-proxy in each mode: UDP and TCP, responses from the address asked, and
 //! queries that go on while one of two servers is frozen, dead or gone.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::roles::{Load, Outcome};
 use super::world::{VIP, World, at};
 
 pub fn tests() -> Vec<Test> {
-    [Mode::Iptables, Mode::Nftables]
+    [Mode::Iptables, Mode::Nftables, Mode::Ipvs]
         .into_iter()
         .flat_map(|mode| {
             [
@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
                     }
                     run(world);
                 })
+                .unless(mode.missing())
             })
         })
         .collect()
