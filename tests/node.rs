@@ -36,6 +36,8 @@ mod proxy;
 mod roles;
 #[path = "node/rollout.rs"]
 mod rollout;
+#[path = "node/scale.rs"]
+mod scale;
 #[path = "node/seccomp.rs"]
 mod seccomp;
 #[path = "node/table.rs"]
@@ -156,6 +158,7 @@ fn main() -> ExitCode {
         configs::tests(),
         local::tests(),
         vip::tests(),
+        scale::tests(),
         layouts::tests(),
     ];
     let tests: Vec<Test> = groups.into_iter().flatten().collect();
