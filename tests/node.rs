@@ -10,12 +10,16 @@
 mod bad;
 #[path = "node/clients.rs"]
 mod clients;
+#[path = "node/configs.rs"]
+mod configs;
 #[path = "node/e2e.rs"]
 mod e2e;
 #[path = "node/kubelet.rs"]
 mod kubelet;
 #[path = "node/layouts.rs"]
 mod layouts;
+#[path = "node/limits.rs"]
+mod limits;
 #[path = "node/local.rs"]
 mod local;
 #[path = "node/machine.rs"]
@@ -32,6 +36,10 @@ mod proxy;
 mod roles;
 #[path = "node/rollout.rs"]
 mod rollout;
+#[path = "node/scale.rs"]
+mod scale;
+#[path = "node/seccomp.rs"]
+mod seccomp;
 #[path = "node/table.rs"]
 mod table;
 #[path = "node/vip.rs"]
@@ -80,12 +88,15 @@ use world::World;
 pub struct Test {
     name: String,
     run: Box<dyn FnOnce() -> Result<(), Failed> + Send>,
+    /// Why this machine cannot run it; that is no failure.
+    missing: Option<String>,
 }
 
 impl Test {
     fn new(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Test {
         Test {
             name: name.into(),
+            missing: None,
             run: Box::new(move || {
                 catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
                     // The next test needs a cluster in its usual state.
@@ -96,6 +107,13 @@ impl Test {
                 })
             }),
         }
+    }
+}
+
+impl Test {
+    /// Leaves it out for a reason, if there is one.
+    fn unless(self, missing: Option<String>) -> Test {
+        Test { missing, ..self }
     }
 }
 
@@ -131,11 +149,19 @@ fn main() -> ExitCode {
         return code;
     }
     let mut arguments = Arguments::from_args();
-    let tests: Vec<Test> =
-        [rollout::tests(), bad::tests(), e2e::tests(), local::tests(), vip::tests(), layouts::tests()]
-            .into_iter()
-            .flatten()
-            .collect();
+    // Each of the last ones needs a cluster of its own, or leaves none behind.
+    let groups = [
+        rollout::tests(),
+        bad::tests(),
+        limits::tests(),
+        e2e::tests(),
+        configs::tests(),
+        local::tests(),
+        vip::tests(),
+        scale::tests(),
+        layouts::tests(),
+    ];
+    let tests: Vec<Test> = groups.into_iter().flatten().collect();
     let is_inside = machine::is_inside();
     let matches = |test: &Test| arguments.filter.as_ref().is_none_or(|filter| test.name.contains(filter));
     let is_outside = !is_inside && !arguments.list && tests.iter().any(matches);
@@ -155,6 +181,10 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     let trials = tests.into_iter().map(|test| match missing.clone() {
+        None if test.missing.is_some() => {
+            let why = test.missing.unwrap_or_default();
+            Trial::test(test.name, test.run).with_kind(why).with_ignored_flag(true)
+        }
         None => Trial::test(test.name, test.run),
         Some(why) if is_ci => Trial::test(test.name, move || Err(why.into())),
         Some(why) => Trial::test(test.name, test.run).with_kind(why).with_ignored_flag(true),

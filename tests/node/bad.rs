@@ -19,11 +19,12 @@ const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 9
 const SOON: Duration = Duration::from_secs(10);
 
 /// The clients.
-const CLIENTS: &[(&str, fn())] = &[
+pub const CLIENTS: &[(&str, fn())] = &[
     ("two queries in one TCP segment", one_segment),
     ("a query byte by byte over TCP", byte_by_byte),
     ("half-closed TCP", half_closed),
     ("TCP without reading", never_reads),
+    ("hundreds of connections with half a query", half_queries),
     ("source port 53", from_port_53),
     ("EDNS options to be returned", options),
     ("a name in mixed case", mixed_case),
@@ -174,6 +175,19 @@ fn never_reads() {
     other.write_all(&framed(&query(6, NAME, 1))).expect("written");
     check(6, &read(&mut other));
     udp(0, &query(7, NAME, 1));
+}
+
+/// Connections that never send the rest cost others nothing.
+fn half_queries() {
+    let whole = framed(&query(14, NAME, 1));
+    let mut open: Vec<TcpStream> = (0..300).map(|_| connect()).collect();
+    for stream in &mut open {
+        stream.write_all(&whole[..whole.len() / 2]).expect("written");
+    }
+    check(15, &udp(0, &query(15, NAME, 1)));
+    let mut other = connect();
+    other.write_all(&framed(&query(16, NAME, 1))).expect("written");
+    check(16, &read(&mut other));
 }
 
 fn from_port_53() {

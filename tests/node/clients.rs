@@ -198,6 +198,35 @@ pub const CLIENTS: &[Client] = &[
         },
     },
     Client {
+        name: "Netty",
+        habits: "The resolver of Netty 4.1 (`DnsNameResolver`), which many Java frameworks use instead of the JDK's; \
+            truncated responses over TCP only where the program has asked for it. EDNS with 4096 bytes. A and AAAA from \
+            one socket at the same time. Reads the search list and `ndots` of resolv.conf, but not `use-vc`; its own \
+            timeout is five seconds. Has a cache of its own. Its queries for SRV and PTR do not use the search list.",
+        kinds: &[(Kind::Host, Search::Full), (Kind::Srv, Search::Never), (Kind::Ptr, Search::Never)],
+        tcp: true,
+        root_search: None,
+        longest: ANY,
+        command: || {
+            let path = format!("{}:{}", netty().expect("checked at the start"), built("java"));
+            let options = ["-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp"].map(str::to_owned);
+            [vec![program("java")], options.into(), vec![path, "NettyLookup".to_owned()]].concat()
+        },
+    },
+    Client {
+        name: ".NET",
+        habits: "`System.Net.Dns` of .NET 3.1: the C library of its image (glibc here, musl in Alpine images). SRV is \
+            not in the standard library.",
+        kinds: NO_SRV,
+        tcp: true,
+        root_search: None,
+        longest: ANY,
+        command: || {
+            let packages = dotnet().expect("checked at the start").display().to_string();
+            vec![program("python3"), "-B".into(), source("lookup_dotnet.py"), packages]
+        },
+    },
+    Client {
         name: "c-ares",
         habits: "c-ares 1.18: `ares_getaddrinfo`, `ares_search`. TC: again over TCP. \
             A `.` in the search list is an error (newer versions accept it). \
@@ -207,6 +236,17 @@ pub const CLIENTS: &[Client] = &[
         root_search: Some("!Misformatted domain name"),
         longest: ANY,
         command: || vec![built("cares")],
+    },
+    Client {
+        name: "adig",
+        habits: "The tool of c-ares 1.34, with `+search`. EDNS with 1232 bytes, a cookie, and with `+dns0x20` letters in \
+            mixed case, which a response must repeat. The end of an SRV target follows the question's letters, with CoreDNS \
+            too. TC: again over TCP.",
+        kinds: ALL,
+        tcp: true,
+        root_search: None,
+        longest: ANY,
+        command: || [vec!["env".into(), format!("ADIG={}", built("adig"))], script("tools.sh", &["adig"])].concat(),
     },
     Client {
         name: "hickory",
@@ -301,7 +341,7 @@ pub fn in_pod(space: &Space, resolv_conf: &Path) -> Command {
 /// Returns why a client cannot be built or run, if one cannot.
 pub fn missing() -> Option<String> {
     let programs = [("node", "nodejs"), ("java", "default-jre-headless"), ("javac", "default-jdk-headless")];
-    let programs = [&programs[..], &[("nginx", "nginx-light")]].concat();
+    let programs = [&programs[..], &[("nginx", "nginx-light"), ("cmake", "cmake")]].concat();
     let absent: Vec<&str> =
         programs.iter().filter(|(name, _)| find(name).is_none()).map(|(_, package)| *package).collect();
     if !absent.is_empty() {
@@ -310,8 +350,26 @@ pub fn missing() -> Option<String> {
     if !Path::new("/usr/include/ares.h").exists() {
         return Some("not installed: apt-get install libc-ares-dev".to_owned());
     }
+    if !Path::new("/usr/include/seccomp.h").exists() || !Path::new(super::seccomp::PROFILE).exists() {
+        return Some("not installed: apt-get install libseccomp-dev golang-github-containers-common".to_owned());
+    }
+    if netty().is_none() {
+        return Some("not installed: apt-get install libnetty-java".to_owned());
+    }
+    if dotnet().is_none() {
+        return Some(".NET is not there: see .ci/run".to_owned());
+    }
     systemd().is_none().then(|| "systemd-resolved is not there: see .ci/run".to_owned())
 }
+
+/// Builds adig from the source in the package of Rust's binding.
+const BUILD_ADIG: &str = r#"
+cargo fetch --quiet --locked --manifest-path "$1/Cargo.toml"
+manifest=$(cargo metadata --quiet --locked --offline --format-version 1 --manifest-path "$1/Cargo.toml" |
+  grep -o '"[^"]*/c-ares-sys-[^"/]*/Cargo.toml"' | head -n 1 | tr -d '"')
+cmake -S "$(dirname "$manifest")/c-ares" -B "$2/cares-build" -DCARES_STATIC=ON -DCARES_SHARED=OFF -DCARES_INSTALL=OFF
+cmake --build "$2/cares-build" --target adig
+cp "$2/cares-build/bin/adig" "$2/adig""#;
 
 /// Compiles the clients. Unchanged ones stay.
 pub fn build() {
@@ -335,6 +393,11 @@ pub fn build() {
         Command::new("musl-gcc").args(["-static", "-o"]).arg(at("libc-musl")).arg(source("libc.c")),
     );
     compile(
+        "../confine.c",
+        "confine",
+        Command::new("gcc").arg(source("../confine.c")).arg("-o").arg(at("confine")).arg("-lseccomp"),
+    );
+    compile(
         "cares.c",
         "cares",
         Command::new("gcc").args(["-w"]).arg(source("cares.c")).arg("-o").arg(at("cares")).arg("-lcares"),
@@ -343,6 +406,21 @@ pub fn build() {
         "java/Lookup.java",
         "java/Lookup.class",
         Command::new("javac").arg("-d").arg(at("java")).arg(source("java/Lookup.java")),
+    );
+    compile(
+        "java/NettyLookup.java",
+        "java/NettyLookup.class",
+        Command::new("javac")
+            .arg("-cp")
+            .arg(format!("{}:{}", netty().expect("checked at the start"), built("java")))
+            .arg("-d")
+            .arg(at("java"))
+            .arg(source("java/NettyLookup.java")),
+    );
+    compile(
+        "cares/Cargo.toml",
+        "adig",
+        Command::new("sh").arg("-euc").arg(BUILD_ADIG).arg("adig").arg(source("cares")).arg(&target),
     );
     compile(
         "go/main.go",
@@ -356,10 +434,28 @@ pub fn build() {
     );
 }
 
+/// The place of what is built or downloaded for tests.
+fn testbed() -> PathBuf {
+    let testbed = std::env::var_os("TESTBED").map(PathBuf::from);
+    testbed.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".testbed"))
+}
+
+/// Returns the class path of Netty's resolver, from Debian's packages.
+fn netty() -> Option<String> {
+    let parts = ["common", "buffer", "codec", "codec-dns", "resolver", "resolver-dns", "transport"];
+    let files = parts.map(|part| format!("/usr/share/java/netty-{part}.jar"));
+    let files = [&files[..], &["/usr/share/java/jctools-core.jar".to_owned()]].concat();
+    files.iter().all(|file| Path::new(file).exists()).then(|| files.join(":"))
+}
+
+/// Returns the directory of the packages with the runtime of .NET and its host for Python; `.ci/run` creates it.
+fn dotnet() -> Option<PathBuf> {
+    Some(testbed().join("dotnet")).filter(|folder| folder.join("dotnetcore2/bin/dotnet").is_file())
+}
+
 /// Returns the directory with the files of Debian's packages of systemd-resolved; `.ci/run` creates it.
 fn systemd() -> Option<PathBuf> {
-    let testbed = std::env::var_os("TESTBED").map(PathBuf::from);
-    let root = testbed.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".testbed"));
+    let root = testbed();
     [root.join("systemd"), PathBuf::from("/lib/systemd")].into_iter().find(|folder| folder.is_dir() && holds(folder))
 }
 

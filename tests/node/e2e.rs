@@ -1,8 +1,7 @@
 //! The DNS cases of Kubernetes' own end-to-end suite (`test/e2e/network/dns.go`), by their names, with its probes: dig
 //! over UDP and TCP in a Pod of the same namespace. Those that check what kubelet or the container runtime does are
-//! left out: the entries of /etc/hosts, the contents of resolv.conf, host names of Pods. So are those of
-//! `dns_configmap.go` (an edited ConfigMap: see `rollout.rs`) and `dns_scale_records.go` (thousands of Services, see
-//! `benches`).
+//! left out: the entries of /etc/hosts, the contents of resolv.conf, host names of Pods. The suite's other files are in
+//! `configs.rs` and `scale.rs`.
 
 use std::net::Ipv4Addr;
 

@@ -287,6 +287,7 @@ impl Setup {
             [run.folder.join("root"), run.folder.clone(), self.programs.clone()].map(|path| path.display().to_string()),
         );
         arguments.extend([program.to_owned(), id("runAsUser"), id("runAsGroup")]);
+        arguments.push(text(&pod["spec"]["securityContext"]["seccompProfile"]["type"]));
         arguments.extend(container["args"].as_array().into_iter().flatten().map(text));
         let nsenter = find("nsenter").expect("checked at the start");
         run.process = Some(Process::start(&nsenter, &arguments, run.seen.log.clone()));

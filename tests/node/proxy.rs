@@ -1,6 +1,7 @@
 //! kube-proxy on the two nodes.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::live::parts;
 use super::live::process::Process;
@@ -12,17 +13,20 @@ use super::net::Node;
 pub enum Mode {
     Iptables,
     Nftables,
+    /// Needs a module of the kernel.
+    Ipvs,
 }
 
-/// Removes the rules of both modes, and the flows that they have made.
-const CLEANUP: &str = "
+/// Removes the rules of all modes, and the flows that they have made.
+const CLEANUP: &str = r#"
 if iptables-save | grep -q KUBE; then
   for table in nat filter mangle; do iptables -t $table -F; iptables -t $table -X; done
 fi
 nft delete table ip kube-proxy 2>/dev/null
 nft delete table ip6 kube-proxy 2>/dev/null
+if ip link show kube-ipvs0 >/dev/null 2>&1; then "$1" --cleanup; fi
 conntrack -F 2>/dev/null
-true";
+true"#;
 
 /// kube-proxy on both nodes; dropping it stops it and removes its rules.
 pub struct Proxy {
@@ -36,7 +40,21 @@ impl Mode {
         match self {
             Mode::Iptables => "iptables",
             Mode::Nftables => "nftables",
+            Mode::Ipvs => "ipvs",
         }
+    }
+
+    /// Returns why this machine cannot have the mode, if it cannot.
+    pub fn missing(self) -> Option<String> {
+        if self != Mode::Ipvs {
+            return None;
+        }
+        // Loads the module if it is not there yet; without modprobe, it may be part of the kernel.
+        let _ = Command::new("modprobe").arg("ip_vs").output();
+        if !Path::new("/proc/net/ip_vs").exists() {
+            return Some("not tried: the kernel has no ip_vs".to_owned());
+        }
+        find("ipset").is_none().then(|| "not tried: apt-get install ipset".to_owned())
     }
 }
 
@@ -74,7 +92,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.processes.clear();
         for node in Node::ALL {
-            output(node.space().command("sh").args(["-c", CLEANUP]));
+            output(node.space().command("sh").args(["-c", CLEANUP, "cleanup"]).arg(parts::path("kube-proxy")));
         }
     }
 }

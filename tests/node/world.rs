@@ -62,7 +62,12 @@ impl World {
         }
         let programs = folder.join("programs");
         let ours = Path::new(env!("CARGO_BIN_EXE_clusterdns"));
-        kubelet::install(&programs, &[("clusterdns", ours), ("coredns", parts::path("coredns"))]);
+        let confine = super::machine::shared().join("confine");
+        kubelet::install(
+            &programs,
+            &[("clusterdns", ours), ("coredns", parts::path("coredns")), ("confine", &confine)],
+        );
+        super::seccomp::write_list(&programs.join("seccomp.list"));
         let pods = folder.join("pods");
         let access = cluster.unlimited_access();
         let kubelet = Kubelet::start(Setup {
