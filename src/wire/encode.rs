@@ -454,8 +454,8 @@ mod tests {
     use crate::wire::hickory::decode;
     use crate::wire::{Class, MAX_MESSAGE, NameBuf};
 
-    /// A reply about another name than the question's, in which that name is written first where only its first label is
-    /// in reach of a pointer.
+    /// A reply about another name than the question's, in which that name is written first where only its first label
+    /// is in reach of a pointer.
     #[test]
     fn no_pointer_leads_behind_its_14_bits() {
         let label = "b".repeat(63);

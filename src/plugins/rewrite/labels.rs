@@ -124,8 +124,8 @@ impl LabelChange {
         }
     }
 
-    /// Returns the parts of the changed name; [`LabelChange::find`] has found `at` in `name`. Returns `None` if they are
-    /// too long for a name.
+    /// Returns the parts of the changed name; [`LabelChange::find`] has found `at` in `name`. Returns `None` if they
+    /// are too long for a name.
     #[inline]
     pub(super) fn parts<'n>(&'n self, name: &'n [u8], at: usize) -> Option<[&'n [u8]; 4]> {
         let (from, to, front) = (&self.from, &*self.to, &*self.front);
