@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Following a large cluster: this server beside CoreDNS, on the same real API server in the same run.
 
-usage: benches/cluster.py [--bin FOLDERS] [--binary target/dist/clusterdns] [--services 10000] [--endpoints 15]
+usage: benches/cluster.py [--bin FOLDERS] [--binary target/release/clusterdns] [--services 10000] [--endpoints 15]
                           [--cluster FOLDER] [--rounds 3] [--json FILE]
 
 Fills an API server with Services (every fifth headless) and slices. Then it measures for each server: CPU and time until it
@@ -16,7 +16,7 @@ import argparse, glob, http.client, json, os, pathlib, queue, shutil, signal, so
 HERE = pathlib.Path(__file__).resolve().parent
 parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
 parser.add_argument("--bin", default=":".join(glob.glob(str(HERE.parent / ".testbed/*/"))))
-parser.add_argument("--binary", default=str(HERE.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(HERE.parent / "target/release/clusterdns"))
 parser.add_argument("--services", type=int, default=10_000)
 parser.add_argument("--endpoints", type=int, default=15)
 parser.add_argument("--cluster")

@@ -2,7 +2,7 @@
 """One hostile client address against 20 honest ones, each scenario beside CoreDNS: what honest clients lose, how
 long they wait, and the server's memory.
 
-usage: benches/fairness.py [--seconds 5] [--only SCENARIO] [--rate 20] [--binary target/dist/clusterdns]
+usage: benches/fairness.py [--seconds 5] [--only SCENARIO] [--rate 20] [--binary target/release/clusterdns]
                            [--coredns FILE] [--control] [--plot] [--list]
 
 For each server and scenario, the honest clients (127.0.1.1 to 127.0.1.20) ask alone first, then beside the hostile
@@ -12,7 +12,7 @@ reads no manifests and has the names of the cluster from *hosts*.
 
 Exits with 1 where this server loses an honest query, answers one with an error, does not answer /health or /ready,
 or has more than 40 MB resident. The aim for the p99 beside the hostile client is twice the quiet one; it depends on
-how busy the machine is and fails nothing. Needs cc, openssl and a build with --profile dist; the scenarios over QUIC need
+how busy the machine is and fails nothing. Needs cc, openssl and a release build; the scenarios over QUIC need
 Python's aioquic (pip install aioquic) and are skipped without it. CoreDNS is that of the live tests
 (tests/live/build); without one this server runs alone."""
 
@@ -76,7 +76,7 @@ parser.add_argument(
     "--only", action="append", metavar="SCENARIO", help="a scenario, or the beginning of some; may be repeated"
 )
 parser.add_argument("--rate", type=float, default=20, help="queries a second of an honest client")
-parser.add_argument("--binary", default=str(HERE.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(HERE.parent / "target/release/clusterdns"))
 parser.add_argument("--coredns", default=next(iter(glob.glob(str(HERE.parent / ".testbed/coredns-*/coredns"))), None))
 parser.add_argument("--control", action="store_true", help="ask also beside a hostile client of another server")
 parser.add_argument("--plot", action="store_true", help="draw benches/fairness.svg")

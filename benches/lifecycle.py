@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Start, reloads and stop of the server under load: whether anything is lost, leaked, or late.
 
-usage: benches/lifecycle.py [start] [reload] [stop] [--binary target/dist/clusterdns] [--coredns FILE] [--rounds 9]
+usage: benches/lifecycle.py [start] [reload] [stop] [--binary target/release/clusterdns] [--coredns FILE] [--rounds 9]
                             [--reloads 1000] [--rate 5000] [--connections 200] [--kubeconfig FILE]
 
 start   milliseconds from exec to the first answer for an external name, and from the last byte of the last list of the
@@ -12,14 +12,14 @@ stop    SIGTERM with a lameduck of 5 s, also with an upstream that takes 300 ms 
 
 The load is --rate queries a second over UDP, and ten a second over each of --connections TCP connections, for names of the
 sample cluster and of an upstream. A query is lost if it is neither answered nor refused by the kernel, or if its TCP connection
-ends before the response. Needs a build with --profile dist. With --kubeconfig the cluster is that of an API server instead of the manifests
+ends before the response. Needs a release build. With --kubeconfig the cluster is that of an API server instead of the manifests
 in deploy/sample. Exits with 1 if something was lost, leaked, or unready."""
 import argparse, http.server, json, multiprocessing, os, pathlib, queue, random, re, selectors, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
 
 here = pathlib.Path(__file__).resolve().parent
 parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
 parser.add_argument("what", nargs="*", choices=("start", "reload", "stop", []), default=[])
-parser.add_argument("--binary", default=str(here.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(here.parent / "target/release/clusterdns"))
 parser.add_argument("--coredns")
 parser.add_argument("--rounds", type=int, default=9)
 parser.add_argument("--reloads", type=int, default=1_000)

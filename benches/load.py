@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time of an answer over sockets, beside a UDP echo in the same run: shows what the server costs beyond the kernel.
 
-usage: benches/load.py [--rounds 7] [--seconds 3] [--binary target/dist/clusterdns] [--svg FILE]
+usage: benches/load.py [--rounds 7] [--seconds 3] [--binary target/release/clusterdns] [--svg FILE]
 
 A cluster of 10,000 Services is written as manifests. dnsperf (a package of Debian) requests its names: search lists that end in
 NXDOMAIN, pairs of A and AAAA, SRV and PTR. Server and echo take turns; the figure is the median of the rounds' ratios. A control,
@@ -12,7 +12,7 @@ here = pathlib.Path(__file__).resolve().parent
 parser = argparse.ArgumentParser()
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--seconds", type=int, default=3)
-parser.add_argument("--binary", default=str(here.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(here.parent / "target/release/clusterdns"))
 parser.add_argument("--svg")
 options = parser.parse_args()
 SERVICES, NAMESPACES, WORKERS = 10_000, 100, os.cpu_count()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time of an answer for an external name, cached and not, beside dnsdist and Unbound in one alternating run.
 
-usage: benches/outside.py [--rounds 7] [--seconds 3] [--binary target/dist/clusterdns] [--only cached|fresh] [--svg FILE]
+usage: benches/outside.py [--rounds 7] [--seconds 3] [--binary target/release/clusterdns] [--only cached|fresh] [--svg FILE]
 
 Knot on loopback has a wildcard; each server forwards to it. Cached: the same 500 names. Fresh: no name twice. The servers take
 turns; the figure is the median of the rounds' ratios to dnsdist. Needs Debian's knot, dnsdist, unbound and dnsperf, and a release
@@ -12,7 +12,7 @@ here = pathlib.Path(__file__).resolve().parent
 parser = argparse.ArgumentParser()
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--seconds", type=int, default=3)
-parser.add_argument("--binary", default=str(here.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(here.parent / "target/release/clusterdns"))
 parser.add_argument("--only", choices=("cached", "fresh"))
 parser.add_argument("--svg")
 options = parser.parse_args()

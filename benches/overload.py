@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A slow upstream with too many queries: cluster names, memory, and shed queries.
 
-usage: benches/overload.py [--seconds 60] [--rate 20000] [--delay 2000] [--binary target/dist/clusterdns]
+usage: benches/overload.py [--seconds 60] [--rate 20000] [--delay 2000] [--binary target/release/clusterdns]
 
 dnsdist delays every response of Knot by two seconds. dnsperf requests 20,000 new names a second, and 1,000 names of a cluster, on
 loopback. Another upstream is not slow. Prints resident memory every five seconds, the latency of cluster names, shed queries as
@@ -14,7 +14,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--seconds", type=int, default=60)
 parser.add_argument("--rate", type=int, default=20_000)
 parser.add_argument("--delay", type=int, default=2_000)
-parser.add_argument("--binary", default=str(here.parent / "target/dist/clusterdns"))
+parser.add_argument("--binary", default=str(here.parent / "target/release/clusterdns"))
 options = parser.parse_args()
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 for program in ("dnsperf", "knotd", "dnsdist"):

@@ -48,7 +48,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageContent {
-    /// 200, 400 or 503.
+    /// 200, 400, 403 or 503.
     pub status: u16,
     /// The content type of the body.
     pub content_type: &'static str,
@@ -67,6 +67,11 @@ impl PageContent {
         PageContent { status: 503, content_type: TEXT, body: reason }
     }
 
+    /// Returns 403 with who may see the page.
+    pub fn forbidden(reason: &str) -> PageContent {
+        PageContent { status: 403, content_type: TEXT, body: reason.to_owned() }
+    }
+
     /// Returns 400 with what is wrong with the request.
     pub fn bad_request(error: String) -> PageContent {
         PageContent { status: 400, content_type: TEXT, body: error }
@@ -80,6 +85,8 @@ pub struct PageVisit<'a> {
     pub host: &'a str,
     /// The parameters behind the `?` of the address.
     pub query: &'a str,
+    /// The client is on this machine, or in the Pod, as `kubectl port-forward` is.
+    pub is_local: bool,
 }
 
 /// A page: a function that returns its current content.
@@ -134,8 +141,8 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
     // Oldest first.
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(address = ?listener.local_addr().ok(), %error, "HTTP accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -149,14 +156,15 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
             oldest.abort();
         }
         let (site, tls) = (site.clone(), tls.clone());
+        let is_local = client.ip().to_canonical().is_loopback();
         // Errors of a connection concern only its client.
         let task = tokio::spawn(async move {
             let _ = tokio::time::timeout(TIMEOUT, async {
                 match tls {
-                    None => drop(connection(stream, &site).await),
+                    None => drop(connection(stream, &site, is_local).await),
                     Some(tls) => {
                         if let Ok(stream) = TlsAcceptor::from(tls.now()).accept(stream).await {
-                            drop(connection(stream, &site).await);
+                            drop(connection(stream, &site, is_local).await);
                         }
                     }
                 }
@@ -168,10 +176,11 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
 }
 
 /// Serves the one request of a connection, whatever it runs over. The caller limits how long it takes.
-pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site) -> hyper::Result<()> {
+pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site, is_local: bool) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let visit = PageVisit { host: host.unwrap_or_default(), query: request.uri().query().unwrap_or_default() };
+        let (host, query) = (host.unwrap_or_default(), request.uri().query().unwrap_or_default());
+        let visit = PageVisit { host, query, is_local };
         let response = site.respond(request.uri().path(), &visit);
         async move { Ok::<_, Infallible>(response) }
     });

@@ -46,7 +46,8 @@ async fn pages_are_served_as_in_coredns() {
     assert!(response.contains("content-type: text/plain; charset=utf-8\r\n"), "{response}");
     let response = get("/echo?a=b").await;
     assert!(
-        response.starts_with("HTTP/1.1 400 ") && response.ends_with("PageVisit { host: \"x\", query: \"a=b\" }"),
+        response.starts_with("HTTP/1.1 400 ")
+            && response.ends_with("PageVisit { host: \"x\", query: \"a=b\", is_local: true }"),
         "{response}"
     );
     let response = get("/ready?verbose").await;

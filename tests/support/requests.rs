@@ -245,7 +245,7 @@ pub fn check_admin(data: &[u8]) {
     site.add("/health", Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
     site.add("/ready", Arc::new(|_: &PageVisit<'_>| PageContent::unavailable("kubernetes".to_owned())));
     let mut stream = Memory { input: data, output: Vec::new() };
-    let _ = RUNTIME.with(|runtime| runtime.block_on(connection(&mut stream, &site)));
+    let _ = RUNTIME.with(|runtime| runtime.block_on(connection(&mut stream, &site, true)));
     let output = String::from_utf8(stream.output).expect("pages are text");
     if output.is_empty() {
         return;

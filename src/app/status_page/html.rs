@@ -6,6 +6,10 @@ use std::fmt::{self, Write as _};
 use super::status::{CacheStatus, KindStatus, ServerStatus, UpstreamStatus};
 use crate::telemetry::top::{TopBy, TopRow};
 
+/// What other visitors see in place of names, clients and errors.
+const HIDDEN: &str = "<section class=\"wide\"><p class=\"dim\">Names, clients and errors are shown to visitors on the \
+                      server's own address only: <code>kubectl port-forward -n kube-system deploy/coredns 9153</code>\
+                      </p></section>\n";
 /// The rows of the lists of names and clients.
 pub(super) const ROWS: usize = 10;
 
@@ -106,7 +110,11 @@ fn write(out: &mut String, status: &ServerStatus) -> fmt::Result {
     kinds(out, &status.kinds)?;
     upstreams(out, &status.upstreams)?;
     cache(out, status.cache.as_ref())?;
-    errors(out, &status.errors)?;
+    if status.is_local {
+        errors(out, &status.errors)?;
+    } else {
+        out.push_str(HIDDEN);
+    }
     out.push_str("</main>\n</body>\n</html>\n");
     Ok(())
 }
@@ -275,6 +283,7 @@ mod tests {
                 has_pods: true,
                 lists: lists.into(),
             }),
+            is_local: true,
             errors: vec![[attack(), attack(), attack()]],
             pages: vec![[attack(), attack()]],
         };
@@ -293,10 +302,12 @@ mod tests {
     #[test]
     fn a_server_that_has_just_started_has_a_page() {
         let page = page(&ServerStatus { phase: "starting", ..ServerStatus::default() });
-        for text in
-            ["<b class=\"bad\">starting</b>", "not open yet", "no server block has <i>kubernetes</i>", "none since"]
-        {
+        for text in ["<b class=\"bad\">starting</b>", "not open yet", "no server block has <i>kubernetes</i>"] {
             assert!(page.contains(text), "{text} in {page}");
         }
+        // What clients look up is no concern of other Pods.
+        assert!(page.contains(HIDDEN) && !page.contains("Last errors"), "{page}");
+        let local = super::page(&ServerStatus { is_local: true, ..ServerStatus::default() });
+        assert!(local.contains("none since the start") && !local.contains(HIDDEN), "{local}");
     }
 }

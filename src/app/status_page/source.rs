@@ -85,21 +85,23 @@ impl StatusPage {
             let others: Vec<PageLink> = others.iter().enumerate().map(is_own).collect();
             let all: Vec<PageLink> = self.top.iter().map(|_| own.clone()).chain(others).collect();
             let page = self.clone();
-            let root: Page = Arc::new(move |visit: &PageVisit<'_>| page.content(&links(&all, visit.host)));
+            let root: Page =
+                Arc::new(move |visit: &PageVisit<'_>| page.content(&links(&all, visit.host), visit.is_local));
             request.more.push(("/", root));
             if let Some(top) = self.top.clone() {
-                let page: Page = Arc::new(move |visit: &PageVisit<'_>| top_page(&top, visit.query));
+                let page: Page = Arc::new(move |visit: &PageVisit<'_>| top_page(&top, visit));
                 request.more.push(("/top", page));
             }
         }
     }
 
-    fn content(&self, pages: &[[String; 2]]) -> PageContent {
-        let body = html::page(&self.status(pages));
+    fn content(&self, pages: &[[String; 2]], is_local: bool) -> PageContent {
+        let body = html::page(&self.status(pages, is_local));
         PageContent { status: 200, content_type: "text/html; charset=utf-8", body }
     }
 
-    fn status(&self, pages: &[[String; 2]]) -> ServerStatus {
+    /// Returns the state of the server; what clients look up, and errors, which name it, only for local visitors.
+    fn status(&self, pages: &[[String; 2]], is_local: bool) -> ServerStatus {
         let families = self.registry.gather();
         let applied = self.applied.read();
         let phase = match self.lifecycle.phase() {
@@ -107,7 +109,8 @@ impl StatusPage {
             Phase::Serving => "serving",
             Phase::Ending => "stopping",
         };
-        let errors = self.logger.recent_errors();
+        let errors = if is_local { self.logger.recent_errors() } else { Vec::new() };
+        let top = self.top.as_ref().filter(|_| is_local);
         ServerStatus {
             version: VERSION.to_owned(),
             commit: REVISION.to_owned(),
@@ -120,7 +123,8 @@ impl StatusPage {
             kinds: kinds(&applied.indexes, &families),
             upstreams: upstreams(&self.upstreams),
             cache: cache(&families),
-            top: self.top.as_ref().map(|top| top.report(&TopAsk { window: TopWindow::Minute, by: None, number: ROWS })),
+            is_local,
+            top: top.map(|top| top.report(&TopAsk { window: TopWindow::Minute, by: None, number: ROWS })),
             errors: errors
                 .into_iter()
                 .map(|error| [to_seconds(error.time), error.severity.text().to_owned(), error.text])
@@ -182,9 +186,14 @@ fn links(all: &[PageLink], host: &str) -> Vec<[String; 2]> {
     found
 }
 
-/// Returns the page `/top`: the lists as JSON. Its parameters are those of `clusterdns top`.
-fn top_page(top: &LiveTop, query: &str) -> PageContent {
-    match parse_query(query) {
+/// Returns the page `/top`: the lists as JSON, for local visitors. Its parameters are those of `clusterdns top`.
+fn top_page(top: &LiveTop, visit: &PageVisit<'_>) -> PageContent {
+    if !visit.is_local {
+        return PageContent::forbidden(
+            "who asks what is shown to visitors on the server's own address only, such as kubectl port-forward\n",
+        );
+    }
+    match parse_query(visit.query) {
         Ok(ask) => PageContent { status: 200, content_type: "application/json", body: top.report(&ask).to_json() },
         Err(error) => PageContent::bad_request(error),
     }

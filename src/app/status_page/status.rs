@@ -26,6 +26,8 @@ pub(super) struct ServerStatus {
     pub upstreams: Vec<UpstreamStatus>,
     /// The caches, all together.
     pub cache: Option<CacheStatus>,
+    /// The visitor may see what clients look up, and errors.
+    pub is_local: bool,
     /// The most frequent names and clients of the last minute.
     pub top: Option<TopReport>,
     /// The last errors and warnings, newest first: time, level and text.
