@@ -54,6 +54,20 @@ fn an_address_is_looked_up_in_reverse() {
     assert!(text.starts_with(&name), "{text}");
 }
 
+/// A name cannot become a command of the shell into which a suggestion is pasted.
+#[test]
+fn commands_are_quoted() {
+    let conf = file(&folder("explain-quoted"), "usual", &corefile("pods insecure", "forward . 192.0.2.53"));
+    for (name, command) in [
+        ("$(id).shop", "metadata.name='$(id)'"),
+        ("a;id.shop", "metadata.name='a;id'"),
+        ("a`id`.example.com.", "dig @192.0.2.53 -p 53 'a`id`.example.com.' A"),
+    ] {
+        let text = explain_with(&conf, name).expect("a report");
+        assert!(text.contains(command), "{name}: {text}");
+    }
+}
+
 /// The commands can be pasted: those of clusterdns explain the name that is suggested.
 #[test]
 fn a_suggested_name_resolves() {

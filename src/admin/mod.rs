@@ -11,7 +11,7 @@ mod tls;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,6 +180,8 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site
     let service = service_fn(|request: Request<Incoming>| {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         let (host, query) = (host.unwrap_or_default(), request.uri().query().unwrap_or_default());
+        // A page of another site that has the address of this one (DNS rebinding) names that site here.
+        let is_local = is_local && is_own_host(host);
         let visit = PageVisit { host, query, is_local };
         let response = site.respond(request.uri().path(), &visit);
         async move { Ok::<_, Infallible>(response) }
@@ -191,6 +193,13 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await
+}
+
+/// Returns whether a `Host` header has an address or `localhost`, and not the name of a site.
+fn is_own_host(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// Returns the address at which this machine reaches a listener.

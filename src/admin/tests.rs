@@ -47,7 +47,7 @@ async fn pages_are_served_as_in_coredns() {
     let response = get("/echo?a=b").await;
     assert!(
         response.starts_with("HTTP/1.1 400 ")
-            && response.ends_with("PageVisit { host: \"x\", query: \"a=b\", is_local: true }"),
+            && response.ends_with("PageVisit { host: \"x\", query: \"a=b\", is_local: false }"),
         "{response}"
     );
     let response = get("/ready?verbose").await;
@@ -98,4 +98,15 @@ async fn a_probe_reports_the_reason_for_its_failure() {
     assert_eq!(error.to_string(), "response 'HTTP/1.1 503 Service Unavailable'");
     let error = listen(address, false).expect_err("taken");
     assert_eq!(crate::net::reason(&error), "address already in use");
+}
+
+/// A site whose name has been given the address of this machine (DNS rebinding) does not see what local visitors see.
+#[test]
+fn a_host_that_is_a_name_of_another_site_is_not_local() {
+    for host in ["", "localhost", "LOCALHOST:9153", "127.0.0.1", "127.0.0.1:9153", "[::1]", "[::1]:9153", "10.0.0.1"] {
+        assert!(is_own_host(host), "{host}");
+    }
+    for host in ["evil.example", "evil.example:9153", "localhost.evil.example", "127.0.0.1.evil.example:80", "x:y"] {
+        assert!(!is_own_host(host), "{host}");
+    }
 }

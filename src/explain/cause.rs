@@ -486,12 +486,21 @@ fn examine_name(request: &ExplainRequest, report: &mut Report, dry_run: &dyn Fn(
     }
 }
 
-/// Returns commands that look at the cause.
+/// Returns a word of a command that a shell takes as it is: names come from clients.
+fn shell_word(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    // Only a NUL cannot be quoted, and no name in text has one.
+    shlex::try_quote(text).map(|word| word.into_owned()).unwrap_or_default()
+}
+
+/// Returns commands that look at the cause. They can be pasted.
 fn next_commands(report: &Report, run: &Run) -> Vec<String> {
     let mut commands = Vec::new();
     let Some(last) = run.traces.last() else { return commands };
     if let Some(Subject { namespace: ns, service, .. }) = &last.subject {
-        let service = service.as_deref().unwrap_or_default();
+        let (ns, service) = (shell_word(ns), shell_word(service.as_deref().unwrap_or_default()));
         match report.reason.as_str() {
             "no-such-namespace" | "namespace-not-selected" | "namespace-not-exposed" => {
                 commands.push("kubectl get namespaces --show-labels".to_owned());
@@ -534,7 +543,7 @@ fn next_commands(report: &Report, run: &Run) -> Vec<String> {
             commands.extend(upstreams.take(3).filter_map(|upstream| {
                 let (host, port) = upstream.rsplit_once(':')?;
                 let host = host.trim_matches(['[', ']']);
-                Some(format!("dig @{host} -p {port} {} {}", last.name, last.qtype))
+                Some(format!("dig @{host} -p {port} {} {}", shell_word(&last.name), last.qtype))
             }));
         }
         TraceEnd::NoBlock | TraceEnd::NoPlugin => {
@@ -543,7 +552,7 @@ fn next_commands(report: &Report, run: &Run) -> Vec<String> {
         _ => {}
     }
     if let [suggestion, ..] = &report.suggestions[..] {
-        commands.push(format!("clusterdns explain {suggestion} {}", report.qtype));
+        commands.push(format!("clusterdns explain {} {}", shell_word(suggestion), report.qtype));
     }
     commands
 }
