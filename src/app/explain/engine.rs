@@ -214,9 +214,14 @@ pub(super) fn parse_type(text: &str) -> Result<Type, String> {
 /// Checks that a text is a name. A URL, and a host with a port, have a hint.
 pub(super) fn check_name(text: &str) -> Result<(), String> {
     if let Some((_, rest)) = text.split_once("://") {
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // Without a user and a password.
+        let host = authority.rsplit('@').next().unwrap_or_default();
         let host = split_port(host).map_or(host, |(host, _)| host);
-        return Err(format!("'{text}' is a URL and not a DNS name; its name is '{host}'"));
+        return Err(match host {
+            "" => "a URL is not a DNS name".to_owned(),
+            host => format!("a URL is not a DNS name; its name is '{host}'"),
+        });
     }
     if let Some((host, port)) = split_port(text) {
         return Err(format!("'{text}' is a name with port {port}; its name is '{host}'"));
