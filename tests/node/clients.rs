@@ -367,6 +367,8 @@ const BUILD_ADIG: &str = r#"
 cargo fetch --quiet --locked --manifest-path "$1/Cargo.toml"
 manifest=$(cargo metadata --quiet --locked --offline --format-version 1 --manifest-path "$1/Cargo.toml" |
   grep -o '"[^"]*/c-ares-sys-[^"/]*/Cargo.toml"' | head -n 1 | tr -d '"')
+# What a moved checkout has built names its old place.
+rm -rf "$2/cares-build"
 cmake -S "$(dirname "$manifest")/c-ares" -B "$2/cares-build" -DCARES_STATIC=ON -DCARES_SHARED=OFF -DCARES_INSTALL=OFF
 cmake --build "$2/cares-build" --target adig
 cp "$2/cares-build/bin/adig" "$2/adig""#;
