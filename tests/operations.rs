@@ -32,7 +32,9 @@ fn pages_show_the_state_of_the_server() {
     let [metrics, health, ready] = ["prometheus", "health", "ready"].map(|directive| server.page(directive));
     assert_eq!(get(health, "/health"), (200, "OK".to_owned()));
     assert_eq!(get(ready, "/ready"), (200, "OK".to_owned()));
-    for (address, path) in [(metrics, "/"), (metrics, "/health"), (health, "/ready"), (ready, "/metrics")] {
+    for (address, path) in
+        [(metrics, "/x"), (health, "/"), (metrics, "/health"), (health, "/ready"), (ready, "/metrics")]
+    {
         assert_eq!(get(address, path), (404, "404 page not found\n".to_owned()), "{path}");
     }
     for _ in 0..3 {
