@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::net::Credentials;
+use crate::net::{Credentials, split_address};
 
 pub use listen::listen;
 pub use tls::load as load_tls;
@@ -197,9 +197,9 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site
 
 /// Returns whether a `Host` header has an address or `localhost`, and not the name of a site.
 fn is_own_host(host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    split_address(host).is_some_and(|(name, _, _)| {
+        name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    })
 }
 
 /// Returns the address at which this machine reaches a listener.

@@ -16,6 +16,7 @@ use crate::chain::{Client, Router, Trace, Transport};
 use crate::cluster::model::Kind;
 use crate::corefile::Scheme;
 use crate::explain::{self, NoObjects, ObjectKind, ObjectQuery, ObjectReader, PodObject, Report};
+use crate::net::split_address;
 use crate::plugins::build::ApiAddress;
 use crate::source::Manifests;
 use crate::source::watch::{ApiReader, ApiServer, ReadQuery};
@@ -232,22 +233,8 @@ pub(super) fn check_name(text: &str) -> Result<(), String> {
 
 /// Splits a name with a port.
 fn split_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    Some((host, port.parse().ok().filter(|_| !host.is_empty())?))
-}
-
-/// Returns the name of the PTR records of an address (RFC 1035 3.5, RFC 3596 2.5).
-pub(super) fn reverse_name(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa.")
-        }
-        IpAddr::V6(address) => {
-            let nibbles = address.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
-            nibbles.map(|nibble| format!("{nibble:x}.")).collect::<String>() + "ip6.arpa."
-        }
-    }
+    let (host, port, _) = split_address(text)?;
+    Some((host, port.filter(|_| !host.is_empty())?))
 }
 
 /// Runs a query for a full name without any effect. `None` if it is not a name.

@@ -12,10 +12,12 @@ pub mod resolve;
 mod socket;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::command::{CommandFlag, CommandWords, help};
 use super::standard_io::{print, print_error};
+use crate::corefile::reverse_zones;
 use ask::Ask;
 
 pub(super) use engine::Engine;
@@ -44,8 +46,9 @@ const FLAGS: &[CommandFlag] = &[
 ];
 
 const USAGE: &str = "explain [flags] NAME [TYPE]";
-const ABOUT: &str = "Explains why a name resolves or does not; for an address, its reverse name. Asks the server that runs in this Pod, unless \
-                     -manifests, -kubeconfig or -conf is given. Flags and the name may come in any order.";
+const ABOUT: &str = "Explains why a name resolves or does not; for an address, its reverse name. Asks the server that runs \
+                     in this Pod, unless -manifests, -kubeconfig or -conf is given. Flags and the name may come in any \
+                     order.";
 
 /// Runs `clusterdns explain`. `words` are those after `explain`.
 pub(super) fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
@@ -68,9 +71,10 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         return Ok(help(USAGE, ABOUT, FLAGS));
     }
     let (name, qtype) = match &words.rest[..] {
-        [name] => match name.parse() {
-            Ok(address) => (engine::reverse_name(address), "PTR".to_owned()),
-            Err(_) => (name.clone(), "A".to_owned()),
+        // A network of one address has one zone, the name of its PTR records.
+        [name] => match name.parse().map(|address: IpAddr| reverse_zones(address, 128).pop()) {
+            Ok(Some(reverse_name)) => (reverse_name, "PTR".to_owned()),
+            _ => (name.clone(), "A".to_owned()),
         },
         [name, qtype] => (name.clone(), qtype.clone()),
         [] => return Err(format!("a name is missing; usage: clusterdns {USAGE}")),

@@ -11,14 +11,15 @@ use super::html::{self, ROWS};
 use super::status::{CacheStatus, KindStatus, ServerStatus, UpstreamStatus};
 use crate::admin::{Page, PageContent, PageVisit};
 use crate::app::sockets::ListenerAddress;
-use crate::app::top::{LiveTop, TopAsk};
+use crate::app::top::{LiveTop, MAX_ROWS, TopAsk, parse_rows};
 use crate::app::version::{REVISION, VERSION, platform};
 use crate::cluster::CurrentIndex;
 use crate::cluster::model::Kind;
+use crate::net::split_address;
 use crate::plugins::build::{Lifecycle, PageRequest, Phase};
 use crate::telemetry::log::{Logger, timestamp};
 use crate::telemetry::metrics::{Metric, MetricFamily, Registry, table};
-use crate::telemetry::top::TopWindow;
+use crate::telemetry::top::{TopBy, TopWindow};
 use crate::upstream::UpstreamRegistry;
 use crate::wire::Rcode;
 
@@ -83,10 +84,11 @@ impl StatusPage {
                 ..link.clone()
             };
             let others: Vec<PageLink> = others.iter().enumerate().map(is_own).collect();
-            let all: Vec<PageLink> = self.top.iter().map(|_| own.clone()).chain(others).collect();
             let page = self.clone();
-            let root: Page =
-                Arc::new(move |visit: &PageVisit<'_>| page.content(&links(&all, visit.host), visit.is_local));
+            let root: Page = Arc::new(move |visit: &PageVisit<'_>| {
+                let top = page.top.iter().filter(|_| visit.is_local).map(|_| &own);
+                page.content(&links(top.chain(&others), visit.host), visit.is_local)
+            });
             request.more.push(("/", root));
             if let Some(top) = self.top.clone() {
                 let page: Page = Arc::new(move |visit: &PageVisit<'_>| top_page(&top, visit));
@@ -161,11 +163,11 @@ impl PageLink {
 }
 
 /// Returns the addresses of other pages, for a reader who knows this server as `host`.
-fn links(all: &[PageLink], host: &str) -> Vec<[String; 2]> {
+fn links<'l>(all: impl IntoIterator<Item = &'l PageLink>, host: &str) -> Vec<[String; 2]> {
     // Without the port, and only if it is a name or an address.
-    let host =
-        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|c| c.is_ascii_digit())).map_or(host, |of| of.0);
-    let is_host = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+    let host = split_address(host).map_or("", |(name, _, _)| name);
+    let is_host = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:".contains(c));
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let mut found: Vec<[String; 2]> = Vec::new();
     for link in all {
         let PageLink { path, is_tls, is_own, .. } = link;
@@ -206,16 +208,15 @@ fn parse_query(query: &str) -> Result<TopAsk, String> {
         let is_good = match name {
             "window" => value.parse().map(|window| ask.window = window).is_ok(),
             "by" => value.parse().map(|by| ask.by = Some(by)).is_ok(),
-            "n" => value.parse().map(|number| ask.number = number).is_ok(),
+            "n" => parse_rows(value).map(|number| ask.number = number).is_some(),
             _ => return Err(format!("there is no parameter '{name}': expected window, by or n\n")),
         };
         if !is_good {
-            const EXPECTED: &str = "expected window=minute or hour, n=NUMBER, or by=client, pod, namespace, name, \
-                                    upstream, rcode or reason";
-            return Err(format!("'{part}': {EXPECTED}\n"));
+            let words = TopBy::WORDS;
+            return Err(format!("'{part}': expected window=minute or hour, n=1 to {MAX_ROWS}, or by={words}\n"));
         }
     }
-    Ok(ask.limited())
+    Ok(ask)
 }
 
 /// Returns the values of a metric, by the value of a label; without that label, the sum.
@@ -311,7 +312,6 @@ fn format_duration(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::top::TopBy;
 
     #[test]
     fn other_pages_are_linked_where_they_can_be_reached() {
@@ -335,12 +335,16 @@ mod tests {
 
     #[test]
     fn parameters_of_top_are_parsed() {
-        let ask = parse_query("window=hour&by=name&n=1000").expect("right");
+        let ask = parse_query("window=hour&by=name&n=200").expect("right");
         assert_eq!((ask.window, ask.by, ask.number), (TopWindow::Hour, Some(TopBy::Name), 200));
         assert_eq!(parse_query("").expect("right").number, TOP_ROWS);
-        for (query, error) in
-            [("window=day", "'window=day': expected"), ("x", "there is no parameter 'x'"), ("n=-1", "'n=-1'")]
-        {
+        for (query, error) in [
+            ("window=day", "'window=day': expected"),
+            ("x", "there is no parameter 'x'"),
+            ("n=-1", "'n=-1'"),
+            ("n=0", "'n=0'"),
+            ("n=201", "'n=201': expected"),
+        ] {
             assert!(parse_query(query).expect_err(query).starts_with(error), "{query}");
         }
     }

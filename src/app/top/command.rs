@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::report::{MAX_ROWS, TopAsk};
+use super::report::{MAX_ROWS, TopAsk, parse_rows};
 use crate::app::command::{CommandFlag, CommandWords, help};
 use crate::app::explain::ask_top;
 use crate::app::standard_io::{print, print_error};
@@ -101,15 +101,12 @@ fn parse(words: impl Iterator<Item = OsString>) -> Result<Option<TopWords>, Stri
         Some(text) => Some(text.parse::<TopBy>().map_err(|()| {
             let near = suggest(text, TopBy::ALL.map(TopBy::name));
             let near = near.map(|near| format!(", did you mean {near}?")).unwrap_or_default();
-            format!("-by: '{text}' is not client, pod, namespace, name, upstream, rcode or reason{near}")
+            format!("-by: '{text}' is not {}{near}", TopBy::WORDS)
         })?),
     };
     let number = match words.last("n") {
         None => 10,
-        Some(text) => {
-            let number = text.parse().ok().filter(|number| (1..=MAX_ROWS).contains(number));
-            number.ok_or_else(|| format!("-n: '{text}' is not a number from 1 to {MAX_ROWS}"))?
-        }
+        Some(text) => parse_rows(text).ok_or_else(|| format!("-n: '{text}' is not a number from 1 to {MAX_ROWS}"))?,
     };
     let server = match words.last("server") {
         None => None,

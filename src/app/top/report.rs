@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::telemetry::top::{TopBy, TopRow, TopWindow};
 
 /// The most rows of a list.
-pub(super) const MAX_ROWS: usize = 200;
+pub(crate) const MAX_ROWS: usize = 200;
 /// The widest key of a table, in characters; longer ones push the columns of their line.
 const WIDEST_KEY: usize = 60;
 
@@ -21,6 +21,11 @@ pub(crate) struct TopAsk {
     pub by: Option<TopBy>,
     /// The number of rows of a list.
     pub number: usize,
+}
+
+/// Parses a number of rows within its limit.
+pub(crate) fn parse_rows(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=MAX_ROWS).contains(number))
 }
 
 impl TopAsk {
