@@ -13,7 +13,7 @@ use super::report::{TopAsk, TopReport};
 use crate::chain::{FinishedQuery, QueryTap};
 use crate::cluster::CurrentIndex;
 use crate::cluster::model::Kind;
-use crate::telemetry::top::{NO_RESPONSE, SAMPLE_NAME, Sample, Samples, Top, TopBy, TopList, TopTexts, TopWindow};
+use crate::telemetry::top::{NO_RESPONSE, SAMPLE_NAME, Sample, Samples, Top, TopBy, TopTexts};
 use crate::upstream;
 use crate::wire::{Name, Question, Rcode, Type};
 
@@ -56,9 +56,10 @@ impl LiveTop {
         let top = Arc::new(LiveTop::new(upstreams));
         let taken = top.clone();
         let run = move || {
+            taken.samples.take_here();
             loop {
                 let has_queries = taken.take() > 0;
-                std::thread::sleep(if has_queries { TICK } else { IDLE_TICK });
+                std::thread::park_timeout(if has_queries { TICK } else { IDLE_TICK });
             }
         };
         // Without the thread, samples are taken by reports only.
@@ -130,14 +131,8 @@ impl LiveTop {
         let TopCounts { top, answers, .. } = &mut *counts;
         count_upstreams(&self.upstreams, answers, top, since);
         let wanted = |by: &TopBy| ask.by.is_none_or(|only| only == *by);
-        let lists: BTreeMap<_, _> = TopBy::ALL
-            .into_iter()
-            .filter(wanted)
-            .map(|by| {
-                let TopList { by, rows } = top.list(ask.window, by, ask.number, since);
-                (by, rows)
-            })
-            .collect();
+        let lists: BTreeMap<_, _> =
+            TopBy::ALL.into_iter().filter(wanted).map(|by| (by, top.list(ask.window, by, ask.number, since))).collect();
         let total = top.total(ask.window, since);
         TopReport {
             window: ask.window,
@@ -148,11 +143,6 @@ impl LiveTop {
             has_pods: !self.indexes.read().is_empty(),
             lists,
         }
-    }
-
-    /// Returns the most frequent keys of the last minute, for metrics.
-    pub(super) fn lists(&self, number: usize) -> TopReport {
-        self.report(&TopAsk { window: TopWindow::Minute, by: None, number })
     }
 }
 
@@ -198,9 +188,9 @@ impl QueryTap for LiveTop {
 /// Returns the last labels of a name, as many as a sample can have.
 fn last_labels(question: &Question) -> &[u8] {
     let name = question.name().as_wire();
-    let fits = |labels: &usize| name.len() - usize::from(question.suffix_at(*labels)) <= SAMPLE_NAME;
-    let labels = (0..=question.labels()).rev().find(fits).unwrap_or(0);
-    &name[usize::from(question.suffix_at(labels))..]
+    let lengths = (0..=question.labels()).rev().map(|labels| question.suffix_len(labels));
+    let len = lengths.into_iter().find(|len| *len <= SAMPLE_NAME).unwrap_or(0);
+    &name[name.len() - len..]
 }
 
 /// The texts of keys.
@@ -233,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::chain::{Client, Transport};
+    use crate::telemetry::top::TopWindow;
     use crate::wire::{Class, NameBuf};
 
     fn live() -> LiveTop {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::live::LiveTop;
+use super::report::TopAsk;
 use crate::telemetry::metrics::{Family, Observed, Registry, register, table};
+use crate::telemetry::top::TopWindow;
 
 /// Shows the `number` most frequent keys of each dimension.
 pub(crate) fn show(registry: &Registry, top: Arc<LiveTop>, number: usize) {
     let families = move || {
-        let report = top.lists(number);
+        let report = top.report(&TopAsk { window: TopWindow::Minute, by: None, number });
         let mut family = Family::new(&table::TOP_QUERIES);
         for (by, rows) in &report.lists {
             for row in rows {

@@ -13,4 +13,4 @@ mod report;
 pub(super) use command::main;
 pub(super) use live::LiveTop;
 pub(super) use metrics::show;
-pub(super) use report::{TopAsk, TopReport};
+pub(super) use report::{MAX_ROWS, TopAsk, TopReport, parse_rows};

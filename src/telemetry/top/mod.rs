@@ -73,6 +73,9 @@ impl TopBy {
     pub const ALL: [TopBy; 7] =
         [TopBy::Client, TopBy::Pod, TopBy::Namespace, TopBy::Name, TopBy::Upstream, TopBy::Rcode, TopBy::Reason];
 
+    /// The words for users, as errors have them.
+    pub const WORDS: &str = "client, pod, namespace, name, upstream, rcode or reason";
+
     /// Returns the word for users.
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,15 +114,6 @@ impl FromStr for TopWindow {
     fn from_str(text: &str) -> Result<TopWindow, ()> {
         [TopWindow::Minute, TopWindow::Hour].into_iter().find(|window| window.name() == text).ok_or(())
     }
-}
-
-/// The most frequent keys of a dimension, most frequent first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TopList {
-    /// The dimension.
-    pub by: TopBy,
-    /// The keys.
-    pub rows: Vec<TopRow>,
 }
 
 /// A key and its queries.
@@ -228,49 +222,42 @@ impl Top {
         TopTotal { seconds, queries: slices.sum(now).total }
     }
 
-    /// Returns the most frequent keys of a dimension, at most `number`.
-    pub fn list(&mut self, window: TopWindow, by: TopBy, number: usize, now: Duration) -> TopList {
+    /// Returns the most frequent keys of a dimension, most frequent first, at most `number`.
+    pub fn list(&mut self, window: TopWindow, by: TopBy, number: usize, now: Duration) -> Vec<TopRow> {
         let TopTotal { seconds, queries } = self.total(window, now);
-        let all = match by {
-            TopBy::Client => merge(self.clients.counts(window, now), |text| Some(text.clone())),
-            TopBy::Pod => {
-                merge(self.clients.counts(window, now), |text| Some(KeyText { key: text.pod.clone()?, pod: None }))
-            }
-            TopBy::Namespace => merge(self.namespaces.counts(window, now), |text| Some(text.clone())),
-            TopBy::Name => merge(self.names.counts(window, now), |text| Some(text.clone())),
-            TopBy::Upstream => merge(self.upstreams.counts(window, now), |text| Some(text.clone())),
-            TopBy::Rcode => merge(self.rcodes.counts(window, now), |text| Some(text.clone())),
-            TopBy::Reason => merge(self.reasons.counts(window, now), |text| Some(text.clone())),
+        let dimension = match by {
+            TopBy::Client | TopBy::Pod => &mut self.clients,
+            TopBy::Namespace => &mut self.namespaces,
+            TopBy::Name => &mut self.names,
+            TopBy::Upstream => &mut self.upstreams,
+            TopBy::Rcode => &mut self.rcodes,
+            TopBy::Reason => &mut self.reasons,
         };
-        let mut rows: Vec<TopRow> = all
-            .into_iter()
-            .map(|((key, pod), WindowCount { count, missed })| TopRow {
-                key: key.into(),
-                pod: pod.map(Into::into),
-                queries: count,
-                missed,
-                share: count as f64 / queries.max(1) as f64,
-                per_second: count as f64 / seconds.max(1.0),
-            })
-            .collect();
+        let mut sums: HashMap<KeyText, WindowCount> = HashMap::new();
+        for (text, WindowCount { count, missed }) in dimension.counts(window, now) {
+            let text = match (by, text.pod) {
+                (TopBy::Pod, None) => continue,
+                // A Pod can have several addresses.
+                (TopBy::Pod, Some(pod)) => KeyText { key: pod, pod: None },
+                (_, pod) => KeyText { key: text.key, pod },
+            };
+            let sum = sums.entry(text).or_default();
+            sum.count += count;
+            sum.missed += missed;
+        }
+        let row = |(KeyText { key, pod }, WindowCount { count, missed }): (KeyText, WindowCount)| TopRow {
+            key: key.into(),
+            pod: pod.map(Into::into),
+            queries: count,
+            missed,
+            share: count as f64 / queries.max(1) as f64,
+            per_second: count as f64 / seconds.max(1.0),
+        };
+        let mut rows: Vec<TopRow> = sums.into_iter().map(row).collect();
         rows.sort_by(|one, other| other.queries.cmp(&one.queries).then_with(|| one.key.cmp(&other.key)));
         rows.truncate(number);
-        TopList { by, rows }
+        rows
     }
-}
-
-/// Sums the counts of keys with the same text.
-fn merge(
-    counts: Vec<(KeyText, WindowCount)>, text: impl Fn(&KeyText) -> Option<KeyText>,
-) -> HashMap<(Box<str>, Option<Box<str>>), WindowCount> {
-    let mut merged: HashMap<_, WindowCount> = HashMap::new();
-    for (of, WindowCount { count, missed }) in counts {
-        let Some(KeyText { key, pod }) = text(&of) else { continue };
-        let sum = merged.entry((key, pod)).or_default();
-        sum.count += count;
-        sum.missed += missed;
-    }
-    merged
 }
 
 /// The windows of a dimension.

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,8 +17,9 @@ use crate::telemetry::metrics::{CELL_SLOTS, cell_slot};
 /// The number of samples in a second that is aimed at. In a minute, that is enough to know a share of 0.5 % with a
 /// standard deviation of 3 % of it.
 const RATE: f64 = 4_000.0;
-/// The number of samples that a thread holds until they are taken. In a time of more queries than expected, the
-/// distance doubles with each sixteenth of the second half, so that all of it is represented.
+/// The number of samples that a thread holds until they are taken. When it has half of them, it wakes the thread that
+/// takes them; if that is not in time, the distance doubles with each sixteenth of the second half, so that all of a
+/// burst is represented.
 const CAPACITY: usize = 512;
 const HALF: usize = CAPACITY / 2;
 const STEP: usize = HALF / 16;
@@ -56,6 +58,8 @@ pub struct Samples {
     period: AtomicU32,
     /// Queries without a sample that should have had one.
     missed: AtomicU64,
+    /// The thread that takes the samples.
+    taker: OnceLock<Thread>,
 }
 
 /// The samples of a thread. It is locked by that thread, which never waits, and by the one that takes the samples, for
@@ -70,7 +74,7 @@ struct SampleBuffer {
 impl Default for Samples {
     fn default() -> Samples {
         let buffers = [const { OnceLock::new() }; CELL_SLOTS];
-        Samples { buffers, period: AtomicU32::new(1), missed: AtomicU64::new(0) }
+        Samples { buffers, period: AtomicU32::new(1), missed: AtomicU64::new(0), taker: OnceLock::new() }
     }
 }
 
@@ -85,7 +89,18 @@ impl Samples {
             self.missed.fetch_add(1, Ordering::Relaxed);
             return 1;
         };
-        buffer.record(sample, self.period.load(Ordering::Relaxed), &self.missed)
+        let distance = buffer.record(sample, self.period.load(Ordering::Relaxed), &self.missed);
+        let is_half_full = buffer.samples.len() == HALF;
+        drop(buffer);
+        if let Some(taker) = self.taker.get().filter(|_| is_half_full) {
+            taker.unpark();
+        }
+        distance
+    }
+
+    /// Makes this thread the one that takes the samples: it is unparked when a buffer is half full.
+    pub fn take_here(&self) {
+        let _ = self.taker.set(std::thread::current());
     }
 
     /// Takes all samples, and calls `visit` with each. `spare` is reused from call to call.
@@ -209,6 +224,29 @@ mod tests {
         assert_eq!(samples.period(), 43);
         (0..50).for_each(|_| samples.adapt(1, Duration::from_secs(1)));
         assert_eq!(samples.period(), 1);
+    }
+
+    #[test]
+    fn half_a_buffer_wakes_the_thread_that_takes_samples() {
+        let samples = Samples::default();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let samples = &samples;
+            let taken = scope.spawn(move || {
+                samples.take_here();
+                ready.send(()).expect("the test waits");
+                let mut all = 0;
+                // Without the wake-up, this would never end.
+                while all == 0 {
+                    std::thread::park();
+                    samples.take(&mut Vec::new(), |_| all += 1);
+                }
+                all
+            });
+            is_ready.recv().expect("it runs");
+            send(samples, HALF as u32, &mut 1);
+            assert_eq!(taken.join().expect("no panic"), HALF);
+        });
     }
 
     #[test]

@@ -56,10 +56,10 @@ fn zipf(random: &mut fastrand::Rng, exponent: f64, most: f64) -> u32 {
 }
 
 /// Checks that every key with more than 0.5 % is listed, with at most 10 % error.
-fn check_against(exact: &BTreeMap<String, u64>, list: &TopList, total: u64, what: &str) {
+fn check_against(exact: &BTreeMap<String, u64>, rows: &[TopRow], total: u64, what: &str) {
     let mut heavy = 0;
     for (key, &expected) in exact.iter().filter(|(_, count)| **count * 200 > total) {
-        let row = list.rows.iter().find(|row| row.key == *key);
+        let row = rows.iter().find(|row| row.key == *key);
         let row = row.unwrap_or_else(|| panic!("{what}: {key} with {expected} of {total} is missing"));
         let error = row.queries.abs_diff(expected) as f64 / expected as f64;
         assert!(error <= 0.1, "{what}: {key}: {} of {expected}", row.queries);
@@ -117,7 +117,7 @@ fn queries_are_grouped_by_each_dimension() {
     top.add_upstream("192.0.2.1:53", 7, now);
     top.add(&Sample { rcode: NO_RESPONSE, ..sample(0x0b00_0001, "b.example") }, &Pods, now);
     let mut list = |by| {
-        let rows = top.list(TopWindow::Minute, by, 3, now).rows.into_iter();
+        let rows = top.list(TopWindow::Minute, by, 3, now).into_iter();
         rows.map(|row| {
             format!("{}{} {}", row.key, row.pod.map(|pod| format!(" {pod}")).unwrap_or_default(), row.queries)
         })
@@ -130,12 +130,12 @@ fn queries_are_grouped_by_each_dimension() {
     assert_eq!(list(TopBy::Upstream), ["192.0.2.1:53 7"]);
     assert_eq!(list(TopBy::Rcode), ["0 35", "3 15", "dropped 1"]);
     assert_eq!(list(TopBy::Reason), ["no-such-service 15"]);
-    let row = top.list(TopWindow::Minute, TopBy::Client, 1, now).rows.remove(0);
+    let row = top.list(TopWindow::Minute, TopBy::Client, 1, now).remove(0);
     assert!((row.share - 30.0 / 51.0).abs() < 1e-9 && (row.per_second - 3.0).abs() < 1e-9, "{row:?}");
     // The minute is over, the hour is not.
     let later = Duration::from_secs(200);
     assert_eq!(top.total(TopWindow::Minute, later).queries, 0);
-    assert!(top.list(TopWindow::Minute, TopBy::Client, 9, later).rows.is_empty());
+    assert!(top.list(TopWindow::Minute, TopBy::Client, 9, later).is_empty());
     assert_eq!(top.total(TopWindow::Hour, later).queries, 51);
     assert_eq!(top.total(TopWindow::Hour, Duration::from_secs(4_600)).queries, 0);
 }
@@ -152,7 +152,13 @@ fn texts_of_heavy_names_outlive_many_others() {
             top.add(&sample(name.len() as u32, &name), &Pods, Duration::from_secs(second));
         }
     }
-    let list = top.list(TopWindow::Minute, TopBy::Name, 1, Duration::from_secs(70));
-    assert_eq!((list.rows[0].key.as_str(), list.rows[0].queries), ("heavy 1", 700));
+    let rows = top.list(TopWindow::Minute, TopBy::Name, 1, Duration::from_secs(70));
+    assert_eq!((rows[0].key.as_str(), rows[0].queries), ("heavy 1", 700));
     assert!(top.names.texts.bytes() <= 2_048 * 64, "{}", top.names.texts.bytes());
+}
+
+#[test]
+fn the_words_of_errors_are_all_dimensions() {
+    let words: Vec<&str> = TopBy::WORDS.split([',', ' ']).filter(|word| !["", "or"].contains(word)).collect();
+    assert_eq!(words, TopBy::ALL.map(TopBy::name));
 }

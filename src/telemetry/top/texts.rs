@@ -8,7 +8,7 @@ const TEXTS: usize = 2_048;
 const MAX_TEXT: usize = 128;
 
 /// A key for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct KeyText {
     /// The key: an address, a name and its type, or a code.
     pub(super) key: Box<str>,
