@@ -39,13 +39,13 @@ enum Test {
     Not(Box<Test>),
     Constant(bool),
     /// The property is one of these.
-    Type(OneOf<Type>),
+    Type(Box<[Type]>),
     Class(Box<[Class]>),
     Name(Box<[NameBuf]>),
     Protocol(Box<[Box<str>]>),
-    Client(OneOf<IpAddr>),
+    Client(Box<[IpAddr]>),
     /// The address is none of these.
-    OtherClient(OneOf<IpAddr>),
+    OtherClient(Box<[IpAddr]>),
     ClientPort(Box<[u16]>),
     Server(Box<[IpAddr]>),
     ServerPort(Box<[u16]>),
@@ -56,25 +56,6 @@ enum Test {
     Number(QueryNumber, Binary, i64),
     /// Any other expression, whose value must be a boolean.
     Other(Box<ExprNode>),
-}
-
-/// Values, the first of which is compared without a loop: most tests have one or two.
-#[derive(Clone, Debug)]
-struct OneOf<T> {
-    first: Option<T>,
-    others: Box<[T]>,
-}
-
-impl<T: Copy + PartialEq> OneOf<T> {
-    fn new(values: &[T]) -> OneOf<T> {
-        let (first, others) = values.split_first().map_or((None, &[][..]), |(first, others)| (Some(*first), others));
-        OneOf { first, others: others.into() }
-    }
-
-    #[inline(always)]
-    fn has(&self, value: T) -> bool {
-        self.first == Some(value) || !self.others.is_empty() && self.others.contains(&value)
-    }
 }
 
 impl QueryCondition {
@@ -167,11 +148,11 @@ impl Test {
     /// Prepares the comparison of a property with texts. A text that the property never has is left out.
     fn one_of(property: &str, texts: &[&str]) -> Option<Test> {
         Some(match property {
-            "type" => Test::Type(OneOf::new(&values(texts, Type::from_mnemonic))),
+            "type" => Test::Type(values(texts, Type::from_mnemonic)),
             "class" => Test::Class(values(texts, Class::from_mnemonic)),
             "name" => Test::Name(values(texts, |text| NameBuf::from_text(text).ok().map(|name| name.to_lower()))),
             "proto" => Test::Protocol(texts.iter().map(|text| (*text).into()).collect()),
-            "client_ip" => Test::Client(OneOf::new(&values(texts, |text| text.parse().ok()))),
+            "client_ip" => Test::Client(values(texts, |text| text.parse().ok())),
             "server_ip" => Test::Server(values(texts, |text| text.parse().ok())),
             "port" => Test::ClientPort(values(texts, |text| text.parse().ok())),
             "server_port" => Test::ServerPort(values(texts, |text| text.parse().ok())),
@@ -183,7 +164,7 @@ impl Test {
     #[inline(always)]
     fn result(&self, exchange: &Exchange<'_>) -> TestResult {
         TestResult::of(match self {
-            Test::Type(types) => types.has(exchange.question().qtype),
+            Test::Type(types) => types.contains(&exchange.question().qtype),
             Test::Client(addresses) => is_client_among(addresses, exchange),
             Test::OtherClient(addresses) => !is_client_among(addresses, exchange),
             _ => return self.other_result(exchange),
@@ -214,7 +195,7 @@ impl Test {
             }
             Test::Not(test) => return test.result(exchange).negated(),
             Test::Constant(value) => *value,
-            Test::Type(types) => types.has(question.qtype),
+            Test::Type(types) => types.contains(&question.qtype),
             Test::Class(classes) => classes.contains(&question.qclass),
             Test::Name(names) => names.iter().any(|name| name.as_name().eq_ignore_case(question.name())),
             Test::Protocol(names) => names.iter().any(|name| **name == *client.transport.name()),
@@ -244,10 +225,10 @@ impl Test {
 
 /// Returns whether the client's address is one of these.
 #[inline(always)]
-fn is_client_among(addresses: &OneOf<IpAddr>, exchange: &Exchange<'_>) -> bool {
+fn is_client_among(addresses: &[IpAddr], exchange: &Exchange<'_>) -> bool {
     match exchange.client.remote {
-        SocketAddr::V4(client) => addresses.has(IpAddr::V4(*client.ip())),
-        SocketAddr::V6(_) => addresses.has(client_address(exchange)),
+        SocketAddr::V4(client) => addresses.iter().any(|address| *address == IpAddr::V4(*client.ip())),
+        SocketAddr::V6(_) => addresses.contains(&client_address(exchange)),
     }
 }
 
