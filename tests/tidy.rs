@@ -337,6 +337,32 @@ fn the_wrapper_of_trace_passes_on_every_method_of_a_plugin() {
     assert_eq!(methods("src/plugins/trace/mod.rs", "impl Plugin for TracedPlugin {"), all);
 }
 
+/// A method that a chain leaves out, since `calls` says so, would never run.
+#[test]
+fn plugins_have_no_method_that_they_do_not_need() {
+    let (mut found, mut mistakes) = (0, Vec::new());
+    for (path, text) in sources("src/plugins") {
+        for body in text.split("\nimpl Plugin for ").skip(1).filter_map(|rest| rest.split("\n}\n").next()) {
+            let Some((_, calls)) = body.split_once("Calls { ") else { continue };
+            let calls = calls.split(" }").next().unwrap_or_default();
+            for method in ["reply", "sent"].into_iter().filter(|method| calls.contains(&format!("{method}: false"))) {
+                found += 1;
+                if body.contains(&format!("    fn {method}(")) {
+                    mistakes.push(format!("{}: {method}", path.display()));
+                }
+            }
+            // `query` must exist.
+            if calls.contains("query: false")
+                && !body.contains("fn query(&self, _: &mut Exchange<'_>) -> Step {\n        Step::Next\n    }")
+            {
+                mistakes.push(format!("{}: query", path.display()));
+            }
+        }
+    }
+    assert!(found >= 5, "{found}");
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
 /// The program knows directives through `plugins::build` and the table only: adding one changes its own file or folder,
 /// its `mod` line, and its row.
 #[test]

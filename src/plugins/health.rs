@@ -42,15 +42,7 @@ impl Setting for Config {
         let task = Arc::new(move |address: SocketAddr| -> BoxFuture<()> {
             Box::pin(probe_itself(address, text.clone(), metrics.clone()))
         });
-        block.page(PageRequest {
-            directive: "health",
-            address,
-            path: "/health",
-            page,
-            tls: None,
-            task: Some(task),
-            more: Vec::new(),
-        });
+        block.page(PageRequest { task: Some(task), ..PageRequest::new("health", address, "/health", page) });
         Ok(())
     }
 }

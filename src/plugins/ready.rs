@@ -51,16 +51,7 @@ impl Setting for Config {
         let page = Arc::new(move |_: &PageVisit<'_>| {
             readiness.unready(lifecycle.phase()).map_or_else(PageContent::ok, PageContent::unavailable)
         });
-        let address = self.address.clone();
-        block.page(PageRequest {
-            directive: "ready",
-            address,
-            path: "/ready",
-            page,
-            tls: None,
-            task: None,
-            more: Vec::new(),
-        });
+        block.page(PageRequest::new("ready", self.address.clone(), "/ready", page));
         Ok(())
     }
 }

@@ -107,6 +107,13 @@ pub struct PageRequest {
     pub more: Vec<(&'static str, Page)>,
 }
 
+impl PageRequest {
+    /// Creates a request for a page without TLS and without work beside it.
+    pub fn new(directive: &'static str, address: PageAddress, path: &'static str, page: Page) -> PageRequest {
+        PageRequest { directive, address, path, page, tls: None, task: None, more: Vec::new() }
+    }
+}
+
 /// What the directives of a block have registered.
 #[derive(Default)]
 pub struct BuiltBlock {

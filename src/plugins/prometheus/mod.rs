@@ -73,15 +73,7 @@ impl Setting for Config {
             body: metrics::text(&registry),
         });
         let (address, tls) = (self.address.clone(), self.tls.clone());
-        block.page(PageRequest {
-            directive: "prometheus",
-            address,
-            path: "/metrics",
-            page,
-            tls,
-            task: None,
-            more: Vec::new(),
-        });
+        block.page(PageRequest { tls, ..PageRequest::new("prometheus", address, "/metrics", page) });
         let all = queries.clone();
         block.observe(move |server| Arc::new(Refused::new(&all, server)));
         block.plugin_per_listener(move |listener| {

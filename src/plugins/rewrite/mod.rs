@@ -122,11 +122,11 @@ impl Plugin for Rewrite {
         // The failure of the rules themselves.
         exchange.state.rewritten()?;
         let query = exchange.query;
-        if !self.has_cname {
-            change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
-            return None;
-        }
-        match self.find_target(exchange.state, &query.question, query.edns.is_some()) {
+        let found = match self.has_cname {
+            true => self.find_target(exchange.state, &query.question, query.edns.is_some()),
+            false => Ok(None),
+        };
+        match found {
             Ok(None) => {
                 change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
                 None
