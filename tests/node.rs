@@ -108,9 +108,7 @@ impl Test {
             }),
         }
     }
-}
 
-impl Test {
     /// Leaves it out for a reason, if there is one.
     fn unless(self, missing: Option<String>) -> Test {
         Test { missing, ..self }

@@ -64,14 +64,13 @@ fn create(api: &Api, mut object: Value) {
         api.apply(&object);
         return;
     }
-    let status = object["status"].take();
+    let mut status = object["status"].take();
     let is_terminating = object["metadata"]["deletionTimestamp"].take() != Value::Null;
     object["spec"]["containers"] = json!([{"name": "app", "image": "registry.example/app"}]);
     if status["phase"] != "Pending" {
         object["spec"]["nodeName"] = "node-a".into();
     }
     api.apply(&without_nulls(object));
-    let mut status = status;
     if let Some(ip) = status["podIPs"][0]["ip"].as_str().map(str::to_owned) {
         status["podIP"] = ip.into();
     }

@@ -91,7 +91,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "busybox nslookup",
         habits: "BusyBox 1.35. Sends A and AAAA for every name of the search list at the same time, prints every \
-            denial, and searches for names without a dot only: `nslookup web.shop` fails in every cluster. No EDNS, no \
+            denial, and searches for names without a dot only (since BusyBox 1.29): `nslookup web.shop` fails in every cluster. No EDNS, no \
             TCP. Exits with an error if one of the responses is a denial. With a `.` in the search list, no short name \
             is found.",
         kinds: &[(Kind::Host, Search::NoDots), (Kind::Srv, Search::NoDots), (Kind::Ptr, Search::Never)],
@@ -199,7 +199,7 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Netty",
-        habits: "The resolver of Netty 4.1 (`DnsNameResolver`), which many Java frameworks use instead of the JDK's; \
+        habits: "The resolver of Netty 4.1.48 (`DnsNameResolver`), which many Java frameworks use instead of the JDK's; \
             truncated responses over TCP only where the program has asked for it. EDNS with 4096 bytes. A and AAAA from \
             one socket at the same time. Reads the search list and `ndots` of resolv.conf, but not `use-vc`; its own \
             timeout is five seconds. Has a cache of its own. Its queries for SRV and PTR do not use the search list.",
@@ -215,7 +215,7 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: ".NET",
-        habits: "`System.Net.Dns` of .NET 3.1: the C library of its image (glibc here, musl in Alpine images). SRV is \
+        habits: "`System.Net.Dns` of .NET Core 3.1: the C library of its image (glibc here, musl in Alpine images). SRV is \
             not in the standard library.",
         kinds: NO_SRV,
         tcp: true,
@@ -230,7 +230,7 @@ pub const CLIENTS: &[Client] = &[
         name: "c-ares",
         habits: "c-ares 1.18: `ares_getaddrinfo`, `ares_search`. TC: again over TCP. \
             A `.` in the search list is an error (newer versions accept it). \
-            The same library is in Envoy, curl and Node's `resolve`.",
+            The same library is in Envoy, in some builds of curl, and in Node's `resolve`.",
         kinds: ALL,
         tcp: true,
         root_search: Some("!Misformatted domain name"),
@@ -262,9 +262,10 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "nginx",
-        habits: "The `resolver` of nginx, which does not read resolv.conf: no search list, names must be complete. A \
-            and AAAA at the same time, no EDNS. TC: again over TCP. A denial of one type with an answer of the other \
-            one gives the answer.",
+        habits: "The `resolver` of nginx, which does not read resolv.conf: no search list, names must be complete. \
+            (Names in the configuration that are known at its start are looked up by the C library.) A and AAAA at the \
+            same time, no EDNS. TC: again over TCP. A denial of one type with an answer of the other one gives the \
+            answer.",
         kinds: &[(Kind::Host, Search::Never)],
         tcp: true,
         root_search: None,

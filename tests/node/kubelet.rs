@@ -63,6 +63,11 @@ pub struct Seen {
     pub process: Option<u32>,
 }
 
+/// Returns how often each Pod's process has been started again.
+pub fn restarts(pods: &[Seen]) -> Vec<(String, u32)> {
+    pods.iter().map(|pod| (pod.name.clone(), pod.restarts)).collect()
+}
+
 /// A Pod with its process.
 struct Run {
     seen: Seen,

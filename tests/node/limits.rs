@@ -1,6 +1,6 @@
 //! The limits that the Deployment sets for its container: what the process may do, and how much memory it may have.
 
-use super::kubelet::Seen;
+use super::kubelet::{Seen, restarts};
 use super::live::wait::{SOON, eventually};
 use super::net::Node;
 use super::world::World;
@@ -101,8 +101,6 @@ fn memory(world: &World) {
         let pods = world.kubelet.pods();
         if pods.iter().all(|pod| pod.ready) { Ok(()) } else { Err(world.report()) }
     });
-    let after = world.two_pods();
-    let restarts = |pods: &[Seen]| pods.iter().map(|pod| (pod.name.clone(), pod.restarts)).collect::<Vec<_>>();
-    assert_eq!(restarts(&before), restarts(&after), "a server has ended: {}", world.report());
+    assert_eq!(restarts(&before), restarts(&world.two_pods()), "a server has ended: {}", world.report());
     check_memory(world);
 }

@@ -88,7 +88,7 @@ pub const POLICIES: &[Policy] = &[
     },
     Policy {
         name: "edns0, trust-ad",
-        text: "ClusterFirst with these options: glibc adds EDNS with 1232 bytes, and AD.",
+        text: "ClusterFirst with these options: glibc adds EDNS with 1200 bytes, and AD.",
         on_host: false,
         questions: usize::MAX,
         resolv_conf: || cluster_first("edns0 trust-ad"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Test;
-use super::kubelet::Seen;
+use super::kubelet::restarts;
 use super::live::objects::{namespace, service};
 use super::live::wait::{SOON, eventually};
 use super::world::{VIP, World};
@@ -38,7 +38,6 @@ fn very_many_services(world: &mut World) {
     let count = count.map_or(SERVICES, |text| text.parse().expect("a number of Services"));
     let mode = world.mode();
     // Earlier cases kill servers.
-    let restarts = |pods: &[Seen]| pods.iter().map(|pod| (pod.name.clone(), pod.restarts)).collect::<Vec<_>>();
     let before = restarts(&world.two_pods());
     // It would write its rules again and again.
     world.proxy = None;
@@ -87,7 +86,6 @@ fn very_many_services(world: &mut World) {
             Err(format!("{right} of {} are right", wanted.len()))
         });
     }
-    let after = restarts(&world.two_pods());
-    assert_eq!(before, after, "a server has ended");
+    assert_eq!(before, restarts(&world.two_pods()), "a server has ended");
     super::limits::check_memory(world);
 }

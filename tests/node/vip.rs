@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Test;
-use super::kubelet::Seen;
+use super::kubelet::{Seen, restarts};
 use super::live::wait::{LATER, SOON, eventually};
 use super::proxy::Mode;
 use super::roles::{Load, Outcome};
@@ -155,8 +155,7 @@ fn both_frozen(world: &World) {
     pods.iter().for_each(|pod| pod.signal("CONT"));
     let outcome = load.outcome();
     world.wait_for_endpoints(2);
-    let after = world.two_pods();
-    assert!(pods.iter().zip(&after).all(|(old, new)| (&old.name, old.restarts) == (&new.name, new.restarts)));
+    assert_eq!(restarts(&pods), restarts(&world.two_pods()));
     all_answered(&outcome);
     all_answered(&world.load(1, 200, 1).outcome());
 }
