@@ -282,7 +282,8 @@ impl Chain {
         self.queries(exchange.first + 1, exchange)
     }
 
-    /// Calls [`Plugin::sent`] of every plugin that needs it, last to first, so that *log* writes before *errors*, as in CoreDNS.
+    /// Calls [`Plugin::sent`] of every plugin that needs it, last to first, so that *log* writes before *errors*, as in
+    /// CoreDNS.
     pub(super) fn sent(&self, exchange: &Exchange<'_>, sent: &Sent<'_>) {
         let mut end = self.plugins.len();
         while let Some(at) = self.sent.last_before(end) {
