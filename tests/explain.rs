@@ -96,7 +96,46 @@ fn bad_input_is_one_line_and_status_1() {
     let empty = file(&folder("explain-errors"), "empty.yaml", "");
     for (words, message) in [
         (vec!["explain"], "a name is missing; usage: clusterdns explain [flags] NAME [TYPE]"),
-        (vec!["explain", "a..b", "-manifests", CLUSTER], "'a..b' is not a DNS name"),
+        (
+            vec!["explain", "a..b", "-manifests", CLUSTER],
+            "'a..b' is not a DNS name: the name has an empty label; expected labels with dots between them, such as web",
+        ),
+        (
+            vec!["explain", "we\x1b[2Jb\r\n.shop", "-manifests", CLUSTER],
+            r"'we\u{1b}[2Jb\r\n.shop' is not a DNS name: the name has white space; expected",
+        ),
+        (
+            vec!["explain", "web\u{7f}.shop", "-manifests", CLUSTER],
+            r"'web\u{7f}.shop' is not a DNS name: the name has a control character; expected",
+        ),
+        (vec!["explain", "web", "\x1b[31mA"], r"'\u{1b}[31mA' is not a record type"),
+        (vec!["resolve", "-fo\x1brm", "web"], r"there is no flag -fo\u{1b}rm"),
+        (vec!["top", "\x1b[2J"], r"unexpected '\u{1b}[2J'; usage: clusterdns top"),
+        (vec!["-conf", "x", "\x1b[2J"], r"extra command line arguments: [\u{1b}[2J]"),
+        (
+            vec!["explain", "web.shop/x", "-manifests", CLUSTER],
+            "a part of a URL is not a DNS name; its name is 'web.shop'\n",
+        ),
+        (
+            vec!["explain", "me:secret@web.shop:80/x?y#z", "-manifests", CLUSTER],
+            "a part of a URL is not a DNS name; its name is 'web.shop'\n",
+        ),
+        (vec!["resolve", "web.shop?x=1", "-manifests", CLUSTER], "its name is 'web.shop'\n"),
+        (
+            vec!["explain", "shop/web", "-manifests", CLUSTER],
+            "'shop/web' is not a DNS name; expected 'web.shop' if it is NAMESPACE/NAME of a Service, 'shop' if it is a \
+             host with a path\n",
+        ),
+        (vec!["explain", "/", "-manifests", CLUSTER], "'/' is not a DNS name; expected labels with dots between them"),
+        (vec!["explain", "https://", "-manifests", CLUSTER], "a URL is not a DNS name; expected labels with dots"),
+        (
+            vec!["explain", "10.0.0.0/24", "-manifests", CLUSTER],
+            "'10.0.0.0/24' is a network; expected a DNS name, or one address for its reverse name\n",
+        ),
+        (
+            vec!["explain", "web", "-from", "shop/web/x", "-manifests", CLUSTER],
+            "'shop/web/x' is not a Pod: expected NAMESPACE/NAME, or NAME in namespace default\n",
+        ),
         (
             vec!["explain", "http://me:secret@web.shop:80/x", "-manifests", CLUSTER],
             "a URL is not a DNS name; its name is 'web.shop'\n",
@@ -130,6 +169,53 @@ fn bad_input_is_one_line_and_status_1() {
         let (status, output, errors) = status_and_output(&run(&words));
         assert_eq!((status, output.as_str()), (Some(1), ""), "{words:?}");
         assert!(errors.contains(message) && errors.lines().count() == 1, "{words:?}: {errors}");
+    }
+}
+
+/// What cannot be written is an error; a reader that has read enough, such as `head`, is none.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let conf = file(&folder("explain-full"), "Corefile", ". {\n    whoami\n}\n");
+    let pod = ["resolve", "web", "-policy", "Default", "-manifests", CLUSTER];
+    let commands: [&[&str]; 9] = [
+        &["explain", "web.shop", "-manifests", CLUSTER],
+        &["explain", "web.shop", "-manifests", CLUSTER, "-json"],
+        &pod,
+        &["top", "-help"],
+        &["-help"],
+        &["-version"],
+        &["-plugins"],
+        &["-check", "-conf", &conf],
+        &["-check=json", "-conf", &conf],
+    ];
+    for words in commands {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = program().args(words).stdout(full).output().expect("the program runs");
+        let (status, _, errors) = status_and_output(&output);
+        assert_eq!(
+            (status, errors.as_str()),
+            (Some(1), "cannot write to standard output: No space left on device\n"),
+            "{words:?}"
+        );
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = program().args(words).stdout(writer).output().expect("the program runs");
+        assert_eq!(status_and_output(&output), (Some(0), String::new(), String::new()), "{words:?}");
+    }
+}
+
+/// Text of flags and files reaches the terminal without control characters.
+#[test]
+fn output_obeys_no_text_of_the_user() {
+    let resolv = file(&folder("explain-controls"), "resolv.conf", "nameserver 10.0.0.1\nsearch a\x1b[2Jb\n");
+    for (flags, shown) in [
+        (["-namespace", "a\x1b[2Jb"], r"a Pod in namespace a\u{1b}[2Jb (dnsPolicy"),
+        (["-resolv-conf", &resolv], r"search a\u{1b}[2Jb"),
+    ] {
+        let words = [&["resolve", "web", "-manifests", CLUSTER][..], &flags].concat();
+        let (status, output, errors) = status_and_output(&run(&words));
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{words:?}");
+        assert!(output.contains(shown) && !output.contains('\x1b'), "{output}");
     }
 }
 
