@@ -80,6 +80,11 @@ impl Report {
                     push(&mut text, "  ", &format!("{}: {line}", step.plugin));
                 }
             }
+            for step in &trace.way_back {
+                for line in &step.lines {
+                    push(&mut text, "  ", &format!("on the way back, {}: {line}", step.plugin));
+                }
+            }
             trace.records.iter().for_each(|record| push(&mut text, "    ", record));
         }
         section(&mut text, "objects", &self.objects);
