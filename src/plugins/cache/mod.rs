@@ -25,14 +25,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::chain::{
-    Exchange, ExplainNotes, Explained, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones,
+    Exchange, ExplainNotes, Explained, ExplainedReply, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait,
+    Zones,
 };
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::reply::{ErrorText, ExtendedError};
-use crate::wire::{NameBuf, Query, Question, Rcode};
+use crate::wire::{NameBuf, Query, Question, Rcode, Reply};
 use classify::ResponseClass;
 use entry::{CacheEntry, KeyFlags};
 use metrics::{DROPS, MISSES, PREFETCHES, REQUESTS};
@@ -207,17 +208,8 @@ impl Cache {
         old: Option<&Arc<CacheEntry>>,
     ) {
         let cache = &*self.cache;
-        let (partition, except) = match class {
-            ResponseClass::Answer | ResponseClass::Delegation => (Partition::Success, &cache.no_success),
-            ResponseClass::NameError | ResponseClass::NoData | ResponseClass::Failure => {
-                (Partition::Denial, &cache.no_denial)
-            }
-            ResponseClass::Other => return,
-        };
         let CacheKey { question, hash, .. } = key;
-        if ttl == 0 || !class.is_cacheable(exchange.reply(), question) || except.longest(question).is_some() {
-            return;
-        }
+        let Some(partition) = cache.partition_for(exchange.reply(), question, class, ttl) else { return };
         let answers = classify::has_answer_record(exchange.reply(), question);
         let now = exchange.now;
         let Some(mut entry) = CacheEntry::new(exchange.query, exchange.reply(), ttl, answers, now) else {
@@ -246,22 +238,56 @@ impl Cache {
 
     /// Stores that there was no answer, so that not every client causes another query (RFC 9520 2.2).
     fn store_failure(&self, exchange: &mut Exchange<'_>) {
-        use upstream::Error;
-        match &exchange.state.failure {
-            // Overload of this server is not related to the name.
-            Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => {}
-            Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => {}
-            // *cancel* has ended the query, which says nothing of the name either.
-            Some(_) if exchange.deadline().is_some_and(|deadline| exchange.now >= deadline) => {}
-            Some(_) => {
-                let key = self.key(exchange.query);
-                self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
-            }
+        if is_failure_of_name(exchange) {
+            let key = self.key(exchange.query);
+            self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
         }
+    }
+
+    /// Returns a line about what becomes of a reply that the cache has not made, without storing it.
+    fn explain_storing(&self, exchange: &mut Exchange<'_>) -> Option<String> {
+        let question = exchange.question();
+        let (class, ttl) = match exchange.state.bare {
+            true if !is_failure_of_name(exchange) => return None,
+            true => (ResponseClass::Failure, self.cache.failure_ttl()),
+            false => self.classify(exchange),
+        };
+        // An answer of the cluster is always current.
+        let is_live = exchange.state.origin == Origin::Live || self.cache.live_zones.longest(question).is_some();
+        if is_live && !exchange.state.bare {
+            return None;
+        }
+        let is_stored = self.cache.partition_for(exchange.reply(), question, class, ttl).is_some();
+        Some(if is_stored { format!("stores the reply for {ttl} s") } else { "does not store the reply".to_owned() })
+    }
+}
+
+/// Returns whether the failure of a query says something of its name.
+fn is_failure_of_name(exchange: &Exchange<'_>) -> bool {
+    use upstream::Error;
+    match &exchange.state.failure {
+        // Overload of this server is not related to the name.
+        Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => false,
+        Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => false,
+        // *cancel* has ended the query, which says nothing of the name either.
+        Some(_) => exchange.deadline().is_none_or(|deadline| exchange.now < deadline),
     }
 }
 
 impl BlockCache {
+    /// Returns where a reply of this class with this TTL is stored; `None` if it must not be cached.
+    fn partition_for(&self, reply: &Reply, question: &Question, class: ResponseClass, ttl: u32) -> Option<Partition> {
+        let (partition, except) = match class {
+            ResponseClass::Answer | ResponseClass::Delegation => (Partition::Success, &self.no_success),
+            ResponseClass::NameError | ResponseClass::NoData | ResponseClass::Failure => {
+                (Partition::Denial, &self.no_denial)
+            }
+            ResponseClass::Other => return None,
+        };
+        let is_stored = ttl > 0 && class.is_cacheable(reply, question) && except.longest(question).is_none();
+        is_stored.then_some(partition)
+    }
+
     /// Returns the TTL of failures in seconds.
     fn failure_ttl(&self) -> u32 {
         self.config.servfail.as_secs() as u32
@@ -336,6 +362,18 @@ impl Plugin for Cache {
             exchange.reply().extended_error = Some(CACHED_FAILURE);
         }
         Step::Answered
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        if exchange.state.origin != Origin::Cached && self.covers(exchange.question()) {
+            lines.extend(self.explain_storing(exchange));
+            self.set_authentic_data(exchange);
+        }
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

@@ -30,7 +30,7 @@ mod words;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Calls, Exchange, ExplainedReply, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
@@ -91,6 +91,29 @@ impl Plugin for Rewrite {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         self.apply_labels(exchange).unwrap_or_else(|| self.apply_rules(exchange))
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        let query = exchange.query;
+        let (question, has_edns) = (&query.question, query.edns.is_some());
+        let found = if self.has_cname { self.find_target(exchange.state, question, has_edns) } else { Ok(None) };
+        let Ok(Some((target, qtype))) = found else {
+            // Nothing is looked up.
+            self.reply(exchange);
+            return ExplainedReply::Known;
+        };
+        let name = target.looked_up.name();
+        let Some(inner) = exchange.explain_look_up(name, qtype, exchange.is_translated()) else {
+            lines.push(format!("looks up {name} {qtype}, the new target of the alias, which a dry run does not know"));
+            return ExplainedReply::Unknown;
+        };
+        lines.push(format!("looks up {name} {qtype}, the new target of the alias"));
+        change(&self.rules, question, has_edns, exchange.state, Some((&target, &inner)));
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
