@@ -17,6 +17,7 @@ use crate::chain::Client;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::quic::listener::{QuicListener, Stopping, code};
+use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// RFC 9114 8.1.
@@ -83,7 +84,10 @@ impl Request {
         // What is dropped resets the stream.
         let Ok(Ok((request, mut stream))) = resolving.await else { return };
         let found = match doh::query(request.method(), request.uri(), request.headers()) {
-            Ok(query) => self.find_answer(query, &mut stream).await,
+            Ok(query) => {
+                let requester = Requester::from(self.client).with_span(request.headers());
+                self.find_answer(query, &requester, &mut stream).await
+            }
             Err(status) => Err(status),
         };
         let (response, content) = match found {
@@ -105,7 +109,7 @@ impl Request {
 
     /// Returns the response and the permit for its memory, or the status of the refusal.
     async fn find_answer(
-        &self, query: doh::QueryPlace, stream: &mut H3Stream,
+        &self, query: doh::QueryPlace, requester: &Requester, stream: &mut H3Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let QuicListener { service, acceptor, .. } = &*self.listener;
         let mut message = RequestMessage::new(&self.memory);
@@ -117,7 +121,7 @@ impl Request {
                 acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        Ok(message.answer((self.client, None), service, &acceptor.shared, &self.activity).await?)
+        Ok(message.answer(requester, service, &acceptor.shared, &self.activity).await?)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::pending::Unread;
+use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// Answers the queries of a connection, each on its stream.
@@ -92,7 +93,8 @@ impl QueryStream {
             return Err(ProtocolError);
         }
         let busy = self.activity.start_query();
-        let answer = service.answer_request(&packet, (self.client, None), &acceptor.shared, pending.as_ref()).await;
+        let requester = Requester::from(self.client);
+        let answer = service.answer_request(&packet, &requester, &acceptor.shared, pending.as_ref()).await;
         drop(busy);
         let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {
             return self.abandon(DoqErrorCode::InternalError);
