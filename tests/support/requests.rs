@@ -245,8 +245,9 @@ pub fn check_admin(data: &[u8]) {
     site.add("/health", PageOrigin::CoreDns, Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
     let unready = Arc::new(|_: &PageVisit<'_>| PageContent::unavailable("kubernetes".to_owned()));
     site.add("/ready", PageOrigin::CoreDns, unready);
-    let top = |visit: &PageVisit<'_>| {
-        assert!(visit.parameters().count() <= data.len());
+    let len = data.len();
+    let top = move |visit: &PageVisit<'_>| {
+        assert!(visit.parameters().count() <= len);
         PageContent::forbidden("not for you\n")
     };
     site.add("/top", PageOrigin::Added, Arc::new(top));
