@@ -90,29 +90,37 @@ impl BlockCache {
     }
 
     /// Finds the entry for a key, fresh or usable as a stale one.
-    fn find(&self, key: CacheKey<'_>, now: Instant) -> Option<(Arc<CacheEntry>, Partition)> {
+    fn find(&self, key: CacheKey<'_>, now: Instant) -> Option<CacheHit> {
         let CacheKey { question, flags, hash } = key;
         let max_age = self.config.stale.as_ref().map_or(0, |stale| i64::from(stale.max_age));
-        let is_usable = |entry: &CacheEntry| {
+        let hit = |partition, entry: Arc<CacheEntry>| {
             let remaining = entry.remaining(now);
-            (remaining > 0 || -remaining < max_age) && entry.is_for(question, flags)
+            let is_usable = (remaining > 0 || -remaining < max_age) && entry.is_for(question, flags);
+            is_usable.then_some(CacheHit { entry, partition, remaining })
         };
         let get = |partition| self.store.get(partition, hash);
         if self.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive)
-            && let Some(entry) =
-                get(Partition::Success).and_then(|entry| entry.positive_entry()).filter(|entry| is_usable(entry))
+            && let Some(entry) = get(Partition::Success).and_then(|entry| entry.positive_entry())
+            && let Some(hit) = hit(Partition::Success, entry)
         {
-            return Some((entry, Partition::Success));
+            return Some(hit);
         }
-        let success =
-            || get(Partition::Success).filter(|entry| is_usable(entry)).map(|entry| (entry, Partition::Success));
-        match get(Partition::Denial).filter(|entry| is_usable(entry)) {
+        let success = || get(Partition::Success).and_then(|entry| hit(Partition::Success, entry));
+        match get(Partition::Denial).and_then(|entry| hit(Partition::Denial, entry)) {
             // A failure is temporary: it does not hide an answer.
-            Some(entry) if entry.rcode() == Rcode::SERVFAIL => success().or(Some((entry, Partition::Denial))),
-            Some(entry) => Some((entry, Partition::Denial)),
+            Some(denial) if denial.entry.rcode() == Rcode::SERVFAIL => success().or(Some(denial)),
+            Some(denial) => Some(denial),
             None => success(),
         }
     }
+}
+
+/// An entry that answers a question.
+struct CacheHit {
+    entry: Arc<CacheEntry>,
+    partition: Partition,
+    /// The seconds until it expires; 0 or less if it is stale.
+    remaining: i64,
 }
 
 /// The extended error of a failure that is cached (RFC 8914 4.14).
@@ -308,7 +316,7 @@ impl Plugin for Cache {
         if is_live || !self.covers(exchange.question()) {
             return Explained::Next;
         }
-        let Some((entry, _)) = self.cache.find(self.key(exchange.query), exchange.now) else {
+        let Some(CacheHit { entry, remaining, .. }) = self.cache.find(self.key(exchange.query), exchange.now) else {
             notes.lines.push("has no entry for the question".to_owned());
             return Explained::Next;
         };
@@ -316,7 +324,6 @@ impl Plugin for Cache {
             notes.lines.push("does not use its entry: a plugin after it answers the name from the cluster".to_owned());
             return Explained::Next;
         }
-        let remaining = entry.remaining(exchange.now);
         let age = i64::from(entry.ttl) - remaining;
         let (ttl, freshness) = match u32::try_from(remaining) {
             Ok(ttl @ 1..) => (ttl, format!("valid for another {ttl} s")),
@@ -343,13 +350,13 @@ impl Plugin for Cache {
         let found = if is_live { None } else { self.cache.find(self.key(exchange.query), now) };
         // A name that was added to the cluster since is newer than a cached answer of another plugin.
         let found = found.filter(|_| !self.is_claimed(exchange));
-        let Some((entry, partition)) = found else {
+        let Some(CacheHit { entry, partition, remaining }) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
             exchange.state.flag_changes.add(flag::AD, true);
             return Step::Next;
         };
         cells.add_all([(REQUESTS, 1), (metrics::hits(partition), 1)]);
-        let remaining = match u32::try_from(entry.remaining(now)) {
+        let remaining = match u32::try_from(remaining) {
             Ok(remaining @ 1..) => remaining,
             _ => return self.serve_stale(exchange, &entry),
         };

@@ -185,8 +185,9 @@ fn reorders(reply: &Reply, question: &Question) -> bool {
 /// Shuffles the addresses and the mail exchangers of each section, and puts them after its other records.
 fn shuffle(records: &mut [Record]) {
     // Records of different sections may be mixed; the encoder selects those of each section.
-    sort(records, |record| (record.section, Rank::of(record)));
-    for run in records.chunk_by_mut(|a, b| a.section == b.section && Rank::of(a) == Rank::of(b)) {
+    let place = |record: &Record| (record.section as u8) << 4 | Rank::of(record) as u8;
+    sort(records, place);
+    for run in records.chunk_by_mut(|a, b| place(a) == place(b)) {
         if run.len() > 1 && matches!(Rank::of(&run[0]), Rank::Address | Rank::Mail) {
             fastrand::shuffle(run);
         }
