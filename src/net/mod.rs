@@ -25,7 +25,7 @@ pub use proxy_protocol::{
 };
 pub(crate) use shares::{Shares, Ticket};
 pub use tls_client::TlsClient;
-pub use tls_error::{find_tls_error, tls_reason};
+pub use tls_error::{find_tls_error, tls_reason, tls_reason_of_text};
 
 use std::io;
 
