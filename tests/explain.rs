@@ -54,6 +54,25 @@ fn an_address_is_looked_up_in_reverse() {
     assert!(text.starts_with(&name), "{text}");
 }
 
+/// A server block at another port is named, and explained with `-port`.
+#[test]
+fn the_blocks_of_each_port_are_explained() {
+    let blocks = ".:53 {\n kubernetes cluster.local\n}\nonly.example:1053 {\n whoami\n}\n\
+                  far.example:1054 {\n whoami\n}\n";
+    let conf = file(&folder("explain-ports"), "Corefile", blocks);
+    let text = explain_with(&conf, "x.only.example. AAAA").expect("a report");
+    assert!(text.contains("SERVFAIL: no plugin") && text.contains("listener dns://.:53"), "{text}");
+    assert!(
+        text.contains("  at port 1053, server block only.example:1053 gets the query: -port 1053 explains it\n"),
+        "{text}"
+    );
+    assert!(!text.contains("1054"), "{text}");
+    let text = explain_with(&conf, "x.only.example. AAAA -port 1053").expect("a report");
+    assert!(text.contains("NODATA: whoami has no record") && !text.contains("at port"), "{text}");
+    let text = explain_with(&conf, "x.only.example. AAAA -port 1054").expect("a report");
+    assert!(text.contains("REFUSED: no server block") && text.contains("1054"), "{text}");
+}
+
 /// A name cannot become a command of the shell into which a suggestion is pasted.
 #[test]
 fn commands_are_quoted() {
@@ -158,6 +177,22 @@ fn bad_input_is_one_line_and_status_1() {
             "kubeconfig /nowhere/config: failed to read kubeconfig",
         ),
         (vec!["explain", "web", "-server", "1"], "no clusterdns server with process ID 1 runs here"),
+        (vec!["explain", "web", "-server", "1", "-manifests", CLUSTER], "-server and -manifests exclude each other\n"),
+        (
+            vec!["explain", "web", "-server", "1", "-dns.port", "5353"],
+            "-dns.port is for the Corefile of -conf, -manifests or -kubeconfig; -port chooses a port of the running",
+        ),
+        (vec!["explain", "web", "-server", "one"], "-server: 'one' is not a number\n"),
+        (vec!["explain", "web", "-port", "70000"], "-port: '70000' is not a port\n"),
+        (vec!["explain", "web", "-port", "54", "-manifests", CLUSTER], "-port: no listener has port 54, only 53\n"),
+        (vec!["resolve", "web", "-port", "54", "-manifests", CLUSTER], "-port: no listener has port 54, only 53\n"),
+        (vec!["resolve", "web", "-ask", "127.0.0.1", "-server", "1"], "-ask and -server exclude each other\n"),
+        (vec!["resolve", "web", "-pod", "a", "-policy", "None"], "-pod and -policy exclude each other\n"),
+        (vec!["resolve", "web", "-pod", "a", "-namespace", "b"], "-pod and -namespace exclude each other\n"),
+        (
+            vec!["resolve", "web", "-resolv-conf", "/dev/null", "-cluster-dns", "10.0.0.10"],
+            "-resolv-conf and -cluster-dns exclude each other\n",
+        ),
         (vec!["resolve"], "a name is missing; usage: clusterdns resolve [flags] NAME"),
         (
             vec!["resolve", "-policy", "x", "web"],
@@ -500,7 +535,7 @@ fn resolve_prints_the_file_and_the_queries() {
     assert!(text.contains("options ndots:1\n"), "{text}");
     let text = resolve_with(&format!("{sources} -policy None -namespace shop web.shop.svc.cluster.local"));
     assert!(text.contains("queries: 2\n") && text.contains("nameserver 10.96.0.10\n"), "{text}");
-    let text = resolve_with(&format!("{sources} -resolv-conf {node} -json web"));
+    let text = resolve_with(&format!("-conf {conf} -manifests {CLUSTER} -resolv-conf {node} -json web"));
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(value["queries"][0]["name"], "web.corp.example.");
     assert_eq!(value["found"], serde_json::Value::Null);
