@@ -434,10 +434,14 @@ fn a_running_server_explains_itself() {
         assert!(text.contains("cache: has no entry") && text.contains("cache: stores the reply for 30 s"), "{text}");
     }
     assert_eq!(metrics(), before);
+    // An upstream is up when it has answered.
+    let state = || status_and_output(&ask(&server, &["explain", "other.example."])).1;
+    assert!(state().contains(&format!("{} (DNS): state not known, it has answered no query yet\n", upstream.at())));
     // A cached denial.
     assert_eq!(server.ask("nothing.example.").0, 0);
     let line = first_line(&server, &["explain", "nothing.example."]);
     assert!(line.contains("NODATA: the answer NODATA is from the cache, 0 s old, valid for another"), "{line}");
+    assert!(state().contains(&format!("{} (DNS): up, no failed health check\n", upstream.at())), "{}", state());
     // Queries fail, and then health checks.
     assert_eq!(server.ask("a.dead.example.").0, 2);
     eventually("the upstream is down", || {

@@ -373,9 +373,8 @@ fn why_not_ready(
                 );
                 ("no-endpoints", text)
             }
-            count => {
-                ("endpoints-not-ready", format!("none of the {count} endpoint(s) of Service {ns}/{label} is ready"))
-            }
+            1 => ("endpoints-not-ready", format!("the only endpoint of Service {ns}/{label} is not ready")),
+            count => ("endpoints-not-ready", format!("none of the {count} endpoints of Service {ns}/{label} is ready")),
         });
     }
     let selector = format_labels(&service.selector);

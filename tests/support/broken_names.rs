@@ -107,7 +107,7 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     (
         "endpoints by hand not ready",
         "by-hand-unready.shop",
-        &["NXDOMAIN: none of the 1 endpoint(s) of Service shop/by-hand-unready is ready"],
+        &["NXDOMAIN: the only endpoint of Service shop/by-hand-unready is not ready"],
     ),
     (
         "wrong port name",
@@ -164,7 +164,10 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     (
         "external name",
         "api.example.com",
-        &["api.example.com. A: forwarded: an external name; its upstream decides: 192.0.2.53:53"],
+        &[
+            "api.example.com. A: forwarded: an external name; its upstream decides: 192.0.2.53:53 (DNS): state not known, it \
+            has answered no query yet",
+        ],
     ),
     (
         "trailing dot",
