@@ -144,6 +144,8 @@ pub struct Trace {
     pub records: Vec<String>,
     /// Why there is no record.
     pub denial: Option<TraceDenial>,
+    /// The plugin that has made the denial. If another one ends the run, the name has fallen through.
+    pub denied_by: String,
     /// The Kubernetes object that the name belongs to.
     pub subject: Option<Subject>,
     /// The target, if the answer is an alias.
@@ -225,6 +227,24 @@ impl Exchange<'_> {
     }
 }
 
+impl Exchange<'_> {
+    /// Returns why the reply of this plugin is not an ordinary answer: the failure, or the extended DNS error.
+    fn denial(&self, plugin: &str) -> Option<TraceDenial> {
+        let reply = &self.state.reply;
+        let (reason, text) = match (&self.state.failure, reply.extended_error) {
+            (Some(failure), _) => (failure.reason(), format!("{plugin} fails: {failure}")),
+            (None, Some(error)) => match String::from_utf8_lossy(reply.error_text(error)) {
+                text if text.is_empty() => {
+                    (error.reason, format!("{plugin} answers with the extended DNS error {}", error.code))
+                }
+                text => (error.reason, format!("{plugin}: {text}")),
+            },
+            (None, None) => return None,
+        };
+        Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() })
+    }
+}
+
 impl Chain {
     /// Runs the plugins from `from` on without any effect.
     fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
@@ -233,6 +253,9 @@ impl Chain {
             let mut notes = ExplainNotes::default();
             let explained = plugin.explain(exchange, &mut notes);
             let (trace, name) = (&mut run.trace, plugin.name());
+            if explained == Explained::Answered && notes.denial.is_none() {
+                notes.denial = exchange.denial(name);
+            }
             let place = trace.add(name, notes);
             let end = match explained {
                 Explained::Next => continue,
@@ -292,7 +315,9 @@ impl Chain {
 impl Trace {
     /// Adds what a plugin says. Returns the place of its step, if it has one.
     fn add(&mut self, plugin: &str, notes: ExplainNotes) -> Option<usize> {
-        self.denial = notes.denial.or(self.denial.take());
+        if notes.denial.is_some() {
+            (self.denial, self.denied_by) = (notes.denial, plugin.to_owned());
+        }
         self.subject = notes.subject.or(self.subject.take());
         self.alias = notes.alias.or(self.alias.take());
         if notes.lines.is_empty() {

@@ -166,7 +166,7 @@ fn outcome(run: &Run) -> RunOutcome {
         TraceEnd::Answered => {
             let is_no_data = code == "NOERROR";
             let cause =
-                if is_no_data { format!("{by} has no record of this type") } else { format!("{by} answers so") };
+                if is_no_data { format!("{by} has no record of this type") } else { format!("{by} answers {code}") };
             (if is_no_data { "NODATA".to_owned() } else { code }, "answered", cause)
         }
         TraceEnd::Dropped => ("dropped".to_owned(), "dropped", format!("{by} drops the query")),
@@ -192,7 +192,7 @@ fn outcome(run: &Run) -> RunOutcome {
                 outcome.cause = format!("{text}, so that it is forwarded: {}", outcome.cause)
             }
             TraceEnd::NoPlugin => outcome.cause = format!("{text}, it falls through, and {}", outcome.cause),
-            TraceEnd::Answered if by != "kubernetes" && by != "acl" && by != "cache" => {
+            TraceEnd::Answered if *by != last.denied_by => {
                 outcome.cause = format!("{text}, it falls through, and {}", outcome.cause);
             }
             _ => outcome.cause = text,
