@@ -198,6 +198,18 @@ fn bad_input_is_one_line_and_status_1() {
             vec!["resolve", "-policy", "x", "web"],
             "-policy: 'x' is none of ClusterFirst, ClusterFirstWithHostNet, Default, None",
         ),
+        (
+            vec!["resolve", "-policy", "None", "web"],
+            "-policy: None leaves the resolv.conf to the dnsConfig of the Pod; choose the Pod with -pod, or the file with",
+        ),
+        (
+            vec!["resolve", "-cluster-dns", "1.2.3", "web"],
+            "-cluster-dns: '1.2.3' is not an IP address such as 10.96.0.10",
+        ),
+        (
+            vec!["resolve", "-cluster-domain", "a..b", "web"],
+            "-cluster-domain: 'a..b' is not a domain such as cluster.local",
+        ),
         (vec!["resolve", "-library", "x", "web"], "-library: 'x' is none of glibc, musl, go, c-ares"),
         (vec!["resolve", "-pod", "shop/nope", "web", "-manifests", CLUSTER], "there is no Pod shop/nope"),
     ] {
@@ -533,12 +545,15 @@ fn resolve_prints_the_file_and_the_queries() {
     let text = resolve_with(&format!("{sources} -pod shop/client -library musl api.example.com"));
     assert!(text.contains("  10  api.example.com. AAAA  an upstream decides; assumed: an address"), "{text}");
     assert!(text.contains("queries: 10\n"), "{text}");
+    assert!(text.contains("\nresult: an upstream decides; assumed: an address\n"), "{text}");
     assert!(text.contains("fewer: look up api.example.com. with its final dot: 2 queries instead of 10\n"), "{text}");
     assert!(text.contains("fewer: set ndots:1 in dnsConfig: 2 queries instead of 10\n"), "{text}");
     let text = resolve_with(&format!("{sources} -pod shop/few-dots web.shop"));
     assert!(text.contains("options ndots:1\n"), "{text}");
-    let text = resolve_with(&format!("{sources} -policy None -namespace shop web.shop.svc.cluster.local"));
-    assert!(text.contains("queries: 2\n") && text.contains("nameserver 10.96.0.10\n"), "{text}");
+    let text = resolve_with(&format!("{sources} -namespace shop web.shop.svc.cluster.local."));
+    assert!(text.contains("queries: 2\n") && !text.contains("note:"), "{text}");
+    let text = resolve_with(&format!("{sources} -namespace shpo web.shop.svc.cluster.local."));
+    assert!(text.contains("\nnote: the cluster has no namespace shpo\n"), "{text}");
     let text = resolve_with(&format!("-conf {conf} -manifests {CLUSTER} -resolv-conf {node} -json web"));
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(value["queries"][0]["name"], "web.corp.example.");

@@ -14,7 +14,7 @@ use crate::app::command::{CommandFlag, CommandWords, help};
 use crate::app::standard_io::finish;
 use crate::chain::TraceEnd;
 use crate::explain::{NoObjects, ObjectKind, ObjectQuery, ObjectReader, ServiceObject, printable};
-use crate::stub::{ClusterDns, Code, DnsConfig, DnsPolicy, Library, PodDns, Rendered, StubConf, resolve};
+use crate::stub::{ClusterDns, Code, DnsPolicy, Library, PodDns, Rendered, StubConf, resolve};
 use crate::wire::{Message, NameBuf, Query, Rcode, Type};
 
 /// How long a server has for an answer.
@@ -200,6 +200,19 @@ impl ResolveAsk {
             let names: Vec<&str> = DnsPolicy::ALL.iter().map(|policy| policy.name()).collect();
             return Err(format!("-policy: '{policy}' is none of {}", names.join(", ")));
         }
+        if self.policy.as_deref().and_then(DnsPolicy::named) == Some(DnsPolicy::None) {
+            return Err(
+                "-policy: None leaves the resolv.conf to the dnsConfig of the Pod; choose the Pod with -pod, or the \
+                        file with -resolv-conf"
+                    .to_owned(),
+            );
+        }
+        if let Some(address) = self.cluster_dns.as_deref().filter(|text| text.parse::<IpAddr>().is_err()) {
+            return Err(format!("-cluster-dns: '{address}' is not an IP address such as {USUAL_CLUSTER_DNS}"));
+        }
+        if let Some(domain) = self.cluster_domain.as_deref().filter(|text| check_name(text).is_err()) {
+            return Err(format!("-cluster-domain: '{domain}' is not a domain such as cluster.local"));
+        }
         if Library::named(&self.library).is_none() {
             let names: Vec<&str> = Library::ALL.iter().map(|library| library.name()).collect();
             return Err(format!("-library: '{}' is none of {}", self.library, names.join(", ")));
@@ -218,6 +231,9 @@ impl ResolveAsk {
             notes.push(
                 "the Pod does not use the cluster's DNS server; the answers below are those of this server".into(),
             );
+        }
+        if let Some(namespace) = self.namespace.as_deref().filter(|namespace| is_missing(namespace, reader)) {
+            notes.push(format!("the cluster has no namespace {namespace}"));
         }
         let read: usize = library.names(&conf, "x").map_or(0, |names| names.len());
         if library == Library::Musl && read <= 1 && !conf.search.is_empty() && conf.ndots() > 0 {
@@ -252,14 +268,24 @@ impl ResolveAsk {
             None => {
                 let namespace = self.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
                 let policy = self.policy.as_deref().and_then(DnsPolicy::named).unwrap_or_default();
-                let config = (policy == DnsPolicy::None)
-                    .then(|| DnsConfig { servers: cluster.servers.clone(), ..DnsConfig::default() });
                 let of = format!("a Pod in namespace {namespace} (dnsPolicy {})", policy.name());
-                (of, PodDns { namespace, policy, host_network: self.host_network, config })
+                (of, PodDns { namespace, policy, host_network: self.host_network, config: None })
             }
         };
         Ok((of, pod.render(&cluster, &node)))
     }
+}
+
+/// Returns whether the cluster is known not to have a namespace. Manifests may leave out the Namespace itself.
+fn is_missing(namespace: &str, reader: &dyn ObjectReader) -> bool {
+    let is_empty = |kind, ns: &str, name: Option<&str>| {
+        let (namespace, name) = (ns.to_owned(), name.map(str::to_owned));
+        let query = ObjectQuery { kind, namespace, name, labels: Vec::new(), limit: 1 };
+        reader.read(&query).is_ok_and(|found| found.is_empty())
+    };
+    is_empty(ObjectKind::Namespace, "", Some(namespace))
+        && is_empty(ObjectKind::Service, namespace, None)
+        && is_empty(ObjectKind::Pod, namespace, None)
 }
 
 /// Returns the addresses of the cluster's DNS Service.
