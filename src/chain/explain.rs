@@ -247,7 +247,7 @@ impl Exchange<'_> {
 
 impl Chain {
     /// Runs the plugins from `from` on without any effect.
-    fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
+    pub(super) fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
         for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
             exchange.at = at;
             let mut notes = ExplainNotes::default();
