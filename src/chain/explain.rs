@@ -262,6 +262,12 @@ impl Chain {
                 Explained::Answered => {
                     let reply = ReplyView::of(exchange);
                     trace.say(place, name, &format_answer(reply.rcode(), reply.answers().len()));
+                    if plugin.stores_replies() && reply.rcode() == Rcode::SERVFAIL {
+                        // The plugins after a cache have made the failure.
+                        trace.say(place, name, "the plugins after it, which get the query when the entry expires:");
+                        let name = exchange.query.sent_name();
+                        trace.steps.extend(exchange.rest().explain(name, exchange.now).trace.steps);
+                    }
                     trace.ends(name, TraceEnd::Answered);
                     run.reply = Some(reply);
                     return self.explain_replies(at + 1, exchange, run);

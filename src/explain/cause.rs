@@ -132,9 +132,8 @@ fn choose(request: &ExplainRequest, runs: &[Run], outcomes: &[RunOutcome], objec
                     let query = ObjectQuery { kind, namespace, name, labels, limit: 1 };
                     objects.read(&query).is_ok_and(|found| !found.is_empty())
                 }
-                "no-such-form" | "answered" | "forwarded" | "upstreams-down" | "no-block" | "no-plugin" | "cached" => {
-                    false
-                }
+                "no-such-form" | "answered" | "forwarded" | "upstreams-down" | "no-block" | "no-plugin" | "cached"
+                | "cached-failure" => false,
                 _ => true,
             };
             if is_of_cluster { at } else { as_it_is }
@@ -195,6 +194,11 @@ fn outcome(run: &Run) -> RunOutcome {
             TraceEnd::Answered if *by != last.denied_by => {
                 outcome.cause = format!("{text}, it falls through, and {}", outcome.cause);
             }
+            TraceEnd::Answered if reason == "cached-failure" => {
+                let upstreams = upstream_lines(last).collect::<Vec<_>>().join("; ");
+                let upstreams = if upstreams.is_empty() { upstreams } else { format!("; the upstreams: {upstreams}") };
+                outcome.cause = format!("{text}{upstreams}");
+            }
             _ => outcome.cause = text,
         }
         outcome.reason = if last.end == TraceEnd::Upstream && !is_down { "forwarded".to_owned() } else { reason };
@@ -235,6 +239,11 @@ fn describe_upstreams(trace: &Trace) -> String {
         [] => format!("{} asks an upstream", trace.by),
         _ => format!("an external name; its upstream decides: {}", upstreams.join("; ")),
     }
+}
+
+/// Returns the upstreams that the steps name, with their states.
+fn upstream_lines(trace: &Trace) -> impl Iterator<Item = &str> {
+    trace.steps.iter().flat_map(|step| &step.lines).filter_map(|line| line.strip_prefix("upstream "))
 }
 
 /// Reads the objects of the Service, and finds why it has no ready endpoint.
@@ -536,9 +545,8 @@ fn next_commands(report: &Report, run: &Run) -> Vec<String> {
         }
     }
     match last.end {
-        TraceEnd::Upstream => {
-            let lines = last.steps.iter().flat_map(|step| &step.lines);
-            let upstreams = lines.filter_map(|line| line.strip_prefix("upstream ")?.split(' ').next());
+        _ if last.end == TraceEnd::Upstream || report.reason == "cached-failure" => {
+            let upstreams = upstream_lines(last).filter_map(|line| line.split(' ').next());
             commands.extend(upstreams.take(3).filter_map(|upstream| {
                 let (host, port) = upstream.rsplit_once(':')?;
                 let host = host.trim_matches(['[', ']']);
