@@ -250,7 +250,8 @@ impl Plugin for Autopath {
             let ExplainedRest { trace, state } = rest.explain(name.as_name(), exchange.now);
             let Some(mut state) = state else {
                 match trace.end {
-                    TraceEnd::Upstream if !is_last => {
+                    // A name without a dot is unlikely to exist at an upstream.
+                    TraceEnd::Upstream if !is_last || name.as_name().labels().count() == 1 => {
                         notes.lines.push(format!("an upstream decides whether {name} exists; assumed: it does not"));
                     }
                     TraceEnd::Upstream if !is_first => {
@@ -258,8 +259,7 @@ impl Plugin for Autopath {
                         let lines = trace.steps.into_iter().flat_map(|step| step.lines);
                         notes.lines.extend(lines.filter(|line| line.starts_with("upstream ")));
                         notes.denial = trace.denial;
-                        // A name without a dot is unlikely to exist there.
-                        notes.alias = (name.as_name().labels().count() > 1).then(|| name.to_string());
+                        notes.alias = Some(name.to_string());
                         return Explained::Upstream;
                     }
                     TraceEnd::Alias | TraceEnd::Waits if !is_first => {
