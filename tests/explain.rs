@@ -61,16 +61,24 @@ fn the_blocks_of_each_port_are_explained() {
                   far.example:1054 {\n whoami\n}\n";
     let conf = file(&folder("explain-ports"), "Corefile", blocks);
     let text = explain_with(&conf, "x.only.example. AAAA").expect("a report");
-    assert!(text.contains("SERVFAIL: no plugin") && text.contains("listener dns://.:53"), "{text}");
-    assert!(
-        text.contains("  at port 1053, server block only.example:1053 gets the query: -port 1053 explains it\n"),
-        "{text}"
-    );
-    assert!(!text.contains("1054"), "{text}");
+    assert!(text.contains("SERVFAIL: no plugin") && text.contains("listener dns://:53"), "{text}");
+    assert!(text.contains("  at port 1053, server block only.example.:1053 ("), "{text}");
+    assert!(text.contains(" gets the query: -port 1053 explains it\n") && !text.contains("1054"), "{text}");
     let text = explain_with(&conf, "x.only.example. AAAA -port 1053").expect("a report");
     assert!(text.contains("NODATA: whoami has no record") && !text.contains("at port"), "{text}");
     let text = explain_with(&conf, "x.only.example. AAAA -port 1054").expect("a report");
     assert!(text.contains("REFUSED: no server block") && text.contains("1054"), "{text}");
+}
+
+/// What the sample cluster has, works.
+#[test]
+fn the_api_server_of_the_sample_has_an_endpoint() {
+    let words = ["-conf", "Corefile.example", "-manifests", "deploy/sample", "kubernetes"];
+    let text = explain::run(words.into_iter().map(OsString::from)).expect("a report");
+    assert!(
+        text.starts_with("kubernetes.default.svc.cluster.local. A: NOERROR: 10.96.0.1 (from kubernetes)\n"),
+        "{text}"
+    );
 }
 
 /// A name cannot become a command of the shell into which a suggestion is pasted.
@@ -169,6 +177,10 @@ fn bad_input_is_one_line_and_status_1() {
         (
             vec!["explain", "web", "-from", "shop/clinet", "-manifests", CLUSTER],
             "there is no Pod shop/clinet, did you mean shop/client?",
+        ),
+        (
+            vec!["explain", "web", "-from", "shop/web", "-manifests", CLUSTER],
+            "there is no Pod shop/web, did you mean shop/web-1?",
         ),
         (vec!["explain", "web", "-client", "x"], "-client: 'x' is not an IP address"),
         (vec!["explain", "web", "-manifests", &empty], "no Namespace, Service, EndpointSlice or Pod"),
@@ -385,6 +397,42 @@ fn the_way_back_of_a_reply_is_shown() {
     assert_eq!(report["traces"][0]["records"][0], "web.shop.svc.cluster.local. 60 A 10.0.0.1");
 }
 
+/// The names that *autopath* tries for a Pod.
+#[test]
+fn autopath_is_part_of_the_dry_run() {
+    let folder = folder("explain-autopath");
+    let directives = "autopath @kubernetes\n hosts {\n 192.0.2.1 registry.example\n fallthrough\n }\n \
+                      forward . 192.0.2.53";
+    let conf = file(&folder, "Corefile", &corefile("pods verified", directives));
+    let node = file(&folder, "node.conf", "nameserver 192.0.2.53\n");
+    for (words, first) in [
+        ("registry.example.shop.svc.cluster.local.", " A: NOERROR: registry.example., 192.0.2.1 (from autopath)"),
+        ("web.shop.shop.svc.cluster.local.", " A: NOERROR: web.shop.svc.cluster.local., 10.0.0.1 (from autopath)"),
+        ("registry.example.shop.svc.cluster.local. AAAA", " AAAA: NODATA: autopath has no record of this type"),
+        (
+            "api.example.com.shop.svc.cluster.local.",
+            " A: forwarded: an external name; its upstream decides: 192.0.2.53",
+        ),
+        ("web.shop.svc.cluster.local.", " A: NOERROR: 10.0.0.1 (from kubernetes)"),
+        ("wbe.shop.svc.cluster.local.", " A: NXDOMAIN: no such Service: wbe in namespace shop; did you mean web.shop"),
+    ] {
+        let text = explain_with(&conf, &format!("{words} -from shop/client")).expect(words);
+        let line = text.lines().next().unwrap_or_default();
+        assert!(line.contains(first), "{text}");
+    }
+    let sources = format!("-conf {conf} -manifests {CLUSTER} -node-resolv-conf {node} -pod shop/client");
+    for (name, result) in [
+        ("registry.example", "result: registry.example., 192.0.2.1\nqueries: 2\n"),
+        ("api.example.com", "result: an upstream decides; assumed: an address\nqueries: 2\n"),
+    ] {
+        let text = resolve_with(&format!("{sources} {name}"));
+        assert!(text.contains(result), "{text}");
+    }
+    // Of another client, the search list is not known.
+    let text = explain_with(&conf, "registry.example.shop.svc.cluster.local.").expect("a report");
+    assert!(text.contains(" A: NXDOMAIN: ") && !text.contains("autopath: "), "{text}");
+}
+
 /// Asks a running server.
 fn ask(server: &Running, words: &[&str]) -> Output {
     let process = server.child.id().to_string();
@@ -456,6 +504,12 @@ fn a_running_server_explains_itself() {
     assert!(state().contains(&format!("{} (DNS): up, no failed health check\n", upstream.at())), "{}", state());
     // Queries fail, and then health checks.
     assert_eq!(server.ask("a.dead.example.").0, 2);
+    let (_, text, _) = status_and_output(&ask(&server, &["explain", "a.dead.example."]));
+    assert!(text.contains("SERVFAIL: the answer SERVFAIL is from the cache, 0 s old, valid for another"), "{text}");
+    assert!(text.contains(&format!("; the upstreams: {dead} (DNS): ")), "{text}");
+    assert!(text.contains(&format!("\n  forward: upstream {dead} (DNS): ")), "{text}");
+    let command = format!("dig @127.0.0.1 -p {} a.dead.example. A\n", dead.port());
+    assert!(text.contains(&command), "{text}");
     eventually("the upstream is down", || {
         let line = first_line(&server, &["explain", "b.dead.example."]);
         line.contains(&format!("SERVFAIL: every upstream of 'forward dead.example.' is down: {dead}"))
@@ -520,7 +574,8 @@ fn one_of_several_servers_is_chosen() {
     assert_eq!(status, Some(1));
     let processes = [first.child.id(), second.child.id()].map(|id| id.to_string());
     assert!(errors.starts_with("several servers run here: choose one with -server"), "{errors}");
-    assert!(processes.iter().all(|process| errors.contains(process.as_str())), "{errors}");
+    let flags = "(-conf Corefile.example -manifests tests/data/explain/cluster.yaml";
+    assert!(processes.iter().all(|process| errors.contains(&format!("{process} {flags}"))), "{errors}");
     assert!(first_line(&second, &["explain", "web.shop"]).contains("10.0.0.1"));
 }
 

@@ -212,6 +212,8 @@ impl Chain {
                 run.reply = Some(after);
             } else {
                 run.trace.ends(plugin, TraceEnd::Waits);
+                // It was that of the reply before.
+                run.trace.denial = None;
                 run.trace.records.clear();
             }
             if !lines.is_empty() {

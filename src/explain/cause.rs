@@ -76,6 +76,9 @@ pub fn explain(
     report.suggestions = outcome.suggestions;
     examine_objects(request, run, &mut report, objects);
     examine_name(request, &mut report, dry_run);
+    if report.result == "NODATA" && request.qtype != "PTR" && report.name.to_ascii_lowercase().ends_with(".arpa.") {
+        report.cause.push_str("; the name of an address is in type PTR");
+    }
     if let Some(why) = &request.elsewhere {
         report.cause = format!("{why}; this server would say: {}", report.cause);
         report.reason = "other-resolver".to_owned();
@@ -133,7 +136,7 @@ fn choose(request: &ExplainRequest, runs: &[Run], outcomes: &[RunOutcome], objec
                     objects.read(&query).is_ok_and(|found| !found.is_empty())
                 }
                 "no-such-form" | "answered" | "forwarded" | "upstreams-down" | "no-block" | "no-plugin" | "cached"
-                | "cached-failure" => false,
+                | "cached-failure" | "no-such-host" | "answer-failed" | "template" => false,
                 _ => true,
             };
             if is_of_cluster { at } else { as_it_is }

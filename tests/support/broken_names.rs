@@ -133,7 +133,20 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     ("IPv6 only", "six.shop", &["NODATA: the Service has only IPv6 addresses"]),
     ("IPv4 only", "web.shop AAAA", &["NODATA: the Service has only IPv4 addresses"]),
     ("no address yet", "new.shop", &["NODATA: the Service has no address yet"]),
-    ("type without records", "web.shop MX", &["NODATA: names of the cluster have no record of this type"]),
+    ("type without records", "web.shop MX", &["NODATA: the name exists, without a record of this type"]),
+    ("type of the zone", "cluster.local A", &["NODATA: the name exists, without a record of this type"]),
+    ("reverse name without a type", "1.0.0.10.in-addr.arpa", &["PTR: NOERROR: web.shop.svc.cluster.local."]),
+    (
+        "wrong type of a reverse name",
+        "1.0.0.10.in-addr.arpa A",
+        &["A: NODATA: ", "; the name of an address is in type PTR"],
+    ),
+    ("Service without its namespace", "web.svc.cluster.local", &["no such namespace: web; did you mean web.shop.svc"]),
+    (
+        "endpoint without its namespace",
+        "db-0.db",
+        &["NXDOMAIN: no such namespace: db; did you mean db-0.db.shop.svc.cluster.local?"],
+    ),
     ("namespace itself", "shop.svc.cluster.local", &["NODATA: the name exists only above other names"]),
     (
         "ExternalName to a missing Service",
@@ -193,7 +206,8 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     (
         "unknown address",
         "99.0.0.10.in-addr.arpa PTR",
-        &["NXDOMAIN: no Service or ready endpoint has the address 10.0.0.99"],
+        &["NXDOMAIN: no Service or ready endpoint has the address 10.0.0.99; for addresses outside the cluster, add \
+            'fallthrough in-addr.arpa ip6.arpa'"],
     ),
     (
         "Pod in the host network",
@@ -380,8 +394,8 @@ const OTHERS: &[Case] = &[
         cause: &["SERVFAIL: hosts: the name has no entry, and there is no fallthrough for it"],
     },
     Case {
-        title: "hosts without fallthrough after kubernetes",
-        options: "fallthrough",
+        title: "hosts without fallthrough before kubernetes",
+        options: "",
         directives: "hosts {\n 192.0.2.80 printer.example.com\n }",
         words: "wbe.shop.svc.cluster.local",
         cause: &["SERVFAIL: hosts: the name has no entry, and there is no fallthrough for it"],

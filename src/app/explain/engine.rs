@@ -247,7 +247,10 @@ pub(super) fn find_pod(text: &str, reader: &dyn ObjectReader) -> Result<(String,
     }
     let others = reader.read(&query(None, 200)).unwrap_or_default();
     let names: Vec<String> = others.iter().map(|pod| PodObject::of(pod).name).collect();
-    let near = crate::corefile::suggest(name, names.iter().map(String::as_str));
+    // The name of a Deployment or StatefulSet is the first part of the names of its Pods.
+    let is_of_owner = |other: &&str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    let of_owner = names.iter().map(String::as_str).find(is_of_owner).map(str::to_owned);
+    let near = of_owner.or_else(|| crate::corefile::suggest(name, names.iter().map(String::as_str)));
     let near = near.map(|near| format!(", did you mean {ns}/{near}?")).unwrap_or_default();
     Err(format!("there is no Pod {ns}/{name}{near}"))
 }

@@ -73,6 +73,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         // A network of one address has one zone, the name of its PTR records.
         [name] => match name.parse().map(|address: IpAddr| reverse_zones(address, 128).pop()) {
             Ok(Some(reverse_name)) => (reverse_name, "PTR".to_owned()),
+            _ if is_reverse(name) => (name.clone(), "PTR".to_owned()),
             _ => (name.clone(), "A".to_owned()),
         },
         [name, qtype] => (name.clone(), qtype.clone()),
@@ -91,6 +92,12 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         Source::Server(server) => socket::ask(&ask, server)?,
     };
     Ok(if words.has("json") { report.to_json() } else { report.to_text() })
+}
+
+/// Returns whether a name is below one of the zones of addresses.
+fn is_reverse(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.ends_with(".in-addr.arpa") || name.ends_with(".ip6.arpa")
 }
 
 /// Where the answers come from.

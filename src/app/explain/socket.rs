@@ -185,11 +185,22 @@ fn send(question: &SocketQuestion<'_>, server: Option<u32>, absent: &str) -> Res
         0 => Err(absent.to_owned()),
         1 => Ok(answers.remove(0).1),
         _ => {
-            let process = |(name, _): &(String, SocketAnswer)| name.rsplit('/').next().unwrap_or_default().to_owned();
+            let process = |(name, _): &(String, SocketAnswer)| {
+                let process = name.rsplit('/').next().unwrap_or_default();
+                format!("{process}{}", flags_of(process))
+            };
             let processes: Vec<String> = answers.iter().map(process).collect();
             Err(format!("several servers run here: choose one with -server {}", processes.join(" or ")))
         }
     }
+}
+
+/// Returns the flags of a process in parentheses, as far as they can be read.
+fn flags_of(process: &str) -> String {
+    let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy).collect();
+    let flags = words.join(" ").trim().to_owned();
+    if flags.is_empty() { flags } else { format!(" ({flags})") }
 }
 
 /// The error when there is no server, for commands that have other sources.

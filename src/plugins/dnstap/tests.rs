@@ -281,6 +281,9 @@ fn attempts_at_upstreams_are_reported() {
         }
         fn record_answer(&self, _: Rcode, _: Duration) {}
         fn record_failure(&self) {}
+        fn has_answered(&self) -> bool {
+            false
+        }
         fn record_socket(&self, _: bool) {}
         fn record_dropped(&self, _: crate::upstream::DropReason) {}
     }

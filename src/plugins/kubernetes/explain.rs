@@ -144,6 +144,23 @@ fn describe_missing(
             }
             let services = service.map(|service| index.nearest_services(&service_label(service), &ns, view));
             found.nearest.extend(services.unwrap_or_default().iter().map(|(name, ns)| full(name, ns)));
+            // The name lacks its namespace: the Service or the endpoint before it is in the place of one.
+            let without_namespace = index.nearest_services(&ns, "", view).into_iter().filter(|(name, _)| *name == ns);
+            for (service_name, service_ns) in without_namespace {
+                match name {
+                    ClusterName::Namespace(_) => found.nearest.push(full(&service_name, &service_ns)),
+                    ClusterName::Service(service) => {
+                        let label = service_label(*service);
+                        let entry = crate::cluster::index::service_key(&service_ns, &service_name);
+                        let labels = entry.and_then(|key| index.entry(&key));
+                        let labels = labels.map(|entry| entry.nearest_endpoints(&label, view.endpoint_pod_names));
+                        if labels.is_some_and(|labels| labels.contains(&label)) {
+                            found.nearest.push(format!("{label}.{}", full(&service_name, &service_ns)));
+                        }
+                    }
+                    _ => {}
+                }
+            }
             if service.is_none() {
                 let near = index.nearest_namespaces(&ns, view);
                 let tree = if matches!(name, ClusterName::Namespace(_)) { "svc" } else { "pod" };
@@ -215,6 +232,9 @@ fn describe_missing(
         Reason::NoSuchAddress => {
             if let Some(ReverseName::Address(address)) = ReverseName::parse(question) {
                 found.text = format!("no Service or ready endpoint has the address {address}");
+                if !zone.fallthrough.covers(question) {
+                    found.text.push_str("; for addresses outside the cluster, add 'fallthrough in-addr.arpa ip6.arpa'");
+                }
             }
         }
         _ => {}

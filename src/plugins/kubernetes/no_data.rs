@@ -76,7 +76,7 @@ impl NoData {
             NoData::PodFamily => "the address of the Pod is of the other family",
             NoData::NoAddress => "the Service has no address yet",
             NoData::NoPort => "the Service has no port with a number",
-            NoData::Type => "names of the cluster have no record of this type",
+            NoData::Type => "the name exists, without a record of this type",
         }
     }
 }
