@@ -15,7 +15,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
+use crate::chain::{
+    Calls, Exchange, ExplainNotes, Explained, ExplainedReply, Filter, Plugin, Sent, Step, UpstreamTap, Wait,
+};
 use crate::net::ClientSpan;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
@@ -236,6 +238,14 @@ impl Plugin for TracedPlugin {
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         self.plugin.explain(exchange, notes)
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        self.plugin.explain_reply(exchange, lines)
+    }
+
+    fn uses_replies(&self) -> bool {
+        self.plugin.uses_replies()
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
