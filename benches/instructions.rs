@@ -27,15 +27,15 @@ const VIEW_LIMIT: u64 = 300;
 /// Returns the limit of a kind of answer; most kinds have none. `counts` has the answers of each kind.
 fn limit(case: &Case, counts: &[(&str, u64)]) -> Option<u64> {
     let count_of = |name: &str| counts.iter().find(|(other, _)| *other == name).map(|(_, count)| *count);
-    // A rewritten name costs at most half as much again as the same answer without *rewrite*.
-    if let Some((_, same)) = case.name.split_once(": ").filter(|(how, _)| how.starts_with("rewritten")) {
-        return Some(count_of(same).expect("the same answer is a kind too") * 3 / 2);
+    // Rewritten names, and those of a view, are compared with the same answer from a block like theirs: one that has a
+    // zone of its own, but neither *rewrite* nor *view*.
+    let of_own_zone = |same: &str| count_of(&format!("own zone: {same}")).expect("the same answer is a kind too");
+    match case.name.split_once(": ") {
+        Some((how, same)) if how.starts_with("rewritten") => return Some(of_own_zone(same) * 3 / 2),
+        Some(("view", same)) => return Some(of_own_zone(same) + VIEW_LIMIT),
+        _ => {}
     }
     match case.name {
-        name if let Some(plain) = name.strip_prefix("view: ") => {
-            let (_, plain) = counts.iter().find(|(name, _)| *name == plain)?;
-            Some(plain + VIEW_LIMIT)
-        }
         name if name.contains("NXDOMAIN") || name.contains("NODATA") => Some(DENIAL_LIMIT),
         name if name.starts_with("template") => Some(TEMPLATE_LIMIT),
         name if name.starts_with("ClusterIP") => Some(ADDRESS_LIMIT),

@@ -554,6 +554,58 @@ fn requests_over_http3_are_answered_or_refused_with_a_status() {
     });
 }
 
+/// Returns the address of a proxy, which adds a header of the PROXY protocol for a client at 192.0.2.1 to the datagrams
+/// of one client.
+async fn proxy(server: SocketAddr) -> SocketAddr {
+    const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x07\0\x35";
+    let inner = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let outer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    outer.connect(server).await.expect("connected");
+    let at = inner.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut from_client, mut from_server) = ([0; 2_048], [0; 2_048]);
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((len, from)) = inner.recv_from(&mut from_client) => {
+                    client = Some(from);
+                    outer.send(&[HEADER, &from_client[..len]].concat()).await.expect("sent");
+                }
+                Ok(len) = outer.recv(&mut from_server) => {
+                    inner.send_to(&from_server[..len], client.expect("a client")).await.expect("sent");
+                }
+            }
+        }
+    });
+    at
+}
+
+#[test]
+fn clients_of_http3_behind_a_proxy_are_those_of_its_headers() {
+    let trust = Trust::new("https3-proxy");
+    let lines = "acl {\n        block net 192.0.2.0/24\n    }\n    proxyproto";
+    for (allowed, is_blocked) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let server = trust.start("https3://.:0", &format!("{lines} {{\n        allow {allowed}\n    }}"));
+        let at = port(&server, "https3");
+        runtime().block_on(async {
+            // The direct client, and the one behind the proxy.
+            for (at, is_blocked) in [(at, false), (proxy(at).await, is_blocked)] {
+                let (_endpoint, quic) = trust.quic(at, "h3").await;
+                let (_driver, mut sender) = h3::client::new(h3_quinn::Connection::new(quic)).await.expect("HTTP/3");
+                let get = "https://dns.example/dns-query?dns=AAABAAABAAAAAAAAAWEHZXhhbXBsZQAAAQAB";
+                let request = http::Request::get(get).body(()).expect("a request");
+                let mut stream = sender.send_request(request).await.expect("sent");
+                stream.finish().await.expect("sent");
+                stream.recv_response().await.expect("a response");
+                let mut piece = stream.recv_data().await.expect("a body").expect("a body");
+                let answer = piece.copy_to_bytes(piece.remaining());
+                let expected = if is_blocked { "REFUSED" } else { "10.0.0.1" };
+                assert!(read(&answer).1.to_uppercase().contains(expected), "{allowed}: {:?}", read(&answer));
+            }
+        });
+    }
+}
+
 /// A body that has begun and does not end.
 struct Half(Option<Bytes>);
 

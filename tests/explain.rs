@@ -96,7 +96,46 @@ fn bad_input_is_one_line_and_status_1() {
     let empty = file(&folder("explain-errors"), "empty.yaml", "");
     for (words, message) in [
         (vec!["explain"], "a name is missing; usage: clusterdns explain [flags] NAME [TYPE]"),
-        (vec!["explain", "a..b", "-manifests", CLUSTER], "'a..b' is not a DNS name"),
+        (
+            vec!["explain", "a..b", "-manifests", CLUSTER],
+            "'a..b' is not a DNS name: the name has an empty label; expected labels with dots between them, such as web",
+        ),
+        (
+            vec!["explain", "we\x1b[2Jb\r\n.shop", "-manifests", CLUSTER],
+            r"'we\u{1b}[2Jb\r\n.shop' is not a DNS name: the name has white space; expected",
+        ),
+        (
+            vec!["explain", "web\u{7f}.shop", "-manifests", CLUSTER],
+            r"'web\u{7f}.shop' is not a DNS name: the name has a control character; expected",
+        ),
+        (vec!["explain", "web", "\x1b[31mA"], r"'\u{1b}[31mA' is not a record type"),
+        (vec!["resolve", "-fo\x1brm", "web"], r"there is no flag -fo\u{1b}rm"),
+        (vec!["top", "\x1b[2J"], r"unexpected '\u{1b}[2J'; usage: clusterdns top"),
+        (vec!["-conf", "x", "\x1b[2J"], r"extra command line arguments: [\u{1b}[2J]"),
+        (
+            vec!["explain", "web.shop/x", "-manifests", CLUSTER],
+            "a part of a URL is not a DNS name; its name is 'web.shop'\n",
+        ),
+        (
+            vec!["explain", "me:secret@web.shop:80/x?y#z", "-manifests", CLUSTER],
+            "a part of a URL is not a DNS name; its name is 'web.shop'\n",
+        ),
+        (vec!["resolve", "web.shop?x=1", "-manifests", CLUSTER], "its name is 'web.shop'\n"),
+        (
+            vec!["explain", "shop/web", "-manifests", CLUSTER],
+            "'shop/web' is not a DNS name; expected 'web.shop' if it is NAMESPACE/NAME of a Service, 'shop' if it is a \
+             host with a path\n",
+        ),
+        (vec!["explain", "/", "-manifests", CLUSTER], "'/' is not a DNS name; expected labels with dots between them"),
+        (vec!["explain", "https://", "-manifests", CLUSTER], "a URL is not a DNS name; expected labels with dots"),
+        (
+            vec!["explain", "10.0.0.0/24", "-manifests", CLUSTER],
+            "'10.0.0.0/24' is a network; expected a DNS name, or one address for its reverse name\n",
+        ),
+        (
+            vec!["explain", "web", "-from", "shop/web/x", "-manifests", CLUSTER],
+            "'shop/web/x' is not a Pod: expected NAMESPACE/NAME, or NAME in namespace default\n",
+        ),
         (
             vec!["explain", "http://me:secret@web.shop:80/x", "-manifests", CLUSTER],
             "a URL is not a DNS name; its name is 'web.shop'\n",
@@ -133,6 +172,172 @@ fn bad_input_is_one_line_and_status_1() {
     }
 }
 
+/// What cannot be written is an error; a reader that has read enough, such as `head`, is none.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let conf = file(&folder("explain-full"), "Corefile", ". {\n    whoami\n}\n");
+    let pod = ["resolve", "web", "-policy", "Default", "-manifests", CLUSTER];
+    let commands: [&[&str]; 9] = [
+        &["explain", "web.shop", "-manifests", CLUSTER],
+        &["explain", "web.shop", "-manifests", CLUSTER, "-json"],
+        &pod,
+        &["top", "-help"],
+        &["-help"],
+        &["-version"],
+        &["-plugins"],
+        &["-check", "-conf", &conf],
+        &["-check=json", "-conf", &conf],
+    ];
+    for words in commands {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let output = program().args(words).stdout(full).output().expect("the program runs");
+        let (status, _, errors) = status_and_output(&output);
+        assert_eq!(
+            (status, errors.as_str()),
+            (Some(1), "cannot write to standard output: No space left on device\n"),
+            "{words:?}"
+        );
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = program().args(words).stdout(writer).output().expect("the program runs");
+        assert_eq!(status_and_output(&output), (Some(0), String::new(), String::new()), "{words:?}");
+    }
+}
+
+/// Text of flags and files reaches the terminal without control characters.
+#[test]
+fn output_obeys_no_text_of_the_user() {
+    let resolv = file(&folder("explain-controls"), "resolv.conf", "nameserver 10.0.0.1\nsearch a\x1b[2Jb\n");
+    for (flags, shown) in [
+        (["-namespace", "a\x1b[2Jb"], r"a Pod in namespace a\u{1b}[2Jb (dnsPolicy"),
+        (["-resolv-conf", &resolv], r"search a\u{1b}[2Jb"),
+    ] {
+        let words = [&["resolve", "web", "-manifests", CLUSTER][..], &flags].concat();
+        let (status, output, errors) = status_and_output(&run(&words));
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{words:?}");
+        assert!(output.contains(shown) && !output.contains('\x1b'), "{output}");
+    }
+}
+
+/// What the plugins make of a reply on its way back, and the result that the client gets.
+#[test]
+fn the_way_back_of_a_reply_is_shown() {
+    let hosts =
+        "hosts {\n 192.0.2.1 x.example\n 10.244.0.2 x.example\n 64:ff9b::c000:209 y.example\n fallthrough\n }\n";
+    let no_aaaa = "template IN AAAA example {\n rcode NOERROR\n }\n forward . 192.0.2.53\n";
+    let alias = "template IN A alias.example {\n answer \"{{ .Name }} 60 IN CNAME old.example.\"\n }\n \
+                 rewrite cname exact old.example. web.shop.svc.cluster.local.\n";
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "rewrite name suffix .corp. .svc.cluster.local. answer auto",
+            "web.shop.corp.",
+            &[
+                "web.shop.corp. A: NOERROR: 10.0.0.1",
+                "on the way back, rewrite: changes the name web.shop.svc.cluster.local. to web.shop.corp.\n",
+            ],
+        ),
+        (
+            "rewrite ttl suffix cluster.local. 60",
+            "web.shop",
+            &["on the way back, rewrite: changes the TTL of web.shop.svc.cluster.local. A from 5 to 60 s\n"],
+        ),
+        (
+            "rewrite rcode suffix cluster.local. NXDOMAIN NOERROR",
+            "nope.shop",
+            &[
+                "nope.shop.svc.cluster.local. A: NODATA: no such Service: nope in namespace shop",
+                "kubernetes: answers NXDOMAIN\n",
+                "on the way back, rewrite: changes the code from NXDOMAIN to NOERROR\n",
+            ],
+        ),
+        (
+            alias,
+            "alias.example.",
+            &[
+                "alias.example. A: NOERROR: web.shop.svc.cluster.local., 10.0.0.1",
+                "rewrite: looks up web.shop.svc.cluster.local. A, the new target of the alias\n",
+                "rewrite: changes CNAME old.example. to web.shop.svc.cluster.local.\n",
+            ],
+        ),
+        (
+            "dns64",
+            "web.shop AAAA -client fd00::1",
+            &[
+                "web.shop.svc.cluster.local. AAAA: NOERROR: 64:ff9b::a00:1 (from dns64)",
+                "dns64: looks up the IPv4 addresses of the name, and embeds them in 64:ff9b::/96\n",
+                "dns64: adds web.shop.svc.cluster.local. 5 AAAA 64:ff9b::a00:1\n",
+            ],
+        ),
+        ("dns64", "web.shop AAAA -client 10.0.0.9", &["AAAA: NODATA: "]),
+        (
+            &format!("dns64\n {no_aaaa}"),
+            "z.example. AAAA -client fd00::1",
+            &[
+                "z.example. AAAA: pending: dns64 answers after other look-ups\n",
+                "dns64: looks up the IPv4 addresses of the name, which a dry run does not know\n",
+            ],
+        ),
+        (
+            &format!("siit {{\n ipv6_prefix 64:ff9b::/96\n }}\n {hosts}"),
+            "y.example.",
+            &[
+                "y.example. A: NOERROR: 192.0.2.9 (from siit)",
+                "siit: looks up the IPv6 addresses of the name, and answers with the IPv4 addresses that they stand for\n",
+            ],
+        ),
+        (
+            "minimal\n header {\n response set ra\n }\n bufsize 1232",
+            "_http._tcp.web.shop SRV",
+            &["on the way back, minimal: removes web.shop.svc.cluster.local. 5 A 10.0.0.1\n  \
+                 on the way back, header: sets RA\n  \
+                 on the way back, bufsize: limits the response over UDP to 1232 bytes\n"],
+        ),
+        (
+            &format!("cache 30\n loadbalance\n {hosts}"),
+            "x.example.",
+            &[
+                "A: NOERROR: 192.0.2.1, 10.244.0.2 (from hosts)",
+                "cache: stores the reply for 30 s\n",
+                "cache: changes the TTL of x.example. A from 3600 to 30 s\n",
+                "loadbalance: shuffles the 2 records of each response\n",
+            ],
+        ),
+        (
+            &format!("loadbalance round_robin {{\n prefer 10.244.0.0/16\n }}\n {hosts}"),
+            "x.example.",
+            &["A: NOERROR: 10.244.0.2, 192.0.2.1", "loadbalance: then puts addresses in 10.244.0.0/16 first\n"],
+        ),
+        (
+            "cache 30\n loadbalance\n rewrite name a.example b.example\n errors\n forward . 192.0.2.53",
+            "a.example.",
+            &["forward: the reply then passes cache, rewrite, loadbalance, whose work depends on it\n"],
+        ),
+        (
+            "trace zipkin 127.0.0.1:9411\n cache 30\n errors\n forward . 192.0.2.53",
+            "a.example.",
+            &["forward: the reply then passes cache, whose work depends on it\n"],
+        ),
+        ("cache 30", "a.example.", &["SERVFAIL: no plugin", "on the way back, cache: stores the reply for 5 s\n"]),
+    ];
+    let folder = folder("explain-way-back");
+    for (number, (directives, words, lines)) in cases.iter().enumerate() {
+        let conf = file(&folder, &format!("Corefile-{number}"), &corefile("pods insecure", directives));
+        let text = explain_with(&conf, words).expect(words);
+        for line in *lines {
+            assert!(text.contains(line), "{directives}\nexplain {words}\n{line} is not in\n{text}");
+        }
+    }
+    // Where nothing changes, nothing is shown.
+    let conf = file(&folder, "plain", &corefile("pods insecure", "cache 30\n loadbalance\n minimal"));
+    let text = explain_with(&conf, "web.shop").expect("a report");
+    assert!(!text.contains("way back"), "{text}");
+    let conf = file(&folder, "json", &corefile("pods insecure", "rewrite ttl suffix cluster.local. 60"));
+    let report = explain_with(&conf, "-json web.shop").expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["traces"][0]["way_back"][0]["plugin"], "rewrite");
+    assert_eq!(report["traces"][0]["records"][0], "web.shop.svc.cluster.local. 60 A 10.0.0.1");
+}
+
 /// Asks a running server.
 fn ask(server: &Running, words: &[&str]) -> Output {
     let process = server.child.id().to_string();
@@ -161,7 +366,8 @@ fn a_running_server_explains_itself() {
     // There is no socket.
     let dead = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
     let text = format!(
-        ".:0 {{\n    bind 127.0.0.1\n    prometheus 127.0.0.1:0\n    kubernetes cluster.local\n    cache 30\n    \
+        ".:0 {{\n    bind 127.0.0.1\n    prometheus 127.0.0.1:0\n    kubernetes cluster.local\n    cache 30\n    dns64\n    \
+         hosts {{\n        192.0.2.7 h.example\n        fallthrough\n    }}\n    \
          forward dead.example {dead} {{\n        health_check 20ms\n        \
          max_fails 1\n    }}\n    forward . {}\n}}\n",
         upstream.at()
@@ -173,7 +379,7 @@ fn a_running_server_explains_itself() {
     let metrics = || {
         let text = get(server.page("prometheus"), "/metrics").1;
         let counted = text.lines().filter(|line| {
-            ["coredns_dns_request", "coredns_cache_", "coredns_forward_", "coredns_proxy_"]
+            ["coredns_dns_request", "coredns_dns64_", "coredns_cache_", "coredns_forward_", "coredns_proxy_"]
                 .into_iter()
                 .any(|prefix| line.starts_with(prefix))
         });
@@ -184,6 +390,13 @@ fn a_running_server_explains_itself() {
         [["explain", "web.shop"], ["explain", "x.example"], ["explain", "x.dead.example"], ["resolve", "web.shop"]]
     {
         first_line(&server, &words);
+    }
+    // The way back of a reply has no effect, either.
+    let line = first_line(&server, &["explain", "web.shop", "AAAA", "-client", "fd00::1"]);
+    assert!(line.contains("64:ff9b::a00:1 (from dns64)"), "{line}");
+    for _ in 0..2 {
+        let (_, text, _) = status_and_output(&ask(&server, &["explain", "h.example."]));
+        assert!(text.contains("cache: has no entry") && text.contains("cache: stores the reply for 30 s"), "{text}");
     }
     assert_eq!(metrics(), before);
     // A cached denial.

@@ -343,6 +343,11 @@ fn plugins_have_no_method_that_they_do_not_need() {
     let (mut found, mut mistakes) = (0, Vec::new());
     for (path, text) in sources("src/plugins") {
         for body in text.split("\nimpl Plugin for ").skip(1).filter_map(|rest| rest.split("\n}\n").next()) {
+            // `explain` names the plugins that have a use for replies.
+            let is_test = path.ends_with("tests.rs") || path.ends_with("tests/mod.rs");
+            if !is_test && body.contains("    fn reply(") != body.contains("    fn uses_replies(") {
+                mistakes.push(format!("{}: reply without uses_replies, or the reverse", path.display()));
+            }
             let Some((_, calls)) = body.split_once("Calls { ") else { continue };
             let calls = calls.split(" }").next().unwrap_or_default();
             for method in ["reply", "sent"].into_iter().filter(|method| calls.contains(&format!("{method}: false"))) {

@@ -5,7 +5,7 @@ mod running;
 use std::net::UdpSocket;
 
 use clusterdns::wire::NameBuf;
-use running::{Running, TIMEOUT, file, folder, get, run, status_and_output};
+use running::{Running, TIMEOUT, file, folder, get, request, run, status_and_output};
 use serde_json::Value;
 
 /// Pods with loopback addresses, so that a test can send their queries.
@@ -119,7 +119,22 @@ fn known_queries_are_counted_shown_and_escaped() {
     assert_eq!(status, 200);
     let report: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((rows(&report, "namespace"), &report["window"]), (vec!["shop 60".to_owned()], &"hour".into()));
+    let (status, text) = get(at, "/top?by=n%61mespace&window=hour&n=1");
+    let decoded: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (status, rows(&decoded, "namespace"), &decoded["window"]),
+        (200, vec!["shop 60".to_owned()], &"hour".into())
+    );
     assert_eq!(get(at, "/top?by=pods").0, 400);
+    // Both pages can be read only, and are not stored; those of CoreDNS answer as in CoreDNS.
+    for path in ["/", "/top"] {
+        let (head, _) = request(at, "GET", path);
+        assert!(head.contains("cache-control: no-store") && head.contains("nosniff"), "{head}");
+        let (head, _) = request(at, "DELETE", path);
+        assert!(head.starts_with("HTTP/1.1 405 ") && head.contains("allow: GET, HEAD"), "{head}");
+    }
+    let (head, _) = request(at, "DELETE", "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("no-store"), "{head}");
 
     let (_, metrics) = get(at, "/metrics");
     let start = "clusterdns_top_queries_per_second{by=";

@@ -2,13 +2,14 @@
 //!
 //! A connection serves one request, as probes do anyway, so that few limits are needed: a head of [`HEAD_LIMIT`] bytes
 //! within [`HEAD_TIMEOUT`], [`TIMEOUT`] for everything, and [`CONNECTIONS`] at a time. When there are more, the oldest
-//! connection is closed, so that a client that holds connections open cannot block a probe. Every method gets the same
-//! response, as with Go's handlers.
+//! connection is closed, so that a client that holds connections open cannot block a probe. The pages of CoreDNS answer
+//! every method, as Go's handlers do; the pages that this server adds answer GET and HEAD.
 
 mod listen;
 pub mod probe;
 mod tls;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Request, Response, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -44,11 +45,13 @@ const CONNECTIONS: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The content type of plain text.
 const TEXT: &str = "text/plain; charset=utf-8";
+/// The methods of the pages that this server adds.
+const METHODS: &str = "GET, HEAD";
 
 /// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageContent {
-    /// 200, 400, 403 or 503.
+    /// 200, 400, 403, 404, 405 or 503.
     pub status: u16,
     /// The content type of the body.
     pub content_type: &'static str,
@@ -72,6 +75,16 @@ impl PageContent {
         PageContent { status: 403, content_type: TEXT, body: reason.to_owned() }
     }
 
+    /// Returns 404, as Go's `http.NotFound`.
+    fn not_found() -> PageContent {
+        PageContent { status: 404, content_type: TEXT, body: "404 page not found\n".to_owned() }
+    }
+
+    /// Returns 405 with the methods of the pages that this server adds.
+    fn method_not_allowed() -> PageContent {
+        PageContent { status: 405, content_type: TEXT, body: format!("405 method not allowed: use {METHODS}\n") }
+    }
+
     /// Returns 400 with what is wrong with the request.
     pub fn bad_request(error: String) -> PageContent {
         PageContent { status: 400, content_type: TEXT, body: error }
@@ -81,30 +94,52 @@ impl PageContent {
 /// A request for a page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageVisit<'a> {
-    /// The name and port by which the client knows this server, as the client gives them; empty if it does not.
-    pub host: &'a str,
-    /// The parameters behind the `?` of the address.
+    /// What is behind the `?` of the address, as sent.
     pub query: &'a str,
     /// The client is on this machine, or in the Pod, as `kubectl port-forward` is.
     pub is_local: bool,
 }
 
+impl<'a> PageVisit<'a> {
+    /// Returns the names and values of the parameters, percent-decoded.
+    pub fn parameters(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        form_urlencoded::parse(self.query.as_bytes())
+    }
+}
+
 /// A page: a function that returns its current content.
 pub type Page = Arc<dyn Fn(&PageVisit<'_>) -> PageContent + Send + Sync>;
+
+/// Who defines how a page treats requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageOrigin {
+    /// CoreDNS: every method gets the page, without headers beyond those of Go.
+    CoreDns,
+    /// This server, which adds the page: it is read by GET and HEAD, and no cache stores it.
+    Added,
+}
+
+/// A page at its path.
+#[derive(Clone)]
+struct SitePage {
+    path: &'static str,
+    origin: PageOrigin,
+    page: Page,
+}
 
 /// The pages of a listener, by path.
 #[derive(Default)]
 pub struct Site {
     /// Replaced as a whole by a reload, read for each request.
-    pages: ArcSwap<Vec<(&'static str, Page)>>,
+    pages: ArcSwap<Vec<SitePage>>,
 }
 
 impl Site {
     /// Adds a page, unless the path has one already.
-    pub fn add(&mut self, path: &'static str, page: Page) {
+    pub fn add(&mut self, path: &'static str, origin: PageOrigin, page: Page) {
         let mut pages = self.pages.load().to_vec();
-        if pages.iter().all(|(other, _)| *other != path) {
-            pages.push((path, page));
+        if pages.iter().all(|other| other.path != path) {
+            pages.push(SitePage { path, origin, page });
         }
         self.pages.store(Arc::new(pages));
     }
@@ -115,22 +150,29 @@ impl Site {
     }
 
     /// Returns the response to a request.
-    fn respond(&self, path: &str, visit: &PageVisit<'_>) -> Response<Full<Bytes>> {
+    fn respond(&self, method: &Method, path: &str, visit: &PageVisit<'_>) -> Response<Full<Bytes>> {
         let pages = self.pages.load();
-        let page = pages.iter().find(|(of, _)| *of == path);
-        let content = page.map(|(_, page)| page(visit));
-        let is_found = content.is_some();
-        // Go's `http.NotFound`.
-        let content = content.unwrap_or_else(|| PageContent {
-            status: 404,
-            content_type: TEXT,
-            body: "404 page not found\n".to_owned(),
-        });
+        let found = pages.iter().find(|page| page.path == path);
+        let is_added = found.is_some_and(|page| page.origin == PageOrigin::Added);
+        let is_allowed = !is_added || matches!(*method, Method::GET | Method::HEAD);
+        let content = match found {
+            Some(_) if !is_allowed => PageContent::method_not_allowed(),
+            Some(found) => (found.page)(visit),
+            None => PageContent::not_found(),
+        };
         let mut response = Response::new(Full::new(Bytes::from(content.body)));
         *response.status_mut() = StatusCode::from_u16(content.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content.content_type));
-        if !is_found {
-            response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let mut header = |name, value| drop(response.headers_mut().insert(name, HeaderValue::from_static(value)));
+        header(CONTENT_TYPE, content.content_type);
+        if is_added || found.is_none() {
+            header(X_CONTENT_TYPE_OPTIONS, "nosniff");
+        }
+        if is_added {
+            // The page is about this moment, and has names that only this visitor may see.
+            header(CACHE_CONTROL, "no-store");
+        }
+        if !is_allowed {
+            header(ALLOW, METHODS);
         }
         response
     }
@@ -179,11 +221,10 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
 pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site, is_local: bool) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let (host, query) = (host.unwrap_or_default(), request.uri().query().unwrap_or_default());
         // A page of another site that has the address of this one (DNS rebinding) names that site here.
-        let is_local = is_local && is_own_host(host);
-        let visit = PageVisit { host, query, is_local };
-        let response = site.respond(request.uri().path(), &visit);
+        let is_local = is_local && is_own_host(host.unwrap_or_default());
+        let visit = PageVisit { query: request.uri().query().unwrap_or_default(), is_local };
+        let response = site.respond(request.method(), request.uri().path(), &visit);
         async move { Ok::<_, Infallible>(response) }
     });
     hyper::server::conn::http1::Builder::new()

@@ -14,10 +14,18 @@ fn start() -> (SocketAddr, Arc<AtomicBool>) {
     let ready = Arc::new(AtomicBool::new(false));
     let switch = ready.clone();
     let mut site = Site::default();
-    site.add("/health", Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
-    site.add("/echo", Arc::new(|visit: &PageVisit<'_>| PageContent::bad_request(format!("{visit:?}"))));
+    site.add("/health", PageOrigin::CoreDns, Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
+    site.add(
+        "/echo",
+        PageOrigin::Added,
+        Arc::new(|visit: &PageVisit<'_>| {
+            let parameters: Vec<_> = visit.parameters().collect();
+            PageContent::bad_request(format!("{parameters:?} {}", visit.is_local))
+        }),
+    );
     site.add(
         "/ready",
+        PageOrigin::CoreDns,
         Arc::new(move |_: &PageVisit<'_>| match switch.load(Ordering::Relaxed) {
             true => PageContent::ok(),
             false => PageContent::unavailable("kubernetes\nkubernetes: Pod".to_owned()),
@@ -44,12 +52,6 @@ async fn pages_are_served_as_in_coredns() {
     let response = get("/health").await;
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("\r\n\r\nOK"), "{response}");
     assert!(response.contains("content-type: text/plain; charset=utf-8\r\n"), "{response}");
-    let response = get("/echo?a=b").await;
-    assert!(
-        response.starts_with("HTTP/1.1 400 ")
-            && response.ends_with("PageVisit { host: \"x\", query: \"a=b\", is_local: false }"),
-        "{response}"
-    );
     let response = get("/ready?verbose").await;
     assert!(
         response.starts_with("HTTP/1.1 503 ") && response.ends_with("\r\n\r\nkubernetes\nkubernetes: Pod"),
@@ -64,6 +66,33 @@ async fn pages_are_served_as_in_coredns() {
     assert!(head.contains("content-length: 2\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     let post = exchange(address, "POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").await;
     assert!(post.ends_with("\r\n\r\nOK"), "{post}");
+    assert!(!post.contains("cache-control") && !post.contains("nosniff"), "{post}");
+}
+
+#[tokio::test]
+async fn pages_that_coredns_does_not_have_are_read_only_and_not_stored() {
+    let (address, _) = start();
+    let send = async |method: &str, path: &str, host: &str| {
+        exchange(address, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n")).await
+    };
+    let headers = ["cache-control: no-store\r\n", "x-content-type-options: nosniff\r\n"];
+    for (host, is_local) in [("localhost", true), ("x", false)] {
+        let response = send("GET", "/echo?a=b", host).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+        assert!(response.ends_with(&format!("[(\"a\", \"b\")] {is_local}")), "{response}");
+        assert!(headers.iter().all(|header| response.contains(header)), "{response}");
+    }
+    // Decoded once: %2541 is %41, and not A.
+    let response = send("GET", "/echo?%61=%2541+%26&&c", "x").await;
+    assert!(response.ends_with(r#"[("a", "%41 &"), ("c", "")] false"#), "{response}");
+    let head = send("HEAD", "/echo", "x").await;
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.ends_with("\r\n\r\n"), "{head}");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "OTHER"] {
+        let response = send(method, "/echo", "localhost").await;
+        assert!(response.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{method}: {response}");
+        assert!(response.contains("allow: GET, HEAD\r\n"), "{method}: {response}");
+        assert!(headers.iter().all(|header| response.contains(header)), "{method}: {response}");
+    }
 }
 
 #[tokio::test]

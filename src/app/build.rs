@@ -154,12 +154,6 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     let span = tree.keys.first().map(|key| key.token.span);
                     diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
                 }
-                if block.options.proxy.is_some() && matches!(scheme, Scheme::Quic | Scheme::Https3) {
-                    let message = format!("{}:// does not support the PROXY protocol", scheme.name());
-                    let span = tree.directives_named("proxyproto").next().map(|stanza| stanza.span);
-                    let diagnostic = Diagnostic::error(Stage::Setup, span, message).plugin("proxyproto");
-                    diagnostics.push(diagnostic.expected("this directive in blocks of other transports only"));
-                }
                 let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
                 let chain = built.chain(&labels, &zones).with_place(&place(configuration, block, tree));
                 if built.reports_plugins {

@@ -12,7 +12,7 @@ use super::build::listen_addresses;
 use super::configuration::{self, Configuration};
 use super::machine;
 use super::sockets::{ListenerAddress, check_certificates};
-use super::standard_io::{print, read_stdin};
+use super::standard_io::{finish, read_stdin};
 use crate::corefile::{Diagnostic, DiagnosticSeverity, Diagnostics, RealFiles, Stage, render_json, render_text};
 use crate::net::{self, Address};
 use crate::source::Manifests;
@@ -43,16 +43,17 @@ pub(super) fn check(args: &Args) -> ExitCode {
     }
     diagnostics.sort();
     let sources = &configuration.corefile.sources;
-    if args.task == Task::CheckJson {
-        print(format_args!("{}\n", render_json(&diagnostics, sources)));
+    let text = if args.task == Task::CheckJson {
+        render_json(&diagnostics, sources) + "\n"
     } else {
-        print(format_args!("{}", render_text(&diagnostics, sources)));
         let errors = diagnostics.iter().filter(|found| found.severity == DiagnosticSeverity::Error).count();
         let warnings = diagnostics.iter().count() - errors;
         let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        print(format_args!("{}: {}, {}\n", args.conf_name(), count(errors, "error"), count(warnings, "warning")));
-    }
-    if diagnostics.has_errors() { ExitCode::from(1) } else { ExitCode::SUCCESS }
+        let counted = format!("{}: {}, {}\n", args.conf_name(), count(errors, "error"), count(warnings, "warning"));
+        render_text(&diagnostics, sources) + &counted
+    };
+    let written = finish(Ok(text));
+    if diagnostics.has_errors() { ExitCode::from(1) } else { written }
 }
 
 /// Reports what a start on this machine would fail for.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
-use crate::admin::{self, Site};
+use crate::admin::{self, PageOrigin, Site};
 use crate::net::{self, Credentials};
 use crate::plugins::build::{PageRequest, PageTask};
 use crate::plugins::page_address::PageAddress;
@@ -45,7 +45,7 @@ pub(super) fn open(
     requests: Vec<PageRequest>, runtime: &Runtime, running: &[ListenerKey],
 ) -> anyhow::Result<OpenPages> {
     let mut sites: Vec<PreparedSite> = Vec::new();
-    for PageRequest { directive, address: text, path, page, tls, task, more } in requests {
+    for PageRequest { directive, address: text, path, page, tls, task, added } in requests {
         let address = text.resolve().with_context(|| format!("plugin/{directive}: cannot look up {text}"))?;
         // Port 0 is another port each time.
         let is_same = |site: &&mut PreparedSite| address.port() != 0 && site.address == address;
@@ -68,8 +68,8 @@ pub(super) fn open(
                 &mut sites[last]
             }
         };
-        site.site.add(path, page);
-        more.into_iter().for_each(|(path, page)| site.site.add(path, page));
+        site.site.add(path, PageOrigin::CoreDns, page);
+        added.into_iter().for_each(|(path, page)| site.site.add(path, PageOrigin::Added, page));
         site.task = site.task.take().or(task);
     }
     let _inside = runtime.enter();

@@ -25,7 +25,7 @@ use super::indexes::KnownIndexes;
 use super::reload::Reloader;
 use super::serving::{Program, Serving, build_runtime};
 use super::signals::{ForcedStop, MainEvent, Signals, StopMode};
-use super::standard_io::{format_with_causes, print, print_error, read_stdin};
+use super::standard_io::{finish, format_with_causes, print_error, read_stdin};
 use super::status_page::{StatusPage, StatusPageParts};
 use super::top::{self, LiveTop};
 use super::version::{self, COREDNS, VERSION, platform};
@@ -33,6 +33,7 @@ use super::{configuration, explain, machine, metrics};
 use crate::chain::pending::BoxFuture;
 use crate::chain::{QueryTap, Surroundings};
 use crate::corefile::{Diagnostics, GoDuration, RealFiles};
+use crate::explain::printable;
 use crate::plugins::DIRECTIVES;
 use crate::plugins::build::{CarriedOver, Hook, Resources};
 use crate::telemetry::log::{self, LogFormat, LogLayer, Logger, Severity};
@@ -72,7 +73,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::parse(words) {
         Ok(args) => args,
         Err(error) => {
-            print_error(format_args!("{error}\n"));
+            print_error(format_args!("{}\n", printable(&error.to_string())));
             // Go's flag package prints the flags and exits with 2; CoreDNS itself refuses extra words with 1.
             if matches!(error, ArgsError::Extra { .. }) {
                 return ExitCode::from(1);
@@ -82,31 +83,30 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match args.task {
-        Task::Help => print(format_args!("{}", Args::help())),
-        Task::Version => print(format_args!("{}", version::text())),
-        Task::Plugins => print_directives(),
-        Task::Check | Task::CheckJson => return check(&args),
+        Task::Help => finish(Ok(Args::help())),
+        Task::Version => finish(Ok(version::text())),
+        Task::Plugins => finish(Ok(directives())),
+        Task::Check | Task::CheckJson => check(&args),
         Task::Serve => {
             let log_format = args.log_format;
-            return serve(args).unwrap_or_else(|error| {
+            serve(args).unwrap_or_else(|error| {
                 let mut text = format_with_causes(&error);
                 if log_format == LogFormat::Json {
                     text = log::line(LogFormat::Json, Severity::Fatal, None, &text, &[]);
                 }
                 print_error(format_args!("{text}\n"));
                 ExitCode::from(1)
-            });
+            })
         }
     }
-    ExitCode::SUCCESS
 }
 
-/// Prints every directive, and marks those that are not implemented.
-fn print_directives() {
-    print(format_args!("Directives, in the order in which their plugins run:\n"));
-    for entry in DIRECTIVES {
-        print(format_args!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not implemented)" }));
-    }
+/// Returns every directive, and marks those that are not implemented.
+fn directives() -> String {
+    let lines = DIRECTIVES
+        .iter()
+        .map(|entry| format!("  {}{}\n", entry.name, if entry.read.is_some() { "" } else { " (not implemented)" }));
+    "Directives, in the order in which their plugins run:\n".to_owned() + &lines.collect::<String>()
 }
 
 /// Serves until a signal stops the program. Returns the exit status.

@@ -1,8 +1,7 @@
 //! A dry run of a query: what each plugin would do with it, for `clusterdns explain`.
 //!
 //! Nothing is counted, cached, logged or sent: a plugin whose `query` does more than that has a [`Plugin::explain`] of
-//! its own. The way back through the plugins ([`Plugin::reply`]) is not run, so that the records in a trace are those
-//! of the plugin that answers.
+//! its own. `way_back.rs` has the way back of the reply.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,11 +11,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Outcome};
-use super::{Client, Exchange, LookUp, Router, State, Step, Wait};
-use crate::wire::{Name, Query, Question, Rcode, Rdata, Record, Reply, Section, Type};
+use super::way_back::ReplyView;
+use super::{Client, Exchange, Failure, LookUp, MAX_DEPTH, Router, State, Step, Wait, pending};
+use crate::wire::{Name, Query, Question, Rcode, Rdata, Record, Reply, Type};
 
 /// The maximum number of records in a trace.
-const MAX_RECORDS: usize = 50;
+pub(super) const MAX_RECORDS: usize = 50;
 
 /// What a plugin would do with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,13 +132,15 @@ pub struct Trace {
     pub not_admitted: Vec<String>,
     /// The plugins that do something.
     pub steps: Vec<TraceStep>,
+    /// The plugins that do something with the reply on its way back, in that order.
+    pub way_back: Vec<TraceStep>,
     /// How the run ends.
     pub end: TraceEnd,
     /// The plugin at which it ends.
     pub by: String,
-    /// The response code, if it is known.
+    /// The response code that the client gets, if it is known.
     pub rcode: Option<String>,
-    /// The answer records.
+    /// The answer records that the client gets.
     pub records: Vec<String>,
     /// Why there is no record.
     pub denial: Option<TraceDenial>,
@@ -154,38 +156,51 @@ impl Trace {
         self.end == TraceEnd::Answered && !self.records.is_empty() || self.end == TraceEnd::Alias
     }
 
-    fn answered(&mut self, by: &str, reply: &Reply, question: &Question) {
-        self.end = TraceEnd::Answered;
+    pub(super) fn ends(&mut self, by: &str, end: TraceEnd) {
         self.by = by.to_owned();
-        self.rcode = Some(reply.rcode.to_string());
-        let answers = reply.section(Section::Answer);
-        self.records = answers.take(MAX_RECORDS).map(|record| format_record(reply, record, question)).collect();
+        self.end = end;
     }
+}
+
+/// A dry run and the reply that it has so far.
+#[derive(Default)]
+pub(super) struct DryRun {
+    pub(super) trace: Trace,
+    /// The reply as the last plugin has left it; `None` if there is none, or if it is not known.
+    pub(super) reply: Option<ReplyView>,
 }
 
 impl Router {
     /// Runs a query without any effect. `packet` is a query that this program has made.
     pub fn explain(self: &Arc<Self>, packet: &[u8], client: Client, now: Instant) -> Trace {
-        let mut trace = Trace::default();
-        let Ok(query) = Query::parse(packet) else { return trace };
-        let name = query.sent_name();
-        trace.name = name.to_string();
-        trace.qtype = query.question.qtype.to_string();
         let mut state = State { is_dry_run: true, ..State::default() };
+        self.explain_look_up(packet, client, now, LookUp::default(), &mut state).trace
+    }
+
+    /// Runs the query of a client or of an internal look-up without any effect. If the reply is known, it is in
+    /// `state` then.
+    fn explain_look_up(
+        self: &Arc<Self>, packet: &[u8], client: Client, now: Instant, look_up: LookUp, state: &mut State,
+    ) -> DryRun {
+        let mut run = DryRun::default();
+        let Ok(query) = Query::parse(packet) else { return run };
+        let name = query.sent_name();
+        run.trace.name = name.to_string();
+        run.trace.qtype = query.question.qtype.to_string();
         let mut not_admitted = Vec::new();
-        let selected = self.select_noting(&query, client, now, &mut state, &mut |chain: &Chain| {
+        let selected = self.select_noting(&query, client, now, state, &mut |chain: &Chain| {
             not_admitted.extend(chain.place().map(str::to_owned));
         });
-        trace.not_admitted = not_admitted;
+        run.trace.not_admitted = not_admitted;
         match selected {
             Ok(block) => {
-                let mut exchange = self.exchange(block, &query, client, now, LookUp::default(), &mut state);
-                trace.block = exchange.chain.place().map(str::to_owned);
-                exchange.chain.explain(0, &mut exchange, &mut trace);
+                let mut exchange = self.exchange(block, &query, client, now, look_up, state);
+                run.trace.block = exchange.chain.place().map(str::to_owned);
+                exchange.chain.explain(0, &mut exchange, &mut run);
             }
-            Err(rcode) => trace.rcode = Some(rcode.to_string()),
+            Err(rcode) => run.trace.rcode = Some(rcode.to_string()),
         }
-        trace
+        run
     }
 
     /// Returns the places of all server blocks.
@@ -194,44 +209,70 @@ impl Router {
     }
 }
 
+impl Exchange<'_> {
+    /// Runs an internal look-up of the plugin without any effect: that of [`Exchange::resolve`] or, with
+    /// `is_translated`, of [`Exchange::resolve_to_translate`]. `None` if a dry run does not know the reply, as where an
+    /// upstream answers.
+    pub fn explain_look_up(&self, name: Name<'_>, qtype: Type, is_translated: bool) -> Option<Reply> {
+        let look_up = pending::inner_look_up(self, is_translated);
+        if look_up.depth > MAX_DEPTH {
+            return None;
+        }
+        let packet = pending::inner_packet(self.query, name, qtype);
+        let mut state = State { is_dry_run: true, ..State::default() };
+        let run = self.router.explain_look_up(&packet, self.client, self.now, look_up, &mut state);
+        run.reply.map(|_| state.reply)
+    }
+}
+
 impl Chain {
     /// Runs the plugins from `from` on without any effect.
-    fn explain(&self, from: usize, exchange: &mut Exchange<'_>, trace: &mut Trace) {
+    fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
         for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
             exchange.at = at;
             let mut notes = ExplainNotes::default();
             let explained = plugin.explain(exchange, &mut notes);
-            let place = trace.add(plugin.name(), notes);
-            match explained {
-                Explained::Next => {}
+            let (trace, name) = (&mut run.trace, plugin.name());
+            let place = trace.add(name, notes);
+            let end = match explained {
+                Explained::Next => continue,
                 Explained::Answered => {
-                    let code = exchange.state.reply.rcode;
-                    trace.answered(plugin.name(), &exchange.state.reply, exchange.question());
-                    return trace.say(place, plugin.name(), &format_answer(code, trace.records.len()));
+                    let reply = ReplyView::of(exchange);
+                    trace.say(place, name, &format_answer(reply.rcode(), reply.answers().len()));
+                    trace.ends(name, TraceEnd::Answered);
+                    run.reply = Some(reply);
+                    return self.explain_replies(at + 1, exchange, run);
                 }
+                Explained::Rewritten => return self.explain_rewritten(at, place, exchange, run),
                 Explained::Dropped => {
-                    trace.ends(plugin.name(), TraceEnd::Dropped);
-                    return trace.say(place, plugin.name(), "drops the query: the client gets no response");
+                    trace.say(place, name, "drops the query: the client gets no response");
+                    return trace.ends(name, TraceEnd::Dropped);
                 }
-                Explained::Upstream => return trace.ends(plugin.name(), TraceEnd::Upstream),
-                Explained::Alias => return trace.ends(plugin.name(), TraceEnd::Alias),
                 Explained::Waits => {
-                    trace.ends(plugin.name(), TraceEnd::Waits);
-                    return trace.say(place, plugin.name(), "answers after other look-ups");
+                    trace.say(place, name, "answers after other look-ups");
+                    TraceEnd::Waits
                 }
-                Explained::Rewritten => {
-                    self.explain_rewritten(at, place, exchange, trace);
-                    return;
-                }
+                Explained::Upstream => TraceEnd::Upstream,
+                Explained::Alias => TraceEnd::Alias,
+            };
+            trace.ends(name, end);
+            if let Some(line) = self.describe_way_back(at) {
+                trace.say(place, name, &line);
             }
+            return;
         }
         let by = self.plugins().last().map_or("", |plugin| plugin.name());
-        trace.ends(by, TraceEnd::NoPlugin);
-        trace.rcode = Some(if by.is_empty() { Rcode::REFUSED } else { Rcode::SERVFAIL }.to_string());
+        match by {
+            "" => exchange.refuse(Rcode::REFUSED),
+            by => exchange.fail(Rcode::SERVFAIL, Failure::NoNextPlugin(by)),
+        };
+        run.trace.ends(by, TraceEnd::NoPlugin);
+        run.reply = Some(ReplyView::of(exchange));
+        self.explain_replies(self.plugins().len(), exchange, run);
     }
 
     /// Runs the plugins after `by` with the query that it has changed.
-    fn explain_rewritten(&self, by: usize, place: Option<usize>, exchange: &mut Exchange<'_>, trace: &mut Trace) {
+    fn explain_rewritten(&self, by: usize, place: Option<usize>, exchange: &mut Exchange<'_>, run: &mut DryRun) {
         if let Some(rewritten) = exchange.state.slot.get_mut() {
             rewritten.by = by;
         }
@@ -239,11 +280,12 @@ impl Chain {
         self.rewritten(exchange, |chain, inner| {
             let Question { qtype, .. } = *inner.question();
             let name = inner.query.sent_name();
-            trace.say(place, plugin, &format!("changes the query to {name} {qtype}"));
-            chain.explain(by + 1, inner, trace);
-            // No plugin gets the reply.
+            run.trace.say(place, plugin, &format!("changes the query to {name} {qtype}"));
+            chain.explain(by + 1, inner, run);
+            // The plugins before get the reply below.
             Outcome::Drop
         });
+        self.explain_replies(by + 1, exchange, run);
     }
 }
 
@@ -267,11 +309,6 @@ impl Trace {
             None => self.steps.push(TraceStep { plugin: plugin.to_owned(), lines: vec![line.to_owned()] }),
         }
     }
-
-    fn ends(&mut self, by: &str, end: TraceEnd) {
-        self.by = by.to_owned();
-        self.end = end;
-    }
 }
 
 /// Returns a line about an answer.
@@ -285,7 +322,7 @@ fn format_answer(rcode: Rcode, records: usize) -> String {
 }
 
 /// Returns a record as a line of a zone file, without class.
-fn format_record(reply: &Reply, record: &Record, question: &Question) -> String {
+pub(super) fn format_record(reply: &Reply, record: &Record, question: &Question) -> String {
     let name = |name| reply.full_name(name, question.name()).to_string();
     let mut text = format!("{} {} {} ", name(record.owner), record.ttl, record.rtype);
     let _ = match record.rdata {

@@ -17,6 +17,7 @@ mod query_tap;
 pub mod rest;
 mod rewritten;
 mod router;
+mod way_back;
 mod zones;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use rest::{Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};
+pub use way_back::ExplainedReply;
 pub use zones::{Fallthrough, Zones};
 
 /// The maximum nesting of internal look-ups, for instance of ExternalNames that refer to ExternalNames.
@@ -76,6 +78,19 @@ pub trait Plugin: Send + Sync {
     /// [`Step::Answered`].
     fn reply(&self, _exchange: &mut Exchange<'_>) -> Option<Wait> {
         None
+    }
+
+    /// Makes of the reply what [`Plugin::reply`] does, without any effect, for `clusterdns explain`, which describes
+    /// how the reply differs then. A plugin whose `reply` has effects, or changes the reply at random, must override
+    /// this; one may add lines about what the reply does not show.
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, _lines: &mut Vec<String>) -> ExplainedReply {
+        if self.reply(exchange).is_none() { ExplainedReply::Known } else { ExplainedReply::Unknown }
+    }
+
+    /// Returns whether [`Plugin::reply`] does something, for `clusterdns explain`, which names these plugins where a
+    /// reply is not known.
+    fn uses_replies(&self) -> bool {
+        false
     }
 
     /// Called after the response was encoded, once for each query of a client that the chain answered.

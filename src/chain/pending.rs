@@ -395,7 +395,7 @@ pub(super) fn resolve(exchange: &Exchange<'_>, name: Name<'_>, qtype: Type, is_t
 }
 
 /// Returns the nesting of an internal look-up of the current plugin.
-fn inner_look_up(exchange: &Exchange<'_>, is_translated: bool) -> LookUp {
+pub(super) fn inner_look_up(exchange: &Exchange<'_>, is_translated: bool) -> LookUp {
     let mut before = exchange.chain.plugins()[..exchange.at].iter();
     LookUp {
         started: Some(exchange.started),
@@ -468,7 +468,7 @@ fn servfail() -> Box<Reply> {
 }
 
 /// Builds the query of an internal look-up, with ID, RD, CD and OPT of the outer query.
-fn inner_packet(outer: &Query<'_>, name: Name<'_>, qtype: Type) -> Vec<u8> {
+pub(super) fn inner_packet(outer: &Query<'_>, name: Name<'_>, qtype: Type) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + name.as_wire().len() + 4 + 11);
     packet.extend(outer.id().to_be_bytes());
     packet.extend((outer.flags() & (flag::RD | flag::CD)).to_be_bytes());

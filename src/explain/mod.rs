@@ -10,8 +10,10 @@
 
 mod cause;
 mod objects;
+mod printable;
 mod report;
 
 pub use cause::{ExplainRequest, explain};
 pub use objects::{NoObjects, ObjectKind, ObjectQuery, ObjectReader, PodObject, ServiceObject, SliceObject};
+pub use printable::{is_unprintable, printable};
 pub use report::Report;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::printable::printable;
 use crate::chain::Trace;
 
 /// The maximum length of a line of the text, in characters; longer ones are cut.
@@ -79,6 +80,11 @@ impl Report {
                     push(&mut text, "  ", &format!("{}: {line}", step.plugin));
                 }
             }
+            for step in &trace.way_back {
+                for line in &step.lines {
+                    push(&mut text, "  ", &format!("on the way back, {}: {line}", step.plugin));
+                }
+            }
             trace.records.iter().for_each(|record| push(&mut text, "    ", record));
         }
         section(&mut text, "objects", &self.objects);
@@ -107,13 +113,10 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
     }
 }
 
-/// Adds a line, cut and without control characters: objects and records may contain any text.
+/// Adds a line, cut and printable: objects and records may contain any text.
 fn push(text: &mut String, indent: &str, line: &str) {
+    let end = line.char_indices().nth(MAX_LINE).map(|(end, _)| end);
     text.push_str(indent);
-    let shown = line.chars().take(MAX_LINE).map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    text.extend(shown);
-    if line.chars().nth(MAX_LINE).is_some() {
-        text.push('…');
-    }
-    text.push('\n');
+    text.push_str(&printable(&line[..end.unwrap_or(line.len())]));
+    text.push_str(if end.is_some() { "…\n" } else { "\n" });
 }

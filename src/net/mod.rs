@@ -1,6 +1,8 @@
-//! What sockets of all kinds share: messages for errors of binding, TLS credentials, and the messages of gRPC.
+//! What sockets of all kinds share: messages for errors of binding, TLS credentials, the messages of gRPC, and the
+//! header fields that name the span of a client.
 
 mod address;
+mod b3;
 mod credentials;
 mod descriptors;
 pub mod grpc;
@@ -12,6 +14,7 @@ mod tls_client;
 mod tls_error;
 
 pub use address::{Address, Interface, split_address};
+pub use b3::{ClientSpan, Sampling};
 pub use credentials::{Clients, Credentials, CredentialsError, TlsFiles};
 pub(crate) use descriptors::descriptor_limit;
 pub use memory::{MemoryLimit, MemoryPermit};
@@ -22,7 +25,7 @@ pub use proxy_protocol::{
 };
 pub(crate) use shares::{Shares, Ticket};
 pub use tls_client::TlsClient;
-pub use tls_error::{find_tls_error, tls_reason};
+pub use tls_error::{find_tls_error, tls_reason, tls_reason_of_text};
 
 use std::io;
 

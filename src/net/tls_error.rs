@@ -36,6 +36,14 @@ pub fn find_tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Err
     find_tls_error(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
+/// An error of TLS in words, from the text of the library, where a layer above has kept only that.
+pub fn tls_reason_of_text(text: &str) -> String {
+    match text.strip_prefix("received fatal alert: ") {
+        Some(alert) => format!("remote error: tls: {}", words(alert)),
+        None => first_line(text).to_owned(),
+    }
+}
+
 fn certificate_reason(error: &CertificateError) -> String {
     use CertificateError::*;
     match error {
@@ -135,5 +143,8 @@ mod tests {
             assert_eq!(find_tls_error(&held).map(tls_reason), Some(shown));
         }
         assert_eq!(find_tls_error(&io::Error::from(io::ErrorKind::NotFound)), None);
+        let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
+        assert_eq!(tls_reason_of_text(&alert.to_string()), tls_reason(&alert));
+        assert_eq!(tls_reason_of_text("bad record\nof two lines"), "bad record");
     }
 }

@@ -50,6 +50,10 @@ impl Plugin for Bufsize {
         Step::Next
     }
 
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         exchange.reply().max_udp = Some(self.config.size);
         None

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::embedded_ipv4::{LENGTHS, WELL_KNOWN, ipv4_indexes, max_ttl};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Exchange, ExplainedReply, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
@@ -140,6 +140,14 @@ impl Dns64 {
     }
 }
 
+impl Dns64 {
+    /// Returns whether the plugin replaces the reply.
+    fn translates(&self, exchange: &mut Exchange<'_>) -> bool {
+        // A bare code is an error of the server, not an answer without addresses.
+        !exchange.state.bare && self.config.is_eligible(exchange) && self.config.is_replaceable(exchange.reply())
+    }
+}
+
 impl Plugin for Dns64 {
     fn name(&self) -> &'static str {
         "dns64"
@@ -149,9 +157,26 @@ impl Plugin for Dns64 {
         Step::Next
     }
 
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        if !self.translates(exchange) {
+            return ExplainedReply::Known;
+        }
+        let name = exchange.question().name();
+        let Some(inner) = exchange.explain_look_up(name, Type::A, false) else {
+            lines.push("looks up the IPv4 addresses of the name, which a dry run does not know".to_owned());
+            return ExplainedReply::Unknown;
+        };
+        lines.push(format!("looks up the IPv4 addresses of the name, and embeds them in {}", self.config.prefix));
+        self.config.translate(exchange.reply(), inner);
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // A bare code is an error of the server, not an answer without addresses.
-        if exchange.state.bare || !self.config.is_eligible(exchange) || !self.config.is_replaceable(exchange.reply()) {
+        if !self.translates(exchange) {
             return None;
         }
         let (config, counters) = (self.config, self.counters.clone());

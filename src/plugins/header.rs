@@ -107,6 +107,10 @@ impl Plugin for Header {
         Step::Next
     }
 
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let Config { query, response } = self.config;
         // A response echoes RD of the changed query, which is what the later plugins have seen.

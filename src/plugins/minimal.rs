@@ -36,6 +36,10 @@ impl Plugin for Minimal {
         Step::Next
     }
 
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // A denial needs its SOA, and a delegation its NS records.
         if exchange.reply().kind() == ReplyKind::NoError {

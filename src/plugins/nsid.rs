@@ -61,6 +61,10 @@ impl Plugin for Nsid {
         Step::Next
     }
 
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         if exchange.query.edns.is_some_and(|edns| edns.option(NSID).is_some()) {
             exchange.reply().add_option(NSID, &self.data);

@@ -62,6 +62,19 @@ impl PageAddress {
         Ok(PageAddress { host: host.to_owned(), port })
     }
 
+    /// Returns the port; 0 for a free one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns whether a visitor reaches the page at the loopback address, as far as that is known without a look-up.
+    pub fn includes_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) => ip.is_unspecified() || ip.is_loopback(),
+            Err(_) => self.host.is_empty() || self.host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
     /// Returns the socket address. Looks up a host name, which blocks, and prefers its IPv4 address, as in Go.
     pub fn resolve(&self) -> io::Result<SocketAddr> {
         if self.host.is_empty() {
@@ -98,6 +111,9 @@ mod tests {
         ] {
             let parsed = PageAddress::parse(text).expect(text);
             assert_eq!(parsed.resolve().expect(text).to_string(), address);
+        }
+        for (text, includes) in [(":1", true), ("0.0.0.0:1", true), ("localhost:1", true), ("192.0.2.1:1", false)] {
+            assert_eq!(PageAddress::parse(text).expect(text).includes_loopback(), includes, "{text}");
         }
         assert_eq!(PageAddress::parse("[::1]:1").expect("good").to_string(), "[::1]:1");
         assert_eq!(PageAddress::parse(":1").expect("good").to_string(), ":1");

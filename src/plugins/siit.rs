@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::embedded_ipv4::{LENGTHS, RESERVED, WELL_KNOWN, ipv4_indexes, max_ttl};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Exchange, ExplainedReply, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
@@ -176,6 +176,17 @@ pub struct Siit {
     counters: Arc<ServerCounter>,
 }
 
+/// Returns whether IPv6 addresses are looked up to replace the reply.
+fn translates(exchange: &mut Exchange<'_>) -> bool {
+    let question = exchange.question();
+    question.qtype == Type::A
+        && question.qclass == Class::IN
+        // A bare code is an error of the server, not an answer without addresses.
+        && !exchange.state.bare
+        && !exchange.is_translated()
+        && Config::is_replaceable(exchange.reply())
+}
+
 impl Plugin for Siit {
     fn name(&self) -> &'static str {
         "siit"
@@ -185,19 +196,32 @@ impl Plugin for Siit {
         Step::Next
     }
 
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        if !translates(exchange) {
+            return ExplainedReply::Known;
+        }
+        let Some(inner) = exchange.explain_look_up(exchange.question().name(), Type::AAAA, true) else {
+            lines.push("looks up the IPv6 addresses of the name, which a dry run does not know".to_owned());
+            return ExplainedReply::Unknown;
+        };
+        let line = match self.config.translate(exchange.reply(), inner) {
+            true => "looks up the IPv6 addresses of the name, and answers with the IPv4 addresses that they stand for",
+            false => "looks up the IPv6 addresses of the name, none of which stands for an IPv4 address",
+        };
+        lines.push(line.to_owned());
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        let question = exchange.question();
-        if question.qtype != Type::A
-            || question.qclass != Class::IN
-            // A bare code is an error of the server, not an answer without addresses.
-            || exchange.state.bare
-            || exchange.is_translated()
-            || !Config::is_replaceable(exchange.reply())
-        {
+        if !translates(exchange) {
             return None;
         }
         let (config, counters) = (self.config.clone(), self.counters.clone());
-        let inner = exchange.resolve_to_translate(question.name(), Type::AAAA);
+        let inner = exchange.resolve_to_translate(exchange.question().name(), Type::AAAA);
         exchange.when_done(inner, "siit", move |state, inner| {
             if config.translate(&mut state.reply, inner) {
                 counters.increment();

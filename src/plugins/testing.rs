@@ -83,12 +83,19 @@ pub(super) fn send(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], client: Client,
 
 /// Sends a query through a chain. Returns the state with the reply.
 pub(super) fn send_through(chain: Chain, packet: &[u8], client: Client, now: Instant) -> State {
+    send_noted(chain, packet, client, now, |_| {})
+}
+
+/// Sends a query through a chain. `note` adds to the state what the listener knows about the query.
+pub(super) fn send_noted(
+    chain: Chain, packet: &[u8], client: Client, now: Instant, note: impl FnOnce(&mut State),
+) -> State {
     let block = Block { zones: vec![n(".")], chain };
     let router = Arc::new(Router::new(vec![block], false));
     let mut state = State::default();
     let mut out = [0; 4096];
     // No plugin of a test waits, so the state has the reply.
-    let _ = router.answer(packet, client, now, &mut state, &mut out);
+    let _ = router.answer_noted(packet, client, now, &mut state, &mut out, note);
     state
 }
 

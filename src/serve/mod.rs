@@ -15,6 +15,7 @@ pub mod framing;
 pub mod http;
 mod log_limiter;
 mod pending;
+mod proxied_datagram;
 mod quic;
 mod request;
 mod server;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::bind::{self, WantedSockets};
 use super::counts::{Counters, ServerCounts};
 use super::pending::PendingLimit;
-use super::quic::endpoint;
+use super::quic::endpoint::{self, QuicEndpoint};
 use super::shared::QueryOwners;
 use super::tcp::acceptor::Acceptor;
 use super::tcp::limits::{Connections, TcpLimits};
@@ -180,7 +180,7 @@ struct BoundListener {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
     tcp: Option<tokio::net::TcpListener>,
-    quic: Option<quinn::Endpoint>,
+    quic: Option<QuicEndpoint>,
     service: Arc<Service>,
 }
 
@@ -298,7 +298,7 @@ impl Server {
             prepared.udp = bound.udp.into_iter().map(Arc::new).collect();
         } else if let Some(socket) = bound.udp.into_iter().next() {
             let failed = |source| ServeError::Listen { transport: "udp", address, source };
-            prepared.quic = Some(endpoint::bind(socket).map_err(failed)?);
+            prepared.quic = Some(endpoint::bind(socket, spec.service.clone()).map_err(failed)?);
         }
         Ok(prepared)
     }

@@ -122,8 +122,15 @@ impl Service {
         &self, router: &Arc<Router>, packet: Packet<'_>, tlvs: Option<&Arc<Tlvs>>, state: &mut State, out: &mut [u8],
     ) -> Answer {
         let Some(tlvs) = tlvs else { return self.answer(router, packet, state, out) };
+        self.answer_noted(router, packet, state, out, |state| state.notes.add(tlvs.clone()))
+    }
+
+    /// Answers a packet like [`Service::answer`]. `note` adds to the state what plugins may read about the client.
+    pub(crate) fn answer_noted(
+        &self, router: &Arc<Router>, packet: Packet<'_>, state: &mut State, out: &mut [u8],
+        note: impl FnOnce(&mut State),
+    ) -> Answer {
         let Packet { bytes, client, now, counters } = packet;
-        let note = |state: &mut State| state.notes.add(tlvs.clone());
         self.recover(bytes, counters, state, out, |state, out| {
             router.answer_noted(bytes, client, now, state, out, note)
         })

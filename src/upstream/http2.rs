@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::Error;
@@ -26,7 +27,7 @@ use super::exchange_limit::MAX_EXCHANGES;
 use super::shared_connection::{Connector, ExchangeFailure, ExchangeTime, SharedConnection};
 use super::tcp_pool::{ConnectionReuse, connect_tcp};
 use super::trust::{Trust, TrustError, Verifier};
-use crate::net::{MemoryLimit, MemoryPermit, find_tls_error, tls_reason};
+use crate::net::{MemoryLimit, MemoryPermit, find_tls_error, tls_reason, tls_reason_of_text};
 
 /// The maximum number of unread bytes of one response, and of all responses.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -94,6 +95,14 @@ struct CountedConnection {
 
 /// The use of a connection by a request.
 struct ConnectionUse<'a>(&'a CountedConnection);
+
+/// A connection.
+#[derive(Clone)]
+struct Http2Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// The error that has ended the connection. Written when it ends; read for requests that end with it.
+    ended: watch::Receiver<Option<Error>>,
+}
 
 /// Makes connections to one server.
 struct Http2Connector {
@@ -209,16 +218,35 @@ impl Http2Client {
         &self, request: Request<Full<Bytes>>, limit: usize, memory: Option<&Arc<MemoryLimit>>, time: ExchangeTime,
     ) -> Result<Http2Response, Error> {
         let connector = &self.connector;
-        let send = |mut sender: SendRequest<Full<Bytes>>| {
+        let send = |mut connection: Http2Connection| {
             let request = request.clone();
             async move {
-                sender.ready().await.map_err(|error| connector.failure(&error))?;
-                let response = sender.send_request(request).await.map_err(|error| connector.failure(&error))?;
-                connector.read(response, limit, memory).await
+                let sent = match connection.sender.ready().await {
+                    Ok(()) => connection.sender.send_request(request).await,
+                    Err(error) => Err(error),
+                };
+                match sent {
+                    Ok(response) => connector.read(response, limit, memory).await,
+                    // Requests that are waiting when the connection ends do not get the reason, such as a certificate
+                    // that the server does not accept, which it says after its own handshake.
+                    Err(error) => Err(connection.reason(&error).await.unwrap_or_else(|| connector.failure(&error))),
+                }
             }
         };
         let chosen = self.choose();
         chosen.0.connection.exchange(time, send).await
+    }
+}
+
+impl Http2Connection {
+    /// Returns why a connection has ended whose end was the error of a request.
+    async fn reason(&mut self, error: &hyper::Error) -> Option<ExchangeFailure> {
+        if !error.is_canceled() && !error.is_closed() {
+            return None;
+        }
+        // An error means that the connection has ended without one.
+        let ended = self.ended.wait_for(Option::is_some).await.ok()?;
+        ended.clone().map(|error| ExchangeFailure { error, is_broken: true })
     }
 }
 
@@ -237,13 +265,13 @@ impl Drop for ConnectionUse<'_> {
 }
 
 impl Connector for Arc<Http2Connector> {
-    type Connection = SendRequest<Full<Bytes>>;
+    type Connection = Http2Connection;
 
     fn label(&self) -> &Arc<str> {
         &self.label
     }
 
-    async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+    async fn open(&self) -> Result<Http2Connection, Error> {
         match &self.address {
             Http2Address::Unix(path) => self.handshake(UnixStream::connect(path).await.map_err(|e| self.io(&e))?).await,
             Http2Address::Socket(address) => self.connect([*address]).await,
@@ -255,8 +283,8 @@ impl Connector for Arc<Http2Connector> {
         }
     }
 
-    fn is_closed(&self, connection: &SendRequest<Full<Bytes>>) -> bool {
-        connection.is_closed()
+    fn is_closed(&self, connection: &Http2Connection) -> bool {
+        connection.sender.is_closed()
     }
 
     fn record_use(&self, was_open: bool) {
@@ -266,9 +294,7 @@ impl Connector for Arc<Http2Connector> {
 
 impl Http2Connector {
     /// Connects to the first of these addresses that accepts the connection.
-    async fn connect(
-        &self, addresses: impl IntoIterator<Item = SocketAddr>,
-    ) -> Result<SendRequest<Full<Bytes>>, Error> {
+    async fn connect(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Http2Connection, Error> {
         let mut failed = Error::Connection(self.label.clone(), io::ErrorKind::NotFound);
         for address in addresses {
             match connect_tcp(address, self.source).await {
@@ -282,7 +308,7 @@ impl Http2Connector {
     /// Starts HTTP/2 on a stream, within TLS if it is configured.
     async fn handshake(
         &self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<SendRequest<Full<Bytes>>, Error> {
+    ) -> Result<Http2Connection, Error> {
         let Some(TlsSetup { connector, name, verifier }) = &self.tls else { return self.start(stream).await };
         let stream = connector.connect(name.clone(), stream).await.map_err(|error| match verifier.take_reason() {
             Some(reason) => Error::Protocol(self.label.clone(), reason),
@@ -293,7 +319,7 @@ impl Http2Connector {
 
     async fn start(
         &self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<SendRequest<Full<Bytes>>, Error> {
+    ) -> Result<Http2Connection, Error> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -302,10 +328,16 @@ impl Http2Connector {
             .max_header_list_size(HEAD)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.failure(&error).error)?;
+            .map_err(|error| failure(&self.label, &error).error)?;
         // It ends when the last sender is dropped, or by an error, which its requests get.
-        self.runtime.spawn(connection);
-        Ok(sender)
+        let (end, ended) = watch::channel(None);
+        let label = self.label.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = connection.await {
+                end.send_replace(Some(failure(&label, &error).error));
+            }
+        });
+        Ok(Http2Connection { sender, ended })
     }
 
     /// Reads the response.
@@ -332,29 +364,42 @@ impl Http2Connector {
     }
 
     fn io(&self, error: &io::Error) -> Error {
-        match find_tls_error(error) {
-            Some(error) => Error::Protocol(self.label.clone(), tls_reason(error)),
-            None => Error::Connection(self.label.clone(), error.kind()),
-        }
+        io_error(&self.label, error)
     }
 
-    /// Returns why a request has failed. A stream that was reset concerns only its request.
     fn failure(&self, error: &hyper::Error) -> ExchangeFailure {
-        let mut source = StdError::source(error);
-        let mut is_broken = true;
-        while let Some(cause) = source {
-            if let Some(error) = cause.downcast_ref::<io::Error>() {
-                return ExchangeFailure { error: self.io(error), is_broken };
-            }
-            if let Some(error) = cause.downcast_ref::<h2::Error>() {
-                is_broken = !error.is_reset();
-                if let Some(error) = error.get_io() {
-                    return ExchangeFailure { error: self.io(error), is_broken };
-                }
-            }
-            source = cause.source();
-        }
-        let cause = StdError::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-        ExchangeFailure { error: Error::Protocol(self.label.clone(), cause), is_broken }
+        failure(&self.label, error)
     }
+}
+
+fn io_error(label: &Arc<str>, error: &io::Error) -> Error {
+    match find_tls_error(error) {
+        Some(error) => Error::Protocol(label.clone(), tls_reason(error)),
+        // HTTP/2 keeps the text of an error of TLS only.
+        None if error.kind() == io::ErrorKind::InvalidData => match error.get_ref() {
+            Some(error) => Error::Protocol(label.clone(), tls_reason_of_text(&error.to_string())),
+            None => Error::Connection(label.clone(), io::ErrorKind::InvalidData),
+        },
+        None => Error::Connection(label.clone(), error.kind()),
+    }
+}
+
+/// Returns why a request or a connection has failed. A stream that was reset concerns only its request.
+fn failure(label: &Arc<str>, error: &hyper::Error) -> ExchangeFailure {
+    let mut source = StdError::source(error);
+    let mut is_broken = true;
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return ExchangeFailure { error: io_error(label, error), is_broken };
+        }
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            is_broken = !error.is_reset();
+            if let Some(error) = error.get_io() {
+                return ExchangeFailure { error: io_error(label, error), is_broken };
+            }
+        }
+        source = cause.source();
+    }
+    let cause = StdError::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+    ExchangeFailure { error: Error::Protocol(label.clone(), cause), is_broken }
 }

@@ -113,6 +113,14 @@ pub fn http2_server(
     runtime: &tokio::runtime::Runtime, tls: Option<TlsAcceptor>,
     respond: impl Fn(Request<Vec<u8>>) -> Option<Http2Reply> + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<AtomicUsize>) {
+    slow_http2_server(runtime, tls, move |request| std::future::ready(respond(request)))
+}
+
+/// Starts a server like [`http2_server`], whose responses may take time.
+pub fn slow_http2_server<F: Future<Output = Option<Http2Reply>> + Send>(
+    runtime: &tokio::runtime::Runtime, tls: Option<TlsAcceptor>,
+    respond: impl Fn(Request<Vec<u8>>) -> F + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a socket");
     let address = listener.local_addr().expect("an address");
     let (respond, connections) = (Arc::new(respond), Arc::new(AtomicUsize::new(0)));
@@ -127,7 +135,7 @@ pub fn http2_server(
                 async move {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await?.to_bytes().to_vec();
-                    let Some((response, trailers)) = respond(Request::from_parts(head, body)) else {
+                    let Some((response, trailers)) = respond(Request::from_parts(head, body)).await else {
                         return std::future::pending().await;
                     };
                     let trailers = std::future::ready((!trailers.is_empty()).then_some(Ok(trailers)));

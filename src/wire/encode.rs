@@ -6,8 +6,6 @@
 //!   addresses.
 //! * TC is set if any record is left out, as in miekg/dns `Truncate`.
 
-use std::ops::Range;
-
 use super::header::{self, flag};
 use super::name::Name;
 use super::query::{Edns, Query};
@@ -48,7 +46,7 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
         base: base.unwrap_or_default(),
         base_tails: if base.is_some() { 1 } else { u8::MAX },
         base_in_question: None,
-        base_written: None,
+        base_written: WrittenEnd::default(),
         targets,
     };
     writer.put(question);
@@ -113,6 +111,11 @@ fn response_bits(flags: u16, rcode: Rcode) -> u16 {
     flag::QR | flags & (0x7800 | flag::RD | flag::CD) | rcode.0 & 0x0f
 }
 
+/// Returns a compression pointer.
+fn pointer_to(target: u16) -> [u8; 2] {
+    (target | 0xc000).to_be_bytes()
+}
+
 /// Writes the header.
 fn put_header(out: &mut [u8], id: u16, bits: u16, counts: [u16; 4]) {
     let mut header = [0; header::LEN];
@@ -140,10 +143,27 @@ struct Writer<'a> {
     base_tails: u8,
     /// The offset in that name from which on it ends like the question's name, and where that is in the message.
     base_in_question: Option<(u8, u16)>,
-    /// An offset in that name from which on it has been written up to there, and where that is in the message.
-    base_written: Option<(u8, u16)>,
+    /// The labels of that name before there that the message has.
+    base_written: WrittenEnd,
     /// The names that pointers may refer to.
     targets: CompressionTargets,
+}
+
+/// Labels of [`Writer::base`] that have been written, with what follows them: those from one offset to another. None at
+/// first.
+#[derive(Clone, Copy, Default)]
+struct WrittenEnd {
+    from: u8,
+    to: u8,
+    /// The offset in the message.
+    at: u16,
+}
+
+impl WrittenEnd {
+    /// Returns where the name from `tail` on is in the message.
+    fn pointer_to(self, tail: u8) -> Option<u16> {
+        (self.from..self.to).contains(&tail).then(|| self.at + u16::from(tail - self.from))
+    }
 }
 
 /// Offsets of labels in the message that later names may point to. All are below 16,384, the limit of a pointer.
@@ -222,36 +242,42 @@ impl Writer<'_> {
     /// an end of it, for which this makes no call.
     #[inline(always)]
     fn name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
-        match name.stored() {
-            None => self.tail(name, arena, compress),
-            Some((labels, position)) => self.stored_name(name, labels, position, arena, compress),
-        }
+        if name.is_stored() { self.stored_name(name, arena, compress) } else { self.tail(name, arena, compress) }
     }
 
     /// Writes a name with labels in the arena.
     #[inline(never)]
-    fn stored_name(
-        &mut self, name: NameRef, labels: Range<usize>, position: Range<usize>, arena: &mut [u8], compress: bool,
-    ) -> Option<()> {
-        if compress {
-            let earlier = header::u16_at(&arena[position.clone()], 0);
-            if earlier != 0 {
-                return self.pointer(earlier);
-            }
+    fn stored_name(&mut self, name: NameRef, arena: &mut [u8], compress: bool) -> Option<()> {
+        let (position, labels) = name.in_arena(arena)?;
+        let earlier = u16::from_be_bytes(*position);
+        if compress && earlier != 0 {
+            return self.pointer(earlier);
         }
         let start = self.at;
-        match name.tail() {
-            Some(_) => {
-                self.try_put(&arena[labels])?;
-                self.tail(name, arena, compress)?;
-            }
-            None => self.literal(&arena[labels], compress)?,
-        }
         // A pointer has 14 bits. The two bytes are zero until the name is written, which is never at offset 0.
         if start < 0x4000 {
-            arena[position].copy_from_slice(&(start as u16).to_be_bytes());
+            *position = (start as u16).to_be_bytes();
         }
-        Some(())
+        match name.tail() {
+            // Most names end like the question: labels and a pointer, which need one comparison.
+            Some(tail) if compress && tail < self.base_tails && usize::from(tail) + 1 < self.sent_name.len() => {
+                let pointer_at = start + labels.len();
+                let end = pointer_at + 2;
+                if end > self.end {
+                    return None;
+                }
+                let (front, pointer) = self.out[start..end].split_at_mut(labels.len());
+                front.copy_from_slice(labels);
+                pointer.copy_from_slice(&pointer_to((header::LEN + usize::from(tail)) as u16));
+                self.at = end;
+                Some(())
+            }
+            Some(_) => {
+                self.try_put(labels)?;
+                self.tail(name, arena, compress)
+            }
+            None => self.literal(labels, compress),
+        }
     }
 
     /// Writes the end of the question's name that `name` ends with.
@@ -259,7 +285,10 @@ impl Writer<'_> {
     fn tail(&mut self, name: NameRef, arena: &[u8], compress: bool) -> Option<()> {
         let Some(tail) = name.tail() else { return self.try_put(&[0]) };
         if tail >= self.base_tails {
-            return self.tail_of_base(tail, self.base.of(arena), compress);
+            return match self.base_written.pointer_to(tail) {
+                Some(target) if compress => self.pointer(target),
+                _ => self.tail_of_base(tail, self.base.of(arena), compress),
+            };
         }
         let rest = &self.sent_name[usize::from(tail)..];
         // The root is shorter than a pointer to it.
@@ -283,22 +312,20 @@ impl Writer<'_> {
         if tail >= shared {
             return self.pointer(in_question + u16::from(tail - shared));
         }
-        let end = match self.base_written {
-            Some((from, at)) if tail >= from => return self.pointer(at + u16::from(tail - from)),
-            Some((from, _)) => from,
-            None => shared,
-        };
+        let written = self.base_written;
+        let end = if written.from < written.to { written.from } else { shared };
         let start = self.at;
         self.try_put(&base[usize::from(tail)..usize::from(end)])?;
-        match self.base_written {
-            Some((_, at)) => self.pointer(at)?,
-            None if in_question > 0 => self.pointer(in_question)?,
-            None => {}
+        if written.from < written.to {
+            return self.pointer(written.at);
         }
-        // After that, the labels from `end` on are behind a pointer, and are found by it alone. A pointer has 14 bits,
-        // also one to the last of these labels.
-        if start + usize::from(end - tail) <= 0x4000 && self.base_written.is_none() {
-            self.base_written = Some((tail, start as u16));
+        if in_question > 0 {
+            self.pointer(in_question)?;
+        }
+        // A pointer has 14 bits, also one to the last of these labels. The root is not among them.
+        if start + usize::from(end - tail) <= 0x4000 {
+            let to = shared.min(base.len() as u8 - 1);
+            self.base_written = WrittenEnd { from: tail, to, at: start as u16 };
         }
         Some(())
     }
@@ -325,7 +352,7 @@ impl Writer<'_> {
     /// Writes a pointer.
     #[inline(always)]
     fn pointer(&mut self, target: u16) -> Option<()> {
-        self.try_put(&(target | 0xc000).to_be_bytes())
+        self.try_put(&pointer_to(target))
     }
 
     /// Writes labels and the root; the longest end of them that the message already has becomes a pointer.
@@ -432,8 +459,10 @@ impl Record {
     /// Clears the offsets of this record's names that an earlier encoding stored.
     fn clear_positions(&self, arena: &mut [u8]) {
         let mut clear = |name: NameRef| {
-            if let Some((_, position)) = name.stored() {
-                arena[position].fill(0);
+            if name.is_stored()
+                && let Some((position, _)) = name.in_arena(arena)
+            {
+                *position = [0; 2];
             }
         };
         clear(self.owner);
@@ -477,5 +506,47 @@ mod tests {
         let message = decode(&out[..len]).expect("a message");
         let names: Vec<String> = message.answers[1_022..].iter().map(|record| record.name.to_string()).collect();
         assert_eq!(names, [&format!("{label}.c.test."), "c.test.", "c.test.", "test."]);
+    }
+
+    /// Every end of the name that a reply is about, in any order and with labels in front of it, is itself in the
+    /// message, whatever that name and the question's have in common.
+    #[test]
+    fn ends_of_another_name_than_the_question_are_written() {
+        let query = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01q\x04test\0\x00\x01\x00\x01";
+        for about in ["a.b.c.other.", "a.b.c.test.", "a.b.q.test."] {
+            let about = NameBuf::from_text(about).expect("a name");
+            let root = about.as_wire().len() as u8 - 1;
+            let rdata = Rdata::A([10, 0, 0, 2]);
+            for order in [[2, 4, 6, root], [root, 6, 4, 2], [4, root, 2, 6], [6, 2, root, 4]] {
+                let mut reply = Reply::new();
+                reply.set_base(about.as_name());
+                let mut expected = Vec::new();
+                for tail in order {
+                    let end = Name::trusted(&about.as_wire()[usize::from(tail)..]).to_string();
+                    let below = reply.store_labels(&[b"\x01x"], Some(tail));
+                    for owner in [NameRef::question(tail), below, below, NameRef::question(tail)] {
+                        let in_front = if owner == below { "x." } else { "" };
+                        expected.push(if end == "." && owner == below {
+                            "x.".to_owned()
+                        } else {
+                            format!("{in_front}{end}")
+                        });
+                        reply.push(Record {
+                            section: Section::Answer,
+                            owner,
+                            rtype: Type::A,
+                            class: Class::IN,
+                            ttl: 5,
+                            rdata,
+                        });
+                    }
+                }
+                let mut out = vec![0; MAX_MESSAGE];
+                let len = encode(&Query::parse(query).expect("a query"), &mut reply, MAX_MESSAGE, &mut out);
+                let message = decode(&out[..len]).expect("a message");
+                let names: Vec<String> = message.answers.iter().map(|record| record.name.to_string()).collect();
+                assert_eq!(names, expected, "{} {order:?}", about.as_name());
+            }
+        }
     }
 }

@@ -54,6 +54,11 @@ impl NameRef {
         NameRef { at: 0, len: 0, tail: offset }
     }
 
+    /// Returns whether this is the name of the question.
+    pub const fn is_question(self) -> bool {
+        self.len == 0 && self.tail == 0
+    }
+
     /// Returns this name with another offset of its tail in the question's name.
     pub const fn with_tail(self, tail: u8) -> NameRef {
         NameRef { tail, ..self }
@@ -64,10 +69,22 @@ impl NameRef {
         (self.tail != NO_TAIL).then_some(self.tail)
     }
 
-    /// Returns the range of the labels in the arena, and of the encoder's two bytes before them.
-    pub(super) fn stored(self) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+    /// Returns whether the name has labels in the arena.
+    pub(super) const fn is_stored(self) -> bool {
+        self.len > 0
+    }
+
+    /// Returns the range of the labels in the arena; empty if there are none.
+    pub(super) const fn labels(self) -> std::ops::Range<usize> {
+        self.at as usize..self.at as usize + self.len as usize
+    }
+
+    /// Returns the labels in the arena, and the encoder's two bytes before them. The name is stored.
+    pub(super) fn in_arena(self, arena: &mut [u8]) -> Option<(&mut [u8; 2], &[u8])> {
         let at = self.at as usize;
-        (self.len > 0).then(|| (at..at + usize::from(self.len), at - 2..at))
+        let (position, labels) =
+            arena.get_mut(at.checked_sub(2)?..at + usize::from(self.len))?.split_first_chunk_mut()?;
+        Some((position, labels))
     }
 }
 
@@ -148,6 +165,21 @@ pub struct SoaNumbers {
     pub expire: u32,
     /// The time to live of a denial (RFC 2308 4).
     pub minimum: u32,
+}
+
+impl SoaNumbers {
+    /// The length of the numbers in wire form.
+    const LEN: usize = 20;
+
+    /// Returns the numbers in wire form.
+    fn to_wire(self) -> [u8; SoaNumbers::LEN] {
+        let mut wire = [0; SoaNumbers::LEN];
+        let fields = [self.serial, self.refresh, self.retry, self.expire, self.minimum];
+        for (bytes, field) in wire.chunks_exact_mut(4).zip(fields) {
+            bytes.copy_from_slice(&field.to_be_bytes());
+        }
+        wire
+    }
 }
 
 /// An extended DNS error (RFC 8914), sent if the query has an OPT.
@@ -353,7 +385,7 @@ impl Reply {
 
     /// Returns the labels of a name that are in the arena, in front of its tail.
     pub fn prefix(&self, name: NameRef) -> &[u8] {
-        name.stored().map_or(&[], |(labels, _)| &self.arena[labels])
+        &self.arena[name.labels()]
     }
 
     /// Returns the end of a name after its stored labels; `question` is the name of the question.
@@ -466,12 +498,29 @@ impl Reply {
 
     /// Stores the numbers of an SOA.
     pub fn store_soa_numbers(&mut self, soa: SoaNumbers) -> StoredBytes {
-        let mut numbers = [0; 20];
-        let fields = [soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum];
-        for (bytes, field) in numbers.chunks_exact_mut(4).zip(fields) {
-            bytes.copy_from_slice(&field.to_be_bytes());
+        self.store(&soa.to_wire())
+    }
+
+    /// Stores the data of an SOA whose names are labels (wire form, no final zero) and the question's name from `tail`
+    /// on. As one piece, since every denial has an SOA.
+    #[inline(always)]
+    pub fn store_soa<const M: usize, const R: usize>(
+        &mut self, mname: &[u8; M], rname: &[u8; R], tail: u8, soa: SoaNumbers,
+    ) -> Rdata {
+        let mut piece = [0; 64];
+        let (mname_at, rname_at) = (2, 2 + M + 2);
+        let numbers_at = rname_at + R;
+        piece[mname_at..mname_at + M].copy_from_slice(mname);
+        piece[rname_at..numbers_at].copy_from_slice(rname);
+        piece[numbers_at..numbers_at + SoaNumbers::LEN].copy_from_slice(&soa.to_wire());
+        let start = self.arena.len();
+        self.arena.extend_from_slice(&piece[..numbers_at + SoaNumbers::LEN]);
+        let name = |at: usize, len: usize| NameRef { at: (start + at) as u32, len: len as u8, tail };
+        Rdata::Soa {
+            mname: name(mname_at, M),
+            rname: name(rname_at, R),
+            numbers: StoredBytes { at: (start + numbers_at) as u32, len: SoaNumbers::LEN as u16 },
         }
-        self.store(&numbers)
     }
 
     /// Adds a record. If no message could hold it, it is left out and the reply is marked as truncated.
@@ -498,7 +547,7 @@ impl Reply {
     pub fn sort_names(&mut self, first: usize) {
         let arena = &self.arena;
         let labels = |record: &Record| match record.rdata {
-            Rdata::Name(name) => name.stored().map(|(labels, _)| &arena[labels]),
+            Rdata::Name(name) => name.is_stored().then(|| &arena[name.labels()]),
             _ => None,
         };
         self.records[first..].sort_unstable_by(|a, b| labels(a).cmp(&labels(b)));

@@ -220,7 +220,7 @@ fn as_coredns() -> Result<(), Failed> {
     for (at, lines) in blocks.iter().enumerate() {
         for _ in 0..QUESTIONS {
             let (mut question, client) = question(&mut rng);
-            // 280: CoreDNS turns back only some names of a response to a query in mixed letter case.
+            // 280: CoreDNS does not turn back names of a response that is cached in another letter case.
             if lines.contains("answer auto") {
                 question.name = question.name.to_lowercase();
             }

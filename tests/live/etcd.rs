@@ -14,7 +14,8 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
 use super::Test;
-use super::ask::{Answer, Question, ask_all};
+use super::ask::{Answer, Question, ask, ask_all};
+use super::certificates::{Authority, Files};
 use super::outside::same;
 use super::ports::{self, on_loopback};
 use super::process::Process;
@@ -57,6 +58,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("etcd: as CoreDNS: random records", random),
         Test::new("etcd: as CoreDNS: an outage, and a password", outage),
+        Test::new("etcd: as CoreDNS: certificates of both sides, and a password", encrypted),
     ]
 }
 
@@ -72,26 +74,61 @@ struct Etcd {
     process: Option<Process>,
     folder: PathBuf,
     port: u16,
+    /// The port of the listener with TLS, the certificate of the server, and the authority of clients.
+    tls: Option<(u16, Files, PathBuf)>,
 }
 
 impl Etcd {
     fn start() -> Etcd {
-        let mut etcd = Etcd { process: None, folder: folder(), port: ports::free() };
+        let mut etcd = Etcd { process: None, folder: folder(), port: ports::free(), tls: None };
         etcd.restart();
         etcd
     }
 
+    /// Starts one that has a listener with TLS too, whose clients need certificates.
+    fn start_encrypted(server: Files, authority: PathBuf) -> Etcd {
+        let tls = Some((ports::free(), server, authority));
+        let mut etcd = Etcd { process: None, folder: folder(), port: ports::free(), tls };
+        etcd.restart();
+        etcd
+    }
+
+    /// Creates the user `root` with the password `secret`, and demands that clients are users.
+    fn enable_users(&self) -> Result<(), String> {
+        for (path, body) in [
+            ("/v3/auth/user/add", json!({"name": "root", "password": "secret"})),
+            ("/v3/auth/role/add", json!({"name": "root"})),
+            ("/v3/auth/user/grant", json!({"user": "root", "role": "root"})),
+            ("/v3/auth/enable", json!({})),
+        ] {
+            self.request(path, &body)?;
+        }
+        Ok(())
+    }
+
     fn restart(&mut self) {
         let (client, peer) = (self.port, ports::free());
-        let arguments = [
+        let mut urls = format!("http://127.0.0.1:{client}");
+        let mut certificates = Vec::new();
+        if let Some((port, server, authority)) = &self.tls {
+            urls += &format!(",https://127.0.0.1:{port}");
+            certificates = vec![
+                format!("--cert-file={}", server.certificate.display()),
+                format!("--key-file={}", server.key.display()),
+                format!("--trusted-ca-file={}", authority.display()),
+                "--client-cert-auth".to_owned(),
+            ];
+        }
+        let mut arguments = vec![
             format!("--data-dir={}", self.folder.join("data").display()),
             "--unsafe-no-fsync".to_owned(),
-            format!("--listen-client-urls=http://127.0.0.1:{client}"),
-            format!("--advertise-client-urls=http://127.0.0.1:{client}"),
+            format!("--listen-client-urls={urls}"),
+            format!("--advertise-client-urls={urls}"),
             format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
             format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
             format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
         ];
+        arguments.append(&mut certificates);
         self.process = Some(Process::start(parts::path("etcd"), &arguments, self.folder.join("etcd.log")));
         eventually("etcd answers", SOON, || self.request("/v3/maintenance/status", &json!({})).map(drop));
     }
@@ -133,10 +170,15 @@ impl Etcd {
 
 /// Starts a server with the plugin.
 fn serve(software: Software, etcd: &Etcd, lines: &str) -> Server {
-    let (port, server) = (ports::free(), etcd.port);
+    serve_from(software, &format!("http://127.0.0.1:{}", etcd.port), lines)
+}
+
+/// Starts a server with the plugin and this endpoint.
+fn serve_from(software: Software, endpoint: &str, lines: &str) -> Server {
+    let port = ports::free();
     let text = format!(
         "test:{port} 10.in-addr.arpa:{port} {{\n    errors\n    bind 127.0.0.1\n    etcd etcd.test 10.in-addr.arpa {{\n        \
-         endpoint http://127.0.0.1:{server}\n        {lines}\n    }}\n    erratic {{\n        drop 0\n    }}\n}}\n\
+         endpoint {endpoint}\n        {lines}\n    }}\n    erratic {{\n        drop 0\n    }}\n}}\n\
          elsewhere:{port} {{\n    bind 127.0.0.1\n    hosts {{\n        192.0.2.77 host.elsewhere\n        \
          2001:db8::77 host.elsewhere\n    }}\n}}\n"
     );
@@ -267,17 +309,62 @@ fn outage() -> Result<(), Failed> {
     ours.comes_to("a.etcd.test. A", "SERVFAIL");
     etcd.restart();
     eventually("both answer again", SOON, || compare(&ours, &theirs, &questions, 10));
-    for (path, body) in [
-        ("/v3/auth/user/add", json!({"name": "root", "password": "secret"})),
-        ("/v3/auth/role/add", json!({"name": "root"})),
-        ("/v3/auth/user/grant", json!({"user": "root", "role": "root"})),
-        ("/v3/auth/enable", json!({})),
-    ] {
-        etcd.request(path, &body)?;
-    }
+    etcd.enable_users()?;
     let known =
         [Software::Clusterdns, Software::CoreDns].map(|software| serve(software, &etcd, "credentials root secret"));
     compare(&known[0], &known[1], &questions, 10)?;
     ours.comes_to("a.etcd.test. A", "SERVFAIL");
+    Ok(())
+}
+
+fn encrypted() -> Result<(), Failed> {
+    let (authority, other, folder) = (Authority::new("etcd"), Authority::new("other"), folder());
+    let [trusted, foreign] = [(&authority, "ca.crt"), (&other, "other.crt")].map(|(authority, file)| {
+        let path = folder.join(file);
+        std::fs::write(&path, authority.pem()).expect("a file");
+        path.display().to_string()
+    });
+    let etcd = Etcd::start_encrypted(authority.server(&folder, "server", &[]), folder.join("ca.crt"));
+    let names = write_records(&etcd, 8);
+    let names: Vec<&str> = names.iter().map(String::as_str).take(8).collect();
+    let questions = questions(&names, &[Type::A, Type::SRV, Type::TXT]);
+    let client = |by: &Authority, user: &str, file: &str| {
+        let files = by.client(user, &folder, file);
+        format!("{} {}", files.certificate.display(), files.key.display())
+    };
+    let [known, root, stranger] =
+        [(&authority, "dns", "dns"), (&authority, "root", "root"), (&other, "dns", "stranger")]
+            .map(|(by, user, file)| client(by, user, file));
+    let endpoint = format!("https://127.0.0.1:{}", etcd.tls.as_ref().expect("TLS").0);
+    let serve = |software, lines: &str| serve_from(software, &endpoint, lines);
+    let same = |lines: &str| -> Result<(), Failed> {
+        let [ours, theirs] = [Software::Clusterdns, Software::CoreDns].map(|software| serve(software, lines));
+        compare(&ours, &theirs, &questions, 3).map_err(|error| format!("{lines}: {error}").into())
+    };
+    // The line for a query that fails has the reason, and the log has no other one about it.
+    let fails = |lines: &str, reason: &str| -> Result<(), Failed> {
+        let server = serve(Software::Clusterdns, lines);
+        let answer = ask(server.at, &Question::new("a.etcd.test.", Type::A)).ok_or("no response")?;
+        let log = eventually("the error is logged", SOON, || {
+            let log = server.log();
+            if log.contains(reason) { Ok(log) } else { Err(format!("{lines}: {answer}\n{log}")) }
+        });
+        let about: Vec<&str> = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+        let is_one = about.len() == 1 && about[0].contains("a.etcd.test. A: etcd: ");
+        if is_one && answer.head().starts_with("SERVFAIL") { Ok(()) } else { Err(format!("{lines}: {log}").into()) }
+    };
+    same(&format!("tls {known} {trusted}"))?;
+    fails(&format!("tls {known} {foreign}"), "certificate")?;
+    fails(&format!("tls {known}"), "certificate")?;
+    fails(&format!("tls {stranger} {trusted}"), "remote error: tls: ")?;
+    fails(&format!("tls {trusted}"), "remote error: tls: certificate required")?;
+    etcd.enable_users()?;
+    same(&format!("tls {known} {trusted}\n        credentials root secret"))?;
+    // The name in a certificate is that of a user, for clients without a password.
+    same(&format!("tls {root} {trusted}"))?;
+    fails(&format!("tls {known} {trusted}"), "etcdserver: permission denied")?;
+    fails(&format!("tls {known} {trusted}\n        credentials root wrong"), "invalid user ID or password")?;
+    fails(&format!("tls {known} {trusted}\n        credentials nobody secret"), "invalid user ID or password")?;
+    fails(&format!("tls {known} {foreign}\n        credentials root secret"), "certificate")?;
     Ok(())
 }

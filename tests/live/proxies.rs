@@ -1,15 +1,18 @@
-//! *proxyproto*: headers of the PROXY protocol have the same effect as in CoreDNS, over UDP and TCP.
+//! *proxyproto*: headers of the PROXY protocol have the same effect as in CoreDNS, over UDP, TCP and QUIC.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
+use quinn::crypto::rustls::QuicClientConfig;
 
 use super::Test;
 use super::ask::Answer;
+use super::certificates::Authority;
 use super::server::{Server, Software};
 use super::wait::SOON;
 use super::{ports, shared};
@@ -27,17 +30,30 @@ const BODIES: [&str; 8] = [
 ];
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("proxyproto: headers are handled as by CoreDNS", alike)]
+    vec![
+        Test::new("proxyproto: headers are handled as by CoreDNS", alike),
+        Test::new("proxyproto: headers over QUIC are handled as by CoreDNS", alike_over_quic),
+    ]
 }
 
-fn start(software: Software, body: &str) -> Server {
+fn folder() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let folder: PathBuf = shared::folder().join(format!("proxies-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+fn start(software: Software, body: &str) -> Server {
+    start_with(software, body, "", "")
+}
+
+/// Starts a server with more lines, and keys before that of DNS. CoreDNS applies *proxyproto* to the first key only.
+fn start_with(software: Software, body: &str, keys: &str, lines: &str) -> Server {
     let port = ports::free();
     let text = format!(
-        r#".:{port} {{
+        r#"{keys} .:{port} {{
     bind 127.0.0.1
+    {lines}
     metadata
     proxyproto {body}
     acl blocked.test {{
@@ -50,7 +66,7 @@ fn start(software: Software, body: &str) -> Server {
 }}
 "#
     );
-    Server::start(software, &text, port, folder)
+    Server::start(software, &text, port, folder())
 }
 
 /// Returns a query.
@@ -118,6 +134,11 @@ fn stream(server: SocketAddr, bytes: &[u8]) -> String {
     }
 }
 
+/// Row 91 of docs/differences.md: a refusal has no OPT record for a client without EDNS.
+fn without_edns(response: String) -> String {
+    response.replace("REFUSED  edns=4096", "REFUSED ")
+}
+
 /// Returns what a server does with every kind of header.
 fn results(server: SocketAddr) -> Vec<(String, String)> {
     let tlvs: &[u8] = &[0xea, 0, 3, b'a', b'b', 0xff, 4, 0, 1, 0];
@@ -140,8 +161,6 @@ fn results(server: SocketAddr) -> Vec<(String, String)> {
         ("unknown line", b"PROXY UNKNOWN\r\n".to_vec()),
         ("wrong line", b"PROXY TCP4 192.0.2.9\r\n".to_vec()),
     ];
-    // Row 91 of docs/differences.md: a refusal has no OPT record for a client without EDNS.
-    let without_edns = |response: String| response.replace("REFUSED  edns=4096", "REFUSED ");
     let mut results = Vec::new();
     for (name, header) in &headers {
         for (kind, question) in [("TXT", query("x.test", 16)), ("blocked", query("x.blocked.test", 16))] {
@@ -183,6 +202,139 @@ fn alike() -> Result<(), Failed> {
     }
     // The comparison has seen addresses of headers, TLVs, and datagrams that are dropped.
     for expected in ["192.0.2.1", "2001:db8::7", "192.0.2.9", "ea0003", "REFUSED", "no response"] {
+        if !seen.contains(expected) {
+            return Err(format!("no result has {expected}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Which datagrams of a connection get the header.
+#[derive(Clone, Copy, Debug)]
+enum Headers {
+    /// All of them.
+    All,
+    /// The first one.
+    First,
+    /// None, but a datagram of its own comes before them.
+    Before,
+}
+
+/// Starts a proxy for one client, which adds a header to the client's datagrams. Returns its address. It ends when the
+/// client has sent nothing for a time.
+fn proxy(server: SocketAddr, header: Vec<u8>, which: Headers) -> SocketAddr {
+    let [inner, outer] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+    let at = inner.local_addr().expect("an address");
+    outer.connect(server).expect("connected");
+    for socket in [&inner, &outer] {
+        socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+    }
+    std::thread::spawn(move || {
+        let mut bytes = [0; 2_048];
+        let (mut client, mut last, mut count) = (None, Instant::now(), 0);
+        while last.elapsed() < SOON {
+            if let Ok((len, from)) = inner.recv_from(&mut bytes) {
+                (client, last) = (Some(from), Instant::now());
+                let has_header = match which {
+                    Headers::All => true,
+                    Headers::First => count == 0,
+                    Headers::Before => {
+                        if count == 0 {
+                            outer.send(&header).expect("sent");
+                        }
+                        false
+                    }
+                };
+                count += 1;
+                let header = if has_header { &header[..] } else { &[] };
+                outer.send(&[header, &bytes[..len]].concat()).expect("sent");
+            }
+            if let (Some(client), Ok(len)) = (client, outer.recv(&mut bytes)) {
+                inner.send_to(&bytes[..len], client).expect("sent");
+            }
+        }
+    });
+    at
+}
+
+/// Sends queries over a connection of QUIC. Returns the responses as text.
+async fn over_quic(server: SocketAddr, config: quinn::ClientConfig) -> String {
+    let endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("an endpoint");
+    let connecting = endpoint.connect_with(config, server, "localhost").expect("begun");
+    let Ok(Ok(connection)) = tokio::time::timeout(Duration::from_secs(2), connecting).await else {
+        return "no connection".to_owned();
+    };
+    let mut responses = Vec::new();
+    for question in [query("x.test", 16), query("x.blocked.test", 16)] {
+        let Ok((mut send, mut receive)) = connection.open_bi().await else {
+            responses.push("closed".to_owned());
+            continue;
+        };
+        // The ID is 0 over QUIC.
+        let question = [&[0, 0], &question[2..]].concat();
+        let framed = [&(question.len() as u16).to_be_bytes()[..], &question].concat();
+        // The connection may be closed by now, which the response shows.
+        let _ = send.write_all(&framed).await;
+        let _ = send.finish();
+        let response = receive.read_to_end(4_096).await.unwrap_or_default();
+        responses.push(response.get(2..).map_or("no response".to_owned(), show));
+    }
+    connection.close(0_u32.into(), b"");
+    responses.join(" | ")
+}
+
+fn alike_over_quic() -> Result<(), Failed> {
+    let authority = Authority::new("proxies");
+    let files = authority.server(&folder(), "quic", &[]);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().into()).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut tls = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"doq".to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let lines = format!("tls {} {}", files.certificate.display(), files.key.display());
+    let cases: Vec<(&str, Vec<u8>, Headers)> = vec![
+        ("none", Vec::new(), Headers::All),
+        ("IPv4", header(0x21, 0x12, &[IPV4]), Headers::All),
+        ("IPv4 with TLVs", header(0x21, 0x12, &[IPV4, &[0xea, 0, 3, b'a', b'b', 0xff]]), Headers::All),
+        ("IPv6", header(0x21, 0x22, &[&IPV6]), Headers::All),
+        ("IPv4 over TCP", header(0x21, 0x11, &[IPV4]), Headers::All),
+        ("local", header(0x20, 0x12, &[IPV4]), Headers::All),
+        ("first", header(0x21, 0x12, &[IPV4]), Headers::First),
+        ("before", header(0x21, 0x12, &[IPV4]), Headers::Before),
+    ];
+    let (mut seen, mut differing) = (String::new(), String::new());
+    for body in BODIES {
+        let [ours, theirs] = [Software::Clusterdns, Software::CoreDns].map(|software| {
+            let port = ports::free();
+            let server = start_with(software, body, &format!("quic://.:{port}"), &lines);
+            let at = ports::on_loopback(port);
+            let clients = cases.iter().map(|(_, header, which)| {
+                let through = proxy(at, header.clone(), *which);
+                runtime.spawn(over_quic(through, config.clone()))
+            });
+            (server, clients.collect::<Vec<_>>())
+        });
+        let [ours, theirs] = [ours, theirs].map(|(_server, clients)| {
+            let results = clients.into_iter().map(|client| runtime.block_on(client).expect("a result"));
+            results.map(without_edns).collect::<Vec<String>>()
+        });
+        for ((name, _, which), (ours, theirs)) in cases.iter().zip(ours.iter().zip(&theirs)) {
+            // Row 342 of docs/differences.md.
+            let is_compared = !matches!(which, Headers::First) || body.contains("udp_session_tracking");
+            if is_compared && ours != theirs {
+                differing += &format!("proxyproto {body}\n{name}\n    ours: {ours}\n    CoreDNS: {theirs}\n");
+            }
+            seen += ours;
+        }
+    }
+    if !differing.is_empty() {
+        return Err(differing.into());
+    }
+    for expected in ["192.0.2.1", "2001:db8::7", "127.0.0.1", "ea0003", "REFUSED", "no connection"] {
         if !seen.contains(expected) {
             return Err(format!("no result has {expected}").into());
         }

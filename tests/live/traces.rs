@@ -19,7 +19,10 @@ use super::wait::{SOON, eventually};
 use super::{ports, shared};
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("trace: a collector gets the spans of CoreDNS", spans)]
+    vec![
+        Test::new("trace: a collector gets the spans of CoreDNS", spans),
+        Test::new("trace: over HTTPS, the trace of a client is continued as by CoreDNS", continued),
+    ]
 }
 
 /// A collector, with the spans that it has got.
@@ -175,6 +178,101 @@ fn spans() -> Result<(), Failed> {
         let spans = collector.spans.lock().expect("never poisoned");
         if !spans.iter().any(|span| span["traceId"] == id.as_str()) {
             return Err(format!("no span has the ID {id}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Header fields of requests, one a line, each set with the trace of its number if it has one.
+const FIELDS: [&str; 14] = [
+    "X-B3-TraceId: 463ac35c9f6413ad0000000000000001\nX-B3-SpanId: a2fb4a1d1a96d312\nX-B3-ParentSpanId: 0000000020000001",
+    "x-b3-traceid: 2\nx-b3-spanid: 2\nx-b3-sampled: 1",
+    "b3: 463ac35c9f6413ad0000000000000003-a2fb4a1d1a96d312-d-0000000020000001",
+    "b3: 0000000000000004-000000000000000b",
+    "b3: zz\nX-B3-TraceId: 5\nX-B3-SpanId: 3",
+    "X-B3-TraceId: 6\nX-B3-SpanId: 3\nX-B3-Sampled: 0",
+    "X-B3-TraceId: 7\nX-B3-SpanId: 0",
+    "X-B3-TraceId: 8",
+    "X-B3-TraceId: zz\nX-B3-SpanId: 2",
+    "X-B3-TraceId: 0\nX-B3-SpanId: 2\nX-B3-ParentSpanId: 5",
+    "X-B3-Flags: 1",
+    "b3: 0",
+    "b3: 1",
+    "accept: */*",
+];
+
+/// Sends a query over HTTP with these header fields, and reads the response.
+fn post(at: SocketAddr, name: &str, fields: &str) {
+    let query = Question::new(name, Type::A).packet(0);
+    let mut stream = TcpStream::connect(at).expect("connected");
+    let fields: String = fields.lines().map(|line| format!("{line}\r\n")).collect();
+    let len = query.len();
+    let head = format!(
+        "POST /dns-query HTTP/1.1\r\nHost: test\r\nContent-Type: application/dns-message\r\nContent-Length: {len}\r\n{fields}\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), &query].concat()).expect("written");
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).expect("a response");
+    assert!(response.starts_with(b"HTTP/1.1 200"), "{}", response.escape_ascii());
+}
+
+/// Returns the traces of [`FIELDS`] as text. Random IDs are left out.
+fn continued_traces(collector: &Collector) -> Vec<String> {
+    let spans = collector.spans.lock().expect("never poisoned").clone();
+    let trace = |number: usize| {
+        let name = format!("n{number}.example.");
+        let query = spans.iter().find(|span| span["tags"]["coredns.io/name"] == name.as_str());
+        let Some(query) = query else { return format!("{number}: not recorded") };
+        let all: Vec<&Value> = spans.iter().filter(|span| span["traceId"] == query["traceId"]).collect();
+        let known = |id: &Value| {
+            let text = id.as_str().unwrap_or("none").to_owned();
+            if text.starts_with("00000000") || text == "a2fb4a1d1a96d312" || text.len() != 16 {
+                text
+            } else {
+                "random".into()
+            }
+        };
+        let mut names: Vec<String> =
+            all.iter().map(|s| format!("{} {} {}", s["name"], s["shared"], s["debug"])).collect();
+        names.sort();
+        let (trace, id, parent) = (&query["traceId"], &query["id"], &query["parentId"]);
+        format!("{number}: {} {} within {} {names:?}", known(trace), known(id), known(parent))
+    };
+    (0..FIELDS.len()).map(trace).collect()
+}
+
+fn continued() -> Result<(), Failed> {
+    for option in ["", "client_server", "client_server false"] {
+        let servers = [Software::Clusterdns, Software::CoreDns].map(|software| {
+            let collector = Collector::start();
+            let (port, https) = (ports::free(), ports::free());
+            let text = format!(
+                ".:{port} https://.:{https} {{\n    bind 127.0.0.1\n    trace {} {{\n        {option}\n        \
+                 zipkin_max_batch_interval 50ms\n    }}\n    any\n    whoami\n}}\n",
+                collector.at
+            );
+            let server = Server::start(software, &text, port, folder());
+            let at = ports::on_loopback(https);
+            for (number, fields) in FIELDS.iter().enumerate() {
+                post(at, &format!("n{number}.example."), fields);
+            }
+            // The spans of this one come after those of the others.
+            post(at, "last.example.", "accept: */*");
+            (server, collector)
+        });
+        let [ours, theirs] = servers.map(|(_server, collector)| {
+            eventually("all spans have come", SOON, || {
+                let spans = collector.spans.lock().expect("never poisoned");
+                let last = spans.iter().any(|span| span["tags"]["coredns.io/name"] == "last.example.");
+                if last { Ok(()) } else { Err("the last span is missing".to_owned()) }
+            });
+            continued_traces(&collector)
+        });
+        let recorded = theirs.iter().filter(|trace| !trace.ends_with("not recorded")).count();
+        assert_eq!(recorded, FIELDS.len() - 2, "{theirs:?}");
+        if let Some((ours, theirs)) = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs) {
+            return Err(format!("'{option}'\nours:    {ours}\nCoreDNS: {theirs}").into());
         }
     }
     Ok(())

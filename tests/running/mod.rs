@@ -48,14 +48,20 @@ pub fn run<W: AsRef<OsStr>>(words: &[W]) -> Output {
 
 /// Requests a page and returns its status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let (head, body) = request(address, "GET", path);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), body)
+}
+
+/// Sends an HTTP request. Returns the head of the response and its body.
+pub fn request(address: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).expect("connected");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("sent");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("sent");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("a response");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), body.to_owned())
+    (head.to_owned(), body.to_owned())
 }
 
 /// Returns exit status, standard output and standard error.

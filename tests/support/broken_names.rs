@@ -53,6 +53,22 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     ("swapped labels", "shop.web", &["no such namespace: web; did you mean web.shop.svc.cluster.local?"]),
     ("underscore in the name", "by_hand.shop", &["names of Services have no '_'; did you mean by-hand.shop.svc"]),
     (
+        "underscore in the namespace",
+        "web.sh_op",
+        &["no such namespace: sh_op; names of namespaces have no '_'; did you mean web.shop.svc.cluster.local?"],
+    ),
+    (
+        "port without protocol",
+        "_http.web.shop SRV",
+        &["NXDOMAIN: Service shop/web has no port for protocol http; expected _PORT._PROTOCOL.web.shop.svc.cluster.\
+            local for a port; did you mean _http._tcp.web.shop.svc.cluster.local?"],
+    ),
+    (
+        "protocol in the place of the Service",
+        "web._tcp.shop",
+        &["no such Service: _tcp in namespace shop; expected _PORT._tcp.SERVICE.shop.svc.cluster.local for a port"],
+    ),
+    (
         "selector matches nothing",
         "unmatched.shop",
         &["NXDOMAIN: the selector app=wbe of Service shop/unmatched matches no Pod in namespace shop; Pod web-1 \

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
-use clusterdns::admin::{PageContent, PageVisit, Site, connection};
+use clusterdns::admin::{PageContent, PageOrigin, PageVisit, Site, connection};
 use clusterdns::chain::{State, Transport};
 use clusterdns::cluster::View;
 use clusterdns::net::grpc::{self, DnsPacket, GrpcBody};
@@ -242,8 +242,15 @@ pub fn check_admin(data: &[u8]) {
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     let mut site = Site::default();
-    site.add("/health", Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
-    site.add("/ready", Arc::new(|_: &PageVisit<'_>| PageContent::unavailable("kubernetes".to_owned())));
+    site.add("/health", PageOrigin::CoreDns, Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
+    let unready = Arc::new(|_: &PageVisit<'_>| PageContent::unavailable("kubernetes".to_owned()));
+    site.add("/ready", PageOrigin::CoreDns, unready);
+    let len = data.len();
+    let top = move |visit: &PageVisit<'_>| {
+        assert!(visit.parameters().count() <= len);
+        PageContent::forbidden("not for you\n")
+    };
+    site.add("/top", PageOrigin::Added, Arc::new(top));
     let mut stream = Memory { input: data, output: Vec::new() };
     let _ = RUNTIME.with(|runtime| runtime.block_on(connection(&mut stream, &site, true)));
     let output = String::from_utf8(stream.output).expect("pages are text");
@@ -256,6 +263,8 @@ pub fn check_admin(data: &[u8]) {
     let bodies: &[&str] = match status {
         "200" => &["OK", ""],
         "503" => &["kubernetes", ""],
+        "403" => &["not for you\n", ""],
+        "405" => &["405 method not allowed: use GET, HEAD\n"],
         "404" => &["404 page not found\n", ""],
         "400" | "414" | "431" => &[""],
         // Before a body that the client waits to send.

@@ -189,6 +189,11 @@ struct ClientPlace {
 /// Finds a Pod, given as `NAMESPACE/NAME` or as a name in the namespace `default`.
 pub(super) fn find_pod(text: &str, reader: &dyn ObjectReader) -> Result<(String, PodObject), String> {
     let (ns, name) = text.split_once('/').unwrap_or((DEFAULT_NAMESPACE, text));
+    if ns.is_empty() || name.is_empty() || name.contains('/') {
+        return Err(format!(
+            "'{text}' is not a Pod: expected NAMESPACE/NAME, or NAME in namespace {DEFAULT_NAMESPACE}"
+        ));
+    }
     let query = |name: Option<&str>, limit| ObjectQuery {
         kind: ObjectKind::Pod,
         namespace: ns.to_owned(),
@@ -212,23 +217,56 @@ pub(super) fn parse_type(text: &str) -> Result<Type, String> {
     Type::from_mnemonic(text).ok_or_else(|| format!("'{text}' is not a record type such as A, AAAA or SRV"))
 }
 
-/// Checks that a text is a name. A URL, and a host with a port, have a hint.
+/// Checks that a text is a name. Other ways to say where something is have a hint: a URL or a part of one, a host with
+/// a port, `NAMESPACE/NAME`, a network.
 pub(super) fn check_name(text: &str) -> Result<(), String> {
     if let Some((_, rest)) = text.split_once("://") {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        // Without a user and a password.
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        let host = split_port(host).map_or(host, |(host, _)| host);
-        return Err(match host {
-            "" => "a URL is not a DNS name".to_owned(),
+        return Err(match url_host(rest) {
+            "" => format!("a URL is not a DNS name; {EXPECTED}"),
             host => format!("a URL is not a DNS name; its name is '{host}'"),
+        });
+    }
+    // Names of networks in reverse zones have slashes (RFC 2317).
+    let is_reverse = text.trim_end_matches('.').to_ascii_lowercase().ends_with(".arpa");
+    if text.contains(['/', '?', '#', '@']) && !is_reverse {
+        return Err(match (text.split_once('/'), url_host(text)) {
+            _ if text.parse::<ipnet::IpNet>().is_ok() => {
+                format!("'{text}' is a network; expected a DNS name, or one address for its reverse name")
+            }
+            (Some((one, other)), _) if is_label(one) && is_label(other) => format!(
+                "'{text}' is not a DNS name; expected '{other}.{one}' if it is NAMESPACE/NAME of a Service, '{one}' if it \
+                 is a host with a path"
+            ),
+            (_, "") => format!("'{text}' is not a DNS name; {EXPECTED}"),
+            // What is before an @ may be a password.
+            (_, host) => format!("a part of a URL is not a DNS name; its name is '{host}'"),
         });
     }
     if let Some((host, port)) = split_port(text) {
         return Err(format!("'{text}' is a name with port {port}; its name is '{host}'"));
     }
-    let is_name = NameBuf::from_text(text).is_ok() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
-    if is_name { Ok(()) } else { Err(format!("'{text}' is not a DNS name")) }
+    let problem = match NameBuf::from_text(text) {
+        _ if text.contains(char::is_whitespace) => "the name has white space".to_owned(),
+        _ if text.contains(char::is_control) => "the name has a control character".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(_) => return Ok(()),
+    };
+    Err(format!("'{text}' is not a DNS name: {problem}; {EXPECTED}"))
+}
+
+/// What a name looks like, for errors.
+const EXPECTED: &str = "expected labels with dots between them, such as web.shop or web.shop.svc.cluster.local";
+
+/// Returns the host of a URL without its scheme: without user and password, port, path and parameters.
+fn url_host(rest: &str) -> &str {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    split_port(host).map_or(host, |(host, _)| host)
+}
+
+/// Returns whether a text can be the name of a Service or a namespace.
+fn is_label(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Splits a name with a port.

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::command::{CommandFlag, CommandWords, help};
-use super::standard_io::{print, print_error};
+use super::standard_io::finish;
 use crate::corefile::reverse_zones;
 use ask::Ask;
 
@@ -52,16 +52,7 @@ const ABOUT: &str = "Explains why a name resolves or does not; for an address, i
 
 /// Runs `clusterdns explain`. `words` are those after `explain`.
 pub(super) fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
-    match run(words) {
-        Ok(text) => {
-            print(format_args!("{text}"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            print_error(format_args!("{error}\n"));
-            ExitCode::from(1)
-        }
-    }
+    finish(run(words))
 }
 
 /// Explains a name: returns what is printed, or the line of an error.

@@ -11,9 +11,9 @@ use super::ask::{ResolveAsk, Resolved};
 use super::engine::{DEFAULT_NAMESPACE, Engine, check_name, find_pod};
 use super::{local, socket};
 use crate::app::command::{CommandFlag, CommandWords, help};
-use crate::app::standard_io::{print, print_error};
+use crate::app::standard_io::finish;
 use crate::chain::TraceEnd;
-use crate::explain::{NoObjects, ObjectKind, ObjectQuery, ObjectReader, ServiceObject};
+use crate::explain::{NoObjects, ObjectKind, ObjectQuery, ObjectReader, ServiceObject, printable};
 use crate::stub::{ClusterDns, Code, DnsConfig, DnsPolicy, Library, PodDns, Rendered, StubConf, resolve};
 use crate::wire::{Message, NameBuf, Query, Rcode, Type};
 
@@ -66,16 +66,7 @@ const ABOUT: &str = "Prints the resolv.conf of a Pod, and the queries that its s
 
 /// Runs `clusterdns resolve`. `words` are those after `resolve`.
 pub(crate) fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
-    match run(words) {
-        Ok(text) => {
-            print(format_args!("{text}"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            print_error(format_args!("{error}\n"));
-            ExitCode::from(1)
-        }
-    }
+    finish(run(words))
 }
 
 /// Resolves a name: returns what is printed, or the line of an error.
@@ -336,16 +327,25 @@ fn exchange(server: SocketAddr, name: &str, qtype: &str) -> std::io::Result<(Cod
 impl Resolved {
     /// Returns the text for a terminal.
     fn to_text(&self) -> String {
-        let mut text = format!("resolv.conf of {}:\n", self.of);
-        self.resolv_conf.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
-        self.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
-        text.push_str(&format!("\n{} looks up {}:\n", self.library, self.name));
+        let mut text = String::new();
+        // Flags, files and objects may contain any text.
+        let mut push = |line: &str| {
+            text.push_str(&printable(line));
+            text.push('\n');
+        };
+        push(&format!("resolv.conf of {}:", self.of));
+        self.resolv_conf.lines().for_each(|line| push(&format!("  {line}")));
+        self.notes.iter().for_each(|note| push(&format!("note: {note}")));
+        push("");
+        push(&format!("{} looks up {}:", self.library, self.name));
         let queries = &self.resolution.queries;
         for (number, query) in queries.iter().enumerate() {
-            text.push_str(&format!("  {:>2}  {} {}  {}\n", number + 1, query.name, query.qtype, query.answer));
+            push(&format!("  {:>2}  {} {}  {}", number + 1, query.name, query.qtype, query.answer));
         }
-        text.push_str(&format!("\nresult: {}\nqueries: {}\n", self.resolution.result, queries.len()));
-        self.resolution.fewer.iter().for_each(|line| text.push_str(&format!("fewer: {line}\n")));
+        push("");
+        push(&format!("result: {}", self.resolution.result));
+        push(&format!("queries: {}", queries.len()));
+        self.resolution.fewer.iter().for_each(|line| push(&format!("fewer: {line}")));
         text
     }
 

@@ -4,12 +4,14 @@
 use std::fmt::{self, Write as _};
 
 use super::status::{CacheStatus, KindStatus, ServerStatus, UpstreamStatus};
+use crate::explain::is_unprintable;
 use crate::telemetry::top::{TopBy, TopRow};
 
-/// What other visitors see in place of names, clients and errors.
+/// What other visitors see in place of names, clients and errors; a command follows.
 const HIDDEN: &str = "<section class=\"wide\"><p class=\"dim\">Names, clients and errors are shown to visitors on the \
-                      server's own address only: <code>kubectl port-forward -n kube-system deploy/coredns 9153</code>\
-                      </p></section>\n";
+                      server's own address only: ";
+/// The usual port of this page, if the listener has another one each time.
+const USUAL_PORT: u16 = 9153;
 /// The rows of the lists of names and clients.
 pub(super) const ROWS: usize = 10;
 
@@ -59,12 +61,8 @@ impl fmt::Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
-                // Control characters are not allowed in HTML, and marks of direction could disguise a text.
-                c if c.is_control()
-                    || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-                {
-                    write!(f, "\\u{{{:x}}}", u32::from(c))?;
-                }
+                // Control characters are not allowed in HTML.
+                c if is_unprintable(c) => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
             }
         }
@@ -91,10 +89,12 @@ fn write(out: &mut String, status: &ServerStatus) -> fmt::Result {
         write!(out, " · commit {}", Escaped(&status.commit))?;
     }
     out.push_str("</span></p>\n<nav>");
-    for [address, text] in &status.pages {
-        write!(out, "<a href=\"{}\">{}</a>", Escaped(address), Escaped(text))?;
+    for path in &status.pages {
+        write!(out, "<a href=\"{0}\">{0}</a>", Escaped(path))?;
     }
-    out.push_str("</nav>\n</header>\n<main>\n");
+    out.push_str("</nav>\n");
+    elsewhere(out, status)?;
+    out.push_str("</header>\n<main>\n");
     if let Some(top) = &status.top {
         write!(out, "<section class=\"wide\"><h2>Queries</h2>\n<p>{}</p>\n", Escaped(&top.headline()))?;
         out.push_str("<p class=\"dim\">");
@@ -113,10 +113,32 @@ fn write(out: &mut String, status: &ServerStatus) -> fmt::Result {
     if status.is_local {
         errors(out, &status.errors)?;
     } else {
-        out.push_str(HIDDEN);
+        let port = if status.port == 0 { USUAL_PORT } else { status.port };
+        writeln!(out, "{HIDDEN}{}</p></section>", port_forward(&[port]))?;
     }
     out.push_str("</main>\n</body>\n</html>\n");
     Ok(())
+}
+
+/// Writes where the pages of other listeners are. They are no links: a forwarded port does not lead to them.
+fn elsewhere(out: &mut String, status: &ServerStatus) -> fmt::Result {
+    if status.pages_elsewhere.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> =
+        status.pages_elsewhere.iter().map(|page| format!("<code>{}</code>", Escaped(page))).collect();
+    write!(out, "<p class=\"dim w\">At other ports: {}", shown.join(" "))?;
+    if !status.ports_elsewhere.is_empty() {
+        write!(out, " · {}", port_forward(&status.ports_elsewhere))?;
+    }
+    out.push_str("</p>\n");
+    Ok(())
+}
+
+/// Returns the command that makes ports of this Pod reachable.
+fn port_forward(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    format!("<code>kubectl port-forward -n kube-system deploy/coredns {}</code>", ports.join(" "))
 }
 
 /// Writes the start of a section. Returns whether it has rows; if not, it is complete.
@@ -285,11 +307,14 @@ mod tests {
             }),
             is_local: true,
             errors: vec![[attack(), attack(), attack()]],
-            pages: vec![[attack(), attack()]],
+            pages: vec!["/metrics"],
+            pages_elsewhere: vec![attack()],
+            port: 9153,
+            ports_elsewhere: vec![8080, 8181],
         };
         let page = page(&status);
         assert!(!page.contains("<script") && !page.contains("\u{202e}") && !page.contains("alert('"), "{page}");
-        let escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;\\u{202e}\\u{a}";
+        let escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;\\u{202e}\\n";
         // Host and version also in the title, keys of six lists, the Pod of two; reasons and codes in one.
         assert!(page.matches(escaped).count() >= 15, "{page}");
         assert_eq!(page.matches("alert").count(), page.matches(escaped).count());
@@ -297,6 +322,8 @@ mod tests {
         assert!(!page.contains("src=") && !page.contains("url(") && !page.contains("http:"), "{page}");
         assert_eq!(page.matches("<section").count(), page.matches("</section>").count());
         assert_eq!(page.matches("<table>").count(), page.matches("</table>").count());
+        assert_eq!(page.matches("<a ").count(), 1, "{page}");
+        assert!(page.contains("<code>kubectl port-forward -n kube-system deploy/coredns 8080 8181</code>"), "{page}");
     }
 
     #[test]
@@ -306,7 +333,11 @@ mod tests {
             assert!(page.contains(text), "{text} in {page}");
         }
         // What clients look up is no concern of other Pods.
-        assert!(page.contains(HIDDEN) && !page.contains("Last errors"), "{page}");
+        assert!(
+            page.contains(HIDDEN) && page.contains("deploy/coredns 9153<") && !page.contains("Last errors"),
+            "{page}"
+        );
+        assert!(!page.contains("other ports"), "{page}");
         let local = super::page(&ServerStatus { is_local: true, ..ServerStatus::default() });
         assert!(local.contains("none since the start") && !local.contains(HIDDEN), "{local}");
     }

@@ -15,8 +15,9 @@ use crate::app::top::{LiveTop, MAX_ROWS, TopAsk, parse_rows};
 use crate::app::version::{REVISION, VERSION, platform};
 use crate::cluster::CurrentIndex;
 use crate::cluster::model::Kind;
-use crate::net::split_address;
+use crate::explain::printable;
 use crate::plugins::build::{Lifecycle, PageRequest, Phase};
+use crate::plugins::page_address::PageAddress;
 use crate::telemetry::log::{Logger, timestamp};
 use crate::telemetry::metrics::{Metric, MetricFamily, Registry, table};
 use crate::telemetry::top::{TopBy, TopWindow};
@@ -75,35 +76,27 @@ impl StatusPage {
     /// Adds `/` and `/top` to the listeners of `/metrics`, which are there for operators. The listeners of *health* and
     /// *ready* are there for probes, and stay as they are.
     pub(crate) fn add_to(self: &Arc<Self>, requests: &mut [PageRequest]) {
-        let others: Vec<PageLink> = requests.iter().map(PageLink::of).collect();
+        let all: Vec<(PageAddress, bool, &str)> =
+            requests.iter().map(|request| (request.address.clone(), request.tls.is_some(), request.path)).collect();
         for (at, request) in requests.iter_mut().enumerate().filter(|(_, request)| request.path == "/metrics") {
-            let own = PageLink { path: "/top", is_own: true, ..PageLink::of(request) };
-            let is_own = |(number, link): (usize, &PageLink)| PageLink {
-                // Listeners at port 0 have different ports.
-                is_own: number == at || (link.address == own.address && link.port() != "0"),
-                ..link.clone()
-            };
-            let others: Vec<PageLink> = others.iter().enumerate().map(is_own).collect();
+            let places = PagePlaces::of(&all, at);
             let page = self.clone();
-            let root: Page = Arc::new(move |visit: &PageVisit<'_>| {
-                let top = page.top.iter().filter(|_| visit.is_local).map(|_| &own);
-                page.content(&links(top.chain(&others), visit.host), visit.is_local)
-            });
-            request.more.push(("/", root));
+            let root: Page = Arc::new(move |visit: &PageVisit<'_>| page.content(&places, visit.is_local));
+            request.added.push(("/", root));
             if let Some(top) = self.top.clone() {
                 let page: Page = Arc::new(move |visit: &PageVisit<'_>| top_page(&top, visit));
-                request.more.push(("/top", page));
+                request.added.push(("/top", page));
             }
         }
     }
 
-    fn content(&self, pages: &[[String; 2]], is_local: bool) -> PageContent {
-        let body = html::page(&self.status(pages, is_local));
+    fn content(&self, places: &PagePlaces, is_local: bool) -> PageContent {
+        let body = html::page(&self.status(places, is_local));
         PageContent { status: 200, content_type: "text/html; charset=utf-8", body }
     }
 
     /// Returns the state of the server; what clients look up, and errors, which name it, only for local visitors.
-    fn status(&self, pages: &[[String; 2]], is_local: bool) -> ServerStatus {
+    fn status(&self, places: &PagePlaces, is_local: bool) -> ServerStatus {
         let families = self.registry.gather();
         let applied = self.applied.read();
         let phase = match self.lifecycle.phase() {
@@ -131,61 +124,67 @@ impl StatusPage {
                 .into_iter()
                 .map(|error| [to_seconds(error.time), error.severity.text().to_owned(), error.text])
                 .collect(),
-            pages: pages.to_vec(),
+            pages: top.iter().map(|_| "/top").chain(places.here.iter().copied()).collect(),
+            pages_elsewhere: places.elsewhere.clone(),
+            port: places.port,
+            ports_elsewhere: places.ports.clone(),
         }
     }
 }
 
-/// Another page.
-#[derive(Clone)]
-struct PageLink {
-    address: String,
-    path: &'static str,
-    is_tls: bool,
-    /// It is at the listener of the page for people.
-    is_own: bool,
+/// Where the pages of the server are, seen from one listener.
+///
+/// A visitor may have come through a forwarded port or a Service, which have the port of this listener only. So there
+/// are links to the pages of this listener, and the addresses of others are shown as text.
+#[derive(Debug, Default)]
+struct PagePlaces {
+    /// The port of this listener; 0 if it is another one each time.
+    port: u16,
+    /// The paths of the pages of this listener.
+    here: Vec<&'static str>,
+    /// Address and path of the pages of other listeners.
+    elsewhere: Vec<String>,
+    /// The ports of those that `kubectl port-forward` reaches, which connects to the loopback address.
+    ports: Vec<u16>,
 }
 
-impl PageLink {
-    fn of(request: &PageRequest) -> PageLink {
-        let (address, is_tls) = (request.address.to_string(), request.tls.is_some());
-        PageLink { address, path: request.path, is_tls, is_own: false }
-    }
-
-    /// Returns the name and the port.
-    fn parts(&self) -> (&str, &str) {
-        self.address.rsplit_once(':').unwrap_or((&self.address, ""))
-    }
-
-    fn port(&self) -> &str {
-        self.parts().1
+impl PagePlaces {
+    /// Sorts pages, each with its address, whether it is served over TLS, and its path. The listener is that of the
+    /// page at `own`.
+    fn of(pages: &[(PageAddress, bool, &'static str)], own: usize) -> PagePlaces {
+        let own_address = &pages[own].0;
+        let mut places = PagePlaces { port: own_address.port(), ..PagePlaces::default() };
+        for (at, (address, is_tls, path)) in pages.iter().enumerate() {
+            // Listeners at port 0 have different ports, which are not known in advance.
+            match address.port() {
+                _ if at == own => places.here.push(path),
+                0 => {}
+                _ if address == own_address => places.here.push(path),
+                port => {
+                    let over = if *is_tls { " (TLS)" } else { "" };
+                    places.elsewhere.push(format!("{address}{path}{over}"));
+                    places.ports.extend(address.includes_loopback().then_some(port));
+                }
+            }
+        }
+        // Each server block may have its own pages at the same address.
+        remove_repeated(&mut places.here);
+        remove_repeated(&mut places.elsewhere);
+        remove_repeated(&mut places.ports);
+        places
     }
 }
 
-/// Returns the addresses of other pages, for a reader who knows this server as `host`.
-fn links<'l>(all: impl IntoIterator<Item = &'l PageLink>, host: &str) -> Vec<[String; 2]> {
-    // Without the port, and only if it is a name or an address.
-    let host = split_address(host).map_or("", |(name, _, _)| name);
-    let is_host = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:".contains(c));
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let mut found: Vec<[String; 2]> = Vec::new();
-    for link in all {
-        let PageLink { path, is_tls, is_own, .. } = link;
-        let (name, port) = link.parts();
-        let scheme = if *is_tls { "https" } else { "http" };
-        let link = match name {
-            _ if *is_own => (*path).to_owned(),
-            // Another port each time.
-            _ if port == "0" => continue,
-            "" | "0.0.0.0" | "[::]" if is_host => format!("{scheme}://{host}:{port}{path}"),
-            "" | "0.0.0.0" | "[::]" => continue,
-            name => format!("{scheme}://{name}:{port}{path}"),
-        };
-        if found.iter().all(|[known, _]| *known != link) {
-            found.push([link, (*path).to_owned()]);
+/// Removes all but the first of equal values.
+fn remove_repeated<T: PartialEq>(values: &mut Vec<T>) {
+    let mut seen = 0;
+    while let Some(value) = values.get(seen) {
+        if values[..seen].contains(value) {
+            values.remove(seen);
+        } else {
+            seen += 1;
         }
     }
-    found
 }
 
 /// Returns the page `/top`: the lists as JSON, for local visitors. Its parameters are those of `clusterdns top`.
@@ -195,25 +194,25 @@ fn top_page(top: &LiveTop, visit: &PageVisit<'_>) -> PageContent {
             "who asks what is shown to visitors on the server's own address only, such as kubectl port-forward\n",
         );
     }
-    match parse_query(visit.query) {
+    match parse_parameters(visit) {
         Ok(ask) => PageContent { status: 200, content_type: "application/json", body: top.report(&ask).to_json() },
-        Err(error) => PageContent::bad_request(error),
+        Err(error) => PageContent::bad_request(error + "\n"),
     }
 }
 
-fn parse_query(query: &str) -> Result<TopAsk, String> {
+fn parse_parameters(visit: &PageVisit<'_>) -> Result<TopAsk, String> {
     let mut ask = TopAsk { number: TOP_ROWS, ..TopAsk::default() };
-    for part in query.split('&').filter(|part| !part.is_empty()) {
-        let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        let is_good = match name {
+    for (name, value) in visit.parameters() {
+        let is_good = match &*name {
             "window" => value.parse().map(|window| ask.window = window).is_ok(),
             "by" => value.parse().map(|by| ask.by = Some(by)).is_ok(),
-            "n" => parse_rows(value).map(|number| ask.number = number).is_some(),
-            _ => return Err(format!("there is no parameter '{name}': expected window, by or n\n")),
+            "n" => parse_rows(&value).map(|number| ask.number = number).is_some(),
+            _ => return Err(format!("there is no parameter '{}': expected window, by or n", printable(&name))),
         };
         if !is_good {
             let words = TopBy::WORDS;
-            return Err(format!("'{part}': expected window=minute or hour, n=1 to {MAX_ROWS}, or by={words}\n"));
+            let value = printable(&value);
+            return Err(format!("'{name}={value}': expected window=minute or hour, n=1 to {MAX_ROWS}, or by={words}"));
         }
     }
     Ok(ask)
@@ -313,39 +312,47 @@ fn format_duration(time: Duration) -> String {
 mod tests {
     use super::*;
 
+    /// A link to another port would lead to nowhere through `kubectl port-forward`, or to another program.
     #[test]
-    fn other_pages_are_linked_where_they_can_be_reached() {
-        let link = |address: &str, path| PageLink {
-            address: address.to_owned(),
-            path,
-            is_tls: false,
-            is_own: address == ":9153",
-        };
-        let own = [link(":9153", "/top"), link(":9153", "/metrics")];
-        let others = [link(":8080", "/health"), link("127.0.0.1:8181", "/ready"), link(":0", "/x")];
-        let all = [&own[..], &others].concat();
-        let links_for = |host: &str| links(&all, host).into_iter().map(|[link, _]| link).collect::<Vec<_>>();
-        let expected = ["/top", "/metrics", "http://10.0.0.1:8080/health", "http://127.0.0.1:8181/ready"];
-        assert_eq!(links_for("10.0.0.1:9153"), expected);
-        assert_eq!(links_for("[2001:db8::1]:9153")[2], "http://[2001:db8::1]:8080/health");
-        for host in ["", "\"><script>", "a/b"] {
-            assert_eq!(links_for(host), [expected[0], expected[1], expected[3]], "{host}");
-        }
+    fn pages_of_the_same_listener_are_linked() {
+        let page = |address: &str, path| (PageAddress::parse(address).expect("an address"), false, path);
+        let pages = [
+            page(":8080", "/health"),
+            page(":9153", "/metrics"),
+            page("127.0.0.1:8181", "/ready"),
+            (PageAddress::parse("192.0.2.1:9153").expect("an address"), true, "/metrics"),
+            page(":9153", "/health"),
+            // Another server block.
+            page(":9153", "/metrics"),
+            page(":8080", "/health"),
+            page(":0", "/ready"),
+        ];
+        let places = PagePlaces::of(&pages, 1);
+        assert_eq!((places.port, &places.here[..]), (9153, &["/metrics", "/health"][..]));
+        assert_eq!(places.elsewhere, [":8080/health", "127.0.0.1:8181/ready", "192.0.2.1:9153/metrics (TLS)"]);
+        assert_eq!(places.ports, [8080, 8181]);
+        let places = PagePlaces::of(&pages, 7);
+        assert_eq!((places.port, &places.here[..]), (0, &["/ready"][..]));
     }
 
     #[test]
     fn parameters_of_top_are_parsed() {
-        let ask = parse_query("window=hour&by=name&n=200").expect("right");
-        assert_eq!((ask.window, ask.by, ask.number), (TopWindow::Hour, Some(TopBy::Name), 200));
-        assert_eq!(parse_query("").expect("right").number, TOP_ROWS);
+        let parse = |query: &str| parse_parameters(&PageVisit { query, is_local: true });
+        for query in ["window=hour&by=name&n=200", "%77indow=h%6fur&b%79=name&n=%32%30%30"] {
+            let ask = parse(query).expect(query);
+            assert_eq!((ask.window, ask.by, ask.number), (TopWindow::Hour, Some(TopBy::Name), 200));
+        }
+        assert_eq!(parse("").expect("right").number, TOP_ROWS);
         for (query, error) in [
             ("window=day", "'window=day': expected"),
             ("x", "there is no parameter 'x'"),
+            ("x%0d%0a%1b=1", "there is no parameter 'x\\r\\n\\u{1b}'"),
+            ("by=%2563lient%07", "'by=%63lient\\u{7}': expected"),
             ("n=-1", "'n=-1'"),
             ("n=0", "'n=0'"),
             ("n=201", "'n=201': expected"),
         ] {
-            assert!(parse_query(query).expect_err(query).starts_with(error), "{query}");
+            assert!(parse(query).expect_err(query).starts_with(error), "{query}");
         }
     }
 

@@ -32,8 +32,14 @@ pub(super) struct ServerStatus {
     pub top: Option<TopReport>,
     /// The last errors and warnings, newest first: time, level and text.
     pub errors: Vec<[String; 3]>,
-    /// Other pages: address and text.
-    pub pages: Vec<[String; 2]>,
+    /// The paths of the other pages of this listener.
+    pub pages: Vec<&'static str>,
+    /// Address and path of the pages of other listeners.
+    pub pages_elsewhere: Vec<String>,
+    /// The port of this listener; 0 if it is another one each time.
+    pub port: u16,
+    /// The ports of other listeners that `kubectl port-forward` reaches.
+    pub ports_elsewhere: Vec<u16>,
 }
 
 /// The sync state of a kind of object.

@@ -1,14 +1,14 @@
 //! `clusterdns top`: a table that is refreshed, from the server that runs in this Pod.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::report::{MAX_ROWS, TopAsk, parse_rows};
 use crate::app::command::{CommandFlag, CommandWords, help};
 use crate::app::explain::ask_top;
-use crate::app::standard_io::{print, print_error};
+use crate::app::standard_io::{finish, print};
 use crate::corefile::suggest;
 use crate::telemetry::top::{TopBy, TopWindow};
 
@@ -48,35 +48,26 @@ struct TopWords {
 
 /// Runs `clusterdns top`. `words` are those after `top`.
 pub(crate) fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
-    match run(words) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(format_args!("{error}\n"));
-            ExitCode::from(1)
-        }
-    }
+    finish(run(words))
 }
 
-fn run(words: impl Iterator<Item = OsString>) -> Result<(), String> {
+/// Returns what is printed at the end, or the line of an error. A terminal is refreshed until it has gone.
+fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
     let Some(words) = parse(words)? else {
-        print(format_args!("{}", help(USAGE, ABOUT, FLAGS)));
-        return Ok(());
+        return Ok(help(USAGE, ABOUT, FLAGS));
     };
     let report = ask_top(&words.ask, words.server)?;
     if words.is_json {
-        print(format_args!("{}", report.to_json()));
-        return Ok(());
+        return Ok(report.to_json());
     }
     if words.is_once || !std::io::stdout().is_terminal() {
-        print(format_args!("{}", report.to_text()));
-        return Ok(());
+        return Ok(report.to_text());
     }
     let mut text = format!("{ERASE_ALL}{ERASE}{}", report.to_text());
     loop {
-        let mut out = std::io::stdout();
         // The terminal has gone.
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-            return Ok(());
+        if print(&text).is_err() {
+            return Ok(String::new());
         }
         std::thread::sleep(INTERVAL);
         text = format!("{ERASE}{}", ask_top(&words.ask, words.server)?.to_text());

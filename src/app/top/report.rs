@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::explain::printable;
 use crate::telemetry::top::{TopBy, TopRow, TopWindow};
 
 /// The most rows of a list.
@@ -107,8 +108,9 @@ fn table(by: TopBy, rows: &[TopRow], has_pods: bool) -> String {
     let has_pods = rows.iter().any(|row| row.pod.is_some());
     text.push_str(if has_pods { "  POD\n" } else { "\n" });
     for TopRow { key, pod, queries, share, per_second, .. } in rows {
+        let key = printable(key);
         let _ = write!(text, "{key:<width$}  {queries:>10}  {:>5.1} %  {per_second:>9.1}", share * 100.0);
-        let _ = writeln!(text, "{}", pod.as_ref().map(|pod| format!("  {pod}")).unwrap_or_default());
+        let _ = writeln!(text, "{}", pod.as_ref().map(|pod| format!("  {}", printable(pod))).unwrap_or_default());
     }
     text
 }

@@ -103,14 +103,14 @@ pub struct PageRequest {
     pub tls: Option<PathBuf>,
     /// Work that runs while the page is served.
     pub task: Option<PageTask>,
-    /// Further pages of the same listener, by path.
-    pub more: Vec<(&'static str, Page)>,
+    /// The pages of the same listener that CoreDNS does not have, by path.
+    pub added: Vec<(&'static str, Page)>,
 }
 
 impl PageRequest {
     /// Creates a request for a page without TLS and without work beside it.
     pub fn new(directive: &'static str, address: PageAddress, path: &'static str, page: Page) -> PageRequest {
-        PageRequest { directive, address, path, page, tls: None, task: None, more: Vec::new() }
+        PageRequest { directive, address, path, page, tls: None, task: None, added: Vec::new() }
     }
 }
 

@@ -25,14 +25,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::chain::{
-    Exchange, ExplainNotes, Explained, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait, Zones,
+    Exchange, ExplainNotes, Explained, ExplainedReply, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait,
+    Zones,
 };
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
 use crate::upstream;
 use crate::wire::header::flag;
 use crate::wire::reply::{ErrorText, ExtendedError};
-use crate::wire::{NameBuf, Query, Question, Rcode};
+use crate::wire::{NameBuf, Query, Question, Rcode, Reply};
 use classify::ResponseClass;
 use entry::{CacheEntry, KeyFlags};
 use metrics::{DROPS, MISSES, PREFETCHES, REQUESTS};
@@ -89,29 +90,37 @@ impl BlockCache {
     }
 
     /// Finds the entry for a key, fresh or usable as a stale one.
-    fn find(&self, key: CacheKey<'_>, now: Instant) -> Option<(Arc<CacheEntry>, Partition)> {
+    fn find(&self, key: CacheKey<'_>, now: Instant) -> Option<CacheHit> {
         let CacheKey { question, flags, hash } = key;
         let max_age = self.config.stale.as_ref().map_or(0, |stale| i64::from(stale.max_age));
-        let is_usable = |entry: &CacheEntry| {
+        let hit = |partition, entry: Arc<CacheEntry>| {
             let remaining = entry.remaining(now);
-            (remaining > 0 || -remaining < max_age) && entry.is_for(question, flags)
+            let is_usable = (remaining > 0 || -remaining < max_age) && entry.is_for(question, flags);
+            is_usable.then_some(CacheHit { entry, partition, remaining })
         };
         let get = |partition| self.store.get(partition, hash);
         if self.config.stale.as_ref().is_some_and(|stale| stale.prefer_positive)
-            && let Some(entry) =
-                get(Partition::Success).and_then(|entry| entry.positive_entry()).filter(|entry| is_usable(entry))
+            && let Some(entry) = get(Partition::Success).and_then(|entry| entry.positive_entry())
+            && let Some(hit) = hit(Partition::Success, entry)
         {
-            return Some((entry, Partition::Success));
+            return Some(hit);
         }
-        let success =
-            || get(Partition::Success).filter(|entry| is_usable(entry)).map(|entry| (entry, Partition::Success));
-        match get(Partition::Denial).filter(|entry| is_usable(entry)) {
+        let success = || get(Partition::Success).and_then(|entry| hit(Partition::Success, entry));
+        match get(Partition::Denial).and_then(|entry| hit(Partition::Denial, entry)) {
             // A failure is temporary: it does not hide an answer.
-            Some(entry) if entry.rcode() == Rcode::SERVFAIL => success().or(Some((entry, Partition::Denial))),
-            Some(entry) => Some((entry, Partition::Denial)),
+            Some(denial) if denial.entry.rcode() == Rcode::SERVFAIL => success().or(Some(denial)),
+            Some(denial) => Some(denial),
             None => success(),
         }
     }
+}
+
+/// An entry that answers a question.
+struct CacheHit {
+    entry: Arc<CacheEntry>,
+    partition: Partition,
+    /// The seconds until it expires; 0 or less if it is stale.
+    remaining: i64,
 }
 
 /// The extended error of a failure that is cached (RFC 8914 4.14).
@@ -207,17 +216,8 @@ impl Cache {
         old: Option<&Arc<CacheEntry>>,
     ) {
         let cache = &*self.cache;
-        let (partition, except) = match class {
-            ResponseClass::Answer | ResponseClass::Delegation => (Partition::Success, &cache.no_success),
-            ResponseClass::NameError | ResponseClass::NoData | ResponseClass::Failure => {
-                (Partition::Denial, &cache.no_denial)
-            }
-            ResponseClass::Other => return,
-        };
         let CacheKey { question, hash, .. } = key;
-        if ttl == 0 || !class.is_cacheable(exchange.reply(), question) || except.longest(question).is_some() {
-            return;
-        }
+        let Some(partition) = cache.partition_for(exchange.reply(), question, class, ttl) else { return };
         let answers = classify::has_answer_record(exchange.reply(), question);
         let now = exchange.now;
         let Some(mut entry) = CacheEntry::new(exchange.query, exchange.reply(), ttl, answers, now) else {
@@ -246,22 +246,56 @@ impl Cache {
 
     /// Stores that there was no answer, so that not every client causes another query (RFC 9520 2.2).
     fn store_failure(&self, exchange: &mut Exchange<'_>) {
-        use upstream::Error;
-        match &exchange.state.failure {
-            // Overload of this server is not related to the name.
-            Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => {}
-            Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => {}
-            // *cancel* has ended the query, which says nothing of the name either.
-            Some(_) if exchange.deadline().is_some_and(|deadline| exchange.now >= deadline) => {}
-            Some(_) => {
-                let key = self.key(exchange.query);
-                self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
-            }
+        if is_failure_of_name(exchange) {
+            let key = self.key(exchange.query);
+            self.store_reply(exchange, key, ResponseClass::Failure, self.cache.failure_ttl(), None);
         }
+    }
+
+    /// Returns a line about what becomes of a reply that the cache has not made, without storing it.
+    fn explain_storing(&self, exchange: &mut Exchange<'_>) -> Option<String> {
+        let question = exchange.question();
+        let (class, ttl) = match exchange.state.bare {
+            true if !is_failure_of_name(exchange) => return None,
+            true => (ResponseClass::Failure, self.cache.failure_ttl()),
+            false => self.classify(exchange),
+        };
+        // An answer of the cluster is always current.
+        let is_live = exchange.state.origin == Origin::Live || self.cache.live_zones.longest(question).is_some();
+        if is_live && !exchange.state.bare {
+            return None;
+        }
+        let is_stored = self.cache.partition_for(exchange.reply(), question, class, ttl).is_some();
+        Some(if is_stored { format!("stores the reply for {ttl} s") } else { "does not store the reply".to_owned() })
+    }
+}
+
+/// Returns whether the failure of a query says something of its name.
+fn is_failure_of_name(exchange: &Exchange<'_>) -> bool {
+    use upstream::Error;
+    match &exchange.state.failure {
+        // Overload of this server is not related to the name.
+        Some(Failure::Overload(_) | Failure::Upstream(Error::Limit(_) | Error::Full | Error::Ending)) | None => false,
+        Some(_) if exchange.state.reply.rcode != Rcode::SERVFAIL => false,
+        // *cancel* has ended the query, which says nothing of the name either.
+        Some(_) => exchange.deadline().is_none_or(|deadline| exchange.now < deadline),
     }
 }
 
 impl BlockCache {
+    /// Returns where a reply of this class with this TTL is stored; `None` if it must not be cached.
+    fn partition_for(&self, reply: &Reply, question: &Question, class: ResponseClass, ttl: u32) -> Option<Partition> {
+        let (partition, except) = match class {
+            ResponseClass::Answer | ResponseClass::Delegation => (Partition::Success, &self.no_success),
+            ResponseClass::NameError | ResponseClass::NoData | ResponseClass::Failure => {
+                (Partition::Denial, &self.no_denial)
+            }
+            ResponseClass::Other => return None,
+        };
+        let is_stored = ttl > 0 && class.is_cacheable(reply, question) && except.longest(question).is_none();
+        is_stored.then_some(partition)
+    }
+
     /// Returns the TTL of failures in seconds.
     fn failure_ttl(&self) -> u32 {
         self.config.servfail.as_secs() as u32
@@ -282,7 +316,7 @@ impl Plugin for Cache {
         if is_live || !self.covers(exchange.question()) {
             return Explained::Next;
         }
-        let Some((entry, _)) = self.cache.find(self.key(exchange.query), exchange.now) else {
+        let Some(CacheHit { entry, remaining, .. }) = self.cache.find(self.key(exchange.query), exchange.now) else {
             notes.lines.push("has no entry for the question".to_owned());
             return Explained::Next;
         };
@@ -290,7 +324,6 @@ impl Plugin for Cache {
             notes.lines.push("does not use its entry: a plugin after it answers the name from the cluster".to_owned());
             return Explained::Next;
         }
-        let remaining = entry.remaining(exchange.now);
         let age = i64::from(entry.ttl) - remaining;
         let (ttl, freshness) = match u32::try_from(remaining) {
             Ok(ttl @ 1..) => (ttl, format!("valid for another {ttl} s")),
@@ -317,13 +350,13 @@ impl Plugin for Cache {
         let found = if is_live { None } else { self.cache.find(self.key(exchange.query), now) };
         // A name that was added to the cluster since is newer than a cached answer of another plugin.
         let found = found.filter(|_| !self.is_claimed(exchange));
-        let Some((entry, partition)) = found else {
+        let Some(CacheHit { entry, partition, remaining }) = found else {
             cells.add_all([(REQUESTS, 1), (MISSES, 1)]);
             exchange.state.flag_changes.add(flag::AD, true);
             return Step::Next;
         };
         cells.add_all([(REQUESTS, 1), (metrics::hits(partition), 1)]);
-        let remaining = match u32::try_from(entry.remaining(now)) {
+        let remaining = match u32::try_from(remaining) {
             Ok(remaining @ 1..) => remaining,
             _ => return self.serve_stale(exchange, &entry),
         };
@@ -336,6 +369,18 @@ impl Plugin for Cache {
             exchange.reply().extended_error = Some(CACHED_FAILURE);
         }
         Step::Answered
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        if exchange.state.origin != Origin::Cached && self.covers(exchange.question()) {
+            lines.extend(self.explain_storing(exchange));
+            self.set_authentic_data(exchange);
+        }
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

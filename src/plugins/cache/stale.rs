@@ -88,7 +88,7 @@ impl Cache {
     /// instead of the expired one.
     pub(super) fn handle_refresh(&self, exchange: &mut Exchange<'_>) {
         let (key, now) = (self.key(exchange.query), exchange.now);
-        let old = self.cache.find(key, now).map(|(entry, _)| entry);
+        let old = self.cache.find(key, now).map(|hit| hit.entry);
         let expired = old.as_ref().filter(|old| old.remaining(now) <= 0);
         let is_good = self.store_refreshed(exchange, key, old.as_ref(), expired.is_some());
         if is_good {

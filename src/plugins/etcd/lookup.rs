@@ -20,7 +20,7 @@ const MAX_CHAIN: usize = 10;
 /// The maximum number of requests to etcd and of internal look-ups for one query.
 pub(super) const MAX_LOOK_UPS: u32 = 128;
 /// The maximum number of leases whose times are requested for one query. Records of further ones have their own TTLs.
-const MAX_LEASES: usize = 64;
+pub(super) const MAX_LEASES: usize = 1_024;
 /// The TTL of SOA records and of denials, in seconds (CoreDNS `Etcd.MinTTL`).
 const SOA_TTL: u32 = 30;
 
@@ -113,7 +113,7 @@ pub(super) struct EtcdLookup {
     pub(super) zone: NameBuf,
     /// The number of requests and internal look-ups so far.
     used: u32,
-    /// The remaining seconds of leases, if they are known.
+    /// The TTLs that follow from leases, where their times are known.
     leases: HashMap<i64, Option<u32>>,
 }
 
@@ -170,37 +170,42 @@ impl EtcdLookup {
         if found.records.is_empty() {
             return Err(LookupError::NotFound);
         }
-        let mut services = Vec::new();
+        let (mut services, mut leases) = (Vec::new(), Vec::new());
         for record in found.records {
             let key = String::from_utf8_lossy(&record.key);
             if !path.covers(&key) {
                 continue;
             }
-            let mut service = SkyService::parse(&key, &record.value)?;
+            let service = SkyService::parse(&key, &record.value)?;
             if service.host.is_empty() && (qtype != Type::TXT || service.text.is_empty()) {
                 continue;
             }
-            service.limit_ttl(self.lease_ttl(record.lease).await);
             services.push(service);
+            leases.push(record.lease);
+        }
+        self.request_lease_times(&leases).await;
+        for (service, lease) in services.iter_mut().zip(leases) {
+            service.limit_ttl(self.leases.get(&lease).copied().flatten());
         }
         Ok(FoundServices { services: of_one_group(services), _held: found.held })
     }
 
-    /// Returns the TTL that follows from a lease, if there is one and its time is known.
-    async fn lease_ttl(&mut self, lease: i64) -> Option<u32> {
-        if lease == 0 {
-            return None;
+    /// Requests the times of leases that are not known yet, as far as the limit allows. 0 is none.
+    async fn request_lease_times(&mut self, leases: &[i64]) {
+        let mut wanted = Vec::new();
+        for &lease in leases {
+            let is_known = lease == 0 || self.leases.contains_key(&lease);
+            if !is_known && self.leases.len() < MAX_LEASES {
+                self.leases.insert(lease, None);
+                wanted.push(lease);
+            }
         }
-        if let Some(known) = self.leases.get(&lease) {
-            return *known;
+        if wanted.is_empty() || Instant::now() >= self.caller.until {
+            return;
         }
-        if self.leases.len() >= MAX_LEASES || Instant::now() >= self.caller.until {
-            return None;
+        for (lease, seconds) in self.client.lease_times(wanted, self.caller).await {
+            self.leases.insert(lease, Some(self.config.lease_ttl.limit(seconds)));
         }
-        let seconds = self.client.lease_ttl(lease, self.caller).await.ok().filter(|&seconds| seconds > 0);
-        let ttl = seconds.map(|seconds| self.config.lease_ttl.limit(seconds));
-        self.leases.insert(lease, ttl);
-        ttl
     }
 
     /// Returns the records of a name. Those of the zone itself are below `apex.dns.ZONE`, or anywhere in the zone.

@@ -88,7 +88,11 @@ impl Plugin for Etcd {
         let zone = self.config.zones[zone].to_lower();
         let falls_through = self.config.fallthrough.covers(question);
         let (name, question) = (exchange.query.sent_name().to_owned(), question.clone());
-        let caller = Caller { client: exchange.client.remote.ip(), until: exchange.no_later(exchange.now + TIMEOUT) };
+        let caller = Caller {
+            client: exchange.client.remote.ip(),
+            now: exchange.now,
+            until: exchange.no_later(exchange.now + TIMEOUT),
+        };
         let lookup = EtcdLookup::new(self.config.clone(), self.client.clone(), exchange.resolver(), caller, zone);
         let future =
             Box::new(move |state| -> BoxFuture<_> { Box::pin(answer(lookup, name, question, falls_through, state)) });

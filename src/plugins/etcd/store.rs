@@ -1,5 +1,6 @@
 //! A client of etcd's version 3 API: the three methods that are needed, with messages as in etcd's `rpc.proto`.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,9 @@ use http::HeaderValue;
 use http::header::HeaderName;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::net::grpc::{self, GrpcCode, GrpcStatus};
 use crate::net::{MemoryLimit, MemoryPermit};
@@ -25,13 +28,21 @@ const MEMORY: usize = 64 << 20;
 const EXPANSION: usize = 4;
 /// After a failed authentication, queries fail at once for this time: a server spends much time on each.
 const PAUSE: Duration = Duration::from_secs(1);
+/// For how long the time of a lease is used before it is requested again. A lease that is renewed seems to end earlier by
+/// as much.
+const LEASE_AGE: Duration = Duration::from_secs(1);
+/// The maximum number of leases whose times are requested at once for one query.
+pub(super) const LEASES_AT_ONCE: usize = 32;
+/// The maximum number of leases whose times are remembered.
+const REMEMBERED_LEASES: usize = 10_000;
 /// The header with the token of an authenticated user.
 const TOKEN: HeaderName = HeaderName::from_static("token");
 
-/// The client of this server for which a call is made, and when the call ends.
+/// The client of this server for which a call is made, the time of its query, and when the call ends.
 #[derive(Clone, Copy)]
 pub(super) struct Caller {
     pub(super) client: IpAddr,
+    pub(super) now: Instant,
     pub(super) until: Instant,
 }
 
@@ -49,7 +60,18 @@ pub(super) struct EtcdClient {
     credentials: Option<(String, String)>,
     /// Held while the user is authenticated, so that queries that come together do it once.
     session: Mutex<Session>,
+    /// Times of leases. Written and read by queries whose records have leases.
+    leases: Cache<i64, LeaseTime>,
     memory: Arc<MemoryLimit>,
+}
+
+/// The time of a lease.
+#[derive(Clone, Copy)]
+struct LeaseTime {
+    /// The remaining seconds when they were requested; `None` if the lease has ended.
+    seconds: Option<i64>,
+    /// The time of the query for which they were requested.
+    requested: Instant,
 }
 
 /// The state of the authentication.
@@ -119,6 +141,7 @@ impl EtcdClient {
             current: AtomicUsize::new(0),
             credentials,
             session: Mutex::new(Session::None),
+            leases: Cache::new(REMEMBERED_LEASES),
             memory: MemoryLimit::of_all(MEMORY),
         }
     }
@@ -142,8 +165,43 @@ impl EtcdClient {
         Ok(EtcdRange { records: records(&message)?, held })
     }
 
-    /// Returns the remaining seconds of a lease.
-    pub(super) async fn lease_ttl(&self, id: i64, caller: Caller) -> Result<i64, GrpcStatus> {
+    /// Returns the remaining seconds of leases that have not ended. Without a response from etcd, some are missing.
+    pub(super) async fn lease_times(
+        self: &Arc<EtcdClient>, leases: impl IntoIterator<Item = i64>, caller: Caller,
+    ) -> HashMap<i64, i64> {
+        let mut times = HashMap::new();
+        let mut wanted = Vec::new();
+        for lease in leases {
+            match self.leases.get(&lease).filter(|time| caller.now < time.requested + LEASE_AGE) {
+                Some(LeaseTime { seconds, .. }) => times.extend(seconds.map(|seconds| (lease, seconds))),
+                None => wanted.push(lease),
+            }
+        }
+        let mut calls = JoinSet::new();
+        loop {
+            while calls.len() < LEASES_AT_ONCE
+                && let Some(lease) = wanted.pop()
+            {
+                let client = self.clone();
+                calls.spawn(async move { (lease, client.lease_time(lease, caller).await) });
+            }
+            match calls.join_next().await {
+                Some(Ok((lease, Ok(seconds)))) => {
+                    let seconds = Some(seconds).filter(|&seconds| seconds > 0);
+                    self.leases.insert(lease, LeaseTime { seconds, requested: caller.now });
+                    times.extend(seconds.map(|seconds| (lease, seconds)));
+                }
+                // The other requests would fail, too.
+                Some(Ok((_, Err(_)))) => wanted.clear(),
+                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Some(Err(_)) => {}
+                None => return times,
+            }
+        }
+    }
+
+    /// Returns the remaining seconds of a lease; they are negative if it has ended.
+    async fn lease_time(&self, id: i64, caller: Caller) -> Result<i64, GrpcStatus> {
         let request = LeaseTimeToLiveRequest { id };
         let (message, _held) = self.call("/etcdserverpb.Lease/LeaseTimeToLive", &request, caller).await?;
         Ok(decode::<LeaseTimeToLiveResponse>(&message)?.ttl)

@@ -8,12 +8,13 @@ use std::time::Instant;
 use http::{HeaderMap, Request, Response};
 use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::watch;
 
 use super::*;
 use crate::net::grpc::{self, GrpcCode, GrpcStatus};
 use crate::plugins::testing::{self, client, code, n, packet, read, show};
 use crate::upstream::Metrics;
-use crate::upstream::testing::{Http2Reply, http2_server, runtime};
+use crate::upstream::testing::{Http2Reply, runtime, slow_http2_server};
 use crate::wire::{Class, Type};
 
 /// The faults of a server.
@@ -41,6 +42,12 @@ struct FakeEtcd {
     /// The number of range requests, and of authentications; the last one is the current token.
     ranges: AtomicUsize,
     logins: AtomicUsize,
+    /// The number of requests about leases that have come, and of those that were answered.
+    lease_requests: watch::Sender<usize>,
+    lease_responses: AtomicUsize,
+    /// The number of requests about leases that will come. None is answered before as many have come as may be sent at
+    /// once.
+    expected_leases: AtomicUsize,
 }
 
 /// The fields of requests and responses, by their numbers.
@@ -61,6 +68,25 @@ struct Ttl {
 }
 
 impl FakeEtcd {
+    /// Responds to a request; to one about a lease when others have come.
+    async fn respond_slowly(self: Arc<Self>, request: Request<Vec<u8>>) -> Option<Http2Reply> {
+        if request.uri().path() == "/etcdserverpb.Lease/LeaseTimeToLive" {
+            let mut number = 0;
+            self.lease_requests.send_modify(|count| {
+                number = *count;
+                *count += 1;
+            });
+            let in_flight = number + 1 - self.lease_responses.load(Ordering::SeqCst);
+            assert!(in_flight <= store::LEASES_AT_ONCE, "{in_flight} requests at once");
+            let of_group = (number / store::LEASES_AT_ONCE + 1) * store::LEASES_AT_ONCE;
+            let awaited = of_group.min(self.expected_leases.load(Ordering::SeqCst));
+            let mut requests = self.lease_requests.subscribe();
+            requests.wait_for(|count| *count >= awaited).await.expect("a sender");
+            self.lease_responses.fetch_add(1, Ordering::SeqCst);
+        }
+        self.respond(&request)
+    }
+
     fn respond(&self, request: &Request<Vec<u8>>) -> Option<Http2Reply> {
         let message = &request.body()[5..];
         let fault = *self.fault.lock();
@@ -134,7 +160,7 @@ impl Bed {
         let (runtime, etcd) = (runtime(), Arc::new(FakeEtcd::default()));
         records.iter().for_each(|(key, value)| etcd.put(key, value, 0));
         let server = etcd.clone();
-        let (address, _) = http2_server(&runtime, None, move |request| server.respond(&request));
+        let (address, _) = slow_http2_server(&runtime, None, move |request| server.clone().respond_slowly(request));
         Bed { runtime, etcd, address }
     }
 
@@ -218,6 +244,47 @@ fn the_ttl_follows_from_the_lease() {
 }
 
 #[test]
+fn the_times_of_many_leases_are_requested_together_and_for_a_moment_only_once() {
+    let bed = Bed::new(&[]);
+    // Of 2,000 records, each lease has two.
+    for number in 0..2_000 {
+        bed.etcd.put(
+            &format!("example/a/x{number}"),
+            &format!(r#"{{"host":"10.0.{}.{}"}}"#, number / 250, number % 250),
+            40 + number / 2,
+        );
+    }
+    bed.etcd.expected_leases.store(1_000, Ordering::SeqCst);
+    let plugin = bed.plugin("");
+    let requests = || *bed.etcd.lease_requests.borrow();
+    let (text, failure) = bed.ask(&plugin, "a.example", Type::SRV);
+    assert!(text.starts_with("NOERROR aa ") && failure.is_none(), "{failure:?}");
+    assert_eq!(requests(), 1_000);
+    // The times are used again for queries of the same second, and are requested again later.
+    let now = Instant::now() + Duration::from_secs(60);
+    for (after, expected) in [(0, 1_010), (999, 1_010), (1_000, 1_020), (1_500, 1_020)] {
+        bed.etcd.expected_leases.store(expected, Ordering::SeqCst);
+        let now = now + Duration::from_millis(after);
+        let caller = Caller { client: [10, 0, 0, 1].into(), now, until: now + TIMEOUT };
+        let times = bed.runtime.block_on(plugin.client.lease_times(50..60, caller));
+        assert_eq!((times.len(), times[&55], requests()), (10, 55, expected), "after {after} ms");
+    }
+    // More than the limit have their own TTLs.
+    for number in 0..1_500 {
+        bed.etcd.put(&format!("example/b/x{number}"), r#"{"host":"10.0.0.1"}"#, 10_000 + number);
+    }
+    bed.etcd.expected_leases.store(1_020 + lookup::MAX_LEASES, Ordering::SeqCst);
+    bed.ask(&plugin, "b.example", Type::A);
+    assert_eq!(requests(), 1_020 + lookup::MAX_LEASES);
+    // An etcd that is away is not asked for each lease.
+    drop(std::mem::take(&mut *bed.etcd.records.lock()));
+    let away = bed.plugin("endpoint http://127.0.0.1:1");
+    let now = Instant::now();
+    let caller = Caller { client: [10, 0, 0, 1].into(), now, until: now + TIMEOUT };
+    assert_eq!(bed.runtime.block_on(away.client.lease_times(0..100_000, caller)).len(), 0);
+}
+
+#[test]
 fn an_etcd_that_lies_fails_queries_and_costs_little() {
     let bed = Bed::new(&[("example/a", r#"{"host":"10.0.0.1"}"#)]);
     let plugin = bed.plugin("");
@@ -258,7 +325,8 @@ fn an_unresponsive_endpoint_leaves_time_for_the_next() {
     *unresponsive.etcd.fault.lock() = Fault::Unresponsive;
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
     let ask = |plugin: &Arc<Etcd>, time| {
-        let caller = Caller { client: [10, 0, 0, 1].into(), until: Instant::now() + Duration::from_millis(time) };
+        let now = Instant::now();
+        let caller = Caller { client: [10, 0, 0, 1].into(), now, until: now + Duration::from_millis(time) };
         bed.runtime
             .block_on(plugin.client.range("/skydns/example/a".to_owned(), false, caller))
             .map(|range| range.records.len())

@@ -228,8 +228,15 @@ impl Test {
 fn is_client_among(addresses: &[IpAddr], exchange: &Exchange<'_>) -> bool {
     match exchange.client.remote {
         SocketAddr::V4(client) => addresses.iter().any(|address| *address == IpAddr::V4(*client.ip())),
-        SocketAddr::V6(_) => addresses.contains(&client_address(exchange)),
+        SocketAddr::V6(_) => is_v6_client_among(addresses, exchange),
     }
+}
+
+/// Apart from the common case, where the compiler would otherwise prepare this address for every condition.
+#[cold]
+#[inline(never)]
+fn is_v6_client_among(addresses: &[IpAddr], exchange: &Exchange<'_>) -> bool {
+    addresses.contains(&client_address(exchange))
 }
 
 /// The value of a condition. A byte, so that it is returned in a register.

@@ -1,5 +1,7 @@
 //! The explanation of an answer: what a name means in the cluster, why it has no record, and which names are similar.
 
+use std::fmt::Write as _;
+
 use super::stanza::{Stanza, Zone};
 use super::{Finding, Kubernetes};
 use crate::chain::{Exchange, ExplainNotes, Explained, Plugin as _, Subject, TraceDenial};
@@ -117,6 +119,7 @@ fn describe_missing(
 ) -> TraceDenial {
     let view = &stanza.answers.view;
     let zone_name = zone.name.to_string();
+    let bare_zone = zone_name.trim_end_matches('.');
     let full = |name: &str, ns: &str| format!("{name}.{ns}.svc.{zone_name}");
     let mut found = denial(reason.code(), reason.text().to_owned());
     let service = super::records::service_name(name);
@@ -133,6 +136,9 @@ fn describe_missing(
                 return found;
             }
             found.text = format!("no such namespace: {ns}");
+            if ns.contains('_') {
+                found.text.push_str("; names of namespaces have no '_'");
+            }
             let services = service.map(|service| index.nearest_services(&service_label(service), &ns, view));
             found.nearest.extend(services.unwrap_or_default().iter().map(|(name, ns)| full(name, ns)));
             if service.is_none() {
@@ -144,7 +150,9 @@ fn describe_missing(
         Reason::NoSuchService => {
             let label = service.map(service_label).unwrap_or_default();
             found.text = format!("no such Service: {label} in namespace {ns}");
-            if label.contains('_') {
+            if matches!(&*label, "_tcp" | "_udp" | "_sctp") {
+                let _ = write!(found.text, "; expected _PORT.{label}.SERVICE.{ns}.svc.{bare_zone} for a port");
+            } else if label.contains('_') {
                 found.text.push_str("; names of Services have no '_'");
             }
             found.nearest.extend(index.nearest_services(&label, &ns, view).iter().map(|(name, ns)| full(name, ns)));
@@ -157,6 +165,19 @@ fn describe_missing(
                 let near = entry.nearest_endpoints(&label, view.endpoint_pod_names);
                 let service = full(&service, &ns);
                 found.nearest.extend(near.iter().map(|label| format!("{label}.{service}")));
+            }
+        }
+        // `_http.web.shop`: the protocol is missing, or the port before it.
+        Reason::NoSuchPort if matches!(name, ClusterName::Endpoint(..)) => {
+            if let (ClusterName::Endpoint(service, label), Some(entry)) = (name, &entry) {
+                let (label, service) = (text(label), service_label(*service));
+                let word = label.trim_start_matches('_');
+                found.text = format!(
+                    "Service {ns}/{service} has no port for protocol {word}; expected \
+                     _PORT._PROTOCOL.{service}.{ns}.svc.{bare_zone} for a port"
+                );
+                let (near, full) = (entry.nearest_ports(word, "tcp").into_iter(), full(&service, &ns));
+                found.nearest.extend(near.map(|(port, protocol)| format!("_{port}._{protocol}.{full}")));
             }
         }
         Reason::NoSuchPort => {

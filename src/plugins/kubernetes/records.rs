@@ -308,13 +308,10 @@ impl Stanza {
     }
 
     fn add_soa(&self, reply: &mut Reply, section: Section, tail: u8) {
-        let mname = reply.store_labels(&[b"\x02ns\x03dns"], Some(tail));
-        let rname = reply.store_labels(&[b"\x0ahostmaster"], Some(tail));
         let serial = self.index.synced().map_or_else(|| self.previous_serial(), Index::serial);
         let (ttl, minimum) = (self.answers.ttl.min(MAX_SOA_TTL), self.answers.ttl);
-        let numbers =
-            reply.store_soa_numbers(SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum });
-        let rdata = Rdata::Soa { mname, rname, numbers };
+        let numbers = SoaNumbers { serial, refresh: 7_200, retry: 1_800, expire: 86_400, minimum };
+        let rdata = reply.store_soa(b"\x02ns\x03dns", b"\x0ahostmaster", tail, numbers);
         reply.push(Record { section, owner: NameRef::question(tail), rtype: Type::SOA, class: Class::IN, ttl, rdata });
     }
 

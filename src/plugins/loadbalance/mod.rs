@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tracing::warn;
 
-use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, ExplainedReply, Plugin, Step, Wait};
 use crate::corefile::GoDuration;
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
@@ -123,6 +123,32 @@ impl Plugin for LoadBalance {
         Step::Next
     }
 
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        let question = exchange.question();
+        let reply = exchange.reply();
+        let is_shuffled = |record: &&Record| matches!(Rank::of(record), Rank::Address | Rank::Mail);
+        let count = reply.section(Section::Answer).filter(is_shuffled).count();
+        if count < 2 || !reorders(reply, question) {
+            return ExplainedReply::Known;
+        }
+        // The order below stays that of the plugins before, since that of the response is random.
+        if self.weights.is_some() {
+            lines.push(format!("puts one of the {count} addresses first, chosen at random by its weight"));
+            return ExplainedReply::Known;
+        }
+        lines.push(format!("shuffles the {count} records of each response"));
+        if !self.prefer.is_empty() {
+            let networks: Vec<String> = self.prefer.iter().map(IpNet::to_string).collect();
+            lines.push(format!("then puts addresses in {} first", networks.join(", ")));
+            move_preferred_first(reply.records_mut(), &self.prefer);
+        }
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
+    }
+
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // Most replies have one record.
         if exchange.reply().records().len() > 1 {
@@ -137,7 +163,7 @@ impl LoadBalance {
     fn reorder(&self, exchange: &mut Exchange<'_>) {
         let question = exchange.question();
         let reply = exchange.reply();
-        if reply.rcode != Rcode::NOERROR || matches!(question.qtype, Type::AXFR | Type::IXFR) {
+        if !reorders(reply, question) {
             return;
         }
         if let Some(file) = &self.weights {
@@ -151,11 +177,17 @@ impl LoadBalance {
     }
 }
 
+/// Returns whether the records of a reply may be put into another order.
+fn reorders(reply: &Reply, question: &Question) -> bool {
+    reply.rcode == Rcode::NOERROR && !matches!(question.qtype, Type::AXFR | Type::IXFR)
+}
+
 /// Shuffles the addresses and the mail exchangers of each section, and puts them after its other records.
 fn shuffle(records: &mut [Record]) {
     // Records of different sections may be mixed; the encoder selects those of each section.
-    sort(records, |record| (record.section, Rank::of(record)));
-    for run in records.chunk_by_mut(|a, b| a.section == b.section && Rank::of(a) == Rank::of(b)) {
+    let place = |record: &Record| (record.section as u8) << 4 | Rank::of(record) as u8;
+    sort(records, place);
+    for run in records.chunk_by_mut(|a, b| place(a) == place(b)) {
         if run.len() > 1 && matches!(Rank::of(&run[0]), Rank::Address | Rank::Mail) {
             fastrand::shuffle(run);
         }

@@ -153,7 +153,7 @@ fn find_within(wire: &[u8], from: &[u8], is_below: bool) -> LabelMatch {
         let end = at + 1 + usize::from(wire[at]);
         // The text may start within a label, perhaps after an escaped dot, or be repeated.
         let start = end - first_len.min(end);
-        if start > at && wire[start..].starts_with(rest) {
+        if start > at && wire[start] == rest[0] && wire[start..].starts_with(rest) {
             if start > at + 1 || found != LabelMatch::No {
                 return LabelMatch::AsText;
             }

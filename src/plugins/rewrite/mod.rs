@@ -30,7 +30,7 @@ mod words;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{Calls, Exchange, ExplainedReply, Failure, Inner, Plugin, State, Step, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::wire::{Question, Rcode, Reply, Type};
 use draft::{Draft, InvalidName};
@@ -90,53 +90,36 @@ impl Plugin for Rewrite {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        if let Some(step) = self.apply_labels(exchange) {
-            return step;
-        }
-        let mut draft = Draft::new(exchange.query);
-        let mut from = 0;
-        while let Some(number) = self.order.next(from, &mut draft) {
-            from = number + 1;
-            let rule = &self.rules[number];
-            match rule.kind.apply(&mut draft, exchange) {
-                Ok(false) => {}
-                Ok(true) => {
-                    draft.note_rule(number);
-                    if rule.stops {
-                        draft.is_stopped = true;
-                        break;
-                    }
-                }
-                Err(InvalidName(name)) => return exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name)),
-            }
-        }
-        let echoes = !self.echoed.is_empty() && exchange.query.edns.is_some();
-        if !draft.is_noted() && !echoes {
-            return Step::Next;
-        }
-        draft.write(&self.echoed, exchange.state.rewrite());
-        if draft.is_changed() { Step::Rewritten } else { Step::Next }
+        self.apply_labels(exchange).unwrap_or_else(|| self.apply_rules(exchange))
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        let query = exchange.query;
+        let (question, has_edns) = (&query.question, query.edns.is_some());
+        let found = if self.has_cname { self.find_target(exchange.state, question, has_edns) } else { Ok(None) };
+        let Ok(Some((target, qtype))) = found else {
+            // Nothing is looked up.
+            self.reply(exchange);
+            return ExplainedReply::Known;
+        };
+        let name = target.looked_up.name();
+        let Some(inner) = exchange.explain_look_up(name, qtype, exchange.is_translated()) else {
+            lines.push(format!("looks up {name} {qtype}, the new target of the alias, which a dry run does not know"));
+            return ExplainedReply::Unknown;
+        };
+        lines.push(format!("looks up {name} {qtype}, the new target of the alias"));
+        change(&self.rules, question, has_edns, exchange.state, Some((&target, &inner)));
+        ExplainedReply::Known
+    }
+
+    fn uses_replies(&self) -> bool {
+        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // The failure of the rules themselves.
+        // Without a rewritten query, the rules themselves have failed.
         exchange.state.rewritten()?;
-        let query = exchange.query;
-        let found = match self.has_cname {
-            true => self.find_target(exchange.state, &query.question, query.edns.is_some()),
-            false => Ok(None),
-        };
-        match found {
-            Ok(None) => {
-                change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
-                None
-            }
-            Ok(Some((target, qtype))) => self.look_up(exchange, target, qtype),
-            Err(InvalidName(name)) => {
-                exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name));
-                None
-            }
-        }
+        if !self.has_cname && self.change_question(exchange) { None } else { self.change_reply(exchange) }
     }
 }
 
@@ -168,6 +151,65 @@ impl Rewrite {
             }
         }
         Some(Step::Next)
+    }
+
+    /// Applies all rules, in their order.
+    #[inline(never)]
+    fn apply_rules(&self, exchange: &mut Exchange<'_>) -> Step {
+        let mut draft = Draft::new(exchange.query);
+        let mut from = 0;
+        while let Some(number) = self.order.next(from, &mut draft) {
+            from = number + 1;
+            let rule = &self.rules[number];
+            match rule.kind.apply(&mut draft, exchange) {
+                Ok(false) => {}
+                Ok(true) => {
+                    draft.note_rule(number);
+                    if rule.stops {
+                        draft.is_stopped = true;
+                        break;
+                    }
+                }
+                Err(InvalidName(name)) => return exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name)),
+            }
+        }
+        let echoes = !self.echoed.is_empty() && exchange.query.edns.is_some();
+        if !draft.is_noted() && !echoes {
+            return Step::Next;
+        }
+        draft.write(&self.echoed, exchange.state.rewrite());
+        if draft.is_changed() { Step::Rewritten } else { Step::Next }
+    }
+
+    /// Changes the reply back, if that takes no more than the client's question.
+    fn change_question(&self, exchange: &mut Exchange<'_>) -> bool {
+        let name = exchange.query.question.name();
+        let Some((reply, bare, rewritten)) = exchange.state.reply_and_rewritten() else { return false };
+        let is_changed = change_question_alone(&self.rules, rewritten, name, reply);
+        *bare &= !(is_changed && rewritten.writes_codes);
+        is_changed
+    }
+
+    /// Changes the reply back, whatever the rules.
+    #[inline(never)]
+    fn change_reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
+        let query = exchange.query;
+        let found = match self.has_cname {
+            true => self.find_target(exchange.state, &query.question, query.edns.is_some()),
+            false => Ok(None),
+        };
+        match found {
+            Ok(None) if self.has_cname && self.change_question(exchange) => None,
+            Ok(None) => {
+                change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
+                None
+            }
+            Ok(Some((target, qtype))) => self.look_up(exchange, target, qtype),
+            Err(InvalidName(name)) => {
+                exchange.fail(Rcode::SERVFAIL, Failure::InvalidName(name));
+                None
+            }
+        }
     }
 
     /// Finds the CNAME whose target a rule changes, and the type that its new target is looked up with.
@@ -222,10 +264,6 @@ fn change(
         return;
     }
     let Some((reply, bare, rewritten)) = state.reply_and_rewritten() else { return };
-    if target.is_none() && change_question_alone(rules, rewritten, question.name(), reply) {
-        *bare &= !rewritten.writes_codes;
-        return;
-    }
     let change = ReplyChange::new(rules, rewritten, ClientQuery { name: question.name(), has_edns });
     if let Err(InvalidName(name)) = change.apply(reply, bare, target) {
         reply.clear();

@@ -126,11 +126,16 @@ pub(super) fn change_question_alone(
     let Some(turned) = turned else { return true };
     let mut has_tails = false;
     let mut is_unchanged = |reply: &Reply, name: NameRef| {
-        // A tail of 0 would be the question's name as the client sent it ([`Reply::set_base`]).
-        if name.tail() == Some(0) && name != NameRef::QUESTION {
-            return false;
+        // It becomes the client's name without a change of the record.
+        if name.is_question() {
+            return true;
         }
-        has_tails |= name.tail().is_some_and(|tail| tail > 0);
+        match name.tail() {
+            // This would be the question's name as the client sent it ([`Reply::set_base`]).
+            Some(0) => return false,
+            Some(_) => has_tails = true,
+            None => {}
+        }
         !turned.may_have(reply, name, asked)
     };
     let are_unchanged = |record: &Record| {
@@ -139,7 +144,7 @@ pub(super) fn change_question_alone(
                 Rdata::A(_) | Rdata::Aaaa(_) => true,
                 Rdata::Name(name) | Rdata::Srv { target: name, .. } => is_unchanged(reply, name),
                 // No rule changes the mailbox, which is that of the changed name here.
-                Rdata::Soa { rname, .. } if rname == NameRef::QUESTION && turned != TurnedEnd::None => false,
+                Rdata::Soa { rname, .. } if rname.is_question() && turned != TurnedEnd::None => false,
                 Rdata::Soa { mname, rname, .. } => is_unchanged(reply, mname) && is_unchanged(reply, rname),
                 Rdata::Bytes(bytes) => turned == TurnedEnd::None || name_at(record.rtype, reply.bytes(bytes)).is_none(),
             }
@@ -163,7 +168,7 @@ fn store_question(reply: &mut Reply, asked: Name<'_>) -> bool {
     let stored = reply.store_labels(&[&asked.as_wire()[..first]], tail);
     for record in reply.records_mut() {
         let replace = |name: &mut NameRef| {
-            if *name == NameRef::QUESTION {
+            if name.is_question() {
                 *name = stored;
             }
         };
@@ -204,22 +209,32 @@ impl TurnedEnd {
         }
     }
 
-    /// Returns whether a name of the reply to `asked` may be one of these.
+    /// Returns whether a name of the reply to `asked`, other than that of the question, may be one of these.
+    #[inline(always)]
     fn may_have(self, reply: &Reply, name: NameRef, asked: Name<'_>) -> bool {
         let from = match self {
             TurnedEnd::None => return false,
-            _ if name == NameRef::QUESTION => return false,
             TurnedEnd::Any => return true,
             TurnedEnd::From(from) => from,
         };
         // The name ends like that name from `tail` on; the labels between have to be in front. The length of the first
         // of them is not compared, since an end may start within a label.
-        let Some(between) = name.tail().and_then(|tail| asked.as_wire().get(from + 1..usize::from(tail))) else {
+        let Some(tail) = name.tail().map(usize::from) else { return true };
+        if tail <= from + 1 {
             return true;
-        };
-        let prefix = reply.prefix(name);
-        prefix.len().checked_sub(between.len()).is_some_and(|at| prefix[at..].eq_ignore_ascii_case(between))
+        }
+        // Most names have fewer labels in front, or others.
+        let (prefix, asked) = (reply.prefix(name), asked.as_wire());
+        let between_len = tail - from - 1;
+        prefix.len() >= between_len
+            && asked.get(tail - 1).is_none_or(|end| prefix.last().is_some_and(|last| last.eq_ignore_ascii_case(end)))
+            && ends_with(prefix, &asked[from + 1..tail])
     }
+}
+
+#[inline(never)]
+fn ends_with(labels: &[u8], end: &[u8]) -> bool {
+    labels.len().checked_sub(end.len()).is_some_and(|at| labels[at..].eq_ignore_ascii_case(end))
 }
 
 /// A rule about names that applies, and the name before and after it.

@@ -42,6 +42,8 @@ pub struct TraceConfig {
     pub every: u64,
     /// The name of this service in spans.
     pub service: String,
+    /// The span of a query has the ID that the client gives it (`client_server`).
+    pub shares_spans: bool,
     /// The rate of analysed traces of Datadog.
     pub analytics_rate: f64,
     /// The most spans that wait for the collector.
@@ -85,6 +87,7 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<TraceC
         url: String::new(),
         every: 1,
         service: "coredns".to_owned(),
+        shares_spans: false,
         analytics_rate: 0.0,
         backlog: 1_000,
         batch: 100,
@@ -126,12 +129,7 @@ fn parse_property(line: &mut Arguments<'_, '_>, config: &mut TraceConfig) {
                 config.service = word.text.clone();
             }
         }
-        // Spans are shared with a client that sends the IDs of its span, which DNS has no place for.
-        "client_server" => {
-            if line.more() {
-                line.one_of(&SWITCHES);
-            }
-        }
+        "client_server" => config.shares_spans = !line.more() || line.one_of(&SWITCHES).unwrap_or(false),
         "datadog_analytics_rate" => {
             if line.more() {
                 let rate = line.parse("a number from 0 to 1", |text| {
@@ -172,9 +170,18 @@ mod tests {
         }
         let lines = "trace {\n every 100\n service x\n client_server\n client_server false\n datadog_analytics_rate 0.5\n \
                      zipkin_max_backlog_size 5\n zipkin_max_batch_size 6\n zipkin_max_batch_interval 50ms\n}";
-        let config = config(lines, parse);
-        assert_eq!((config.every, config.service.as_str(), config.analytics_rate), (100, "x", 0.5));
-        assert_eq!((config.backlog, config.batch, config.interval), (5, 6, Duration::from_millis(50)));
+        let parsed = config(lines, parse);
+        assert_eq!((parsed.every, parsed.service.as_str(), parsed.analytics_rate), (100, "x", 0.5));
+        assert_eq!((parsed.backlog, parsed.batch, parsed.interval), (5, 6, Duration::from_millis(50)));
+        for (lines, shares_spans) in [
+            (lines, false),
+            ("trace", false),
+            ("trace {\n client_server\n}", true),
+            ("trace {\n client_server T\n}", true),
+            ("trace {\n client_server\n client_server 0\n}", false),
+        ] {
+            assert_eq!(config(lines, parse).shares_spans, shares_spans, "{lines}");
+        }
     }
 
     #[test]

@@ -28,6 +28,10 @@ struct ZipkinSpan<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shared: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    debug: bool,
     /// Microseconds since 1970.
     timestamp: u64,
     /// Microseconds, at least one.
@@ -86,7 +90,7 @@ impl TracedService {
             }
             // Datadog's traces have the span of the query only, as in CoreDNS.
             CollectorKind::Datadog => {
-                let queries = spans.iter().filter(|span| span.parent.is_none());
+                let queries = spans.iter().filter(|span| span.is_query);
                 let traces: Vec<_> = queries.map(|span| [self.datadog(span)]).collect();
                 serde_json::to_vec(&traces)
             }
@@ -108,11 +112,13 @@ impl TracedService {
             values.map(|value| ZipkinAnnotation { timestamp, value })
         });
         ZipkinSpan {
-            trace_id: hex(span.trace),
+            trace_id: trace_text(span.trace),
             id: hex(span.id),
             parent_id: span.parent.map(hex),
             name: span.name,
-            kind: span.parent.is_none().then_some("SERVER"),
+            kind: span.is_query.then_some("SERVER"),
+            shared: span.is_shared,
+            debug: span.is_debug,
             timestamp: micros(span.start),
             duration: micros(span.duration).max(1),
             local_endpoint: ZipkinEndpoint {
@@ -142,7 +148,8 @@ impl TracedService {
             name: span.name,
             resource: span.name,
             kind: "dns",
-            trace_id: span.trace,
+            // The agent's IDs have 64 bits, as those of traces that begin here.
+            trace_id: span.trace as u64,
             span_id: span.id,
             parent_id: 0,
             start: nanos(span.start),
@@ -152,6 +159,11 @@ impl TracedService {
             metrics,
         }
     }
+}
+
+/// Returns the ID of a trace as text, of 64 bits if it fits.
+pub(super) fn trace_text(id: u128) -> String {
+    if id >> 64 == 0 { format!("{id:016x}") } else { format!("{id:032x}") }
 }
 
 /// Returns the name that a tag has at Datadog.

@@ -15,7 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Filter, Plugin, Sent, Step, UpstreamTap, Wait};
+use crate::chain::{
+    Calls, Exchange, ExplainNotes, Explained, ExplainedReply, Filter, Plugin, Sent, Step, UpstreamTap, Wait,
+};
+use crate::net::ClientSpan;
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
 use crate::telemetry::wall_clock::since_1970;
@@ -25,10 +28,8 @@ use crate::wire::{NameBuf, Question};
 pub use config::{CollectorKind, TraceConfig, parse};
 use encode::TracedService;
 use reporter::{Backlog, Reporter};
-use span::{QueryTrace, TraceSpan, TracedAttempts};
+use span::{QueryTrace, TracedAttempts};
 
-/// The name of the span of a query (CoreDNS `defaultTopLevelSpanName`).
-const QUERY_SPAN: &str = "servedns";
 /// The label of *metadata*.
 const LABEL: &str = "trace/traceid";
 /// The time to send the last spans.
@@ -52,7 +53,7 @@ impl Setting for TraceConfig {
                 }
             })),
         });
-        let plugin = Arc::new(TracePlugin { every: self.every, count: AtomicU64::new(0), sending });
+        let plugin = Arc::new(TracePlugin::new(self, sending));
         block.tap_upstreams(plugin.clone());
         block.shared_plugin(plugin);
         if self.kind == CollectorKind::Zipkin {
@@ -122,29 +123,39 @@ impl Sending {
 struct TracePlugin {
     /// One query of this number is traced; 0 traces none.
     every: u64,
+    /// The traces that clients name in header fields are continued, in Zipkin's form only.
+    continues_traces: bool,
+    /// The span of a query has the ID that the client gives it.
+    shares_spans: bool,
     count: AtomicU64,
     sending: Arc<Sending>,
 }
 
 impl TracePlugin {
+    fn new(config: &TraceConfig, sending: Arc<Sending>) -> TracePlugin {
+        TracePlugin {
+            every: config.every,
+            continues_traces: config.kind == CollectorKind::Zipkin,
+            shares_spans: config.shares_spans,
+            count: AtomicU64::new(0),
+            sending,
+        }
+    }
+
     /// Ends the trace of a query, if it has one.
     fn finish(&self, exchange: &Exchange<'_>, rcode: String) {
         let Some(trace) = exchange.state.notes.get::<QueryTrace>() else { return };
-        let spans = trace.finish(|id, now| TraceSpan {
-            trace: id,
-            id,
-            parent: None,
-            name: QUERY_SPAN,
-            start: since_1970(exchange.started),
-            duration: now.saturating_duration_since(exchange.started),
-            tags: vec![
+        let spans = trace.finish(|span, now| {
+            span.start = since_1970(exchange.started);
+            span.duration = now.saturating_duration_since(exchange.started);
+            span.tags = vec![
                 ("coredns.io/name", exchange.question().name().to_string()),
                 ("coredns.io/type", exchange.question().qtype.to_string()),
                 ("coredns.io/proto", exchange.client.transport.name().to_owned()),
                 ("coredns.io/remote", exchange.client.remote.ip().to_canonical().to_string()),
                 ("coredns.io/rcode", rcode),
-            ],
-            error: exchange.state.failure.as_ref().map(ToString::to_string),
+            ];
+            span.error = exchange.state.failure.as_ref().map(ToString::to_string);
         });
         if let Some(spans) = spans {
             self.sending.backlog.push(spans);
@@ -166,7 +177,9 @@ impl Plugin for TracePlugin {
         if self.every > 0 && exchange.depth() == 0 {
             let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
             if number.is_multiple_of(self.every) {
-                exchange.state.notes.add(Arc::new(QueryTrace::new(self.sending.backlog.is_open())));
+                let client = exchange.state.notes.get::<ClientSpan>().filter(|_| self.continues_traces);
+                let trace = QueryTrace::new(self.sending.backlog.is_open(), client, self.shares_spans);
+                exchange.state.notes.add(Arc::new(trace));
             }
         }
         Step::Next
@@ -186,7 +199,7 @@ impl Plugin for TracePlugin {
             return None;
         }
         let trace = exchange.state.notes.get::<QueryTrace>()?;
-        Some(format!("{:016x}", trace.id))
+        Some(encode::trace_text(trace.id))
     }
 }
 
@@ -225,6 +238,14 @@ impl Plugin for TracedPlugin {
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
         self.plugin.explain(exchange, notes)
+    }
+
+    fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
+        self.plugin.explain_reply(exchange, lines)
+    }
+
+    fn uses_replies(&self) -> bool {
+        self.plugin.uses_replies()
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

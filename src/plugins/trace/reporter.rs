@@ -175,7 +175,7 @@ impl Reporter {
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, body.len());
         if self.service.kind == CollectorKind::Datadog {
-            let count = spans.iter().filter(|span| span.parent.is_none()).count();
+            let count = spans.iter().filter(|span| span.is_query).count();
             request = request.header("X-Datadog-Trace-Count", count).header("Datadog-Meta-Lang", "rust");
         }
         let request = request.body(Full::new(body)).map_err(io::Error::other)?;

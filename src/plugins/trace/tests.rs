@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::chain::{Chain, Failure};
-use crate::plugins::testing::{client, code, config, n, packet, send_through};
+use crate::chain::{Chain, Failure, State};
+use crate::net::Sampling;
+use crate::plugins::testing::{client, code, config, n, packet, send_noted};
 use crate::wire::{Rcode, Type};
 
 /// A plugin that passes queries on.
@@ -35,18 +36,28 @@ fn start(lines: &str, address: Option<SocketAddr>) -> Arc<TracePlugin> {
     let config = config(lines, parse);
     let sending = Arc::new(Sending::new(&config, address, Arc::default()));
     tokio::spawn(sending.task.lock().take().expect("a task"));
-    Arc::new(TracePlugin { every: config.every, count: AtomicU64::new(0), sending })
+    Arc::new(TracePlugin::new(&config, sending))
 }
 
 /// Sends a query through the plugin, one that passes, and one that answers. Returns the label `trace/traceid`.
 fn query(plugin: &Arc<TracePlugin>, failure: Option<Failure>) -> Option<String> {
+    query_within(plugin, failure, None)
+}
+
+/// Sends a query like [`query`], whose request names this span of the client.
+fn query_within(plugin: &Arc<TracePlugin>, failure: Option<Failure>, span: Option<ClientSpan>) -> Option<String> {
     let wrap = |number, plugin| -> Arc<dyn Plugin> { Arc::new(TracedPlugin { number, plugin }) };
     let answers = code(if failure.is_some() { Rcode::SERVFAIL } else { Rcode::NXDOMAIN }, failure);
     let chain = Chain::new(vec![plugin.clone(), wrap(1, Arc::new(Passes)), wrap(2, answers)]);
     let chain = chain.with_metadata(vec![n(".")]);
     let query = packet("A.example.", Type::AAAA, None);
-    let state = send_through(chain, &query, client("[2001:db8::1]:4711"), Instant::now());
-    state.notes.get::<QueryTrace>().map(|trace| format!("{:016x}", trace.id))
+    let note = |state: &mut State| {
+        if let Some(span) = span {
+            state.notes.add(Arc::new(span));
+        }
+    };
+    let state = send_noted(chain, &query, client("[2001:db8::1]:4711"), Instant::now(), note);
+    state.notes.get::<QueryTrace>().map(|trace| encode::trace_text(trace.id))
 }
 
 /// Reads a request, and responds with this status. Returns its first line, the header fields, and the body.
@@ -110,6 +121,53 @@ fn a_collector_gets_the_spans_of_a_query_and_its_plugins() {
         query(&plugin, None);
         drop(plugin);
         assert_eq!(serve(&mut stream, "202 Accepted").await.1.as_array().map(Vec::len), Some(3));
+    });
+}
+
+#[test]
+fn the_trace_of_a_client_is_continued() {
+    let span = |trace, parent, sampling| ClientSpan { trace, span: 0xab, parent, sampling };
+    let trace = 0x463a_c35c_9f64_13ad_4848_5a39_53bb_6124;
+    let show = |spans: &Value, id: &str| {
+        let spans = spans.as_array().expect("a list").clone();
+        let root = spans.iter().find(|span| span["name"] == "servedns").expect("the span of the query").clone();
+        let outer = spans.iter().find(|span| span["name"] == "passes").expect("the span of a plugin");
+        assert!(spans.iter().all(|span| span["traceId"] == id && span["debug"] == root["debug"]), "{spans:?}");
+        assert_eq!((&outer["parentId"], &outer["shared"]), (&root["id"], &Value::Null));
+        let is_client = if root["id"] == "00000000000000ab" { " client's" } else { "" };
+        format!("{} {} {}{is_client}", root["parentId"], root["shared"], root["debug"])
+    };
+    run(async {
+        let collector = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+        let at = collector.local_addr().expect("an address");
+        let long = "463ac35c9f6413ad48485a3953bb6124";
+        for (option, client, id, expected) in [
+            ("", span(trace, Some(3), Sampling::Yes), long, r#""00000000000000ab" null null"#),
+            ("", span(1, None, Sampling::Debug), "0000000000000001", r#""00000000000000ab" null true"#),
+            ("client_server", span(trace, Some(3), Sampling::Yes), long, r#""0000000000000003" true null client's"#),
+            ("client_server", span(1, None, Sampling::Undecided), "0000000000000001", "null true null client's"),
+            // Without a trace, a new one begins.
+            ("client_server", span(0, None, Sampling::Debug), "", "null null true"),
+        ] {
+            let plugin = start(&format!("trace {at} {{\n {option}\n zipkin_max_batch_size 3\n}}"), None);
+            let found = query_within(&plugin, None, Some(client)).expect("a trace");
+            assert_eq!(found, if id.is_empty() { &found } else { id });
+            // The client does not want this one.
+            let unwanted = ClientSpan { sampling: Sampling::No, ..client };
+            assert!(query_within(&plugin, None, Some(unwanted)).is_some());
+            drop(plugin);
+            let mut stream = collector.accept().await.expect("a connection").0;
+            let spans = serve(&mut stream, "202 Accepted").await.1;
+            assert_eq!(show(&spans, &found), expected, "{option} {client:?}");
+            // The next request would have the spans of the other query.
+            assert!(stream.read_u8().await.is_err(), "{option} {client:?}");
+        }
+        // Datadog's traces begin here.
+        let plugin = start(&format!("trace datadog {at}"), None);
+        let found = query_within(&plugin, None, Some(span(1, None, Sampling::No))).expect("a trace");
+        let mut stream = collector.accept().await.expect("a connection").0;
+        let traces = serve(&mut stream, "200 OK").await.1;
+        assert_eq!(traces[0][0]["trace_id"], u64::from_str_radix(&found, 16).expect("a number"));
     });
 }
 

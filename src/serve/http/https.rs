@@ -20,10 +20,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::message::{RequestMessage, RequestRefusal};
 use super::{doh, grpc};
-use crate::chain::Client;
-use crate::net::Tlvs;
 use crate::net::grpc::GrpcStatus;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
+use crate::serve::request::Requester;
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::tcp::limits::ConnectionPermit;
 use crate::serve::{LEAVE_TIME, ListenerKind, ListenerPhase, Service};
@@ -35,12 +34,9 @@ const WINDOW: u32 = 128 * 1024;
 /// The minimum time for which a client may have open requests without progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client, and the TLVs of the header of its proxy.
-type ProxiedClient = (Client, Option<Arc<Tlvs>>);
-
 /// Serves a connection until it is closed, or a timeout expires.
 pub(crate) async fn serve(
-    socket: TcpStream, client: ProxiedClient, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
+    socket: TcpStream, client: Requester, service: Arc<Service>, acceptor: Arc<Acceptor>, permit: ConnectionPermit,
     phase: watch::Receiver<ListenerPhase>,
 ) {
     let Some(credentials) = service.credentials() else {
@@ -54,7 +50,7 @@ pub(crate) async fn serve(
 }
 
 async fn serve_on(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: ProxiedClient, service: Arc<Service>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Requester, service: Arc<Service>,
     acceptor: Arc<Acceptor>, permit: ConnectionPermit, mut phase: watch::Receiver<ListenerPhase>,
 ) {
     let settings = service.settings();
@@ -71,10 +67,8 @@ async fn serve_on(
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW / 2)
         .max_send_buf_size(CHUNK);
-    let (client, tlvs) = client;
     let http = Arc::new(HttpConnection {
         client,
-        tlvs,
         service,
         progress: Mutex::new(RequestProgress { last: Instant::now(), requests: 0, open: 0 }),
         memory: MemoryLimit::of_one(memory::ONE_CONNECTION, acceptor.memory.clone()),
@@ -121,8 +115,7 @@ async fn serve_on(
 
 /// The state of a connection that its requests share.
 struct HttpConnection {
-    client: Client,
-    tlvs: Option<Arc<Tlvs>>,
+    client: Requester,
     service: Arc<Service>,
     acceptor: Arc<Acceptor>,
     permit: ConnectionPermit,
@@ -188,22 +181,23 @@ impl OpenRequest {
     /// Returns the response to a request of DNS over HTTPS and the permit for its memory, or the status of the refusal.
     async fn find_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let HttpConnection { client, service, memory, acceptor, .. } = &*self.0;
+        let requester = client.clone().with_span(request.headers());
         let mut message = RequestMessage::new(memory);
         match doh::query(request.method(), request.uri(), request.headers())? {
             doh::QueryPlace::Here(query) => message.push(&query)?,
             doh::QueryPlace::Body => {
                 let reading = read_body(request.into_body(), &mut message);
                 let time = service.settings().timeouts.read;
-                acceptor.shared.read(*client, time, reading).await.map_err(doh::unread)??;
+                acceptor.shared.read(client.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        Ok(self.answer_message(message).await?)
+        Ok(self.answer_message(message, &requester).await?)
     }
 
     /// Answers a request of gRPC.
     async fn answer_grpc(self, request: Request<Incoming>) -> Response<ResponseBody> {
         let found = match grpc::check(&request) {
-            Ok(()) => self.find_grpc_answer(request.into_body()).await.map_err(|status| (StatusCode::OK, status)),
+            Ok(()) => self.find_grpc_answer(request).await.map_err(|status| (StatusCode::OK, status)),
             Err(refused) => Err(refused),
         };
         match found {
@@ -220,17 +214,21 @@ impl OpenRequest {
     }
 
     /// Returns the response to a request of gRPC and the permit for its memory, or the status of the refusal.
-    async fn find_grpc_answer(&self, body: Incoming) -> Result<(Box<[u8]>, MemoryPermit), GrpcStatus> {
+    async fn find_grpc_answer(&self, request: Request<Incoming>) -> Result<(Box<[u8]>, MemoryPermit), GrpcStatus> {
         let HttpConnection { client, service, memory, acceptor, .. } = &*self.0;
+        let requester = client.clone().with_span(request.headers());
         let time = service.settings().timeouts.read;
-        let message = acceptor.shared.read(*client, time, grpc::read(body, memory)).await.map_err(grpc::unread)??;
-        Ok(self.answer_message(message).await?)
+        let reading = grpc::read(request.into_body(), memory);
+        let message = acceptor.shared.read(client.client, time, reading).await.map_err(grpc::unread)??;
+        Ok(self.answer_message(message, &requester).await?)
     }
 
     /// Answers the query of a request.
-    async fn answer_message(&self, message: RequestMessage) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
-        let HttpConnection { client, tlvs, service, acceptor, permit, .. } = &*self.0;
-        message.answer((*client, tlvs.as_ref()), service, &acceptor.shared, &permit.activity).await
+    async fn answer_message(
+        &self, message: RequestMessage, requester: &Requester,
+    ) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
+        let HttpConnection { service, acceptor, permit, .. } = &*self.0;
+        message.answer(requester, service, &acceptor.shared, &permit.activity).await
     }
 }
 

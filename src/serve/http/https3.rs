@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::doh;
 use super::limited::{Limited, LimitedConnection};
 use super::message::RequestMessage;
-use crate::chain::Client;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::quic::listener::{QuicListener, Stopping, code};
+use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// RFC 9114 8.1.
@@ -27,10 +27,9 @@ type H3Stream = RequestStream<Limited<BidiStream<Bytes>>, Bytes>;
 
 /// Serves a connection until it is closed.
 pub(crate) async fn serve(
-    listener: Arc<QuicListener>, quic: quinn::Connection, permit: ConnectionPermit,
+    listener: Arc<QuicListener>, quic: quinn::Connection, requester: Requester, permit: ConnectionPermit,
     mut phase: watch::Receiver<ListenerPhase>,
 ) {
-    let client = listener.client(&quic);
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
     let mut builder = h3::server::builder();
     builder.max_field_section_size(doh::HEAD as u64);
@@ -54,10 +53,10 @@ pub(crate) async fn serve(
             Some(_) = requests.join_next() => {}
             accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
-                    let listener = listener.clone();
+                    let (listener, requester) = (listener.clone(), requester.clone());
                     let memory = memory.clone();
                     let activity = permit.activity.clone();
-                    requests.spawn(Request { listener, client, memory, activity }.answer(resolver));
+                    requests.spawn(Request { listener, requester, memory, activity }.answer(resolver));
                 }
                 Ok(None) | Err(_) => return,
             },
@@ -70,7 +69,7 @@ pub(crate) async fn serve(
 /// A request and its client.
 struct Request {
     listener: Arc<QuicListener>,
-    client: Client,
+    requester: Requester,
     memory: Arc<MemoryLimit>,
     activity: Arc<ConnectionActivity>,
 }
@@ -79,11 +78,15 @@ impl Request {
     /// Answers the request.
     async fn answer(self, resolver: RequestResolver<LimitedConnection, Bytes>) {
         let timeouts = self.listener.service.settings().timeouts;
-        let resolving = self.listener.acceptor.shared.read(self.client, timeouts.read, resolver.resolve_request());
+        let resolving =
+            self.listener.acceptor.shared.read(self.requester.client, timeouts.read, resolver.resolve_request());
         // What is dropped resets the stream.
         let Ok(Ok((request, mut stream))) = resolving.await else { return };
         let found = match doh::query(request.method(), request.uri(), request.headers()) {
-            Ok(query) => self.find_answer(query, &mut stream).await,
+            Ok(query) => {
+                let requester = self.requester.clone().with_span(request.headers());
+                self.find_answer(query, &requester, &mut stream).await
+            }
             Err(status) => Err(status),
         };
         let (response, content) = match found {
@@ -105,7 +108,7 @@ impl Request {
 
     /// Returns the response and the permit for its memory, or the status of the refusal.
     async fn find_answer(
-        &self, query: doh::QueryPlace, stream: &mut H3Stream,
+        &self, query: doh::QueryPlace, requester: &Requester, stream: &mut H3Stream,
     ) -> Result<(Box<[u8]>, MemoryPermit), StatusCode> {
         let QuicListener { service, acceptor, .. } = &*self.listener;
         let mut message = RequestMessage::new(&self.memory);
@@ -114,10 +117,10 @@ impl Request {
             doh::QueryPlace::Body => {
                 let reading = read_body(stream, &mut message);
                 let time = service.settings().timeouts.read;
-                acceptor.shared.read(self.client, time, reading).await.map_err(doh::unread)??;
+                acceptor.shared.read(requester.client, time, reading).await.map_err(doh::unread)??;
             }
         }
-        Ok(message.answer((self.client, None), service, &acceptor.shared, &self.activity).await?)
+        Ok(message.answer(requester, service, &acceptor.shared, &self.activity).await?)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::chain::Client;
-use crate::net::Tlvs;
 use crate::net::memory::{MemoryLimit, MemoryPermit};
+use crate::serve::request::Requester;
 use crate::serve::tcp::limits::ConnectionActivity;
 use crate::serve::udp::mmsg::MAX_QUESTION;
 use crate::serve::{Service, Shared};
@@ -60,15 +59,14 @@ impl RequestMessage {
     /// Answers the query. Returns the response and the permit for its memory, or the refusal. The connection counts as
     /// busy until then.
     pub(crate) async fn answer(
-        mut self, client: (Client, Option<&Arc<Tlvs>>), service: &Arc<Service>, shared: &Shared,
-        activity: &Arc<ConnectionActivity>,
+        mut self, requester: &Requester, service: &Arc<Service>, shared: &Shared, activity: &Arc<ConnectionActivity>,
     ) -> Result<(Box<[u8]>, MemoryPermit), RequestRefusal> {
         // Bytes that are not a query have no DNS message as response.
         if !is_query(&self.bytes) {
             return Err(RequestRefusal::NoQuery);
         }
         let busy = activity.start_query();
-        let answer = service.answer_request(&self.bytes, client, shared, None).await;
+        let answer = service.answer_request(&self.bytes, requester, shared, None).await;
         drop(busy);
         let answer = answer.ok_or(RequestRefusal::NoResponse)?;
         if !self.held.resize(answer.len()) {

@@ -9,19 +9,18 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::listener::{QuicListener, Stopping};
-use crate::chain::Client;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
 use crate::serve::pending::Unread;
+use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
 /// Answers the queries of a connection, each on its stream.
 pub(crate) async fn serve(
-    listener: Arc<QuicListener>, connection: Connection, permit: ConnectionPermit,
+    listener: Arc<QuicListener>, connection: Connection, requester: Requester, permit: ConnectionPermit,
     mut phase: watch::Receiver<ListenerPhase>,
 ) {
-    let client = listener.client(&connection);
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
     let mut queries = JoinSet::new();
     // The loop reads the phase once at its start.
@@ -46,10 +45,10 @@ pub(crate) async fn serve(
             }
             accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
                 Ok((send, receive)) => {
-                    let listener = listener.clone();
+                    let (listener, requester) = (listener.clone(), requester.clone());
                     let activity = permit.activity.clone();
                     let held = memory.permit();
-                    let stream = QueryStream { listener, client, activity, send, held };
+                    let stream = QueryStream { listener, requester, activity, send, held };
                     queries.spawn(stream.answer(receive));
                 }
                 Err(_) => return,
@@ -66,7 +65,7 @@ struct ProtocolError;
 /// A stream with its query.
 struct QueryStream {
     listener: Arc<QuicListener>,
-    client: Client,
+    requester: Requester,
     activity: Arc<ConnectionActivity>,
     send: SendStream,
     /// The permit for the memory of its query, and then of its response.
@@ -80,7 +79,7 @@ impl QueryStream {
         let QuicListener { service, acceptor, pending, .. } = &*listener;
         let timeouts = service.settings().timeouts;
         let reading = read(&mut receive, &mut self.held);
-        let packet = match acceptor.shared.read(self.client, timeouts.read, reading).await {
+        let packet = match acceptor.shared.read(self.requester.client, timeouts.read, reading).await {
             Ok(Ok(packet)) => packet,
             // A client may cancel a query (RFC 9250 4.3.1), or be slow.
             Ok(Err(ReadError::Reset)) | Err(Unread::TimedOut) => return self.abandon(DoqErrorCode::InternalError),
@@ -92,7 +91,7 @@ impl QueryStream {
             return Err(ProtocolError);
         }
         let busy = self.activity.start_query();
-        let answer = service.answer_request(&packet, (self.client, None), &acceptor.shared, pending.as_ref()).await;
+        let answer = service.answer_request(&packet, &self.requester, &acceptor.shared, pending.as_ref()).await;
         drop(busy);
         let Some(answer) = answer.filter(|answer| self.held.resize(answer.len())) else {
             return self.abandon(DoqErrorCode::InternalError);

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, Incoming, TransportConfig};
+use quinn::{Endpoint, EndpointConfig, Incoming, Runtime as _, TransportConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::doq;
 use super::listener::{LAST, QuicListener};
+use super::proxied::{ConnectionOrigin, ProxiedSocket};
 use crate::chain::Transport;
 use crate::serve::http::https3;
 use crate::serve::pending::PendingLimit;
@@ -35,19 +36,30 @@ const MAX_STREAMS: u32 = 10_000;
 /// The maximum number of HTTP/3 streams that are not requests: control, compression, and reserved ones.
 const UNIDIRECTIONAL: u32 = 8;
 
-/// Creates an endpoint on a socket. It accepts no connections before [`serve`].
-pub(crate) fn bind(socket: UdpSocket) -> io::Result<Endpoint> {
-    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
+/// An endpoint and its socket.
+pub(crate) struct QuicEndpoint {
+    endpoint: Endpoint,
+    socket: Arc<ProxiedSocket>,
+}
+
+/// Creates the endpoint of a service on a socket. It accepts no connections before [`serve`].
+pub(crate) fn bind(socket: UdpSocket, service: Arc<Service>) -> io::Result<QuicEndpoint> {
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let socket = Arc::new(ProxiedSocket::new(runtime.wrap_udp_socket(socket)?, service)?);
+    let config = EndpointConfig::default();
+    let endpoint = Endpoint::new_with_abstract_socket(config, None, socket.clone(), runtime)?;
+    Ok(QuicEndpoint { endpoint, socket })
 }
 
 /// Accepts connections until the server stops.
 pub(crate) async fn serve(
-    endpoint: Endpoint, local: SocketAddr, service: Arc<Service>, acceptor: Arc<Acceptor>,
+    bound: QuicEndpoint, local: SocketAddr, service: Arc<Service>, acceptor: Arc<Acceptor>,
     mut phase: watch::Receiver<ListenerPhase>,
 ) {
+    let QuicEndpoint { endpoint, socket } = bound;
     let transport = if service.kind() == ListenerKind::Https3 { Transport::Https3 } else { Transport::Quic };
     let pending = service.settings().at_once.map(|most| PendingLimit::new(most as usize));
-    let listener = Arc::new(QuicListener { acceptor, service, transport, local, pending });
+    let listener = Arc::new(QuicListener { acceptor, service, transport, socket, local, pending });
     let mut configured: Option<(Arc<rustls::ServerConfig>, Settings)> = None;
     let mut connections = JoinSet::new();
     loop {
@@ -59,8 +71,8 @@ pub(crate) async fn serve(
             () = tokio::time::sleep(CONFIGURE) => continue,
         };
         let Some(incoming) = incoming else { break };
-        if let Some((connecting, permit)) = listener.admit(incoming) {
-            connections.spawn(listener.clone().serve_connection(connecting, permit, phase.clone()));
+        if let Some(admitted) = listener.admit(incoming) {
+            connections.spawn(listener.clone().serve_connection(admitted, phase.clone()));
         }
     }
     endpoint.set_server_config(None);
@@ -74,6 +86,13 @@ pub(crate) async fn serve(
         _ = phase.wait_for(|&phase| phase == ListenerPhase::Ended) => {}
     }
     listener.acceptor.record_end();
+}
+
+/// A connection with a permit.
+struct AdmittedConnection {
+    connecting: quinn::Connecting,
+    origin: ConnectionOrigin,
+    permit: ConnectionPermit,
 }
 
 impl QuicListener {
@@ -113,29 +132,31 @@ impl QuicListener {
 
     /// Accepts a connection if there is a permit. From half the limit on, the client first has to show that its address
     /// is not forged.
-    fn admit(&self, incoming: Incoming) -> Option<(quinn::Connecting, ConnectionPermit)> {
+    fn admit(&self, incoming: Incoming) -> Option<AdmittedConnection> {
         let limit = self.service.settings().connections;
         // Connections with forged addresses must not use up the limit (RFC 9000 8.1.2).
         if !incoming.remote_address_validated() && self.acceptor.open() >= limit / 2 && incoming.may_retry() {
             let _ = incoming.retry();
             return None;
         }
-        let address = incoming.remote_address().ip().to_canonical();
-        let Some(permit) = self.acceptor.acquire(limit, address, false) else {
+        // The limits of a client are those of the client that the header of a proxy names.
+        let origin = self.socket.origin(incoming.remote_address());
+        let permit = origin.as_ref().and_then(|origin| self.acceptor.acquire(limit, origin.ip(), false));
+        let (Some(origin), Some(permit)) = (origin, permit) else {
             incoming.refuse();
             return None;
         };
-        Some((incoming.accept().ok()?, permit))
+        Some(AdmittedConnection { connecting: incoming.accept().ok()?, origin, permit })
     }
 
-    async fn serve_connection(
-        self: Arc<Self>, connecting: quinn::Connecting, permit: ConnectionPermit, phase: watch::Receiver<ListenerPhase>,
-    ) {
+    async fn serve_connection(self: Arc<Self>, admitted: AdmittedConnection, phase: watch::Receiver<ListenerPhase>) {
+        let AdmittedConnection { connecting, origin, permit } = admitted;
         let time = self.service.settings().timeouts.read;
         let Some(connection) = self.acceptor.handshake(&permit, connecting, time, &phase).await else { return };
+        let requester = self.requester(&connection, origin);
         match self.transport {
-            Transport::Https3 => https3::serve(self, connection, permit, phase).await,
-            _ => doq::serve(self, connection, permit, phase).await,
+            Transport::Https3 => https3::serve(self, connection, requester, permit, phase).await,
+            _ => doq::serve(self, connection, requester, permit, phase).await,
         }
     }
 }

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use quinn::{Connection, VarInt};
 
+use super::proxied::{ConnectionOrigin, ProxiedSocket};
 use crate::chain::{Client, Transport};
+use crate::net::Proxied;
 use crate::serve::pending::PendingLimit;
+use crate::serve::request::Requester;
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::{LEAVE_TIME, Service};
 
@@ -21,6 +24,7 @@ pub(crate) struct QuicListener {
     pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) service: Arc<Service>,
     pub(super) transport: Transport,
+    pub(super) socket: Arc<ProxiedSocket>,
     /// The address of the endpoint.
     pub(super) local: SocketAddr,
     /// The limit on the pending queries of this listener, if there is one.
@@ -29,11 +33,19 @@ pub(crate) struct QuicListener {
 
 impl QuicListener {
     /// Returns the client of a connection.
-    pub(crate) fn client(&self, connection: &Connection) -> Client {
-        let remote = connection.remote_address();
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let ip = connection.local_ip().unwrap_or(self.local.ip()).to_canonical();
-        Client { remote, local: SocketAddr::new(ip, self.local.port()), transport: self.transport }
+    pub(super) fn requester(&self, connection: &Connection, origin: ConnectionOrigin) -> Requester {
+        let transport = self.transport;
+        match origin {
+            ConnectionOrigin::Direct(remote) => {
+                let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+                let ip = connection.local_ip().unwrap_or(self.local.ip()).to_canonical();
+                Client { remote, local: SocketAddr::new(ip, self.local.port()), transport }.into()
+            }
+            ConnectionOrigin::Proxied(Proxied { client, server, tlvs }) => {
+                let client = Client { remote: client, local: server, transport };
+                Requester { tlvs, ..Requester::from(client) }
+            }
+        }
     }
 }
 

@@ -3,3 +3,4 @@
 pub(crate) mod doq;
 pub(crate) mod endpoint;
 pub(crate) mod listener;
+mod proxied;

@@ -19,6 +19,7 @@ use crate::net::{FoundHeader, MAX_HEADER, Proxied, ProxyHeader, ProxyPolicy, Pro
 use crate::serve::bind::BACKLOG;
 use crate::serve::http::https;
 use crate::serve::log_limiter::LogLimiter;
+use crate::serve::request::Requester;
 use crate::serve::{ListenerKind, ListenerPhase, Service};
 
 /// How many connections are accepted before the open ones have their turn: a client that opens one after the other must
@@ -171,7 +172,14 @@ impl Acceptor {
         };
         if let Some(transport) = http {
             let client = Client { remote, local, transport };
-            tokio::spawn(https::serve(stream, (client, tlvs), service, self.clone(), permit, phase));
+            tokio::spawn(https::serve(
+                stream,
+                Requester { client, tlvs, span: None },
+                service,
+                self.clone(),
+                permit,
+                phase,
+            ));
             return;
         }
         let stream = match service.credentials() {

@@ -17,12 +17,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::forward::{Forwarding, UPSTREAM, WorkerContext, wait_for};
 use super::listener::UdpListener;
 use super::mailbox::Job;
-use super::mmsg::{Batch, Datagram, SendOutcome};
+use super::mmsg::{Batch, SendOutcome};
 use crate::chain::{Answer, Client, State, Transport};
-use crate::net::{Proxied, ProxiedDatagram, ProxyProtocol};
 use crate::serve::Shared;
 use crate::serve::counts::Counters;
 use crate::serve::log_limiter::LogLimiter;
+use crate::serve::proxied_datagram::read_proxied;
 use crate::serve::service::Packet;
 use crate::wire::header;
 
@@ -61,8 +61,6 @@ pub(crate) struct UdpWorker {
 
 /// Limits the log lines about failed reads.
 static LOGGED: LogLimiter = LogLimiter::new();
-/// Limits the log lines about invalid headers of proxies.
-static PROXY_LOGGED: LogLimiter = LogLimiter::new();
 
 impl UdpWorker {
     /// Creates a worker without sockets. It gets them through the mailbox.
@@ -259,7 +257,7 @@ impl UdpWorker {
             }
             let (start, proxied) = match &proxy {
                 None => (0, None),
-                Some(proxy) => match read_proxied(proxy, &datagram, now) {
+                Some(proxy) => match read_proxied(proxy, datagram.bytes, datagram.remote, now) {
                     Some(read) => read,
                     None => {
                         unanswered += 1;
@@ -294,21 +292,6 @@ impl UdpWorker {
         counters.unanswered.add(unanswered);
         counters.bad_source.add(bad_source);
         answerable
-    }
-}
-
-/// Reads the header of a proxy. Returns where the message starts and the client, or `None` if the datagram is dropped.
-#[inline(never)]
-fn read_proxied(proxy: &ProxyProtocol, datagram: &Datagram<'_>, now: Instant) -> Option<(usize, Option<Proxied>)> {
-    match proxy.read_datagram(datagram.bytes, datagram.remote, now) {
-        ProxiedDatagram::Message(start, proxied) => Some((start, proxied)),
-        ProxiedDatagram::Empty => None,
-        ProxiedDatagram::Invalid(error) => {
-            if PROXY_LOGGED.is_due() {
-                tracing::warn!("dropping invalid Proxy Protocol packet from {}: {error}", datagram.remote);
-            }
-            None
-        }
     }
 }
 
