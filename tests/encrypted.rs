@@ -613,7 +613,7 @@ fn clients_behind_a_proxy_connect_when_the_limit_is_near() {
     let server = trust.start("quic://.:0", lines);
     let at = port(&server, "quic");
     runtime().block_on(async {
-        // From one connection on, direct clients have to show their address. The oldest idle connection gives way.
+        // From one connection on, direct clients have to show their address. The oldest idle connection is closed.
         let mut connections = Vec::new();
         for _ in 0..4 {
             connections.push(trust.quic(proxy(at).await, "doq").await);

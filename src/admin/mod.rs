@@ -231,8 +231,8 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site
         let host = request.headers().get(HOST).map_or(Some(""), |host| host.to_str().ok());
         let is_local = is_local && host.is_some_and(is_own_host);
         async move {
-            // Pages that take long to write must not keep probes waiting: one is written at a time, and there is another
-            // thread for the rest.
+            // Pages that take long to write must not keep probes waiting: one is written at a time, and another thread
+            // serves probes.
             let is_probe = PROBES.contains(&request.uri().path());
             let _turn = if is_probe { None } else { Some(TURN.lock().await) };
             let visit = PageVisit { query: request.uri().query().unwrap_or_default(), is_local };

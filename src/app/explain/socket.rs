@@ -247,8 +247,8 @@ fn names(server: Option<u32>) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
-/// Connects to a socket. One whose queue of connections is full is of no use, and is not waited for: the name may be that
-/// of a process that accepts none.
+/// Connects to a socket. One whose queue of connections is full is not waited for: the name may be that of a process
+/// that accepts none.
 fn connect(name: &str) -> std::io::Result<UnixStream> {
     let (kind, flags) = (SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC);
     let socket = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None)?;

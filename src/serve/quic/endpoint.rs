@@ -88,8 +88,8 @@ pub(crate) async fn serve(
     listener.acceptor.record_end();
 }
 
-/// Returns whether the token of a Retry has the whole of an address. It has no flow label and no scope: a client behind a
-/// proxy, whose header is trusted, and one of this link could never return it.
+/// Returns whether the token of a Retry has the whole of an address. It has no flow label and no scope: a client behind
+/// a proxy, whose header is trusted, and one of this link could never return it.
 fn is_in_tokens(address: SocketAddr) -> bool {
     SocketAddr::new(address.ip(), address.port()) == address
 }
