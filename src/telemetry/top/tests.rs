@@ -160,7 +160,7 @@ fn the_hour_is_the_sum_of_its_minutes() {
         assert_eq!(top.list(TopWindow::Hour, TopBy::Rcode, 9, now)[0].queries, total);
         check_against(&exact, &top.list(TopWindow::Hour, TopBy::Name, 200, now), total, "hour");
     }
-    assert!(top.names.hour.slices_table() <= 5 * 896, "{}", top.names.hour.slices_table());
+    assert!(top.names.hour.slices_table() <= 5 * NAMES, "{}", top.names.hour.slices_table());
     // The last slice ends, and an hour later everything is forgotten.
     assert_eq!(top.total(TopWindow::Hour, Duration::from_secs(2_000)).queries, total);
     for (slices, left) in [(3, total - 60_000), (4, 100), (5, 0)] {
