@@ -54,6 +54,25 @@ fn an_address_is_looked_up_in_reverse() {
     assert!(text.starts_with(&name), "{text}");
 }
 
+/// A server block at another port is named, and explained with `-port`.
+#[test]
+fn the_blocks_of_each_port_are_explained() {
+    let blocks = ".:53 {\n kubernetes cluster.local\n}\nonly.example:1053 {\n whoami\n}\n\
+                  far.example:1054 {\n whoami\n}\n";
+    let conf = file(&folder("explain-ports"), "Corefile", blocks);
+    let text = explain_with(&conf, "x.only.example. AAAA").expect("a report");
+    assert!(text.contains("SERVFAIL: no plugin") && text.contains("listener dns://.:53"), "{text}");
+    assert!(
+        text.contains("  at port 1053, server block only.example:1053 gets the query: -port 1053 explains it\n"),
+        "{text}"
+    );
+    assert!(!text.contains("1054"), "{text}");
+    let text = explain_with(&conf, "x.only.example. AAAA -port 1053").expect("a report");
+    assert!(text.contains("NODATA: whoami has no record") && !text.contains("at port"), "{text}");
+    let text = explain_with(&conf, "x.only.example. AAAA -port 1054").expect("a report");
+    assert!(text.contains("REFUSED: no server block") && text.contains("1054"), "{text}");
+}
+
 /// A name cannot become a command of the shell into which a suggestion is pasted.
 #[test]
 fn commands_are_quoted() {
@@ -158,10 +177,38 @@ fn bad_input_is_one_line_and_status_1() {
             "kubeconfig /nowhere/config: failed to read kubeconfig",
         ),
         (vec!["explain", "web", "-server", "1"], "no clusterdns server with process ID 1 runs here"),
+        (vec!["explain", "web", "-server", "1", "-manifests", CLUSTER], "-server and -manifests exclude each other\n"),
+        (
+            vec!["explain", "web", "-server", "1", "-dns.port", "5353"],
+            "-dns.port is for the Corefile of -conf, -manifests or -kubeconfig; -port chooses a port of the running",
+        ),
+        (vec!["explain", "web", "-server", "one"], "-server: 'one' is not a number\n"),
+        (vec!["explain", "web", "-port", "70000"], "-port: '70000' is not a port\n"),
+        (vec!["explain", "web", "-port", "54", "-manifests", CLUSTER], "-port: no listener has port 54, only 53\n"),
+        (vec!["resolve", "web", "-port", "54", "-manifests", CLUSTER], "-port: no listener has port 54, only 53\n"),
+        (vec!["resolve", "web", "-ask", "127.0.0.1", "-server", "1"], "-ask and -server exclude each other\n"),
+        (vec!["resolve", "web", "-pod", "a", "-policy", "None"], "-pod and -policy exclude each other\n"),
+        (vec!["resolve", "web", "-pod", "a", "-namespace", "b"], "-pod and -namespace exclude each other\n"),
+        (
+            vec!["resolve", "web", "-resolv-conf", "/dev/null", "-cluster-dns", "10.0.0.10"],
+            "-resolv-conf and -cluster-dns exclude each other\n",
+        ),
         (vec!["resolve"], "a name is missing; usage: clusterdns resolve [flags] NAME"),
         (
             vec!["resolve", "-policy", "x", "web"],
             "-policy: 'x' is none of ClusterFirst, ClusterFirstWithHostNet, Default, None",
+        ),
+        (
+            vec!["resolve", "-policy", "None", "web"],
+            "-policy: None leaves the resolv.conf to the dnsConfig of the Pod; choose the Pod with -pod, or the file with",
+        ),
+        (
+            vec!["resolve", "-cluster-dns", "1.2.3", "web"],
+            "-cluster-dns: '1.2.3' is not an IP address such as 10.96.0.10",
+        ),
+        (
+            vec!["resolve", "-cluster-domain", "a..b", "web"],
+            "-cluster-domain: 'a..b' is not a domain such as cluster.local",
         ),
         (vec!["resolve", "-library", "x", "web"], "-library: 'x' is none of glibc, musl, go, c-ares"),
         (vec!["resolve", "-pod", "shop/nope", "web", "-manifests", CLUSTER], "there is no Pod shop/nope"),
@@ -399,10 +446,14 @@ fn a_running_server_explains_itself() {
         assert!(text.contains("cache: has no entry") && text.contains("cache: stores the reply for 30 s"), "{text}");
     }
     assert_eq!(metrics(), before);
+    // An upstream is up when it has answered.
+    let state = || status_and_output(&ask(&server, &["explain", "other.example."])).1;
+    assert!(state().contains(&format!("{} (DNS): state not known, it has answered no query yet\n", upstream.at())));
     // A cached denial.
     assert_eq!(server.ask("nothing.example.").0, 0);
     let line = first_line(&server, &["explain", "nothing.example."]);
     assert!(line.contains("NODATA: the answer NODATA is from the cache, 0 s old, valid for another"), "{line}");
+    assert!(state().contains(&format!("{} (DNS): up, no failed health check\n", upstream.at())), "{}", state());
     // Queries fail, and then health checks.
     assert_eq!(server.ask("a.dead.example.").0, 2);
     eventually("the upstream is down", || {
@@ -494,13 +545,16 @@ fn resolve_prints_the_file_and_the_queries() {
     let text = resolve_with(&format!("{sources} -pod shop/client -library musl api.example.com"));
     assert!(text.contains("  10  api.example.com. AAAA  an upstream decides; assumed: an address"), "{text}");
     assert!(text.contains("queries: 10\n"), "{text}");
+    assert!(text.contains("\nresult: an upstream decides; assumed: an address\n"), "{text}");
     assert!(text.contains("fewer: look up api.example.com. with its final dot: 2 queries instead of 10\n"), "{text}");
     assert!(text.contains("fewer: set ndots:1 in dnsConfig: 2 queries instead of 10\n"), "{text}");
     let text = resolve_with(&format!("{sources} -pod shop/few-dots web.shop"));
     assert!(text.contains("options ndots:1\n"), "{text}");
-    let text = resolve_with(&format!("{sources} -policy None -namespace shop web.shop.svc.cluster.local"));
-    assert!(text.contains("queries: 2\n") && text.contains("nameserver 10.96.0.10\n"), "{text}");
-    let text = resolve_with(&format!("{sources} -resolv-conf {node} -json web"));
+    let text = resolve_with(&format!("{sources} -namespace shop web.shop.svc.cluster.local."));
+    assert!(text.contains("queries: 2\n") && !text.contains("note:"), "{text}");
+    let text = resolve_with(&format!("{sources} -namespace shpo web.shop.svc.cluster.local."));
+    assert!(text.contains("\nnote: the cluster has no namespace shpo\n"), "{text}");
+    let text = resolve_with(&format!("-conf {conf} -manifests {CLUSTER} -resolv-conf {node} -json web"));
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(value["queries"][0]["name"], "web.corp.example.");
     assert_eq!(value["found"], serde_json::Value::Null);

@@ -30,6 +30,9 @@ impl UpstreamDriver for NoEffect {
     }
     fn record_answer(&self, _: Rcode, _: Duration) {}
     fn record_failure(&self) {}
+    fn has_answered(&self) -> bool {
+        false
+    }
     fn record_socket(&self, _: bool) {}
     fn record_dropped(&self, _: DropReason) {}
 }

@@ -63,6 +63,14 @@ impl CommandWords {
         self.values.contains_key(name)
     }
 
+    /// Returns an error if one of `others` stands beside `flag`, with which it has no effect.
+    pub(super) fn exclude(&self, flag: &str, others: &[&str]) -> Result<(), String> {
+        match others.iter().find(|other| self.has(flag) && self.has(other)) {
+            Some(other) => Err(format!("-{flag} and -{other} exclude each other")),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the last value of a flag.
     pub(super) fn last(&self, name: &str) -> Option<&str> {
         self.all(name).last().map(String::as_str)

@@ -144,6 +144,8 @@ pub struct Trace {
     pub records: Vec<String>,
     /// Why there is no record.
     pub denial: Option<TraceDenial>,
+    /// The plugin that has made the denial. If another one ends the run, the name has fallen through.
+    pub denied_by: String,
     /// The Kubernetes object that the name belongs to.
     pub subject: Option<Subject>,
     /// The target, if the answer is an alias.
@@ -225,20 +227,47 @@ impl Exchange<'_> {
     }
 }
 
+impl Exchange<'_> {
+    /// Returns why the reply of this plugin is not an ordinary answer: the failure, or the extended DNS error.
+    fn denial(&self, plugin: &str) -> Option<TraceDenial> {
+        let reply = &self.state.reply;
+        let (reason, text) = match (&self.state.failure, reply.extended_error) {
+            (Some(failure), _) => (failure.reason(), format!("{plugin} fails: {failure}")),
+            (None, Some(error)) => match String::from_utf8_lossy(reply.error_text(error)) {
+                text if text.is_empty() => {
+                    (error.reason, format!("{plugin} answers with the extended DNS error {}", error.code))
+                }
+                text => (error.reason, format!("{plugin}: {text}")),
+            },
+            (None, None) => return None,
+        };
+        Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() })
+    }
+}
+
 impl Chain {
     /// Runs the plugins from `from` on without any effect.
-    fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
+    pub(super) fn explain(&self, from: usize, exchange: &mut Exchange<'_>, run: &mut DryRun) {
         for (at, plugin) in self.plugins().iter().enumerate().skip(from) {
             exchange.at = at;
             let mut notes = ExplainNotes::default();
             let explained = plugin.explain(exchange, &mut notes);
             let (trace, name) = (&mut run.trace, plugin.name());
+            if explained == Explained::Answered && notes.denial.is_none() {
+                notes.denial = exchange.denial(name);
+            }
             let place = trace.add(name, notes);
             let end = match explained {
                 Explained::Next => continue,
                 Explained::Answered => {
                     let reply = ReplyView::of(exchange);
                     trace.say(place, name, &format_answer(reply.rcode(), reply.answers().len()));
+                    if plugin.stores_replies() && reply.rcode() == Rcode::SERVFAIL {
+                        // The plugins after a cache have made the failure.
+                        trace.say(place, name, "the plugins after it, which get the query when the entry expires:");
+                        let name = exchange.query.sent_name();
+                        trace.steps.extend(exchange.rest().explain(name, exchange.now).trace.steps);
+                    }
                     trace.ends(name, TraceEnd::Answered);
                     run.reply = Some(reply);
                     return self.explain_replies(at + 1, exchange, run);
@@ -292,7 +321,9 @@ impl Chain {
 impl Trace {
     /// Adds what a plugin says. Returns the place of its step, if it has one.
     fn add(&mut self, plugin: &str, notes: ExplainNotes) -> Option<usize> {
-        self.denial = notes.denial.or(self.denial.take());
+        if notes.denial.is_some() {
+            (self.denial, self.denied_by) = (notes.denial, plugin.to_owned());
+        }
         self.subject = notes.subject.or(self.subject.take());
         self.alias = notes.alias.or(self.alias.take());
         if notes.lines.is_empty() {

@@ -37,7 +37,7 @@ pub use explain::{ExplainNotes, Explained, Subject, Trace, TraceDenial, TraceEnd
 pub use notes::Notes;
 pub use pending::{Inner, OwnedQuery, Pending, Resolver, UpstreamQuery, Wait, Work};
 pub use query_tap::{FinishedQuery, QueryTap};
-pub use rest::{Rest, RestReply};
+pub use rest::{ExplainedRest, Rest, RestReply};
 pub use rewritten::Rewritten;
 use rewritten::RewrittenSlot;
 pub use router::{Answer, Block, Observer, Router, Surroundings};

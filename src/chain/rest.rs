@@ -13,8 +13,9 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::chain::Outcome;
-use super::pending::BoxFuture;
-use super::{Client, Exchange, LookUp, Router, State};
+use super::explain::DryRun;
+use super::pending::{BoxFuture, Pending};
+use super::{Client, Exchange, LookUp, Router, State, Trace};
 use crate::wire::{Name, Query, QueryChange};
 
 /// The plugins after the one that has created this, and the query that they are run for.
@@ -43,6 +44,21 @@ pub enum RestReply {
     Dropped,
 }
 
+/// The result of [`Rest::explain`].
+pub struct ExplainedRest {
+    /// What the plugins do.
+    pub trace: Trace,
+    /// The state with the reply; `None` if there is no response, or if a dry run does not know it.
+    pub state: Option<Box<State>>,
+}
+
+/// How a run of plugins ends.
+enum RestEnd {
+    Ready,
+    Pending(Pending),
+    Dropped,
+}
+
 impl Exchange<'_> {
     /// Returns the plugins after the current one, to run them for other names.
     pub fn rest(&self) -> Rest {
@@ -65,42 +81,57 @@ impl Exchange<'_> {
 impl Rest {
     /// Runs the plugins for another name. Type, class, flags and EDNS are those of the query.
     pub fn run(&self, name: Name<'_>, now: Instant) -> RestReply {
+        let mut state = Box::new(State::with_query_change(self.change));
+        let end = self.with_exchange(name, now, &mut state, |inner| match inner.chain.rest(inner) {
+            Outcome::Answered => RestEnd::Ready,
+            Outcome::Drop => RestEnd::Dropped,
+            Outcome::Pending { at, wait } => RestEnd::Pending(inner.pend(self.block, at, wait)),
+        });
+        match end {
+            Some(RestEnd::Ready) => RestReply::Ready(state),
+            Some(RestEnd::Pending(pending)) => RestReply::Pending(Box::pin(async move {
+                let query = pending.finish().await?;
+                Some(Box::new(query.state))
+            })),
+            Some(RestEnd::Dropped) | None => RestReply::Dropped,
+        }
+    }
+
+    /// Runs the plugins for another name without any effect, for a dry run.
+    pub fn explain(&self, name: Name<'_>, now: Instant) -> ExplainedRest {
+        let mut state = Box::new(State { is_dry_run: true, ..State::with_query_change(self.change) });
+        let mut run = DryRun::default();
+        self.with_exchange(name, now, &mut state, |inner| inner.chain.explain(self.first, inner, &mut run));
+        let is_known = run.reply.is_some();
+        ExplainedRest { trace: run.trace, state: is_known.then_some(state) }
+    }
+
+    /// Calls `run` with the plugins and the query for another name; `None` if that is no query.
+    fn with_exchange<T>(
+        &self, name: Name<'_>, now: Instant, state: &mut State, run: impl FnOnce(&mut Exchange<'_>) -> T,
+    ) -> Option<T> {
         let mut packet = Vec::new();
         // Both were parsed before.
-        let Ok(asked) = Query::parse(&self.packet) else { return RestReply::Dropped };
-        let Ok(received) = Query::parse(self.received.as_ref().unwrap_or(&self.packet)) else {
-            return RestReply::Dropped;
-        };
+        let asked = Query::parse(&self.packet).ok()?;
+        let received = Query::parse(self.received.as_ref().unwrap_or(&self.packet)).ok()?;
         asked.write_changed(name, asked.question.qtype, asked.question.qclass, asked.edns.as_ref(), &mut packet);
-        let Ok(query) = Query::parse(&packet) else { return RestReply::Dropped };
-        let mut state = Box::new(State::with_query_change(self.change));
-        let chain = &self.router.chains[self.block];
+        let query = Query::parse(&packet).ok()?;
         let mut inner = Exchange {
             query: &query,
             received: &received,
             client: self.client,
             now,
             started: self.started,
-            state: &mut state,
+            state,
             look_up: self.look_up,
             first: self.first,
             refresh: false,
             at: self.first,
             router: &self.router,
-            chain,
+            chain: &self.router.chains[self.block],
             block: self.block,
         };
-        match chain.rest(&mut inner) {
-            Outcome::Answered => RestReply::Ready(state),
-            Outcome::Drop => RestReply::Dropped,
-            Outcome::Pending { at, wait } => {
-                let pending = inner.pend(self.block, at, wait);
-                RestReply::Pending(Box::pin(async move {
-                    let query = pending.finish().await?;
-                    Some(Box::new(query.state))
-                }))
-            }
-        }
+        Some(run(&mut inner))
     }
 
     /// Returns the current time, for a run after others have waited.

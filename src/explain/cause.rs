@@ -132,9 +132,8 @@ fn choose(request: &ExplainRequest, runs: &[Run], outcomes: &[RunOutcome], objec
                     let query = ObjectQuery { kind, namespace, name, labels, limit: 1 };
                     objects.read(&query).is_ok_and(|found| !found.is_empty())
                 }
-                "no-such-form" | "answered" | "forwarded" | "upstreams-down" | "no-block" | "no-plugin" | "cached" => {
-                    false
-                }
+                "no-such-form" | "answered" | "forwarded" | "upstreams-down" | "no-block" | "no-plugin" | "cached"
+                | "cached-failure" => false,
                 _ => true,
             };
             if is_of_cluster { at } else { as_it_is }
@@ -166,7 +165,7 @@ fn outcome(run: &Run) -> RunOutcome {
         TraceEnd::Answered => {
             let is_no_data = code == "NOERROR";
             let cause =
-                if is_no_data { format!("{by} has no record of this type") } else { format!("{by} answers so") };
+                if is_no_data { format!("{by} has no record of this type") } else { format!("{by} answers {code}") };
             (if is_no_data { "NODATA".to_owned() } else { code }, "answered", cause)
         }
         TraceEnd::Dropped => ("dropped".to_owned(), "dropped", format!("{by} drops the query")),
@@ -192,8 +191,13 @@ fn outcome(run: &Run) -> RunOutcome {
                 outcome.cause = format!("{text}, so that it is forwarded: {}", outcome.cause)
             }
             TraceEnd::NoPlugin => outcome.cause = format!("{text}, it falls through, and {}", outcome.cause),
-            TraceEnd::Answered if by != "kubernetes" && by != "acl" && by != "cache" => {
+            TraceEnd::Answered if *by != last.denied_by => {
                 outcome.cause = format!("{text}, it falls through, and {}", outcome.cause);
+            }
+            TraceEnd::Answered if reason == "cached-failure" => {
+                let upstreams = upstream_lines(last).collect::<Vec<_>>().join("; ");
+                let upstreams = if upstreams.is_empty() { upstreams } else { format!("; the upstreams: {upstreams}") };
+                outcome.cause = format!("{text}{upstreams}");
             }
             _ => outcome.cause = text,
         }
@@ -235,6 +239,11 @@ fn describe_upstreams(trace: &Trace) -> String {
         [] => format!("{} asks an upstream", trace.by),
         _ => format!("an external name; its upstream decides: {}", upstreams.join("; ")),
     }
+}
+
+/// Returns the upstreams that the steps name, with their states.
+fn upstream_lines(trace: &Trace) -> impl Iterator<Item = &str> {
+    trace.steps.iter().flat_map(|step| &step.lines).filter_map(|line| line.strip_prefix("upstream "))
 }
 
 /// Reads the objects of the Service, and finds why it has no ready endpoint.
@@ -373,9 +382,8 @@ fn why_not_ready(
                 );
                 ("no-endpoints", text)
             }
-            count => {
-                ("endpoints-not-ready", format!("none of the {count} endpoint(s) of Service {ns}/{label} is ready"))
-            }
+            1 => ("endpoints-not-ready", format!("the only endpoint of Service {ns}/{label} is not ready")),
+            count => ("endpoints-not-ready", format!("none of the {count} endpoints of Service {ns}/{label} is ready")),
         });
     }
     let selector = format_labels(&service.selector);
@@ -537,9 +545,8 @@ fn next_commands(report: &Report, run: &Run) -> Vec<String> {
         }
     }
     match last.end {
-        TraceEnd::Upstream => {
-            let lines = last.steps.iter().flat_map(|step| &step.lines);
-            let upstreams = lines.filter_map(|line| line.strip_prefix("upstream ")?.split(' ').next());
+        _ if last.end == TraceEnd::Upstream || report.reason == "cached-failure" => {
+            let upstreams = upstream_lines(last).filter_map(|line| line.split(' ').next());
             commands.extend(upstreams.take(3).filter_map(|upstream| {
                 let (host, port) = upstream.rsplit_once(':')?;
                 let host = host.trim_matches(['[', ']']);

@@ -20,6 +20,8 @@ use crate::wire::{NameBuf, Rcode, Type};
 /// The extended errors of answers (RFC 8914 4.16, 4.18).
 const BLOCKED: ExtendedError = ExtendedError { code: 15, reason: "acl-blocked", text: ErrorText::Fixed("") };
 const FILTERED: ExtendedError = ExtendedError { code: 17, reason: "acl-filtered", text: ErrorText::Fixed("") };
+/// The reason of a dropped query, for log lines and counters: there is no response that has it.
+const DROPPED: ExtendedError = ExtendedError { code: 15, reason: "acl-dropped", text: ErrorText::Fixed("") };
 
 /// The configuration of a server block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -295,6 +297,7 @@ impl Plugin for Acl {
             }
             Some((Action::Drop, zone)) => {
                 self.count(zone, 2);
+                exchange.reply().extended_error = Some(DROPPED);
                 Step::Drop
             }
         }

@@ -21,7 +21,9 @@ use super::build::{BlockBuilder, BuildError, Setting};
 use super::path::rooted;
 use super::{Context, names};
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Rest, RestReply, State, Step, Wait, Work};
+use crate::chain::{
+    Exchange, ExplainNotes, Explained, ExplainedRest, Plugin, Rest, RestReply, State, Step, TraceEnd, Wait, Work,
+};
 use crate::corefile::{Arguments, Directive, Token};
 use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
@@ -237,10 +239,52 @@ impl Plugin for Autopath {
     }
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
-        if let Some(list) = self.search_list(exchange) {
-            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-            let text = format!("if the name does not exist, tries the search list of the client: {}", list.join(" "));
-            notes.lines.push(text);
+        let Some(list) = self.search_list(exchange) else { return Explained::Next };
+        let shown: Vec<String> = list.iter().map(ToString::to_string).collect();
+        let text = format!("if the name does not exist, tries the search list of the client: {}", shown.join(" "));
+        notes.lines.push(text);
+        let (names, rest) = (names_to_try(exchange, &list), exchange.rest());
+        let question = (exchange.question().qtype, exchange.question().qclass);
+        for (at, name) in names.iter().enumerate() {
+            let (is_first, is_last) = (at == 0, at + 1 == names.len());
+            let ExplainedRest { trace, state } = rest.explain(name.as_name(), exchange.now);
+            let Some(mut state) = state else {
+                match trace.end {
+                    // A name without a dot is unlikely to exist at an upstream.
+                    TraceEnd::Upstream if !is_last || name.as_name().labels().count() == 1 => {
+                        notes.lines.push(format!("an upstream decides whether {name} exists; assumed: it does not"));
+                    }
+                    TraceEnd::Upstream if !is_first => {
+                        notes.lines.push(format!("no name before {name} exists"));
+                        let lines = trace.steps.into_iter().flat_map(|step| step.lines);
+                        notes.lines.extend(lines.filter(|line| line.starts_with("upstream ")));
+                        notes.denial = trace.denial;
+                        notes.alias = Some(name.to_string());
+                        return Explained::Upstream;
+                    }
+                    TraceEnd::Alias | TraceEnd::Waits if !is_first => {
+                        notes.lines.push(format!("{name} depends on other look-ups"));
+                        return Explained::Waits;
+                    }
+                    // Without a response, the next name is tried.
+                    TraceEnd::Dropped => {}
+                    // What the plugins after this one do with the client's name follows.
+                    _ => return Explained::Next,
+                }
+                continue;
+            };
+            match judge(&state) {
+                Judgement::Next => {}
+                _ if is_first => return Explained::Next,
+                judgement => {
+                    notes.lines.push(format!("answers as for {name}, the first name that exists or fails"));
+                    if judgement == Judgement::Exists {
+                        state.reply = complete(&state.reply, name, question);
+                    }
+                    WalkEnd::Reply(state).finish(exchange.state);
+                    return Explained::Answered;
+                }
+            }
         }
         Explained::Next
     }
@@ -280,6 +324,54 @@ struct Walk {
     counter: Arc<ServerCounter>,
 }
 
+/// What a reply means for the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// The name exists.
+    Exists,
+    /// The look-up fails, as those of the other names would, and the client must not learn that a name does not exist.
+    Fails,
+    /// The next name is tried.
+    Next,
+}
+
+/// Decides what a reply means for the search (CoreDNS `AutoPath.ServeDNS`).
+fn judge(state: &State) -> Judgement {
+    match state {
+        _ if state.failure.is_some() => Judgement::Fails,
+        _ if !state.bare && state.reply.rcode != Rcode::NXDOMAIN => Judgement::Exists,
+        _ => Judgement::Next,
+    }
+}
+
+/// Returns the names of a search list whose first element the name of the query is below: first that name as the client
+/// has sent it, and then each element behind the name in front of the first.
+fn names_to_try(exchange: &Exchange<'_>, list: &[NameBuf]) -> Vec<NameBuf> {
+    let sent = exchange.query.sent_name().as_wire();
+    let first = list.first().map_or(1, |first| first.as_wire().len());
+    let base = &sent[..sent.len() - first];
+    let named = |element: &NameBuf| {
+        let mut wire = base.to_vec();
+        wire.extend_from_slice(element.as_wire());
+        // Too long a name does not exist.
+        (wire.len() <= MAX_LEN).then(|| Name::from_wire(&wire).ok().map(Name::to_owned))?
+    };
+    let others = list.iter().skip(1).take(MAX_NAMES - 1).filter_map(named);
+    [exchange.query.sent_name().to_owned()].into_iter().chain(others).collect()
+}
+
+/// Returns a reply about a name as one about the name of the query, which is its alias.
+fn complete(found: &Reply, name: &NameBuf, (qtype, qclass): (Type, Class)) -> Reply {
+    let mut reply = found.detached(&Question::new(name.as_name(), qtype, qclass));
+    if let Some(ttl) = found.section(Section::Answer).next().map(|record| record.ttl) {
+        let rdata = Rdata::Name(reply.store_name(name.as_name()));
+        let (owner, rtype, class) = (NameRef::QUESTION, Type::CNAME, Class::IN);
+        let alias = Record { section: Section::Answer, owner, rtype, class, ttl, rdata };
+        reply.records_mut().insert(0, alias);
+    }
+    reply
+}
+
 /// The result of a walk.
 enum WalkEnd {
     /// The reply to the query.
@@ -298,18 +390,7 @@ enum Progress {
 impl Walk {
     /// Starts with a list whose first element the name of the query is below.
     fn new(exchange: &Exchange<'_>, list: &[NameBuf], counter: Arc<ServerCounter>) -> Box<Walk> {
-        let sent = exchange.query.sent_name().as_wire();
-        let first = list.first().map_or(1, |first| first.as_wire().len());
-        let base = &sent[..sent.len() - first];
-        // The first name as the client has sent it, and then each element behind the name in front of the first.
-        let named = |element: &NameBuf| {
-            let mut wire = base.to_vec();
-            wire.extend_from_slice(element.as_wire());
-            // Too long a name does not exist.
-            (wire.len() <= MAX_LEN).then(|| Name::from_wire(&wire).ok().map(Name::to_owned))?
-        };
-        let others = list.iter().skip(1).take(MAX_NAMES - 1).filter_map(named);
-        let mut names: Vec<NameBuf> = [exchange.query.sent_name().to_owned()].into_iter().chain(others).collect();
+        let mut names = names_to_try(exchange, list);
         names.reverse();
         let question = exchange.question();
         Box::new(Walk {
@@ -354,7 +435,7 @@ impl Walk {
         }
     }
 
-    /// Decides whether the walk ends with the current name, whose result this is (CoreDNS `AutoPath.ServeDNS`).
+    /// Decides whether the walk ends with the current name, whose result this is.
     fn judge(&mut self, state: Option<Box<State>>) -> Option<WalkEnd> {
         let is_first = self.first.is_none();
         let Some(mut state) = state else {
@@ -363,34 +444,22 @@ impl Walk {
             }
             return None;
         };
-        // The other names would fail as well, and the client must not learn that a name does not exist.
-        if state.failure.is_some() {
-            return Some(WalkEnd::Reply(state));
-        }
-        if !state.bare && state.reply.rcode != Rcode::NXDOMAIN {
-            if !is_first {
-                state.reply = self.complete(&state.reply);
+        match judge(&state) {
+            Judgement::Fails => Some(WalkEnd::Reply(state)),
+            Judgement::Exists => {
+                if !is_first {
+                    state.reply = complete(&state.reply, &self.current, self.question);
+                }
+                self.counter.increment();
+                Some(WalkEnd::Reply(state))
             }
-            self.counter.increment();
-            return Some(WalkEnd::Reply(state));
+            Judgement::Next => {
+                if is_first {
+                    self.first = Some(WalkEnd::Reply(state));
+                }
+                None
+            }
         }
-        if is_first {
-            self.first = Some(WalkEnd::Reply(state));
-        }
-        None
-    }
-
-    /// Returns a reply about the current name as one about the name of the query, which is its alias.
-    fn complete(&self, found: &Reply) -> Reply {
-        let (qtype, qclass) = self.question;
-        let mut reply = found.detached(&Question::new(self.current.as_name(), qtype, qclass));
-        if let Some(ttl) = found.section(Section::Answer).next().map(|record| record.ttl) {
-            let rdata = Rdata::Name(reply.store_name(self.current.as_name()));
-            let (owner, rtype, class) = (NameRef::QUESTION, Type::CNAME, Class::IN);
-            let alias = Record { section: Section::Answer, owner, rtype, class, ttl, rdata };
-            reply.records_mut().insert(0, alias);
-        }
-        reply
     }
 }
 

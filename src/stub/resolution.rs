@@ -105,11 +105,13 @@ fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookU
         }
         match library.verdict(&received) {
             StubVerdict::Found => {
-                let found: Vec<&str> = answers
+                let mut found: Vec<&str> = answers
                     .iter()
                     .filter(|(_, code, _)| *code == Code::Found)
                     .map(|(_, _, answer)| answer.as_str())
                     .collect();
+                // Both types may have the same words, as where an upstream decides.
+                found.dedup();
                 resolution.result = found.join(", ");
                 resolution.found = Some(name);
                 return resolution;

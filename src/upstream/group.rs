@@ -27,6 +27,18 @@ pub enum UpstreamTransport {
     Quic,
 }
 
+impl UpstreamTransport {
+    /// Returns the name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UpstreamTransport::Dns => "DNS",
+            UpstreamTransport::Tls => "DNS over TLS",
+            UpstreamTransport::Https => "DNS over HTTPS",
+            UpstreamTransport::Quic => "DNS over QUIC",
+        }
+    }
+}
+
 /// The side of an upstream that needs a clock and a runtime: exchanges over streams, health checks and metrics.
 pub trait UpstreamDriver: Send + Sync {
     /// Exchanges a query of a client over a stream: TCP, TLS, HTTPS or QUIC. `read_timeout` starts when the query is
@@ -38,6 +50,9 @@ pub trait UpstreamDriver: Send + Sync {
 
     /// Records that an attempt failed. Starts health checks, unless they are running.
     fn record_failure(&self);
+
+    /// Returns whether the upstream has answered a query since this program started.
+    fn has_answered(&self) -> bool;
 
     /// Records that a query used a UDP socket that was open already (`true`), or a new one.
     fn record_socket(&self, reused: bool);
@@ -97,6 +112,15 @@ pub enum UpstreamPolicy {
 }
 
 impl UpstreamPolicy {
+    /// Returns the word of a Corefile.
+    pub const fn name(self) -> &'static str {
+        match self {
+            UpstreamPolicy::Random => "random",
+            UpstreamPolicy::RoundRobin => "round_robin",
+            UpstreamPolicy::Sequential => "sequential",
+        }
+    }
+
     /// Returns the order in which `len` upstreams are queried. `turn` counts the queries.
     pub fn order(self, len: usize, turn: &AtomicUsize) -> [u8; super::MAX_UPSTREAMS] {
         let mut order = std::array::from_fn(|at| at as u8);

@@ -145,6 +145,10 @@ impl UpstreamDriver for RuntimeDriver {
         });
     }
 
+    fn has_answered(&self) -> bool {
+        self.client.metrics.has_answered()
+    }
+
     fn record_socket(&self, reused: bool) {
         self.client.metrics.record_socket(reused);
     }

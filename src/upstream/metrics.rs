@@ -71,6 +71,11 @@ impl UpstreamMetrics {
         answers(&self.cells.sums())
     }
 
+    /// Returns whether there was an answer.
+    pub(super) fn has_answered(&self) -> bool {
+        !self.answers().is_empty()
+    }
+
     /// Returns the number of failed health checks.
     pub fn failed_checks(&self) -> u64 {
         self.checks_failed.load(Ordering::Relaxed)

@@ -61,6 +61,10 @@ impl UpstreamDriver for Noted {
         self.notes.lock().failed.push(self.number);
     }
 
+    fn has_answered(&self) -> bool {
+        !self.notes.lock().answered.is_empty()
+    }
+
     fn record_socket(&self, _: bool) {}
 
     fn record_dropped(&self, reason: DropReason) {

@@ -107,7 +107,7 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     (
         "endpoints by hand not ready",
         "by-hand-unready.shop",
-        &["NXDOMAIN: none of the 1 endpoint(s) of Service shop/by-hand-unready is ready"],
+        &["NXDOMAIN: the only endpoint of Service shop/by-hand-unready is not ready"],
     ),
     (
         "wrong port name",
@@ -164,7 +164,10 @@ const USUAL: &[(&str, &str, &[&str])] = &[
     (
         "external name",
         "api.example.com",
-        &["api.example.com. A: forwarded: an external name; its upstream decides: 192.0.2.53:53"],
+        &[
+            "api.example.com. A: forwarded: an external name; its upstream decides: 192.0.2.53:53 (DNS): state not known, it \
+            has answered no query yet",
+        ],
     ),
     (
         "trailing dot",
@@ -346,7 +349,42 @@ const OTHERS: &[Case] = &[
         options: "",
         directives: "template IN A example.com {\n rcode NXDOMAIN\n }",
         words: "api.example.com",
-        cause: &["NXDOMAIN: template answers so"],
+        cause: &["NXDOMAIN: template is configured with 'rcode NXDOMAIN' for the name"],
+    },
+    Case {
+        title: "template with an extended error",
+        options: "",
+        directives: "template IN A example.com {\n rcode NXDOMAIN\n ederror 15 \"blocked by policy\"\n }",
+        words: "api.example.com",
+        cause: &["NXDOMAIN: template: blocked by policy"],
+    },
+    Case {
+        title: "template that does not match",
+        options: "",
+        directives: "template IN A example.com {\n match ^x\n answer \"{{ .Name }} 60 IN A 10.0.0.1\"\n }",
+        words: "api.example.com",
+        cause: &["SERVFAIL: 'match' or 'expr' of template does not fit the name, and there is no fallthrough for it"],
+    },
+    Case {
+        title: "template that makes no record",
+        options: "",
+        directives: "template IN A example.com {\n answer \"{{ .Name }} 60 IN A 10.1.2.300\"\n }",
+        words: "api.example.com",
+        cause: &["SERVFAIL: template fails: ", "10.1.2.300"],
+    },
+    Case {
+        title: "hosts without fallthrough",
+        options: "",
+        directives: "hosts {\n 192.0.2.80 printer.example.com\n }",
+        words: "api.example.com",
+        cause: &["SERVFAIL: hosts: the name has no entry, and there is no fallthrough for it"],
+    },
+    Case {
+        title: "hosts without fallthrough after kubernetes",
+        options: "fallthrough",
+        directives: "hosts {\n 192.0.2.80 printer.example.com\n }",
+        words: "wbe.shop.svc.cluster.local",
+        cause: &["SERVFAIL: hosts: the name has no entry, and there is no fallthrough for it"],
     },
     Case {
         title: "except",

@@ -17,6 +17,9 @@ pub(crate) struct Ask {
     pub from: Option<String>,
     /// The address of the client.
     pub client: Option<IpAddr>,
+    /// The port that the query is sent to; `None` for that of the listener that serves the name.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// A name to resolve, as the user resolves it.
@@ -34,6 +37,9 @@ pub(crate) struct ResolveAsk {
     pub(super) cluster_dns: Option<String>,
     pub(super) cluster_domain: Option<String>,
     pub(super) library: String,
+    /// The port that the queries are sent to; `None` for that of the listener that serves each name.
+    #[serde(default)]
+    pub(super) port: Option<u16>,
 }
 
 /// The answer of `resolve`.

@@ -29,6 +29,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
 /// The resolv.conf of this machine, which is that of the node in a Pod with `dnsPolicy: Default`.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The maximum number of other ports that an explanation names.
+const MAX_PORTS: usize = 3;
 /// The port of a client in a dry run.
 const CLIENT_PORT: u16 = 50_000;
 
@@ -90,7 +92,8 @@ impl Engine {
         let qtype = parse_type(&ask.qtype)?;
         check_name(&ask.name)?;
         let place = self.place(ask, &*reader)?;
-        let Some((listener, router)) = self.listener_for(&ask.name, qtype, place.client) else {
+        self.check_port(ask.port)?;
+        let Some((listener, router)) = self.listener_for(&ask.name, qtype, place.client, ask.port) else {
             return Err("the configuration has no listener".to_owned());
         };
         let request = explain::ExplainRequest {
@@ -106,22 +109,60 @@ impl Engine {
         let run = |name: &str| dry_run(router, listener, name, qtype, place.client);
         let mut report = explain::explain(&request, &run, &*reader);
         report.notes.splice(0..0, place.notes);
+        if ask.port.is_none() {
+            report.notes.extend(self.other_ports(&report, listener, qtype, place.client));
+        }
         Ok(report)
     }
 
     /// Runs a query for a full name, without any effect, on the listener that serves the name.
-    pub(crate) fn dry_run(&self, name: &str, qtype: Type, client: IpAddr) -> Option<Trace> {
-        let (listener, router) = self.listener_for(name, qtype, client)?;
+    pub(crate) fn dry_run(&self, name: &str, qtype: Type, client: IpAddr, port: Option<u16>) -> Option<Trace> {
+        let (listener, router) = self.listener_for(name, qtype, client, port)?;
         dry_run(router, listener, name, qtype, client)
     }
 
-    /// Returns the listener that serves a name: the first one with a server block for it.
-    fn listener_for(&self, name: &str, qtype: Type, client: IpAddr) -> Option<(ListenerAddress, &Arc<Router>)> {
-        let of = |(address, router): &'_ (ListenerAddress, Arc<Router>)| {
-            dry_run(router, *address, name, qtype, client).is_some_and(|trace| trace.block.is_some())
-        };
-        let found = self.listeners.iter().find(|listener| of(listener)).or(self.listeners.first())?;
+    /// Returns the listener that serves a name, of this port or of any: the first one with a server block for it.
+    fn listener_for(
+        &self, name: &str, qtype: Type, client: IpAddr, port: Option<u16>,
+    ) -> Option<(ListenerAddress, &Arc<Router>)> {
+        let of_port = || self.listeners.iter().filter(|(address, _)| port.is_none_or(|port| address.port == port));
+        let found = of_port()
+            .find(|(address, router)| {
+                dry_run(router, *address, name, qtype, client).is_some_and(|trace| trace.block.is_some())
+            })
+            .or(of_port().next())?;
         Some((found.0, &found.1))
+    }
+
+    /// Checks that a listener has this port.
+    pub(super) fn check_port(&self, port: Option<u16>) -> Result<(), String> {
+        let Some(port) = port.filter(|port| self.listeners.iter().all(|(address, _)| address.port != *port)) else {
+            return Ok(());
+        };
+        let mut ports: Vec<String> = self.listeners.iter().map(|(address, _)| address.port.to_string()).collect();
+        ports.dedup();
+        Err(format!("-port: no listener has port {port}, only {}", ports.join(", ")))
+    }
+
+    /// Returns lines about the plain listeners of other ports where another server block gets the query that a report is
+    /// about.
+    fn other_ports(&self, report: &Report, listener: ListenerAddress, qtype: Type, client: IpAddr) -> Vec<String> {
+        let Some(block) = report.traces.first().map(|trace| &trace.block) else { return Vec::new() };
+        let mut lines: Vec<String> = Vec::new();
+        for (address, router) in &self.listeners {
+            if address.scheme != Scheme::Dns || address.port == listener.port {
+                continue;
+            }
+            let trace = dry_run(router, *address, &report.name, qtype, client).unwrap_or_default();
+            if let Some(other) = trace.block.filter(|other| block.as_ref() != Some(other)) {
+                let port = address.port;
+                let line = format!("at port {port}, server block {other} gets the query: -port {port} explains it");
+                if lines.len() < MAX_PORTS && !lines.contains(&line) {
+                    lines.push(line);
+                }
+            }
+        }
+        lines
     }
 
     /// Returns a reader of the objects.

@@ -38,12 +38,20 @@ const FLAGS: &[CommandFlag] = &[
         value: Some("FILE"),
         help: "the Corefile, with -manifests, -kubeconfig or alone (default \"Corefile\")",
     },
-    CommandFlag { name: "dns.port", value: Some("PORT"), help: "port of zones that name none (default 53)" },
+    CommandFlag { name: "dns.port", value: Some("PORT"), help: DNS_PORT_HELP },
+    CommandFlag { name: "port", value: Some("PORT"), help: PORT_HELP },
     CommandFlag { name: "server", value: Some("PID"), help: "the running server to ask, if several run here" },
     CommandFlag { name: "json", value: None, help: "print JSON" },
     CommandFlag { name: "help", value: None, help: "print this" },
     CommandFlag { name: "h", value: None, help: "same as -help" },
 ];
+
+/// The help of `-dns.port`.
+const DNS_PORT_HELP: &str = "port of zones of this Corefile that name none (default 53)";
+/// The help of `-port`.
+const PORT_HELP: &str = "the port that the query is sent to (default: 53, or a port with a server block for the name)";
+/// The flags that build a server for the command, in place of the running one.
+const LOCAL: [&str; 3] = ["manifests", "kubeconfig", "conf"];
 
 const USAGE: &str = "explain [flags] NAME [TYPE]";
 const ABOUT: &str = "Explains why a name resolves or does not; for an address, its reverse name. Asks the server that runs \
@@ -77,14 +85,44 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         Some(text) => Some(text.parse().map_err(|_| format!("-client: '{text}' is not an IP address"))?),
         None => None,
     };
-    let ask = Ask { name, qtype, from: words.last("from").map(str::to_owned), client };
-    let is_local = ["manifests", "kubeconfig", "conf"].into_iter().any(|flag| words.has(flag));
-    let report = if is_local {
-        local::LocalServer::load(&words)?.explain(&ask)?
-    } else {
-        let server =
-            words.last("server").map(|text| text.parse().map_err(|_| format!("-server: '{text}' is no number")));
-        socket::ask(&ask, server.transpose()?)?
+    let ask = Ask { name, qtype, from: words.last("from").map(str::to_owned), client, port: port(&words)? };
+    let report = match Source::of(&words)? {
+        Source::Local => local::LocalServer::load(&words)?.explain(&ask)?,
+        Source::Server(server) => socket::ask(&ask, server)?,
     };
     Ok(if words.has("json") { report.to_json() } else { report.to_text() })
+}
+
+/// Where the answers come from.
+enum Source {
+    /// A server that is built for the command.
+    Local,
+    /// The running server with this process ID, or the only one.
+    Server(Option<u32>),
+}
+
+impl Source {
+    /// Returns the source that the flags name. Flags that are for the other source are an error.
+    fn of(words: &CommandWords) -> Result<Source, String> {
+        words.exclude("server", &LOCAL)?;
+        if LOCAL.into_iter().any(|flag| words.has(flag)) {
+            return Ok(Source::Local);
+        }
+        if words.has("dns.port") {
+            return Err(
+                "-dns.port is for the Corefile of -conf, -manifests or -kubeconfig; -port chooses a port of the \
+                        running server"
+                    .to_owned(),
+            );
+        }
+        let server =
+            words.last("server").map(|text| text.parse().map_err(|_| format!("-server: '{text}' is not a number")));
+        Ok(Source::Server(server.transpose()?))
+    }
+}
+
+/// Returns the value of `-port`.
+fn port(words: &CommandWords) -> Result<Option<u16>, String> {
+    let port = words.last("port").map(|text| text.parse().map_err(|_| format!("-port: '{text}' is not a port")));
+    port.transpose()
 }

@@ -9,12 +9,12 @@ use tokio::runtime::Handle;
 
 use super::ask::{ResolveAsk, Resolved};
 use super::engine::{DEFAULT_NAMESPACE, Engine, check_name, find_pod};
-use super::{local, socket};
+use super::{DNS_PORT_HELP, PORT_HELP, Source, local, port, socket};
 use crate::app::command::{CommandFlag, CommandWords, help};
 use crate::app::standard_io::finish;
 use crate::chain::TraceEnd;
 use crate::explain::{NoObjects, ObjectKind, ObjectQuery, ObjectReader, ServiceObject, printable};
-use crate::stub::{ClusterDns, Code, DnsConfig, DnsPolicy, Library, PodDns, Rendered, StubConf, resolve};
+use crate::stub::{ClusterDns, Code, DnsPolicy, Library, PodDns, Rendered, StubConf, resolve};
 use crate::wire::{Message, NameBuf, Query, Rcode, Type};
 
 /// How long a server has for an answer.
@@ -52,11 +52,19 @@ const FLAGS: &[CommandFlag] = &[
     CommandFlag { name: "manifests", value: Some("PATH"), help: "answer from these manifests; may be repeated" },
     CommandFlag { name: "kubeconfig", value: Some("FILE"), help: "answer from the cluster of this kubeconfig" },
     CommandFlag { name: "conf", value: Some("FILE"), help: "the Corefile (default \"Corefile\")" },
-    CommandFlag { name: "dns.port", value: Some("PORT"), help: "port of zones that name none (default 53)" },
+    CommandFlag { name: "dns.port", value: Some("PORT"), help: DNS_PORT_HELP },
+    CommandFlag { name: "port", value: Some("PORT"), help: PORT_HELP },
     CommandFlag { name: "server", value: Some("PID"), help: "the running server to ask, if several run here" },
     CommandFlag { name: "json", value: None, help: "print JSON" },
     CommandFlag { name: "help", value: None, help: "print this" },
     CommandFlag { name: "h", value: None, help: "same as -help" },
+];
+
+/// Flags, and those that have no effect beside them.
+const EXCLUDED: &[(&str, &[&str])] = &[
+    ("pod", &["policy", "resolv-conf", "namespace", "host-network"]),
+    ("resolv-conf", &["policy", "namespace", "host-network", "node-resolv-conf", "cluster-dns", "cluster-domain"]),
+    ("ask", &["server", "port"]),
 ];
 
 const USAGE: &str = "resolve [flags] NAME";
@@ -83,6 +91,9 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
     if name.parse::<IpAddr>().is_err() {
         check_name(&name)?;
     }
+    for (flag, others) in EXCLUDED {
+        words.exclude(flag, others)?;
+    }
     let read = |flag: &str| match words.last(flag) {
         Some(file) => std::fs::read_to_string(file).map(Some).map_err(|error| format!("-{flag}: {file}: {error}")),
         None => Ok(None),
@@ -99,18 +110,22 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         cluster_dns: text("cluster-dns"),
         cluster_domain: text("cluster-domain"),
         library: text("library").unwrap_or_else(|| Library::default().name().to_owned()),
+        port: port(&words)?,
     };
     ask.check()?;
-    let is_local = ["manifests", "kubeconfig", "conf"].into_iter().any(|flag| words.has(flag));
+    let source = Source::of(&words)?;
+    let is_local = matches!(source, Source::Local);
     let upstream = words.last("ask").map(parse_server).transpose()?;
-    let resolved = match upstream {
+    let resolved = match (upstream, source) {
         // The cluster is needed only to read the Pod.
-        Some(upstream) if !is_local && ask.pod.is_none() => {
+        (Some(upstream), _) if !is_local && ask.pod.is_none() => {
             let mut look_up = |name: &str, qtype: &str| send(upstream, name, qtype);
             ask.resolve(None, &NoObjects("no cluster is given".to_owned()), &mut look_up)?
         }
-        Some(_) if !is_local => return Err("-ask with -pod needs -kubeconfig FILE or -manifests PATH".to_owned()),
-        _ if is_local => {
+        (Some(_), Source::Server(_)) => {
+            return Err("-ask with -pod needs -kubeconfig FILE or -manifests PATH".to_owned());
+        }
+        (upstream, Source::Local) => {
             let local = local::LocalServer::load(&words)?;
             let (engine, handle) = (&local.engine, local.runtime.handle());
             match upstream {
@@ -121,10 +136,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
                 None => engine.resolve(&ask, handle)?,
             }
         }
-        _ => {
-            let server = words.last("server").map(|text| text.parse());
-            socket::resolve(&ask, server.transpose().map_err(|_| "-server: not a number".to_owned())?)?
-        }
+        (None, Source::Server(server)) => socket::resolve(&ask, server)?,
     };
     Ok(if words.has("json") { resolved.to_json() } else { resolved.to_text() })
 }
@@ -133,6 +145,7 @@ impl Engine {
     /// Resolves a name without sending a query.
     pub(crate) fn resolve(&self, ask: &ResolveAsk, runtime: &Handle) -> Result<Resolved, String> {
         ask.check()?;
+        self.check_port(ask.port)?;
         let reader = self.reader(runtime);
         let client = match &ask.pod {
             Some(pod) => find_pod(pod, &*reader)?.1.addresses.first().and_then(|address| address.parse().ok()),
@@ -140,16 +153,16 @@ impl Engine {
         };
         let client = client.unwrap_or(Ipv4Addr::LOCALHOST.into());
         let bare = ask.name.trim_end_matches('.').to_owned();
-        let mut look_up = |name: &str, qtype: &str| self.look_up(name, qtype, client, &bare);
+        let mut look_up = |name: &str, qtype: &str| self.look_up(name, qtype, client, &bare, ask.port);
         ask.resolve(self.zone.as_deref(), &*reader, &mut look_up)
     }
 
     /// Returns the answer of a dry run; that of an upstream is assumed.
-    fn look_up(&self, name: &str, qtype: &str, client: IpAddr, bare: &str) -> (Code, String) {
+    fn look_up(&self, name: &str, qtype: &str, client: IpAddr, bare: &str, port: Option<u16>) -> (Code, String) {
         let qtype = Type::from_mnemonic(qtype).unwrap_or(Type::A);
         let (mut target, mut trace) = (name.to_owned(), None);
         for _ in 0..8 {
-            trace = self.dry_run(&target, qtype, client);
+            trace = self.dry_run(&target, qtype, client, port);
             match trace.as_ref().and_then(|trace| trace.alias.clone()) {
                 Some(alias) => target = alias,
                 None => break,
@@ -181,15 +194,24 @@ impl Engine {
 impl ResolveAsk {
     /// Checks the words of the user.
     fn check(&self) -> Result<(), String> {
-        let given = [self.pod.is_some(), self.policy.is_some(), self.resolv_conf.is_some()];
-        if given.into_iter().filter(|given| *given).count() > 1 {
-            return Err("-pod, -policy and -resolv-conf exclude each other".to_owned());
-        }
         if let Some(policy) = &self.policy
             && DnsPolicy::named(policy).is_none()
         {
             let names: Vec<&str> = DnsPolicy::ALL.iter().map(|policy| policy.name()).collect();
             return Err(format!("-policy: '{policy}' is none of {}", names.join(", ")));
+        }
+        if self.policy.as_deref().and_then(DnsPolicy::named) == Some(DnsPolicy::None) {
+            return Err(
+                "-policy: None leaves the resolv.conf to the dnsConfig of the Pod; choose the Pod with -pod, or the \
+                        file with -resolv-conf"
+                    .to_owned(),
+            );
+        }
+        if let Some(address) = self.cluster_dns.as_deref().filter(|text| text.parse::<IpAddr>().is_err()) {
+            return Err(format!("-cluster-dns: '{address}' is not an IP address such as {USUAL_CLUSTER_DNS}"));
+        }
+        if let Some(domain) = self.cluster_domain.as_deref().filter(|text| check_name(text).is_err()) {
+            return Err(format!("-cluster-domain: '{domain}' is not a domain such as cluster.local"));
         }
         if Library::named(&self.library).is_none() {
             let names: Vec<&str> = Library::ALL.iter().map(|library| library.name()).collect();
@@ -209,6 +231,9 @@ impl ResolveAsk {
             notes.push(
                 "the Pod does not use the cluster's DNS server; the answers below are those of this server".into(),
             );
+        }
+        if let Some(namespace) = self.namespace.as_deref().filter(|namespace| is_missing(namespace, reader)) {
+            notes.push(format!("the cluster has no namespace {namespace}"));
         }
         let read: usize = library.names(&conf, "x").map_or(0, |names| names.len());
         if library == Library::Musl && read <= 1 && !conf.search.is_empty() && conf.ndots() > 0 {
@@ -245,14 +270,24 @@ impl ResolveAsk {
             None => {
                 let namespace = self.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
                 let policy = self.policy.as_deref().and_then(DnsPolicy::named).unwrap_or_default();
-                let config = (policy == DnsPolicy::None)
-                    .then(|| DnsConfig { servers: cluster.servers.clone(), ..DnsConfig::default() });
                 let of = format!("a Pod in namespace {namespace} (dnsPolicy {})", policy.name());
-                (of, PodDns { namespace, policy, host_network: self.host_network, config })
+                (of, PodDns { namespace, policy, host_network: self.host_network, config: None })
             }
         };
         Ok((of, pod.render(&cluster, &node)))
     }
+}
+
+/// Returns whether the cluster is known not to have a namespace. Manifests may leave out the Namespace itself.
+fn is_missing(namespace: &str, reader: &dyn ObjectReader) -> bool {
+    let is_empty = |kind, ns: &str, name: Option<&str>| {
+        let (namespace, name) = (ns.to_owned(), name.map(str::to_owned));
+        let query = ObjectQuery { kind, namespace, name, labels: Vec::new(), limit: 1 };
+        reader.read(&query).is_ok_and(|found| found.is_empty())
+    };
+    is_empty(ObjectKind::Namespace, "", Some(namespace))
+        && is_empty(ObjectKind::Service, namespace, None)
+        && is_empty(ObjectKind::Pod, namespace, None)
 }
 
 /// Returns the addresses of the cluster's DNS Service.

@@ -335,7 +335,11 @@ impl Plugin for Cache {
             let (code, is_stale) = (entry.rcode(), remaining <= 0);
             let kind = if code == Rcode::NOERROR { "NODATA".to_owned() } else { code.to_string() };
             let text = format!("the answer {kind} is from the cache, {age} s old, {freshness}");
-            let reason = if is_stale { "cached-stale" } else { "cached" };
+            let reason = match code {
+                _ if is_stale => "cached-stale",
+                Rcode::SERVFAIL => "cached-failure",
+                _ => "cached",
+            };
             notes.denial = Some(TraceDenial { reason: reason.to_owned(), text, nearest: Vec::new() });
         }
         Explained::Answered

@@ -172,9 +172,11 @@ impl Plugin for Forward {
         }
         let (upstreams, max_fails) = (self.group.upstreams(), self.group.rules.max_fails);
         let mut down = Vec::new();
-        notes.lines.push(format!("forwards zone {} to {} upstream(s), policy {:?}", self.from, upstreams.len(), {
-            self.group.rules.policy
-        }));
+        let count = match upstreams.len() {
+            1 => "1 upstream".to_owned(),
+            count => format!("{count} upstreams, policy {}", self.group.rules.policy.name()),
+        };
+        notes.lines.push(format!("forwards zone {} to {count}", self.from));
         for upstream in upstreams.iter() {
             let fails = upstream.fails.load(std::sync::atomic::Ordering::Relaxed);
             let is_down = max_fails > 0 && fails > max_fails;
@@ -183,8 +185,13 @@ impl Plugin for Forward {
                 1 => "1 failed health check".to_owned(),
                 _ => format!("{fails} failed health checks"),
             };
-            let state = if is_down { "down" } else { "up" };
-            notes.lines.push(format!("upstream {} ({:?}): {state}, {health}", upstream.label, upstream.transport));
+            let state = match fails {
+                _ if is_down => format!("down, {health}"),
+                // A dry run asks nobody.
+                0 if !upstream.driver.has_answered() => "state not known, it has answered no query yet".to_owned(),
+                _ => format!("up, {health}"),
+            };
+            notes.lines.push(format!("upstream {} ({}): {state}", upstream.label, upstream.transport.name()));
             if is_down {
                 down.push(format!("{} ({health})", upstream.label));
             }

@@ -23,11 +23,19 @@ use crate::chain::{Exchange, Fallthrough, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::{self, Collected, Family, Metric, MetricFamily};
+use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{NameBuf, Question, Rcode, Rdata, Reply, Type};
 
 pub use config::{Config, parse};
 pub use file::HostsFile;
 pub use table::{Addresses, Skipped, Table};
+
+/// The extended error of a name without an entry (RFC 8914 4.1).
+const NO_SUCH_HOST: ExtendedError = ExtendedError {
+    code: 0,
+    reason: "no-such-host",
+    text: ErrorText::Fixed("the name has no entry, and there is no fallthrough for it"),
+};
 
 /// The plugin of a server block.
 pub struct Hosts {
@@ -193,7 +201,9 @@ impl Plugin for Hosts {
             if self.fallthrough.covers(question) {
                 return Step::Next;
             }
-            return exchange.refuse(Rcode::SERVFAIL);
+            let step = exchange.refuse(Rcode::SERVFAIL);
+            exchange.reply().extended_error = Some(NO_SUCH_HOST);
+            return step;
         }
         exchange.reply().authoritative = true;
         Step::Answered
@@ -203,7 +213,7 @@ impl Plugin for Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::testing::{Folder, ask, code, config, until_settled};
+    use crate::plugins::testing::{Folder, ask, client, code, config, packet, send, until_settled};
 
     /// Checks the reply to a query. The next plugin answers with REFUSED.
     fn check(hosts: &Arc<Hosts>, name: &str, qtype: Type, expected: &str) {
@@ -248,6 +258,15 @@ mod tests {
             check(&hosts, "a.example", qtype, "NOERROR aa");
         }
         check(&hosts, "x.w.example", Type::A, "NOERROR aa");
+    }
+
+    /// The response says why.
+    #[test]
+    fn a_name_without_an_entry_has_a_reason() {
+        let (hosts, _folder) = hosts(TEXT, "");
+        let query = packet("no.example", Type::A, None);
+        let state = send(vec![hosts], &query, client("10.0.0.1:1"), std::time::Instant::now());
+        assert_eq!((state.reply.rcode, state.reason()), (Rcode::SERVFAIL, Some("no-such-host")));
     }
 
     /// F08.

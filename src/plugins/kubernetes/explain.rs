@@ -105,7 +105,10 @@ fn describe(found: &Lookup<'_>) -> String {
         Lookup::Endpoints(found) => {
             let mut count = 0;
             found.for_each_row(|_| count += 1);
-            format!("{count} ready endpoint(s) of a Service")
+            match count {
+                1 => "1 ready endpoint of a Service".to_owned(),
+                _ => format!("{count} ready endpoints of a Service"),
+            }
         }
         Lookup::Pod(address, _) => format!("the address {address} of a Pod"),
         Lookup::Node => "a name that exists and has no record of its own".to_owned(),

@@ -19,7 +19,9 @@ mod tests;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{Calls, Exchange, Failure, Inner, Plugin, State, Step, Wait, Work};
+use crate::chain::{
+    Calls, Exchange, ExplainNotes, Explained, Failure, Inner, Plugin, State, Step, TraceDenial, Wait, Work,
+};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::plugins::expression;
 use crate::telemetry::metrics::BlockLabels;
@@ -138,6 +140,24 @@ impl Plugin for Template {
 
     fn calls(&self) -> Calls {
         Calls { query: true, reply: false, sent: false }
+    }
+
+    fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {
+        for (stanza, state) in self.config.stanzas.iter().zip(&self.stanzas) {
+            let Some(step) = self.try_stanza(stanza, state, exchange) else { continue };
+            let has_reason = exchange.state.reason().is_some() || exchange.reply().has_answer();
+            if !has_reason && matches!(step, Step::Answered) {
+                let rcode = exchange.reply().rcode;
+                let text = if rcode == stanza.rcode {
+                    format!("template is configured with 'rcode {rcode}' for the name")
+                } else {
+                    "'match' or 'expr' of template does not fit the name, and there is no fallthrough for it".to_owned()
+                };
+                notes.denial = Some(TraceDenial { reason: "answered".to_owned(), text, nearest: Vec::new() });
+            }
+            return step.into();
+        }
+        Explained::Next
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
