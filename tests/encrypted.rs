@@ -606,6 +606,23 @@ fn clients_of_http3_behind_a_proxy_are_those_of_its_headers() {
     }
 }
 
+#[test]
+fn clients_behind_a_proxy_connect_when_the_limit_is_near() {
+    let trust = Trust::new("quic-proxy-limit");
+    let lines = "proxyproto\n    quic {\n        max_connections 2\n    }";
+    let server = trust.start("quic://.:0", lines);
+    let at = port(&server, "quic");
+    runtime().block_on(async {
+        // From one connection on, direct clients have to show their address. The oldest idle connection is closed.
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            connections.push(trust.quic(proxy(at).await, "doq").await);
+        }
+        connections.push(trust.quic(at, "doq").await);
+        assert!(connections.iter().skip(3).all(|(_, connection)| connection.close_reason().is_none()));
+    });
+}
+
 /// A body that has begun and does not end.
 struct Half(Option<Bytes>);
 

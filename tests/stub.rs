@@ -30,6 +30,23 @@ const ZONE: &[(&str, bool, bool)] = &[
     ("shop.svc.cluster.local.", false, false),
 ];
 
+/// The names that fail, with the codes for A and AAAA. What follows them in the list exists.
+const FAILING: &[(&str, Code, Code)] = &[
+    ("fails.shop.svc.cluster.local.", Code::ServerFailure, Code::ServerFailure),
+    ("half.shop.svc.cluster.local.", Code::Found, Code::ServerFailure),
+    ("refuses.shop.svc.cluster.local.", Code::Other, Code::Other),
+    ("fails.svc.cluster.local.", Code::Found, Code::NoData),
+    ("refuses.svc.cluster.local.", Code::Found, Code::NoData),
+    ("fails.outside.", Code::ServerFailure, Code::ServerFailure),
+    ("refused.outside.", Code::Other, Code::Other),
+];
+
+/// Options with which musl needs a second for a name that fails.
+const BRIEF: &str = "timeout:1 attempts:4";
+
+/// The names of [`FAILING`] that are looked up with files with these options.
+const NAMES_THAT_FAIL: [&str; 5] = ["fails", "half", "refuses", "fails.outside", "refused.outside"];
+
 /// The names that are looked up.
 const NAMES: [&str; 24] = [
     "web",
@@ -61,6 +78,12 @@ const NAMES: [&str; 24] = [
 /// The lines of the files after the name server.
 fn files() -> Vec<String> {
     let pod = "search shop.svc.cluster.local svc.cluster.local cluster.local";
+    // A line of this length with its end; the limit of musl is 255.
+    let filled = |bytes: usize| {
+        let more: Vec<String> = (0..9).map(|n| format!("{n}.domain.example")).collect();
+        let line = format!("{pod} {}", more.join(" "));
+        format!("{line} {}", "x".repeat(bytes - line.len() - 2))
+    };
     let long: Vec<String> = (0..12).map(|n| format!("domain-number-{n:02}.corp.example")).collect();
     vec![
         format!("{pod}\noptions ndots:5\n"),
@@ -69,11 +92,18 @@ fn files() -> Vec<String> {
         "domain corp.example\n".to_owned(),
         format!("{pod} {}\noptions ndots:5\n", long.join(" ")),
         format!("{pod}\noptions ndots:1 timeout:3\n"),
+        format!("{pod}\noptions ndots:5 {BRIEF}\n"),
+        format!("{pod}\noptions ndots:1 {BRIEF}\n"),
+        format!("{}\noptions ndots:5\n", filled(255)),
+        format!("{}\noptions ndots:5\n", filled(256)),
     ]
 }
 
 /// Returns the code for a question.
 fn code(name: &str, qtype: &str) -> Code {
+    if let Some((_, a, aaaa)) = FAILING.iter().find(|(of, ..)| of.eq_ignore_ascii_case(name)) {
+        return if qtype == "A" { *a } else { *aaaa };
+    }
     match ZONE.iter().find(|(of, ..)| of.eq_ignore_ascii_case(name)) {
         None => Code::NameError,
         Some((_, a, aaaa)) if if qtype == "A" { *a } else { *aaaa } => Code::Found,
@@ -117,7 +147,12 @@ impl Server {
 /// Returns the response to a query.
 fn respond(query: &Query<'_>, code: Code) -> Vec<u8> {
     let [high, low] = query.id().to_be_bytes();
-    let rcode = if code == Code::NameError { 0x83 } else { 0x80 };
+    let rcode = match code {
+        Code::NameError => 0x83,
+        Code::ServerFailure => 0x82,
+        Code::Other => 0x85,
+        Code::Found | Code::NoData | Code::Timeout => 0x80,
+    };
     let answers = u8::from(code == Code::Found);
     let mut message = vec![high, low, 0x81, rcode, 0, 1, 0, answers, 0, 0, 0, 0];
     message.extend(query.question_wire());
@@ -197,7 +232,8 @@ fn compare(library: Library, number: u8) -> Option<()> {
         let mut child = child.ok()?;
         let (mut stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
         let mut answers = BufReader::new(stdout).lines();
-        for name in NAMES {
+        let failing: &[&str] = if lines.contains(BRIEF) { &NAMES_THAT_FAIL } else { &[] };
+        for name in NAMES.iter().chain(failing) {
             if writeln!(stdin, "{name}").is_err() {
                 return None;
             }

@@ -48,6 +48,13 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The methods of the pages that this server adds.
 const METHODS: &str = "GET, HEAD";
 
+/// The pages that kubelet asks.
+const PROBES: [&str; 2] = ["/health", "/ready"];
+/// The number of threads that pages need: one writes a page, the other serves probes meanwhile.
+pub const THREADS: usize = 2;
+/// The turn to write a page that is not for probes.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageContent {
@@ -220,12 +227,17 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, tls: Option<Arc<Crede
 /// Serves the one request of a connection, whatever it runs over. The caller limits how long it takes.
 pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, site: &Site, is_local: bool) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         // A page of another site that has the address of this one (DNS rebinding) names that site here.
-        let is_local = is_local && is_own_host(host.unwrap_or_default());
-        let visit = PageVisit { query: request.uri().query().unwrap_or_default(), is_local };
-        let response = site.respond(request.method(), request.uri().path(), &visit);
-        async move { Ok::<_, Infallible>(response) }
+        let host = request.headers().get(HOST).map_or(Some(""), |host| host.to_str().ok());
+        let is_local = is_local && host.is_some_and(is_own_host);
+        async move {
+            // Pages that take long to write must not keep probes waiting: one is written at a time, and another thread
+            // serves probes.
+            let is_probe = PROBES.contains(&request.uri().path());
+            let _turn = if is_probe { None } else { Some(TURN.lock().await) };
+            let visit = PageVisit { query: request.uri().query().unwrap_or_default(), is_local };
+            Ok::<_, Infallible>(site.respond(request.method(), request.uri().path(), &visit))
+        }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

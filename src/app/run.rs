@@ -30,6 +30,7 @@ use super::status_page::{StatusPage, StatusPageParts};
 use super::top::{self, LiveTop};
 use super::version::{self, COREDNS, VERSION, platform};
 use super::{configuration, explain, machine, metrics};
+use crate::admin;
 use crate::chain::pending::BoxFuture;
 use crate::chain::{QueryTap, Surroundings};
 use crate::corefile::{Diagnostics, GoDuration, RealFiles};
@@ -293,7 +294,7 @@ impl Loader {
         });
         // Runtimes of their own: a list of the cluster delays no page, and neither delays an answer.
         let background = build_runtime("background", BACKGROUND_THREADS)?;
-        let pages = build_runtime("pages", 1)?;
+        let pages = build_runtime("pages", admin::THREADS)?;
         let engine = explain::SharedEngine::default();
         explain::serve(engine.clone(), pages.handle());
         let program = Program {

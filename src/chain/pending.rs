@@ -467,7 +467,8 @@ fn servfail() -> Box<Reply> {
     Box::new(reply)
 }
 
-/// Builds the query of an internal look-up, with ID, RD, CD and OPT of the outer query.
+/// Builds the query of an internal look-up, with ID, RD, CD and OPT of the outer query, as CoreDNS's
+/// `request.NewWithQuestion` does.
 pub(super) fn inner_packet(outer: &Query<'_>, name: Name<'_>, qtype: Type) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + name.as_wire().len() + 4 + 11);
     packet.extend(outer.id().to_be_bytes());
@@ -477,9 +478,7 @@ pub(super) fn inner_packet(outer: &Query<'_>, name: Name<'_>, qtype: Type) -> Ve
     packet.extend(qtype.0.to_be_bytes());
     packet.extend([0, 1]);
     if let Some(edns) = &outer.edns {
-        packet.extend([0, 0, 41]);
-        packet.extend(edns.size.to_be_bytes());
-        packet.extend([0, 0, if edns.dnssec_ok { 0x80 } else { 0 }, 0, 0, 0]);
+        edns.write(&mut packet);
     }
     packet
 }

@@ -36,7 +36,7 @@ pub fn find_tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Err
     find_tls_error(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
-/// An error of TLS in words, from the text of the library, where a layer above has kept only that.
+/// An error of TLS in words, from the text of the library, where a layer above has only that.
 pub fn tls_reason_of_text(text: &str) -> String {
     match text.strip_prefix("received fatal alert: ") {
         Some(alert) => format!("remote error: tls: {}", words(alert)),

@@ -4,6 +4,12 @@ use std::fmt::Write as _;
 
 /// The largest `ndots` that resolvers accept.
 const MAX_NDOTS: usize = 15;
+/// The default and the largest `attempts` (`RES_DFLRETRY`, `RES_MAXRETRY`).
+const DEFAULT_ATTEMPTS: usize = 2;
+const MAX_ATTEMPTS: usize = 5;
+/// The default and the largest `timeout`, in seconds (`RES_TIMEOUT`, `RES_MAXRETRANS`).
+const DEFAULT_TIMEOUT: usize = 5;
+const MAX_TIMEOUT: usize = 30;
 /// The number of name servers that resolvers use (`MAXNS`).
 pub(super) const MAX_SERVERS: usize = 3;
 
@@ -52,8 +58,22 @@ impl StubConf {
 
     /// Returns the number of dots from which on a name is looked up as it is first. 1 by default.
     pub fn ndots(&self) -> usize {
-        let last = self.options.iter().rev().find_map(|option| option.strip_prefix("ndots:")?.parse().ok());
-        last.unwrap_or(1).min(MAX_NDOTS)
+        self.number("ndots:").unwrap_or(1).min(MAX_NDOTS)
+    }
+
+    /// Returns how often a resolver asks all of its servers. 2 by default.
+    pub fn attempts(&self) -> usize {
+        self.number("attempts:").unwrap_or(DEFAULT_ATTEMPTS).clamp(1, MAX_ATTEMPTS)
+    }
+
+    /// Returns the seconds that a resolver waits for a response, or musl for all of them. 5 by default.
+    pub fn timeout(&self) -> usize {
+        self.number("timeout:").unwrap_or(DEFAULT_TIMEOUT).clamp(1, MAX_TIMEOUT)
+    }
+
+    /// Returns the value of an option; the last one counts.
+    fn number(&self, option: &str) -> Option<usize> {
+        self.options.iter().rev().find_map(|have| have.strip_prefix(option)?.parse().ok())
     }
 
     /// Returns whether an option is set.
@@ -91,6 +111,9 @@ mod tests {
             conf.to_text(),
             "search a.b c\nnameserver 10.0.0.1\nnameserver fd00::1\noptions ndots:5 edns0 ndots:20\n"
         );
+        assert_eq!((conf.attempts(), conf.timeout()), (2, 5));
+        let changed = StubConf::parse("options attempts:3 timeout:1 timeout:0 attempts:99\n");
+        assert_eq!((changed.attempts(), changed.timeout()), (5, 1));
         assert_eq!(StubConf::parse("domain d.\n").search, ["d"]);
         assert_eq!(StubConf::default().ndots(), 1);
         assert_eq!(StubConf::default().to_text(), "");

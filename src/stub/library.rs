@@ -8,6 +8,8 @@ use super::conf::StubConf;
 
 /// The maximum length of a line of resolv.conf that musl reads, in bytes with the line end.
 const MUSL_LINE: usize = 255;
+/// How often c-ares 1.18 asks all of its servers.
+const CARES_TRIES: usize = 4;
 /// The maximum length of a name in text, without its final dot.
 const MAX_NAME: usize = 253;
 
@@ -49,6 +51,8 @@ pub enum StubVerdict {
     Found,
     /// It looks up the next name.
     Next,
+    /// It leaves the search list; the name as it is follows, if it has not been looked up.
+    LeavesList,
     /// It returns an error, whatever names are left.
     Fails,
 }
@@ -147,13 +151,27 @@ impl Library {
         }
     }
 
-    /// Returns how often a name is queried if every response is SERVFAIL, with this number of servers.
-    pub fn attempts(self, servers: usize) -> usize {
-        match self {
-            Library::Glibc | Library::Go => 2 * servers.max(1),
-            Library::Musl => 1 + 2,
-            Library::CAres => 3 * servers.max(1),
-        }
+    /// Returns how often each type of a name is queried until its response, or the last failure, is accepted. What
+    /// musl sends to all servers at once, and gets an answer for, counts once.
+    pub fn attempts(self, conf: &StubConf, codes: &[Code]) -> Vec<usize> {
+        let servers = conf.used_servers().len().max(1);
+        let failed = codes.iter().filter(|code| code.is_failure()).count();
+        let attempts = |code: &Code| match self {
+            _ if !code.is_failure() => 1,
+            // The answer to one of the types is enough.
+            Library::Glibc if failed < codes.len() => 1,
+            Library::Glibc | Library::Go => conf.attempts() * servers,
+            // A server that has failed is not asked again, unless it is the only one.
+            Library::CAres if servers > 1 && *code != Code::Timeout => servers,
+            Library::CAres => CARES_TRIES * servers,
+            // Responses other than NOERROR and NXDOMAIN are dropped. SERVFAIL is answered by the same query, as often
+            // as twice the number of types in each attempt.
+            Library::Musl => {
+                let again = if *code == Code::ServerFailure { 2 * codes.len() / failed } else { 0 };
+                conf.attempts() * (servers + again)
+            }
+        };
+        codes.iter().map(attempts).collect()
     }
 
     /// Returns what follows after the responses for a name, one for each type.
@@ -173,15 +191,44 @@ impl Library {
         if codes.contains(&Code::Found) {
             return StubVerdict::Found;
         }
-        let is_failure = |code: &Code| matches!(code, Code::ServerFailure | Code::Timeout | Code::Other);
         match self {
-            // SERVFAIL does not end the search; no response does.
-            Library::Glibc if codes.iter().any(|code| matches!(code, Code::Timeout | Code::Other)) => {
-                StubVerdict::Fails
+            // SERVFAIL does not end the search.
+            Library::Glibc if codes.iter().all(|code| matches!(code, Code::Timeout | Code::Other)) => {
+                StubVerdict::LeavesList
             }
-            Library::CAres if codes.iter().any(is_failure) => StubVerdict::Fails,
+            Library::CAres if codes.iter().any(|code| code.is_failure()) => StubVerdict::Fails,
             _ => StubVerdict::Next,
         }
+    }
+
+    /// Returns the code that an unsuccessful search reports. `codes` has those of each name, and whether it was the
+    /// name as it is.
+    pub fn report(self, codes: &[(bool, Vec<Code>)]) -> Code {
+        let worst = |codes: &[Code]| {
+            let order = [Code::ServerFailure, Code::Timeout, Code::Other, Code::NoData];
+            order.into_iter().find(|code| codes.contains(code)).unwrap_or(Code::NameError)
+        };
+        let has = |code: Code| codes.iter().any(|(_, codes)| codes.contains(&code));
+        let last = codes.last().map_or(Code::NameError, |(_, codes)| worst(codes));
+        match (self, codes) {
+            // The name as it is decides if it was first; then any NODATA, then any SERVFAIL, then the last name.
+            (Library::Glibc, [(true, first), _, ..]) => worst(first),
+            // The last name of the list decides.
+            (Library::Go, _) => {
+                let listed = codes.iter().rev().find(|(as_it_is, _)| !as_it_is);
+                listed.map_or(last, |(_, codes)| worst(codes))
+            }
+            _ if has(Code::NoData) => Code::NoData,
+            _ if has(Code::ServerFailure) => Code::ServerFailure,
+            _ => last,
+        }
+    }
+}
+
+impl Code {
+    /// Returns whether another server, or the same one later, could have an answer.
+    pub(super) fn is_failure(self) -> bool {
+        matches!(self, Code::ServerFailure | Code::Timeout | Code::Other)
     }
 }
 
@@ -234,6 +281,14 @@ mod tests {
     }
 
     #[test]
+    fn musl_reads_a_search_line_of_255_bytes() {
+        for (domains, read) in [(247, true), (248, false)] {
+            let conf = format!("search {}\n", "x".repeat(domains));
+            assert_eq!(Library::Musl.search(&StubConf::parse(&conf)).len() == 1, read, "{domains}");
+        }
+    }
+
+    #[test]
     fn a_root_in_the_search_list_is_the_name_itself() {
         assert_eq!(names(Library::Glibc, "search c . d\n", "web"), "web.c. web. web.d.");
         assert_eq!(names(Library::Go, "search c . d\n", "web"), "web.c. web.d. web.");
@@ -255,7 +310,8 @@ mod tests {
             ),
             (&[Found, ServerFailure], StubVerdict::Found, StubVerdict::Fails, StubVerdict::Found, StubVerdict::Found),
             (&[NoData, NameError], StubVerdict::Next, StubVerdict::Next, StubVerdict::Next, StubVerdict::Next),
-            (&[Timeout, Timeout], StubVerdict::Fails, StubVerdict::Fails, StubVerdict::Next, StubVerdict::Fails),
+            (&[Other, Other], StubVerdict::LeavesList, StubVerdict::Fails, StubVerdict::Next, StubVerdict::Fails),
+            (&[Timeout, Timeout], StubVerdict::LeavesList, StubVerdict::Fails, StubVerdict::Next, StubVerdict::Fails),
         ] {
             let verdicts = Library::ALL.map(|library| library.verdict(codes));
             assert_eq!(verdicts, [glibc, musl, go, cares], "{codes:?}");

@@ -77,8 +77,14 @@ fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookU
             return resolution;
         }
     };
-    let mut last = Code::NameError;
+    let as_it_is = format!("{}.", name.strip_suffix('.').unwrap_or(name));
+    let mut codes: Vec<(bool, Vec<Code>)> = Vec::new();
+    let mut is_list_left = false;
     for name in names {
+        let is_as_it_is = name == as_it_is;
+        if is_list_left && !is_as_it_is {
+            continue;
+        }
         let answers: Vec<(&str, Code, String)> = library
             .types(conf)
             .iter()
@@ -87,18 +93,17 @@ fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookU
                 (*qtype, code, answer)
             })
             .collect();
-        let codes: Vec<Code> = answers.iter().map(|(_, code, _)| *code).collect();
-        let is_failure = codes.iter().all(|code| matches!(code, Code::ServerFailure | Code::Timeout));
-        let attempts = if is_failure { library.attempts(conf.used_servers().len()) } else { 1 };
-        for _ in 0..attempts {
-            for (qtype, _, answer) in &answers {
+        let received: Vec<Code> = answers.iter().map(|(_, code, _)| *code).collect();
+        let attempts = library.attempts(conf, &received);
+        for attempt in 0..attempts.iter().copied().max().unwrap_or_default() {
+            for ((qtype, _, answer), _) in answers.iter().zip(&attempts).filter(|(_, attempts)| attempt < **attempts) {
                 if resolution.queries.len() < MAX_QUERIES {
                     let (qtype, answer) = ((*qtype).to_owned(), answer.clone());
                     resolution.queries.push(StubQuery { name: name.clone(), qtype, answer });
                 }
             }
         }
-        match library.verdict(&codes) {
+        match library.verdict(&received) {
             StubVerdict::Found => {
                 let mut found: Vec<&str> = answers
                     .iter()
@@ -111,19 +116,29 @@ fn run(library: Library, conf: &StubConf, name: &str, look_up: &mut AddressLookU
                 resolution.found = Some(name);
                 return resolution;
             }
-            StubVerdict::Next => last = if codes.contains(&Code::NoData) { Code::NoData } else { last },
+            StubVerdict::Next => {}
+            // glibc tries the whole list after the name as it is.
+            StubVerdict::LeavesList => is_list_left = !is_as_it_is,
             StubVerdict::Fails => {
                 let answer = answers.iter().find(|(_, code, _)| *code != Code::Found);
                 let answer = answer.map(|(_, _, answer)| answer.as_str()).unwrap_or_default();
-                resolution.result = format!("an error: {} stops at {name} {answer}", library.name());
+                let waits = if library == Library::Musl && received.iter().any(|code| code.is_failure()) {
+                    format!(" after {} s", conf.timeout())
+                } else {
+                    String::new()
+                };
+                resolution.result = format!("an error: {} stops{waits} at {name} {answer}", library.name());
                 return resolution;
             }
         }
+        codes.push((is_as_it_is, received));
     }
-    resolution.result = match last {
-        Code::NoData => "an error: no name has an address (NODATA)".to_owned(),
-        _ => "an error: no name exists (NXDOMAIN)".to_owned(),
-    };
+    resolution.result = match library.report(&codes) {
+        Code::NoData => "an error: no name has an address (NODATA)",
+        Code::ServerFailure | Code::Timeout | Code::Other => "a temporary error: a server failed for one of the names",
+        Code::Found | Code::NameError => "an error: no name exists (NXDOMAIN)",
+    }
+    .to_owned();
     resolution
 }
 
@@ -165,9 +180,54 @@ mod tests {
     #[test]
     fn a_failure_is_repeated_and_ends_the_search_of_some() {
         let failing = [("web.a.svc.c.", Code::ServerFailure, Code::ServerFailure)];
-        assert_eq!(check(Library::Musl, "web", &failing).0.split(' ').count(), 2 * 3);
-        assert_eq!(check(Library::CAres, "web", &failing).0.split(' ').count(), 2 * 3);
+        assert_eq!(check(Library::Musl, "web", &failing).0.split(' ').count(), 2 * 2 * 3);
+        assert_eq!(check(Library::CAres, "web", &failing).0.split(' ').count(), 2 * 4);
         assert_eq!(check(Library::Glibc, "web", &failing).0.split(' ').count(), 2 * 2 + 3 * 2);
+        let half = [("web.a.svc.c.", Code::Found, Code::ServerFailure)];
+        assert_eq!(check(Library::Glibc, "web", &half).0, "web.a.svc.c./A web.a.svc.c./AAAA");
+        assert_eq!(check(Library::Musl, "web", &half).0.matches("AAAA").count(), 2 * (1 + 4));
+    }
+
+    #[test]
+    fn glibc_leaves_the_list_when_a_server_refuses() {
+        let refused = [("web.a.svc.c.", Code::Other, Code::Other), ("web.svc.c.", Code::Found, Code::NoData)];
+        let (names, found, _) = check(Library::Glibc, "web", &refused);
+        assert_eq!(names.split(' ').skip(4).collect::<Vec<_>>(), ["web./A", "web./AAAA"]);
+        assert_eq!(found, None);
+        // The name as it is does not end the search.
+        let refused = [("a.b.c.d.e.f.", Code::Other, Code::Other), ("a.b.c.d.e.f.c.", Code::Found, Code::NoData)];
+        assert_eq!(check(Library::Glibc, "a.b.c.d.e.f", &refused).1.as_deref(), Some("a.b.c.d.e.f.c."));
+        // musl repeats the query until its time is over.
+        let refused = [("web.a.svc.c.", Code::Other, Code::Other)];
+        assert_eq!(check(Library::Musl, "web", &refused).0.split(' ').count(), 2 * 2);
+    }
+
+    #[test]
+    fn the_error_of_a_search_is_that_which_the_library_reports() {
+        let result = |library: Library, name: &str, codes: &[(&str, Code)]| {
+            let mut look_up = |name: &str, _: &str| {
+                let code = codes.iter().find(|(of, _)| *of == name).map_or(Code::NameError, |(_, code)| *code);
+                (code, format!("{code:?}"))
+            };
+            resolve(library, &StubConf::parse(POD), name, &mut look_up).result
+        };
+        let failure = ("web.a.svc.c.", Code::ServerFailure);
+        let temporary = "a temporary error: a server failed for one of the names";
+        let missing = "an error: no name exists (NXDOMAIN)";
+        let empty = "an error: no name has an address (NODATA)";
+        assert_eq!(result(Library::Glibc, "web", &[failure]), temporary);
+        assert_eq!(result(Library::Glibc, "web", &[failure, ("web.svc.c.", Code::NoData)]), empty);
+        assert_eq!(result(Library::Glibc, "web", &[("web.a.svc.c.", Code::Other)]), missing);
+        assert_eq!(result(Library::Go, "web", &[failure]), missing);
+        assert_eq!(result(Library::Go, "web", &[("web.c.", Code::ServerFailure)]), temporary);
+        assert_eq!(
+            result(Library::Musl, "web", &[failure]),
+            "an error: musl stops after 5 s at web.a.svc.c. ServerFailure"
+        );
+        assert_eq!(result(Library::CAres, "web", &[failure]), "an error: c-ares stops at web.a.svc.c. ServerFailure");
+        // The name as it is was first.
+        let first = [("a.b.c.d.e.f.", Code::ServerFailure), ("a.b.c.d.e.f.c.", Code::NoData)];
+        assert_eq!(result(Library::Glibc, "a.b.c.d.e.f", &first), temporary);
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl<'a> Edns<'a> {
     }
 
     /// Appends the OPT record to a packet.
-    fn write(&self, packet: &mut Vec<u8>) {
+    pub(crate) fn write(&self, packet: &mut Vec<u8>) {
         let ([s0, s1], dnssec_ok) = (self.size.to_be_bytes(), if self.dnssec_ok { 0x80 } else { 0 });
         // A message is shorter than 65,536 bytes, and so are its options.
         let [l0, l1] = (self.options.len() as u16).to_be_bytes();

@@ -364,7 +364,7 @@ fn encrypted() -> Result<(), Failed> {
     same(&format!("tls {root} {trusted}"))?;
     fails(&format!("tls {known} {trusted}"), "etcdserver: permission denied")?;
     fails(&format!("tls {known} {trusted}\n        credentials root wrong"), "invalid user ID or password")?;
-    fails(&format!("tls {known} {trusted}\n        credentials nobody secret"), "invalid user ID or password")?;
+    fails(&format!("tls {known} {trusted}\n        credentials other secret"), "invalid user ID or password")?;
     fails(&format!("tls {known} {foreign}\n        credentials root secret"), "certificate")?;
     Ok(())
 }

@@ -44,7 +44,7 @@ pub struct Client {
     pub tcp: bool,
     /// What it reports instead of using a search list with the root in it, if it cannot.
     pub root_search: Option<&'static str>,
-    /// The longest search list that it uses, in domains and in bytes.
+    /// The longest search list that it uses, in domains and in bytes of the domains with the spaces between them.
     pub longest: (usize, usize),
     /// The command, to which questions are appended.
     command: fn() -> Vec<String>,
@@ -65,10 +65,10 @@ const ANY: (usize, usize) = (usize::MAX, usize::MAX);
 pub const CLIENTS: &[Client] = &[
     Client {
         name: "glibc",
-        habits: "`getaddrinfo`, `getnameinfo`, `res_search`. A and AAAA leave one socket at the same time; \
-            `single-request` and `single-request-reopen` change that. Names with fewer dots than `ndots` go through the \
-            search list first. No EDNS without `options edns0`. TC: again over TCP. After SERVFAIL the next name server \
-            is tried, then the search goes on, but the result is a temporary error.",
+        habits: "glibc 2.36: `getaddrinfo`, `getnameinfo`, `res_search`. A and AAAA leave one socket at the same time; \
+            `single-request` and `single-request-reopen` change that. Names with fewer dots than `ndots` go through \
+            the search list first. No EDNS without `options edns0`. TC: again over TCP. After SERVFAIL the next name \
+            server is tried, then the search goes on; after REFUSED the list is left.",
         kinds: ALL,
         tcp: true,
         root_search: None,
@@ -78,22 +78,25 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "musl",
         habits: "`getaddrinfo` of musl 1.2.3 (Alpine 3.16 and 3.17), statically linked. Sends A and AAAA to all name \
-            servers at once and takes the first response. A name with `ndots` dots is never tried with the search list. \
-            NODATA and SERVFAIL end the search, so a server must say NXDOMAIN exactly where a name does not exist. No \
-            EDNS. A search list of more than 255 bytes is ignored as a whole, and a `.` in it makes it send broken queries \
-            until it gives up. TC is ignored: the records of the truncated response are the result (musl has TCP since 1.2.4).",
+            servers at once and takes the first response. A name with `ndots` dots is never tried with the search \
+            list. NODATA ends the search; SERVFAIL and REFUSED end it after the whole timeout of 5 s. No EDNS. A \
+            `search` line of more than 255 bytes, keyword and line end included, is ignored: 247 bytes of domains. A \
+            `.` in the list makes it send broken queries until it gives up. `res_search` does not search. TC is \
+            ignored: the records of the truncated response are the result, 48 addresses at most (musl has TCP since \
+            1.2.4).",
         kinds: &[(Kind::Host, Search::NotBehind), (Kind::Srv, Search::Never), (Kind::Ptr, Search::Never)],
         tcp: false,
         root_search: Some("!Try again"),
-        longest: (usize::MAX, 255),
+        longest: (usize::MAX, 247),
         command: || vec![built("libc-musl")],
     },
     Client {
         name: "busybox nslookup",
-        habits: "BusyBox 1.35. Sends A and AAAA for every name of the search list at the same time, prints every \
-            denial, and searches for names without a dot only (since BusyBox 1.29): `nslookup web.shop` fails in every cluster. No EDNS, no \
-            TCP. Exits with an error if one of the responses is a denial. With a `.` in the search list, no short name \
-            is found.",
+        habits: "BusyBox 1.35. Sends A and AAAA for every name of the search list at the same time, prints every denial, \
+            and searches for names without a dot only: `nslookup web.shop` fails in every cluster (1.29 has no \
+            search list; 1.28 and older ask the C library). Other programs of the image ask the C library: `ping \
+            web.shop` works. `nslookup` of `_http._tcp.web` is not searched either. No EDNS, no TCP. Exits with an \
+            error if one of the responses is a denial. With a `.` in the search list, no short name is found.",
         kinds: &[(Kind::Host, Search::NoDots), (Kind::Srv, Search::NoDots), (Kind::Ptr, Search::Never)],
         tcp: false,
         root_search: Some("-"),
@@ -102,9 +105,9 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "dig",
-        habits: "BIND's dig with `+search`; without it, the search list is not used. \
-            It uses eight domains at most, and a name with `ndots` dots is only tried as it is. EDNS with 1232 bytes, a cookie, \
-            and AD. TC: again over TCP.",
+        habits: "BIND's dig 9.18 with `+search`; without it, the search list is not used. It uses eight domains at most, \
+            and a name with `ndots` dots is only tried as it is. EDNS with 1232 bytes, a cookie, and AD. TC: again \
+            over TCP.",
         kinds: &[(Kind::Host, Search::NotBehind), (Kind::Srv, Search::NotBehind), (Kind::Ptr, Search::Never)],
         tcp: true,
         root_search: None,
@@ -113,7 +116,7 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "kdig",
-        habits: "Knot's kdig, which has no search list. No EDNS unless an option asks for it. TC: again over TCP.",
+        habits: "Knot's kdig 3.2, which has no search list. No EDNS unless an option asks for it. TC: again over TCP.",
         kinds: NO_SEARCH,
         tcp: true,
         root_search: None,
@@ -122,9 +125,10 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Go",
-        habits: "Go's own resolver (`GODEBUG=netdns=go`, and every binary without cgo). A and AAAA from two sockets at \
-            the same time. EDNS with 1232 bytes. TC: again over TCP. SERVFAIL of one type with an answer of the other \
-            one gives the answer.",
+        habits: "Go's own resolver, Go 1.26. It is the default, also with cgo on Linux, unless the environment, \
+            resolv.conf or nsswitch.conf asks for what it lacks; here `GODEBUG=netdns=go`. A and AAAA from two \
+            sockets at the same time. EDNS with 1232 bytes. TC: again over TCP. SERVFAIL of one type with an answer \
+            of the other one gives the answer.",
         kinds: ALL,
         tcp: true,
         root_search: None,
@@ -133,7 +137,8 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Go, cgo",
-        habits: "Go with the C library (`GODEBUG=netdns=cgo`) for addresses and PTR; SRV by Go's own resolver.",
+        habits: "Go with the C library for addresses and PTR, where Go's own resolver lacks what the environment, \
+            resolv.conf or nsswitch.conf asks for; here `GODEBUG=netdns=cgo`. SRV by Go's own resolver.",
         kinds: ALL,
         tcp: true,
         root_search: None,
@@ -142,9 +147,10 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "gRPC",
-        habits: "The `dns` resolver of gRPC for Go, with grpclb linked in: addresses, and before them SRV of \
+        habits: "The `dns` resolver of gRPC 1.84 for Go, with grpclb linked in: addresses, and before them SRV of \
             `_grpclb._tcp.NAME`, whose denial costs a round of the search list for each channel. Also TXT of \
-            `_grpc_config.NAME` where service configurations are enabled.",
+            `_grpc_config.NAME`, another round of the list, unless `GRPC_ENABLE_TXT_SERVICE_CONFIG=false` or \
+            `WithDisableServiceConfig`.",
         kinds: &[(Kind::Host, Search::Full), (Kind::Balancer, Search::Full)],
         tcp: true,
         root_search: None,
@@ -153,7 +159,7 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Node lookup",
-        habits: "`dns.lookup` of Node.js, which connections use: the C library in a thread pool of four.",
+        habits: "`dns.lookup` of Node.js 20, which connections use: the C library in a thread pool of four.",
         kinds: NO_SRV,
         tcp: true,
         root_search: None,
@@ -162,7 +168,8 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Node resolve",
-        habits: "`dns.resolve*` of Node.js: c-ares without the search list. TC: again over TCP.",
+        habits: "`dns.resolve*` of Node.js 20: its own c-ares, 1.34 in official builds, without the search list. No EDNS. \
+            TC: again over TCP.",
         kinds: NO_SEARCH,
         tcp: true,
         root_search: None,
@@ -171,7 +178,7 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Python",
-        habits: "`socket.getaddrinfo` and `gethostbyaddr` of CPython: the C library.",
+        habits: "`socket.getaddrinfo` and `gethostbyaddr` of CPython 3.11: the C library.",
         kinds: NO_SRV,
         tcp: true,
         root_search: None,
@@ -180,8 +187,8 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "Java",
-        habits: "`InetAddress` of the JDK: the C library, with a cache of its own (30 s, denials 10 s). SRV by JNDI, \
-            which has a resolver of its own and no search list.",
+        habits: "`InetAddress` of JDK 17: the C library, with a cache of its own (30 s, denials 10 s). SRV by JNDI, which \
+            has a resolver of its own and no search list.",
         kinds: &[(Kind::Host, Search::Full), (Kind::Srv, Search::Never), (Kind::Ptr, Search::Never)],
         tcp: true,
         root_search: None,
@@ -200,7 +207,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "Netty",
         habits: "The resolver of Netty 4.1.48 (`DnsNameResolver`), which many Java frameworks use instead of the JDK's; \
-            truncated responses over TCP only where the program has asked for it. EDNS with 4096 bytes. A and AAAA from \
+            truncated responses over TCP only where the program has asked for it, as this one has. EDNS with 4096 bytes. A and AAAA from \
             one socket at the same time. Reads the search list and `ndots` of resolv.conf, but not `use-vc`; its own \
             timeout is five seconds. Has a cache of its own. Its queries for SRV and PTR do not use the search list.",
         kinds: &[(Kind::Host, Search::Full), (Kind::Srv, Search::Never), (Kind::Ptr, Search::Never)],
@@ -228,9 +235,9 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "c-ares",
-        habits: "c-ares 1.18: `ares_getaddrinfo`, `ares_search`. TC: again over TCP. \
-            A `.` in the search list is an error (newer versions accept it). \
-            The same library is in Envoy, in some builds of curl, and in Node's `resolve`.",
+        habits: "c-ares 1.18: `ares_getaddrinfo`, `ares_search`. TC: again over TCP. A `.` in the search list is an error \
+            (newer versions accept it). SERVFAIL and REFUSED end the search. The library is in Envoy and in some \
+            builds of curl.",
         kinds: ALL,
         tcp: true,
         root_search: Some("!Misformatted domain name"),
@@ -240,8 +247,8 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "adig",
         habits: "The tool of c-ares 1.34, with `+search`. EDNS with 1232 bytes, a cookie, and with `+dns0x20` letters in \
-            mixed case, which a response must repeat. The end of an SRV target follows the question's letters, with CoreDNS \
-            too. TC: again over TCP.",
+            mixed case, which a response must repeat. The part of an SRV target that is compressed against the \
+            question comes back in its mixed case, from CoreDNS too. TC: again over TCP.",
         kinds: ALL,
         tcp: true,
         root_search: None,
@@ -250,7 +257,8 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "hickory",
-        habits: "Rust's hickory-resolver 0.26. EDNS. TC: again over TCP.",
+        habits: "Rust's hickory-resolver 0.26 with the system's configuration: EDNS only with `options edns0`, although \
+            its own default is to send it. TC: again over TCP. Sends to two name servers at once.",
         kinds: ALL,
         tcp: true,
         root_search: None,
@@ -262,10 +270,10 @@ pub const CLIENTS: &[Client] = &[
     },
     Client {
         name: "nginx",
-        habits: "The `resolver` of nginx, which does not read resolv.conf: no search list, names must be complete. \
-            (Names in the configuration that are known at its start are looked up by the C library.) A and AAAA at the \
-            same time, no EDNS. TC: again over TCP. A denial of one type with an answer of the other one gives the \
-            answer.",
+        habits: "The `resolver` of nginx 1.22, which does not read resolv.conf: no search list, names must be complete. \
+            (Names in the configuration that are known at its start are looked up by the C library.) It begins with \
+            a server of its choice. A and AAAA at the same time, no EDNS. TC: again over TCP. A denial of one type \
+            with an answer of the other one gives the answer.",
         kinds: &[(Kind::Host, Search::Never)],
         tcp: true,
         root_search: None,

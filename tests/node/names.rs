@@ -12,8 +12,12 @@ pub const EXTERNAL: &[&str] = &[
     "80.2.0.192.in-addr.arpa. 60 PTR www.example.org.",
 ];
 
-/// The number of addresses of `many.example.org`, and of the headless Service `many.lab`.
-pub const MANY: [usize; 2] = [50, 60];
+/// The number of addresses of `many.example.org`.
+pub const MANY_OUTSIDE: usize = 50;
+/// The number of addresses of the headless Service `many.lab`: more than 512 bytes.
+const MANY: usize = 60;
+/// The addresses of the headless Service `huge.lab`: more than 4,096 bytes.
+pub const HUGE: usize = 300;
 
 /// The questions, as a Pod of the namespace `shop` asks them, with what each of them shows.
 pub const QUESTIONS: &[(Kind, &str, &str)] = &[
@@ -30,10 +34,11 @@ pub const QUESTIONS: &[(Kind, &str, &str)] = &[
     (Kind::Host, "pay", "ExternalName outside of the cluster"),
     (Kind::Host, "alias", "ExternalName inside of it"),
     (Kind::Host, "dangling", "ExternalName to nothing"),
-    (Kind::Host, "many.lab.svc.cluster.local", "headless, 60 endpoints: truncated over UDP"),
+    (Kind::Host, "many.lab.svc.cluster.local", "headless, 60 endpoints: truncated at 512 bytes"),
+    (Kind::Host, "huge.lab.svc.cluster.local", "headless, 300 endpoints: truncated at 4,096 bytes"),
     (Kind::Host, "www.example.org", "an external name"),
     (Kind::Host, "www.example.org.", ""),
-    (Kind::Host, "many.example.org", "external, 50 addresses"),
+    (Kind::Host, "many.example.org", "external, 50 addresses: truncated at 512 bytes"),
     (Kind::Host, "intranet", "in the search list of the nodes"),
     (Kind::Host, "nosuch", "missing"),
     (Kind::Host, "nosuch.shop.svc.cluster.local", "missing in the cluster"),
@@ -80,7 +85,12 @@ pub fn truth(server: Server, kind: Kind, name: &str) -> Answer {
         }
         (Kind::Host, "10-244-1-5.shop.pod.cluster.local") => &["10.244.1.5"],
         (Kind::Host, "pay.shop.svc.cluster.local") => &["192.0.2.90"],
-        (Kind::Host, "many.lab.svc.cluster.local") if server == Server::Cluster => return many("198.51.100", MANY[1]),
+        (Kind::Host, "many.lab.svc.cluster.local") if server == Server::Cluster => {
+            return many("198.51.100", MANY);
+        }
+        (Kind::Host, "huge.lab.svc.cluster.local") if server == Server::Cluster => {
+            return Answer::Data(sorted(huge()));
+        }
         (Kind::Srv, "_http._tcp.web.shop.svc.cluster.local") => &["web.shop.svc.cluster.local:80"],
         (Kind::Srv, "_pg._tcp.db.data.svc.cluster.local") => &[
             "db-0.db.data.svc.cluster.local:5432",
@@ -105,7 +115,7 @@ pub fn truth(server: Server, kind: Kind, name: &str) -> Answer {
     let outside: &[&str] = match (kind, name) {
         (Kind::Host, "www.example.org") => &["192.0.2.80", "2001:db8::80"],
         (Kind::Host, "intranet.corp.example") => &["192.0.2.70"],
-        (Kind::Host, "many.example.org") => return many("198.18.0", MANY[0]),
+        (Kind::Host, "many.example.org") => return many("198.18.0", MANY_OUTSIDE),
         (Kind::Srv, "_sip._udp.example.org") => &["www.example.org:5060"],
         (Kind::Ptr, "192.0.2.80") => &["www.example.org"],
         _ => return Answer::Missing,
@@ -113,10 +123,18 @@ pub fn truth(server: Server, kind: Kind, name: &str) -> Answer {
     Answer::Data(owned(outside))
 }
 
+/// Returns the addresses of `huge.lab`.
+pub fn huge() -> Vec<String> {
+    (0..HUGE).map(|number| format!("198.19.{}.{}", number / 100, 1 + number % 100)).collect()
+}
+
 fn many(network: &str, count: usize) -> Answer {
-    let mut addresses: Vec<String> = (1..=count).map(|number| format!("{network}.{number}")).collect();
+    Answer::Data(sorted((1..=count).map(|number| format!("{network}.{number}")).collect()))
+}
+
+fn sorted(mut addresses: Vec<String>) -> Vec<String> {
     addresses.sort();
-    Answer::Data(addresses)
+    addresses
 }
 
 fn owned(list: &[&str]) -> Vec<String> {

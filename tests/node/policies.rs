@@ -1,126 +1,131 @@
 //! The resolv.conf of a Pod, as kubelet writes it for a `dnsPolicy` and a `dnsConfig`, and how a client reads it.
 
-use super::clients::{Kind, Search};
+use clusterdns::stub::{ClusterDns, PodDns, StubConf};
+use serde_json::{Value, json};
+
+use super::clients::{Client, Kind, Search};
 use super::names::{Answer, Server, truth};
 use super::net::RESOLVER;
-use super::world::{NODE_DOMAIN, VIP, node_resolv_conf};
+use super::world::{VIP, node_resolv_conf};
 
 /// A `dnsPolicy` with its `dnsConfig`.
 pub struct Policy {
     pub name: &'static str,
     /// What to know about it, for the page.
     pub text: &'static str,
-    /// Whether the Pod uses the network of its node.
-    pub on_host: bool,
-    /// The number of questions for each client: some clients need seconds for each.
-    pub questions: usize,
-    resolv_conf: fn() -> String,
+    /// The names that are looked up, if not all of them are: some clients need seconds for each.
+    only: Option<&'static [&'static str]>,
+    /// The fields of the Pod's specification that DNS depends on.
+    spec: fn() -> Value,
 }
-
-/// The namespaces of the search list of a Pod in `shop`.
-const SHOP: &str = "shop.svc.cluster.local svc.cluster.local cluster.local";
 
 /// All that are tried.
 pub const POLICIES: &[Policy] = &[
     Policy {
         name: "ClusterFirst",
         text: "The default. The search list of the node follows that of the cluster.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first(""),
+        only: None,
+        spec: || json!({"dnsPolicy": "ClusterFirst"}),
     },
     Policy {
         name: "ClusterFirstWithHostNet",
         text: "The same file for a Pod with `hostNetwork: true`: its queries leave the node's own network.",
-        on_host: true,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first(""),
+        only: None,
+        spec: || json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
     },
     Policy {
         name: "Default",
         text: "The file of the node. The cluster's names do not exist there.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: node_resolv_conf,
+        only: None,
+        spec: || json!({"dnsPolicy": "Default"}),
     },
     Policy {
         name: "None: nameservers, searches, ndots 2",
         text: "`dnsPolicy: None` with `nameservers: [10.96.0.10]`, `searches: [svc.cluster.local, shop.svc.cluster.local]`\n\
             and `ndots: 2`.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || format!("nameserver {VIP}\nsearch svc.cluster.local shop.svc.cluster.local\noptions ndots:2\n"),
+        only: None,
+        spec: || {
+            let searches = ["svc.cluster.local", "shop.svc.cluster.local"];
+            let config = json!({"nameservers": [VIP], "searches": searches, "options": options("ndots:2")});
+            json!({"dnsPolicy": "None", "dnsConfig": config})
+        },
     },
     Policy {
         name: "None: nameservers only",
         text: "`dnsPolicy: None` with `nameservers: [10.96.0.10]`: no search list, and `ndots` is 1.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || format!("nameserver {VIP}\n"),
+        only: None,
+        spec: || json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": [VIP]}}),
     },
     Policy {
         name: "ndots 1",
         text: "ClusterFirst with the option `ndots: 1`: a name with a dot is first tried as it is.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first("ndots:1"),
+        only: None,
+        spec: || cluster_first("ndots:1"),
     },
     Policy {
         name: "timeout 1, attempts 1, rotate",
         text: "ClusterFirst with these options: a client that does not wait.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first("timeout:1 attempts:1 rotate"),
+        only: None,
+        spec: || cluster_first("timeout:1 attempts:1 rotate"),
     },
     Policy {
         name: "single-request-reopen",
-        text: "ClusterFirst with this option: glibc sends A and AAAA from two sockets.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first("single-request-reopen"),
+        text: "ClusterFirst with this option: glibc sends A and AAAA one after the other, from two sockets.",
+        only: None,
+        spec: || cluster_first("single-request-reopen"),
     },
     Policy {
         name: "use-vc",
-        text: "ClusterFirst with this option: glibc, Go and c-ares use TCP only.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first("use-vc"),
+        text: "ClusterFirst with this option: glibc, Go and newer c-ares (1.34 in Node 20 and in adig) use TCP only; c-ares\n\
+            1.18, musl, Netty and the others ignore it. Over TCP, the stub of systemd-resolved says NXDOMAIN for names without\n\
+            a dot, where it has an error over UDP.",
+        only: None,
+        spec: || cluster_first("use-vc"),
     },
     Policy {
         name: "edns0, trust-ad",
         text: "ClusterFirst with these options: glibc adds EDNS with 1200 bytes, and AD.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || cluster_first("edns0 trust-ad"),
+        only: None,
+        spec: || cluster_first("edns0 trust-ad"),
     },
     Policy {
         name: "more than six searches and 256 characters",
-        text: "ClusterFirst with seven more `searches` of 40 characters each.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || {
+        text: "ClusterFirst with seven `searches` of 40 characters each, which follow those of the cluster and of the node.\n\
+            musl does not read a line of this length.",
+        only: None,
+        spec: || {
             let more: Vec<String> = (1..=7).map(|number| format!("{}{number}.example.net", "x".repeat(27))).collect();
-            format!("nameserver {VIP}\nsearch {SHOP} {} {NODE_DOMAIN}\noptions ndots:5\n", more.join(" "))
+            json!({"dnsPolicy": "ClusterFirst", "dnsConfig": {"searches": more}})
         },
     },
     Policy {
         name: "searches with a dot and an underscore",
-        text: "`searches: [., _sip._tcp.abc_d.example.com, shop.svc.cluster.local]` and `ndots: 5`.",
-        on_host: false,
-        questions: usize::MAX,
-        resolv_conf: || {
-            format!("nameserver {VIP}\nsearch . _sip._tcp.abc_d.example.com shop.svc.cluster.local\noptions ndots:5\n")
+        text: "`dnsPolicy: None` with `searches: [., _sip._tcp.abc_d.example.com, shop.svc.cluster.local]` and `ndots: 5`.\n\
+            musl needs five seconds for each name with fewer dots than `ndots`, and finds none of them; it looks up two here.",
+        only: None,
+        spec: || {
+            let searches = [".", "_sip._tcp.abc_d.example.com", "shop.svc.cluster.local"];
+            let config = json!({"nameservers": [VIP], "searches": searches, "options": options("ndots:5")});
+            json!({"dnsPolicy": "None", "dnsConfig": config})
         },
     },
     Policy {
         name: "a first name server that refuses",
-        text: "`dnsPolicy: None` with a first name server whose port is closed, and this one as the second.\n\
-            busybox, kdig and c-ares wait for a timeout.",
-        on_host: false,
-        questions: 2,
-        resolv_conf: || format!("nameserver 192.168.1.1\nnameserver {VIP}\nsearch {SHOP}\noptions ndots:5\n"),
+        text: "`dnsPolicy: None` with a first name server whose port is closed, and this one as the second. Some clients wait\n\
+            for a timeout in each case, so that only these names are looked up.",
+        only: Some(&["web", "web.shop", "web.shop.svc.cluster.local", "www.example.org."]),
+        spec: || {
+            let searches = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+            let servers = ["192.168.1.1", VIP];
+            let config = json!({"nameservers": servers, "searches": searches, "options": options("ndots:5")});
+            json!({"dnsPolicy": "None", "dnsConfig": config})
+        },
     },
 ];
+
+/// The names with fewer dots than `ndots` that musl looks up although the search list has the root: it sends broken
+/// queries until its timeout.
+const ROOT_WITH_MUSL: [&str; 2] = ["web", "web.shop.svc.cluster.local"];
 
 /// What a client reads from resolv.conf.
 #[derive(Debug)]
@@ -133,9 +138,29 @@ pub struct Conf {
 }
 
 impl Policy {
-    /// Returns the file.
+    /// Returns the file that kubelet writes for a Pod in the namespace `shop`.
     pub fn resolv_conf(&self) -> String {
-        (self.resolv_conf)()
+        let cluster = ClusterDns { servers: vec![VIP.to_owned()], domain: "cluster.local".to_owned() };
+        let rendered = self.pod().render(&cluster, &StubConf::parse(&node_resolv_conf()));
+        assert!(rendered.omitted.is_empty(), "{:?}", rendered.omitted);
+        rendered.conf.to_text()
+    }
+
+    fn pod(&self) -> PodDns {
+        PodDns::of(&json!({"metadata": {"namespace": "shop"}, "spec": (self.spec)()}))
+    }
+
+    /// Returns whether the Pod uses the network of its node.
+    pub fn is_on_host(&self) -> bool {
+        self.pod().host_network
+    }
+
+    /// Returns whether a client gets a question that it can ask.
+    pub fn asks(&self, client: &Client, kind: Kind, name: &str) -> bool {
+        let Some(search) = client.search(kind) else { return false };
+        let conf = self.conf();
+        let is_slow = client.name == "musl" && conf.has_root() && conf.needs_list(kind, search, name);
+        self.only.is_none_or(|names| names.contains(&name)) && (!is_slow || ROOT_WITH_MUSL.contains(&name))
     }
 
     /// Returns the file, as a client reads it.
@@ -158,10 +183,18 @@ impl Policy {
     }
 }
 
-/// Returns the file of ClusterFirst; options of a `dnsConfig` follow kubelet's own.
-fn cluster_first(options: &str) -> String {
-    let options = if options.contains("ndots") { options.to_owned() } else { format!("ndots:5 {options}") };
-    format!("nameserver {VIP}\nsearch {SHOP} {NODE_DOMAIN}\noptions {}\n", options.trim_end())
+/// Returns the specification of ClusterFirst with options of a `dnsConfig`, given as in the file.
+fn cluster_first(list: &str) -> Value {
+    json!({"dnsPolicy": "ClusterFirst", "dnsConfig": {"options": options(list)}})
+}
+
+/// Returns the `options` of a `dnsConfig`, given as in the file.
+fn options(list: &str) -> Vec<Value> {
+    let option = |word: &str| match word.split_once(':') {
+        Some((name, value)) => json!({"name": name, "value": value}),
+        None => json!({"name": word}),
+    };
+    list.split(' ').map(option).collect()
 }
 
 impl Conf {

@@ -85,6 +85,19 @@ fn promises(world: &World) {
             assert!(text.contains("ANSWER: 60"), "{text}");
         }
     }
+    // The size that the client accepts decides on TC, up to 4,096 bytes.
+    for (name, options, is_truncated) in [
+        ("many", "+noedns", true),
+        ("many", "+bufsize=1232", false),
+        ("huge", "+bufsize=1232", true),
+        ("huge", "+bufsize=4096", true),
+        ("huge", "+bufsize=65000", true),
+    ] {
+        let question = format!("{options} +notcp +ignore {name}.lab.svc.cluster.local");
+        let text = at(&world.clients[0], &format!("dig @{VIP} {question}"));
+        let flags = text.lines().find(|line| line.starts_with(";; flags:")).expect("flags");
+        assert_eq!(flags.contains(" tc"), is_truncated, "{question}: {text}");
+    }
     for node in super::net::Node::ALL {
         let text = at(&node.space(), &format!("dig @{VIP} +short web.shop.svc.cluster.local"));
         assert_eq!(text.trim(), "10.96.10.20");

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::kubelet::{self, Kubelet, Seen, Setup};
 use super::live::cluster::Cluster;
-use super::live::objects::service;
+use super::live::objects::{service, slice};
 use super::live::process::Process;
 use super::live::wait::{LATER, SOON, eventually};
 use super::live::{parts, shop};
 use super::machine::{find, output};
+use super::names;
 use super::net::{CONTROL, Layout, Net, Node, RESOLVER, Space};
 use super::proxy::{Mode, Proxy};
 
@@ -23,7 +24,7 @@ pub const OURS: &str = "ghcr.io/clusterdns/clusterdns";
 /// CoreDNS's image.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.15.0";
 /// The search list of the nodes.
-pub const NODE_DOMAIN: &str = "corp.example";
+const NODE_DOMAIN: &str = "corp.example";
 
 /// The cluster. Fields are dropped in order.
 pub struct World {
@@ -52,6 +53,10 @@ impl World {
         let ports = [("grpclb", 8080, "TCP")];
         let spec = json!({"clusterIP": "10.96.10.60", "selector": {"app": "none"}});
         cluster.api.apply(&service("shop", "balanced", &ports, &spec));
+        // More than a UDP response may have.
+        cluster.api.apply(&service("lab", "huge", &[("http", 80, "TCP")], &json!({"clusterIP": "None"})));
+        let endpoints: Value = names::huge().iter().map(|address| json!({"addresses": [address]})).collect();
+        cluster.api.apply(&slice("lab", "huge", "huge-1", "IPv4", &endpoints, &[("http", 8080, "TCP")]));
         for node in Node::ALL {
             let address = node.space().address;
             let addresses = json!([{"type": "InternalIP", "address": address}]);
@@ -190,10 +195,10 @@ fn start_resolver(folder: &Path) -> Process {
          \x20 access-control: 0.0.0.0/0 allow\n  local-zone: . static\n\
          \x20 local-data: \". 60 SOA ns.example. host.example. 1 3600 600 86400 60\"\n"
     );
-    for record in super::names::EXTERNAL {
+    for record in names::EXTERNAL {
         text += &format!("  local-data: '{record}'\n");
     }
-    for number in 1..=50 {
+    for number in 1..=names::MANY_OUTSIDE {
         text += &format!("  local-data: 'many.example.org. 60 A 198.18.0.{number}'\n");
     }
     std::fs::write(&conf, text).expect("a file");

@@ -9,7 +9,7 @@ use clusterdns::admin::{PageContent, PageOrigin, PageVisit, Site, connection};
 use clusterdns::chain::{State, Transport};
 use clusterdns::cluster::View;
 use clusterdns::net::grpc::{self, DnsPacket, GrpcBody};
-use clusterdns::net::{FoundHeader, read_proxy_header};
+use clusterdns::net::{ClientSpan, FoundHeader, Sampling, read_proxy_header};
 use clusterdns::serve::framing::{PREFIX, first_message, is_quic_query, quic_query_len};
 use clusterdns::serve::http::{doh, message};
 use clusterdns::upstream::read_answer;
@@ -152,6 +152,7 @@ pub fn check_doh(data: &[u8]) {
             headers.append(name, value);
         }
     }
+    check_client_span(&headers);
     let found = doh::query(&method, &uri, &headers);
     if uri.path() != "/dns-query" {
         return assert_eq!(found, Err(StatusCode::NOT_FOUND));
@@ -186,6 +187,25 @@ pub fn check_doh(data: &[u8]) {
         _ => Err(StatusCode::BAD_REQUEST),
     };
     assert_eq!(found, expected);
+}
+
+/// Checks the span of a client that header fields of B3 name: written as fields, it is read as the same.
+fn check_client_span(headers: &HeaderMap) {
+    let Some(span) = ClientSpan::read(headers) else { return };
+    assert_ne!(span, ClientSpan::default());
+    let ClientSpan { trace, span: id, parent, sampling } = span;
+    let mut fields = vec![("x-b3-traceid", format!("{trace:x}")), ("x-b3-spanid", format!("{id:x}"))];
+    fields.extend(parent.map(|parent| ("x-b3-parentspanid", format!("{parent:016x}"))));
+    match sampling {
+        Sampling::Undecided => {}
+        Sampling::Yes => fields.push(("x-b3-sampled", "1".to_owned())),
+        Sampling::No => fields.push(("x-b3-sampled", "0".to_owned())),
+        Sampling::Debug => fields.push(("x-b3-flags", "1".to_owned())),
+    }
+    let fields = fields.into_iter().map(|(name, value)| {
+        (HeaderName::from_static(name), HeaderValue::try_from(value).expect("hexadecimal digits"))
+    });
+    assert_eq!(ClientSpan::read(&fields.collect()), Some(span));
 }
 
 /// Decodes base64url (RFC 4648 5), with or without padding. Bits that are left over are zero.

@@ -237,7 +237,9 @@ impl ResolveAsk {
         }
         let read: usize = library.names(&conf, "x").map_or(0, |names| names.len());
         if library == Library::Musl && read <= 1 && !conf.search.is_empty() && conf.ndots() > 0 {
-            notes.push("musl ignores the search list: its line is longer than 255 bytes".to_owned());
+            notes.push(
+                "musl ignores the search list: its line is longer than 255 bytes, the line end included".to_owned(),
+            );
         }
         let resolution = resolve(library, &conf, &self.name, look_up);
         let library = library.name().to_owned();

@@ -6,13 +6,16 @@
 
 use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -53,6 +56,20 @@ enum SocketAnswer {
     Error(String),
 }
 
+impl SocketAnswer {
+    /// Returns the answer as it is sent.
+    fn to_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+
+    /// Returns the answer of a server that has no turn for the question.
+    fn busy() -> Vec<u8> {
+        SocketAnswer::Error("the server is busy with other questions: try again".to_owned()).to_line()
+    }
+}
+
 /// What the running server serves. Written when a configuration is applied.
 pub(crate) type SharedEngine = Arc<RwLock<Option<Engine>>>;
 
@@ -88,23 +105,44 @@ async fn accept(listener: tokio::net::UnixListener, engine: SharedEngine) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
         let credentials = stream.peer_cred().ok().map(|of| (of.uid(), of.pid()));
         if !credentials.is_some_and(|(user, process)| is_trusted(user, process)) {
             continue;
         }
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            // The buffer of a new connection has space for this.
+            let _ = stream.try_write(&SocketAnswer::busy());
+            continue;
+        };
         let (engine, turns) = (engine.clone(), turns.clone());
         tokio::spawn(async move {
-            let Ok(Ok(_turn)) = tokio::time::timeout(TIMEOUT, turns.acquire_owned()).await else { return };
-            let stream = stream.into_std().and_then(|stream| stream.set_nonblocking(false).map(|()| stream));
-            if let Ok(stream) = stream {
-                let runtime = Handle::current();
-                // A panic has been logged.
-                let _ = tokio::task::spawn_blocking(move || answer(&stream, &engine, &runtime)).await;
-            }
+            // A client that fails, or is slow, gets no answer.
+            let _ = tokio::time::timeout(2 * TIMEOUT, serve_connection(stream, &engine, turns)).await;
             drop(permit);
         });
     }
+}
+
+/// Reads the question of a connection, and answers it when it is its turn.
+async fn serve_connection(
+    mut stream: tokio::net::UnixStream, engine: &SharedEngine, turns: Arc<Semaphore>,
+) -> std::io::Result<()> {
+    let mut line = String::new();
+    let reading = tokio::io::BufReader::new((&mut stream).take(MAX_QUESTION));
+    tokio::time::timeout(TIMEOUT, { reading }.read_line(&mut line)).await??;
+    let answer = match tokio::time::timeout(TIMEOUT, turns.acquire_owned()).await {
+        Err(_) | Ok(Err(_)) => SocketAnswer::busy(),
+        Ok(Ok(turn)) => {
+            let (current, runtime) = (engine.read().clone(), Handle::current());
+            let answering = move || {
+                let _turn = turn;
+                answer(&line, current, &runtime).to_line()
+            };
+            // A panic has been logged.
+            tokio::task::spawn_blocking(answering).await?
+        }
+    };
+    tokio::time::timeout(TIMEOUT, stream.write_all(&answer)).await?
 }
 
 /// Returns whether a peer may ask, or is to be believed. A process of another PID namespace has no number here.
@@ -114,13 +152,8 @@ fn is_trusted(user: u32, process: Option<i32>) -> bool {
 }
 
 /// Answers a question.
-fn answer(stream: &UnixStream, engine: &SharedEngine, runtime: &Handle) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_QUESTION)).read_line(&mut line)?;
-    let current = engine.read().clone();
-    let answer = match (serde_json::from_str::<SocketQuestion<'_>>(&line), current) {
+fn answer(line: &str, current: Option<Engine>, runtime: &Handle) -> SocketAnswer {
+    match (serde_json::from_str::<SocketQuestion<'_>>(line), current) {
         (Err(error), _) => SocketAnswer::Error(format!("the question cannot be read: {error}")),
         (_, None) => SocketAnswer::Error("the server is still starting".to_owned()),
         (Ok(SocketQuestion::Explain(ask)), Some(engine)) => match engine.explain(&ask, runtime) {
@@ -135,11 +168,7 @@ fn answer(stream: &UnixStream, engine: &SharedEngine, runtime: &Handle) -> std::
             Some(top) => SocketAnswer::Top(Box::new(top.report(&ask.into_owned().limited()))),
             None => SocketAnswer::Error("this server was started with -top=false, and does not count".to_owned()),
         },
-    };
-    let mut text = serde_json::to_vec(&answer)?;
-    text.push(b'\n');
-    let mut stream = stream;
-    stream.write_all(&text)
+    }
 }
 
 /// Asks the server that runs in this PID namespace to explain a name. An error is a line for the user.
@@ -229,9 +258,20 @@ fn names(server: Option<u32>) -> Result<Vec<String>, String> {
     Ok(found)
 }
 
+/// Connects to a socket. One whose queue of connections is full is not waited for: the name may be that of a process
+/// that accepts none.
+fn connect(name: &str) -> std::io::Result<UnixStream> {
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC);
+    let socket = nix::sys::socket::socket(AddressFamily::Unix, kind, flags, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// Sends a question to one server.
 fn send_to(name: &str, question: &SocketQuestion<'_>) -> std::io::Result<SocketAnswer> {
-    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    let stream = connect(name)?;
     // Another process may have taken the name.
     let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
     if !is_trusted(peer.uid(), Some(peer.pid())) {
@@ -241,7 +281,8 @@ fn send_to(name: &str, question: &SocketQuestion<'_>) -> std::io::Result<SocketA
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut text = serde_json::to_vec(question)?;
     text.push(b'\n');
-    (&stream).write_all(&text)?;
+    // A server without a turn answers without reading.
+    let _ = (&stream).write_all(&text);
     let mut line = String::new();
     BufReader::new((&stream).take(MAX_ANSWER)).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)

@@ -2,7 +2,7 @@
 //! parts of the server know: the Pods of clients, and the answers of upstreams.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,16 @@ use super::report::{TopAsk, TopReport};
 use crate::chain::{FinishedQuery, QueryTap};
 use crate::cluster::CurrentIndex;
 use crate::cluster::model::Kind;
-use crate::telemetry::top::{NO_RESPONSE, SAMPLE_NAME, Sample, Samples, Top, TopBy, TopTexts};
+use crate::telemetry::top::{NO_RESPONSE, SAMPLE_NAME, Sample, SampleList, Samples, Top, TopBy, TopTexts};
 use crate::upstream;
 use crate::wire::{Name, Question, Rcode, Type};
 
-/// How often samples are taken while there are queries.
-const TICK: Duration = Duration::from_millis(50);
-/// How often samples are taken while there are none.
-const IDLE_TICK: Duration = Duration::from_millis(500);
+/// How often samples are taken that are too few to wake the thread.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The time for which queries are counted until the distance of samples is adapted.
+const ADAPT: Duration = Duration::from_millis(50);
+/// The most steps by which the distance of samples falls at once; fewer reach 1 from the largest one.
+const MAX_STEPS: u128 = 100;
 /// How often the answers of upstreams are counted.
 const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,7 @@ pub(crate) struct LiveTop {
 struct TopCounts {
     top: Top,
     /// The memory of samples that were taken.
-    spare: Vec<Sample>,
+    spare: Option<SampleList>,
     /// Queries since the distance of samples was adapted last, and when that was.
     queries: u64,
     adapted: Instant,
@@ -58,8 +60,8 @@ impl LiveTop {
         let run = move || {
             taken.samples.take_here();
             loop {
-                let has_queries = taken.take() > 0;
-                std::thread::park_timeout(if has_queries { TICK } else { IDLE_TICK });
+                taken.take();
+                std::thread::park_timeout(INTERVAL);
             }
         };
         // Without the thread, samples are taken by reports only.
@@ -73,7 +75,7 @@ impl LiveTop {
         let now = Instant::now();
         let counts = TopCounts {
             top: Top::default(),
-            spare: Vec::new(),
+            spare: None,
             queries: 0,
             adapted: now,
             answers: HashMap::new(),
@@ -94,32 +96,31 @@ impl LiveTop {
         *self.indexes.write() = indexes.iter().filter(|index| index.get().lists(Kind::Pod)).cloned().collect();
     }
 
-    /// Counts the samples that there are. Returns the number of queries that they represent.
-    fn take(&self) -> u64 {
-        self.take_into(&mut self.counts.lock(), Instant::now())
+    /// Counts the samples that there are.
+    fn take(&self) {
+        self.take_into(&mut self.counts.lock(), Instant::now());
     }
 
-    fn take_into(&self, counts: &mut TopCounts, now: Instant) -> u64 {
+    fn take_into(&self, counts: &mut TopCounts, now: Instant) {
         let since = now.saturating_duration_since(self.started);
         let indexes = self.indexes.read();
         let texts = LiveTexts { indexes: &indexes, now };
         let TopCounts { top, spare, queries, adapted, answers, answers_at } = counts;
-        let mut taken = 0;
-        self.samples.take(spare, |sample| {
-            taken += u64::from(sample.weight);
-            top.add(sample, &texts, since);
+        self.samples.take(spare, |list| {
+            *queries += list.weight();
+            top.add(list.iter(), &texts, since);
         });
-        *queries += taken;
         let time = now.saturating_duration_since(*adapted);
-        if time >= TICK {
-            self.samples.adapt(*queries, time);
+        if time >= ADAPT {
+            // The distance falls by a step for each of these times.
+            let steps = (time.as_nanos() / ADAPT.as_nanos()).min(MAX_STEPS);
+            (0..steps).for_each(|_| self.samples.adapt(*queries, time));
             (*queries, *adapted) = (0, now);
         }
         if now.saturating_duration_since(*answers_at) >= UPSTREAM_INTERVAL {
             *answers_at = now;
             count_upstreams(&self.upstreams, answers, top, since);
         }
-        taken
     }
 
     /// Returns the lists of a window.
@@ -166,15 +167,14 @@ impl QueryTap for LiveTop {
     fn record(&self, query: &FinishedQuery<'_>) -> u32 {
         self.samples.record(|| {
             let wire = query.question.name().as_wire();
-            let labels = last_labels(query.question);
-            let mut name = [0; SAMPLE_NAME];
-            name[..labels.len()].copy_from_slice(labels);
+            let name = last_labels(query.question);
+            let mut hasher = self.hasher.build_hasher();
+            hasher.write(wire);
             Sample {
                 client: query.client.remote.ip().to_canonical(),
-                name_hash: self.hasher.hash_one(wire),
+                name_hash: hasher.finish(),
                 name,
-                name_len: labels.len() as u8,
-                is_cut: labels.len() < wire.len(),
+                is_cut: name.len() < wire.len(),
                 qtype: query.question.qtype.0,
                 rcode: query.rcode.map_or(NO_RESPONSE, |rcode| rcode.0),
                 reason: query.reason.unwrap_or_default(),
@@ -188,6 +188,9 @@ impl QueryTap for LiveTop {
 /// Returns the last labels of a name, as many as a sample can have.
 fn last_labels(question: &Question) -> &[u8] {
     let name = question.name().as_wire();
+    if name.len() <= SAMPLE_NAME {
+        return name;
+    }
     let lengths = (0..=question.labels()).rev().map(|labels| question.suffix_len(labels));
     let len = lengths.into_iter().find(|len| *len <= SAMPLE_NAME).unwrap_or(0);
     &name[name.len() - len..]

@@ -28,8 +28,8 @@ const MEMORY: usize = 64 << 20;
 const EXPANSION: usize = 4;
 /// After a failed authentication, queries fail at once for this time: a server spends much time on each.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For how long the time of a lease is used before it is requested again. A lease that is renewed seems to end earlier by
-/// as much.
+/// For how long the time of a lease is used before it is requested again. A lease that is renewed meanwhile seems to
+/// end earlier.
 const LEASE_AGE: Duration = Duration::from_secs(1);
 /// The maximum number of leases whose times are requested at once for one query.
 pub(super) const LEASES_AT_ONCE: usize = 32;

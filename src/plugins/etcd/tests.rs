@@ -79,9 +79,9 @@ impl FakeEtcd {
             let in_flight = number + 1 - self.lease_responses.load(Ordering::SeqCst);
             assert!(in_flight <= store::LEASES_AT_ONCE, "{in_flight} requests at once");
             let of_group = (number / store::LEASES_AT_ONCE + 1) * store::LEASES_AT_ONCE;
-            let awaited = of_group.min(self.expected_leases.load(Ordering::SeqCst));
+            let expected = of_group.min(self.expected_leases.load(Ordering::SeqCst));
             let mut requests = self.lease_requests.subscribe();
-            requests.wait_for(|count| *count >= awaited).await.expect("a sender");
+            requests.wait_for(|count| *count >= expected).await.expect("a sender");
             self.lease_responses.fetch_add(1, Ordering::SeqCst);
         }
         self.respond(&request)

@@ -156,6 +156,13 @@ impl Checker<'_> {
         let texts = (left, right) == (&Text, &Text);
         let number = |of: &Type| of.is_number();
         let text = |of: &Type| *of == Text;
+        // CoreDNS's library calculates with constants when it compiles.
+        if let ExprKind::Binary(Binary::Modulo, one, other) = &node.kind
+            && constant(one).is_some()
+            && constant(other) == Some(0)
+        {
+            return error(node, "integer divide by zero");
+        }
         let found = match binary {
             Binary::Equal | Binary::NotEqual if left.is_comparable_to(right) => Some(Bool),
             Binary::Or | Binary::And => {
@@ -400,4 +407,23 @@ fn fit(
         }
     }
     Ok(())
+}
+
+/// Returns the value of a whole number that is calculated from constants only.
+fn constant(node: &ExprNode) -> Option<i64> {
+    match &node.kind {
+        ExprKind::Constant(ExprValue::Int(number)) => Some(*number),
+        ExprKind::Unary(Unary::Minus, inner) => Some(constant(inner)?.wrapping_neg()),
+        ExprKind::Binary(binary, left, right) => {
+            let (left, right) = (constant(left)?, constant(right)?);
+            match binary {
+                Binary::Add => Some(left.wrapping_add(right)),
+                Binary::Subtract => Some(left.wrapping_sub(right)),
+                Binary::Multiply => Some(left.wrapping_mul(right)),
+                Binary::Modulo => left.checked_rem(right),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }

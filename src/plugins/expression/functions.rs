@@ -287,8 +287,8 @@ impl Builtin {
                 let suffix = rest.first().unwrap_or(&" ");
                 text(whole.strip_suffix(suffix).unwrap_or(whole))
             }
-            (Upper, [whole], _) => text(whole.to_uppercase()),
-            (Lower, [whole], _) => text(whole.to_lowercase()),
+            (Upper, [whole], _) => with_case(whole, upper),
+            (Lower, [whole], _) => with_case(whole, lower),
             (Split | SplitAfter, [whole, separator], limit) => split(whole, separator, self == SplitAfter, limit),
             (Replace, [whole, from, to], limit) => replace(whole, from, to, limit),
             (Repeat, [whole], Some(count)) if count >= 0 => match whole.len().checked_mul(count as usize) {
@@ -462,6 +462,30 @@ pub(super) fn compare(one: &ExprValue, other: &ExprValue) -> Result<std::cmp::Or
         Some(order) => Ok(order),
         None => EvaluationError::words(format!("invalid operation: {} < {}", one.type_name(), other.type_name())),
     }
+}
+
+/// Changes the case of each character.
+fn with_case(whole: &str, change: fn(char) -> char) -> Result<ExprValue, EvaluationError> {
+    text(whole.chars().map(change).collect::<String>())
+}
+
+/// Returns the upper case of a character, which is one character as in Go: `ß` stays.
+fn upper(character: char) -> char {
+    let mut mapped = character.to_uppercase();
+    match (mapped.next(), mapped.next()) {
+        (Some(one), None) => one,
+        // Greek letters with iota have a title case, which Go takes.
+        _ => match character {
+            '\u{1f80}'..='\u{1faf}' => char::from_u32(u32::from(character) | 8).unwrap_or(character),
+            '\u{1fb3}' | '\u{1fc3}' | '\u{1ff3}' => char::from_u32(u32::from(character) + 9).unwrap_or(character),
+            _ => character,
+        },
+    }
+}
+
+/// Returns the lower case of a character, which is one character as in Go.
+fn lower(character: char) -> char {
+    character.to_lowercase().next().unwrap_or(character)
 }
 
 fn text(text: impl Into<Arc<str>>) -> Result<ExprValue, EvaluationError> {

@@ -91,6 +91,8 @@ fn functions_have_their_values() {
         ("groupBy([1, 2, 3], # > 1)", "map[false:[1] true:[2 3]]"),
         ("map([{n: 1}, {n: 2}], .n)", "[1 2]"),
         ("split('a,b,c', ',') | join('-') | upper()", "A-B-C"),
+        ("upper('aß\u{1fb3}\u{1f80}ǆ')", "Aß\u{1fbc}\u{1f88}Ǆ"),
+        ("lower('AΣ İ')", "aσ i"),
         ("split('a,b,c', ',', 2)", "[a b,c]"),
         ("splitAfter('a,b', ',')", "[a, b]"),
         ("replace('a-b-c', '-', '.', 1) + trim('  x ') + trimPrefix('ab', 'a') + repeat('z', 3)", "a.b-cxbzzz"),
@@ -117,6 +119,8 @@ fn errors_are_found_when_the_expression_is_read() {
         ("undefined == 1", "unknown name undefined (1:1)"),
         ("1 + 'x'", "invalid operation: + (mismatched types int and string) (1:3)"),
         ("not 1", "invalid operation: ! (mismatched type int) (1:1)"),
+        ("1 % 0", "integer divide by zero (1:3)"),
+        ("3 > -(1 + 2 * 3) % (4 - 2 * 2)", "integer divide by zero (1:18)"),
         ("upper(1)", "cannot use int as argument (type string) to call upper  (1:7)"),
         ("incidr('a')", "not enough arguments to call incidr (1:1)"),
         ("name('a')", "too many arguments to call name (1:1)"),
@@ -151,7 +155,7 @@ fn errors_are_found_when_the_expression_is_read() {
 fn errors_of_running_end_it() {
     for (text, expected) in [
         ("incidr('x', '10.0.0.0/8')", "first argument is not an IP address"),
-        ("1 % 0", "runtime error: integer divide by zero"),
+        ("1 % len([])", "runtime error: integer divide by zero"),
         ("int('x')", "invalid operation: int(x)"),
         ("[1][5]", "index out of range: 5 (array length is 1)"),
         ("fromJSON('[1]')[0].a", "cannot fetch a from float64"),

@@ -3,6 +3,8 @@
 //! There are the header, the question and the OPT. Other records of a query, which are rare, and the methods that
 //! change a message are not supported.
 
+use std::net::IpAddr;
+
 use super::language::{ListValue, ObjectMember, Sequence, Structure, TemplateValue, Unsigned};
 use crate::chain::Exchange;
 use crate::wire::header::{self, flag};
@@ -209,8 +211,47 @@ impl<'a, 'q: 'a> Structure<'a> for EdnsOption<'q> {
     }
 
     fn text(&self, out: &mut Vec<u8>) {
-        out.extend(self.data.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
+        out.extend(self.written().into_bytes());
     }
+}
+
+impl EdnsOption<'_> {
+    /// Formats the option as miekg/dns does.
+    fn written(&self) -> String {
+        let hex = || self.data.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        match (self.code, self.data) {
+            // Also options that miekg/dns has words for, which clients rarely send (row 345 of docs/differences.md).
+            (1..=7 | option::COOKIE | 15 | 18 | 19, _) => hex(),
+            (option::SUBNET, [family_high, family_low, source, scope, address @ ..]) => {
+                let mut bytes = [0; 16];
+                let len = address.len().min(bytes.len());
+                bytes[..len].copy_from_slice(&address[..len]);
+                let ip = match u16::from_be_bytes([*family_high, *family_low]) {
+                    2 => IpAddr::from(bytes).to_canonical(),
+                    _ => IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                };
+                let ip = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+                format!("{ip}/{source}/{scope}")
+            }
+            (option::EXPIRE, []) => String::new(),
+            (option::EXPIRE, [a, b, c, d, ..]) => u32::from_be_bytes([*a, *b, *c, *d]).to_string(),
+            (option::KEEPALIVE, [high, low, ..]) if (*high, *low) != (0, 0) => {
+                format!("use tcp keep-alive, timeout {}ms", u32::from(u16::from_be_bytes([*high, *low])) * 100)
+            }
+            (option::KEEPALIVE, _) => "use tcp keep-alive, timeout omitted".to_owned(),
+            (option::PADDING, _) => hex().to_uppercase(),
+            (code, _) => format!("{code}:0x{}", hex()),
+        }
+    }
+}
+
+/// Codes of EDNS options.
+mod option {
+    pub(super) const SUBNET: u16 = 8;
+    pub(super) const EXPIRE: u16 = 9;
+    pub(super) const COOKIE: u16 = 10;
+    pub(super) const KEEPALIVE: u16 = 11;
+    pub(super) const PADDING: u16 = 12;
 }
 
 impl<'a> Sequence<'a> for Nothing {

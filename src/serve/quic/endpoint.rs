@@ -88,6 +88,12 @@ pub(crate) async fn serve(
     listener.acceptor.record_end();
 }
 
+/// Returns whether the token of a Retry has the whole of an address. It has no flow label and no scope: a client behind
+/// a proxy, whose header is trusted, and one of this link could never return it.
+fn is_in_tokens(address: SocketAddr) -> bool {
+    SocketAddr::new(address.ip(), address.port()) == address
+}
+
 /// A connection with a permit.
 struct AdmittedConnection {
     connecting: quinn::Connecting,
@@ -135,7 +141,8 @@ impl QuicListener {
     fn admit(&self, incoming: Incoming) -> Option<AdmittedConnection> {
         let limit = self.service.settings().connections;
         // Connections with forged addresses must not use up the limit (RFC 9000 8.1.2).
-        if !incoming.remote_address_validated() && self.acceptor.open() >= limit / 2 && incoming.may_retry() {
+        let is_checked = incoming.remote_address_validated() || !is_in_tokens(incoming.remote_address());
+        if !is_checked && self.acceptor.open() >= limit / 2 && incoming.may_retry() {
             let _ = incoming.retry();
             return None;
         }

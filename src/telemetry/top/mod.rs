@@ -2,12 +2,15 @@
 //! and hour, in memory of a fixed size.
 //!
 //! ```text
-//! answering thread ─ 1 query in N ─► its buffer ─┐  every 50 ms, by one thread
-//! answering thread ─ 1 query in N ─► its buffer ─┴─► Top: a window of sketches for each dimension ─► TopList
+//! answering thread ─ 1 query in N ─► its buffer ─┐  by one thread, when a buffer is half full
+//! answering thread ─ 1 query in N ─► its buffer ─┴─► Top: sketches for each dimension, of 20 s ─► of 15 min
 //! ```
 //!
-//! Nothing is looked up or converted to text while a query is answered.
+//! Nothing is looked up or converted to text while a query is answered. A sample costs little after that, too: a key is
+//! counted in one sketch, which is added to the hour when its 20 s are over; equal clients and codes of a buffer are
+//! counted together; and a text is made when its key is new.
 
+mod recent;
 mod samples;
 mod sketch;
 mod slices;
@@ -22,7 +25,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use samples::{NO_RESPONSE, SAMPLE_NAME, Sample, Samples};
+use recent::Recent;
+pub use samples::{NO_RESPONSE, SAMPLE_NAME, Sample, SampleList, Samples};
 use slices::{Slices, WindowCount, WindowSum};
 use texts::{KeyText, KeyTexts};
 
@@ -30,6 +34,8 @@ use texts::{KeyText, KeyTexts};
 const MINUTE: (Duration, u64) = (Duration::from_secs(20), 4);
 const HOUR: (Duration, u64) = (Duration::from_secs(15 * 60), 5);
 /// The counters of a slice. A table of counters is full at 7/8 of a power of two.
+/// While all names have one, none has to be evicted, which costs more than to count it.
+const NAMES: usize = 1_792;
 const MANY: usize = 896;
 const SOME: usize = 448;
 const FEW: usize = 56;
@@ -170,7 +176,7 @@ impl Default for Top {
         Top {
             clients: Dimension::new(MANY),
             namespaces: Dimension::new(SOME),
-            names: Dimension::new(MANY),
+            names: Dimension::new(NAMES),
             upstreams: Dimension::new(FEW),
             rcodes: Dimension::new(FEW),
             reasons: Dimension::new(FEW),
@@ -180,46 +186,69 @@ impl Default for Top {
 }
 
 impl Top {
-    /// Counts a sample. `now` is the time since the start.
-    pub fn add(&mut self, sample: &Sample, texts: &impl TopTexts, now: Duration) {
-        let Sample { client, name_hash, is_cut, qtype, rcode, reason, weight, .. } = *sample;
-        let name = &sample.name[..usize::from(sample.name_len).min(SAMPLE_NAME)];
-        let hasher = self.hasher.clone();
-        let (mut pod, mut namespace) = (None, None);
-        // A Pod and one that has had its address before are two clients.
-        let mut key = hasher.hash_one(client);
+    /// Counts samples. `now` is the time since the start.
+    pub fn add<'a>(&mut self, samples: impl IntoIterator<Item = Sample<'a>>, texts: &impl TopTexts, now: Duration) {
+        let (mut clients, mut rcodes, mut reasons) = (Recent::default(), Recent::default(), Recent::default());
+        for Sample { client, name_hash, name, is_cut, qtype, rcode, reason, weight } in samples {
+            // The hash of the name is seeded at random.
+            let key = name_hash ^ u64::from(qtype).wrapping_mul(TYPE_FACTOR);
+            self.names.add(key, weight, now, || plain(&texts.name(name, is_cut, qtype)));
+            let place = match client {
+                IpAddr::V4(address) => address.octets()[3],
+                IpAddr::V6(address) => address.octets()[15],
+            };
+            if let Some((client, weight)) = clients.add(client, place.into(), weight) {
+                self.add_client(client, weight, texts, now);
+            }
+            if let Some((rcode, weight)) = rcodes.add(rcode, rcode.into(), weight) {
+                self.add_rcode(rcode, weight, texts, now);
+            }
+            if !reason.is_empty()
+                && let Some((reason, weight)) = reasons.add(reason, reason.len(), weight)
+            {
+                self.add_reason(reason, weight, now);
+            }
+        }
+        clients.rest().for_each(|(client, weight)| self.add_client(client, weight, texts, now));
+        rcodes.rest().for_each(|(rcode, weight)| self.add_rcode(rcode, weight, texts, now));
+        reasons.rest().for_each(|(reason, weight)| self.add_reason(reason, weight, now));
+    }
+
+    fn add_client(&mut self, client: IpAddr, weight: u32, texts: &impl TopTexts, now: Duration) {
+        let Top { clients, namespaces, hasher, .. } = self;
+        let mut has_pod = false;
         texts.pod(client, &mut |ns, name| {
-            key = hasher.hash_one((client, ns, name));
-            pod = Some((ns.to_owned(), name.to_owned()));
-            namespace = Some(hasher.hash_one(ns));
+            has_pod = true;
+            // A Pod and one that has had its address before are two clients.
+            let key = hasher.hash_one((client, ns, name));
+            clients.add(key, weight, now, || KeyText {
+                key: client.to_string().into(),
+                pod: Some(format!("{ns}/{name}").into()),
+            });
+            namespaces.add(hasher.hash_one(ns), weight, now, || plain(ns));
         });
-        self.clients.add(key, weight, now, || KeyText {
-            key: client.to_string().into(),
-            pod: pod.as_ref().map(|(ns, name)| format!("{ns}/{name}").into()),
-        });
-        let plain = |text: &str| KeyText { key: text.into(), pod: None };
-        if let (Some(key), Some((ns, _))) = (namespace, &pod) {
-            self.namespaces.add(key, weight, now, || plain(ns));
+        if !has_pod {
+            clients.add(hasher.hash_one(client), weight, now, || plain(&client.to_string()));
         }
-        let key = hasher.hash_one((name_hash, qtype));
-        self.names.add(key, weight, now, || plain(&texts.name(name, is_cut, qtype)));
+    }
+
+    fn add_rcode(&mut self, rcode: u16, weight: u32, texts: &impl TopTexts, now: Duration) {
         self.rcodes.add(u64::from(rcode), weight, now, || plain(&texts.rcode(rcode)));
-        if !reason.is_empty() {
-            self.reasons.add(hasher.hash_one(reason), weight, now, || plain(reason));
-        }
+    }
+
+    fn add_reason(&mut self, reason: &str, weight: u32, now: Duration) {
+        self.reasons.add(self.hasher.hash_one(reason), weight, now, || plain(reason));
     }
 
     /// Counts answers of an upstream.
     pub fn add_upstream(&mut self, upstream: &str, answers: u32, now: Duration) {
-        let text = || KeyText { key: upstream.into(), pod: None };
-        self.upstreams.add(self.hasher.hash_one(upstream), answers, now, text);
+        self.upstreams.add(self.hasher.hash_one(upstream), answers, now, || plain(upstream));
     }
 
     /// Returns the number of queries of a window.
     pub fn total(&mut self, window: TopWindow, now: Duration) -> TopTotal {
-        let slices = self.rcodes.window(window);
-        let seconds = slices.covered(now).as_secs_f64();
-        TopTotal { seconds, queries: slices.sum(now).total }
+        let seconds = self.rcodes.slices(window).covered(now).as_secs_f64();
+        TopTotal { seconds, queries: self.rcodes.sum(window, now).total }
     }
 
     /// Returns the most frequent keys of a dimension, most frequent first, at most `number`.
@@ -260,23 +289,46 @@ impl Top {
     }
 }
 
+/// Spreads types over the keys of a name.
+const TYPE_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Returns the text of a key that has no Pod.
+fn plain(text: &str) -> KeyText {
+    KeyText { key: text.into(), pod: None }
+}
+
 /// The windows of a dimension.
 struct Dimension {
     minute: Slices,
+    /// Has the slices of the minute that are over.
     hour: Slices,
+    /// The hour lacks the last slice of the minute.
+    is_open: bool,
     texts: KeyTexts,
 }
 
 impl Dimension {
     fn new(capacity: usize) -> Dimension {
         let slices = |(length, number)| Slices::new(length, number, capacity);
-        Dimension { minute: slices(MINUTE), hour: slices(HOUR), texts: KeyTexts::default() }
+        Dimension { minute: slices(MINUTE), hour: slices(HOUR), is_open: false, texts: KeyTexts::default() }
     }
 
+    #[inline]
     fn add(&mut self, key: u64, weight: u32, now: Duration, text: impl FnOnce() -> KeyText) {
-        self.minute.add(key, weight, now);
-        self.hour.add(key, weight, now);
-        let Dimension { minute, hour, texts } = self;
+        if self.minute.is_over(now) {
+            self.close(now);
+            self.is_open = true;
+            // In the next slice, every key is new.
+            self.texts.begin();
+        }
+        if self.minute.add(key, weight, now) || self.texts.is_partial() {
+            self.store_text(key, text);
+        }
+    }
+
+    #[inline(never)]
+    fn store_text(&mut self, key: u64, text: impl FnOnce() -> KeyText) {
+        let Dimension { minute, hour, texts, .. } = self;
         texts.store(key, text, |wanted| {
             for slices in [minute, hour] {
                 slices.for_heaviest(HEAVIEST, |key| wanted.extend([key]));
@@ -284,16 +336,38 @@ impl Dimension {
         });
     }
 
-    fn window(&mut self, window: TopWindow) -> &mut Slices {
+    /// Adds the last slice of the minute to the hour, if it is over.
+    #[cold]
+    fn close(&mut self, now: Duration) {
+        if self.is_open
+            && self.minute.is_over(now)
+            && let Some((start, sketch)) = self.minute.last()
+        {
+            self.hour.merge(sketch, start);
+            self.is_open = false;
+        }
+    }
+
+    fn slices(&self, window: TopWindow) -> &Slices {
         match window {
-            TopWindow::Minute => &mut self.minute,
-            TopWindow::Hour => &mut self.hour,
+            TopWindow::Minute => &self.minute,
+            TopWindow::Hour => &self.hour,
+        }
+    }
+
+    /// Returns the sum of a window.
+    fn sum(&mut self, window: TopWindow, now: Duration) -> WindowSum {
+        self.close(now);
+        let Dimension { minute, hour, is_open, .. } = self;
+        match window {
+            TopWindow::Minute => minute.sum(now, None),
+            TopWindow::Hour => hour.sum(now, minute.last().filter(|_| *is_open).map(|(_, sketch)| sketch)),
         }
     }
 
     /// Returns the keys whose texts are known.
     fn counts(&mut self, window: TopWindow, now: Duration) -> Vec<(KeyText, WindowCount)> {
-        let WindowSum { counts, .. } = self.window(window).sum(now);
+        let WindowSum { counts, .. } = self.sum(window, now);
         let texts = &self.texts;
         counts.into_iter().filter_map(|(key, count)| Some((texts.get(key)?.clone(), count))).collect()
     }

@@ -19,26 +19,25 @@ use crate::telemetry::metrics::{CELL_SLOTS, cell_slot};
 const RATE: f64 = 4_000.0;
 /// The number of samples that a thread holds until they are taken. When it has half of them, it wakes the thread that
 /// takes them; if that is not in time, the distance doubles with each sixteenth of the second half, so that all of a
-/// burst is represented.
-const CAPACITY: usize = 512;
+/// burst is represented. A wake-up costs as much as many samples, since the tables of the counts have left the
+/// processor's cache until then.
+const CAPACITY: usize = 1_024;
 const HALF: usize = CAPACITY / 2;
 const STEP: usize = HALF / 16;
-/// The bytes of a name that a sample has: the last labels.
+/// The maximum length of the name of a sample: the last labels.
 pub const SAMPLE_NAME: usize = 80;
 /// The code of a query that was dropped.
 pub const NO_RESPONSE: u16 = u16::MAX;
 
 /// A query.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub struct Sample<'a> {
     /// The address of the client.
     pub client: IpAddr,
     /// A hash of the whole name.
     pub name_hash: u64,
-    /// The last labels of the name, in wire form and valid up to `name_len`.
-    pub name: [u8; SAMPLE_NAME],
-    /// The length of `name`.
-    pub name_len: u8,
+    /// The last labels of the name, in wire form, at most [`SAMPLE_NAME`] bytes.
+    pub name: &'a [u8],
     /// Labels before `name` were left out.
     pub is_cut: bool,
     /// The query type.
@@ -49,6 +48,64 @@ pub struct Sample {
     pub reason: &'static str,
     /// The number of queries that this one represents.
     pub weight: u32,
+}
+
+/// Samples with their names.
+#[derive(Default)]
+pub struct SampleList {
+    samples: Vec<StoredSample>,
+    /// The names, one after the other.
+    names: Vec<u8>,
+}
+
+/// A sample whose name is in a list.
+struct StoredSample {
+    client: IpAddr,
+    name_hash: u64,
+    /// The end of its name.
+    name_end: u32,
+    is_cut: bool,
+    qtype: u16,
+    rcode: u16,
+    reason: &'static str,
+    weight: u32,
+}
+
+impl SampleList {
+    /// Creates a list that grows no more while a thread records samples.
+    fn new() -> SampleList {
+        SampleList { samples: Vec::with_capacity(CAPACITY), names: Vec::with_capacity(CAPACITY * SAMPLE_NAME) }
+    }
+
+    fn push(&mut self, sample: Sample<'_>) {
+        let Sample { client, name_hash, name, is_cut, qtype, rcode, reason, weight } = sample;
+        self.names.extend_from_slice(&name[..name.len().min(SAMPLE_NAME)]);
+        // At most `CAPACITY` names.
+        let name_end = self.names.len() as u32;
+        self.samples.push(StoredSample { client, name_hash, name_end, is_cut, qtype, rcode, reason, weight });
+    }
+
+    fn clear(&mut self) {
+        self.samples.clear();
+        self.names.clear();
+    }
+
+    /// Returns the samples in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Sample<'_>> {
+        let mut start = 0;
+        self.samples.iter().map(move |stored| {
+            let StoredSample { client, name_hash, name_end, is_cut, qtype, rcode, reason, weight } = *stored;
+            let end = name_end as usize;
+            let name = self.names.get(start..end).unwrap_or_default();
+            start = end;
+            Sample { client, name_hash, name, is_cut, qtype, rcode, reason, weight }
+        })
+    }
+
+    /// Returns the number of queries that the samples represent.
+    pub fn weight(&self) -> u64 {
+        self.samples.iter().map(|sample| u64::from(sample.weight)).sum()
+    }
 }
 
 /// The buffers of all threads.
@@ -65,7 +122,7 @@ pub struct Samples {
 /// The samples of a thread. It is locked by that thread, which never waits, and by the one that takes the samples, for
 /// the exchange of two pointers.
 struct SampleBuffer {
-    samples: Vec<Sample>,
+    list: SampleList,
     /// The weight of the next sample.
     weight: u32,
     random: fastrand::Rng,
@@ -80,17 +137,14 @@ impl Default for Samples {
 
 impl Samples {
     /// Records a query. Returns the distance to the next one that this thread has to record; 1 is the next query.
-    pub fn record(&self, sample: impl FnOnce() -> Sample) -> u32 {
-        let buffer = self.buffers[cell_slot()].get_or_init(|| {
-            let samples = Vec::with_capacity(CAPACITY);
-            Box::new(Mutex::new(SampleBuffer { samples, weight: 1, random: fastrand::Rng::new() }))
-        });
+    pub fn record<'a>(&self, sample: impl FnOnce() -> Sample<'a>) -> u32 {
+        let buffer = self.buffers[cell_slot()].get_or_init(SampleBuffer::create);
         let Some(mut buffer) = buffer.try_lock() else {
             self.missed.fetch_add(1, Ordering::Relaxed);
             return 1;
         };
         let distance = buffer.record(sample, self.period.load(Ordering::Relaxed), &self.missed);
-        let is_half_full = buffer.samples.len() == HALF;
+        let is_half_full = buffer.list.samples.len() == HALF;
         drop(buffer);
         if let Some(taker) = self.taker.get().filter(|_| is_half_full) {
             taker.unpark();
@@ -103,13 +157,13 @@ impl Samples {
         let _ = self.taker.set(std::thread::current());
     }
 
-    /// Takes all samples, and calls `visit` with each. `spare` is reused from call to call.
-    pub fn take(&self, spare: &mut Vec<Sample>, mut visit: impl FnMut(&Sample)) {
-        spare.reserve(CAPACITY);
+    /// Takes all samples, and calls `visit` with those of each thread. `spare` is reused from call to call.
+    pub fn take(&self, spare: &mut Option<SampleList>, mut visit: impl FnMut(&SampleList)) {
+        let spare = spare.get_or_insert_with(SampleList::new);
         for buffer in self.buffers.iter().filter_map(OnceLock::get) {
             spare.clear();
-            std::mem::swap(spare, &mut buffer.lock().samples);
-            spare.iter().for_each(&mut visit);
+            std::mem::swap(spare, &mut buffer.lock().list);
+            visit(spare);
         }
     }
 
@@ -134,12 +188,21 @@ impl Samples {
 }
 
 impl SampleBuffer {
-    fn record(&mut self, sample: impl FnOnce() -> Sample, period: u32, missed: &AtomicU64) -> u32 {
-        let len = self.samples.len();
+    #[cold]
+    fn create() -> Box<Mutex<SampleBuffer>> {
+        Box::new(Mutex::new(SampleBuffer { list: SampleList::new(), weight: 1, random: fastrand::Rng::new() }))
+    }
+
+    fn record<'a>(&mut self, sample: impl FnOnce() -> Sample<'a>, period: u32, missed: &AtomicU64) -> u32 {
+        let len = self.list.samples.len();
         if len < CAPACITY {
-            self.samples.push(Sample { weight: self.weight, ..sample() });
+            self.list.push(Sample { weight: self.weight, ..sample() });
         } else {
             missed.fetch_add(u64::from(self.weight), Ordering::Relaxed);
+        }
+        if len < HALF && period == 1 {
+            self.weight = 1;
+            return 1;
         }
         let doubled = if len < HALF { 0 } else { (len - HALF) / STEP + 1 };
         self.weight = period.saturating_mul(1 << doubled.min(15));
@@ -154,12 +217,11 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn sample(number: u32) -> Sample {
+    fn sample(number: u32) -> Sample<'static> {
         Sample {
             client: Ipv4Addr::from(number).into(),
             name_hash: u64::from(number),
-            name: [0; SAMPLE_NAME],
-            name_len: 0,
+            name: b"",
             is_cut: false,
             qtype: 1,
             rcode: 0,
@@ -180,9 +242,8 @@ mod tests {
 
     fn sums(samples: &Samples) -> [u64; 2] {
         let mut sums = [0, 0];
-        samples.take(&mut Vec::new(), |sample| {
-            let number = sample.name_hash as usize;
-            sums[number] += u64::from(sample.weight);
+        samples.take(&mut None, |list| {
+            list.iter().for_each(|sample| sums[sample.name_hash as usize] += u64::from(sample.weight));
         });
         sums
     }
@@ -193,7 +254,7 @@ mod tests {
         for _ in 0..10 {
             send(&samples, HALF as u32, &mut distance);
             assert_eq!(sums(&samples), [HALF as u64 / 2; 2]);
-            samples.adapt(HALF as u64, Duration::from_millis(100));
+            samples.adapt(HALF as u64, Duration::from_millis(200));
             assert_eq!(samples.period(), 1);
         }
         assert_eq!(samples.missed(), 0);
@@ -226,6 +287,21 @@ mod tests {
         assert_eq!(samples.period(), 1);
     }
 
+    /// A buffer is as large as it will ever be from the start, since the thread that records answers queries.
+    #[test]
+    fn names_are_those_of_their_samples() {
+        let mut list = SampleList::new();
+        let names: Vec<Vec<u8>> = (0..CAPACITY).map(|number| vec![number as u8; number % (SAMPLE_NAME + 9)]).collect();
+        let size = (list.samples.capacity(), list.names.capacity());
+        for _ in 0..2 {
+            names.iter().for_each(|name| list.push(Sample { name, ..sample(0) }));
+            assert_eq!((list.samples.capacity(), list.names.capacity()), size);
+            let found: Vec<&[u8]> = list.iter().map(|sample| sample.name).collect();
+            assert_eq!(found, names.iter().map(|name| &name[..name.len().min(SAMPLE_NAME)]).collect::<Vec<_>>());
+            list.clear();
+        }
+    }
+
     #[test]
     fn half_a_buffer_wakes_the_thread_that_takes_samples() {
         let samples = Samples::default();
@@ -239,7 +315,7 @@ mod tests {
                 // Without the wake-up, this would never end.
                 while all == 0 {
                     std::thread::park();
-                    samples.take(&mut Vec::new(), |_| all += 1);
+                    samples.take(&mut None, |list| all += list.iter().count());
                 }
                 all
             });
@@ -252,9 +328,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_missed() {
         let samples = Samples::default();
-        let lock = samples.buffers[cell_slot()].get_or_init(|| {
-            Box::new(Mutex::new(SampleBuffer { samples: Vec::new(), weight: 1, random: fastrand::Rng::new() }))
-        });
+        let lock = samples.buffers[cell_slot()].get_or_init(SampleBuffer::create);
         let guard = lock.lock();
         assert_eq!(samples.record(|| sample(0)), 1);
         drop(guard);

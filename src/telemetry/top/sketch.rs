@@ -41,17 +41,41 @@ impl Sketch {
         Sketch { counters, capacity: capacity.max(2), floor: 0, total: 0 }
     }
 
-    /// Adds to the weight of a key, which is a hash.
-    pub(super) fn add(&mut self, key: u64, weight: u32) {
+    /// Adds to the weight of a key, which is a hash. Returns whether the key had no counter.
+    pub(super) fn add(&mut self, key: u64, weight: u32) -> bool {
         self.total += u64::from(weight);
         if let Some(counter) = self.counters.get_mut(&key) {
             counter.count = counter.count.saturating_add(weight);
-            return;
+            return false;
         }
         if self.counters.len() >= self.capacity {
             self.evict();
         }
         self.counters.insert(key, SketchCount { count: weight, missed: self.floor });
+        true
+    }
+
+    /// Adds the weights of another sketch.
+    pub(super) fn merge(&mut self, other: &Sketch) {
+        self.total += other.total;
+        for (_, counter) in self.counters.iter_mut().filter(|(key, _)| !other.counters.contains_key(key)) {
+            counter.missed = counter.missed.saturating_add(other.floor);
+        }
+        // What a key without a counter here can have had before the weights of the other sketch.
+        let mut before = self.floor;
+        self.floor = self.floor.saturating_add(other.floor);
+        for (key, &SketchCount { count, missed }) in &other.counters {
+            if let Some(counter) = self.counters.get_mut(key) {
+                counter.count = counter.count.saturating_add(count);
+                counter.missed = counter.missed.saturating_add(missed);
+                continue;
+            }
+            if self.counters.len() >= self.capacity {
+                self.evict();
+                before = self.floor;
+            }
+            self.counters.insert(*key, SketchCount { count, missed: missed.saturating_add(before) });
+        }
     }
 
     /// Removes the lighter half of the counters.
@@ -114,6 +138,32 @@ mod tests {
         let expected = |key| SketchCount { count: if key < 4 { 39 } else { 36 }, missed: 0 };
         assert_eq!(counts, (0..8).map(|key| (key, expected(key))).collect::<Vec<_>>());
         assert_eq!((sketch.total(), sketch.floor()), (300, 0));
+    }
+
+    /// What a counter lacks is never more than it says, also after sketches of different keys were merged.
+    #[test]
+    fn merged_sketches_bound_the_error() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut all, mut exact) = (Sketch::new(16), HashMap::new());
+            for _ in 0..10 {
+                let mut part = Sketch::new(16);
+                for _ in 0..400 {
+                    let key = random.u64(0..200) * random.u64(0..200) / 40;
+                    part.add(key, 1);
+                    *exact.entry(key).or_insert(0_u32) += 1;
+                }
+                all.merge(&part);
+            }
+            assert_eq!(all.total(), 4_000);
+            assert!(all.counts().count() <= 16);
+            for (key, found) in all.counts() {
+                let exact = exact[&key];
+                assert!(found.count <= exact && exact <= found.upper(), "seed {seed}: {found:?} {exact}");
+            }
+            let without = exact.iter().filter(|(key, _)| all.counts().all(|(of, _)| of != **key));
+            assert!(without.map(|(_, exact)| *exact).max().unwrap_or(0) <= all.floor(), "seed {seed}");
+        }
     }
 
     /// Ten million different keys and some heavy ones among them.

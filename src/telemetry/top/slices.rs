@@ -16,6 +16,8 @@ pub(super) struct Slices {
     capacity: usize,
     /// The slices in which something was counted, oldest first, each with its number.
     slices: VecDeque<(u64, Sketch)>,
+    /// The end of the last slice, since it is compared for each key.
+    until: Duration,
 }
 
 /// The sum of the slices.
@@ -38,7 +40,7 @@ pub(super) struct WindowCount {
 impl Slices {
     /// Creates a window of this number of slices, the current one included.
     pub(super) fn new(length: Duration, number: u64, capacity: usize) -> Slices {
-        Slices { length, number, capacity, slices: VecDeque::new() }
+        Slices { length, number, capacity, slices: VecDeque::new(), until: Duration::ZERO }
     }
 
     fn slice_at(&self, now: Duration) -> u64 {
@@ -52,30 +54,57 @@ impl Slices {
         }
     }
 
-    /// Adds to the weight of a key. `now` is the time since the start.
-    pub(super) fn add(&mut self, key: u64, weight: u32, now: Duration) {
-        let current = self.slice_at(now);
-        if self.slices.back().is_none_or(|(slice, _)| *slice < current) {
+    /// Returns the start of a slice.
+    fn start_of(&self, slice: u64) -> Duration {
+        self.length.saturating_mul(u32::try_from(slice).unwrap_or(u32::MAX))
+    }
+
+    /// Returns whether the last slice is over at `now`, or there is none.
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        now >= self.until
+    }
+
+    /// Returns the last slice, if there is one, and its start.
+    pub(super) fn last(&self) -> Option<(Duration, &Sketch)> {
+        self.slices.back().map(|(slice, sketch)| (self.start_of(*slice), sketch))
+    }
+
+    /// Returns the sketch of the slice at `now`, the time since the start.
+    fn sketch_at(&mut self, now: Duration) -> Option<&mut Sketch> {
+        if self.is_over(now) {
+            let current = self.slice_at(now);
             self.expire(current);
             self.slices.push_back((current, Sketch::new(self.capacity)));
+            self.until = self.start_of(current + 1);
         }
-        if let Some((_, sketch)) = self.slices.back_mut() {
-            sketch.add(key, weight);
+        self.slices.back_mut().map(|(_, sketch)| sketch)
+    }
+
+    /// Adds to the weight of a key. Returns whether the key is new in the slice at `now`, the time since the start.
+    pub(super) fn add(&mut self, key: u64, weight: u32, now: Duration) -> bool {
+        self.sketch_at(now).is_some_and(|sketch| sketch.add(key, weight))
+    }
+
+    /// Adds the weights of a sketch to the slice at `now`.
+    pub(super) fn merge(&mut self, sketch: &Sketch, now: Duration) {
+        if let Some(slice) = self.sketch_at(now) {
+            slice.merge(sketch);
         }
     }
 
     /// Returns the time that the window covers at `now`.
     pub(super) fn covered(&self, now: Duration) -> Duration {
         let oldest = (self.slice_at(now) + 1).saturating_sub(self.number);
-        now.saturating_sub(self.length.saturating_mul(u32::try_from(oldest).unwrap_or(u32::MAX)))
+        now.saturating_sub(self.start_of(oldest))
     }
 
-    /// Returns the sum of the slices at `now`.
-    pub(super) fn sum(&mut self, now: Duration) -> WindowSum {
+    /// Returns the sum of the slices at `now`, and of a sketch that none of them has yet.
+    pub(super) fn sum(&mut self, now: Duration, open: Option<&Sketch>) -> WindowSum {
         self.expire(self.slice_at(now));
         let mut sum = WindowSum::default();
-        let floors: u64 = self.slices.iter().map(|(_, sketch)| u64::from(sketch.floor())).sum();
-        for (_, sketch) in &self.slices {
+        let sketches = || self.slices.iter().map(|(_, sketch)| sketch).chain(open);
+        let floors: u64 = sketches().map(|sketch| u64::from(sketch.floor())).sum();
+        for sketch in sketches() {
             sum.total += sketch.total();
             for (key, SketchCount { count, missed }) in sketch.counts() {
                 // A slice without a counter for the key may have missed its floor.
@@ -85,6 +114,12 @@ impl Slices {
             }
         }
         sum
+    }
+
+    /// Returns the size of all tables, in counters.
+    #[cfg(test)]
+    pub(super) fn slices_table(&self) -> usize {
+        self.slices.iter().map(|(_, sketch)| sketch.table()).sum()
     }
 
     /// Calls `visit` with the heaviest keys of each slice.
@@ -109,15 +144,16 @@ mod tests {
         for at in [0, 19, 20, 79] {
             window.add(1, 1, seconds(at));
         }
-        let count = |window: &mut Slices, at| window.sum(seconds(at)).counts.get(&1).map_or(0, |count| count.count);
+        let count =
+            |window: &mut Slices, at| window.sum(seconds(at), None).counts.get(&1).map_or(0, |count| count.count);
         assert_eq!((count(&mut window, 79), window.covered(seconds(79))), (4, seconds(79)));
         assert_eq!((count(&mut window, 80), window.covered(seconds(80))), (2, seconds(60)));
         assert_eq!((count(&mut window, 100), window.covered(seconds(119))), (1, seconds(79)));
         assert_eq!(count(&mut window, 139), 1);
-        assert_eq!((count(&mut window, 140), window.sum(seconds(140)).total), (0, 0));
+        assert_eq!((count(&mut window, 140), window.sum(seconds(140), None).total), (0, 0));
         // A long time without a query.
         window.add(2, 5, seconds(1_000_000));
-        assert_eq!(window.sum(seconds(1_000_001)).total, 5);
+        assert_eq!(window.sum(seconds(1_000_001), None).total, 5);
     }
 
     /// What the counter of a key lacks is never more than the sum says, whatever the order.
@@ -132,7 +168,7 @@ mod tests {
                 window.add(key, 1, Duration::from_millis(number));
                 *exact.entry(key).or_default() += 1;
             }
-            let sum = window.sum(Duration::from_millis(3_999));
+            let sum = window.sum(Duration::from_millis(3_999), None);
             assert_eq!(sum.total, 4_000);
             for (key, WindowCount { count, missed }) in sum.counts {
                 let exact = exact[&key];

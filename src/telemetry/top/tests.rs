@@ -26,14 +26,11 @@ impl TopTexts for Pods {
     }
 }
 
-fn sample(client: u32, name: &str) -> Sample {
-    let mut bytes = [0; SAMPLE_NAME];
-    bytes[..name.len()].copy_from_slice(name.as_bytes());
+fn sample(client: u32, name: &str) -> Sample<'_> {
     Sample {
         client: Ipv4Addr::from(client).into(),
         name_hash: foldhash::fast::FixedState::default().hash_one(name),
-        name: bytes,
-        name_len: name.len() as u8,
+        name: name.as_bytes(),
         is_cut: false,
         qtype: 1,
         rcode: if client.is_multiple_of(4) { 3 } else { 0 },
@@ -90,7 +87,7 @@ fn heavy_keys_of_a_trace_are_listed_with_their_counts() {
             next -= 1;
             if next == 0 {
                 let sample = Sample { weight: distance, ..sample(client, &name) };
-                top.add(&sample, &Pods, Duration::from_millis(u64::from(number) * 50_000 / u64::from(queries)));
+                top.add([sample], &Pods, Duration::from_millis(u64::from(number) * 50_000 / u64::from(queries)));
                 next = if distance == 1 { 1 } else { random.u32(1..2 * distance) };
             }
             *names.entry(format!("{name} 1")).or_insert(0) += 1;
@@ -112,10 +109,10 @@ fn queries_are_grouped_by_each_dimension() {
     let mut top = Top::default();
     let now = Duration::from_secs(10);
     for (client, queries) in [(0x0a00_0307, 30), (0x0a00_0308, 10), (0x0a00_0404, 5), (0x0b00_0001, 5)] {
-        (0..queries).for_each(|_| top.add(&sample(client, "a.example"), &Pods, now));
+        (0..queries).for_each(|_| top.add([sample(client, "a.example")], &Pods, now));
     }
     top.add_upstream("192.0.2.1:53", 7, now);
-    top.add(&Sample { rcode: NO_RESPONSE, ..sample(0x0b00_0001, "b.example") }, &Pods, now);
+    top.add([Sample { rcode: NO_RESPONSE, ..sample(0x0b00_0001, "b.example") }], &Pods, now);
     let mut list = |by| {
         let rows = top.list(TopWindow::Minute, by, 3, now).into_iter();
         rows.map(|row| {
@@ -140,6 +137,37 @@ fn queries_are_grouped_by_each_dimension() {
     assert_eq!(top.total(TopWindow::Hour, Duration::from_secs(4_600)).queries, 0);
 }
 
+/// The hour has the slices of the minute that are over, and the one that is not.
+#[test]
+fn the_hour_is_the_sum_of_its_minutes() {
+    let (mut top, mut random) = (Top::default(), fastrand::Rng::with_seed(7));
+    let (mut exact, mut total) = (BTreeMap::new(), 0);
+    // Half an hour with a pause; the last second is in a slice that has just begun.
+    for second in (0..600).chain(1_500..1_801) {
+        for _ in 0..100 {
+            let name = match random.u32(0..2) {
+                0 => format!("random-{total}"),
+                _ => format!("name-{}", zipf(&mut random, 1.0, 1_000.0)),
+            };
+            top.add([sample(0x0b00_0001, &name)], &Pods, Duration::from_secs(second));
+            *exact.entry(format!("{name} 1")).or_insert(0) += 1;
+            total += 1;
+        }
+    }
+    let now = Duration::from_secs(1_800);
+    for _ in 0..2 {
+        assert_eq!(top.total(TopWindow::Hour, now).queries, total);
+        assert_eq!(top.list(TopWindow::Hour, TopBy::Rcode, 9, now)[0].queries, total);
+        check_against(&exact, &top.list(TopWindow::Hour, TopBy::Name, 200, now), total, "hour");
+    }
+    assert!(top.names.hour.slices_table() <= 5 * NAMES, "{}", top.names.hour.slices_table());
+    // The last slice ends, and an hour later everything is forgotten.
+    assert_eq!(top.total(TopWindow::Hour, Duration::from_secs(2_000)).queries, total);
+    for (slices, left) in [(3, total - 60_000), (4, 100), (5, 0)] {
+        assert_eq!(top.total(TopWindow::Hour, Duration::from_secs(1_800 + slices * 900)).queries, left);
+    }
+}
+
 /// Texts are those of keys that matter, however many names there are.
 #[test]
 fn texts_of_heavy_names_outlive_many_others() {
@@ -149,7 +177,7 @@ fn texts_of_heavy_names_outlive_many_others() {
         for _ in 0..1_000 {
             name += 1;
             let name = if name.is_multiple_of(100) { "heavy".to_owned() } else { format!("{}-{name}", "x".repeat(60)) };
-            top.add(&sample(name.len() as u32, &name), &Pods, Duration::from_secs(second));
+            top.add([sample(name.len() as u32, &name)], &Pods, Duration::from_secs(second));
         }
     }
     let rows = top.list(TopWindow::Minute, TopBy::Name, 1, Duration::from_secs(70));

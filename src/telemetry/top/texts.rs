@@ -18,36 +18,52 @@ pub(super) struct KeyText {
 
 /// The texts of the heaviest keys.
 #[derive(Debug, Default)]
-pub(super) struct KeyTexts(HashMap<u64, KeyText, foldhash::fast::FixedState>);
+pub(super) struct KeyTexts {
+    texts: HashMap<u64, KeyText, foldhash::fast::FixedState>,
+    /// The text of a key that was stored, or was to be stored, may be missing.
+    is_partial: bool,
+}
 
 impl KeyTexts {
+    /// Returns whether texts may be missing of keys that were stored since [`KeyTexts::begin`].
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Called when every key is going to be stored again.
+    pub(super) fn begin(&mut self) {
+        self.is_partial = false;
+    }
+
     /// Stores the text of a key, unless it is known. If there are too many texts, those of keys that `wanted` does not
     /// add to the set are removed first.
     pub(super) fn store(&mut self, key: u64, text: impl FnOnce() -> KeyText, wanted: impl FnOnce(&mut HashSet<u64>)) {
-        if self.0.contains_key(&key) {
+        let texts = &mut self.texts;
+        if texts.contains_key(&key) {
             return;
         }
-        if self.0.len() >= TEXTS {
+        if texts.len() >= TEXTS {
+            self.is_partial = true;
             let mut keys = HashSet::new();
             wanted(&mut keys);
-            let rest: Vec<_> = self.0.drain().filter(|(key, _)| keys.contains(key)).collect();
-            self.0.extend(rest);
+            let rest: Vec<_> = texts.drain().filter(|(key, _)| keys.contains(key)).collect();
+            texts.extend(rest);
         }
-        if self.0.len() < TEXTS {
+        if texts.len() < TEXTS {
             let KeyText { key: text, pod } = text();
-            self.0.insert(key, KeyText { key: shorten(text), pod: pod.map(shorten) });
+            texts.insert(key, KeyText { key: shorten(text), pod: pod.map(shorten) });
         }
     }
 
     /// Returns the text of a key.
     pub(super) fn get(&self, key: u64) -> Option<&KeyText> {
-        self.0.get(&key)
+        self.texts.get(&key)
     }
 
     /// Returns the memory of the texts in bytes, without that of the table.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.0.values().map(|text| text.key.len() + text.pod.as_ref().map_or(0, |pod| pod.len())).sum()
+        self.texts.values().map(|text| text.key.len() + text.pod.as_ref().map_or(0, |pod| pod.len())).sum()
     }
 }
 
@@ -75,15 +91,17 @@ mod tests {
         for number in 0..20 * TEXTS as u64 {
             texts.store(number, || text(number), |wanted| wanted.extend(0..10));
         }
-        assert!(texts.0.len() <= TEXTS && texts.bytes() <= TEXTS * MAX_TEXT);
+        assert!(texts.texts.len() <= TEXTS && texts.bytes() <= TEXTS * MAX_TEXT);
         let first = texts.get(3).expect("it is wanted");
         assert!(first.key.starts_with("…é") && first.key.len() <= MAX_TEXT, "{first:?}");
-        assert_eq!(texts.get(20), None);
+        assert_eq!((texts.get(20), texts.is_partial()), (None, true));
+        texts.begin();
+        assert!(!texts.is_partial());
         // Nothing can be removed: the new text is not stored.
         let mut texts = KeyTexts::default();
         for number in 0..=TEXTS as u64 {
             texts.store(number, || text(number), |wanted| wanted.extend(0..TEXTS as u64));
         }
-        assert_eq!((texts.0.len(), texts.get(TEXTS as u64)), (TEXTS, None));
+        assert_eq!((texts.texts.len(), texts.get(TEXTS as u64)), (TEXTS, None));
     }
 }

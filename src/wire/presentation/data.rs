@@ -402,6 +402,10 @@ impl RecordReader<'_, '_> {
             match token.kind {
                 WordKind::LineEnd | WordKind::End if quoted => return Err(RecordError::at(reason.to_owned(), &token)),
                 WordKind::LineEnd | WordKind::End => return Ok((strings, token)),
+                // An escape has to have a byte after it.
+                WordKind::Word if token.text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1 => {
+                    return Err(RecordError::at(reason.to_owned(), &token));
+                }
                 WordKind::Word => {
                     empty = false;
                     let mut rest = &*token.text;

@@ -10,11 +10,11 @@
 
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static char *lines[256];
+static char *lines[1024];
 static size_t count;
 
 static void add(const char *text) {
-  if (count < 256) lines[count++] = strdup(text);
+  if (count < 1024) lines[count++] = strdup(text);
 }
 
 static void print_all(int status) {
