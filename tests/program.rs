@@ -137,6 +137,16 @@ fn manifests_are_served_without_a_corefile() {
     assert_eq!(server.ask("web.nowhere.svc.cluster.local.").0, 3);
 }
 
+/// The built-in Corefile answers every name, so that a missing one is noticed in the log only.
+#[test]
+fn a_start_without_a_server_block_is_logged() {
+    let empty = file(&folder("no-block"), "empty", "# nothing\n");
+    let server = Running::start(&["-conf", &empty]);
+    let lines = server.lines.concat();
+    let message = format!("[WARNING] {empty} has no server block: 'whoami' and 'log' are served on port 0");
+    assert!(lines.contains(&message), "{lines}");
+}
+
 /// A check reports with its place what a start would refuse: as an error, or as a warning if another machine may accept
 /// it.
 #[test]
@@ -346,7 +356,8 @@ fn a_check_reports_everything_and_its_status() {
     let output = program().current_dir(&folder).arg("-check").output().expect("it runs");
     let (status, text, _) = status_and_output(&output);
     assert_eq!(status, Some(1));
-    assert!(text.contains("there is no file Corefile: name the file with -conf"), "{text}");
+    assert!(text.contains("there is no file Corefile in this directory\n  expected: the name of the file"), "{text}");
+    assert!(!text.contains("whoami") && text.ends_with("Corefile: 1 error, 0 warnings\n"), "{text}");
     let (status, json, _) = status_and_output(&run(&["-check=json", &bad]));
     let found: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((status, found.as_array().map(Vec::len)), (Some(1), Some(3)));
@@ -401,7 +412,7 @@ fn an_error_at_start_is_one_line() {
             vec!["-conf", &whoami, "-manifests", "/nowhere"],
             "manifests: /nowhere: no such file or directory\n".to_owned(),
         ),
-        (vec!["extra"], "extra command line arguments: [extra]\n".to_owned()),
+        (vec!["extra"], "extra command line arguments: [extra], write '-conf FILE' for a Corefile\n".to_owned()),
     ] {
         let (status, _, errors) = status_and_output(&run(&words));
         assert_eq!(status, Some(1), "{words:?}");

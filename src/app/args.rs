@@ -110,10 +110,12 @@ pub enum ArgsError {
     #[error("{0:?} is not UTF-8")]
     NotUtf8(OsString),
     /// Words follow the flags.
-    #[error("extra command line arguments: [{words}]{}", suggest_command(words))]
+    #[error("extra command line arguments: [{words}]{advice}")]
     Extra {
         /// The words.
         words: String,
+        /// What to write instead.
+        advice: String,
     },
 }
 
@@ -123,12 +125,6 @@ fn format_suggestion(suggestion: &Option<String>) -> String {
 
 /// The commands, for suggestions.
 const COMMANDS: [&str; 3] = ["explain", "resolve", "top"];
-
-/// Returns a question about the command that the first of these words may be.
-fn suggest_command(words: &str) -> String {
-    let near = suggest(words.split(' ').next().unwrap_or_default(), COMMANDS);
-    near.map(|name| format!(", did you mean 'clusterdns {name}'?")).unwrap_or_default()
-}
 
 /// The largest value of `-top.metrics`.
 const MAX_TOP_METRICS: usize = 100;
@@ -302,17 +298,43 @@ impl Args {
 
     /// Takes the words after the flags: the file to check; anything else is an error.
     fn with_rest(mut self, word: String, mut rest: impl Iterator<Item = String>) -> Result<Args, ArgsError> {
-        let is_check = matches!(self.task, Task::Check | Task::CheckJson) && self.conf.is_none() && word != "-";
         match rest.next() {
-            None if is_check => {
+            None if self.is_check() && self.conf.is_none() && word != "-" => {
                 self.conf = Some(Conf::from_word(&word));
                 Ok(self)
             }
             next => {
+                let advice = self.advise_on_rest(&word);
                 let words = [word].into_iter().chain(next).chain(rest).collect::<Vec<_>>().join(" ");
-                Err(ArgsError::Extra { words })
+                Err(ArgsError::Extra { words, advice })
             }
         }
+    }
+
+    /// Returns whether the Corefile is only checked.
+    fn is_check(&self) -> bool {
+        matches!(self.task, Task::Check | Task::CheckJson)
+    }
+
+    /// Returns what to write instead of words after the flags of which this is the first.
+    fn advise_on_rest(&self, word: &str) -> String {
+        if COMMANDS.contains(&word) {
+            return format!(", '{word}' must be the first word: 'clusterdns {word}'");
+        }
+        if let Some(name) = suggest(word, COMMANDS) {
+            return format!(", did you mean 'clusterdns {name}'?");
+        }
+        if FLAGS.iter().any(|flag| flag.name == word) {
+            return format!(", did you mean the flag -{word}?");
+        }
+        match (&self.conf, self.is_check()) {
+            (None, true) if word == "-" => ", write 'stdin' for standard input",
+            (None, true) => ", -check reads one file",
+            (None, false) if word == "-" => ", write '-conf stdin' for a Corefile on standard input",
+            (None, false) => ", write '-conf FILE' for a Corefile",
+            (Some(_), _) => ", -conf has named the Corefile already",
+        }
+        .to_owned()
     }
 
     /// Returns the name of the Corefile for messages.
@@ -374,14 +396,16 @@ mod tests {
             ("-check=xml", "invalid value \"xml\" for flag -check: expected true, false or json"),
             ("-quiet=maybe", "invalid value \"maybe\" for flag -quiet: expected true or false"),
             ("-top.metrics 101", "invalid value \"101\" for flag -top.metrics: expected a number from 0 to 100"),
-            ("-quiet no", "extra command line arguments: [no]"),
+            ("-quiet no", "extra command line arguments: [no], write '-conf FILE' for a Corefile"),
             ("explian web", "extra command line arguments: [explian web], did you mean 'clusterdns explain'?"),
-            ("-- a b", "extra command line arguments: [a b]"),
-            ("-", "extra command line arguments: [-]"),
-            ("-check a b", "extra command line arguments: [a b]"),
-            ("-check -conf a b", "extra command line arguments: [b]"),
-            ("-check -", "extra command line arguments: [-]"),
-            ("-check=false a", "extra command line arguments: [a]"),
+            ("-conf a top", "extra command line arguments: [top], 'top' must be the first word: 'clusterdns top'"),
+            ("check a", "extra command line arguments: [check a], did you mean the flag -check?"),
+            ("-- a b", "extra command line arguments: [a b], write '-conf FILE' for a Corefile"),
+            ("-", "extra command line arguments: [-], write '-conf stdin' for a Corefile on standard input"),
+            ("-check a b", "extra command line arguments: [a b], -check reads one file"),
+            ("-check -conf a b", "extra command line arguments: [b], -conf has named the Corefile already"),
+            ("-check -", "extra command line arguments: [-], write 'stdin' for standard input"),
+            ("-check=false a", "extra command line arguments: [a], write '-conf FILE' for a Corefile"),
         ] {
             assert_eq!(parse(line).expect_err(line).to_string(), message);
         }

@@ -21,18 +21,13 @@ use crate::source::Manifests;
 pub(super) fn check(args: &Args) -> ExitCode {
     let mut diagnostics = Diagnostics::default();
     let configuration = configuration::read(args, &RealFiles, read_stdin, &mut diagnostics);
-    if configuration.is_built_in() && args.manifests.is_empty() && !diagnostics.has_errors() {
-        let message = format!(
-            "{} has no server block: 'whoami' and 'log' are served on port {}, and no name of a cluster",
-            args.conf_name(),
-            args.port
-        );
-        diagnostics.push(Diagnostic::warning(Stage::Setup, None, message));
-    }
     // The start without a Corefile serves the built-in one, as CoreDNS does; a check of nothing is a wrong directory.
     if args.conf.is_none() && args.manifests.is_empty() && !Path::new(&args.conf_name()).exists() {
-        let message = format!("there is no file {}: name the file with -conf", args.conf_name());
-        diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
+        let message = format!("there is no file {} in this directory", args.conf_name());
+        let error = Diagnostic::error(Stage::Setup, None, message);
+        diagnostics.push(error.expected("the name of the file, as in 'clusterdns -check FILE'"));
+    } else if let Some(message) = configuration.without_cluster(args).filter(|_| !diagnostics.has_errors()) {
+        diagnostics.push(Diagnostic::warning(Stage::Setup, None, message).expected(configuration::BLOCK_EXPECTED));
     }
     let mut of_machine = Diagnostics::default();
     check_machine(&configuration, args, &mut of_machine);
@@ -46,7 +41,7 @@ pub(super) fn check(args: &Args) -> ExitCode {
     let text = if args.task == Task::CheckJson {
         render_json(&diagnostics, sources) + "\n"
     } else {
-        let errors = diagnostics.iter().filter(|found| found.severity == DiagnosticSeverity::Error).count();
+        let errors = diagnostics.errors();
         let warnings = diagnostics.iter().count() - errors;
         let count = |number, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let counted = format!("{}: {}, {}\n", args.conf_name(), count(errors, "error"), count(warnings, "warning"));

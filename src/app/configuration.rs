@@ -16,6 +16,9 @@ const BUILT_IN: &str = "built-in";
 /// Served where there is no Corefile, or one without a server block, as CoreDNS does.
 const DEFAULT_COREFILE: &str = ". {\n    whoami\n    log\n}\n";
 
+/// What is expected in a Corefile without a server block.
+pub(super) const BLOCK_EXPECTED: &str = "a server block: a line such as '.:53 {', a directive on each line, and '}'";
+
 /// The file that lists this machine's resolvers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -48,6 +51,17 @@ impl Configuration {
     /// Returns whether this is a built-in Corefile, which is used where there is no Corefile or one without a block.
     pub fn is_built_in(&self) -> bool {
         self.corefile.sources.files().next().is_some_and(|file| self.corefile.sources.name(file) == BUILT_IN)
+    }
+
+    /// Returns a warning if the built-in Corefile is used that knows no cluster.
+    pub fn without_cluster(&self, args: &Args) -> Option<String> {
+        (self.is_built_in() && self.built_in_for_manifests().is_none()).then(|| {
+            format!(
+                "{} has no server block: 'whoami' and 'log' are served on port {}, and no name of a cluster",
+                args.conf_name(),
+                args.port
+            )
+        })
     }
 
     /// Returns the text on one line, if it is the built-in Corefile that serves manifests.

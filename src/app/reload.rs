@@ -12,7 +12,7 @@ use super::args::{Args, Conf};
 use super::configuration::{self, Configuration};
 use super::serving::Program;
 use super::standard_io::format_with_causes;
-use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage};
+use crate::corefile::{Diagnostic, Diagnostics, RealFiles, Sources, Stage, one_line};
 use crate::plugins::build::ReloadTiming;
 use crate::telemetry::metrics::{self, Family, IntCounter, Observed, Registry, table};
 
@@ -78,11 +78,13 @@ impl Reloader {
             self.checks_without_blocks = self.checks_without_blocks.saturating_add(1);
             if self.checks_without_blocks == REPORTED_CHECK {
                 self.failed.inc();
-                let name = program.args.conf_name();
+                // `read` reports which of the two it is.
+                let reasons: Vec<String> =
+                    diagnostics.iter().map(|found| one_line(found, &configuration.corefile.sources)).collect();
                 tracing::error!(
                     plugin = "reload",
-                    "Corefile changed but reload failed: {name} cannot be read or has no server block; the configuration \
-                     is unchanged"
+                    "Corefile changed but reload failed: {}; the configuration is unchanged",
+                    reasons.join("; ")
                 );
             }
             return;

@@ -318,6 +318,9 @@ impl Loader {
         if let Some(text) = configuration.built_in_for_manifests() {
             tracing::info!("no server block is configured: the manifests are served by the built-in Corefile {text:?}");
         }
+        if let Some(text) = configuration.without_cluster(&self.args) {
+            tracing::warn!("{text}; expected {}", configuration::BLOCK_EXPECTED);
+        }
         let reloader = Reloader::new(&configuration, program.world.resources.metrics.registry());
         let Some(listeners) = program.apply(&configuration, diagnostics)? else { return Ok(None) };
         // In CoreDNS's order.

@@ -29,7 +29,7 @@ use super::sockets::ListenerAddress;
 use super::status_page::StatusPage;
 use super::top::LiveTop;
 use crate::cluster::CurrentIndex;
-use crate::corefile::{self, Diagnostics, Scheme, headline, render_text};
+use crate::corefile::{self, Diagnostics, Scheme, headline, one_line, render_text};
 use crate::files;
 use crate::plugins::build::{ActivePlugins, Chore, Hook, Lifecycle, ListenerLimits, Phase, TimeoutOptions};
 use crate::serve::{ListenSpec, Server, ServerCounts, ServerOptions, Service, Settings, Timeouts};
@@ -105,7 +105,7 @@ impl Program {
         } else if diagnostics.has_errors() {
             // One line, since it goes to the log.
             let errors = diagnostics.iter().filter(|found| found.severity == corefile::DiagnosticSeverity::Error);
-            let lines: Vec<String> = errors.map(|error| headline(error, sources)).collect();
+            let lines: Vec<String> = errors.map(|error| one_line(error, sources)).collect();
             bail!("{}", lines.join("; "));
         }
         // The log never blocks, even if its reader does not read.

@@ -28,8 +28,9 @@ use ipnet::IpNet;
 use super::ast::{Directive, Property};
 use super::diagnostic::{Diagnostic, DiagnosticSeverity, Diagnostics, Stage, suggest};
 use super::duration::parse_duration;
-use super::key::normalize_zones;
+use super::key::{NETWORK_EXPECTED, is_failed_network, normalize_zones};
 use super::parse::MAX_ZONES;
+use super::refuse::FOREIGN_COMMENT_EXPECTED;
 use super::token::Token;
 
 /// The tokens of a line, read from left to right.
@@ -44,6 +45,8 @@ pub struct Arguments<'a, 'd> {
     at: usize,
     /// The properties in braces after the line.
     body: Option<&'a [Property]>,
+    /// Whether the line is a property with the name of a directive.
+    is_directive: bool,
     /// What [`Arguments::finish`] does not have to check.
     done: Done,
     /// Receives errors and warnings.
@@ -68,6 +71,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
             args: &directive.args,
             at: 0,
             body: directive.body.as_deref(),
+            is_directive: false,
             done: Done::default(),
             diagnostics,
         }
@@ -81,6 +85,7 @@ impl<'a, 'd> Arguments<'a, 'd> {
             args: &property.args,
             at: 0,
             body: property.body.as_deref(),
+            is_directive: property.is_directive,
             done: Done::default(),
             diagnostics: self.diagnostics,
         }
@@ -253,6 +258,18 @@ impl<'a, 'd> Arguments<'a, 'd> {
                 self.error_expected(token, format!("more than {MAX_ZONES} zones"), "fewer or smaller networks");
                 break;
             }
+            if token.text == "//" {
+                // `push` adds what was expected.
+                self.warning(token, "'//' does not begin a comment: it and the words after it are read as zones");
+            }
+            if is_failed_network(&token.text) {
+                let warning = Diagnostic::warning(
+                    Stage::Parse,
+                    Some(token.span),
+                    format!("'{}' is no network, and is read as a name", token.text),
+                );
+                self.push(warning.expected(NETWORK_EXPECTED));
+            }
             match normalize_zones(token) {
                 Ok(found) => zones.extend(found),
                 Err(error) => self.warning(token, format!("'{}' is ignored: {error}", token.text)),
@@ -282,8 +299,12 @@ impl<'a, 'd> Arguments<'a, 'd> {
         let names = names.into_iter();
         let text = &self.name.text;
         let diagnostic = Diagnostic::error(Stage::Parse, Some(self.name.span), format!("unknown property '{text}'"));
-        let suggestion = suggest(text, names.clone());
-        self.push(diagnostic.expected(one_of(names)).suggestion(suggestion));
+        self.push(if self.is_directive {
+            diagnostic.expected(format!("'{text}' after the '}}' of '{}': it is a directive", self.plugin))
+        } else {
+            let suggestion = suggest(text, names.clone());
+            diagnostic.expected(one_of(names)).suggestion(suggestion)
+        });
         self.done = Done { words: true, body: true };
     }
 
@@ -321,6 +342,12 @@ impl<'a, 'd> Arguments<'a, 'd> {
     /// Reports a diagnostic with the name of the plugin. After an error, the rest of the line is not checked.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.done.words |= diagnostic.severity == DiagnosticSeverity::Error;
+        let is_comment = |word: &Token| diagnostic.span == Some(word.span) && word.text == "//";
+        let diagnostic = if std::iter::once(self.name).chain(self.args).any(is_comment) {
+            diagnostic.expected(FOREIGN_COMMENT_EXPECTED)
+        } else {
+            diagnostic
+        };
         self.diagnostics.push(diagnostic.plugin(self.plugin));
     }
 

@@ -8,7 +8,8 @@ use super::*;
 fn messages(line: &str, read: impl FnOnce(&mut Arguments<'_, '_>)) -> String {
     let mut diagnostics = Diagnostics::new();
     let text = format!(". {{\n{line}\n}}\n");
-    let corefile = parse_text("C", &text, &MemoryFiles::default(), &|_| Known::Yes, &mut diagnostics);
+    let known = |name: &str| if matches!(name, "p" | "cache") { Known::Yes } else { Known::No(None) };
+    let corefile = parse_text("C", &text, &MemoryFiles::default(), &known, &mut diagnostics);
     let mut line = Arguments::of(&corefile.blocks[0].directives[0], &mut diagnostics);
     read(&mut line);
     line.finish();
@@ -88,7 +89,7 @@ C:2:1 - Error during parsing: plugin/p: Unexpected token '{', expecting argument
 #[test]
 fn properties_are_parsed_one_by_one() {
     let mut ttl = None;
-    let messages = messages("p {\nttl 5\nendpont x {\ny\n}\nttl 5 6\n}", |line| {
+    let messages = messages("p {\nttl 5\nendpont x {\ny\n}\nttl 5 6\ncache 30\n}", |line| {
         for property in line.body() {
             let mut line = line.enter(property);
             match line.name() {
@@ -102,6 +103,7 @@ fn properties_are_parsed_one_by_one() {
     assert_eq!(
         messages,
         "C:4:1 - Error during parsing: plugin/p: unknown property 'endpont' | one of endpoint, ttl | endpoint
-C:7:7 - Error during parsing: plugin/p: Wrong argument count or unexpected line ending after '6' | end of line | -\n"
+C:7:7 - Error during parsing: plugin/p: Wrong argument count or unexpected line ending after '6' | end of line | -
+C:8:1 - Error during parsing: plugin/p: unknown property 'cache' | 'cache' after the '}' of 'p': it is a directive | -\n"
     );
 }

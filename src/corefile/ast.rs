@@ -47,6 +47,9 @@ pub struct Property {
     pub name: Token,
     /// The rest of the line.
     pub args: Vec<Token>,
+    /// Whether the first word is the name of a directive, so that a line that its directive does not know belongs to
+    /// the server block.
+    pub is_directive: bool,
     /// The lines in braces, one level deeper; `None` without braces.
     pub body: Option<Vec<Property>>,
 }
@@ -85,7 +88,7 @@ impl Corefile {
 /// Writes the properties of a body, if any, and the closing brace.
 fn write_body(out: &mut String, depth: usize, body: Option<&[Property]>) {
     let Some(properties) = body else { return };
-    for Property { name, args, body } in properties {
+    for Property { name, args, body, .. } in properties {
         write_line(out, depth + 1, std::iter::once(name).chain(args), body.is_some());
         write_body(out, depth + 1, body.as_deref());
     }

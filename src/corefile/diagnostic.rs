@@ -124,6 +124,11 @@ impl Diagnostics {
         self.has_errors
     }
 
+    /// Returns the number of stored errors.
+    pub fn errors(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.severity == DiagnosticSeverity::Error).count()
+    }
+
     /// Returns whether there is no diagnostic.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::diagnostic::{Diagnostic, Diagnostics, Stage};
+use super::diagnostic::{Diagnostic, Diagnostics, Stage, suggest};
 use super::token::Token;
 
 /// The maximum length of a zone's text in bytes (`plugin/normalize.go` `SplitHostPort`).
@@ -90,7 +90,11 @@ impl BlockKey {
             Ok(parsed) => parsed,
             Err(error) => {
                 let diagnostic = Diagnostic::error(Stage::Keys, Some(token.span), error.to_string());
-                diagnostics.push(diagnostic.expected("a key of the form [SCHEME://]ZONE[:PORT]"));
+                diagnostics.push(diagnostic.expected(if token.text.ends_with('{') {
+                    "white space before '{'"
+                } else {
+                    "a key of the form [SCHEME://]ZONE[:PORT]"
+                }));
                 return None;
             }
         };
@@ -107,14 +111,47 @@ impl BlockKey {
         for zone in zones.iter().filter(|zone| !is_preferred(zone)) {
             let message = format!("Domain \"{zone}\" does not follow RFC1035 preferred syntax");
             let diagnostic = Diagnostic::warning(Stage::Keys, Some(token.span), message);
-            diagnostics.push(if zone.contains(['{', '}']) {
-                diagnostic.expected("white space around '{' and '}'")
-            } else {
-                diagnostic
+            diagnostics.push(match explain_zone(&token.text) {
+                Some((expected, suggestion)) => diagnostic.expected(expected).suggestion(suggestion),
+                None => diagnostic,
             });
         }
         Some(BlockKey { token, scheme, zones, port })
     }
+}
+
+/// Returns what a key that is an unusual zone was probably meant to be, and a suggestion.
+fn explain_zone(key: &str) -> Option<(String, Option<String>)> {
+    let schemes = || Scheme::ALL.into_iter().map(Scheme::name);
+    if key.contains(['{', '}']) {
+        Some(("white space around '{' and '}'".to_owned(), None))
+    } else if let Some((name, rest)) = key.split_once("://").filter(|(name, _)| schemes().all(|scheme| scheme != *name))
+    {
+        let known: Vec<String> = schemes().map(|scheme| format!("{scheme}://")).collect();
+        let suggestion = suggest(name, schemes()).map(|scheme| format!("{scheme}://{rest}"));
+        Some((format!("one of {}: '{name}://' is read as a part of the zone", known.join(", ")), suggestion))
+    } else if let Some(rest) = key.strip_prefix("*.") {
+        Some((format!("'{rest}': a zone includes every name below it, and '*' only the name with a '*'"), None))
+    } else if is_failed_network(split_port(key).map_or(key, |(zone, _)| zone)) {
+        Some((NETWORK_EXPECTED.to_owned(), None))
+    } else {
+        None
+    }
+}
+
+/// What is expected in the place of a network with an error.
+pub(super) const NETWORK_EXPECTED: &str =
+    "a network such as 10.96.0.0/16, or a reverse zone such as 96.10.in-addr.arpa";
+
+/// Returns whether a text looks like a network and is none, so that it is read as a name. Zones of RFC 2317 such as
+/// `0/25.2.0.192.in-addr.arpa` do not look so.
+pub(super) fn is_failed_network(text: &str) -> bool {
+    let is_address = |part: &str| {
+        part.contains(['.', ':']) && part.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:".contains(&byte))
+    };
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let looks_so = text.split_once('/').is_some_and(|(address, length)| is_address(address) && is_number(length));
+    looks_so && parse_cidr(text).is_none()
 }
 
 /// Why a text is not a zone, in CoreDNS's words.

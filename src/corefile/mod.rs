@@ -40,7 +40,7 @@ pub use duration::{DurationError, GoDuration, parse_duration};
 pub use key::{BlockKey, Scheme, ZoneError, is_domain_name, normalize_zones, reverse_zones};
 pub use overlap::{Listen, check_keys};
 pub use parse::Known;
-pub use render::{headline, render_json, render_text};
+pub use render::{headline, one_line, render_json, render_text};
 pub use source::{FileId, Files, MemoryFiles, Position, RealFiles, Sources, Span, read_source};
 pub use token::Token;
 

@@ -26,6 +26,9 @@ pub(super) const MAX_ZONES: usize = 65_536;
 /// The maximum nesting of braces in a directive. No plugin of CoreDNS reads more than two levels.
 const MAX_NESTING: usize = 32;
 
+/// A directive whose name is also a zone that many networks have.
+const ZONE_AND_DIRECTIVE: &str = "local";
+
 /// What the caller knows about a name in the place of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -47,7 +50,8 @@ pub enum Known {
 pub(super) fn parse(
     name: &str, text: &str, files: &dyn Files, known: &dyn Fn(&str) -> Known, diagnostics: &mut Diagnostics,
 ) -> Corefile {
-    let mut parser = Parser { stream: TokenStream::new(name, text, files, diagnostics), known, zones: 0 };
+    let mut parser =
+        Parser { stream: TokenStream::new(name, text, files, diagnostics), known, zones: 0, has_block: false };
     let mut blocks = Vec::new();
     if is_manifest(text)
         && let Some(first) = parser.stream.peek()
@@ -82,12 +86,14 @@ pub(super) struct Parser<'a> {
     known: &'a dyn Fn(&str) -> Known,
     /// The number of zones of all keys so far.
     zones: usize,
+    /// Whether there has been a server block.
+    has_block: bool,
 }
 
 impl Parser<'_> {
     /// Parses a server block or a snippet. Returns `None` for a snippet, and for a block without a zone.
     fn block(&mut self) -> Option<Block> {
-        let (tokens, at_end) = self.keys();
+        let (mut tokens, at_end) = self.keys();
         if !at_end && let [only] = tokens.as_slice() {
             let name = only.text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
             if let Some(name) = name {
@@ -96,7 +102,15 @@ impl Parser<'_> {
             }
         }
         let start = tokens.first().map(|token| token.span).or(self.stream.peek().map(|ahead| ahead.span));
-        if at_end && let [first, ..] = tokens.as_slice() {
+        let directive = tokens.first().filter(|key| self.is_directive_as_zone(key)).cloned();
+        let is_braced = self.stream.peek().is_some_and(|ahead| ahead.kind == TokenKind::Open);
+        if let Some(directive) = directive.as_ref().filter(|_| !is_braced) {
+            self.report_directive_as_zone(directive, !self.has_block);
+            if !self.has_block {
+                // The next lines are checked as those of a block for all names.
+                tokens = vec![Token { text: ".".to_owned(), ..directive.clone() }];
+            }
+        } else if at_end && let [first, ..] = tokens.as_slice() {
             let message =
                 format!("'{}' is read as a server block without directives: its queries get REFUSED", first.text);
             let warning = Diagnostic::warning(Stage::Parse, Some(first.span), message);
@@ -104,7 +118,12 @@ impl Parser<'_> {
                 .diagnostics
                 .push(warning.expected("'{' and directives after it, or the end of the file before it"));
         }
+        let errors_before = self.stream.diagnostics.errors();
         let directives = if at_end { Vec::new() } else { self.contents(&tokens) };
+        let is_odd = directives.is_empty() || self.stream.diagnostics.errors() > errors_before;
+        if let Some(directive) = directive.filter(|_| is_braced && is_odd) {
+            self.warn_of_braced_directive_as_zone(&directive);
+        }
         let span = start?.to(self.stream.last.map_or(start?, |last| last.span));
         if tokens.is_empty() {
             if !directives.is_empty() {
@@ -127,7 +146,13 @@ impl Parser<'_> {
                 keys.push(key);
             }
         }
+        self.has_block = true;
         (!keys.is_empty()).then_some(Block { keys, directives, span })
+    }
+
+    /// Returns whether a key is the name of a directive, and not written as a zone: with a dot or a port.
+    fn is_directive_as_zone(&self, key: &Token) -> bool {
+        key.text != ZONE_AND_DIRECTIVE && matches!((self.known)(&key.text), Known::Yes | Known::Unsupported(_))
     }
 
     /// Parses the keys of a block. Also returns whether the file ends after them.
@@ -159,6 +184,10 @@ impl Parser<'_> {
                 }
                 TokenKind::Import | TokenKind::Word => {
                     let Some(mut key) = self.stream.next() else { continue };
+                    if keys.is_empty() && key.is_foreign_comment() {
+                        self.report_foreign_comment(&key);
+                        continue;
+                    }
                     if key.text == "import" && key.line_start {
                         // The keyword came from an environment variable.
                         self.stream.import_after(key.span);
@@ -287,9 +316,8 @@ impl Parser<'_> {
         let sources = &self.stream.sources;
         let column = |token: &Token| sources.position(token.span).column;
         let unclosed = directives.iter().find_map(|directive| {
-            let is_next = |property: &&Property| {
-                (self.known)(&property.name.text) == Known::Yes && column(&property.name) <= column(&directive.name)
-            };
+            let is_next =
+                |property: &&Property| property.is_directive && column(&property.name) <= column(&directive.name);
             Some((directive, directive.body.as_ref()?.iter().find(is_next)?))
         });
         if let Some((directive, next)) = unclosed {
@@ -304,6 +332,10 @@ impl Parser<'_> {
     /// Parses a directive with its arguments and body. Returns `None` if the name is not a known directive.
     fn directive(&mut self, braced: bool) -> Option<Directive> {
         let name = self.stream.next()?;
+        if name.is_foreign_comment() {
+            self.report_foreign_comment(&name);
+            return None;
+        }
         let known = (self.known)(&name.text);
         if known != Known::Yes {
             self.error_unknown(&name, &known, braced);
@@ -346,6 +378,7 @@ impl Parser<'_> {
             }
             args.extend(self.stream.next());
         }
+        self.warn_of_quotes(&args);
         if let Some(last) = args.last()
             && last.text.len() > 1
             && last.text.ends_with('{')
@@ -397,7 +430,8 @@ impl Parser<'_> {
                         self.stream.next_raw();
                         self.body(inner.span, &name.text, depth + 1)
                     });
-                    properties.push(Property { name, args, body });
+                    let is_directive = (self.known)(&name.text) == Known::Yes;
+                    properties.push(Property { name, args, is_directive, body });
                 }
             }
         }

@@ -1,11 +1,14 @@
 //! The parser's error messages, separate from the grammar.
 
-use super::diagnostic::{Diagnostic, Stage};
+use super::diagnostic::{Diagnostic, DiagnosticSeverity, Stage};
 use super::parse::Known;
 use super::parse::Parser;
 use super::source::Span;
 use super::stream::Lookahead;
 use super::token::Token;
+
+/// What is expected instead of a comment as in other languages.
+pub(super) const FOREIGN_COMMENT_EXPECTED: &str = "'#' in front of a comment";
 
 /// The maximum number of characters of a token in a message.
 const MAX_QUOTED: usize = 60;
@@ -39,6 +42,9 @@ impl Parser<'_> {
             Known::No(_) if text.len() > 1 && text.ends_with('{') => {
                 diagnostic = diagnostic.expected("white space before '{'");
             }
+            Known::No(suggestion) if text.len() > 1 && text.ends_with(';') => {
+                diagnostic = diagnostic.expected("one directive a line, without ';'").suggestion(suggestion.clone());
+            }
             Known::No(_) if text.contains('=') => diagnostic = diagnostic.expected("white space in the place of '='"),
             Known::No(Some(suggestion)) => diagnostic.suggestion = Some(suggestion.clone()),
             // A zone in the place of a directive: the closing brace of the previous block is missing.
@@ -53,6 +59,45 @@ impl Parser<'_> {
             Known::No(None) | Known::Yes | Known::Removed(_) | Known::Unsupported(_) | Known::External(_) => {}
         }
         self.stream.diagnostics.push(diagnostic);
+    }
+
+    /// Reports a line that begins as comments of other languages do, and skips it. CoreDNS reads it as zones or as a
+    /// directive, which is harmless only at the end of the file.
+    pub(super) fn report_foreign_comment(&mut self, word: &Token) {
+        while self.stream.peek().is_some_and(|ahead| !ahead.line_start) && self.stream.next_raw().is_some() {}
+        let start = if word.text.starts_with(';') { ";" } else { &word.text[..2] };
+        let message = format!("'{start}' does not begin a comment");
+        let is_last = self.stream.peek().is_none();
+        let severity = if is_last { DiagnosticSeverity::Warning } else { DiagnosticSeverity::Error };
+        let diagnostic = Diagnostic { severity, ..Diagnostic::error(Stage::Parse, Some(word.span), message) };
+        self.stream.diagnostics.push(diagnostic.expected(FOREIGN_COMMENT_EXPECTED));
+    }
+
+    /// Reports a directive in the place of the keys of a block without braces. CoreDNS serves a zone of this name: at
+    /// the start of the file, where no block precedes it, this is an error.
+    pub(super) fn report_directive_as_zone(&mut self, directive: &Token, is_first: bool) {
+        let text = &shorten(&directive.text);
+        let (severity, message, place) = if is_first {
+            let message = format!("'{text}' is a directive, not a zone");
+            let place = "a line such as '.:53 {' before it, and '}' after the last directive";
+            (DiagnosticSeverity::Error, message, place)
+        } else {
+            let message = format!("the directive '{text}' is outside of a server block, and is read as a zone");
+            let place = "this line within the braces of a server block: the '}' before it may be too early";
+            (DiagnosticSeverity::Warning, message, place)
+        };
+        let diagnostic = Diagnostic { severity, ..Diagnostic::error(Stage::Parse, Some(directive.span), message) };
+        let expected = format!("{place}; a zone of this name is written '{text}.'");
+        self.stream.diagnostics.push(diagnostic.expected(expected));
+    }
+
+    /// Warns of a directive in the place of the keys of a block with braces, which seem to be those of the directive.
+    pub(super) fn warn_of_braced_directive_as_zone(&mut self, directive: &Token) {
+        let text = &shorten(&directive.text);
+        let message = format!("the directive '{text}' is outside of a server block, and is read as a zone");
+        let warning = Diagnostic::warning(Stage::Parse, Some(directive.span), message);
+        let expected = format!("a line such as '.:53 {{' before it; a zone of this name is written '{text}.'");
+        self.stream.diagnostics.push(warning.expected(expected));
     }
 
     /// Reports the `{` of a directive on the next line. The body has been parsed already.
@@ -78,6 +123,19 @@ impl Parser<'_> {
         } else {
             Diagnostic::error(Stage::Syntax, Some(span), message)
         });
+    }
+
+    /// Warns of the first of these words with quotes that a word processor has replaced.
+    pub(super) fn warn_of_quotes(&mut self, words: &[Token]) {
+        let is_quote = |c: char| matches!(c, '\u{2018}'..='\u{201f}');
+        let Some(word) = words.iter().find(|word| word.text.starts_with(is_quote) || word.text.ends_with(is_quote))
+        else {
+            return;
+        };
+        let message = format!("the quotes in '{}' are a part of the word", shorten(&word.text));
+        let warning = Diagnostic::warning(Stage::Syntax, Some(word.span), message);
+        let suggestion = format!("\"{}\"", word.text.trim_matches(is_quote));
+        self.stream.diagnostics.push(warning.expected("straight quotes").suggestion(Some(suggestion)));
     }
 
     /// Returns the text of a span, shortened if it is long.

@@ -53,6 +53,18 @@ pub fn headline(diagnostic: &Diagnostic, sources: &Sources) -> String {
     format!("{place}{kind}{plugin}{message}")
 }
 
+/// Returns a diagnostic on one line, for a log: the first line, what was expected, and the most similar valid word.
+pub fn one_line(diagnostic: &Diagnostic, sources: &Sources) -> String {
+    let mut line = headline(diagnostic, sources);
+    if let Some(expected) = &diagnostic.expected {
+        let _ = write!(line, "; expected: {expected}");
+    }
+    if let Some(suggestion) = &diagnostic.suggestion {
+        let _ = write!(line, "; did you mean '{suggestion}'?");
+    }
+    line.replace(|c: char| c.is_control(), " ")
+}
+
 /// Returns `FILE:LINE:COL` of the start of a span.
 fn place(span: Span, sources: &Sources) -> String {
     let position = sources.position(span);

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::diagnostic::{Diagnostic, Diagnostics, Stage};
+use super::diagnostic::{Diagnostic, Diagnostics, Stage, suggest};
 use super::environment::substitute;
 use super::import::{PatternError, resolve};
 use super::source::{Files, MAX_SOURCE_BYTES, Sources, Span};
@@ -24,6 +24,9 @@ const MAX_FILE_EXPANSIONS: usize = 100_000;
 const MAX_TOKENS: usize = 1_000_000;
 /// The maximum size of all tokens in bytes, after expansion.
 const MAX_TOKEN_BYTES: usize = 64 << 20;
+/// A file with more bytes that are 0 than its length divided by this number is not text. In UTF-16, nearly half of the
+/// bytes are 0; in a text, such a byte is an error of the word that contains it.
+const MAX_ZERO_SHARE: usize = 8;
 /// The maximum nesting of imports.
 const MAX_DEPTH: usize = 1000;
 /// How often a file or snippet may be open at the same time. Imports are unconditional, so a cycle never ends; Caddy
@@ -298,8 +301,26 @@ impl<'a> TokenStream<'a> {
         if text.contains(['*', '?', '[', ']']) {
             self.diagnostics.warning(pattern.span, format!("No files matching import glob pattern: {text}"));
         } else {
-            self.diagnostics.error(pattern.span, format!("File to import not found: {text}"));
+            let message = format!("File to import not found: {text}");
+            let error = Diagnostic::error(Stage::Parse, Some(pattern.span), message);
+            let mut snippets: Vec<&str> = self.snippets.keys().map(String::as_str).collect();
+            snippets.sort_unstable();
+            self.diagnostics.push(match self.definition_below(pattern) {
+                Some(place) => error.expected(format!("the snippet ({text}) above its first import, not at {place}")),
+                None => error
+                    .expected("a snippet that is defined above, or a file; paths start at the directory of this file")
+                    .suggestion(suggest(text, snippets)),
+            });
         }
+    }
+
+    /// Returns where the file defines a snippet of this name after its import.
+    fn definition_below(&self, pattern: &Token) -> Option<String> {
+        let tokens = self.lexed.get(Path::new(self.sources.name(pattern.span.file)))?.as_ref()?;
+        let name = format!("({})", pattern.text);
+        let is_definition =
+            |pair: &&[Token]| matches!(pair, [name_token, open] if name_token.text == name && open.text == "{");
+        tokens.windows(2).find(is_definition).map(|pair| self.sources.place(pair[0].span))
     }
 
     /// Returns the tokens of a file, which is read at its first use. Reports an error, and returns `None`, if it cannot
@@ -333,6 +354,10 @@ impl<'a> TokenStream<'a> {
             self.stop(imported_at.unwrap_or(Span { file, start: 0, end: 0 }), message);
             return None;
         }
+        if text.bytes().filter(|byte| *byte == 0).count() > text.len() / MAX_ZERO_SHARE {
+            self.error_not_text(path, &text, imported_at);
+            return None;
+        }
         let file = self.sources.add(&path.display().to_string(), text, imported_at);
         let lexed = lex(file, self.sources.text(file), MAX_TOKENS.saturating_sub(self.used.lexed));
         if lexed.overflow {
@@ -348,6 +373,24 @@ impl<'a> TokenStream<'a> {
         let tokens: Rc<[Token]> = lexed.tokens.into();
         self.lexed.insert(path.to_owned(), Some(Rc::clone(&tokens)));
         Some(tokens)
+    }
+
+    /// Reports a file that is not text in UTF-8, once instead of for each of its words.
+    fn error_not_text(&mut self, path: &Path, text: &str, imported_at: Option<Span>) {
+        // Only the name is stored, so that the message has a place, but no bytes that a terminal cannot show.
+        let file = self.sources.add(&path.display().to_string(), String::new(), imported_at);
+        // The two bytes of a byte order mark in UTF-16 are not UTF-8.
+        let (message, expected) = if text.starts_with("\u{fffd}\u{fffd}") {
+            (
+                "this file is in UTF-16, as '>' of Windows PowerShell writes it",
+                "UTF-8, as of 'Out-File -Encoding ascii'",
+            )
+        } else {
+            ("this file is not a text: it has many bytes that are 0", "a Corefile in UTF-8")
+        };
+        let error = Diagnostic::error(Stage::Syntax, Some(Span { file, start: 0, end: 0 }), message);
+        self.diagnostics.push(error.expected(expected));
+        self.lexed.insert(path.to_owned(), None);
     }
 
     /// Continues with the tokens of an import.

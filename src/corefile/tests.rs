@@ -297,3 +297,50 @@ fn blocks_may_not_share_zone_port_and_address() {
         [format!("Corefile:3:1 - {shadowed}"), format!("Corefile:6:3 - {shadowed}")]
     );
 }
+
+#[test]
+fn directives_outside_of_a_block_are_no_zones() {
+    let at_start =
+        |name, line| format!("Corefile:{line}:1 - Error during parsing: '{name}' is a directive, not a zone");
+    let later = |name, line| {
+        format!(
+            "Corefile:{line}:1 - Warning: the directive '{name}' is outside of a server block, and is read as a zone"
+        )
+    };
+    // The lines after the first one are checked all the same.
+    check("errors\ncahce\nlog", &format!(". {{\nlog\n}}\n{}\n{}", at_start("errors", 1), UNKNOWN_CAHCE));
+    check("(s) {\nlog\n}\nerrors", &format!(". {{\n}}\n{}", at_start("errors", 4)));
+    check("a {\nlog\n}\nerrors", &format!("a {{\nlog\n}}\nerrors {{\n}}\n{}", later("errors", 4)));
+    check("cache {\n}", &format!("cache {{\n}}\n{}", later("cache", 1)));
+    check(
+        "log\n{\nclass error\n}",
+        &format!("log {{\n}}\nCorefile:3:1 - Error during parsing: Unknown directive 'class'\n{}", later("log", 1)),
+    );
+    // A zone may have such a name.
+    check("errors.\nlog", "errors. {\nlog\n}");
+    check("errors:53 {\nlog\n}", "errors:53 {\nlog\n}");
+    check("cache {\nlog\n}", "cache {\nlog\n}");
+}
+
+/// The message about `cahce` in the second line.
+const UNKNOWN_CAHCE: &str = "Corefile:2:1 - Error during parsing: Unknown directive 'cahce'";
+
+#[test]
+fn comments_of_other_languages_are_skipped() {
+    let error = |place| format!("Corefile:{place} - Error during parsing: '//' does not begin a comment");
+    check("// a, {\n. {\nlog\n}", &format!(". {{\nlog\n}}\n{}", error("1:1")));
+    check(". { // { }\nlog\n}", &format!(". {{\nlog\n}}\n{}", error("1:5")));
+    // CoreDNS serves two zones then.
+    check(". {\nlog\n} //end of", ". {\nlog\n}\nCorefile:3:3 - Warning: '//' does not begin a comment");
+    check("; a\n. {\nlog\n}", ". {\nlog\n}\nCorefile:1:1 - Error during parsing: ';' does not begin a comment");
+}
+
+#[test]
+fn files_that_are_not_utf_8_cause_one_error() {
+    let utf_16 = "this file is in UTF-16, as '>' of Windows PowerShell writes it";
+    check("\u{fffd}\u{fffd}.\0 \0{\0\n\0}\0", &format!("Corefile:1:1 - Syntax error: {utf_16}"));
+    let binary = "this file is not a text: it has many bytes that are 0";
+    check("\u{7f}ELF\0\n\0", &format!("Corefile:1:1 - Syntax error: {binary}"));
+    let import = ". {\nimport a\nimport a\n}";
+    check_with(import, &[("a", "log\0")], &format!(". {{\n}}\na:1:1 - Syntax error: {binary}"));
+}

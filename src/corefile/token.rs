@@ -19,6 +19,11 @@ pub struct Token {
 }
 
 impl Token {
+    /// Returns whether the word begins a comment in other languages, but not in a Corefile.
+    pub(super) fn is_foreign_comment(&self) -> bool {
+        ["//", "/*", ";"].iter().any(|start| self.text.starts_with(start))
+    }
+
     /// Returns the place of the character at a byte of the text, or of the whole token if it is not written as it
     /// reads. The end of the text is shown at its last character.
     pub fn span_at(&self, at: usize) -> Span {

@@ -10,7 +10,7 @@
 //! A reply depends on the client, so it must not be stored for others: the plugin is before *cache*, which stores what
 //! is about one name of the list, and it does nothing for internal look-ups of plugins behind a cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{
     Exchange, ExplainNotes, Explained, ExplainedRest, Plugin, Rest, RestReply, State, Step, TraceEnd, Wait, Work,
 };
-use crate::corefile::{Arguments, Directive, Token};
+use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token};
 use crate::files::{FollowedFile, Look, MAX_RESOLV_CONF, ResolvConf};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::name::MAX_LEN;
@@ -71,6 +71,12 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Config
             }
             let source = match word.text.strip_prefix('@') {
                 Some(plugin) => parse_plugin(&mut line, word, plugin, context.block),
+                None if SOURCES.contains(&word.text.as_str()) && !Path::new(&word.text).exists() => {
+                    let message = format!("'{}' is read as a file, which does not exist", word.text);
+                    let error = Diagnostic::error(Stage::Parse, Some(word.span), message);
+                    line.push(error.expected(WHAT).suggestion(Some(format!("@{}", word.text))));
+                    None
+                }
                 None => rooted(&mut line, None, word).map(Source::File),
             };
             if let Some(source) = source {

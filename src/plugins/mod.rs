@@ -86,7 +86,7 @@ pub fn read_directives(block: &Block, sources: &Sources, diagnostics: &mut Diagn
             let first = sources.place(stanzas[0].span);
             for again in stanzas.drain(1..) {
                 let message = "this plugin can only be used once per Server Block";
-                let expected = format!("no '{}' beside the one at {first}", entry.name);
+                let expected = format!("one '{}': delete this line, or the one at {first}", entry.name);
                 Arguments::of(again, context.diagnostics).error_expected(&again.name, message, &expected);
             }
         }

@@ -34,9 +34,9 @@ mod tests {
                 path(&mut line, root.map(Path::new), "a file")
             })
         };
-        assert_eq!(read(Some("/r"), "x a").0, Some("/r/a".into()));
-        assert_eq!(read(Some("/r"), "x /a").0, Some("/a".into()));
-        assert_eq!(read(None, "x a").0, Some("a".into()));
-        assert_eq!(read(None, "x a\0b"), (None, vec!["invalid file name \"a\\0b\"".to_owned()]));
+        assert_eq!(read(Some("/r"), "hosts a").0, Some("/r/a".into()));
+        assert_eq!(read(Some("/r"), "hosts /a").0, Some("/a".into()));
+        assert_eq!(read(None, "hosts a").0, Some("a".into()));
+        assert_eq!(read(None, "hosts a\0b"), (None, vec!["invalid file name \"a\\0b\"".to_owned()]));
     }
 }

@@ -130,11 +130,14 @@ pub const DIRECTIVES: &[Entry] = &[
 /// External plugins of CoreDNS that occur in Corefiles, each with a description for the error.
 pub(super) const EXTERNAL: &[(&str, &str)] = &[
     ("kubernetai", "several kubernetes stanzas in one block"),
-    ("unbound", "recursion through libunbound"),
+    ("unbound", "recursion through libunbound; run unbound as a server of its own and 'forward ZONE ADDRESS' to it"),
     ("fanout", "queries several upstreams at once"),
     ("alternate", "another upstream on some codes; 'forward' has 'next' for it"),
     ("records", "records written into the Corefile"),
-    ("k8s_gateway", "names of Ingress, Gateway and LoadBalancer objects"),
+    (
+        "k8s_gateway",
+        "names of Ingress, Gateway and LoadBalancer objects; run it as a server of its own and 'forward ZONE ADDRESS' to it",
+    ),
     ("ocp_dnsnameresolver", "OpenShift's EgressFirewall names"),
     ("netbox", "records from NetBox"),
     ("consul", "records from Consul"),
@@ -144,8 +147,11 @@ pub(super) const EXTERNAL: &[(&str, &str)] = &[
     ("gslb", "global server load balancing"),
     ("rrl", "response rate limiting"),
     ("warnlist", "logs queries for listed names"),
-    ("blocklist", "blocks listed names"),
-    ("ads", "blocks names of advertisers"),
+    ("blocklist", "blocks listed names; for a list of zones, 'template ANY ANY ZONE' with 'rcode NXDOMAIN' in braces"),
+    (
+        "ads",
+        "blocks names of advertisers; for a list of zones, 'template ANY ANY ZONE' with 'rcode NXDOMAIN' in braces",
+    ),
     ("mdns", "browses multicast DNS"),
     ("kubenodes", "names of nodes"),
     ("k8s_event", "log lines as Kubernetes Events"),

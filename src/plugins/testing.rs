@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{BlockZones, Context};
 use crate::chain::{Answer, Block, Chain, Client, Exchange, Failure, Plugin, Router, State, Step, Transport};
-use crate::corefile::{self, Diagnostics, Directive, Known, MemoryFiles};
+use crate::corefile::{self, Diagnostics, Directive, MemoryFiles};
 use crate::wire::{Class, NameBuf, Question, Rcode, Rdata, Type};
 
 pub(super) use crate::files::testing::Folder;
@@ -32,7 +32,7 @@ pub(super) fn read_in<C>(
     let mut diagnostics = Diagnostics::new();
     let text = format!("{keys} {{\n{lines}\n}}\n");
     let files = MemoryFiles::default();
-    let corefile = corefile::parse_text("Corefile", &text, &files, &|_| Known::Yes, &mut diagnostics);
+    let corefile = corefile::parse_text("Corefile", &text, &files, &super::known, &mut diagnostics);
     let block = corefile.blocks.first().expect("a block");
     let zones: Vec<String> = block.zones().map(str::to_owned).collect();
     let stanzas: Vec<&Directive> = block.directives.iter().collect();

@@ -1,16 +1,16 @@
 //! The configuration of *forward* (CoreDNS `plugin/forward/setup.go`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{self, To};
-use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token};
+use super::address::{self, Target, To};
+use crate::corefile::{Arguments, BlockKey, Diagnostic, Directive, Scheme, Stage, Token};
 use crate::files::ResolvConf;
 use crate::plugins::context::{except, forwarded_zone};
 use crate::plugins::path::rooted;
 use crate::plugins::{Context, upstream_tls};
-use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy};
+use crate::upstream::{ConnectionReuse, GroupRules, HealthCheck, Trust, UpstreamPolicy, UpstreamTransport};
 use crate::wire::{NameBuf, Rcode};
 
 /// The names of the properties.
@@ -85,9 +85,28 @@ pub fn parse(stanzas: &[&Directive], context: &mut Context<'_>) -> Option<Stanza
     (errors == context.diagnostics.has_errors() && configs.len() == stanzas.len()).then_some(Stanzas(configs))
 }
 
+/// Returns whether the host of a destination has only digits and dots: no host name has a number as its last label.
+fn is_like_address(text: &str) -> bool {
+    let host = text.split_once("://").map_or(text, |(_, host)| host);
+    let host = host.split([':', '%']).next().unwrap_or_default();
+    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+/// Returns whether a destination is a port that the server block itself listens at. With *bind* or a *view* this may be
+/// another server or block, and with *rewrite* the query is another one.
+fn is_own_port(to: &To, keys: &[BlockKey], block: &[Directive]) -> bool {
+    let To::Server(Target { address, transport: UpstreamTransport::Dns, .. }) = to else { return false };
+    let is_local = address.ip() == Ipv4Addr::LOCALHOST || address.ip() == Ipv6Addr::LOCALHOST;
+    let may_differ = |directive: &Directive| ["bind", "view", "rewrite"].contains(&&*directive.name.text);
+    is_local
+        && keys.iter().any(|key| key.scheme == Scheme::Dns && key.port == Some(address.port()))
+        && !block.iter().any(may_differ)
+}
+
 /// Parses one stanza.
 fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config> {
     let root = context.root.clone();
+    let (keys, block) = (context.keys, context.block);
     let mut line = Arguments::of(stanza, context.diagnostics);
     let from = line.peek();
     let zone = forwarded_zone(&mut line, context.zones)?;
@@ -124,6 +143,11 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
                 if has_name && stanza.body.iter().flatten().any(|property| property.name.text == "tls_servername") {
                     line.error(word, "both forward and proxy level TLS servernames are set for this upstream");
                 }
+                if is_own_port(&to, keys, block) {
+                    let message = format!("'{}' is this server block itself: it queries itself without end", word.text);
+                    let warning = Diagnostic::warning(Stage::Setup, Some(word.span), message);
+                    line.push(warning.expected("the address of another server"));
+                }
                 hosts.extend(matches!(to, To::Host { .. }).then_some(word));
                 if !config.to.contains(&to) {
                     config.to.push(to);
@@ -147,6 +171,12 @@ fn parse_stanza(stanza: &Directive, context: &mut Context<'_>) -> Option<Config>
         inner.finish();
     }
     for word in hosts.into_iter().filter(|_| config.resolvers.is_empty()) {
+        if is_like_address(&word.text) {
+            let message = format!("'{}' is not an address, and is looked up as a host name at start", word.text);
+            let warning = Diagnostic::warning(Stage::Setup, Some(word.span), message);
+            line.push(warning.expected("an address of four numbers from 0 to 255, such as 192.0.2.53"));
+            continue;
+        }
         let message = format!(
             "'{}' is looked up once, at start, by the servers of /etc/resolv.conf: without an answer there is no start",
             word.text

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stanza::Answers;
 use crate::cluster::{PodMode, Selector, View};
-use crate::corefile::{Arguments, Directive};
+use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token};
 use crate::plugins::build::ApiConfig;
 use crate::plugins::path::{path, rooted};
 use crate::plugins::{Context, fallthrough, names, zones_or_block};
@@ -122,9 +122,10 @@ fn parse_property(line: &mut Arguments<'_, '_>, config: &mut Config) {
         "apiserver_burst" => api.burst = line.number(0..=i32::MAX as u32),
         "apiserver_max_inflight" => api.max_inflight = line.number(0..=i32::MAX as u32).unwrap_or(0),
         "namespaces" => {
-            let names = line.words("namespaces").unwrap_or_default().iter();
+            let names = line.words("the name of a namespace").unwrap_or_default();
             // Labels of a question are in lower case, so a name with capitals never matches, as in CoreDNS.
-            let names = names.map(|word| word.text.as_bytes().into());
+            names.iter().for_each(|word| warn_of_namespace(word, line));
+            let names = names.iter().map(|word| word.text.as_bytes().into());
             view.namespaces.get_or_insert_default().extend(names);
         }
         "labels" => config.labels = parse_selector(line).or(config.labels.take()),
@@ -201,4 +202,22 @@ fn parse_selector(line: &mut Arguments<'_, '_>) -> Option<Selector> {
             None
         }
     }
+}
+/// Warns of a word that cannot be the name of a namespace (RFC 1123), such as one with a comma.
+fn warn_of_namespace(word: &Token, line: &mut Arguments<'_, '_>) {
+    let is_name = |text: &str| {
+        (1..=63).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+    };
+    if is_name(&word.text) {
+        return;
+    }
+    let message = format!("no namespace can have the name '{}'", word.text);
+    let meant = word.text.trim_matches([',', ';']).to_lowercase();
+    let warning = Diagnostic::warning(Stage::Parse, Some(word.span), message)
+        .expected("names of lower-case letters, digits and '-', with a space between two names")
+        .suggestion(Some(meant).filter(|meant| is_name(meant)));
+    line.push(warning);
 }
