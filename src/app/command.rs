@@ -63,7 +63,7 @@ impl CommandWords {
         self.values.contains_key(name)
     }
 
-    /// Returns an error if one of `others` stands beside `flag`, with which it has no effect.
+    /// Returns an error if one of `others` is given together with `flag`: one of them would have no effect.
     pub(super) fn exclude(&self, flag: &str, others: &[&str]) -> Result<(), String> {
         match others.iter().find(|other| self.has(flag) && self.has(other)) {
             Some(other) => Err(format!("-{flag} and -{other} exclude each other")),

@@ -144,8 +144,7 @@ impl Engine {
         Err(format!("-port: no listener has port {port}, only {}", ports.join(", ")))
     }
 
-    /// Returns lines about the plain listeners of other ports where another server block gets the query that a report is
-    /// about.
+    /// Returns lines about the plain listeners of other ports where another server block gets the query of a report.
     fn other_ports(&self, report: &Report, listener: ListenerAddress, qtype: Type, client: IpAddr) -> Vec<String> {
         let Some(block) = report.traces.first().map(|trace| &trace.block) else { return Vec::new() };
         let mut lines: Vec<String> = Vec::new();

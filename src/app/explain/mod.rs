@@ -87,9 +87,9 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         None => None,
     };
     let ask = Ask { name, qtype, from: words.last("from").map(str::to_owned), client, port: port(&words)? };
-    let report = match Source::of(&words)? {
-        Source::Local => local::LocalServer::load(&words)?.explain(&ask)?,
-        Source::Server(server) => socket::ask(&ask, server)?,
+    let report = match AnswerSource::of(&words)? {
+        AnswerSource::Local => local::LocalServer::load(&words)?.explain(&ask)?,
+        AnswerSource::Server(server) => socket::ask(&ask, server)?,
     };
     Ok(if words.has("json") { report.to_json() } else { report.to_text() })
 }
@@ -101,19 +101,19 @@ fn is_reverse(name: &str) -> bool {
 }
 
 /// Where the answers come from.
-enum Source {
+enum AnswerSource {
     /// A server that is built for the command.
     Local,
     /// The running server with this process ID, or the only one.
     Server(Option<u32>),
 }
 
-impl Source {
+impl AnswerSource {
     /// Returns the source that the flags name. Flags that are for the other source are an error.
-    fn of(words: &CommandWords) -> Result<Source, String> {
+    fn of(words: &CommandWords) -> Result<AnswerSource, String> {
         words.exclude("server", &LOCAL)?;
         if LOCAL.into_iter().any(|flag| words.has(flag)) {
-            return Ok(Source::Local);
+            return Ok(AnswerSource::Local);
         }
         if words.has("dns.port") {
             return Err(
@@ -124,7 +124,7 @@ impl Source {
         }
         let server =
             words.last("server").map(|text| text.parse().map_err(|_| format!("-server: '{text}' is not a number")));
-        Ok(Source::Server(server.transpose()?))
+        Ok(AnswerSource::Server(server.transpose()?))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::ask::{ResolveAsk, Resolved};
 use super::engine::{DEFAULT_NAMESPACE, Engine, check_name, find_pod};
-use super::{DNS_PORT_HELP, PORT_HELP, Source, local, port, socket};
+use super::{AnswerSource, DNS_PORT_HELP, PORT_HELP, local, port, socket};
 use crate::app::command::{CommandFlag, CommandWords, help};
 use crate::app::standard_io::finish;
 use crate::chain::TraceEnd;
@@ -113,8 +113,8 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
         port: port(&words)?,
     };
     ask.check()?;
-    let source = Source::of(&words)?;
-    let is_local = matches!(source, Source::Local);
+    let source = AnswerSource::of(&words)?;
+    let is_local = matches!(source, AnswerSource::Local);
     let upstream = words.last("ask").map(parse_server).transpose()?;
     let resolved = match (upstream, source) {
         // The cluster is needed only to read the Pod.
@@ -122,10 +122,10 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
             let mut look_up = |name: &str, qtype: &str| send(upstream, name, qtype);
             ask.resolve(None, &NoObjects("no cluster is given".to_owned()), &mut look_up)?
         }
-        (Some(_), Source::Server(_)) => {
+        (Some(_), AnswerSource::Server(_)) => {
             return Err("-ask with -pod needs -kubeconfig FILE or -manifests PATH".to_owned());
         }
-        (upstream, Source::Local) => {
+        (upstream, AnswerSource::Local) => {
             let local = local::LocalServer::load(&words)?;
             let (engine, handle) = (&local.engine, local.runtime.handle());
             match upstream {
@@ -136,7 +136,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<String, String> {
                 None => engine.resolve(&ask, handle)?,
             }
         }
-        (None, Source::Server(server)) => socket::resolve(&ask, server)?,
+        (None, AnswerSource::Server(server)) => socket::resolve(&ask, server)?,
     };
     Ok(if words.has("json") { resolved.to_json() } else { resolved.to_text() })
 }

@@ -187,7 +187,7 @@ impl Plugin for Forward {
             };
             let state = match fails {
                 _ if is_down => format!("down, {health}"),
-                // A dry run asks nobody.
+                // A dry run sends no query.
                 0 if !upstream.driver.has_answered() => "state not known, it has answered no query yet".to_owned(),
                 _ => format!("up, {health}"),
             };
