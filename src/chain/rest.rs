@@ -53,6 +53,7 @@ pub struct ExplainedRest {
 }
 
 /// How a run of plugins ends.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each name that is forwarded")]
 enum RestEnd {
     Ready,
     Pending(Pending),
