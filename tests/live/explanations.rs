@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Test> {
 
 /// Returns a text with the addresses of Services in the ranges of the cluster.
 fn in_ranges(text: &str) -> String {
-    text.replace("10.0.0.", "10.96.1.").replace("99.0.0.10.", "99.1.96.10.").replace("fd00::5", "fd00:10:96::5")
+    text.replace("10.0.0.", "10.96.1.").replace(".0.0.10.", ".1.96.10.").replace("fd00::5", "fd00:10:96::5")
 }
 
 fn causes() -> Result<(), Failed> {
