@@ -42,7 +42,8 @@ impl Authority {
             ["localhost", "127.0.0.1"].map(str::to_owned).into_iter().chain(more.iter().map(Ipv4Addr::to_string));
         let mut params = CertificateParams::new(names.collect::<Vec<String>>()).expect("names and addresses");
         params.distinguished_name.push(DnType::CommonName, "localhost");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // etcd's own gateway shows the certificate as a client.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params, folder, file)
     }
 
