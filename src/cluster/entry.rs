@@ -4,7 +4,7 @@
 //! the names of the slice. The entry of a Service is replaced as a whole when any part of it changes; the old and the
 //! new entry share its slices.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -124,12 +124,16 @@ impl Slice {
         for endpoint in &slice.endpoints {
             rows.extend(endpoint.addresses.iter().map(|&address| (address, endpoint)));
         }
+        // The zone is that of the address: if a slice has it more than once, the last one of a known zone decides, as
+        // in CoreDNS.
+        let zoned = rows.iter().filter(|_| fields.zones).filter_map(|row| Some((row.0, row.1.zone.as_deref()?)));
+        let zone_of: HashMap<IpAddr, &str> = zoned.collect();
         // IPv4 sorts before IPv6.
         rows.sort_by(|a, b| (a.0, &a.1.hostname, &a.1.pod).cmp(&(b.0, &b.1.hostname, &b.1.pod)));
         let mut text = TextBuilder { bytes: vec![0] };
         let hostnames = text.column(rows.iter().map(|row| row.1.hostname.as_deref()));
         let pods = text.column(rows.iter().map(|row| row.1.pod.as_deref().filter(|_| fields.pods)));
-        let zones = text.column(rows.iter().map(|row| row.1.zone.as_deref().filter(|_| fields.zones)));
+        let zones = text.column(rows.iter().map(|row| zone_of.get(&row.0).copied()));
         let mut by_hostname: Vec<u32> = (0..hostnames.len() as u32).collect();
         by_hostname.sort_by_key(|&row| (text.get(hostnames[row as usize]), row));
         let v4 = rows.iter().filter_map(|row| if let IpAddr::V4(address) = row.0 { Some(address) } else { None });
