@@ -304,16 +304,22 @@ fn is_qualified_part(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// Returns whether a text is an RFC 1123 label as in Kubernetes, such as the name of a namespace: at most 63 lower-case
+/// letters, digits and '-', with a letter or digit at both ends.
+pub fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63 && is_part_of_subdomain(text)
+}
+
 /// Returns whether a text is an RFC 1123 subdomain: lower-case labels separated by dots, at most 253 bytes.
 pub fn is_subdomain(text: &str) -> bool {
-    let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            bytes.first().is_some_and(|b| edge(*b))
-                && bytes.last().is_some_and(|b| edge(*b))
-                && bytes.iter().all(|b| edge(*b) || *b == b'-')
-        })
+    text.len() <= 253 && text.split('.').all(is_part_of_subdomain)
+}
+
+/// Returns whether a text is a label of a subdomain, whose length Kubernetes does not limit.
+fn is_part_of_subdomain(label: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = label.as_bytes();
+    edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|b| edge(Some(b)) || *b == b'-')
 }
 
 #[cfg(test)]

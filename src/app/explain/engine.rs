@@ -14,6 +14,7 @@ use crate::app::sockets::ListenerAddress;
 use crate::app::top::LiveTop;
 use crate::chain::{Client, Router, Trace, Transport};
 use crate::cluster::model::Kind;
+use crate::cluster::selector::is_dns_label;
 use crate::corefile::Scheme;
 use crate::explain::{self, NoObjects, ObjectKind, ObjectQuery, ObjectReader, PodObject, Report};
 use crate::net::split_address;
@@ -276,10 +277,14 @@ pub(super) fn check_name(text: &str) -> Result<(), String> {
             _ if text.parse::<ipnet::IpNet>().is_ok() => {
                 format!("'{text}' is a network; expected a DNS name, or one address for its reverse name")
             }
-            (Some((one, other)), _) if is_label(one) && is_label(other) => format!(
-                "'{text}' is not a DNS name; expected '{other}.{one}' if it is NAMESPACE/NAME of a Service, '{one}' if it \
+            (Some((one, other)), _)
+                if [one, other].into_iter().all(|part| is_dns_label(&part.to_ascii_lowercase())) =>
+            {
+                format!(
+                    "'{text}' is not a DNS name; expected '{other}.{one}' if it is NAMESPACE/NAME of a Service, '{one}' if it \
                  is a host with a path"
-            ),
+                )
+            }
             (_, "") => format!("'{text}' is not a DNS name; {EXPECTED}"),
             // What is before an @ may be a password.
             (_, host) => format!("a part of a URL is not a DNS name; its name is '{host}'"),
@@ -305,11 +310,6 @@ fn url_host(rest: &str) -> &str {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     split_port(host).map_or(host, |(host, _)| host)
-}
-
-/// Returns whether a text can be the name of a Service or a namespace.
-fn is_label(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Splits a name with a port.

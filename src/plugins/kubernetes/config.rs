@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::stanza::Answers;
+use crate::cluster::selector::is_dns_label;
 use crate::cluster::{PodMode, Selector, View};
 use crate::corefile::{Arguments, Diagnostic, Directive, Stage, Token};
 use crate::plugins::build::ApiConfig;
@@ -203,21 +204,16 @@ fn parse_selector(line: &mut Arguments<'_, '_>) -> Option<Selector> {
         }
     }
 }
+
 /// Warns of a word that cannot be the name of a namespace (RFC 1123), such as one with a comma.
 fn warn_of_namespace(word: &Token, line: &mut Arguments<'_, '_>) {
-    let is_name = |text: &str| {
-        (1..=63).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-            && !text.starts_with('-')
-            && !text.ends_with('-')
-    };
-    if is_name(&word.text) {
+    if is_dns_label(&word.text) {
         return;
     }
     let message = format!("no namespace can have the name '{}'", word.text);
     let meant = word.text.trim_matches([',', ';']).to_lowercase();
     let warning = Diagnostic::warning(Stage::Parse, Some(word.span), message)
         .expected("names of lower-case letters, digits and '-', with a space between two names")
-        .suggestion(Some(meant).filter(|meant| is_name(meant)));
+        .suggestion(Some(meant).filter(|meant| is_dns_label(meant)));
     line.push(warning);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::cluster::model::Protocol;
+use crate::cluster::selector::{is_dns_label, is_subdomain};
 
 /// An error in an object or in a field of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -201,12 +202,12 @@ pub fn parse_word<T: Copy>(
 
 /// Checks a label of a name.
 pub fn check_label(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
-    if is_label(text) { Ok(()) } else { Err(Invalid::Label { field: field(), text: excerpt(text) }) }
+    if is_dns_label(text) { Ok(()) } else { Err(Invalid::Label { field: field(), text: excerpt(text) }) }
 }
 
 /// Checks a name of one or several labels.
 pub fn check_subdomain(field: impl FnOnce() -> String, text: &str) -> Result<(), Invalid> {
-    if crate::cluster::selector::is_subdomain(text) { Ok(()) } else { Err(invalid_name(field(), text)) }
+    if is_subdomain(text) { Ok(()) } else { Err(invalid_name(field(), text)) }
 }
 
 /// Returns the error for a text that is not a name.
@@ -214,21 +215,10 @@ pub fn invalid_name(field: String, text: &str) -> Invalid {
     Invalid::Name { field, text: excerpt(text) }
 }
 
-/// Returns whether a text is an RFC 1123 label as in Kubernetes: at most 63 lower-case letters, digits and '-', with a
-/// letter or digit at both ends.
-pub fn is_label(text: &str) -> bool {
-    let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-}
-
 /// Returns whether a text is the name of a container port (RFC 6335 5.1 as in Kubernetes): at most 15 lower-case
 /// letters, digits and '-', at least one letter, a letter or digit at both ends, and no two '-' in a row.
 pub fn is_port_name(text: &str) -> bool {
-    text.len() <= 15 && is_label(text) && !text.contains("--") && text.bytes().any(|byte| byte.is_ascii_lowercase())
+    text.len() <= 15 && is_dns_label(text) && !text.contains("--") && text.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// Returns whether a text is a host name that fits into a DNS message; underscores are allowed, as in the targets of

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::cluster::entry::EndpointFields;
 use crate::cluster::model::{self, ObjectKey, Protocol, ServiceKind};
-use crate::cluster::selector::is_label_value;
+use crate::cluster::selector::{is_dns_label, is_label_value};
 
 mod annotations;
 pub mod field;
@@ -410,7 +410,7 @@ impl ApiEndpointSlice<'_> {
 
     /// Returns the Service that the label of the slice names.
     pub fn service(&self) -> Option<&str> {
-        self.metadata.label(SERVICE_NAME).filter(|service| invalid::is_label(service))
+        self.metadata.label(SERVICE_NAME).filter(|service| is_dns_label(service))
     }
 
     /// Converts to the model. Returns `None` for a slice without records: one without a Service, or one with names
@@ -486,7 +486,7 @@ impl ApiEndpoint<'_> {
             addresses,
             hostname: has_hostname.then(|| hostname.into()),
             // The name of a Pod may have 253 bytes and dots; then it is not a label, which is not an error.
-            pod: invalid::is_label(&pod).then(|| pod.into()),
+            pod: is_dns_label(&pod).then(|| pod.into()),
             zone: (fields.zones && !zone.is_empty()).then(|| to_lower(zone).into()),
         }
     }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::convert::field::{FieldValue, impl_map_values};
 use super::convert::{self, Field, Ignored, Invalid, ObjectLabels, elements, invalid, is_valid, valid};
 use crate::cluster::model::{self, ObjectKey, Protocol, ServiceKind};
+use crate::cluster::selector::is_dns_label;
 
 #[cfg(test)]
 mod tests;
@@ -357,7 +358,7 @@ impl CandidatePod {
         model::Endpoint {
             addresses: addresses.into(),
             hostname: has_hostname.then(|| hostname.into()),
-            pod: invalid::is_label(name).then(|| name.clone()),
+            pod: is_dns_label(name).then(|| name.clone()),
             // The controller uses the zone of the Node. The API server copies it to the labels of the Pod.
             zone: self.labels.get(ZONE).filter(|zone| !zone.is_empty()).map(|zone| zone.to_ascii_lowercase().into()),
         }
