@@ -21,8 +21,6 @@ use crate::wire::{Name, Question, Rcode, Type};
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The time for which queries are counted until the distance of samples is adapted.
 const ADAPT: Duration = Duration::from_millis(50);
-/// The most steps by which the distance of samples falls at once; fewer reach 1 from the largest one.
-const MAX_STEPS: u128 = 100;
 /// How often the answers of upstreams are counted.
 const UPSTREAM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -112,9 +110,7 @@ impl LiveTop {
         });
         let time = now.saturating_duration_since(*adapted);
         if time >= ADAPT {
-            // The distance falls by a step for each of these times.
-            let steps = (time.as_nanos() / ADAPT.as_nanos()).min(MAX_STEPS);
-            (0..steps).for_each(|_| self.samples.adapt(*queries, time));
+            self.samples.adapt(*queries, time);
             (*queries, *adapted) = (0, now);
         }
         if now.saturating_duration_since(*answers_at) >= UPSTREAM_INTERVAL {

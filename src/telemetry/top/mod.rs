@@ -33,8 +33,8 @@ use texts::{KeyText, KeyTexts};
 /// The slices of a window: their length and number.
 const MINUTE: (Duration, u64) = (Duration::from_secs(20), 4);
 const HOUR: (Duration, u64) = (Duration::from_secs(15 * 60), 5);
-/// The counters of a slice. A table of counters is full at 7/8 of a power of two.
-/// While all names have one, none has to be evicted, which costs more than to count it.
+/// The counters of a slice. A table of counters is full at 7/8 of a power of two. There are more for names: while all
+/// have one, none has to be evicted, which costs more than to count it.
 const NAMES: usize = 1_792;
 const MANY: usize = 896;
 const SOME: usize = 448;

@@ -24,6 +24,10 @@ const RATE: f64 = 4_000.0;
 const CAPACITY: usize = 1_024;
 const HALF: usize = CAPACITY / 2;
 const STEP: usize = HALF / 16;
+/// The time in which the distance of samples falls by an eighth, while there are few queries.
+const FALL: Duration = Duration::from_millis(50);
+/// The most such steps at once; fewer reach 1 from the largest distance.
+const MAX_STEPS: u128 = 100;
 /// The maximum length of the name of a sample: the last labels.
 pub const SAMPLE_NAME: usize = 80;
 /// The code of a query that was dropped.
@@ -181,9 +185,10 @@ impl Samples {
     pub fn adapt(&self, queries: u64, time: Duration) {
         let rate = queries as f64 / time.as_secs_f64().max(0.001);
         let wanted = (rate / RATE).ceil().clamp(1.0, 65_536.0) as u32;
-        // Falls slowly, since traffic comes in bursts.
-        let period = wanted.max(self.period().saturating_sub(self.period().div_ceil(8)).max(1));
-        self.period.store(period, Ordering::Relaxed);
+        // Falls slowly, since traffic comes in bursts: by an eighth in each of these times.
+        let steps = (time.as_nanos() / FALL.as_nanos()).clamp(1, MAX_STEPS);
+        let fallen = (0..steps).fold(self.period(), |period, _| period - period.div_ceil(8));
+        self.period.store(wanted.max(fallen).max(1), Ordering::Relaxed);
     }
 }
 
@@ -281,9 +286,15 @@ mod tests {
             assert!(sum.abs_diff(2_000_000) < 200_000, "{burst:?} {adapted:?}");
         }
         // It falls step by step.
-        samples.adapt(1, Duration::from_secs(1));
+        samples.adapt(1, FALL);
         assert_eq!(samples.period(), 43);
-        (0..50).for_each(|_| samples.adapt(1, Duration::from_secs(1)));
+        let at_once = Samples::default();
+        at_once.adapt(20_000, Duration::from_millis(100));
+        at_once.adapt(1, 10 * FALL);
+        (0..9).for_each(|_| samples.adapt(1, FALL));
+        assert_eq!(samples.period(), at_once.period());
+        assert!((2..43).contains(&samples.period()));
+        samples.adapt(1, Duration::from_secs(3_600));
         assert_eq!(samples.period(), 1);
     }
 
