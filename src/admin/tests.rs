@@ -69,6 +69,39 @@ async fn pages_are_served_as_in_coredns() {
     assert!(!post.contains("cache-control") && !post.contains("nosniff"), "{post}");
 }
 
+/// With as many threads as the server has. More of the other page are requested than there are threads.
+#[test]
+fn probes_do_not_wait_for_other_pages() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+    let gate = std::sync::Mutex::new(gate);
+    runtime.expect("threads").block_on(async {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let mut site = Site::default();
+        site.add("/health", PageOrigin::CoreDns, Arc::new(|_: &PageVisit<'_>| PageContent::ok()));
+        let slow = move |_: &PageVisit<'_>| {
+            started.send(()).expect("the test waits");
+            gate.lock().expect("a gate").recv().expect("the test goes on");
+            PageContent::ok()
+        };
+        site.add("/metrics", PageOrigin::CoreDns, Arc::new(slow));
+        tokio::spawn(serve(listener, Arc::new(site), None));
+        let get = |path: &'static str| async move {
+            exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+        };
+        let slow: Vec<_> = (0..4).map(|_| tokio::spawn(get("/metrics"))).collect();
+        starts.recv().await.expect("a page is written");
+        let probe = tokio::time::timeout(TIMEOUT, get("/health")).await.expect("the probe does not wait");
+        assert!(probe.ends_with("\r\n\r\nOK"), "{probe}");
+        (0..4).for_each(|_| go.send(()).expect("a page waits"));
+        for page in slow {
+            assert!(page.await.expect("a response").ends_with("\r\n\r\nOK"));
+        }
+    });
+}
+
 #[tokio::test]
 async fn pages_that_coredns_does_not_have_are_read_only_and_not_stored() {
     let (address, _) = start();
@@ -76,7 +109,7 @@ async fn pages_that_coredns_does_not_have_are_read_only_and_not_stored() {
         exchange(address, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n")).await
     };
     let headers = ["cache-control: no-store\r\n", "x-content-type-options: nosniff\r\n"];
-    for (host, is_local) in [("localhost", true), ("x", false)] {
+    for (host, is_local) in [("localhost", true), ("x", false), ("é", false)] {
         let response = send("GET", "/echo?a=b", host).await;
         assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
         assert!(response.ends_with(&format!("[(\"a\", \"b\")] {is_local}")), "{response}");

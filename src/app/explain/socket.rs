@@ -117,7 +117,7 @@ async fn accept(listener: tokio::net::UnixListener, engine: SharedEngine) {
         let (engine, turns) = (engine.clone(), turns.clone());
         tokio::spawn(async move {
             // A client that fails, or is slow, gets no answer.
-            let _ = tokio::time::timeout(2 * TIMEOUT, serve_connection(stream, &engine, turns)).await;
+            let _ = tokio::time::timeout(3 * TIMEOUT, serve_connection(stream, &engine, turns)).await;
             drop(permit);
         });
     }
@@ -142,7 +142,7 @@ async fn serve_connection(
             tokio::task::spawn_blocking(answering).await?
         }
     };
-    tokio::time::timeout(TIMEOUT, stream.write_all(&answer)).await?
+    stream.write_all(&answer).await
 }
 
 /// Returns whether a peer may ask, or is to be believed. A process of another PID namespace has no number here.
@@ -286,4 +286,24 @@ fn send_to(name: &str, question: &SocketQuestion<'_>) -> std::io::Result<SocketA
     let mut line = String::new();
     BufReader::new((&stream).take(MAX_ANSWER)).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{Backlog, bind, listen, socket};
+
+    use super::*;
+
+    /// The process that has bound the name accepts no connection.
+    #[test]
+    fn a_full_queue_of_connections_is_not_waited_for() {
+        let name = format!("{PREFIX}/test/{}", std::process::id());
+        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+        bind(listener.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).expect("a name")).expect("bound");
+        listen(&listener, Backlog::new(0).expect("a number")).expect("it listens");
+        let mut queued = Vec::new();
+        let full = (0..10).find_map(|_| connect(&name).map(|stream| queued.push(stream)).err());
+        assert_eq!(full.expect("the queue is full").kind(), std::io::ErrorKind::WouldBlock);
+        assert!(!queued.is_empty());
+    }
 }
