@@ -9,7 +9,7 @@ use super::build::{BlockBuilder, BuildError, Setting};
 use crate::chain::{Exchange, Plugin, Step};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Cells, Collected, Family, Metric, MetricFamily, table};
-use crate::wire::reply::SoaNumbers;
+use crate::wire::record::SoaNumbers;
 use crate::wire::{Class, NameRef, Question, Rcode, Rdata, Record, Reply, Section, Type};
 
 /// The TTL of answers in seconds: a week.

@@ -9,7 +9,8 @@
 use super::header::{self, flag};
 use super::name::Name;
 use super::query::{Edns, Query};
-use super::reply::{NameRef, Rdata, Record, Reply, Section, StoredBytes};
+use super::record::{NameRef, Rdata, Record, Section, StoredBytes};
+use super::reply::Reply;
 use super::size::MIN_UDP;
 use super::types::{Rcode, Type};
 

@@ -9,7 +9,8 @@
 use super::header::{self, flag, u16_at};
 use super::name::{MAX_LABEL, MAX_LEN};
 use super::query::Question;
-use super::reply::{NameRef, Rdata, Record, Reply, Section};
+use super::record::{NameRef, Rdata, Record, Section};
+use super::reply::Reply;
 use super::size::MAX_MESSAGE;
 use super::types::{Class, Rcode, Type};
 

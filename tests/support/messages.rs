@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use clusterdns::chain::{State, Transport};
 use clusterdns::wire::header::{self, Accept, flag};
-use clusterdns::wire::reply::{ErrorText, ExtendedError, SoaNumbers};
+use clusterdns::wire::record::SoaNumbers;
+use clusterdns::wire::reply::{ErrorText, ExtendedError};
 use clusterdns::wire::{
     self, Class, MAX_MESSAGE, MIN_UDP, NameRef, Query, Question, Rcode, Rdata, Record, Reply, Section, Type,
 };

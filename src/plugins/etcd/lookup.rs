@@ -12,7 +12,7 @@ use super::store::{Caller, EtcdClient};
 use crate::chain::Resolver;
 use crate::net::MemoryPermit;
 use crate::net::grpc::GrpcStatus;
-use crate::wire::reply::SoaNumbers;
+use crate::wire::record::SoaNumbers;
 use crate::wire::{Class, Name, NameBuf, NameRef, Question, Rdata, Record, Reply, Section, Type};
 
 /// The maximum length of a chain of CNAMEs (CoreDNS `maxCnameChainLength`).

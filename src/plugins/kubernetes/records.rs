@@ -15,7 +15,7 @@ use crate::cluster::model::Port;
 use crate::cluster::name::ServiceName;
 use crate::cluster::{ClusterName, Index, Lookup, ServiceKey};
 use crate::wire::name::MAX_LEN;
-use crate::wire::reply::SoaNumbers;
+use crate::wire::record::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Reply, Section, Type};
 
 /// The version of the naming schema (specification 2.2), as TXT data.

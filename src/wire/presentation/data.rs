@@ -8,7 +8,7 @@ use super::tokens::{RecordToken, WordKind, decimal};
 use super::{MAX_STRING, RecordError, RecordReader, seconds};
 use crate::wire::hickory;
 use crate::wire::name::{MAX_LEN, Name};
-use crate::wire::reply::{Rdata, SoaNumbers};
+use crate::wire::record::{Rdata, SoaNumbers};
 use crate::wire::types::{Class, Type};
 
 /// Character strings as written, with their escapes.

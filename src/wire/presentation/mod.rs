@@ -18,7 +18,8 @@ mod tokens;
 
 use super::name::MAX_LEN;
 use super::query::Question;
-use super::reply::{NameRef, Rdata, Record, Reply, Section};
+use super::record::{NameRef, Rdata, Record, Section};
+use super::reply::Reply;
 use super::types::{Class, Type};
 
 pub use plain::{is_plain_type, plain_data, plain_name};

@@ -12,7 +12,8 @@ use super::tokens::{IS_SPECIAL, decimal};
 use super::{MAX_STRING, store_name};
 use crate::wire::name::MAX_LEN;
 use crate::wire::query::Question;
-use crate::wire::reply::{NameRef, Rdata, Reply};
+use crate::wire::record::{NameRef, Rdata};
+use crate::wire::reply::Reply;
 use crate::wire::types::Type;
 
 /// Returns whether the data of a type can be read here.
