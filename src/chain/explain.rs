@@ -225,9 +225,7 @@ impl Exchange<'_> {
         let run = self.router.explain_look_up(&packet, self.client, self.now, look_up, &mut state);
         run.reply.map(|_| state.reply)
     }
-}
 
-impl Exchange<'_> {
     /// Returns why the reply of this plugin is not an ordinary answer: the failure, or the extended DNS error.
     fn denial(&self, plugin: &str) -> Option<TraceDenial> {
         let reply = &self.state.reply;
@@ -352,10 +350,10 @@ fn format_answer(rcode: Rcode, records: usize) -> String {
     }
 }
 
-/// Returns a record as a line of a zone file, without class.
-pub(super) fn format_record(reply: &Reply, record: &Record, question: &Question) -> String {
+/// Returns the data of a record as a zone file has it.
+pub(super) fn format_data(reply: &Reply, record: &Record, question: &Question) -> String {
     let name = |name| reply.full_name(name, question.name()).to_string();
-    let mut text = format!("{} {} {} ", name(record.owner), record.ttl, record.rtype);
+    let mut text = String::new();
     let _ = match record.rdata {
         Rdata::A(bytes) => write!(text, "{}", Ipv4Addr::from(bytes)),
         Rdata::Aaaa(bytes) => write!(text, "{}", Ipv6Addr::from(bytes)),

@@ -6,13 +6,13 @@
 //!
 //! Most plugins need no words of their own: what they do is how the reply differs afterwards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::chain::Chain;
-use super::explain::{DryRun, MAX_RECORDS, format_record};
+use super::explain::{DryRun, MAX_RECORDS, format_data};
 use super::{Exchange, TraceEnd, TraceStep};
 use crate::wire::header::flag;
-use crate::wire::{Question, Rcode, Reply, Section, Type};
+use crate::wire::{Question, Rcode, Record, Reply, Section, Type};
 
 /// The maximum number of lines about what a plugin changes.
 const MAX_CHANGES: usize = 10;
@@ -40,7 +40,7 @@ pub(super) struct ReplyView {
 /// A record as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct RecordView {
-    section: u8,
+    section: Section,
     owner: String,
     ttl: u32,
     rtype: Type,
@@ -73,7 +73,7 @@ impl ReplyView {
 
     /// Returns the answer records as lines of a zone file, not more than a trace has.
     pub(super) fn answers(&self) -> Vec<String> {
-        let answers = self.records.iter().filter(|record| record.section == Section::Answer as u8);
+        let answers = self.records.iter().filter(|record| record.section == Section::Answer);
         answers.take(MAX_RECORDS).map(RecordView::line).collect()
     }
 
@@ -106,17 +106,14 @@ impl RecordView {
 
 /// Returns the records of a reply, by section.
 fn record_views(reply: &Reply, question: &Question) -> Vec<RecordView> {
-    let mut views: Vec<RecordView> = reply
-        .records()
-        .iter()
-        .map(|record| {
-            let line = format_record(reply, record, question);
-            let mut parts = line.splitn(4, ' ');
-            let owner = parts.next().unwrap_or_default().to_owned();
-            let data = parts.nth(2).unwrap_or_default().to_owned();
-            RecordView { section: record.section as u8, owner, ttl: record.ttl, rtype: record.rtype, data }
-        })
-        .collect();
+    let view = |record: &Record| RecordView {
+        section: record.section,
+        owner: reply.full_name(record.owner, question.name()).to_string(),
+        ttl: record.ttl,
+        rtype: record.rtype,
+        data: format_data(reply, record, question),
+    };
+    let mut views: Vec<RecordView> = reply.records().iter().map(view).collect();
     views.sort_by_key(|view| view.section);
     views
 }
@@ -128,7 +125,7 @@ fn record_changes(before: &[RecordView], after: &[RecordView]) -> Vec<String> {
         return if before == after { Vec::new() } else { vec!["changes the order of the records".to_owned()] };
     }
     let mut lines = Vec::new();
-    let mut groups: Vec<(u8, Type)> = Vec::new();
+    let mut groups: Vec<(Section, Type)> = Vec::new();
     for record in gone.iter().chain(&come) {
         let group = (record.section, record.rtype);
         if !groups.contains(&group) {
@@ -152,7 +149,7 @@ fn record_changes(before: &[RecordView], after: &[RecordView]) -> Vec<String> {
         }
     }
     // The name of many records changes in the same way.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     lines.retain(|line| seen.insert(line.clone()));
     if lines.len() > MAX_CHANGES {
         let more = lines.len() - MAX_CHANGES;
@@ -166,14 +163,13 @@ fn record_changes(before: &[RecordView], after: &[RecordView]) -> Vec<String> {
 fn without<'v>(records: &'v [RecordView], others: &[RecordView]) -> Vec<&'v RecordView> {
     let mut counts: HashMap<&RecordView, usize> = HashMap::new();
     others.iter().for_each(|record| *counts.entry(record).or_default() += 1);
-    let is_missing = |record: &&RecordView| match counts.get_mut(*record) {
+    let mut is_missing = |record: &&RecordView| match counts.get_mut(*record) {
         Some(count) if *count > 0 => {
             *count -= 1;
             false
         }
         _ => true,
     };
-    let mut is_missing = is_missing;
     records.iter().filter(|record| is_missing(record)).collect()
 }
 
@@ -248,7 +244,7 @@ mod tests {
         let mut next = || parts.next().expect("four parts").to_owned();
         let (owner, ttl, rtype, data) = (next(), next(), next(), next());
         let rtype = Type::from_mnemonic(&rtype).expect("a type");
-        RecordView { section: section as u8, owner, ttl: ttl.parse().expect("a number"), rtype, data }
+        RecordView { section, owner, ttl: ttl.parse().expect("a number"), rtype, data }
     }
 
     #[track_caller]

@@ -96,8 +96,7 @@ impl Plugin for Rewrite {
     fn explain_reply(&self, exchange: &mut Exchange<'_>, lines: &mut Vec<String>) -> ExplainedReply {
         let query = exchange.query;
         let (question, has_edns) = (&query.question, query.edns.is_some());
-        let found = if self.has_cname { self.find_target(exchange.state, question, has_edns) } else { Ok(None) };
-        let Ok(Some((target, qtype))) = found else {
+        let Ok(Some((target, qtype))) = self.find_target(exchange.state, question, has_edns) else {
             // Nothing is looked up.
             self.reply(exchange);
             return ExplainedReply::Known;
@@ -112,14 +111,14 @@ impl Plugin for Rewrite {
         ExplainedReply::Known
     }
 
-    fn uses_replies(&self) -> bool {
-        true
-    }
-
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // Without a rewritten query, the rules themselves have failed.
         exchange.state.rewritten()?;
-        if !self.has_cname && self.change_question(exchange) { None } else { self.change_reply(exchange) }
+        if self.has_cname {
+            return self.turn_back_with_target(exchange);
+        }
+        self.turn_back(exchange);
+        None
     }
 }
 
@@ -181,27 +180,25 @@ impl Rewrite {
         if draft.is_changed() { Step::Rewritten } else { Step::Next }
     }
 
-    /// Changes the reply back, if that takes no more than the client's question.
-    fn change_question(&self, exchange: &mut Exchange<'_>) -> bool {
+    /// Changes the reply back.
+    fn turn_back(&self, exchange: &mut Exchange<'_>) {
         let name = exchange.query.question.name();
-        let Some((reply, bare, rewritten)) = exchange.state.reply_and_rewritten() else { return false };
-        let is_changed = change_question_alone(&self.rules, rewritten, name, reply);
-        *bare &= !(is_changed && rewritten.writes_codes);
-        is_changed
+        let Some((reply, bare, rewritten)) = exchange.state.reply_and_rewritten() else { return };
+        if change_question_alone(&self.rules, rewritten, name, reply) {
+            *bare &= !rewritten.writes_codes;
+        } else {
+            let has_edns = exchange.query.edns.is_some();
+            change(&self.rules, &exchange.query.question, has_edns, exchange.state, None);
+        }
     }
 
-    /// Changes the reply back, whatever the rules.
+    /// Changes the reply back, with rules that change targets of CNAMEs.
     #[inline(never)]
-    fn change_reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
+    fn turn_back_with_target(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         let query = exchange.query;
-        let found = match self.has_cname {
-            true => self.find_target(exchange.state, &query.question, query.edns.is_some()),
-            false => Ok(None),
-        };
-        match found {
-            Ok(None) if self.has_cname && self.change_question(exchange) => None,
+        match self.find_target(exchange.state, &query.question, query.edns.is_some()) {
             Ok(None) => {
-                change(&self.rules, &query.question, query.edns.is_some(), exchange.state, None);
+                self.turn_back(exchange);
                 None
             }
             Ok(Some((target, qtype))) => self.look_up(exchange, target, qtype),
@@ -252,7 +249,8 @@ impl Rewrite {
     }
 }
 
-/// Changes a reply back.
+/// Changes a reply back, whatever the rules.
+#[inline(never)]
 fn change(
     rules: &[Rule], question: &Question, has_edns: bool, state: &mut State, target: Option<(&ChangedTarget, &Reply)>,
 ) {

@@ -219,19 +219,20 @@ impl TurnedEnd {
         };
         // The name ends like that name from `tail` on; the labels between have to be in front. The length of the first
         // of them is not compared, since an end may start within a label.
-        let Some(tail) = name.tail().map(usize::from) else { return true };
-        if tail <= from + 1 {
+        let Some(between) = name.tail().and_then(|tail| asked.as_wire().get(from + 1..usize::from(tail))) else {
             return true;
-        }
+        };
         // Most names have fewer labels in front, or others.
-        let (prefix, asked) = (reply.prefix(name), asked.as_wire());
-        let between_len = tail - from - 1;
-        prefix.len() >= between_len
-            && asked.get(tail - 1).is_none_or(|end| prefix.last().is_some_and(|last| last.eq_ignore_ascii_case(end)))
-            && ends_with(prefix, &asked[from + 1..tail])
+        let prefix = reply.prefix(name);
+        let is_last_same = || {
+            let (last, end) = (prefix.last(), between.last());
+            end.is_none_or(|end| last.is_some_and(|last| last.eq_ignore_ascii_case(end)))
+        };
+        prefix.len() >= between.len() && is_last_same() && ends_with(prefix, between)
     }
 }
 
+/// Returns whether labels end with others, ignoring case.
 #[inline(never)]
 fn ends_with(labels: &[u8], end: &[u8]) -> bool {
     labels.len().checked_sub(end.len()).is_some_and(|at| labels[at..].eq_ignore_ascii_case(end))

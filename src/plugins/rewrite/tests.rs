@@ -6,9 +6,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::chain::{Block, Chain, Origin, Rewritten, Router};
+use crate::chain::{Block, Calls, Chain, Origin, Rewritten, Router};
 use crate::plugins::testing::{Answers, client, config, n, packet, read};
-use crate::wire::reply::SoaNumbers;
+use crate::wire::record::SoaNumbers;
 use crate::wire::{Class, NameRef, Query, Rdata, Record, Section};
 
 /// Sends a query through these rules. Returns the question that the next plugin gets, and the response.
@@ -108,6 +108,10 @@ struct Slow;
 impl Plugin for Slow {
     fn name(&self) -> &'static str {
         "slow"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: false }
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
