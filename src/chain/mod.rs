@@ -52,9 +52,10 @@ pub trait Plugin: Send + Sync {
     /// Returns the name of the directive.
     fn name(&self) -> &'static str;
 
-    /// Returns the calls that the plugin needs for each query. A chain leaves out the others.
+    /// Returns the calls that the plugin needs for each query. A chain leaves out the others, so that a plugin that has
+    /// a `reply` or a `sent` of its own must name it here.
     fn calls(&self) -> Calls {
-        Calls { query: true, reply: true, sent: true }
+        Calls { query: true, reply: false, sent: false }
     }
 
     /// Called with each query, first plugin to last.
@@ -88,9 +89,9 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Returns whether [`Plugin::reply`] does something, for `clusterdns explain`, which names these plugins where a
-    /// reply is not known.
+    /// reply is not known. A wrapper that needs the call for itself returns this of the plugin within.
     fn uses_replies(&self) -> bool {
-        false
+        self.calls().reply
     }
 
     /// Called after the response was encoded, once for each query of a client that the chain answered.

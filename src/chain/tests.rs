@@ -55,6 +55,10 @@ impl Plugin for Recorder {
         self.name
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: true }
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         self.record("query");
         match self.action {

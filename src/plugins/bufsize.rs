@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
 /// The default size in bytes, that of DNS flag day 2020.
@@ -45,13 +45,13 @@ impl Plugin for Bufsize {
         "bufsize"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: false }
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         exchange.state.max_udp = Some(self.config.size);
         Step::Next
-    }
-
-    fn uses_replies(&self) -> bool {
-        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

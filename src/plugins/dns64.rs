@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::embedded_ipv4::{LENGTHS, WELL_KNOWN, ipv4_indexes, max_ttl};
-use crate::chain::{Exchange, ExplainedReply, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, ExplainedReply, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
@@ -153,6 +153,10 @@ impl Plugin for Dns64 {
         "dns64"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: true, sent: false }
+    }
+
     fn query(&self, _: &mut Exchange<'_>) -> Step {
         Step::Next
     }
@@ -169,10 +173,6 @@ impl Plugin for Dns64 {
         lines.push(format!("looks up the IPv4 addresses of the name, and embeds them in {}", self.config.prefix));
         self.config.translate(exchange.reply(), inner);
         ExplainedReply::Known
-    }
-
-    fn uses_replies(&self) -> bool {
-        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::wire::header::{Change, flag};
 
@@ -97,6 +97,10 @@ impl Plugin for Header {
         "header"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: false }
+    }
+
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let Change { set, clear } = self.config.query;
         for (_, bits) in FLAGS {
@@ -105,10 +109,6 @@ impl Plugin for Header {
             }
         }
         Step::Next
-    }
-
-    fn uses_replies(&self) -> bool {
-        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

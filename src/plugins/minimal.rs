@@ -2,7 +2,7 @@
 
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::{Context, no_arguments};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
 use crate::corefile::Directive;
 use crate::wire::Section;
 use crate::wire::reply::ReplyKind;
@@ -32,12 +32,12 @@ impl Plugin for Minimal {
         "minimal"
     }
 
-    fn query(&self, _: &mut Exchange<'_>) -> Step {
-        Step::Next
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: true, sent: false }
     }
 
-    fn uses_replies(&self) -> bool {
-        true
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
-use crate::chain::{Exchange, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 
 /// The code of the option.
@@ -57,12 +57,12 @@ impl Plugin for Nsid {
         "nsid"
     }
 
-    fn query(&self, _: &mut Exchange<'_>) -> Step {
-        Step::Next
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: true, sent: false }
     }
 
-    fn uses_replies(&self) -> bool {
-        true
+    fn query(&self, _: &mut Exchange<'_>) -> Step {
+        Step::Next
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

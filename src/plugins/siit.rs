@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::Context;
 use super::build::{BlockBuilder, BuildError, Setting};
 use super::embedded_ipv4::{LENGTHS, RESERVED, WELL_KNOWN, ipv4_indexes, max_ttl};
-use crate::chain::{Exchange, ExplainedReply, Plugin, Step, Wait};
+use crate::chain::{Calls, Exchange, ExplainedReply, Plugin, Step, Wait};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{Metric, ServerCounter, ServerCounters, ServerMetric, table};
 use crate::wire::reply::ReplyKind;
@@ -192,6 +192,10 @@ impl Plugin for Siit {
         "siit"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: true, sent: false }
+    }
+
     fn query(&self, _: &mut Exchange<'_>) -> Step {
         Step::Next
     }
@@ -210,10 +214,6 @@ impl Plugin for Siit {
         };
         lines.push(line.to_owned());
         ExplainedReply::Known
-    }
-
-    fn uses_replies(&self) -> bool {
-        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

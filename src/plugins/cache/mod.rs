@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::chain::{
-    Exchange, ExplainNotes, Explained, ExplainedReply, Failure, Origin, Plugin, Step, TraceDenial, Transport, Wait,
-    Zones,
+    Calls, Exchange, ExplainNotes, Explained, ExplainedReply, Failure, Origin, Plugin, Step, TraceDenial, Transport,
+    Wait, Zones,
 };
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::telemetry::metrics::BlockLabels;
@@ -307,6 +307,10 @@ impl Plugin for Cache {
         "cache"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: true, sent: false }
+    }
+
     fn stores_replies(&self) -> bool {
         true
     }
@@ -381,10 +385,6 @@ impl Plugin for Cache {
             self.set_authentic_data(exchange);
         }
         ExplainedReply::Known
-    }
-
-    fn uses_replies(&self) -> bool {
-        true
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {

@@ -24,7 +24,7 @@ use prost::bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::chain::pending::BoxFuture;
-use crate::chain::{Exchange, ExplainNotes, Explained, Plugin, Sent, Step, UpstreamTap};
+use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Plugin, Sent, Step, UpstreamTap};
 use crate::plugins::build::{BlockBuilder, BuildError, Chore, Phase, Setting};
 use crate::plugins::placeholders::Format;
 use crate::telemetry::metrics::{Collected, Family, Metric, MetricFamily, table};
@@ -238,6 +238,10 @@ impl DnstapPlugin {
 impl Plugin for DnstapPlugin {
     fn name(&self) -> &'static str {
         "dnstap"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: false, sent: true }
     }
 
     fn explain(&self, _: &mut Exchange<'_>, _: &mut ExplainNotes) -> Explained {

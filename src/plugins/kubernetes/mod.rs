@@ -28,7 +28,7 @@ use std::sync::Arc;
 use no_data::NoData;
 use stanza::{AnswerResult, Stanza, Zone};
 
-use crate::chain::{Calls, Exchange, ExplainNotes, Explained, Fallthrough, Origin, Plugin, Step};
+use crate::chain::{Exchange, ExplainNotes, Explained, Fallthrough, Origin, Plugin, Step};
 use crate::cluster::address::ReverseName;
 use crate::cluster::model::Kind;
 use crate::cluster::{ClusterName, CurrentIndex, Index, Lookup, PodMode, Reason, ReverseLookup};
@@ -139,10 +139,6 @@ impl Kubernetes {
 impl Plugin for Kubernetes {
     fn name(&self) -> &'static str {
         "kubernetes"
-    }
-
-    fn calls(&self) -> Calls {
-        Calls { query: true, reply: false, sent: false }
     }
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {

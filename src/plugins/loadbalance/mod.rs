@@ -145,10 +145,6 @@ impl Plugin for LoadBalance {
         ExplainedReply::Known
     }
 
-    fn uses_replies(&self) -> bool {
-        true
-    }
-
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
         // Most replies have one record.
         if exchange.reply().records().len() > 1 {

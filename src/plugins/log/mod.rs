@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::chain::{Exchange, Plugin, Sent, Step};
+use crate::chain::{Calls, Exchange, Plugin, Sent, Step};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::plugins::placeholders::{Format, Responded, Values};
 use crate::telemetry::log::{LogFormat as LineFormat, Logger, Severity};
@@ -96,6 +96,10 @@ impl Log {
 impl Plugin for Log {
     fn name(&self) -> &'static str {
         "log"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: false, sent: true }
     }
 
     fn query(&self, _: &mut Exchange<'_>) -> Step {

@@ -16,7 +16,7 @@ use super::build::{BlockBuilder, BuildError, PageRequest, Setting};
 use super::page_address::PageAddress;
 use super::path::rooted;
 use crate::admin::{PageContent, PageVisit};
-use crate::chain::{Client, Exchange, Observer, Plugin, Sent, Step, Zones};
+use crate::chain::{Calls, Client, Exchange, Observer, Plugin, Sent, Step, Zones};
 use crate::corefile::{Arguments, Directive};
 use crate::telemetry::metrics::{self, BlockLabels};
 use crate::wire::{NameBuf, Query, Rcode, Type};
@@ -125,6 +125,10 @@ impl Prometheus {
 impl Plugin for Prometheus {
     fn name(&self) -> &'static str {
         "prometheus"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: false, reply: false, sent: true }
     }
 
     fn query(&self, _: &mut Exchange<'_>) -> Step {

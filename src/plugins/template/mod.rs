@@ -19,9 +19,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::chain::pending::{BoxFuture, Continue};
-use crate::chain::{
-    Calls, Exchange, ExplainNotes, Explained, Failure, Inner, Plugin, State, Step, TraceDenial, Wait, Work,
-};
+use crate::chain::{Exchange, ExplainNotes, Explained, Failure, Inner, Plugin, State, Step, TraceDenial, Wait, Work};
 use crate::plugins::build::{BlockBuilder, BuildError, Setting};
 use crate::plugins::expression;
 use crate::telemetry::metrics::BlockLabels;
@@ -136,10 +134,6 @@ impl Template {
 impl Plugin for Template {
     fn name(&self) -> &'static str {
         "template"
-    }
-
-    fn calls(&self) -> Calls {
-        Calls { query: true, reply: false, sent: false }
     }
 
     fn explain(&self, exchange: &mut Exchange<'_>, notes: &mut ExplainNotes) -> Explained {

@@ -168,6 +168,10 @@ impl Plugin for TracePlugin {
         "trace"
     }
 
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: false, sent: true }
+    }
+
     fn explain(&self, _: &mut Exchange<'_>, _: &mut ExplainNotes) -> Explained {
         Explained::Next
     }

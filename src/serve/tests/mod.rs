@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::{ListenSpec, ServeError, Server, ServerOptions, Service, Settings};
 use crate::chain::pending::Continue;
-use crate::chain::{Block, Chain, Exchange, Plugin, Router, Step, Wait, Work};
+use crate::chain::{Block, Calls, Chain, Exchange, Plugin, Router, Step, Wait, Work};
 use crate::wire::{NameBuf, Rcode, Rdata, Type};
 
 /// How long a test waits for what should come at once.
@@ -32,6 +32,10 @@ struct Puppet {
 impl Plugin for Puppet {
     fn name(&self) -> &'static str {
         "puppet"
+    }
+
+    fn calls(&self) -> Calls {
+        Calls { query: true, reply: false, sent: true }
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {

@@ -15,7 +15,7 @@ use crate::chain::pending::{BoxFuture, Continue};
 use crate::chain::{Answer, Block, Chain, Client, Router, State, Surroundings, Work};
 use crate::telemetry::metrics::{Collected, Observed, Registry, register, text};
 use crate::upstream::Error;
-use crate::wire::reply::SoaNumbers;
+use crate::wire::record::SoaNumbers;
 use crate::wire::{Class, NameRef, Rdata, Record, Section, Type};
 
 /// The response of the backend.
