@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use super::net::Space;
 const ROLE: &str = "CLUSTERDNS_NODE_ROLE";
 /// How long a query of the load waits for its response.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a load goes on after the change that it accompanies.
+const REST: Duration = Duration::from_secs(3);
 
 /// The number of source ports of the load.
 const PORTS: u128 = 64_000;
@@ -36,6 +39,8 @@ pub struct Outcome {
 /// A load that runs.
 pub struct Load {
     process: Process,
+    /// The file that ends it, once it exists.
+    end: PathBuf,
 }
 
 /// Plays the role that the environment names, if it names one.
@@ -65,13 +70,24 @@ pub fn perform(space: &Space, role: &str) {
 
 impl Load {
     /// Starts to send queries over UDP for a time, each from a new port.
-    pub fn start(space: &Space, per_second: u64, seconds: u64, log: std::path::PathBuf) -> Load {
+    pub fn start(space: &Space, per_second: u64, seconds: u64, log: PathBuf) -> Load {
         let mut arguments = vec![format!("--net={}", space.file()), "--".to_owned(), "env".to_owned()];
         arguments.push(format!("{ROLE}=load"));
         arguments.push(std::env::current_exe().expect("the path of this program").display().to_string());
-        arguments.extend([per_second.to_string(), seconds.to_string()]);
-        let _ = std::fs::remove_file(&log);
-        Load { process: Process::start(std::path::Path::new("nsenter"), &arguments, log) }
+        let end = log.with_extension("end");
+        arguments.extend([per_second.to_string(), seconds.to_string(), end.display().to_string()]);
+        for file in [&log, &end] {
+            let _ = std::fs::remove_file(file);
+        }
+        Load { process: Process::start(Path::new("nsenter"), &arguments, log), end }
+    }
+
+    /// Ends it before its time, after a moment in which late losses show.
+    pub fn finish(mut self) -> Outcome {
+        assert!(self.process.is_running(), "the load has ended before the change");
+        std::thread::sleep(REST);
+        std::fs::write(&self.end, "").expect("a file");
+        self.outcome()
     }
 
     /// Waits until it has ended.
@@ -89,10 +105,13 @@ impl Load {
     }
 }
 
-/// The load: sends at a fixed rate, and waits for the last responses.
+/// The load: sends at a fixed rate until its time is over or the file exists that ends it, and waits for the last
+/// responses.
 fn load(arguments: &[String]) {
     let number = |at: usize| arguments[at].parse::<u64>().expect("a number");
+    let end = Path::new(&arguments[2]);
     let (per_second, seconds) = (number(0), number(1));
+    let mut last = Duration::from_secs(seconds);
     let target = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53));
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("epoll");
     let mut waiting: HashMap<u64, (UdpSocket, u64)> = HashMap::new();
@@ -104,7 +123,10 @@ fn load(arguments: &[String]) {
     let mut events = vec![EpollEvent::empty(); 64];
     loop {
         let now = start.elapsed();
-        let is_sending = now < Duration::from_secs(seconds);
+        if now < last && end.exists() {
+            last = now;
+        }
+        let is_sending = now < last;
         while is_sending && interval * u32::try_from(outcome.sent).expect("a short load") <= now {
             let socket = bind_next(&mut port);
             socket.set_nonblocking(true).expect("a setting");
@@ -124,7 +146,7 @@ fn load(arguments: &[String]) {
                 from == target && len > 12 && bytes[..2] == (event.data() as u16).to_be_bytes() && bytes[3] & 15 == 0;
             outcome.wrong += u64::from(!is_right);
         }
-        if !is_sending && (waiting.is_empty() || start.elapsed() > Duration::from_secs(seconds) + TIMEOUT) {
+        if !is_sending && (waiting.is_empty() || start.elapsed() > last + TIMEOUT) {
             break;
         }
         // Sockets of lost queries are not held forever.

@@ -18,8 +18,8 @@ const STOCK: &str = include_str!("coredns.yaml");
 const EXPLAINED: &[(&str, &str)] = &[("systemd-resolved", "dangling")];
 /// The load, in queries per second.
 const LOAD: u64 = 1_000;
-/// The seconds of a rollout of two Pods, with lameduck.
-const SECONDS: u64 = 22;
+/// The most seconds of a change under load.
+const SECONDS: u64 = 120;
 
 pub fn tests() -> Vec<Test> {
     [
@@ -109,7 +109,7 @@ fn changes(world: &World) -> [(&'static str, Outcome); 2] {
         let load = world.load(0, LOAD, SECONDS);
         std::thread::sleep(Duration::from_secs(1));
         change(world);
-        (name, load.outcome())
+        (name, load.finish())
     })
 }
 
@@ -148,7 +148,7 @@ fn bad_corefile(world: &mut World) {
     let good: Value = serde_json::from_str(&world.kubectl(&get, "")).expect("JSON");
     let corefile = good["data"]["Corefile"].as_str().expect("a Corefile");
     let before: Vec<String> = world.two_pods().into_iter().map(|pod| pod.name).collect();
-    let load = world.load(0, 200, 15);
+    let load = world.load(0, 200, SECONDS);
     let set = |text: &str| {
         world.cluster.api.send(
             http::Method::PATCH,
@@ -168,7 +168,7 @@ fn bad_corefile(world: &mut World) {
             _ => Err(world.report()),
         }
     });
-    let outcome = load.outcome();
+    let outcome = load.finish();
     assert_eq!((outcome.wrong, outcome.lost.len()), (0, 0), "{outcome:?}");
     let pods = world.kubelet.pods();
     let (old, new): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| before.contains(&pod.name));
@@ -219,7 +219,7 @@ fn image_only(world: &mut World) {
     world.wait_for_dns();
     let before = answers();
     let stock = world.deployment()["spec"].clone();
-    let load = world.load(0, 200, 45);
+    let load = world.load(0, 200, SECONDS);
     kubectl(&["patch", "-n", "kube-system", "deployment", "coredns", "--patch-file=deploy/image-only/patch.yaml"]);
     world.wait_for_rollout();
     let pods = world.two_pods();
@@ -233,7 +233,7 @@ fn image_only(world: &mut World) {
     let mut after = world.deployment()["spec"].clone();
     after["template"]["metadata"] = stock["template"]["metadata"].clone();
     assert_eq!(after, stock);
-    let outcome = load.outcome();
+    let outcome = load.finish();
     assert_eq!((outcome.wrong, outcome.lost.len()), (0, 0), "{outcome:?}");
     // The next test expects deploy/base.
     world.delete_deployment();
