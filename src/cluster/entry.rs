@@ -204,8 +204,8 @@ impl Slice {
     pub fn rows_named<'a>(&'a self, endpoint: &'a EndpointName<'_>) -> impl Iterator<Item = Row<'a>> {
         let hostname = |row: &u32| self.get(&self.hostnames, *row as usize).unwrap_or_default();
         let from = self.by_hostname.partition_point(|row| hostname(row) < endpoint.label);
-        let to = self.by_hostname.partition_point(|row| hostname(row) <= endpoint.label);
-        let by_hostname = self.by_hostname[from..to].iter().map(|&row| row as usize);
+        let named = self.by_hostname[from..].iter().take_while(move |row| hostname(row) == endpoint.label);
+        let by_hostname = named.map(|&row| row as usize);
         let by_address = endpoint.address.map_or(0..0, |address| self.rows_with_address(address));
         let found_by_address = by_address.clone();
         // Pod names are not sorted: they are searched only if a stanza has `endpoint_pod_names`.

@@ -147,7 +147,6 @@ impl Stanza {
         // A port for TCP and UDP results in one record.
         let mut numbers = PortNumbers::new();
         append_numbers(&mut numbers, &service.ports, found);
-        remove_duplicate_numbers(&mut numbers, 0);
         if addresses == 0 || numbers.is_empty() {
             return;
         }
@@ -179,7 +178,6 @@ impl Stanza {
             let (ports, first) = (&row(found, rows[0]).slice().ports, numbers.len());
             candidates += rows.len() * found.count_ports(ports);
             append_numbers(&mut numbers, ports, found);
-            remove_duplicate_numbers(&mut numbers, first);
             slice_ranges[(rows[0] >> 32) as usize] = first..numbers.len();
         }
         let numbers_of = |packed: u64| &numbers[slice_ranges[(packed >> 32) as usize].clone()];
@@ -421,38 +419,33 @@ type PortNumbers = SmallVec<[u16; 64]>;
 /// The number of port numbers up to which each is compared with each.
 const MAX_COMPARED: usize = 16;
 
-/// Appends the numbers of the selected ports.
+/// Appends the numbers of the selected ports, each once.
 fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatch<'_>) {
-    numbers.extend(ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number));
+    if ports.len() > MAX_COMPARED {
+        let selected = ports.iter().filter(|port| found.includes_port(port)).filter_map(|port| port.number);
+        return append_distinct(numbers, selected);
+    }
+    let first = numbers.len();
+    for port in ports {
+        if let Some(number) = port.number
+            && found.includes_port(port)
+            && numbers[first..].iter().all(|earlier| *earlier != number)
+        {
+            numbers.push(number);
+        }
+    }
 }
 
-/// Removes repeated port numbers from `first` on. Takes one step for each number.
-fn remove_duplicate_numbers(numbers: &mut PortNumbers, first: usize) {
-    if numbers.len() < first + 2 {
-        return;
-    }
-    let mut len = first;
-    if numbers.len() - first <= MAX_COMPARED {
-        for at in first..numbers.len() {
-            let number = numbers[at];
-            if !numbers[first..len].contains(&number) {
-                numbers[len] = number;
-                len += 1;
-            }
-        }
-    } else {
-        let mut seen = [0_u64; 1 << 10];
-        for at in first..numbers.len() {
-            let number = numbers[at];
-            let (word, bit) = (&mut seen[usize::from(number >> 6)], 1 << (number & 63));
-            if *word & bit == 0 {
-                *word |= bit;
-                numbers[len] = number;
-                len += 1;
-            }
+/// Appends numbers, each once. Takes one step for each number.
+fn append_distinct(numbers: &mut PortNumbers, more: impl Iterator<Item = u16>) {
+    let mut seen = [0_u64; 1 << 10];
+    for number in more {
+        let (word, bit) = (&mut seen[usize::from(number >> 6)], 1 << (number & 63));
+        if *word & bit == 0 {
+            *word |= bit;
+            numbers.push(number);
         }
     }
-    numbers.truncate(len);
 }
 
 /// Returns the numbers of all slices of these rows, without duplicates.
@@ -466,9 +459,9 @@ fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Por
     slices.sort_unstable();
     slices.dedup_by_key(|row| *row >> 32);
     let mut numbers = PortNumbers::new();
-    slices.iter().for_each(|&row| numbers.extend_from_slice(numbers_of(row)));
-    if slices.len() > 1 {
-        remove_duplicate_numbers(&mut numbers, 0);
+    match slices.as_slice() {
+        [only] => numbers.extend_from_slice(numbers_of(*only)),
+        slices => append_distinct(&mut numbers, slices.iter().flat_map(|&row| numbers_of(row)).copied()),
     }
     numbers
 }
