@@ -236,7 +236,7 @@ impl Chain {
         let (by, packet) = (rewritten.by, std::mem::take(&mut rewritten.packet));
         let mut query = Query::unread(&packet);
         if rewritten.is_name_alone {
-            query.read_changed(rewritten.name_len, exchange.query.edns);
+            query.read_changed(rewritten.name_len, exchange.query);
         } else if query.read().is_err() {
             debug_assert!(false, "a plugin has made a packet that is no query");
             exchange.refuse(Rcode::SERVFAIL);

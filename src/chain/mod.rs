@@ -340,6 +340,7 @@ impl State {
     }
 
     /// Starts to change the query for the plugins after the current one. A plugin calls this at most once for a query.
+    #[inline]
     pub fn rewrite(&mut self) -> &mut Rewritten {
         self.is_rewritten = true;
         self.slot.begin()

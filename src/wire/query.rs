@@ -231,14 +231,14 @@ impl<'a> Query<'a> {
         Ok(query)
     }
 
-    /// Reads a packet of [`Query::write_changed`] in place, whose name has this length and is in lower case, with the
-    /// OPT record of the query that was changed.
-    pub(crate) fn read_changed(&mut self, name_len: usize, edns: Option<Edns<'a>>) {
-        let question_end = header::LEN + name_len + 4;
+    /// Reads a packet of [`Query::write_name`] in place, whose name has this length and is in lower case. All else is that
+    /// of the query which was changed.
+    #[inline]
+    pub(crate) fn read_changed(&mut self, name_len: usize, original: &Query<'a>) {
         self.question.read_lower(&self.packet[header::LEN..header::LEN + name_len]);
-        self.question.qtype = Type(header::u16_at(self.packet, question_end - 4));
-        self.question.qclass = Class(header::u16_at(self.packet, question_end - 2));
-        (self.question_end, self.end, self.edns) = (question_end as u16, self.packet.len() as u16, edns);
+        (self.question.qtype, self.question.qclass) = (original.question.qtype, original.question.qclass);
+        let question_end = header::LEN + name_len + 4;
+        (self.question_end, self.end, self.edns) = (question_end as u16, self.packet.len() as u16, original.edns);
     }
 
     /// Returns a query that [`Query::read`] parses in place, since a query is large to move.
@@ -319,7 +319,7 @@ impl Query<'_> {
             packet.extend_from_slice(part);
         }
         let name_len = packet.len() - header::LEN;
-        packet.extend_from_slice(&self.packet[usize::from(self.question_end) - 4..usize::from(self.question_end)]);
+        write_types(self.question.qtype, self.question.qclass, packet);
         if let Some(edns) = &self.edns {
             edns.write(packet);
         }
@@ -344,12 +344,17 @@ impl Query<'_> {
         packet.extend_from_slice(&self.head_of_changed());
         packet[header::LEN - 1] = u8::from(edns.is_some());
         packet.extend_from_slice(name.as_wire());
-        let ([t0, t1], [c0, c1]) = (qtype.0.to_be_bytes(), qclass.0.to_be_bytes());
-        packet.extend_from_slice(&[t0, t1, c0, c1]);
+        write_types(qtype, qclass, packet);
         if let Some(edns) = edns {
             edns.write(packet);
         }
     }
+}
+
+/// Appends the type and the class of a question.
+fn write_types(qtype: Type, qclass: Class, packet: &mut Vec<u8>) {
+    let ([t0, t1], [c0, c1]) = (qtype.0.to_be_bytes(), qclass.0.to_be_bytes());
+    packet.extend_from_slice(&[t0, t1, c0, c1]);
 }
 
 /// The changes of a query that is forwarded.

@@ -91,6 +91,7 @@ impl LabelChange {
     }
 
     /// Compares a name in lower case.
+    #[inline(always)]
     pub(super) fn find(&self, name: Name<'_>) -> LabelMatch {
         // Most names differ in the first byte already.
         self.find_by(name, |part, from| part.first() == from.first() && part == from)
@@ -112,7 +113,7 @@ impl LabelChange {
             LabelPlace::Whole if at == 0 && is_same(wire, from) => LabelMatch::At(0),
             LabelPlace::Start if is_same(&wire[..from.len()], from) => LabelMatch::At(0),
             LabelPlace::Whole | LabelPlace::Start => LabelMatch::No,
-            LabelPlace::Within { is_below } => find_within(wire, from, is_below),
+            LabelPlace::Within { is_below } => find_within(wire, from, at, is_below),
             LabelPlace::End { is_below, may_be_elsewhere } => match is_same(&wire[at + 1..], &from[1..]) {
                 // A label of this length has to start here.
                 true if wire[at] == from[0] && name.has_label_at(at) && (at > 0 || !is_below) => LabelMatch::At(at),
@@ -145,23 +146,23 @@ impl LabelChange {
     }
 }
 
-/// Finds labels in a name in wire form, where they may follow any label, or only be below one.
-fn find_within(wire: &[u8], from: &[u8], is_below: bool) -> LabelMatch {
+/// Finds labels in a name in wire form, where they may follow any label, or only be below one. Those that start at `end`
+/// would have no place for the root.
+fn find_within(wire: &[u8], from: &[u8], end: usize, is_below: bool) -> LabelMatch {
     let (first_len, rest) = (usize::from(from[0]), &from[1..]);
     let (mut found, mut at) = (LabelMatch::No, 0);
-    while wire[at] > 0 {
-        let end = at + 1 + usize::from(wire[at]);
+    while at < end {
+        let len = usize::from(wire[at]);
         // The text may start within a label, perhaps after an escaped dot, or be repeated.
-        let start = end - first_len.min(end);
-        if start > at && wire[start] == rest[0] && wire[start..].starts_with(rest) {
-            if start > at + 1 || found != LabelMatch::No {
+        if len >= first_len && wire[at + 1 + len - first_len..].starts_with(rest) {
+            if len > first_len || found != LabelMatch::No {
                 return LabelMatch::AsText;
             }
             if at > 0 || !is_below {
                 found = LabelMatch::At(at);
             }
         }
-        at = end;
+        at += 1 + len;
     }
     found
 }

@@ -112,8 +112,6 @@ impl Plugin for Rewrite {
     }
 
     fn reply(&self, exchange: &mut Exchange<'_>) -> Option<Wait> {
-        // Without a rewritten query, the rules themselves have failed.
-        exchange.state.rewritten()?;
         if self.has_cname {
             return self.turn_back_with_target(exchange);
         }
@@ -180,7 +178,8 @@ impl Rewrite {
         if draft.is_changed() { Step::Rewritten } else { Step::Next }
     }
 
-    /// Changes the reply back.
+    /// Changes the reply back. Without a rewritten query, the rules themselves have failed.
+    #[inline(always)]
     fn turn_back(&self, exchange: &mut Exchange<'_>) {
         let name = exchange.query.question.name();
         let Some((reply, bare, rewritten)) = exchange.state.reply_and_rewritten() else { return };
