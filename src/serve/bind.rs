@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,8 +11,13 @@ use crate::net::{has_no_ipv6, reason};
 
 /// The number of ports that are tried, if any port will do, until one is free for UDP and TCP.
 const PORT_ATTEMPTS: usize = 16;
-/// The maximum number of TCP connections that wait to be accepted; the kernel limits it to `net.core.somaxconn`.
-pub(super) const BACKLOG: i32 = 4_096;
+/// The number of TCP sockets of a listener. A client's connections wait to be accepted at one of them, chosen by its
+/// address: a client that opens connections faster than they are accepted delays those few clients that share its
+/// socket, and no others.
+const ACCEPT_QUEUES: usize = 16;
+/// The maximum number of TCP connections that wait to be accepted at a socket; the kernel limits it to
+/// `net.core.somaxconn`.
+pub(super) const BACKLOG: i32 = 1_024;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +46,8 @@ pub enum ServeError {
 pub(super) struct Bound {
     /// The UDP sockets, all with the same port.
     pub(super) udp: Vec<UdpSocket>,
-    /// The listening TCP socket, if one was wanted.
-    pub(super) tcp: Option<TcpListener>,
+    /// The listening TCP sockets, all with the same port; empty if none were wanted.
+    pub(super) tcp: Vec<TcpListener>,
     /// The address of the sockets, with the port that was bound.
     pub(super) address: SocketAddr,
 }
@@ -52,7 +58,7 @@ pub(super) struct WantedSockets {
     pub(super) address: SocketAddr,
     /// The number of UDP sockets.
     pub(super) sockets: usize,
-    /// Whether to bind a TCP socket.
+    /// Whether to bind TCP sockets.
     pub(super) tcp: bool,
     /// The receive buffer of a UDP socket in bytes.
     pub(super) receive_buffer: usize,
@@ -107,13 +113,18 @@ fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, Ser
     while sockets.len() < wanted.sockets {
         sockets.push(udp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("udp", address))?);
     }
-    let mut listener = None;
+    let mut listeners = Vec::new();
     if wanted.tcp {
-        let bound = tcp(address, wanted).map_err(failed("tcp", address))?;
-        address = bound.local_addr().map_err(failed("tcp", address))?;
-        listener = Some(bound);
+        let first = tcp(address, wanted).map_err(failed("tcp", address))?;
+        address = first.local_addr().map_err(failed("tcp", address))?;
+        listeners.push(first);
+        // As with UDP: after the first one, the port is shared.
+        let more = || tcp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("tcp", address));
+        while listeners.len() < ACCEPT_QUEUES {
+            listeners.push(more()?);
+        }
     }
-    Ok(Bound { udp: sockets, tcp: listener, address })
+    Ok(Bound { udp: sockets, tcp: listeners, address })
 }
 
 /// Binds a UDP socket.
@@ -167,15 +178,112 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol, wanted: &WantedSo
 ///
 /// Any socket can answer any packet, and the few flows of a node-local agent may otherwise all reach one worker (E15).
 pub(super) fn spread_at_random(sockets: &[UdpSocket]) -> io::Result<()> {
-    let Some(first) = sockets.first() else { return Ok(()) };
-    // Classic BPF: A = random; A %= sockets; return A.
+    // A = random; A %= sockets; return A.
     let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
-    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let mut filter = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
-        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.len() as u32),
-        step(libc::BPF_RET | 0x10, 0),
+    let filter = [load(random), modulo(sockets.len()), RETURN_A];
+    select_socket(sockets, filter)
+}
+
+/// Gives all connections of a client the same socket of a port, chosen by its IPv4 address, or by the first 64 bits of
+/// its IPv6 address, which are those of a client's network.
+pub(super) fn spread_by_source(sockets: &[TcpListener]) -> io::Result<()> {
+    /// The start of the IP header.
+    const IP: u32 = libc::SKF_NET_OFF as u32;
+    /// Knuth's multiplicative hash: neighbouring addresses differ in the upper bits of the product.
+    const FACTOR: u32 = 0x9e37_79b1;
+    let filter = [
+        // A = the version.
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, IP),
+        step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 4),
+        // A = the address: 4 bytes from 12 on for IPv4; for IPv6 the sum of twice 4 bytes, the first of them multiplied.
+        libc::sock_filter { jf: 2, ..step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 4) },
+        load(IP + 12),
+        step(libc::BPF_JMP | libc::BPF_JA, 5),
+        load(IP + 8),
+        multiply(FACTOR),
+        step(libc::BPF_MISC | libc::BPF_TAX, 0),
+        load(IP + 12),
+        step(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0),
+        // A = its hash; A %= sockets; return A.
+        multiply(FACTOR),
+        step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 16),
+        modulo(sockets.len()),
+        RETURN_A,
     ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    select_socket(sockets, filter)
+}
+
+const RETURN_A: libc::sock_filter = step(libc::BPF_RET | BPF_A, 0);
+/// The accumulator, as the source of a return value (`linux/filter.h`).
+const BPF_A: u32 = 0x10;
+
+/// Returns an instruction of classic BPF.
+const fn step(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// A = the 4 bytes at this offset.
+const fn load(offset: u32) -> libc::sock_filter {
+    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+const fn multiply(factor: u32) -> libc::sock_filter {
+    step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, factor)
+}
+
+const fn modulo(count: usize) -> libc::sock_filter {
+    step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count as u32)
+}
+
+/// Sets the program that chooses a socket of a port, by its index, for each packet or new connection.
+fn select_socket<const N: usize>(sockets: &[impl AsFd], mut filter: [libc::sock_filter; N]) -> io::Result<()> {
+    let Some(first) = sockets.first() else { return Ok(()) };
+    let program = libc::sock_fprog { len: N as u16, filter: filter.as_mut_ptr() };
     Ok(setsockopt(first, sockopt::AttachReusePortCbpf, &program)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// Connects from an address, and returns the number of the socket at which the connection waits.
+    fn queue_of(source: &str, target: SocketAddr, listeners: &[TcpListener]) -> usize {
+        let source: SocketAddr = format!("{source}:0").parse().expect("an address");
+        let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).expect("a socket");
+        socket.bind(&source.into()).expect("an address of the loopback interface");
+        socket.connect(&target.into()).expect("a connection");
+        let _connected = TcpStream::from(socket);
+        let accepted: Vec<usize> = (0..listeners.len()).filter(|at| listeners[*at].accept().is_ok()).collect();
+        assert_eq!(accepted.len(), 1, "{accepted:?}");
+        accepted[0]
+    }
+
+    #[test]
+    fn the_address_of_a_client_chooses_its_accept_queue() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let address = address.parse().expect("an address");
+            let wanted = WantedSockets { address, sockets: 0, tcp: true, receive_buffer: 0, shared: false };
+            let bound = bind(&wanted).expect("a free port");
+            spread_by_source(&bound.tcp).expect("the kernel has classic BPF");
+            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, bound.address.port()));
+            let queue = |source: &str| queue_of(source, target, &bound.tcp);
+            let hostile = queue("127.0.0.2");
+            assert!((0..40).all(|_| queue("127.0.0.2") == hostile));
+            // Few others share it.
+            let sharing = (1..=160).filter(|host| queue(&format!("127.0.1.{host}")) == hostile).count();
+            assert!(sharing < 20, "{sharing}");
+            let target = SocketAddr::from((Ipv6Addr::LOCALHOST, bound.address.port()));
+            if bound.address.is_ipv6() && !has_no_ipv6_loopback() {
+                let queue = || queue_of("[::1]", target, &bound.tcp);
+                let first = queue();
+                assert!((0..10).all(|_| queue() == first));
+            }
+        }
+    }
+
+    fn has_no_ipv6_loopback() -> bool {
+        UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err()
+    }
 }

@@ -179,7 +179,7 @@ impl Listening {
 struct BoundListener {
     address: SocketAddr,
     udp: Vec<Arc<UdpSocket>>,
-    tcp: Option<tokio::net::TcpListener>,
+    tcp: Vec<tokio::net::TcpListener>,
     quic: Option<QuicEndpoint>,
     service: Arc<Service>,
 }
@@ -283,11 +283,14 @@ impl Server {
         let bound = self.bind(&wanted)?;
         let address = bound.address;
         let mut prepared =
-            BoundListener { address, udp: Vec::new(), tcp: None, quic: None, service: spec.service.clone() };
-        if let Some(listener) = bound.tcp {
+            BoundListener { address, udp: Vec::new(), tcp: Vec::new(), quic: None, service: spec.service.clone() };
+        if let Err(error) = bind::spread_by_source(&bound.tcp) {
+            tracing::warn!(%address, %error, "one client's TCP connections may delay those of others");
+        }
+        for listener in bound.tcp {
             let listener = tokio::net::TcpListener::from_std(listener);
             let failed = |source| ServeError::Listen { transport: "tcp", address, source };
-            prepared.tcp = Some(listener.map_err(failed)?);
+            prepared.tcp.push(listener.map_err(failed)?);
         }
         if kind == ListenerKind::Dns {
             if *spread == Spread::Random
@@ -360,7 +363,7 @@ impl Server {
             let phase = watch::Sender::new(ListenerPhase::Serving);
             let kind = service.kind();
             let acceptor = self.acceptor_of(kind);
-            if let Some(listener) = tcp {
+            for listener in tcp {
                 acceptor.serve(listener, service.clone(), phase.subscribe());
             }
             if let Some(endpoint) = quic {
