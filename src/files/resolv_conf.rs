@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
-/// The maximum number of bytes of a resolv.conf that are read.
-pub const MAX_RESOLV_CONF: u64 = 64 * 1024;
+/// The maximum size of a resolv.conf in bytes. CoreDNS has no limit; this one is for a file of more than 10,000 lines.
+pub const MAX_RESOLV_CONF: u64 = 1024 * 1024;
 
 /// The name servers of a resolv.conf.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,10 +19,14 @@ pub struct ResolvConf {
 }
 
 impl ResolvConf {
-    /// Reads and parses a file, up to its first 64 KiB.
+    /// Reads and parses a file of at most [`MAX_RESOLV_CONF`] bytes.
     pub fn read(path: &Path) -> std::io::Result<ResolvConf> {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_RESOLV_CONF).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(MAX_RESOLV_CONF + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_RESOLV_CONF {
+            let message = format!("longer than {MAX_RESOLV_CONF} bytes");
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message));
+        }
         Ok(ResolvConf::parse(&bytes))
     }
 
@@ -79,11 +83,14 @@ mod tests {
         assert_eq!(conf.search, ["x"]);
         assert_eq!(ResolvConf::parse(b"domain x\nsearch a.b c.\n").search, ["a.b", "c."]);
         assert_eq!(ResolvConf::parse(b"search a.b c.\ndomain\n").search, [""; 0]);
-        // Comments have any encoding, and the part of a file that is read may end within a character.
-        let mut comment = b"# caf\xe9\nnameserver 10.0.0.2\n".to_vec();
-        comment.resize(MAX_RESOLV_CONF as usize + 1, b'\xc3');
-        std::fs::write(&path, comment).expect("a file");
+        // Comments have any encoding, and a file many lines. A longer one is not read in part.
+        let mut long = b"# caf\xe9\n".repeat(10_000);
+        long.extend(b"nameserver 10.0.0.2\n");
+        std::fs::write(&path, &long).expect("a file");
         assert_eq!(ResolvConf::read(&path).expect("a file").servers, [SocketAddr::from(([10, 0, 0, 2], 53))]);
+        long.resize(MAX_RESOLV_CONF as usize + 1, b'#');
+        std::fs::write(&path, &long).expect("a file");
+        assert_eq!(ResolvConf::read(&path).expect_err("too long").to_string(), "longer than 1048576 bytes");
         std::fs::remove_file(path).expect("removed");
     }
 }

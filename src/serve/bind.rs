@@ -195,7 +195,7 @@ pub(super) fn spread_by_source(sockets: &[TcpListener]) -> io::Result<()> {
         // A = the version.
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, IP),
         step(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 4),
-        // A = the address: 4 bytes from 12 on for IPv4; for IPv6 the sum of twice 4 bytes, the first of them multiplied.
+        // A = the address: 4 bytes from 12 on for IPv4; for IPv6 the sum of twice 4 bytes, the first one multiplied.
         libc::sock_filter { jf: 2, ..step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 4) },
         load(IP + 12),
         step(libc::BPF_JMP | libc::BPF_JA, 5),

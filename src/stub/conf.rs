@@ -71,9 +71,14 @@ impl StubConf {
         self.number("timeout:").unwrap_or(DEFAULT_TIMEOUT).clamp(1, MAX_TIMEOUT)
     }
 
-    /// Returns the value of an option; the last one counts.
-    fn number(&self, option: &str) -> Option<usize> {
-        self.options.iter().rev().find_map(|have| have.strip_prefix(option)?.parse().ok())
+    /// Returns the value of an option; the last one that begins with a digit counts. As in C libraries, what follows
+    /// the digits is ignored, and a number that is too large is the largest one.
+    pub(super) fn number(&self, option: &str) -> Option<usize> {
+        self.options.iter().rev().find_map(|have| {
+            let value = have.strip_prefix(option)?;
+            let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+            (digits > 0).then(|| value[..digits].parse().unwrap_or(usize::MAX))
+        })
     }
 
     /// Returns whether an option is set.
@@ -114,6 +119,10 @@ mod tests {
         assert_eq!((conf.attempts(), conf.timeout()), (2, 5));
         let changed = StubConf::parse("options attempts:3 timeout:1 timeout:0 attempts:99\n");
         assert_eq!((changed.attempts(), changed.timeout()), (5, 1));
+        for (option, ndots) in [("5x", 5), ("99999999999999999999", 15), ("0", 0), ("x", 2), ("", 2), ("-1", 2)] {
+            let conf = StubConf::parse(&format!("options ndots:2 ndots:{option}\n"));
+            assert_eq!(conf.ndots(), ndots, "{option}");
+        }
         assert_eq!(StubConf::parse("domain d.\n").search, ["d"]);
         assert_eq!(StubConf::default().ndots(), 1);
         assert_eq!(StubConf::default().to_text(), "");

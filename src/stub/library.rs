@@ -143,6 +143,30 @@ impl Library {
         if self == Library::Musl && line > MUSL_LINE { &[] } else { &conf.search }
     }
 
+    /// Returns what the library does with options that keep it from finding anything, for people.
+    pub fn fatal_options(self, conf: &StubConf) -> Vec<String> {
+        let last = |option: &str| conf.options.iter().rev().find(|have| have.starts_with(option));
+        let mut notes = Vec::new();
+        match (self, last("attempts:")) {
+            // It reads any text as a 32-bit number: without digits it is 0, and too large a number is -1.
+            (Library::Glibc, Some(option)) => {
+                let value = option.trim_start_matches("attempts:").trim_start_matches('+');
+                let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+                if value[..digits].parse::<i32>().unwrap_or(0) == 0 {
+                    notes.push(format!("glibc sends no query with '{option}': it reads the value as no attempt"));
+                }
+            }
+            (Library::Musl, Some(option)) if conf.number("attempts:") == Some(0) => {
+                notes.push(format!("musl crashes with '{option}': it divides by the value"));
+            }
+            _ => {}
+        }
+        if self == Library::Musl && conf.number("timeout:") == Some(0) {
+            notes.push("musl does not wait for any response with 'timeout:0'".to_owned());
+        }
+        notes
+    }
+
     /// Returns the types that are looked up for each name.
     pub fn types(self, conf: &StubConf) -> &'static [&'static str] {
         match self {
@@ -286,6 +310,26 @@ mod tests {
             let conf = format!("search {}\n", "x".repeat(domains));
             assert_eq!(Library::Musl.search(&StubConf::parse(&conf)).len() == 1, read, "{domains}");
         }
+    }
+
+    #[test]
+    fn options_without_which_a_library_works_are_named() {
+        let notes = |library: Library, options: &str| {
+            library.fatal_options(&StubConf::parse(&format!("options {options}\n"))).join("; ")
+        };
+        for attempts in
+            ["attempts:0", "attempts:x", "attempts:", "attempts:-1", "attempts:9999999999", "attempts:3 attempts:0"]
+        {
+            assert!(notes(Library::Glibc, attempts).starts_with("glibc sends no query"), "{attempts}");
+        }
+        for works in ["attempts:1", "attempts:0 attempts:9", "attempts:2x", "timeout:0", "timeout:x ndots:0"] {
+            assert_eq!(notes(Library::Glibc, works), "", "{works}");
+        }
+        let both = "musl crashes with 'attempts:0': it divides by the value; musl does not wait for any response with \
+                    'timeout:0'";
+        assert_eq!(notes(Library::Musl, "attempts:0 timeout:0"), both);
+        assert_eq!(notes(Library::Musl, "attempts:x timeout:x"), "");
+        assert_eq!(notes(Library::Go, "attempts:0 timeout:0"), "");
     }
 
     #[test]

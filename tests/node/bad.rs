@@ -29,10 +29,17 @@ pub const CLIENTS: &[(&str, fn())] = &[
     ("EDNS options to be returned", options),
     ("a name in mixed case", mixed_case),
     ("garbage, then a query from the same port", garbage),
+    ("EDNS of a version that does not exist", newer_edns),
+    ("one ID for different questions", same_id),
+    ("TCP messages without length and of 65,535 bytes", odd_lengths),
+    ("TCP connections that are reset", resets),
+    ("TCP that reads late", reads_late),
+    ("a flood, and a query over TCP beside it", flood),
 ];
 
 pub fn tests() -> Vec<Test> {
     let odd_file = Test::new("bad clients: a resolv.conf with invalid lines", odd_resolv_conf);
+    let odd_values = Test::new("bad clients: values that resolvers reject", odd_values);
     CLIENTS
         .iter()
         .map(|&(name, _)| {
@@ -44,7 +51,7 @@ pub fn tests() -> Vec<Test> {
                 }
             })
         })
-        .chain([odd_file])
+        .chain([odd_file, odd_values])
         .collect()
 }
 
@@ -63,6 +70,50 @@ fn odd_resolv_conf() {
         let name = "web.shop.svc.cluster.local.";
         let seen = client.ask(&world.clients[0], &file, &[(Kind::Host, name)]);
         assert_eq!(seen[&(Kind::Host, name.to_owned())], "10.96.10.20", "{}", client.name);
+    }
+}
+
+/// The lines of files, a name, and the clients that do not find it, as `page.txt` says. The server is not to blame: all
+/// others find it.
+const ODD_VALUES: &[(&str, &str, &[&str])] = &[
+    ("options ndots:0", "web", &["musl", "dig"]),
+    ("options ndots:99999999999999999999", "web", &["dig"]),
+    ("options ndots:5 attempts:0", "web", &["glibc", "musl"]),
+    ("options ndots:5 attempts:x", "web", &["glibc", "dig"]),
+    ("options ndots:5 timeout:0", "web", &["musl", "hickory"]),
+    ("options ndots:5\r", "web", &[]),
+    ("nameserver dns.example\noptions ndots:5", "web", &["busybox nslookup", "dig"]),
+    ("nameserver 10.96.0.10:53\noptions ndots:5", "web", &["dig"]),
+    ("nameserver\noptions ndots:5", "web", &["dig"]),
+];
+
+fn odd_values() {
+    let world = super::world();
+    let world = world.as_ref().expect("started");
+    let names = ["glibc", "musl", "busybox nslookup", "dig", "Go", "c-ares", "adig", "hickory"];
+    let clients: Vec<&clients::Client> =
+        clients::CLIENTS.iter().filter(|client| names.contains(&client.name)).collect();
+    assert_eq!(clients.len(), names.len());
+    let tries = ODD_VALUES.iter().enumerate().map(|(number, (lines, name, failing))| {
+        let file = world.folder.join(format!("resolv-{number}"));
+        let search = "search shop.svc.cluster.local svc.cluster.local cluster.local";
+        std::fs::write(&file, format!("{search}\n{lines}\nnameserver 10.96.0.10\n")).expect("a file");
+        (file, lines, *name, *failing)
+    });
+    for (file, lines, name, failing) in tries {
+        let failed: Vec<&str> = std::thread::scope(|scope| {
+            let asked: Vec<_> = clients
+                .iter()
+                .map(|client| {
+                    let (space, file) = (&world.clients[0], &file);
+                    scope.spawn(move || client.ask(space, file, &[(Kind::Host, name)]).into_values().next())
+                })
+                .collect();
+            let results = asked.into_iter().map(|asked| asked.join().expect("a result"));
+            let found = clients.iter().zip(results).filter(|(_, result)| result.as_deref() != Some("10.96.10.20"));
+            found.map(|(client, _)| client.name).collect()
+        });
+        assert_eq!(failed, failing, "{lines:?}");
     }
 }
 
@@ -237,6 +288,104 @@ fn garbage() {
         }
     }
     panic!("no response to the query");
+}
+
+/// RFC 6891 6.1.3: BADVERS, and version 0 in the OPT.
+fn newer_edns() {
+    let mut packet = query_with(20, &[(3, b"")]);
+    // Behind the question and the root, type, size and extended code of the OPT.
+    let version = query(20, NAME, 1).len() + 6;
+    packet[version] = 1;
+    let bytes = udp(0, &packet);
+    assert_eq!((&bytes[..2], bytes[3] & 15, bytes[11]), (&[0, 20][..], 0, 1), "{bytes:02x?}");
+    assert_eq!(bytes[version - 1..version + 1], [1, 0], "BADVERS of version 0: {bytes:02x?}");
+    check(21, &udp(0, &query_with(21, &[])));
+}
+
+/// Each question gets its own answer.
+fn same_id() {
+    let names = [NAME, "cart.shop.svc.cluster.local", "www.example.org", "intranet.corp.example"];
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let mut stream = connect();
+    for name in names {
+        socket.send_to(&query(22, name, 1), VIP).expect("sent");
+        stream.write_all(&framed(&query(22, name, 1))).expect("written");
+    }
+    let mut bytes = [0; 1_500];
+    let over_udp = names.map(|_| {
+        let (len, _) = socket.recv_from(&mut bytes).expect("a response");
+        bytes[..len].to_vec()
+    });
+    for responses in [over_udp, names.map(|_| read(&mut stream))] {
+        for name in names {
+            let question = &query(22, name, 1)[12..];
+            let of_name = |bytes: &&Vec<u8>| bytes[..2] == [0, 22] && bytes[12..].starts_with(question);
+            let found: Vec<&Vec<u8>> = responses.iter().filter(of_name).collect();
+            assert!(found.len() == 1 && found[0][7] > 0, "{name}: {responses:02x?}");
+        }
+    }
+}
+
+/// Lengths that no query has cost other connections nothing.
+fn odd_lengths() {
+    let behind = framed(&query(23, NAME, 1));
+    for odd in [vec![0, 0], [&[0, 1, 0][..], &behind].concat(), [&[0xff; 2][..], &[0; 65_535]].concat()] {
+        let mut stream = connect();
+        // The server may have closed the connection.
+        let _ = stream.write_all(&[&odd[..], &behind].concat());
+        let mut other = connect();
+        other.write_all(&framed(&query(24, NAME, 1))).expect("written");
+        check(24, &read(&mut other));
+    }
+}
+
+/// Connections with queries in them that end by a reset, the way of a client that is killed.
+fn resets() {
+    for number in 0..100u16 {
+        let mut stream = connect();
+        let external = format!("reset-{number}.example.org");
+        let both = [framed(&query(number, &external, 1)), framed(&query(number, NAME, 1))].concat();
+        stream.write_all(&both).expect("written");
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).expect("a setting");
+    }
+    let mut other = connect();
+    other.write_all(&framed(&query(25, NAME, 1))).expect("written");
+    check(25, &read(&mut other));
+    check(26, &udp(0, &query(26, NAME, 1)));
+}
+
+/// Responses of 200 KB wait for a client that does not read for some time; none is lost or cut.
+fn reads_late() {
+    let mut stream = connect();
+    stream.write_all(&framed(&query(27, "huge.lab.svc.cluster.local", 1)).repeat(40)).expect("written");
+    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..40 {
+        let bytes = read(&mut stream);
+        assert_eq!((bytes[2] & 2, &bytes[6..8]), (0, &300u16.to_be_bytes()[..]), "TC, and all addresses");
+    }
+}
+
+/// Queries as fast as a client can send them, whose responses it does not read.
+fn flood() {
+    let sockets: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind("0.0.0.0:0").expect("a socket")).collect();
+    let end = std::time::Instant::now() + Duration::from_secs(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let packets = [NAME, "many.lab.svc.cluster.local", "www.example.org"].map(|name| query(28, name, 1));
+            while std::time::Instant::now() < end {
+                for (socket, packet) in sockets.iter().zip(packets.iter().cycle()) {
+                    let _ = socket.send_to(packet, VIP);
+                }
+            }
+        });
+        let mut stream = connect();
+        while std::time::Instant::now() < end {
+            stream.write_all(&framed(&query(29, NAME, 1))).expect("written");
+            check(29, &read(&mut stream));
+        }
+    });
 }
 
 /// Sends a query over UDP from a port, or from any with 0; the response must come from the address asked.

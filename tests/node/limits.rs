@@ -95,6 +95,7 @@ fn memory(world: &World) {
     for load in loads {
         let outcome = load.outcome();
         assert_eq!(outcome.wrong, 0, "{outcome:?}");
+        println!("beside bad clients: {} of {} lost", outcome.lost.len(), outcome.sent);
         assert!(outcome.lost.len() as u64 <= outcome.sent / 100, "bad clients cost others: {outcome:?}");
     }
     eventually("both servers are ready", SOON, || {

@@ -241,6 +241,8 @@ impl ResolveAsk {
                 "musl ignores the search list: its line is longer than 255 bytes, the line end included".to_owned(),
             );
         }
+        let fatal = library.fatal_options(&conf);
+        notes.extend(fatal.into_iter().map(|note| format!("{note}; the queries below are those with the value 1")));
         let resolution = resolve(library, &conf, &self.name, look_up);
         let library = library.name().to_owned();
         Ok(Resolved { of, resolv_conf: conf.to_text(), notes, library, name: self.name.clone(), resolution })

@@ -441,6 +441,21 @@ mod tests {
         assert_eq!(read(" 10.0.0.1").1, [""; 0]);
     }
 
+    #[test]
+    fn a_file_of_ten_thousand_lines_is_read_and_one_beyond_the_limit_is_an_error() {
+        let folder = Folder::new("forward");
+        let lines = "options ndots:5\n".repeat(10_000);
+        let path = folder.write("long", &format!("{lines}nameserver 10.0.0.1\n"));
+        let corefile = format!("forward . {}", path.display());
+        let (config, messages) = testing::read(&corefile, parse);
+        assert_eq!(messages, [""; 0]);
+        let config = config.expect("a configuration").0.remove(0);
+        assert_eq!(Destination::new(&config.to[0], &config).expect("a file").targets.len(), 1);
+        folder.write("long", &lines.repeat(10));
+        let expected = format!("cannot read {}: longer than {MAX_RESOLV_CONF} bytes", path.display());
+        assert_eq!(testing::read(&corefile, parse).1, [expected]);
+    }
+
     /// CoreDNS limits the destinations of a stanza, not the servers of a file.
     #[test]
     fn a_file_may_name_more_servers_than_a_line() {
