@@ -124,20 +124,8 @@ pub(super) fn change_question_alone(
         return false;
     }
     let Some(turned) = turned else { return true };
-    let mut has_tails = false;
-    let mut is_unchanged = |reply: &Reply, name: NameRef| {
-        // It becomes the client's name without a change of the record.
-        if name.is_question() {
-            return true;
-        }
-        match name.tail() {
-            // This would be the question's name as the client sent it ([`Reply::set_base`]).
-            Some(0) => return false,
-            Some(_) => has_tails = true,
-            None => {}
-        }
-        !turned.may_have(reply, name, asked)
-    };
+    let mut names = NameCheck { turned, asked, has_tails: false, last: (0, &[]) };
+    let mut is_unchanged = |reply: &Reply, name: NameRef| names.is_unchanged(reply, name);
     let are_unchanged = |record: &Record| {
         is_unchanged(reply, record.owner)
             && match record.rdata {
@@ -152,6 +140,7 @@ pub(super) fn change_question_alone(
     if !reply.records().iter().all(are_unchanged) {
         return false;
     }
+    let mut has_tails = names.has_tails;
     if turned == TurnedEnd::None && !asked.eq_ignore_case(client) {
         has_tails |= store_question(reply, asked);
     }
@@ -208,27 +197,51 @@ impl TurnedEnd {
             TurnBack::Suffix { labels: None, .. } => TurnedEnd::Any,
         }
     }
+}
 
-    /// Returns whether a name of the reply to `asked`, other than that of the question, may be one of these.
+/// Compares the names of a reply with those that the rules may turn back.
+struct NameCheck<'a> {
+    turned: TurnedEnd,
+    /// The name that the reply is about.
+    asked: Name<'a>,
+    /// A name ends like that name.
+    has_tails: bool,
+    /// The last offset from which on a name ends like that name, and the labels before it that are turned back.
+    last: (u8, &'a [u8]),
+}
+
+impl NameCheck<'_> {
+    /// Returns whether no rule turns a name back, other than that of the question.
     #[inline(always)]
-    fn may_have(self, reply: &Reply, name: NameRef, asked: Name<'_>) -> bool {
-        let from = match self {
-            TurnedEnd::None => return false,
-            TurnedEnd::Any => return true,
+    fn is_unchanged(&mut self, reply: &Reply, name: NameRef) -> bool {
+        // It becomes the client's name without a change of the record.
+        if name.is_question() {
+            return true;
+        }
+        let tail = name.tail();
+        // This would be the question's name as the client sent it ([`Reply::set_base`]).
+        if tail == Some(0) {
+            return false;
+        }
+        self.has_tails |= tail.is_some();
+        let from = match self.turned {
+            TurnedEnd::None => return true,
+            TurnedEnd::Any => return false,
             TurnedEnd::From(from) => from,
         };
-        // The name ends like that name from `tail` on; the labels between have to be in front. The length of the first
-        // of them is not compared, since an end may start within a label.
-        let Some(between) = name.tail().and_then(|tail| asked.as_wire().get(from + 1..usize::from(tail))) else {
-            return true;
-        };
+        let Some(tail) = tail else { return false };
+        // The name ends like the other one from `tail` on; the labels between have to be in front. The length of the
+        // first of them is not compared, since an end may start within a label.
+        if tail != self.last.0 {
+            let Some(between) = self.asked.as_wire().get(from + 1..usize::from(tail)) else { return false };
+            self.last = (tail, between);
+        }
+        let (between, prefix) = (self.last.1, reply.prefix(name));
         // Most names have fewer labels in front, or others.
-        let prefix = reply.prefix(name);
-        let is_last_same = || {
-            let (last, end) = (prefix.last(), between.last());
-            end.is_none_or(|end| last.is_some_and(|last| last.eq_ignore_ascii_case(end)))
-        };
-        prefix.len() >= between.len() && is_last_same() && ends_with(prefix, between)
+        let Some(end) = between.last() else { return false };
+        prefix.len() < between.len()
+            || prefix.last().is_none_or(|last| !last.eq_ignore_ascii_case(end))
+            || !ends_with(prefix, between)
     }
 }
 
