@@ -231,8 +231,8 @@ impl<'a> Query<'a> {
         Ok(query)
     }
 
-    /// Reads a packet of [`Query::write_name`] in place, whose name has this length and is in lower case. All else is that
-    /// of the query which was changed.
+    /// Reads a packet of [`Query::write_name`] in place, whose name has this length and is in lower case. All else is
+    /// that of the query which was changed.
     #[inline]
     pub(crate) fn read_changed(&mut self, name_len: usize, original: &Query<'a>) {
         self.question.read_lower(&self.packet[header::LEN..header::LEN + name_len]);

@@ -124,7 +124,7 @@ pub(super) fn change_question_alone(
         return false;
     }
     let Some(turned) = turned else { return true };
-    let mut names = NameCheck { turned, asked, has_tails: false, last: (0, &[]) };
+    let mut names = TurnedNames { turned, asked, has_tails: false, last: (0, &[]) };
     let mut is_unchanged = |reply: &Reply, name: NameRef| names.is_unchanged(reply, name);
     let are_unchanged = |record: &Record| {
         is_unchanged(reply, record.owner)
@@ -200,7 +200,7 @@ impl TurnedEnd {
 }
 
 /// Compares the names of a reply with those that the rules may turn back.
-struct NameCheck<'a> {
+struct TurnedNames<'a> {
     turned: TurnedEnd,
     /// The name that the reply is about.
     asked: Name<'a>,
@@ -210,7 +210,7 @@ struct NameCheck<'a> {
     last: (u8, &'a [u8]),
 }
 
-impl NameCheck<'_> {
+impl TurnedNames<'_> {
     /// Returns whether no rule turns a name back, other than that of the question.
     #[inline(always)]
     fn is_unchanged(&mut self, reply: &Reply, name: NameRef) -> bool {
