@@ -22,9 +22,9 @@ use crate::serve::log_limiter::LogLimiter;
 use crate::serve::request::Requester;
 use crate::serve::{ListenerKind, ListenerPhase, Service};
 
-/// How many connections are accepted before the open ones have their turn: a client that opens one after the other must
-/// not delay their queries.
-const ACCEPTED_AT_ONCE: usize = 16;
+/// How many connections of a queue are accepted before other queues and the open connections have their turn: a client
+/// that opens one after the other must not delay their queries.
+const ACCEPTED_AT_ONCE: usize = 4;
 /// Limits the log lines about failures of `accept`.
 static ACCEPT_LOGGED: LogLimiter = LogLimiter::new();
 /// The pause before the bytes of a header are looked at again that has come in part.
