@@ -1,4 +1,5 @@
-//! Binds sockets before anything is served, so that an error is reported at start.
+//! Binds sockets before anything is served, so that an error is reported at start, and sets the programs in the kernel
+//! that choose the socket of a packet or a connection.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -11,10 +12,12 @@ use crate::net::{has_no_ipv6, reason};
 
 /// The number of ports that are tried, if any port will do, until one is free for UDP and TCP.
 const PORT_ATTEMPTS: usize = 16;
-/// The number of TCP sockets of a listener. A client's connections wait to be accepted at one of them, chosen by its
-/// address: a client that opens connections faster than they are accepted delays those few clients that share its
-/// socket, and no others.
-const ACCEPT_QUEUES: usize = 16;
+/// The maximum number of TCP sockets of a listener. A client's connections wait to be accepted at one of them, chosen
+/// by its address: a client that opens connections faster than they are accepted delays those few clients that share
+/// its socket, and no others.
+const MAX_ACCEPT_QUEUES: usize = 16;
+/// The part of all descriptors that the sockets of accept queues may use.
+const ACCEPT_QUEUE_SHARE: usize = 8;
 /// The maximum number of TCP connections that wait to be accepted at a socket; the kernel limits it to
 /// `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 1_024;
@@ -58,13 +61,19 @@ pub(super) struct WantedSockets {
     pub(super) address: SocketAddr,
     /// The number of UDP sockets.
     pub(super) sockets: usize,
-    /// Whether to bind TCP sockets.
-    pub(super) tcp: bool,
+    /// The number of TCP sockets.
+    pub(super) accept_queues: usize,
     /// The receive buffer of a UDP socket in bytes.
     pub(super) receive_buffer: usize,
     /// The port is shared: another listener of this server has it at an overlapping address, or another process may
     /// have it.
     pub(super) shared: bool,
+}
+
+/// Returns the number of TCP sockets of each of this many listeners. It is smaller if the process may open
+/// few descriptors.
+pub(super) fn accept_queues(listeners: usize, descriptors: usize) -> usize {
+    (descriptors / ACCEPT_QUEUE_SHARE / listeners.max(1)).clamp(1, MAX_ACCEPT_QUEUES)
 }
 
 /// Binds one listener.
@@ -114,13 +123,13 @@ fn bind_at(mut address: SocketAddr, wanted: &WantedSockets) -> Result<Bound, Ser
         sockets.push(udp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("udp", address))?);
     }
     let mut listeners = Vec::new();
-    if wanted.tcp {
+    if wanted.accept_queues > 0 {
         let first = tcp(address, wanted).map_err(failed("tcp", address))?;
         address = first.local_addr().map_err(failed("tcp", address))?;
         listeners.push(first);
         // As with UDP: after the first one, the port is shared.
         let more = || tcp(address, &WantedSockets { shared: true, ..*wanted }).map_err(failed("tcp", address));
-        while listeners.len() < ACCEPT_QUEUES {
+        while listeners.len() < wanted.accept_queues {
             listeners.push(more()?);
         }
     }
@@ -261,10 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn many_listeners_have_fewer_accept_queues() {
+        for (listeners, descriptors, expected) in [(1, 1_024, 16), (8, 1_024, 16), (60, 1_024, 2), (400, 1_024, 1)] {
+            assert_eq!(accept_queues(listeners, descriptors), expected, "{listeners} {descriptors}");
+        }
+        assert_eq!(accept_queues(400, 1 << 20), 16);
+        assert_eq!(accept_queues(0, 0), 1);
+    }
+
+    #[test]
     fn the_address_of_a_client_chooses_its_accept_queue() {
         for address in ["127.0.0.1:0", "0.0.0.0:0"] {
             let address = address.parse().expect("an address");
-            let wanted = WantedSockets { address, sockets: 0, tcp: true, receive_buffer: 0, shared: false };
+            let accept_queues = accept_queues(1, 1_024);
+            let wanted = WantedSockets { address, sockets: 0, accept_queues, receive_buffer: 0, shared: false };
             let bound = bind(&wanted).expect("a free port");
             spread_by_source(&bound.tcp).expect("the kernel has classic BPF");
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, bound.address.port()));

@@ -256,6 +256,7 @@ impl Server {
         // Sockets of tokio and quinn have to be created within a runtime.
         let _inside = self.options.runtime.enter();
         let mut order: Vec<usize> = (0..specs.len()).collect();
+        let queues = bind::accept_queues(self.listeners.len() + specs.len(), self.descriptors());
         // Listeners that take packets from open ones are bound last, so that they take none if another cannot be bound.
         order.sort_by_key(|&index| self.obstacle(&specs[index]));
         let mut prepared: Vec<(usize, BoundListener)> = Vec::new();
@@ -263,14 +264,15 @@ impl Server {
             let spec = &specs[index];
             let mut others = specs.iter().enumerate().filter(|&(other, _)| other != index);
             let shared = others.any(|(_, other)| overlap(spec, (other.address, other.service.kind())));
-            prepared.push((index, self.prepare_one(spec, shared)?));
+            prepared.push((index, self.prepare_one(spec, shared, queues)?));
         }
         prepared.sort_by_key(|(index, _)| *index);
         Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
     }
 
-    /// Binds the sockets of a listener. `shared`: another listener of the same call has an overlapping address.
-    fn prepare_one(&self, spec: &ListenSpec, shared: bool) -> Result<BoundListener, ServeError> {
+    /// Binds the sockets of a listener. `shared`: another listener of the same call has an overlapping address;
+    /// `queues`: the number of sockets for TCP.
+    fn prepare_one(&self, spec: &ListenSpec, shared: bool, queues: usize) -> Result<BoundListener, ServeError> {
         let ServerOptions { share_port, receive_buffer, spread, .. } = &self.options;
         let kind = spec.service.kind();
         let Ports { udp, tcp } = kind.ports();
@@ -279,13 +281,16 @@ impl Server {
             (_, udp) => usize::from(udp),
         };
         let shared = shared || *share_port || self.obstacle(spec) == Obstacle::Overlapping;
-        let wanted = WantedSockets { address: spec.address, sockets, tcp, receive_buffer: *receive_buffer, shared };
+        let accept_queues = if tcp { queues } else { 0 };
+        let (address, receive_buffer) = (spec.address, *receive_buffer);
+        let wanted = WantedSockets { address, sockets, accept_queues, receive_buffer, shared };
         let bound = self.bind(&wanted)?;
         let address = bound.address;
         let mut prepared =
             BoundListener { address, udp: Vec::new(), tcp: Vec::new(), quic: None, service: spec.service.clone() };
-        if let Err(error) = bind::spread_by_source(&bound.tcp) {
-            tracing::warn!(%address, %error, "one client's TCP connections may delay those of others");
+        // With sockets of another process at the port, only the first of all sockets would be chosen.
+        if !*share_port && let Err(error) = bind::spread_by_source(&bound.tcp) {
+            tracing::warn!(%address, %error, "one client may delay TCP connections of others: no accept queue by address");
         }
         for listener in bound.tcp {
             let listener = tokio::net::TcpListener::from_std(listener);
@@ -346,7 +351,7 @@ impl Server {
     /// Hands sockets to workers and accept loops.
     fn listen(&mut self, prepared: Vec<BoundListener>) {
         // The descriptors of all listeners are open now.
-        self.connections.fit(self.options.tcp, self.options.descriptors.unwrap_or_else(descriptor_limit));
+        self.connections.fit(self.options.tcp, self.descriptors());
         for BoundListener { address, udp, tcp, quic, service } in prepared {
             let number = self.next;
             self.next += 1;
@@ -373,6 +378,11 @@ impl Server {
             }
             self.listeners.insert(number, Listening { address, kind, sockets, closed: false, phase });
         }
+    }
+
+    /// Returns how many descriptors the process may open.
+    fn descriptors(&self) -> usize {
+        self.options.descriptors.unwrap_or_else(descriptor_limit)
     }
 
     /// Returns the acceptor for the connections of a new listener.
