@@ -89,7 +89,7 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Returns whether [`Plugin::reply`] does something, for `clusterdns explain`, which names these plugins where a
-    /// reply is not known. A wrapper that needs the call for itself returns this of the plugin within.
+    /// reply is not known. A wrapper returns that of the plugin that it wraps.
     fn uses_replies(&self) -> bool {
         self.calls().reply
     }

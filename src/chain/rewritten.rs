@@ -8,7 +8,7 @@
 
 use crate::wire::{Name, Query, header};
 
-/// The bytes and rules for which memory stays reserved.
+/// The largest sum of the capacities of [`Rewritten`] that stays reserved.
 const MAX_RESERVED: usize = 8 * 1024;
 
 /// A query that a plugin has changed, and what the plugin needs to change the reply back.
@@ -43,7 +43,7 @@ impl Rewritten {
         self.packet.get(header::LEN..header::LEN + self.name_len).filter(|name| !name.is_empty()).map(Name::trusted)
     }
 
-    /// Removes everything but the memory that is reserved; of that, what an unusual query took is returned.
+    /// Removes the content. The memory stays reserved, unless it is more than [`MAX_RESERVED`].
     #[inline]
     fn clear(&mut self) {
         let Rewritten { packet, name_len, is_name_alone, rules, names, options, writes_codes, by } = self;

@@ -124,8 +124,8 @@ impl Slice {
         for endpoint in &slice.endpoints {
             rows.extend(endpoint.addresses.iter().map(|&address| (address, endpoint)));
         }
-        // The zone is that of the address: if a slice has it more than once, the last one of a known zone decides, as
-        // in CoreDNS.
+        // The zone is that of the address: if a slice lists an address more than once, the last entry with a zone
+        // decides, as in CoreDNS.
         let zoned = rows.iter().filter(|_| fields.zones).filter_map(|row| Some((row.0, row.1.zone.as_deref()?)));
         let zone_of: HashMap<IpAddr, &str> = zoned.collect();
         // IPv4 sorts before IPv6.

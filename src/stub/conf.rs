@@ -66,7 +66,7 @@ impl StubConf {
         self.number("attempts:").unwrap_or(DEFAULT_ATTEMPTS).clamp(1, MAX_ATTEMPTS)
     }
 
-    /// Returns the seconds that a resolver waits for a response, or musl for all of them. 5 by default.
+    /// Returns the seconds that a resolver waits for one response; musl for the whole look-up. 5 by default.
     pub fn timeout(&self) -> usize {
         self.number("timeout:").unwrap_or(DEFAULT_TIMEOUT).clamp(1, MAX_TIMEOUT)
     }

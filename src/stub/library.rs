@@ -175,8 +175,8 @@ impl Library {
         }
     }
 
-    /// Returns how often each type of a name is queried until its response, or the last failure, is accepted. What
-    /// musl sends to all servers at once, and gets an answer for, counts once.
+    /// Returns how many queries are sent for each type of a name. Queries that musl sends to all servers at once count
+    /// once if one of them is answered.
     pub fn attempts(self, conf: &StubConf, codes: &[Code]) -> Vec<usize> {
         let servers = conf.used_servers().len().max(1);
         let failed = codes.iter().filter(|code| code.is_failure()).count();

@@ -416,7 +416,7 @@ fn weight(candidates: usize) -> u16 {
 /// Port numbers.
 type PortNumbers = SmallVec<[u16; 64]>;
 
-/// The number of port numbers up to which each is compared with each.
+/// The number of ports up to which repeated numbers are found by comparing each with each.
 const MAX_COMPARED: usize = 16;
 
 /// Appends the numbers of the selected ports, each once.
@@ -436,7 +436,7 @@ fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatc
     }
 }
 
-/// Appends numbers, each once. Takes one step for each number.
+/// Appends numbers, each once. It takes one step for each of them, and a set of 8 KiB.
 fn append_distinct(numbers: &mut PortNumbers, more: impl Iterator<Item = u16>) {
     let mut seen = [0_u64; 1 << 10];
     for number in more {
@@ -461,7 +461,19 @@ fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Por
     let mut numbers = PortNumbers::new();
     match slices.as_slice() {
         [only] => numbers.extend_from_slice(numbers_of(*only)),
-        slices => append_distinct(&mut numbers, slices.iter().flat_map(|&row| numbers_of(row)).copied()),
+        slices => {
+            let count: usize = slices.iter().map(|&row| numbers_of(row).len()).sum();
+            let all = slices.iter().flat_map(|&row| numbers_of(row)).copied();
+            if count > MAX_COMPARED {
+                append_distinct(&mut numbers, all);
+            } else {
+                all.for_each(|number| {
+                    if !numbers.contains(&number) {
+                        numbers.push(number);
+                    }
+                });
+            }
+        }
     }
     numbers
 }

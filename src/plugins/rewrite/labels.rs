@@ -146,8 +146,8 @@ impl LabelChange {
     }
 }
 
-/// Finds labels in a name in wire form, where they may follow any label, or only be below one. From `end` on there is
-/// no place for them and the root.
+/// Finds labels in a name in wire form, where they may follow any label, or only be below one. At `end` and
+/// behind it, there is no place for them and the root.
 fn find_within(wire: &[u8], from: &[u8], end: usize, is_below: bool) -> LabelMatch {
     let (first_len, rest) = (usize::from(from[0]), &from[1..]);
     let (mut found, mut at) = (LabelMatch::No, 0);

@@ -206,12 +206,13 @@ struct TurnedNames<'a> {
     asked: Name<'a>,
     /// A name ends like that name.
     has_tails: bool,
-    /// The last offset from which on a name ends like that name, and the labels before it that are turned back.
+    /// The last offset from which on a name ended like that name, and the labels before it that are turned back. At
+    /// first, 0 and none: a name never has that offset here.
     last: (u8, &'a [u8]),
 }
 
 impl TurnedNames<'_> {
-    /// Returns whether no rule turns a name back, other than that of the question.
+    /// Returns whether no rule changes a name. That of the question becomes the client's by itself.
     #[inline(always)]
     fn is_unchanged(&mut self, reply: &Reply, name: NameRef) -> bool {
         // It becomes the client's name without a change of the record.

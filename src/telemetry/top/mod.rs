@@ -2,7 +2,7 @@
 //! and hour, in memory of a fixed size.
 //!
 //! ```text
-//! answering thread ─ 1 query in N ─► its buffer ─┐  by one thread, when a buffer is half full
+//! answering thread ─ 1 query in N ─► its buffer ─┐  by one thread, when a buffer is half full, and twice a second
 //! answering thread ─ 1 query in N ─► its buffer ─┴─► Top: sketches for each dimension, of 20 s ─► of 15 min
 //! ```
 //!

@@ -26,7 +26,7 @@ const HALF: usize = CAPACITY / 2;
 const STEP: usize = HALF / 16;
 /// The time in which the distance of samples falls by an eighth, while there are few queries.
 const FALL: Duration = Duration::from_millis(50);
-/// The most such steps at once; fewer reach 1 from the largest distance.
+/// The maximum number of such steps in one call. About 75 lead from the largest distance to 1.
 const MAX_STEPS: u128 = 100;
 /// The maximum length of the name of a sample: the last labels.
 pub const SAMPLE_NAME: usize = 80;
@@ -123,8 +123,8 @@ pub struct Samples {
     taker: OnceLock<Thread>,
 }
 
-/// The samples of a thread. It is locked by that thread, which never waits, and by the one that takes the samples, for
-/// the exchange of two pointers.
+/// The samples of a thread. It is locked by that thread, which never waits, and by the one that takes the samples,
+/// which only exchanges the list for an empty one.
 struct SampleBuffer {
     list: SampleList,
     /// The weight of the next sample.
