@@ -429,10 +429,17 @@ fn append_numbers(numbers: &mut PortNumbers, ports: &[Port], found: &ServiceMatc
     for port in ports {
         if let Some(number) = port.number
             && found.includes_port(port)
-            && numbers[first..].iter().all(|earlier| *earlier != number)
         {
-            numbers.push(number);
+            push_distinct(numbers, first, number);
         }
+    }
+}
+
+/// Appends a number, unless it is among those from `first` on.
+#[inline(always)]
+fn push_distinct(numbers: &mut PortNumbers, first: usize, number: u16) {
+    if numbers[first..].iter().all(|earlier| *earlier != number) {
+        numbers.push(number);
     }
 }
 
@@ -467,11 +474,7 @@ fn merge_numbers<'a>(rows: &[u64], numbers_of: impl Fn(u64) -> &'a [u16]) -> Por
             if count > MAX_COMPARED {
                 append_distinct(&mut numbers, all);
             } else {
-                all.for_each(|number| {
-                    if !numbers.contains(&number) {
-                        numbers.push(number);
-                    }
-                });
+                all.for_each(|number| push_distinct(&mut numbers, 0, number));
             }
         }
     }
