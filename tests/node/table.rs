@@ -29,6 +29,7 @@ impl Table {
     /// Asks every client every question under every policy.
     pub fn fill(world: &World) -> Table {
         let mut order: Vec<usize> = (0..CLIENTS.len()).collect();
+        assert!(SLOWEST.iter().all(|name| CLIENTS.iter().any(|client| client.name == *name)), "{SLOWEST:?}");
         order.sort_by_key(|client| !SLOWEST.contains(&CLIENTS[*client].name));
         let next = AtomicUsize::new(0);
         let cells = Mutex::new(BTreeMap::new());
