@@ -368,11 +368,15 @@ impl State {
         Some((&mut self.reply, &mut self.bare, rewritten?))
     }
 
-    /// Moves what a plugin has made of the query from another state into this one.
-    fn take_rewritten(&mut self, other: &mut State) {
-        if other.is_rewritten {
-            self.is_rewritten = true;
-            self.slot.take(&mut other.slot);
+    /// Returns what a plugin has made of the query, for [`State::take_rewritten`]; nothing if none has changed it.
+    fn give_rewritten(&mut self) -> RewrittenSlot {
+        if self.is_rewritten { std::mem::take(&mut self.slot) } else { RewrittenSlot::default() }
+    }
+
+    /// Takes what a plugin has made of the query.
+    fn take_rewritten(&mut self, rewritten: RewrittenSlot) {
+        if rewritten.get().is_some() {
+            (self.is_rewritten, self.slot) = (true, rewritten);
         }
     }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Answer, Client, Exchange, Failure, LookUp, MAX_DEPTH, Origin, Router, State, Transport};
+use super::rewritten::RewrittenSlot;
+use super::{Answer, Client, Exchange, Failure, LookUp, MAX_DEPTH, Notes, Origin, Router, State, Transport};
 use crate::chain::chain::{Outcome, Resume};
 use crate::chain::router::Response;
 use crate::upstream::{self, Attempts};
@@ -70,8 +71,30 @@ pub struct OwnedQuery {
     router: Arc<Router>,
     /// The index of its server block.
     block: usize,
-    /// The mutable state.
-    pub state: State,
+    /// What the state is made from when an upstream has answered. Tens of thousands of queries may wait, each of which
+    /// needs little of its state.
+    retained: Retained,
+    /// The state, unless the query waits for an upstream.
+    state: Option<Box<State>>,
+}
+
+/// What a query that waits for an upstream retains of its state.
+#[derive(Default)]
+struct Retained {
+    change: QueryChange,
+    /// What a plugin has made of the query, if one has changed it.
+    rewritten: RewrittenSlot,
+    notes: Notes,
+}
+
+impl Retained {
+    /// Moves this into a state that has nothing but a reply.
+    fn restore(&mut self, state: &mut State) {
+        let Retained { change, rewritten, notes } = std::mem::take(self);
+        (state.flag_changes, state.max_udp) = (change.flags, change.max_udp);
+        state.take_rewritten(rewritten);
+        state.notes = notes;
+    }
 }
 
 /// A pending query.
@@ -114,14 +137,12 @@ impl Exchange<'_> {
     /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
     /// the query, which a plugin may want again.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
-        let state = match &wait {
+        let (retained, state) = match &wait {
             Wait::Upstream(query) => {
-                let mut state = State::with_query_change(query.change);
-                state.take_rewritten(self.state);
-                state.notes = std::mem::take(&mut self.state.notes);
-                state
+                let (rewritten, notes) = (self.state.give_rewritten(), std::mem::take(&mut self.state.notes));
+                (Retained { change: query.change, rewritten, notes }, None)
             }
-            Wait::Work(_) => std::mem::take(self.state),
+            Wait::Work(_) => (Retained::default(), Some(Box::new(std::mem::take(self.state)))),
         };
         let query = OwnedQuery {
             packet: SmallVec::from_slice(self.query.packet()),
@@ -132,6 +153,7 @@ impl Exchange<'_> {
             refresh: self.refresh,
             router: self.router.clone(),
             block,
+            retained,
             state,
         };
         Pending { query, at, wait }
@@ -153,19 +175,18 @@ impl Pending {
             let next = match wait {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
-                    let cached = query.state.cached();
-                    let notes = query.state.notes.clone();
-                    let work = future(std::mem::take(&mut query.state));
+                    let state = query.state();
+                    let (cached, notes) = (state.cached(), state.notes.clone());
+                    let work = future(std::mem::take(state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
                             Some(state) => query.answer_stale(state, at),
                             None => query.fail(overload, Failure::Overload(plugin)),
                         }
-                        query.state.notes = notes;
+                        query.state().notes = notes;
                         return Some(query);
                     };
-                    query.state = state;
-                    query.state.notes = notes;
+                    *query.state() = State { notes, ..state };
                     query.with_exchange(|exchange| exchange.chain.resume(at, outcome, exchange))
                 }
                 Wait::Upstream(upstream_query) => {
@@ -181,7 +202,7 @@ impl Pending {
                         query.fail(Rcode::SERVFAIL, Failure::Upstream(upstream::Error::Full));
                         return Some(query);
                     };
-                    let outcome = answer.map(|reply| query.state.reply = *reply);
+                    let outcome = answer.map(|reply| query.state().reply = *reply);
                     query.with_exchange(|exchange| exchange.chain.answered(at, outcome, exchange))
                 }
             };
@@ -199,8 +220,8 @@ impl Pending {
         let Pending { mut query, at, wait } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if query.state.origin == Origin::Cached => {
-                let state = std::mem::take(&mut query.state);
+            Wait::Work(_) if query.state().origin == Origin::Cached => {
+                let state = std::mem::take(query.state());
                 query.answer_stale(state, at);
                 return query;
             }
@@ -241,7 +262,7 @@ impl OwnedQuery {
     /// Answers with a reply of the cache that was to be replaced. A reply to a changed query is changed back.
     fn answer_stale(&mut self, state: State, at: Resume) {
         let is_rewritten = state.rewritten().is_some();
-        self.state = state;
+        *self.state() = state;
         if !is_rewritten {
             return;
         }
@@ -253,11 +274,27 @@ impl OwnedQuery {
 
     /// Replaces the reply by a bare code, and records the reason.
     fn fail(&mut self, rcode: Rcode, failure: super::Failure) {
-        self.state.reply.clear();
-        self.state.reply.rcode = rcode;
-        self.state.bare = true;
-        failure.describe(&mut self.state.reply);
-        self.state.failure = Some(failure);
+        let state = self.state();
+        state.reply.clear();
+        state.reply.rcode = rcode;
+        state.bare = true;
+        failure.describe(&mut state.reply);
+        state.failure = Some(failure);
+    }
+
+    /// Returns the state.
+    fn state(&mut self) -> &mut State {
+        let retained = &mut self.retained;
+        self.state.get_or_insert_with(|| {
+            let mut state = Box::default();
+            retained.restore(&mut state);
+            state
+        })
+    }
+
+    /// Returns the state, which has the reply once the query has been answered.
+    pub fn into_state(mut self) -> State {
+        std::mem::take(self.state())
     }
 
     /// Returns the packet of the query as received.
@@ -267,17 +304,16 @@ impl OwnedQuery {
 
     /// Returns the packet for upstreams: of the changed query, if a plugin has changed it.
     pub fn upstream_packet(&self) -> &[u8] {
-        match self.state.rewritten() {
-            Some(rewritten) if !rewritten.packet.is_empty() => &rewritten.packet,
-            _ => &self.packet,
-        }
+        let rewritten = match &self.state {
+            None => self.retained.rewritten.get(),
+            Some(state) => state.rewritten(),
+        };
+        rewritten.map(|rewritten| &*rewritten.packet).filter(|packet| !packet.is_empty()).unwrap_or(&self.packet)
     }
 
     /// Moves what the chain needs to resume into the state of a worker, before [`OwnedQuery::answered`].
     pub fn restore(&mut self, state: &mut State) {
-        (state.flag_changes, state.max_udp) = (self.state.flag_changes, self.state.max_udp);
-        state.take_rewritten(&mut self.state);
-        state.notes = std::mem::take(&mut self.state.notes);
+        self.retained.restore(state);
     }
 
     /// Returns the client.
@@ -312,10 +348,10 @@ impl OwnedQuery {
 
     /// Calls a function with the exchange of the query. `None` if the packet is not a query, which cannot happen.
     fn with_exchange<T>(&mut self, run: impl FnOnce(&mut Exchange<'_>) -> T) -> Option<T> {
-        let mut state = std::mem::take(&mut self.state);
+        let mut state = std::mem::take(self.state());
         let now = self.router.surroundings().now();
         let done = self.query().map(|query| run(&mut self.exchange(&query, now, &mut state)));
-        self.state = state;
+        *self.state() = state;
         done
     }
 
@@ -420,7 +456,7 @@ fn look_up(
         Response::Drop => Inner::None,
         Response::Pending(pending) => Inner::Pending(Box::pin(async move {
             match pending.finish().await {
-                Some(query) => Box::new(query.state.reply),
+                Some(query) => Box::new(query.into_state().reply),
                 None => servfail(),
             }
         })),
@@ -451,7 +487,7 @@ pub(super) fn refresh(exchange: &Exchange<'_>, transport: Transport) -> BoxFutur
         Outcome::Drop => Box::pin(std::future::ready(no_reply())),
         Outcome::Pending { at, wait } => {
             let pending = inner.pend(exchange.block, at, wait);
-            Box::pin(async move { pending.finish().await.map_or_else(no_reply, |query| query.state) })
+            Box::pin(async move { pending.finish().await.map_or_else(no_reply, OwnedQuery::into_state) })
         }
     }
 }

@@ -92,7 +92,7 @@ impl Rest {
             Some(RestEnd::Ready) => RestReply::Ready(state),
             Some(RestEnd::Pending(pending)) => RestReply::Pending(Box::pin(async move {
                 let query = pending.finish().await?;
-                Some(Box::new(query.state))
+                Some(Box::new(query.into_state()))
             })),
             Some(RestEnd::Dropped) | None => RestReply::Dropped,
         }

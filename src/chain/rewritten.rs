@@ -82,9 +82,4 @@ impl RewrittenSlot {
     pub(super) fn get_mut(&mut self) -> Option<&mut Rewritten> {
         self.rewritten.as_deref_mut()
     }
-
-    /// Moves the content of another slot into this one.
-    pub(super) fn take(&mut self, other: &mut RewrittenSlot) {
-        std::mem::swap(&mut self.rewritten, &mut other.rewritten);
-    }
 }

@@ -105,7 +105,7 @@ pub(super) async fn send_and_wait(plugins: Vec<Arc<dyn Plugin>>, packet: &[u8], 
     let router = Arc::new(Router::new(vec![block], false));
     let mut state = State::default();
     match router.answer(packet, client, Instant::now(), &mut state, &mut [0; 4096]) {
-        Answer::Pending(pending) => pending.finish().await.expect("a reply").state,
+        Answer::Pending(pending) => pending.finish().await.expect("a reply").into_state(),
         Answer::Send(_) | Answer::Drop => state,
     }
 }

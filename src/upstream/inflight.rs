@@ -83,8 +83,8 @@ pub struct InFlightQuery<O> {
     is_udp: bool,
     /// When the last attempt started.
     started: Instant,
-    /// The attempts over UDP whose answers are accepted.
-    open: SmallVec<[OpenAttempt; MAX_OPEN_ATTEMPTS]>,
+    /// The attempts over UDP whose answers are accepted. Nearly all queries have one, and there may be tens of thousands.
+    open: SmallVec<[OpenAttempt; 1]>,
     /// The waiters, a list in the order in which they came.
     first: u32,
     last: u32,

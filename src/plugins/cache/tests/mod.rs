@@ -130,7 +130,7 @@ impl TestCache {
         match self.router.answer(packet, client("127.0.0.1:9"), now, &mut state, &mut out) {
             Answer::Send(_) => state,
             Answer::Drop => panic!("an answer"),
-            Answer::Pending(pending) => block_on(pending.finish()).expect("an answer").state,
+            Answer::Pending(pending) => block_on(pending.finish()).expect("an answer").into_state(),
         }
     }
 

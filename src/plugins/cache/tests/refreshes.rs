@@ -147,7 +147,7 @@ fn the_stale_answer_is_sent_over_the_limit_of_pending_queries() {
     let now = cache.start + Duration::from_secs(61);
     let answer = cache.router.answer(&query, client("127.0.0.1:9"), now, &mut State::default(), &mut out);
     let Answer::Pending(pending) = answer else { panic!("it waits") };
-    assert_eq!(show(&pending.overload().state), "NOERROR 0:1");
+    assert_eq!(show(&pending.overload().into_state()), "NOERROR 0:1");
     // The next query may refresh the entry.
     assert_eq!(cache.at(61).ask("a."), "NOERROR 60:2");
 }
