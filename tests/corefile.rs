@@ -47,7 +47,7 @@ fn known(name: &str) -> Known {
         "route53" => Known::Unsupported(Some("serve the zone with 'file' or forward it".to_owned())),
         "k8s_gateway" => Known::External(Some("k8s_gateway runs as a server of its own".to_owned())),
         _ if DIRECTIVES.contains(&name) => Known::Yes,
-        _ => Known::No(suggest(name, DIRECTIVES.iter().copied())),
+        _ => Known::No(|name| suggest(name, DIRECTIVES.iter().copied())),
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 fn messages(line: &str, read: impl FnOnce(&mut Arguments<'_, '_>)) -> String {
     let mut diagnostics = Diagnostics::new();
     let text = format!(". {{\n{line}\n}}\n");
-    let known = |name: &str| if matches!(name, "p" | "cache") { Known::Yes } else { Known::No(None) };
+    let known = |name: &str| if matches!(name, "p" | "cache") { Known::Yes } else { Known::No(|_| None) };
     let corefile = parse_text("C", &text, &MemoryFiles::default(), &known, &mut diagnostics);
     let mut line = Arguments::of(&corefile.blocks[0].directives[0], &mut diagnostics);
     read(&mut line);

@@ -124,6 +124,19 @@ impl Diagnostics {
         self.has_errors
     }
 
+    /// Returns whether an error of this plugin at this place is stored.
+    pub fn has_error_at(&self, span: Span, plugin: Option<&str>) -> bool {
+        let is_same = |entry: &Diagnostic| {
+            entry.span == Some(span) && entry.plugin.as_deref() == plugin && entry.severity == DiagnosticSeverity::Error
+        };
+        self.entries.iter().any(is_same)
+    }
+
+    /// Returns whether further errors are only counted.
+    pub fn is_full(&self) -> bool {
+        self.errors() >= MAX_ENTRIES
+    }
+
     /// Returns the number of stored errors.
     pub fn errors(&self) -> usize {
         self.entries.iter().filter(|entry| entry.severity == DiagnosticSeverity::Error).count()

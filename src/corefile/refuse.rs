@@ -24,6 +24,10 @@ const EMPTY_STANZA: [&str; 3] = ["health", "loadbalance", "local"];
 impl Parser<'_> {
     /// Reports a name that is not a directive of this server.
     pub(super) fn error_unknown(&mut self, name: &Token, known: &Known, braced: bool) {
+        // A snippet may be imported many times.
+        if self.stream.diagnostics.has_error_at(name.span, None) {
+            return;
+        }
         let text = &shorten(&name.text);
         let (message, hint) = match known {
             Known::Yes => return,
@@ -39,24 +43,28 @@ impl Parser<'_> {
         let message = hint.as_ref().map_or(message.clone(), |hint| format!("{message}; {hint}"));
         let mut diagnostic = Diagnostic::error(Stage::Parse, Some(name.span), message);
         match known {
+            // It is only counted.
+            Known::No(_) if self.stream.diagnostics.is_full() => {}
             Known::No(_) if text.len() > 1 && text.ends_with('{') => {
                 diagnostic = diagnostic.expected("white space before '{'");
             }
-            Known::No(suggestion) if text.len() > 1 && text.ends_with(';') => {
-                diagnostic = diagnostic.expected("one directive a line, without ';'").suggestion(suggestion.clone());
+            Known::No(similar) if text.len() > 1 && text.ends_with(';') => {
+                diagnostic = diagnostic.expected("one directive a line, without ';'").suggestion(similar(&name.text));
             }
             Known::No(_) if text.contains('=') => diagnostic = diagnostic.expected("white space in the place of '='"),
-            Known::No(Some(suggestion)) => diagnostic.suggestion = Some(suggestion.clone()),
-            // A zone in the place of a directive: the closing brace of the previous block is missing.
-            Known::No(None) if text.contains(['.', ':']) => {
-                diagnostic = diagnostic.expected(if braced {
-                    "a directive; if this starts a server block, the '}' of the previous one is missing"
-                } else {
-                    "a directive; a block without braces must be the last one of its file"
-                });
+            Known::No(similar) => {
+                diagnostic.suggestion = similar(&name.text);
+                // A zone in the place of a directive: the closing brace of the previous block is missing.
+                if diagnostic.suggestion.is_none() && text.contains(['.', ':']) {
+                    diagnostic = diagnostic.expected(if braced {
+                        "a directive; if this starts a server block, the '}' of the previous one is missing"
+                    } else {
+                        "a directive; a block without braces must be the last one of its file"
+                    });
+                }
             }
             Known::Property(of) => diagnostic = diagnostic.expected(format!("'{text}' within the braces of {of}")),
-            Known::No(None) | Known::Yes | Known::Removed(_) | Known::Unsupported(_) | Known::External(_) => {}
+            Known::Yes | Known::Removed(_) | Known::Unsupported(_) | Known::External(_) => {}
         }
         self.stream.diagnostics.push(diagnostic);
     }

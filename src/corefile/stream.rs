@@ -303,6 +303,11 @@ impl<'a> TokenStream<'a> {
         } else {
             let message = format!("File to import not found: {text}");
             let error = Diagnostic::error(Stage::Parse, Some(pattern.span), message);
+            // What is only counted needs no search through thousands of snippets.
+            if self.diagnostics.is_full() {
+                self.diagnostics.push(error);
+                return;
+            }
             let mut snippets: Vec<&str> = self.snippets.keys().map(String::as_str).collect();
             snippets.sort_unstable();
             self.diagnostics.push(match self.definition_below(pattern) {

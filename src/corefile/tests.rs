@@ -9,7 +9,7 @@ const DIRECTIVES: [&str; 10] =
 
 /// Decides which names are directives.
 fn known(name: &str) -> Known {
-    if DIRECTIVES.contains(&name) { Known::Yes } else { Known::No(suggest(name, DIRECTIVES)) }
+    if DIRECTIVES.contains(&name) { Known::Yes } else { Known::No(|name| suggest(name, DIRECTIVES)) }
 }
 
 /// Files for imports and environment variables: `ZONE` is set, `LOOP` refers to itself.
@@ -343,4 +343,32 @@ fn files_that_are_not_utf_8_cause_one_error() {
     check("\u{7f}ELF\0\n\0", &format!("Corefile:1:1 - Syntax error: {binary}"));
     let import = ". {\nimport a\nimport a\n}";
     check_with(import, &[("a", "log\0")], &format!(". {{\n}}\na:1:1 - Syntax error: {binary}"));
+}
+
+/// The search for a similar name is the most expensive part of an error. It is made once for each place, and not for
+/// errors that are only counted.
+#[test]
+fn similar_names_are_searched_for_stored_errors_only() {
+    use std::cell::Cell;
+
+    thread_local! {
+        static SEARCHES: Cell<usize> = const { Cell::new(0) };
+    }
+    fn counted(name: &str) -> Option<String> {
+        SEARCHES.set(SEARCHES.get() + 1);
+        suggest(name, DIRECTIVES)
+    }
+    let known = |name: &str| if DIRECTIVES.contains(&name) { Known::Yes } else { Known::No(counted) };
+    let searches = |text: &str| {
+        SEARCHES.set(0);
+        let mut diagnostics = Diagnostics::new();
+        parse_text("Corefile", text, &MemoryFiles::default(), &known, &mut diagnostics);
+        (SEARCHES.get(), diagnostics.len(), diagnostics.dropped())
+    };
+    let imported = format!("(s) {{\ncachee\nlogg\n}}\n. {{\n{}}}", "import s\n".repeat(100));
+    assert_eq!(searches(&imported), (2, 2, 0));
+    let many: String = (0..1_000).map(|number| format!("name{number}\n")).collect();
+    assert_eq!(searches(&format!(". {{\n{many}}}")), (200, 200, 800));
+    let properties = format!(". {{\ncache {{\n{many}}}\n}}");
+    assert_eq!(searches(&properties), (0, 0, 0));
 }

@@ -150,5 +150,5 @@ pub fn known(name: &str) -> Known {
     if !of.is_empty() {
         return Known::Property(of.join(" or "));
     }
-    Known::No(crate::corefile::suggest(name, DIRECTIVES.iter().map(|entry| entry.name)))
+    Known::No(|name| crate::corefile::suggest(name, DIRECTIVES.iter().map(|entry| entry.name)))
 }

@@ -24,7 +24,7 @@ pub fn check_corefile(text: &str) {
     let known = |name: &str| match name {
         "example" => Known::External(None),
         _ if DIRECTIVES.contains(&name) => Known::Yes,
-        _ => Known::No(suggest(name, DIRECTIVES)),
+        _ => Known::No(|name| suggest(name, DIRECTIVES)),
     };
     let mut diagnostics = Diagnostics::new();
     let corefile = parse_text("Corefile", main, &files, &known, &mut diagnostics);
