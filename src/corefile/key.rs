@@ -319,7 +319,7 @@ mod tests {
 
     /// Returns a token without a place.
     fn word(text: &str) -> Token {
-        Token { text: text.to_owned(), span: Default::default(), line_start: false }
+        Token { text: text.to_owned(), span: Default::default(), written_at: None, line_start: false }
     }
 
     /// Returns a key as text, or the message about it.

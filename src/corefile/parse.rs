@@ -116,7 +116,7 @@ impl Parser<'_> {
             self.report_directive_as_zone(directive, !self.has_block);
             if !self.has_block {
                 // The next lines are checked as those of a block for all names.
-                tokens = vec![Token { text: ".".to_owned(), ..directive.clone() }];
+                tokens = vec![Token { text: ".".to_owned(), written_at: None, ..directive.clone() }];
             }
         } else if at_end && let [first, ..] = tokens.as_slice() {
             let message =

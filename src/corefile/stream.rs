@@ -196,7 +196,7 @@ impl<'a> TokenStream<'a> {
                 self.diagnostics.warning(token.span, message);
             }
             self.used.token_bytes += word.text.len();
-            token.text = word.text;
+            (token.text, token.written_at) = (word.text, None);
         }
         Some(token)
     }

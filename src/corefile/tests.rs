@@ -372,3 +372,29 @@ fn similar_names_are_searched_for_stored_errors_only() {
     let properties = format!(". {{\ncache {{\n{many}}}\n}}");
     assert_eq!(searches(&properties), (0, 0, 0));
 }
+
+/// The place of a character is that character in the source, or the whole token where escapes, variables or dropped
+/// characters move it.
+#[test]
+fn characters_of_a_token_have_places() {
+    let words = "log plain \u{e9}\u{4e2d} \"quoted \u{e9}\" \"\" \"\\\"\u{4e2d}\\\"\" \"\\\\\" {$ZONE}\u{e9} a\rb \"open \\\"\u{4e2d} x";
+    let text = format!(". {{\n{words}");
+    let mut diagnostics = Diagnostics::new();
+    let corefile = parse_text("Corefile", &text, &environment_with(&[]), &known, &mut diagnostics);
+    let args = &corefile.blocks[0].directives[0].args;
+    let source = corefile.sources.text(args[0].span.file);
+    let mut exact = Vec::new();
+    for token in args {
+        let mut is_exact = true;
+        for (at, character) in token.text.char_indices() {
+            let span = token.span_at(at);
+            let shown = source.get(span.start as usize..span.end as usize).expect("a part of the text");
+            let is_whole = span == token.span;
+            assert!(is_whole || shown == character.to_string(), "{:?}: {shown:?} at {at}", token.text);
+            is_exact &= !is_whole || token.text.chars().count() == 1;
+        }
+        assert!(!source[token.span_at(token.text.len()).start as usize..].is_empty());
+        exact.push(is_exact);
+    }
+    assert_eq!(exact, [true, true, true, true, false, true, false, false, false]);
+}

@@ -14,6 +14,8 @@ pub struct Token {
     pub text: String,
     /// The place in the source, including quotes. An expanded variable has the place of its `{$NAME}`.
     pub span: Span,
+    /// The offset of the text in the source, if it is written as it reads: without escapes and variables.
+    pub written_at: Option<u32>,
     /// Whether it is the first token of a line, or of an import.
     pub line_start: bool,
 }
@@ -27,16 +29,11 @@ impl Token {
     /// Returns the place of the character at a byte of the text, or of the whole token if it is not written as it
     /// reads. The end of the text is shown at its last character.
     pub fn span_at(&self, at: usize) -> Span {
-        let (span, length) = (self.span, self.text.len());
-        let quote = match ((span.end - span.start) as usize).checked_sub(length) {
-            Some(0) => 0,
-            Some(2) => 1,
-            _ => return span,
-        };
+        let (span, Some(start)) = (self.span, self.written_at) else { return self.span };
         let last = self.text.char_indices().next_back().map_or(0, |(at, _)| at);
         let at = at.min(last);
         let end = self.text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |first| at + first.len_utf8());
-        let offset = |at: usize| span.start + (quote + at) as u32;
+        let offset = |at: usize| start + at as u32;
         Span { start: offset(at), end: offset(end).max(offset(at)), ..span }
     }
 
@@ -74,7 +71,11 @@ pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
         if tokens.len() >= limit {
             return Lexed { tokens, open_quote: None, overflow: true };
         }
-        tokens.push(Token { text: word, span: span(file, start, lexer.end), line_start });
+        let text_start = start + usize::from(text[start..].starts_with('"'));
+        let is_as_written = text[text_start..].starts_with(&word);
+        let span = span(file, start, lexer.end);
+        let written_at = is_as_written.then_some(span.start + (text_start - start) as u32);
+        tokens.push(Token { text: word, span, written_at, line_start });
     }
     let open_quote = lexer.open_quote.map(|start| span(file, start, text.len()));
     Lexed { tokens, open_quote, overflow: false }
