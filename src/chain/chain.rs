@@ -231,18 +231,17 @@ impl Chain {
     pub(super) fn rewritten(
         &self, exchange: &mut Exchange<'_>, run: impl FnOnce(&Chain, &mut Exchange<'_>) -> Outcome,
     ) -> Outcome {
-        // The packet is lent to the changed query, and returned afterwards: the plugin needs it for the reply.
-        let Some(rewritten) = exchange.state.slot.get_mut() else { return self.replies(self.plugins.len(), exchange) };
-        let (by, packet) = (rewritten.by, std::mem::take(&mut rewritten.packet));
-        let mut query = Query::unread(&packet);
+        // It is lent to the changed query, and returned afterwards: the plugin needs it for the reply.
+        let Some(rewritten) = exchange.state.slot.lend() else { return self.replies(self.plugins.len(), exchange) };
+        let mut query = Query::unread(&rewritten.packet);
         if rewritten.is_name_alone {
             query.read_changed(rewritten.name_len, exchange.query);
         } else if query.read().is_err() {
             debug_assert!(false, "a plugin has made a packet that is no query");
             exchange.refuse(Rcode::SERVFAIL);
-            return self.replies(by, exchange);
+            return self.replies(rewritten.by, exchange);
         }
-        let first = by + 1;
+        let first = rewritten.by + 1;
         let Exchange { received, client, now, started, look_up, refresh, router, chain, block, .. } = *exchange;
         let state = &mut *exchange.state;
         let query = &query;
@@ -262,9 +261,7 @@ impl Chain {
             block,
         };
         let outcome = run(self, &mut inner);
-        if let Some(rewritten) = exchange.state.slot.get_mut() {
-            rewritten.packet = packet;
-        }
+        exchange.state.slot.take_back(rewritten);
         match outcome {
             Outcome::Answered => self.replies(first, exchange),
             Outcome::Drop => Outcome::Drop,

@@ -78,6 +78,16 @@ impl RewrittenSlot {
         self.rewritten.as_deref()
     }
 
+    /// Lends the content, whether or not it is of the current query, until [`RewrittenSlot::take_back`].
+    pub(super) fn lend(&mut self) -> Option<Box<Rewritten>> {
+        self.rewritten.take()
+    }
+
+    /// Takes the content back.
+    pub(super) fn take_back(&mut self, rewritten: Box<Rewritten>) {
+        self.rewritten = Some(rewritten);
+    }
+
     /// Returns the content, whether or not it is of the current query, to change it.
     pub(super) fn get_mut(&mut self) -> Option<&mut Rewritten> {
         self.rewritten.as_deref_mut()

@@ -39,17 +39,9 @@ pub fn encode(query: &Query<'_>, reply: &mut Reply, limit: usize, out: &mut [u8]
     let sent_name = query.sent_name().as_wire();
     let (at, end) = (header::LEN, limit - opt_len);
     let targets = CompressionTargets::default();
-    let mut writer = Writer {
-        out: &mut out[..limit],
-        at,
-        end,
-        sent_name,
-        base: base.unwrap_or_default(),
-        base_tails: if base.is_some() { 1 } else { u8::MAX },
-        base_in_question: None,
-        base_written: WrittenEnd::default(),
-        targets,
-    };
+    let written = WrittenEnd::of_question(sent_name, base.is_none());
+    let mut writer =
+        Writer { out: &mut out[..limit], at, end, sent_name, base, base_in_question: None, written, targets };
     writer.put(question);
 
     let (mut counts, mut left) = ([0u16; 3], records.len());
@@ -112,6 +104,13 @@ fn response_bits(flags: u16, rcode: Rcode) -> u16 {
     flag::QR | flags & (0x7800 | flag::RD | flag::CD) | rcode.0 & 0x0f
 }
 
+/// Returns whether two names have no end in common but the root, by their last letters: of a letter in either case, one
+/// bit differs. Most names that are not equal in the end do.
+#[inline(always)]
+fn ends_differently(one: &[u8], other: &[u8]) -> bool {
+    matches!((one, other), ([.., one, _], [.., other, _]) if (one ^ other) & !0x20 != 0)
+}
+
 /// Returns a compression pointer.
 fn pointer_to(target: u16) -> [u8; 2] {
     (target | 0xc000).to_be_bytes()
@@ -138,32 +137,43 @@ struct Writer<'a> {
     end: usize,
     /// The name of the question as sent.
     sent_name: &'a [u8],
-    /// The name in which tails of at least `base_tails` are offsets.
-    base: StoredBytes,
-    /// 1 if the reply has such a name, and otherwise more than any tail.
-    base_tails: u8,
+    /// The name in which tails of names, except 0, are offsets, if it is not that of the question.
+    base: Option<StoredBytes>,
     /// The offset in that name from which on it ends like the question's name, and where that is in the message.
     base_in_question: Option<(u8, u16)>,
-    /// The labels of that name before there that the message has.
-    base_written: WrittenEnd,
+    /// The tails that need no more than a pointer.
+    written: WrittenEnd,
     /// The names that pointers may refer to.
     targets: CompressionTargets,
 }
 
-/// Labels of [`Writer::base`] that have been written, with what follows them: those from one offset to another. None at
-/// first.
-#[derive(Clone, Copy, Default)]
+/// Tails of names ([`NameRef::tail`]) that the message has: `len` of them, beginning with `from`. The root is none of
+/// them: it is shorter than a pointer to it.
+#[derive(Clone, Copy)]
 struct WrittenEnd {
     from: u8,
-    to: u8,
-    /// The offset in the message.
+    len: u8,
+    /// The offset of the first one in the message.
     at: u16,
 }
 
 impl WrittenEnd {
+    /// Returns those in the question's name as sent: all, or the whole name.
+    fn of_question(sent_name: &[u8], all: bool) -> WrittenEnd {
+        let len = sent_name.len() as u8 - 1;
+        WrittenEnd { from: 0, len: if all { len } else { len.min(1) }, at: header::LEN as u16 }
+    }
+
     /// Returns where the name from `tail` on is in the message.
+    #[inline(always)]
     fn pointer_to(self, tail: u8) -> Option<u16> {
-        (self.from..self.to).contains(&tail).then(|| self.at + u16::from(tail - self.from))
+        let behind = tail.wrapping_sub(self.from);
+        (behind < self.len).then(|| self.at + u16::from(behind))
+    }
+
+    /// Returns whether these are tails of another name than the question's.
+    fn is_of_base(self) -> bool {
+        self.from > 0
     }
 }
 
@@ -259,23 +269,23 @@ impl Writer<'_> {
         if start < 0x4000 {
             *position = (start as u16).to_be_bytes();
         }
-        match name.tail() {
-            // Most names end like the question: labels and a pointer, which need one comparison.
-            Some(tail) if compress && tail < self.base_tails && usize::from(tail) + 1 < self.sent_name.len() => {
-                let pointer_at = start + labels.len();
-                let end = pointer_at + 2;
-                if end > self.end {
-                    return None;
-                }
-                let (front, pointer) = self.out[start..end].split_at_mut(labels.len());
-                front.copy_from_slice(labels);
-                pointer.copy_from_slice(&pointer_to((header::LEN + usize::from(tail)) as u16));
-                self.at = end;
-                Some(())
+        // Most names end like the question: labels and a pointer, which need one comparison.
+        if compress && let Some(target) = self.written.pointer_to(name.tail) {
+            let pointer_at = start + labels.len();
+            let end = pointer_at + 2;
+            if end > self.end {
+                return None;
             }
-            Some(_) => {
+            let (front, pointer) = self.out[start..end].split_at_mut(labels.len());
+            front.copy_from_slice(labels);
+            pointer.copy_from_slice(&pointer_to(target));
+            self.at = end;
+            return Some(());
+        }
+        match name.tail() {
+            Some(tail) => {
                 self.try_put(labels)?;
-                self.tail(name, arena, compress)
+                self.other_tail(tail, arena, compress)
             }
             None => self.literal(labels, compress),
         }
@@ -284,19 +294,24 @@ impl Writer<'_> {
     /// Writes the end of the question's name that `name` ends with.
     #[inline(always)]
     fn tail(&mut self, name: NameRef, arena: &[u8], compress: bool) -> Option<()> {
-        let Some(tail) = name.tail() else { return self.try_put(&[0]) };
-        if tail >= self.base_tails {
-            return match self.base_written.pointer_to(tail) {
-                Some(target) if compress => self.pointer(target),
-                _ => self.tail_of_base(tail, self.base.of(arena), compress),
-            };
+        if compress && let Some(target) = self.written.pointer_to(name.tail) {
+            return self.pointer(target);
         }
-        let rest = &self.sent_name[usize::from(tail)..];
-        // The root is shorter than a pointer to it.
-        if compress && rest.len() > 1 {
-            return self.pointer((header::LEN + usize::from(tail)) as u16);
+        match name.tail() {
+            Some(tail) => self.other_tail(tail, arena, compress),
+            None => self.try_put(&[0]),
         }
-        self.try_put(rest)
+    }
+
+    /// Writes a tail that is not a pointer to [`Writer::written`].
+    #[inline(always)]
+    fn other_tail(&mut self, tail: u8, arena: &[u8], compress: bool) -> Option<()> {
+        match self.base {
+            Some(base) if tail > 0 => self.tail_of_base(tail, base.of(arena), compress),
+            // That of the question's name as sent, where `written` is about another name.
+            Some(_) if compress && self.sent_name.len() > 1 => self.pointer(header::LEN as u16),
+            _ => self.try_put(&self.sent_name[usize::from(tail)..]),
+        }
     }
 
     /// Writes the end of another name than the question's, from `tail` on.
@@ -306,48 +321,61 @@ impl Writer<'_> {
         if !compress || rest.len() == 1 {
             return self.try_put(rest);
         }
+        let start = self.at;
+        if self.written.is_of_base() || !ends_differently(self.sent_name, rest) {
+            return self.labels_of_base(tail, rest);
+        }
+        self.try_put(rest)?;
+        self.record_written(tail, rest.len() as u8 - 1, start);
+        Some(())
+    }
+
+    /// Writes the end of another name than the question's that may end like it, or of which the end was written.
+    #[inline(never)]
+    fn labels_of_base(&mut self, tail: u8, rest: &[u8]) -> Option<()> {
+        let base_len = tail + rest.len() as u8;
         let (shared, in_question) = match self.base_in_question {
             Some(known) => known,
-            None => *self.base_in_question.insert(self.end_in_question(tail, base)),
+            None => *self.base_in_question.insert(self.end_in_question(tail, rest)),
         };
         if tail >= shared {
             return self.pointer(in_question + u16::from(tail - shared));
         }
-        let written = self.base_written;
-        let end = if written.from < written.to { written.from } else { shared };
         let start = self.at;
-        self.try_put(&base[usize::from(tail)..usize::from(end)])?;
-        if written.from < written.to {
-            return self.pointer(written.at);
+        let labels = |end: u8| &rest[..usize::from(end - tail)];
+        if self.written.is_of_base() {
+            self.try_put(labels(self.written.from))?;
+            return self.pointer(self.written.at);
         }
+        self.try_put(labels(shared))?;
         if in_question > 0 {
             self.pointer(in_question)?;
         }
-        // A pointer has 14 bits, also one to the last of these labels. The root is not among them.
-        if start + usize::from(end - tail) <= 0x4000 {
-            let to = shared.min(base.len() as u8 - 1);
-            self.base_written = WrittenEnd { from: tail, to, at: start as u16 };
-        }
+        self.record_written(tail, shared.min(base_len - 1) - tail, start);
         Some(())
     }
 
-    /// Finds the longest end of a name from `tail` on that the question's name has too. Returns its offset in the name
-    /// and in the message; the end of the name and 0 if there is none.
-    fn end_in_question(&self, tail: u8, base: &[u8]) -> (u8, u16) {
-        let (sent, mut at) = (Name::trusted(self.sent_name), usize::from(tail));
-        // Most names end differently.
-        let last_letter = |wire: &[u8]| wire.len().checked_sub(2).map_or(0, |at| wire[at].to_ascii_lowercase());
-        if last_letter(self.sent_name) != last_letter(base) {
-            at = base.len() - 1;
+    /// Records `len` tails from this one on, which begin at an offset of the message.
+    #[inline(always)]
+    fn record_written(&mut self, from: u8, len: u8, at: usize) {
+        // A pointer has 14 bits, also one to the last of these labels.
+        if at + usize::from(len) < 0x4000 {
+            self.written = WrittenEnd { from, len, at: at as u16 };
         }
-        while base[at] != 0 {
-            let end = &base[at..];
+    }
+
+    /// Finds the longest end of `rest`, which begins at the offset `tail` of its name, that the question's name has too.
+    /// Returns its offset in the name and in the message; the end of the name and 0 if there is none.
+    fn end_in_question(&self, tail: u8, rest: &[u8]) -> (u8, u16) {
+        let (sent, mut at) = (Name::trusted(self.sent_name), 0);
+        while rest[at] != 0 {
+            let end = &rest[at..];
             if sent.is_within(Name::trusted(end)) {
-                return (at as u8, (header::LEN + sent.as_wire().len() - end.len()) as u16);
+                return (tail + at as u8, (header::LEN + sent.as_wire().len() - end.len()) as u16);
             }
-            at += 1 + usize::from(base[at]);
+            at += 1 + usize::from(rest[at]);
         }
-        (base.len() as u8, 0)
+        (tail + rest.len() as u8, 0)
     }
 
     /// Writes a pointer.

@@ -315,9 +315,16 @@ impl Query<'_> {
     pub fn write_name(&self, parts: [&[u8]; 4], packet: &mut Vec<u8>) -> usize {
         packet.clear();
         packet.extend_from_slice(&self.head_of_changed());
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            packet.extend_from_slice(part);
-        }
+        let mut put = |part: &[u8]| {
+            if !part.is_empty() {
+                packet.extend_from_slice(part);
+            }
+        };
+        let [first, second, third, last] = parts;
+        put(first);
+        put(second);
+        put(third);
+        put(last);
         let name_len = packet.len() - header::LEN;
         write_types(self.question.qtype, self.question.qclass, packet);
         if let Some(edns) = &self.edns {

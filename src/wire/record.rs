@@ -54,6 +54,11 @@ impl NameRef {
         (self.tail != NO_TAIL).then_some(self.tail)
     }
 
+    /// Returns the length of the labels that are stored in front of the tail, in bytes.
+    pub const fn labels_len(self) -> usize {
+        self.len as usize
+    }
+
     /// Returns whether the name has labels in the arena.
     pub(super) const fn is_stored(self) -> bool {
         self.len > 0

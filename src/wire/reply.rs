@@ -224,6 +224,11 @@ impl Reply {
         &self.arena[name.labels()]
     }
 
+    /// Returns the last byte of the labels of a name that are in the arena.
+    pub fn last_letter(&self, name: NameRef) -> Option<u8> {
+        self.arena.get(name.labels().end.checked_sub(1)?).copied()
+    }
+
     /// Returns the end of a name after its stored labels; `question` is the name of the question.
     fn end_of<'a>(&'a self, name: NameRef, question: Name<'a>) -> &'a [u8] {
         match name.tail() {
@@ -306,11 +311,13 @@ impl Reply {
 
     /// Makes the tails of all names, except that of [`NameRef::QUESTION`], offsets in another name than that of the
     /// question: the reply has been made for that name.
+    #[inline]
     pub fn set_base(&mut self, name: Name<'_>) {
         self.base = Some(self.store(name.as_wire()));
     }
 
     /// Stores data, at most 65,535 bytes.
+    #[inline(always)]
     pub fn store(&mut self, data: &[u8]) -> StoredBytes {
         debug_assert!(data.len() <= MAX_MESSAGE);
         let at = self.arena.len() as u32;

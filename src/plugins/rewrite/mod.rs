@@ -181,9 +181,9 @@ impl Rewrite {
     /// Changes the reply back. Without a rewritten query, the rules themselves have failed.
     #[inline(always)]
     fn turn_back(&self, exchange: &mut Exchange<'_>) {
-        let name = exchange.query.question.name();
+        let question = &exchange.query.question;
         let Some((reply, bare, rewritten)) = exchange.state.reply_and_rewritten() else { return };
-        if change_question_alone(&self.rules, rewritten, name, reply) {
+        if change_question_alone(&self.rules, rewritten, question, reply) {
             *bare &= !rewritten.writes_codes;
         } else {
             let has_edns = exchange.query.edns.is_some();

@@ -101,10 +101,11 @@ impl NameBuffer {
 
 /// Changes a reply back in which the rules turn back no name but that of the question. Returns `false` without a change
 /// if another name may be turned back, or if the rules change more than names.
+#[inline(always)]
 pub(super) fn change_question_alone(
-    rules: &[Rule], rewritten: &Rewritten, client: Name<'_>, reply: &mut Reply,
+    rules: &[Rule], rewritten: &Rewritten, question: &Question, reply: &mut Reply,
 ) -> bool {
-    let asked = rewritten.name().unwrap_or(client);
+    let asked = rewritten.name().unwrap_or_else(|| question.name());
     let mut turned = None;
     for number in &rewritten.rules {
         match rules.get(*number as usize).map(|rule| &rule.kind) {
@@ -113,7 +114,7 @@ pub(super) fn change_question_alone(
                     (None, first) => Some(first),
                     // The name of the question passes through all rules.
                     (Some(TurnedEnd::None), _) | (_, TurnedEnd::None) => return false,
-                    (Some(_), _) => Some(TurnedEnd::Any),
+                    (Some(_), _) => Some(TurnedEnd::ANY),
                 };
             }
             Some(RuleKind::Type(_) | RuleKind::Class(_)) => {}
@@ -124,24 +125,8 @@ pub(super) fn change_question_alone(
         return false;
     }
     let Some(turned) = turned else { return true };
-    let mut names = TurnedNames { turned, asked, has_tails: false, last: (0, &[]) };
-    let mut is_unchanged = |reply: &Reply, name: NameRef| names.is_unchanged(reply, name);
-    let are_unchanged = |record: &Record| {
-        is_unchanged(reply, record.owner)
-            && match record.rdata {
-                Rdata::A(_) | Rdata::Aaaa(_) => true,
-                Rdata::Name(name) | Rdata::Srv { target: name, .. } => is_unchanged(reply, name),
-                // No rule changes the mailbox, which is that of the changed name here.
-                Rdata::Soa { rname, .. } if rname.is_question() && turned != TurnedEnd::None => false,
-                Rdata::Soa { mname, rname, .. } => is_unchanged(reply, mname) && is_unchanged(reply, rname),
-                Rdata::Bytes(bytes) => turned == TurnedEnd::None || name_at(record.rtype, reply.bytes(bytes)).is_none(),
-            }
-    };
-    if !reply.records().iter().all(are_unchanged) {
-        return false;
-    }
-    let mut has_tails = names.has_tails;
-    if turned == TurnedEnd::None && !asked.eq_ignore_case(client) {
+    let Some(mut has_tails) = turned.leaves_unchanged(reply, asked.as_wire()) else { return false };
+    if turned == TurnedEnd::None && !asked.eq_ignore_case(question.name()) {
         has_tails |= store_question(reply, asked);
     }
     if has_tails {
@@ -181,74 +166,98 @@ enum TurnedEnd {
     None,
     /// Those that end like the name of the changed query from this offset on.
     From(usize),
-    /// Any.
-    Any,
 }
 
 impl TurnedEnd {
+    /// Any name: it ends like the root.
+    const ANY: TurnedEnd = TurnedEnd::From(MAX_LEN);
+
     /// Returns the names that a rule turns back which has made the name `asked`.
     fn of(rule: &NameRule, asked: Name<'_>) -> TurnedEnd {
         match &rule.turn_back {
             TurnBack::No => TurnedEnd::None,
             TurnBack::Name => TurnedEnd::From(0),
             TurnBack::Suffix { labels: Some(labels), .. } => {
-                asked.as_wire().len().checked_sub(labels.matched_len()).map_or(TurnedEnd::Any, TurnedEnd::From)
+                asked.as_wire().len().checked_sub(labels.matched_len()).map_or(TurnedEnd::ANY, TurnedEnd::From)
             }
-            TurnBack::Suffix { labels: None, .. } => TurnedEnd::Any,
+            TurnBack::Suffix { labels: None, .. } => TurnedEnd::ANY,
         }
     }
-}
 
-/// Compares the names of a reply with those that the rules may turn back.
-struct TurnedNames<'a> {
-    turned: TurnedEnd,
-    /// The name that the reply is about.
-    asked: Name<'a>,
-    /// A name ends like that name.
-    has_tails: bool,
-    /// The last offset from which on a name ended like that name, and the labels before it that are turned back. At
-    /// first, 0 and none: a name never has that offset here.
-    last: (u8, &'a [u8]),
-}
-
-impl TurnedNames<'_> {
-    /// Returns whether no rule changes a name. That of the question becomes the client's by itself.
+    /// Returns whether names of a reply end like that of the changed query, which is `asked`; `None` if one of them may
+    /// be turned back. That of the question becomes the client's without a change of the reply.
     #[inline(always)]
-    fn is_unchanged(&mut self, reply: &Reply, name: NameRef) -> bool {
-        // It becomes the client's name without a change of the record.
-        if name.is_question() {
-            return true;
+    fn leaves_unchanged(self, reply: &Reply, asked: &[u8]) -> Option<bool> {
+        let TurnedEnd::From(from) = self else { return has_tails(reply) };
+        let mut has_tails = false;
+        let is_unchanged = |name| is_unchanged(reply, name, asked, from) || name.is_question();
+        for record in reply.records() {
+            let are_unchanged = match record.rdata {
+                Rdata::A(_) | Rdata::Aaaa(_) => true,
+                Rdata::Name(name) | Rdata::Srv { target: name, .. } => {
+                    has_tails |= !name.is_question();
+                    is_unchanged(name)
+                }
+                Rdata::Soa { mname, rname, .. } => {
+                    has_tails = true;
+                    // No rule changes a mailbox that is the changed name.
+                    is_unchanged(mname) && self::is_unchanged(reply, rname, asked, from)
+                }
+                Rdata::Bytes(bytes) => name_at(record.rtype, reply.bytes(bytes)).is_none(),
+            };
+            if !are_unchanged || !is_unchanged(record.owner) {
+                return None;
+            }
+            // A name that is not that of the question, and not turned back, has a tail.
+            has_tails = has_tails || !record.owner.is_question();
         }
-        let tail = name.tail();
-        // This would be the question's name as the client sent it ([`Reply::set_base`]).
-        if tail == Some(0) {
-            return false;
-        }
-        self.has_tails |= tail.is_some();
-        let from = match self.turned {
-            TurnedEnd::None => return true,
-            TurnedEnd::Any => return false,
-            TurnedEnd::From(from) => from,
-        };
-        let Some(tail) = tail else { return false };
-        // The name ends like the other one from `tail` on; the labels between have to be in front. The length of the
-        // first of them is not compared, since an end may start within a label.
-        if tail != self.last.0 {
-            let Some(between) = self.asked.as_wire().get(from + 1..usize::from(tail)) else { return false };
-            self.last = (tail, between);
-        }
-        let (between, prefix) = (self.last.1, reply.prefix(name));
-        // Most names have fewer labels in front, or others.
-        let Some(end) = between.last() else { return false };
-        prefix.len() < between.len()
-            || prefix.last().is_none_or(|last| !last.eq_ignore_ascii_case(end))
-            || !ends_with(prefix, between)
+        Some(has_tails)
     }
 }
 
-/// Returns whether labels end with others, ignoring case.
+/// Returns whether a name, other than that of the question, is not turned back: it ends like `asked`, and has other
+/// labels in front of its tail than those from the offset `from` on.
+#[inline(always)]
+fn is_unchanged(reply: &Reply, name: NameRef, asked: &[u8], from: usize) -> bool {
+    let Some(tail) = name.tail().map(usize::from) else { return false };
+    // The length of the first of these labels is not compared, since an end may start within a label.
+    let first = from + 1;
+    // Most names have fewer labels in front, or others. Of a letter in either case, one bit differs.
+    if tail > first + name.labels_len() {
+        return true;
+    }
+    if tail <= first {
+        return false;
+    }
+    asked.get(tail - 1).zip(reply.last_letter(name)).is_some_and(|(one, other)| (one ^ other) & !0x20 != 0)
+        || asked.get(first..tail).is_some_and(|labels| !ends_with(reply, name, labels))
+}
+
+/// Returns whether names of a reply end like that of the changed query; `None` if one of them is below the question's
+/// name as the client sent it ([`Reply::set_base`]).
 #[inline(never)]
-fn ends_with(labels: &[u8], end: &[u8]) -> bool {
+fn has_tails(reply: &Reply) -> Option<bool> {
+    let mut has_tails = false;
+    for record in reply.records() {
+        let names = match record.rdata {
+            Rdata::A(_) | Rdata::Aaaa(_) | Rdata::Bytes(_) => [record.owner; 3],
+            Rdata::Name(name) | Rdata::Srv { target: name, .. } => [record.owner, name, name],
+            Rdata::Soa { mname, rname, .. } => [record.owner, mname, rname],
+        };
+        for name in names.iter().filter(|name| !name.is_question()) {
+            has_tails |= match name.tail() {
+                Some(0) => return None,
+                tail => tail.is_some(),
+            };
+        }
+    }
+    Some(has_tails)
+}
+
+/// Returns whether the labels of a name in front of its tail end with others, ignoring case.
+#[inline(never)]
+fn ends_with(reply: &Reply, name: NameRef, end: &[u8]) -> bool {
+    let labels = reply.prefix(name);
     labels.len().checked_sub(end.len()).is_some_and(|at| labels[at..].eq_ignore_ascii_case(end))
 }
 

@@ -93,7 +93,8 @@ fn a_query_that_no_rule_matches_is_not_copied() {
     let rewrite = Rewrite::new(&config("rewrite name a b\nrewrite ttl c 5", parse));
     let next = Answers(|exchange: &mut Exchange<'_>| {
         let is_copied = !std::ptr::eq(exchange.query, exchange.received);
-        let is_noted = exchange.state.rewritten().is_some();
+        // It is lent to the copy.
+        let is_noted = is_copied || exchange.state.rewritten().is_some();
         exchange.reply().answer(Type::A, 5, Rdata::A([u8::from(is_copied), u8::from(is_noted), 0, 0]));
     });
     let plugins: Vec<Arc<dyn Plugin>> = vec![Arc::new(rewrite), Arc::new(next)];
@@ -333,7 +334,7 @@ fn response(lines: &str, name: &str, at_once: bool) -> Vec<u8> {
         one.reply.records_mut().push(record);
         let rewritten = state.rewritten().expect("a changed query");
         if at_once {
-            let is_done = change_question_alone(&rules, rewritten, query.question.name(), &mut one.reply);
+            let is_done = change_question_alone(&rules, rewritten, &query.question, &mut one.reply);
             if !is_done {
                 let client = ClientQuery { name: query.question.name(), has_edns: false };
                 let change = ReplyChange::new(&rules, rewritten, client);
