@@ -83,7 +83,7 @@ pub struct InFlightQuery<O> {
     is_udp: bool,
     /// When the last attempt started.
     started: Instant,
-    /// The attempts over UDP whose answers are accepted. Nearly all queries have one, and there may be tens of thousands.
+    /// The attempts over UDP whose answers are accepted. Nearly all queries have one, and thousands may be in flight.
     open: SmallVec<[OpenAttempt; 1]>,
     /// The waiters, a list in the order in which they came.
     first: u32,

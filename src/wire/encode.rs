@@ -364,8 +364,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Finds the longest end of `rest`, which begins at the offset `tail` of its name, that the question's name has too.
-    /// Returns its offset in the name and in the message; the end of the name and 0 if there is none.
+    /// Finds the longest end of `rest`, which begins at the offset `tail` of its name, that is an end of the question's
+    /// name too. Returns its offset in the name and in the message; the end of the name and 0 if there is none.
     fn end_in_question(&self, tail: u8, rest: &[u8]) -> (u8, u16) {
         let (sent, mut at) = (Name::trusted(self.sent_name), 0);
         while rest[at] != 0 {
