@@ -380,6 +380,13 @@ impl State {
         }
     }
 
+    /// Takes the reply of other plugins to the same query, with what is known of it. What is known of the query stays:
+    /// the other state is not that of the client's query, and does not have what a plugin before has made of it.
+    pub fn take_reply(&mut self, from: State) {
+        let State { reply, failure, bare, origin, .. } = from;
+        (self.reply, self.failure, self.bare, self.origin) = (reply, failure, bare, origin);
+    }
+
     /// Returns a new state with these changes.
     pub fn with_query_change(change: QueryChange) -> State {
         State { flag_changes: change.flags, max_udp: change.max_udp, ..State::default() }

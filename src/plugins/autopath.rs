@@ -475,8 +475,7 @@ impl WalkEnd {
         match self {
             WalkEnd::Drop => Continue::Drop,
             WalkEnd::Reply(from) => {
-                let State { reply, failure, bare, origin, .. } = *from;
-                (into.reply, into.failure, into.bare, into.origin) = (reply, failure, bare, origin);
+                into.take_reply(*from);
                 Continue::Answered
             }
         }

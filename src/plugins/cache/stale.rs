@@ -58,7 +58,7 @@ impl Cache {
         let mut refresh = exchange.refresh(exchange.client.transport);
         let surroundings = exchange.surroundings().clone();
         let counters = self.counters.clone();
-        let future = move |stale: State| -> BoxFuture<(State, Continue)> {
+        let future = move |mut stale: State| -> BoxFuture<(State, Continue)> {
             Box::pin(async move {
                 let refreshed = match timeout {
                     None => Some(refresh.await),
@@ -72,12 +72,10 @@ impl Cache {
                     }),
                 };
                 match refreshed {
-                    Some(newer) if newer.origin == Origin::Cached => (newer, Continue::Answered),
-                    _ => {
-                        counters.cells.mine().add(SERVED_STALE, 1);
-                        (stale, Continue::Answered)
-                    }
+                    Some(newer) if newer.origin == Origin::Cached => stale.take_reply(newer),
+                    _ => counters.cells.mine().add(SERVED_STALE, 1),
                 }
+                (stale, Continue::Answered)
             })
         };
         // Over the limit of pending queries, the expired answer is sent.
