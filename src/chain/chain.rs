@@ -92,6 +92,11 @@ pub enum Resume {
 }
 
 impl Resume {
+    /// Returns whether the plugin waits before it has a reply, or to replace one of the cache.
+    pub(super) fn is_query(self) -> bool {
+        matches!(self, Resume::Query(_) | Resume::RewrittenQuery(_))
+    }
+
     /// Returns the same place among the plugins that have got a changed query.
     fn of_rewritten(self) -> Resume {
         match self {
@@ -231,7 +236,7 @@ impl Chain {
     pub(super) fn rewritten(
         &self, exchange: &mut Exchange<'_>, run: impl FnOnce(&Chain, &mut Exchange<'_>) -> Outcome,
     ) -> Outcome {
-        // It is lent to the changed query, and returned afterwards: the plugin needs it for the reply.
+        // It is taken out of the slot while its packet is borrowed, and put back for the plugin's reply.
         let Some(rewritten) = exchange.state.slot.lend() else { return self.replies(self.plugins.len(), exchange) };
         let mut query = Query::unread(&rewritten.packet);
         if rewritten.is_name_alone {

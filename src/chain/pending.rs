@@ -72,9 +72,9 @@ pub struct OwnedQuery {
     /// The index of its server block.
     block: usize,
     /// What the state is made from when an upstream has answered. Tens of thousands of queries may wait, each of which
-    /// needs little of its state.
+    /// needs little of its state. Empty once there is a state.
     retained: Retained,
-    /// The state, unless the query waits for an upstream.
+    /// The state, unless the query waits for an upstream and has waited for nothing else.
     state: Option<Box<State>>,
 }
 
@@ -134,8 +134,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for the changes of
-    /// the query, which a plugin may want again.
+    /// Makes the query pending. With an [`UpstreamQuery`] the state stays with the worker, except for what
+    /// [`Retained`] has.
     pub(super) fn pend(&mut self, block: usize, at: Resume, wait: Wait) -> Pending {
         let (retained, state) = match &wait {
             Wait::Upstream(query) => {
@@ -176,7 +176,8 @@ impl Pending {
                 Wait::Work(Work { future, overload, plugin }) => {
                     // The work owns the state, which is lost if the work is dropped.
                     let state = query.state();
-                    let (cached, notes) = (state.cached(), state.notes.clone());
+                    let cached = if at.is_query() { state.cached() } else { None };
+                    let notes = state.notes.clone();
                     let work = future(std::mem::take(state));
                     let Some((state, outcome)) = unless(work, revoked.as_mut()).await else {
                         match cached {
@@ -220,7 +221,7 @@ impl Pending {
         let Pending { mut query, at, wait } = self;
         let (rcode, failure) = match wait {
             // The cache waits for a newer reply than the one that it has.
-            Wait::Work(_) if query.state().origin == Origin::Cached => {
+            Wait::Work(_) if at.is_query() && query.state().origin == Origin::Cached => {
                 let state = std::mem::take(query.state());
                 query.answer_stale(state, at);
                 return query;

@@ -210,6 +210,52 @@ fn a_stale_reply_is_changed_back_when_too_many_queries_are_pending() {
     }
 }
 
+/// Answers with an alias from the cache, and waits without end for its target.
+struct CachedAlias;
+
+impl Plugin for CachedAlias {
+    fn name(&self) -> &'static str {
+        "cached"
+    }
+
+    fn query(&self, exchange: &mut Exchange<'_>) -> Step {
+        if exchange.question().name().as_wire() == n("b.example").as_wire() {
+            exchange.state.origin = Origin::Cached;
+            let target = exchange.reply().store_labels(&[b"\x01x"], Some(2));
+            exchange.reply().answer(Type::CNAME, 5, Rdata::Name(target));
+            return Step::Answered;
+        }
+        let future = |_: State| -> BoxFuture<(State, Continue)> { Box::pin(std::future::pending()) };
+        Step::Pending(Wait::Work(Work { future: Box::new(future), overload: Rcode::REFUSED, plugin: "cached" }))
+    }
+}
+
+/// The reply is that of the cache, but it is *rewrite* that waits: the reply cannot be sent without the new target.
+#[test]
+fn a_cached_alias_whose_new_target_is_pending_is_no_stale_reply() {
+    let rules = "rewrite continue name aaaa.example b.example\nrewrite cname exact x.example. y.example.";
+    let rewrite = Arc::new(Rewrite::new(&config(rules, parse)));
+    let chain = Chain::new(vec![rewrite, Arc::new(CachedAlias)]);
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    for revoked in [false, true] {
+        let packet = packet("aaaa.example", Type::A, None);
+        let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
+        let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
+        let query = match revoked {
+            false => pending.overload(),
+            true => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                runtime.block_on(pending.finish_unless(async {})).expect("an answer")
+            }
+        };
+        let len = query.encode(&mut out);
+        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        let rcode: u16 = message.metadata.response_code.into();
+        assert_eq!((rcode, message.answers.len()), (Rcode::SERVFAIL.0, 0), "revoked: {revoked}");
+    }
+}
+
 #[test]
 fn names_in_the_data_of_all_types_of_coredns_are_turned_back() {
     // Numbers and texts in front of the name, and the name.
