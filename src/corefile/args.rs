@@ -296,20 +296,18 @@ impl<'a, 'd> Arguments<'a, 'd> {
 
     /// Reports that the line's name is not one of these properties. The rest of the line is skipped.
     pub fn unknown<'n>(&mut self, names: impl IntoIterator<Item = &'n str, IntoIter: Clone>) {
-        self.done = Done { words: true, body: true };
-        // A snippet may be imported many times.
-        if self.diagnostics.has_error_at(self.name.span, Some(self.plugin)) {
-            return;
-        }
         let names = names.into_iter();
         let text = &self.name.text;
-        let diagnostic = Diagnostic::error(Stage::Parse, Some(self.name.span), format!("unknown property '{text}'"));
+        let error = Diagnostic::error(Stage::Parse, Some(self.name.span), format!("unknown property '{text}'"))
+            .plugin(self.plugin);
         self.push(if self.is_directive {
-            diagnostic.expected(format!("'{text}' after the '}}' of '{}': it is a directive", self.plugin))
+            error.expected(format!("'{text}' after the '}}' of '{}': it is a directive", self.plugin))
         } else {
-            let suggestion = if self.diagnostics.is_full() { None } else { suggest(text, names.clone()) };
-            diagnostic.expected(one_of(names)).suggestion(suggestion)
+            let error = error.expected(one_of(names.clone()));
+            let suggestion = self.diagnostics.suggestion_for(&error, || suggest(text, names));
+            error.suggestion(suggestion)
         });
+        self.done = Done { words: true, body: true };
     }
 
     /// Skips the rest of the line and its braces, as CoreDNS does for some properties.

@@ -124,12 +124,20 @@ impl Diagnostics {
         self.has_errors
     }
 
-    /// Returns whether an error of this plugin at this place is stored.
-    pub fn has_error_at(&self, span: Span, plugin: Option<&str>) -> bool {
-        let is_same = |entry: &Diagnostic| {
-            entry.span == Some(span) && entry.plugin.as_deref() == plugin && entry.severity == DiagnosticSeverity::Error
+    /// Returns the suggestion for an error: that of the same error at the same place, since a snippet may be imported
+    /// many times, none if the error is only counted, or the result of a search.
+    pub fn suggestion_for(&self, error: &Diagnostic, search: impl FnOnce() -> Option<String>) -> Option<String> {
+        let is_same = |entry: &&Diagnostic| {
+            entry.span == error.span
+                && entry.plugin == error.plugin
+                && entry.message == error.message
+                && (error.expected.is_none() || entry.expected == error.expected)
         };
-        self.entries.iter().any(is_same)
+        match self.entries.iter().find(is_same) {
+            Some(entry) => entry.suggestion.clone(),
+            None if self.is_full() => None,
+            None => search(),
+        }
     }
 
     /// Returns whether further errors are only counted.

@@ -42,8 +42,8 @@ pub enum Known {
     Removed(String),
     /// A property of these directives, which is none itself.
     Property(String),
-    /// Not a directive; finds the most similar name, if there is one (see [`suggest`]). That takes as long as the rest
-    /// of the parser for hundreds of words, and a Corefile with many imports may have a million of them.
+    /// Not a directive; finds the most similar name, if there is one (see [`suggest`]). A function, since the search is
+    /// slow, a Corefile with many imports may have a million unknown names, and few of them are stored as errors.
     No(fn(&str) -> Option<String>),
 }
 

@@ -24,10 +24,6 @@ const EMPTY_STANZA: [&str; 3] = ["health", "loadbalance", "local"];
 impl Parser<'_> {
     /// Reports a name that is not a directive of this server.
     pub(super) fn error_unknown(&mut self, name: &Token, known: &Known, braced: bool) {
-        // A snippet may be imported many times.
-        if self.stream.diagnostics.has_error_at(name.span, None) {
-            return;
-        }
         let text = &shorten(&name.text);
         let (message, hint) = match known {
             Known::Yes => return,
@@ -42,18 +38,18 @@ impl Parser<'_> {
         };
         let message = hint.as_ref().map_or(message.clone(), |hint| format!("{message}; {hint}"));
         let mut diagnostic = Diagnostic::error(Stage::Parse, Some(name.span), message);
+        let diagnostics = &mut *self.stream.diagnostics;
         match known {
-            // It is only counted.
-            Known::No(_) if self.stream.diagnostics.is_full() => {}
             Known::No(_) if text.len() > 1 && text.ends_with('{') => {
                 diagnostic = diagnostic.expected("white space before '{'");
             }
             Known::No(similar) if text.len() > 1 && text.ends_with(';') => {
-                diagnostic = diagnostic.expected("one directive a line, without ';'").suggestion(similar(&name.text));
+                diagnostic = diagnostic.expected("one directive a line, without ';'");
+                diagnostic.suggestion = diagnostics.suggestion_for(&diagnostic, || similar(&name.text));
             }
             Known::No(_) if text.contains('=') => diagnostic = diagnostic.expected("white space in the place of '='"),
             Known::No(similar) => {
-                diagnostic.suggestion = similar(&name.text);
+                diagnostic.suggestion = diagnostics.suggestion_for(&diagnostic, || similar(&name.text));
                 // A zone in the place of a directive: the closing brace of the previous block is missing.
                 if diagnostic.suggestion.is_none() && text.contains(['.', ':']) {
                     diagnostic = diagnostic.expected(if braced {
@@ -66,7 +62,7 @@ impl Parser<'_> {
             Known::Property(of) => diagnostic = diagnostic.expected(format!("'{text}' within the braces of {of}")),
             Known::Yes | Known::Removed(_) | Known::Unsupported(_) | Known::External(_) => {}
         }
-        self.stream.diagnostics.push(diagnostic);
+        diagnostics.push(diagnostic);
     }
 
     /// Reports a line that begins as comments of other languages do, and skips it. CoreDNS reads it as zones or as a

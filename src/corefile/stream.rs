@@ -303,7 +303,7 @@ impl<'a> TokenStream<'a> {
         } else {
             let message = format!("File to import not found: {text}");
             let error = Diagnostic::error(Stage::Parse, Some(pattern.span), message);
-            // What is only counted needs no search through thousands of snippets.
+            // An error that is only counted needs no search through thousands of snippets.
             if self.diagnostics.is_full() {
                 self.diagnostics.push(error);
                 return;

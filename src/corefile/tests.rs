@@ -369,6 +369,9 @@ fn similar_names_are_searched_for_stored_errors_only() {
     assert_eq!(searches(&imported), (2, 2, 0));
     let many: String = (0..1_000).map(|number| format!("name{number}\n")).collect();
     assert_eq!(searches(&format!(". {{\n{many}}}")), (200, 200, 800));
+    // Other errors at the same place are reported.
+    let twice = "(s) {\nfoo.bar\n}\n. {\nimport s\n}\nimport s";
+    assert_eq!(searches(twice), (1, 2, 0));
     let properties = format!(". {{\ncache {{\n{many}}}\n}}");
     assert_eq!(searches(&properties), (0, 0, 0));
 }
