@@ -141,24 +141,24 @@ struct Writer<'a> {
     base: Option<StoredBytes>,
     /// The offset in that name from which on it ends like the question's name, and where that is in the message.
     base_in_question: Option<(u8, u16)>,
-    /// The tails that need no more than a pointer.
+    /// What needs no more than a pointer.
     written: WrittenEnd,
     /// The names that pointers may refer to.
     targets: CompressionTargets,
 }
 
-/// Tails of names ([`NameRef::tail`]) that the message has: `len` of them, beginning with `from`. The root is none of
-/// them: it is shorter than a pointer to it.
+/// The bytes of the question's name, or of the base, that are in the message: `len` of them, from the offset `from` on.
+/// A tail ([`NameRef::tail`]) in this range needs only a pointer. The final zero, which is shorter, is not included.
 #[derive(Clone, Copy)]
 struct WrittenEnd {
     from: u8,
     len: u8,
-    /// The offset of the first one in the message.
+    /// The offset in the message.
     at: u16,
 }
 
 impl WrittenEnd {
-    /// Returns those in the question's name as sent: all, or the whole name.
+    /// Returns those of the question's name as sent: all, or only the first, so that its tail is the whole name.
     fn of_question(sent_name: &[u8], all: bool) -> WrittenEnd {
         let len = sent_name.len() as u8 - 1;
         WrittenEnd { from: 0, len: if all { len } else { len.min(1) }, at: header::LEN as u16 }
@@ -171,7 +171,7 @@ impl WrittenEnd {
         (behind < self.len).then(|| self.at + u16::from(behind))
     }
 
-    /// Returns whether these are tails of another name than the question's.
+    /// Returns whether these are bytes of the base.
     fn is_of_base(self) -> bool {
         self.from > 0
     }
@@ -330,7 +330,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes the end of another name than the question's that may end like it, or of which the end was written.
+    /// Writes the end of the base where it may share an end with the question, or where a part of it was written.
     #[inline(never)]
     fn labels_of_base(&mut self, tail: u8, rest: &[u8]) -> Option<()> {
         let base_len = tail + rest.len() as u8;
@@ -355,7 +355,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Records `len` tails from this one on, which begin at an offset of the message.
+    /// Records that `len` bytes of the base are in the message at this offset.
     #[inline(always)]
     fn record_written(&mut self, from: u8, len: u8, at: usize) {
         // A pointer has 14 bits, also one to the last of these labels.

@@ -169,7 +169,7 @@ enum TurnedEnd {
 }
 
 impl TurnedEnd {
-    /// Any name: it ends like the root.
+    /// Any name: an offset behind every tail, so that no name is known to be unchanged.
     const ANY: TurnedEnd = TurnedEnd::From(MAX_LEN);
 
     /// Returns the names that a rule turns back which has made the name `asked`.
@@ -184,13 +184,14 @@ impl TurnedEnd {
         }
     }
 
-    /// Returns whether names of a reply end like that of the changed query, which is `asked`; `None` if one of them may
-    /// be turned back. That of the question becomes the client's without a change of the reply.
+    /// Returns `None` if a name of the reply may be turned back; otherwise whether any name ends like `asked`, the name
+    /// of the changed query, so that the reply needs it ([`Reply::set_base`]). That of the question becomes the
+    /// client's without a change of the reply.
     #[inline(always)]
     fn leaves_unchanged(self, reply: &Reply, asked: &[u8]) -> Option<bool> {
         let TurnedEnd::From(from) = self else { return has_tails(reply) };
         let mut has_tails = false;
-        let is_unchanged = |name| is_unchanged(reply, name, asked, from) || name.is_question();
+        let is_unchanged = |name: NameRef| has_other_labels(reply, name, asked, from) || name.is_question();
         for record in reply.records() {
             let are_unchanged = match record.rdata {
                 Rdata::A(_) | Rdata::Aaaa(_) => true,
@@ -200,8 +201,8 @@ impl TurnedEnd {
                 }
                 Rdata::Soa { mname, rname, .. } => {
                     has_tails = true;
-                    // No rule changes a mailbox that is the changed name.
-                    is_unchanged(mname) && self::is_unchanged(reply, rname, asked, from)
+                    // No rule turns a mailbox back. The name of the question would become the client's.
+                    is_unchanged(mname) && has_other_labels(reply, rname, asked, from)
                 }
                 Rdata::Bytes(bytes) => name_at(record.rtype, reply.bytes(bytes)).is_none(),
             };
@@ -215,10 +216,10 @@ impl TurnedEnd {
     }
 }
 
-/// Returns whether a name, other than that of the question, is not turned back: it ends like `asked`, and has other
-/// labels in front of its tail than those from the offset `from` on.
+/// Returns whether a name ends like `asked`, and has other labels in front of its tail than `asked` has from the offset
+/// `from` on: it is not turned back. Not so for the name of the question.
 #[inline(always)]
-fn is_unchanged(reply: &Reply, name: NameRef, asked: &[u8], from: usize) -> bool {
+fn has_other_labels(reply: &Reply, name: NameRef, asked: &[u8], from: usize) -> bool {
     let Some(tail) = name.tail().map(usize::from) else { return false };
     // The length of the first of these labels is not compared, since an end may start within a label.
     let first = from + 1;
