@@ -69,8 +69,8 @@ fn check(corefile: &str) -> (String, bool) {
 fn every_error_is_reported_with_its_place_and_a_way_out() {
     let mut page = String::from(
         "# Errors in Corefiles\n\nWhat `clusterdns -check` says about common errors, beside what CoreDNS 1.15.0 prints at start. \
-         A start prints the\nsame. A warning is about what CoreDNS accepts, so the server starts all the same. \
-         `tests/errors.rs` writes this page.\n",
+         A start prints the\nsame. A warning is about what CoreDNS accepts, so the server starts all the same, or about what this machine\nlacks, \
+         such as a file, an address or an interface: a start here fails. `tests/errors.rs` writes this page.\n",
     );
     let all = wrong_corefiles();
     assert!(all.len() >= 40, "{}", all.len());
