@@ -463,6 +463,10 @@ fn without_known(ours: &mut Seen, theirs: &mut Seen, asked: &Asked, rules: &[Str
             (theirs.sections, theirs.flags) = (ours.sections.clone(), ours.flags.clone());
         }
     }
+    // A denial has the SOA of that name.
+    if has_cname && !theirs.sections[0].is_empty() && matches!(&ours.sections[1][..], [soa] if soa.contains(" soa ")) {
+        theirs.sections[1].clone_from(&ours.sections[1]);
+    }
 }
 
 //--- The tests

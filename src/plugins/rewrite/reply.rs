@@ -359,6 +359,11 @@ impl<'a> ReplyChange<'a> {
         if let Some((target, inner)) = target {
             let question = Question::new(target.looked_up.name(), Type::A, Class::IN);
             reply.append(inner, &question, Section::Answer, Section::Answer);
+            // A denial of the new target has the SOA of its zone.
+            if inner.section(Section::Authority).any(|record| record.rtype == Type::SOA) {
+                reply.records_mut().retain(|record| record.section != Section::Authority);
+                reply.append(inner, &question, Section::Authority, Section::Authority);
+            }
             reply.truncated = inner.truncated;
             // RFC 6604 3: the code is that of the last name.
             if reply.rcode == Rcode::NOERROR {
