@@ -303,6 +303,15 @@ fn expressions_have_a_limit_in_all() {
     assert!(words.expression_of(0, "(a)").is_ok() && words.expression_of(0, "b|c").is_ok());
     let error = words.expression_of(0, "d").expect_err("no bytes are left");
     assert_eq!(error.message, "the regular expressions of 'rewrite' take more than 67108864 bytes when compiled");
+    // Nothing is compiled any more, not even what is too large or invalid.
+    assert_eq!(words.expression_of(0, "(a{1000}){1000}").expect_err("no bytes are left").message, error.message);
+    assert_eq!(words.expression_of(0, "(").expect_err("no bytes are left").message, error.message);
+    // One that is refused counts as the largest.
+    let (mut left, largest) = (5 << 20, "regex pattern needs more than 4194304 bytes when compiled");
+    let mut words = words::Words::new(vec![], &mut left);
+    assert_eq!(words.expression_of(0, "(a{1000}){1000}").expect_err("too large").message, largest);
+    assert!(words.expression_of(0, "a").is_ok());
+    assert_eq!(words.expression_of(0, "(a{1000}){1000}").expect_err("no bytes are left").message, error.message);
     // A larger one counts for more.
     let mut left = 40_000;
     assert!(words::Words::new(vec![], &mut left).expression_of(0, "a{900}").is_err());
