@@ -315,6 +315,7 @@ impl Query<'_> {
     pub fn write_name(&self, parts: [&[u8]; 4], packet: &mut Vec<u8>) -> usize {
         packet.clear();
         packet.extend_from_slice(&self.head_of_changed());
+        // One after the other, since most parts are empty: a loop costs as much as a copy.
         let mut put = |part: &[u8]| {
             if !part.is_empty() {
                 packet.extend_from_slice(part);

@@ -186,25 +186,31 @@ impl Plugin for Stale {
     }
 }
 
+/// Ends a query that waits, as at the limit of pending queries: at once, or after it has become pending. Returns the
+/// response.
+fn end_early(chain: &[Arc<dyn Plugin>], name: &str, revoked: bool) -> hickory_proto::op::Message {
+    let chain = Chain::new(chain.to_vec());
+    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
+    let (mut state, mut out) = (State::default(), [0; 4096]);
+    let packet = packet(name, Type::A, None);
+    let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
+    let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
+    let query = if revoked {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(pending.finish_unless(async {})).expect("an answer")
+    } else {
+        pending.overload()
+    };
+    let len = query.encode(&mut out);
+    crate::wire::hickory::decode(&out[..len]).expect("a message")
+}
+
 #[test]
 fn a_stale_reply_is_changed_back_when_too_many_queries_are_pending() {
     let rewrite = Arc::new(Rewrite::new(&config("rewrite name aaa.example b", parse)));
-    let chain = Chain::new(vec![rewrite, Arc::new(Stale)]);
-    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
-    let (mut state, mut out) = (State::default(), [0; 4096]);
+    let chain: [Arc<dyn Plugin>; 2] = [rewrite, Arc::new(Stale)];
     for revoked in [false, true] {
-        let packet = packet("AAA.example", Type::A, None);
-        let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
-        let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
-        let query = match revoked {
-            false => pending.overload(),
-            true => {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-                runtime.block_on(pending.finish_unless(async {})).expect("an answer")
-            }
-        };
-        let len = query.encode(&mut out);
-        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        let message = end_early(&chain, "AAA.example", revoked);
         let shown: Vec<String> = message.answers.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["AAA.example. 5 IN CNAME x.aaa.example."], "revoked: {revoked}");
     }
@@ -235,22 +241,9 @@ impl Plugin for CachedAlias {
 fn a_cached_alias_whose_new_target_is_pending_is_no_stale_reply() {
     let rules = "rewrite continue name aaaa.example b.example\nrewrite cname exact x.example. y.example.";
     let rewrite = Arc::new(Rewrite::new(&config(rules, parse)));
-    let chain = Chain::new(vec![rewrite, Arc::new(CachedAlias)]);
-    let router = Arc::new(Router::new(vec![Block { zones: vec![n(".")], chain }], false));
-    let (mut state, mut out) = (State::default(), [0; 4096]);
+    let chain: [Arc<dyn Plugin>; 2] = [rewrite, Arc::new(CachedAlias)];
     for revoked in [false, true] {
-        let packet = packet("aaaa.example", Type::A, None);
-        let answer = router.answer(&packet, client("127.0.0.1:1"), Instant::now(), &mut state, &mut out);
-        let crate::chain::Answer::Pending(pending) = answer else { panic!("it waits") };
-        let query = match revoked {
-            false => pending.overload(),
-            true => {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-                runtime.block_on(pending.finish_unless(async {})).expect("an answer")
-            }
-        };
-        let len = query.encode(&mut out);
-        let message = crate::wire::hickory::decode(&out[..len]).expect("a message");
+        let message = end_early(&chain, "aaaa.example", revoked);
         let rcode: u16 = message.metadata.response_code.into();
         assert_eq!((rcode, message.answers.len()), (Rcode::SERVFAIL.0, 0), "revoked: {revoked}");
     }
