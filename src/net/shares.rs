@@ -13,7 +13,7 @@ use std::net::IpAddr;
 /// The end of a linked list.
 const NONE: u32 = u32::MAX;
 
-/// The items of all clients, in order of arrival for each client.
+/// The items of all clients, in order of arrival or of [`Shares::renew`] for each client.
 #[derive(Debug)]
 pub(crate) struct Shares<T> {
     clients: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
@@ -145,16 +145,11 @@ impl<T> Shares<T> {
                 at
             }
         };
-        let older = self.holders[holder as usize].newest;
         // A new slot starts with generation 0.
         let generation = self.free_items.last().map_or(0, |&at| self.items[at as usize].generation);
-        let item = SharedItem { value: Some(value), holder, generation, older, newer: NONE };
+        let item = SharedItem { value: Some(value), holder, generation, older: NONE, newer: NONE };
         let at = store(&mut self.items, &mut self.free_items, item);
-        match self.items.get_mut(older as usize) {
-            Some(older) => older.newer = at,
-            None => self.holders[holder as usize].oldest = at,
-        }
-        self.holders[holder as usize].newest = at;
+        self.link(at);
         self.len += 1;
         let count = self.holders[holder as usize].count;
         self.move_to_level(holder, count + 1);
@@ -166,15 +161,8 @@ impl<T> Shares<T> {
         self.get(ticket)?;
         let item = &mut self.items[ticket.at as usize];
         item.generation = item.generation.wrapping_add(1);
-        let (value, holder, older, newer) = (item.value.take(), item.holder, item.older, item.newer);
-        match self.items.get_mut(older as usize) {
-            Some(older) => older.newer = newer,
-            None => self.holders[holder as usize].oldest = newer,
-        }
-        match self.items.get_mut(newer as usize) {
-            Some(newer) => newer.older = older,
-            None => self.holders[holder as usize].newest = older,
-        }
+        let (value, holder) = (item.value.take(), item.holder);
+        self.unlink(ticket.at);
         self.free_items.push(ticket.at);
         self.len -= 1;
         let count = self.holders[holder as usize].count;
@@ -184,6 +172,39 @@ impl<T> Shares<T> {
             self.free_holders.push(holder);
         }
         value
+    }
+
+    /// Makes an item the newest of its client, unless it was removed before. Returns the item.
+    pub(crate) fn renew(&mut self, ticket: Ticket) -> Option<&mut T> {
+        self.get(ticket)?;
+        self.unlink(ticket.at);
+        self.link(ticket.at);
+        self.items[ticket.at as usize].value.as_mut()
+    }
+
+    /// Makes an item that is in no list the newest of its client.
+    fn link(&mut self, at: u32) {
+        let holder = &mut self.holders[self.items[at as usize].holder as usize];
+        let older = std::mem::replace(&mut holder.newest, at);
+        match self.items.get_mut(older as usize) {
+            Some(older) => older.newer = at,
+            None => holder.oldest = at,
+        }
+        let item = &mut self.items[at as usize];
+        (item.older, item.newer) = (older, NONE);
+    }
+
+    /// Removes an item from the list of its client.
+    fn unlink(&mut self, at: u32) {
+        let &SharedItem { holder, older, newer, .. } = &self.items[at as usize];
+        match self.items.get_mut(older as usize) {
+            Some(older) => older.newer = newer,
+            None => self.holders[holder as usize].oldest = newer,
+        }
+        match self.items.get_mut(newer as usize) {
+            Some(newer) => newer.older = older,
+            None => self.holders[holder as usize].newest = older,
+        }
     }
 
     fn ticket(&self, at: u32) -> Ticket {
@@ -285,8 +306,13 @@ mod tests {
             if model.len() < 40 && random.u8(..5) > 1 {
                 model.push((number, value, shares.add(client(number), value)));
             } else if !model.is_empty() {
-                let (_, value, ticket) = model.remove(random.usize(..model.len()));
-                assert_eq!(shares.remove(ticket), Some(value));
+                let (number, value, ticket) = model.remove(random.usize(..model.len()));
+                if random.bool() {
+                    assert_eq!(shares.renew(ticket), Some(&mut value.clone()));
+                    model.push((number, value, ticket));
+                } else {
+                    assert_eq!((shares.remove(ticket), shares.renew(ticket)), (Some(value), None));
+                }
             }
             assert_eq!(shares.len(), model.len());
             let count = |number| model.iter().filter(|(of, ..)| *of == number).count();

@@ -41,6 +41,8 @@ impl Default for TcpLimits {
 const RESERVE: usize = 4_096;
 /// The minimum of [`TcpLimits::connections_per_address`], however few descriptors there are.
 const MIN_PER_ADDRESS: usize = 8;
+/// The maximum number of connections of an address that are examined to find one to evict.
+const EXAMINED: usize = 64;
 
 impl TcpLimits {
     /// Returns the limits for a process that may have `descriptors` descriptors and has `open` ones open, without those
@@ -70,9 +72,17 @@ pub(crate) struct Connections {
 struct Registry {
     limits: TcpLimits,
     /// The connections of all listeners that have a descriptor. Connections of QUIC have none.
-    sockets: Shares<Arc<ConnectionActivity>>,
+    sockets: Shares<ListedConnection>,
     /// The connections by group. A group has a limit of its own: DNS over TCP and TLS, or another encrypted listener.
-    groups: HashMap<usize, Shares<Arc<ConnectionActivity>>, foldhash::fast::RandomState>,
+    groups: HashMap<usize, Shares<ListedConnection>, foldhash::fast::RandomState>,
+}
+
+/// A connection in the list of its address.
+#[derive(Debug)]
+struct ListedConnection {
+    activity: Arc<ConnectionActivity>,
+    /// The time at which it was the newest of the list.
+    listed: Instant,
 }
 
 /// The activity of a connection, by which connections are chosen for eviction.
@@ -191,26 +201,28 @@ impl Connections {
     ) -> Option<ConnectionPermit> {
         let registry = &mut *self.registry.lock();
         while let Some(reached) = registry.limit_reached(group, limit, address, has_socket) {
-            let of_group = registry.groups.get(&group)?;
+            let of_group = registry.groups.get_mut(&group)?;
             let evicted = match reached {
                 ConnectionLimit::Address => idlest(of_group, address),
                 ConnectionLimit::Group => choose_victim(of_group, address),
-                ConnectionLimit::Sockets => choose_victim(&registry.sockets, address),
+                ConnectionLimit::Sockets => choose_victim(&mut registry.sockets, address),
             };
             let evicted = evicted?;
             registry.evict(&evicted);
             *count += 1;
         }
+        let opened = Instant::now();
         let activity = Arc::new(ConnectionActivity {
-            opened: Instant::now(),
+            opened,
             group,
             queries: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             evicted: Notify::new(),
             tickets: OnceLock::new(),
         });
-        let socket = has_socket.then(|| registry.sockets.add(address, activity.clone()));
-        let tickets = Tickets { socket, group: registry.groups.get_mut(&group)?.add(address, activity.clone()) };
+        let listed = || ListedConnection { activity: activity.clone(), listed: opened };
+        let socket = has_socket.then(|| registry.sockets.add(address, listed()));
+        let tickets = Tickets { socket, group: registry.groups.get_mut(&group)?.add(address, listed()) };
         activity.tickets.set(tickets).expect("set once, here");
         Some(ConnectionPermit { connections: self.clone(), activity })
     }
@@ -218,7 +230,7 @@ impl Connections {
     /// Evicts a connection to free its descriptor. Returns whether there was one.
     pub(crate) fn free_descriptor(&self) -> bool {
         let registry = &mut *self.registry.lock();
-        let evicted = choose_victim(&registry.sockets, IpAddr::from([0, 0, 0, 0]));
+        let evicted = choose_victim(&mut registry.sockets, IpAddr::from([0, 0, 0, 0]));
         evicted.is_some_and(|evicted| {
             registry.evict(&evicted);
             true
@@ -265,25 +277,54 @@ impl Registry {
     }
 }
 
-/// Returns the connection of an address that has been idle for the longest time.
-fn idlest(connections: &Shares<Arc<ConnectionActivity>>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
-    let idle = connections.of(address).filter_map(|(_, activity)| Some((activity.idle_since()?, activity)));
-    idle.min_by_key(|(since, _)| *since).map(|(_, activity)| activity.clone())
+/// Returns the idle connection of an address to evict, or `None` if the examined ones are busy. It is the one that has
+/// been idle for the longest time, of at most [`EXAMINED`] connections: a client that opens connections in a loop has
+/// up to 1,000, and each new one evicts another.
+///
+/// The connections of an address are listed in the order in which they were opened. One that was used since it was
+/// listed becomes the newest when it is examined, so the oldest that was not used has been idle the longest ("second
+/// chance").
+fn idlest(connections: &mut Shares<ListedConnection>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
+    let now = Instant::now();
+    let mut best: Option<(Instant, Arc<ConnectionActivity>)> = None;
+    for _ in 0..connections.held_by(address).min(EXAMINED) {
+        let (ticket, oldest) = connections.of(address).next()?;
+        let (activity, listed) = (oldest.activity.clone(), oldest.listed);
+        if let Some(since) = activity.idle_since() {
+            if since <= listed {
+                return Some(activity);
+            }
+            if best.as_ref().is_none_or(|(other, _)| since < *other) {
+                best = Some((since, activity));
+            }
+        }
+        connections.renew(ticket)?.listed = now;
+    }
+    best.map(|(_, activity)| activity)
 }
 
 /// Returns the connection to evict for another one of this address, or `None` if no connection can be evicted.
-fn choose_victim(connections: &Shares<Arc<ConnectionActivity>>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
+fn choose_victim(connections: &mut Shares<ListedConnection>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
     let own = connections.held_by(address);
     let (heaviest, most) = connections.clients().next()?;
     if own >= most {
         return idlest(connections, address);
     }
-    let oldest = || connections.of(heaviest).next().map(|(_, activity)| activity.clone());
-    let heavier = connections.clients().take_while(|(_, count)| *count > own);
-    idlest(connections, heaviest)
-        .or_else(|| if most > own + 1 { oldest() } else { None })
-        .or_else(|| idlest(connections, address))
-        .or_else(|| heavier.skip(1).find_map(|(other, _)| idlest(connections, other)))
+    let oldest = connections.of(heaviest).next().map(|(_, oldest)| oldest.activity.clone());
+    if let Some(idle) = idlest(connections, heaviest) {
+        return Some(idle);
+    }
+    if most > own + 1 {
+        return oldest;
+    }
+    idlest(connections, address).or_else(|| {
+        let has_idle = |other: &IpAddr| {
+            connections.of(*other).take(EXAMINED).any(|(_, listed)| listed.activity.idle_since().is_some())
+        };
+        let heavier = connections.clients().take_while(|(_, count)| *count > own);
+        let other = heavier.skip(1).map(|(other, _)| other).find(has_idle)?;
+        idlest(connections, other)
+    })
 }
 
 /// The right of a connection to exist. It is released when this is dropped.
@@ -318,7 +359,7 @@ mod tests {
     fn is_evicted(permit: &ConnectionPermit) -> bool {
         permit.connections.registry.lock().groups.values().all(|shares| {
             let mut entries = shares.of(address(1)).chain(shares.of(address(2)));
-            !entries.any(|(_, activity)| Arc::ptr_eq(activity, &permit.activity))
+            !entries.any(|(_, entry)| Arc::ptr_eq(&entry.activity, &permit.activity))
         })
     }
 
@@ -351,6 +392,29 @@ mod tests {
         // The new client has as many: its own idle connection is evicted.
         let _third = acquire(2);
         assert!(is_evicted(&light) && !is_evicted(&heavy[0]));
+    }
+
+    #[test]
+    fn connections_that_were_used_are_evicted_after_those_that_were_not() {
+        let (connections, group) = connections(TcpLimits { connections_per_address: 100, ..TcpLimits::default() });
+        let acquire = || connections.acquire(group, 1_000, address(1), true).0;
+        let mut open: Vec<_> = (0..100).map(|_| acquire().expect("a permit")).collect();
+        let use_all = |open: &[ConnectionPermit]| {
+            open.iter().for_each(|permit| permit.activity.touch(Instant::now() + Duration::from_secs(1)));
+        };
+        // The first 60 were used. The others are evicted first, in order.
+        use_all(&open[..60]);
+        open.push(acquire().expect("a permit"));
+        assert_eq!((0..101).filter(|&at| is_evicted(&open[at])).collect::<Vec<_>>(), [60]);
+        open.push(acquire().expect("a permit"));
+        assert!(is_evicted(&open[61]));
+        // Where all were used, one of them is evicted; where all are busy, none is.
+        use_all(&open);
+        open.push(acquire().expect("a permit"));
+        let busy: Vec<_> = open.iter().map(|permit| permit.activity.start_query()).collect();
+        assert!(acquire().is_none());
+        drop(busy);
+        assert!(acquire().is_some());
     }
 
     #[test]
