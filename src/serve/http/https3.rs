@@ -15,7 +15,7 @@ use super::limited::{Limited, LimitedConnection};
 use super::message::RequestMessage;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
-use crate::serve::quic::listener::{QuicListener, Stopping, code};
+use crate::serve::quic::listener::{QuicListener, Stopping, StreamLimit, code};
 use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 
@@ -38,6 +38,7 @@ pub(crate) async fn serve(
     let Some(mut connection) = listener.acceptor.handshake(&permit, building, time, &phase).await else { return };
     let connection: &mut Connection<LimitedConnection, Bytes> = &mut connection;
     let mut requests = JoinSet::new();
+    let mut streams = StreamLimit::new(&listener.service.settings());
     // The loop reads the phase once at its start.
     phase.mark_changed();
     let mut stopping = Stopping::default();
@@ -50,7 +51,7 @@ pub(crate) async fn serve(
                 _ => return,
             },
             () = permit.activity.evicted() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
-            Some(_) = requests.join_next() => {}
+            Some(_) = requests.join_next() => streams.record_end(requests.len(), &quic),
             accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
                     let (listener, requester) = (listener.clone(), requester.clone());

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::listener::{QuicListener, Stopping};
+use super::listener::{QuicListener, Stopping, StreamLimit};
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
 use crate::serve::framing::{PREFIX, is_quic_query, quic_query_len};
@@ -23,6 +23,7 @@ pub(crate) async fn serve(
 ) {
     let memory = MemoryLimit::of_one(memory::ONE_CONNECTION, listener.acceptor.memory.clone());
     let mut queries = JoinSet::new();
+    let mut streams = StreamLimit::new(&listener.service.settings());
     // The loop reads the phase once at its start.
     phase.mark_changed();
     let mut stopping = Stopping::default();
@@ -42,6 +43,7 @@ pub(crate) async fn serve(
                     listener.service.count_reply(2);
                     return connection.close(DoqErrorCode::ProtocolError.into(), b"");
                 }
+                streams.record_end(queries.len(), &connection);
             }
             accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
                 Ok((send, receive)) => {

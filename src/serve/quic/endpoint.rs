@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::doq;
-use super::listener::{LAST, QuicListener};
+use super::listener::{LAST, QuicListener, StreamLimit};
 use super::proxied::{ConnectionOrigin, ProxiedSocket};
 use crate::chain::Transport;
 use crate::serve::http::https3;
@@ -31,8 +31,6 @@ const SEND_WINDOW: u64 = 512 * 1024;
 const CONFIGURE: Duration = Duration::from_secs(1);
 /// The maximum number of connections that have not been accepted yet.
 const MAX_INCOMING: usize = 1_000;
-/// The maximum number of streams of a connection without a configured limit.
-const MAX_STREAMS: u32 = 10_000;
 /// The maximum number of HTTP/3 streams that are not requests: control, compression, and reserved ones.
 const UNIDIRECTIONAL: u32 = 8;
 
@@ -126,7 +124,7 @@ impl QuicListener {
         let mut config = TransportConfig::default();
         let unidirectional = if self.transport == Transport::Https3 { UNIDIRECTIONAL } else { 0 };
         config
-            .max_concurrent_bidi_streams(settings.streams.unwrap_or(MAX_STREAMS).into())
+            .max_concurrent_bidi_streams(StreamLimit::new(settings).current().into())
             .max_concurrent_uni_streams(unidirectional.into())
             .stream_receive_window(STREAM_WINDOW.into())
             .receive_window(WINDOW.into())
