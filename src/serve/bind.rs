@@ -157,8 +157,10 @@ fn tcp(address: SocketAddr, wanted: &WantedSockets) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wanted)?;
     // Connections of a server that has just stopped are in TIME-WAIT and must not keep the next one from starting.
     socket.set_reuse_address(true)?;
-    // Connections inherit it. It limits the memory in the kernel that a client can occupy that never reads.
+    // Connections inherit both. The size limits the memory in the kernel that a client can occupy that never reads. A
+    // response is written at once; the kernel would only delay it.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     // As with UDP: after that, another listener of this server may have an overlapping address.
     socket.set_reuse_port(true)?;
@@ -264,9 +266,11 @@ mod tests {
         socket.bind(&source.into()).expect("an address of the loopback interface");
         socket.connect(&target.into()).expect("a connection");
         let _connected = TcpStream::from(socket);
-        let accepted: Vec<usize> = (0..listeners.len()).filter(|at| listeners[*at].accept().is_ok()).collect();
+        let accepted = |at: usize| Some((at, listeners[at].accept().ok()?.0));
+        let accepted: Vec<(usize, TcpStream)> = (0..listeners.len()).filter_map(accepted).collect();
         assert_eq!(accepted.len(), 1, "{accepted:?}");
-        accepted[0]
+        assert!(accepted[0].1.nodelay().expect("an option"), "inherited from the listener");
+        accepted[0].0
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Acceptor {
         self: Arc<Self>, listener: TcpListener, service: Arc<Service>, mut phase: watch::Receiver<ListenerPhase>,
     ) {
         let (mut failures, mut accepted_at_once) = (0, 0);
+        let bound = listener.local_addr().ok();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -83,7 +84,7 @@ impl Acceptor {
             match accepted {
                 Ok((stream, remote)) => {
                     failures = 0;
-                    self.start_connection(stream, remote, &service, &phase);
+                    self.start_connection(stream, remote, bound, &service, &phase);
                     accepted_at_once += 1;
                     if accepted_at_once == ACCEPTED_AT_ONCE {
                         accepted_at_once = 0;
@@ -92,7 +93,7 @@ impl Acceptor {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.record_failure(&error, listener.local_addr().ok());
+                    self.record_failure(&error, bound);
                     if let Some(pause) = self.pause_after(&error, failures) {
                         tokio::time::sleep(pause).await;
                     }
@@ -106,15 +107,15 @@ impl Acceptor {
             let Ok((socket, remote)) = SockRef::from(&listener).accept() else { break };
             let stream = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket.into()));
             if let (Ok(stream), Some(remote)) = (stream, remote.as_socket()) {
-                self.start_connection(stream, remote, &service, &phase);
+                self.start_connection(stream, remote, bound, &service, &phase);
             }
         }
         self.record_end();
     }
 
-    /// Starts to serve a connection, or closes it if there is no permit.
+    /// Starts to serve a connection of a listener with the address `bound`, or closes it if there is no permit.
     fn start_connection(
-        self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, service: &Arc<Service>,
+        self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, bound: Option<SocketAddr>, service: &Arc<Service>,
         phase: &watch::Receiver<ListenerPhase>,
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -123,9 +124,8 @@ impl Acceptor {
             _ => self.connections.limits().connections,
         };
         let Some(permit) = self.acquire(limit, remote.ip(), true) else { return };
-        // A response is written at once; the kernel would only delay it.
-        let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else { return };
+        let bound = bound.filter(|bound| !bound.ip().is_unspecified());
+        let Some(local) = bound.or_else(|| stream.local_addr().ok()) else { return };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let service = service.clone();
         let proxy = service.proxy();
