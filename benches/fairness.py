@@ -117,9 +117,9 @@ def prefer():
 
 
 def yield_cpu():
-    """Lowers the priority of a hostile client, which has a machine of its own in a cluster: the CPU time of its own
-    program should not be what honest clients wait for, only that of the server and of the kernel."""
-    os.nice(19)
+    """Gives a hostile client the CPU time that no other program uses. It has a machine of its own in a cluster: the time of
+    its own program should not be what honest clients wait for, only that of the server and of the kernel."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def stop(process):

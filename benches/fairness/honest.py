@@ -51,6 +51,14 @@ class Client:
     async def open(self, transport):
         return await protocol.connect(transport, self.source, int(PORT if transport == "tcp" else OWN_PORT))
 
+    async def connect(self):
+        """Opens the persistent connections, whose handshakes are not what is measured."""
+        for transport in {way for way in WAYS if way != "udp" and "," not in way}:
+            try:
+                await asyncio.wait_for(self.connection(transport), TIMEOUT)
+            except (OSError, asyncio.TimeoutError):
+                pass  # A query opens it again.
+
     async def exchange(self, way, message):
         if way == "udp":
             return await protocol.ask_udp(self.source, int(PORT), message)
@@ -105,8 +113,12 @@ def give_up():
 
 
 async def main():
-    asyncio.get_running_loop().call_later(int(SECONDS) + 4 * TIMEOUT, give_up)
-    await asyncio.gather(*(Client(number).run() for number in range(int(CLIENTS))))
+    asyncio.get_running_loop().call_later(int(SECONDS) + 6 * TIMEOUT, give_up)
+    clients = [Client(number) for number in range(int(CLIENTS))]
+    # One after the other: the handshakes of all at once would take this process a while.
+    for client in clients:
+        await client.connect()
+    await asyncio.gather(*(client.run() for client in clients))
 
 
 asyncio.run(main())
