@@ -434,7 +434,8 @@ impl Connection {
     /// server stops; the kernel sends the rest for [`ORPHAN_TIME`].
     async fn close(mut self, mut phase: watch::Receiver<ListenerPhase>) {
         if self.client_ended && self.messages == 0 && matches!(self.stream, Stream::Tcp(_)) {
-            // The client has closed its side and waits for nothing.
+            // The client has closed its side and waits for nothing: the kernel closes this side.
+            let _ = self.stream.options().set_tcp_user_timeout(Some(ORPHAN_TIME));
             return;
         }
         // With TLS, a client that has closed its side may still wait for ours.

@@ -282,25 +282,23 @@ impl Registry {
 /// up to 1,000, and each new one evicts another.
 ///
 /// The connections of an address are listed in the order in which they were opened. One that was used since it was
-/// listed becomes the newest when it is examined, so the oldest that was not used has been idle the longest ("second
-/// chance").
+/// listed becomes the newest when it is examined ("second chance"), and the first one that was not ends the search.
 fn idlest(connections: &mut Shares<ListedConnection>, address: IpAddr) -> Option<Arc<ConnectionActivity>> {
     let now = Instant::now();
-    let mut best: Option<(Instant, Arc<ConnectionActivity>)> = None;
+    let mut idlest: Option<(Instant, Arc<ConnectionActivity>)> = None;
     for _ in 0..connections.held_by(address).min(EXAMINED) {
         let (ticket, oldest) = connections.of(address).next()?;
         let (activity, listed) = (oldest.activity.clone(), oldest.listed);
-        if let Some(since) = activity.idle_since() {
-            if since <= listed {
-                return Some(activity);
-            }
-            if best.as_ref().is_none_or(|(other, _)| since < *other) {
-                best = Some((since, activity));
-            }
+        let since = activity.idle_since();
+        if let Some(since) = since.filter(|since| idlest.as_ref().is_none_or(|(other, _)| since < other)) {
+            idlest = Some((since, activity));
+        }
+        if since.is_some_and(|since| since <= listed) {
+            break;
         }
         connections.renew(ticket)?.listed = now;
     }
-    best.map(|(_, activity)| activity)
+    idlest.map(|(_, activity)| activity)
 }
 
 /// Returns the connection to evict for another one of this address, or `None` if no connection can be evicted.
@@ -408,9 +406,17 @@ mod tests {
         assert_eq!((0..101).filter(|&at| is_evicted(&open[at])).collect::<Vec<_>>(), [60]);
         open.push(acquire().expect("a permit"));
         assert!(is_evicted(&open[61]));
-        // Where all were used, one of them is evicted; where all are busy, none is.
-        use_all(&open);
+        // A connection that was used long ago is evicted before a new one that was not used yet.
+        let (connections, group) = self::connections(TcpLimits { connections_per_address: 2, ..TcpLimits::default() });
+        let acquire = || connections.acquire(group, 1_000, address(1), true).0;
+        let mut open = vec![acquire().expect("a permit")];
+        std::thread::sleep(Duration::from_millis(10));
+        open[0].activity.touch(Instant::now());
+        std::thread::sleep(Duration::from_millis(10));
         open.push(acquire().expect("a permit"));
+        open.push(acquire().expect("a permit"));
+        assert_eq!([0, 1, 2].map(|at| is_evicted(&open[at])), [true, false, false]);
+        // Where all are busy, none is evicted.
         let busy: Vec<_> = open.iter().map(|permit| permit.activity.start_query()).collect();
         assert!(acquire().is_none());
         drop(busy);
