@@ -51,13 +51,14 @@ pub(crate) async fn serve(
                 _ => return,
             },
             () = permit.activity.evicted() => return quic.close(code(EXCESSIVE_LOAD), b"too many connections"),
-            Some(_) = requests.join_next() => streams.record_end(requests.len(), &quic),
+            Some(_) = requests.join_next() => {}
             accepted = connection.accept(), if stopping.accepts() => match accepted {
                 Ok(Some(resolver)) => {
                     let (listener, requester) = (listener.clone(), requester.clone());
                     let memory = memory.clone();
                     let activity = permit.activity.clone();
                     requests.spawn(Request { listener, requester, memory, activity }.answer(resolver));
+                    streams.record_open(requests.len(), &quic);
                 }
                 Ok(None) | Err(_) => return,
             },

@@ -43,7 +43,6 @@ pub(crate) async fn serve(
                     listener.service.count_reply(2);
                     return connection.close(DoqErrorCode::ProtocolError.into(), b"");
                 }
-                streams.record_end(queries.len(), &connection);
             }
             accepted = connection.accept_bi(), if stopping.accepts() => match accepted {
                 Ok((send, receive)) => {
@@ -52,6 +51,7 @@ pub(crate) async fn serve(
                     let held = memory.permit();
                     let stream = QueryStream { listener, requester, activity, send, held };
                     queries.spawn(stream.answer(receive));
+                    streams.record_open(queries.len(), &connection);
                 }
                 Err(_) => return,
             },
