@@ -95,14 +95,14 @@ folder = pathlib.Path(tempfile.mkdtemp(prefix="clusterdns-fairness-"))
 processes = []
 
 
-def start(words, **named):
+def start(words, autogroup=-19, **named):
     # A session of its own, for which the kernel keeps a share of the CPU (sched_autogroup).
     named |= {"cwd": folder, "stdin": subprocess.DEVNULL, "start_new_session": True}
     process = subprocess.Popen([str(word) for word in words], **named)
     processes.append(process)
     try:
-        # Before other programs of this machine.
-        pathlib.Path(f"/proc/{process.pid}/autogroup").write_text("-19")
+        # By default, before other programs of this machine.
+        pathlib.Path(f"/proc/{process.pid}/autogroup").write_text(str(autogroup))
     except OSError:
         pass
     return process
@@ -117,8 +117,8 @@ def prefer():
 
 
 def yield_cpu():
-    """Gives a hostile client the CPU time that no other program uses. It has a machine of its own in a cluster: the time of
-    its own program should not be what honest clients wait for, only that of the server and of the kernel."""
+    """Gives a hostile client the CPU time that no other program uses. It has a machine of its own in a cluster: the
+    time of its own program should not be what honest clients wait for, only that of the server and of the kernel."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
@@ -252,13 +252,15 @@ def honest(server, scenario):
 def hostile(server, scenario):
     kind, *rest = scenario.hostile
     port = server.own_port if scenario.transport != "tcp" else server.port
-    seconds = LEAD + options.seconds + 10  # It is stopped before, when the last honest query is done.
+    seconds = LEAD + options.seconds + 60  # It is stopped before, when the last honest query is done.
     if "-" in kind:
         words = [sys.executable, "-B", PARTS / "hostile.py", kind, port, seconds, *rest]
-        return start(words, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
+        return start(words, 19, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
+    words = [folder / "load", kind, port, seconds, *rest]
     # Where it has a rate it must attain it; otherwise it gets the CPU time that the others leave.
-    first = prefer if kind in ("udp", "tcp") else yield_cpu
-    return start([folder / "load", kind, port, seconds, *rest], stdout=subprocess.PIPE, preexec_fn=first)
+    if kind in ("udp", "tcp"):
+        return start(words, stdout=subprocess.PIPE, preexec_fn=prefer)
+    return start(words, 19, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
 
 
 def what_it_did(scenario, did):
