@@ -15,7 +15,8 @@ use super::limited::{Limited, LimitedConnection};
 use super::message::RequestMessage;
 use crate::net::memory::{self, MemoryLimit, MemoryPermit};
 use crate::serve::ListenerPhase;
-use crate::serve::quic::listener::{QuicListener, Stopping, StreamLimit, code};
+use crate::serve::quic::listener::{QuicListener, Stopping, code};
+use crate::serve::quic::streams::StreamLimit;
 use crate::serve::request::Requester;
 use crate::serve::tcp::limits::{ConnectionActivity, ConnectionPermit};
 

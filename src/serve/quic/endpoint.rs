@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::doq;
-use super::listener::{LAST, QuicListener, StreamLimit};
+use super::listener::{LAST, QuicListener};
 use super::proxied::{ConnectionOrigin, ProxiedSocket};
+use super::streams::StreamLimit;
 use crate::chain::Transport;
 use crate::serve::http::https3;
 use crate::serve::pending::PendingLimit;

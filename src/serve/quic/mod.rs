@@ -4,3 +4,4 @@ pub(crate) mod doq;
 pub(crate) mod endpoint;
 pub(crate) mod listener;
 mod proxied;
+pub(crate) mod streams;
