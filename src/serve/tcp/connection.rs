@@ -433,11 +433,6 @@ impl Connection {
     /// reset the connection, and a reset can overtake responses. The wait has the write timeout, or [`LINGER`] when the
     /// server stops; the kernel sends the rest for [`ORPHAN_TIME`].
     async fn close(mut self, mut phase: watch::Receiver<ListenerPhase>) {
-        if self.client_ended && self.messages == 0 && matches!(self.stream, Stream::Tcp(_)) {
-            // The client has closed its side and waits for nothing: the kernel closes this side.
-            let _ = self.stream.options().set_tcp_user_timeout(Some(ORPHAN_TIME));
-            return;
-        }
         // With TLS, a client that has closed its side may still wait for ours.
         let is_ended = self.stream.shut_down(ORPHAN_TIME).is_err() || self.client_ended;
         if is_ended {
