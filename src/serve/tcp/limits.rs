@@ -308,6 +308,7 @@ fn choose_victim(connections: &mut Shares<ListedConnection>, address: IpAddr) ->
     if own >= most {
         return idlest(connections, address);
     }
+    // Before those that are examined become the newest.
     let oldest = connections.of(heaviest).next().map(|(_, oldest)| oldest.activity.clone());
     if let Some(idle) = idlest(connections, heaviest) {
         return Some(idle);
@@ -397,30 +398,39 @@ mod tests {
         let (connections, group) = connections(TcpLimits { connections_per_address: 100, ..TcpLimits::default() });
         let acquire = || connections.acquire(group, 1_000, address(1), true).0;
         let mut open: Vec<_> = (0..100).map(|_| acquire().expect("a permit")).collect();
-        let use_all = |open: &[ConnectionPermit]| {
-            open.iter().for_each(|permit| permit.activity.touch(Instant::now() + Duration::from_secs(1)));
-        };
-        // The first 60 were used. The others are evicted first, in order.
-        use_all(&open[..60]);
-        open.push(acquire().expect("a permit"));
-        assert_eq!((0..101).filter(|&at| is_evicted(&open[at])).collect::<Vec<_>>(), [60]);
-        open.push(acquire().expect("a permit"));
-        assert!(is_evicted(&open[61]));
-        // A connection that was used long ago is evicted before a new one that was not used yet.
-        let (connections, group) = self::connections(TcpLimits { connections_per_address: 2, ..TcpLimits::default() });
+        let later = Instant::now() + Duration::from_secs(1);
+        open[..60].iter().for_each(|permit| permit.activity.touch(later));
+        for expected in [60, 61] {
+            open.push(acquire().expect("a permit"));
+            assert!(is_evicted(&open[expected]));
+        }
+        assert_eq!(open.iter().filter(|permit| is_evicted(permit)).count(), 2);
+    }
+
+    #[test]
+    fn a_connection_that_was_used_long_ago_is_evicted_before_a_new_one() {
+        let (connections, group) = connections(TcpLimits { connections_per_address: 2, ..TcpLimits::default() });
+        let acquire = || connections.acquire(group, 1_000, address(1), true).0.expect("a permit");
+        let used = acquire();
+        std::thread::sleep(Duration::from_millis(10));
+        used.activity.touch(Instant::now());
+        std::thread::sleep(Duration::from_millis(10));
+        let open = [used, acquire(), acquire()];
+        assert_eq!(open.each_ref().map(is_evicted), [true, false, false]);
+    }
+
+    #[test]
+    fn a_limited_number_of_connections_is_examined() {
+        let limit = EXAMINED + 1;
+        let (connections, group) = connections(TcpLimits { connections_per_address: limit, ..TcpLimits::default() });
         let acquire = || connections.acquire(group, 1_000, address(1), true).0;
-        let mut open = vec![acquire().expect("a permit")];
-        std::thread::sleep(Duration::from_millis(10));
-        open[0].activity.touch(Instant::now());
-        std::thread::sleep(Duration::from_millis(10));
-        open.push(acquire().expect("a permit"));
-        open.push(acquire().expect("a permit"));
-        assert_eq!([0, 1, 2].map(|at| is_evicted(&open[at])), [true, false, false]);
-        // Where all are busy, none is evicted.
-        let busy: Vec<_> = open.iter().map(|permit| permit.activity.start_query()).collect();
+        let open: Vec<_> = (0..limit).map(|_| acquire().expect("a permit")).collect();
+        let busy: Vec<_> = open[..EXAMINED].iter().map(|permit| permit.activity.start_query()).collect();
+        // The examined ones are busy, and become the newest: the next search begins with the idle one.
         assert!(acquire().is_none());
+        let next = acquire().expect("a permit");
+        assert!(is_evicted(&open[EXAMINED]) && !is_evicted(&next));
         drop(busy);
-        assert!(acquire().is_some());
     }
 
     #[test]
