@@ -1,7 +1,7 @@
 //! Clients that break rules or use rare parts of the protocol, through the virtual address. Each runs in a Pod
 //! ([`super::roles`]) and panics if the server does not do what it should.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -270,22 +270,21 @@ fn mixed_case() {
 }
 
 fn garbage() {
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     let response = [&query(12, NAME, 1)[..2], &[0x80], &query(12, NAME, 1)[3..]].concat();
-    for packet in [&b""[..], b"\0", &[0xff; 11], &[0xff; 512], &response] {
-        socket.send_to(packet, VIP).expect("sent");
-    }
-    let send = || assert!(socket.send_to(&query(13, NAME, 1), VIP).is_ok());
-    send();
-    // Some of the others may have got a response that says FORMERR, none of them more than that.
-    for _ in 0..6 {
-        let bytes = receive(&socket, send);
-        if bytes[..2] == 13u16.to_be_bytes() {
-            check(13, &bytes);
-            return;
+    exchange(0, |socket| {
+        for packet in [&b""[..], b"\0", &[0xff; 11], &[0xff; 512], &response, &query(13, NAME, 1)] {
+            socket.send_to(packet, VIP)?;
         }
-    }
-    panic!("no response to the query");
+        // Some of the others may have got a response that says FORMERR, none of them more than that.
+        for _ in 0..6 {
+            let bytes = receive(socket)?;
+            if bytes[..2] == 13u16.to_be_bytes() {
+                check(13, &bytes);
+                return Ok(());
+            }
+        }
+        panic!("no response to the query");
+    });
 }
 
 /// RFC 6891 6.1.3: BADVERS, and version 0 in the OPT.
@@ -303,23 +302,16 @@ fn newer_edns() {
 /// Each question gets its own answer.
 fn same_id() {
     let names = [NAME, "cart.shop.svc.cluster.local", "www.example.org", "intranet.corp.example"];
-    let questions = names.map(|name| query(22, name, 1));
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    let send = || assert!(questions.iter().all(|packet| socket.send_to(packet, VIP).is_ok()));
     let mut stream = connect();
-    send();
-    for packet in &questions {
-        stream.write_all(&framed(packet)).expect("written");
+    for name in names {
+        stream.write_all(&framed(&query(22, name, 1))).expect("written");
     }
-    let mut over_udp: Vec<Vec<u8>> = Vec::new();
-    while over_udp.len() < names.len() {
-        let bytes = receive(&socket, send);
-        // A query that was sent again may have two responses.
-        let question = questions.iter().find(|packet| bytes[12..].starts_with(&packet[12..])).expect("a question");
-        if !over_udp.iter().any(|other| other[12..].starts_with(&question[12..])) {
-            over_udp.push(bytes);
+    let over_udp = exchange(0, |socket| {
+        for name in names {
+            socket.send_to(&query(22, name, 1), VIP)?;
         }
-    }
+        names.iter().map(|_| receive(socket)).collect::<io::Result<Vec<_>>>()
+    });
     for responses in [over_udp, names.map(|_| read(&mut stream)).to_vec()] {
         for name in names {
             let question = &query(22, name, 1)[12..];
@@ -393,24 +385,31 @@ fn flood() {
 
 /// Sends a query over UDP from a port, or from any with 0. Returns the response.
 fn udp(port: u16, packet: &[u8]) -> Vec<u8> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a socket");
-    let send = || assert!(socket.send_to(packet, VIP).is_ok());
-    send();
-    receive(&socket, send)
+    exchange(port, |socket| {
+        socket.send_to(packet, VIP)?;
+        receive(socket)
+    })
 }
 
-/// Receives a response, which must come from the address asked. As a stub resolver does, the client sends its query
-/// again where none comes: beside a flood, a datagram may find the server's receive buffer full.
-fn receive(socket: &UdpSocket, send: impl Fn()) -> Vec<u8> {
-    socket.set_read_timeout(Some(SOON / 4)).expect("a timeout");
-    let mut bytes = vec![0; 65_535];
+/// Runs an exchange over a socket with a port, or with any for 0. As a stub resolver does, the client begins again over
+/// a new socket where a response is missing: beside a flood, a datagram may find the server's receive buffer full.
+fn exchange<T>(port: u16, run: impl Fn(&UdpSocket) -> io::Result<T>) -> T {
     for _ in 0..4 {
-        if let Ok((len, from)) = socket.recv_from(&mut bytes) {
-            assert_eq!(from, VIP, "the response comes from another address");
-            bytes.truncate(len);
-            return bytes;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a socket");
+        socket.set_read_timeout(Some(SOON / 4)).expect("a timeout");
+        match run(&socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result.expect("an exchange"),
         }
-        send();
     }
     panic!("no response");
+}
+
+/// Receives a datagram, which must come from the address asked.
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 65_535];
+    let (len, from) = socket.recv_from(&mut bytes)?;
+    assert_eq!(from, VIP, "the response comes from another address");
+    bytes.truncate(len);
+    Ok(bytes)
 }
