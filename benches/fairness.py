@@ -253,14 +253,12 @@ def hostile(server, scenario):
     kind, *rest = scenario.hostile
     port = server.own_port if scenario.transport != "tcp" else server.port
     seconds = LEAD + options.seconds + 60  # It is stopped before, when the last honest query is done.
-    if "-" in kind:
-        words = [sys.executable, "-B", PARTS / "hostile.py", kind, port, seconds, *rest]
-        return start(words, 19, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
-    words = [folder / "load", kind, port, seconds, *rest]
+    program = [sys.executable, "-B", PARTS / "hostile.py"] if "-" in kind else [folder / "load"]
+    words = [*program, kind, port, seconds, *rest]
     # Where it has a rate it must attain it; otherwise it gets the CPU time that the others leave.
     if kind in ("udp", "tcp"):
         return start(words, stdout=subprocess.PIPE, preexec_fn=prefer)
-    return start(words, 19, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
+    return start(words, autogroup=19, stdout=subprocess.PIPE, preexec_fn=yield_cpu)
 
 
 def what_it_did(scenario, did):

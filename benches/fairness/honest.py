@@ -52,8 +52,8 @@ class Client:
         return await protocol.connect(transport, self.source, int(PORT if transport == "tcp" else OWN_PORT))
 
     async def connect(self):
-        """Opens the persistent connections, whose handshakes are not what is measured. Where one fails, a query opens it
-        again."""
+        """Opens the persistent connections, whose handshakes are not what is measured. Where one fails, a query opens
+        it again."""
         for transport in {way for way in WAYS if way != "udp" and "," not in way}:
             try:
                 await self.connection(transport)
