@@ -3,6 +3,8 @@
 
 #[path = "encrypted/certificates.rs"]
 mod certificates;
+#[path = "encrypted/forwarded.rs"]
+mod forwarded;
 #[path = "encrypted/limits.rs"]
 mod limits;
 mod running;

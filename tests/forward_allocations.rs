@@ -51,7 +51,9 @@ impl Plugin for Forward {
     }
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
-        let attempts = self.0.begin(exchange.client.remote.ip(), false, exchange.now).expect("no limit");
+        let client = exchange.client;
+        let begun = self.0.begin(client.remote.ip(), client.transport.forwarded(), exchange.now);
+        let attempts = begun.expect("no limit");
         Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() }))
     }
 }

@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::upstream;
+use crate::upstream::{self, PlainTransport};
 use crate::wire::header::Change;
 use crate::wire::reply::{ErrorText, ExtendedError};
 use crate::wire::{Name, NameBuf, Query, QueryChange, Question, Rcode, Reply, Type};
@@ -230,6 +230,16 @@ impl Transport {
     /// any message.
     pub const fn is_datagram(self) -> bool {
         matches!(self, Transport::Udp)
+    }
+
+    /// Returns the transport on which a query is forwarded: UDP or TCP like that of the client, as in CoreDNS. A client
+    /// over QUIC or HTTP/3 has no TCP to retry over when a response is truncated, so this server retries for it.
+    pub const fn forwarded(self) -> PlainTransport {
+        match self {
+            Transport::Udp => PlainTransport::Udp,
+            Transport::Quic | Transport::Https3 => PlainTransport::UdpThenTcp,
+            Transport::Tcp | Transport::Tls | Transport::Https | Transport::Grpc => PlainTransport::Tcp,
+        }
     }
 }
 

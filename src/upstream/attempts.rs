@@ -18,6 +18,17 @@ const ATTEMPTS_PER_UPSTREAM: u32 = 2;
 /// Failed attempts where the configuration allows any number: one that fails at once would be repeated without end.
 const MAX_ATTEMPTS: u32 = 64;
 
+/// The transport on which plain DNS queries an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PlainTransport {
+    /// UDP. A truncated response is passed on: the client retries over TCP.
+    Udp,
+    /// UDP, and TCP when the response is truncated.
+    UdpThenTcp,
+    /// TCP.
+    Tcp,
+}
+
 /// The attempts of one query at the upstreams of a group.
 pub struct Attempts {
     group: Arc<Group>,
@@ -36,8 +47,7 @@ pub struct Attempts {
     failures: u32,
     /// The last attempt failed when every upstream was down already.
     exhausted: bool,
-    /// Queries go over a stream.
-    stream: bool,
+    transport: PlainTransport,
     /// The last answer over UDP was truncated; the same upstream is queried over TCP.
     truncated: bool,
     /// No attempt starts at this time or later.
@@ -85,23 +95,28 @@ pub enum Verdict {
 }
 
 impl Group {
-    /// Starts a query. `stream`: its client uses a stream, and so does the query unless the rules say otherwise. Its
-    /// permit is taken when it is sent; a query that would get none is refused here already.
-    pub fn begin(self: &Arc<Self>, client: IpAddr, stream: bool, now: Instant) -> Result<Attempts, Error> {
+    /// Starts a query. It uses `transport` unless the rules say otherwise. Its permit is taken when it is sent; a query
+    /// that would get none is refused here already.
+    pub fn begin(self: &Arc<Self>, client: IpAddr, transport: PlainTransport, now: Instant) -> Result<Attempts, Error> {
         if self.permits.as_ref().is_some_and(|permits| !permits.admits(client)) {
             return Err(self.refuse());
         }
         let upstreams = self.upstreams();
         let order = self.order(upstreams.len());
-        Ok(Attempts::new(self.clone(), upstreams, order, stream, now))
+        Ok(Attempts::new(self.clone(), upstreams, order, transport, now))
     }
 }
 
 impl Attempts {
     pub(super) fn new(
-        group: Arc<Group>, upstreams: Arc<Vec<Arc<Upstream>>>, order: [u8; MAX_UPSTREAMS], stream: bool, now: Instant,
+        group: Arc<Group>, upstreams: Arc<Vec<Arc<Upstream>>>, order: [u8; MAX_UPSTREAMS], transport: PlainTransport,
+        now: Instant,
     ) -> Attempts {
-        let stream = group.rules.force_tcp || stream && !group.rules.prefer_udp;
+        let transport = match &group.rules {
+            rules if rules.force_tcp => PlainTransport::Tcp,
+            rules if rules.prefer_udp => PlainTransport::UdpThenTcp,
+            _ => transport,
+        };
         Attempts {
             group,
             upstreams,
@@ -112,7 +127,7 @@ impl Attempts {
             failovers: 0,
             failures: 0,
             exhausted: false,
-            stream,
+            transport,
             truncated: false,
             last_start: now + LAST_START,
             deadline: None,
@@ -165,7 +180,7 @@ impl Attempts {
     /// Notifies the observers that the last attempt, which took this time, has failed.
     pub fn record_unanswered(&self, took: Duration, now: Instant) {
         let started = now.checked_sub(took).unwrap_or(now);
-        let attempt = TappedAttempt { upstream: self.upstream(), is_stream: self.stream, local: None, started };
+        let attempt = TappedAttempt { upstream: self.upstream(), is_stream: !self.uses_udp(), local: None, started };
         self.taps.iter().for_each(|tap| tap.ended(&attempt, None, now));
     }
 
@@ -189,9 +204,9 @@ impl Attempts {
         &self.upstreams[usize::from(number)]
     }
 
-    /// Returns whether plain DNS uses TCP. Queries that differ in it are not merged.
-    pub fn is_stream(&self) -> bool {
-        self.stream
+    /// Returns the transport of plain DNS. Queries that differ in it are not merged.
+    pub fn transport(&self) -> PlainTransport {
+        self.transport
     }
 
     /// Returns the next step.
@@ -230,10 +245,13 @@ impl Attempts {
             self.current = fastrand::u8(..len);
             break;
         }
-        match self.upstream().transport {
-            UpstreamTransport::Dns if !self.stream => NextStep::Udp(until),
-            _ => stream,
-        }
+        if self.uses_udp() { NextStep::Udp(until) } else { stream }
+    }
+
+    /// Returns whether the last attempt uses UDP.
+    fn uses_udp(&self) -> bool {
+        let is_plain = self.upstream().transport == UpstreamTransport::Dns;
+        is_plain && self.transport != PlainTransport::Tcp && !self.truncated
     }
 
     /// Records that the last attempt failed.
@@ -259,7 +277,7 @@ impl Attempts {
         let rcode = message.rcode();
         self.upstream_at(answered.upstream).driver.record_answer(rcode, answered.took);
         let rules = &self.group.rules;
-        if message.is_truncated() && answered.over_udp && rules.prefer_udp {
+        if message.is_truncated() && answered.over_udp && self.transport == PlainTransport::UdpThenTcp {
             if !answered.is_last {
                 return Verdict::Ignore;
             }
@@ -311,7 +329,7 @@ mod tests {
         let start = Instant::now();
         let mut now = start;
         let mut text = String::new();
-        let mut attempts = group.begin(CLIENT, false, start).expect("no limit");
+        let mut attempts = group.begin(CLIENT, PlainTransport::Udp, start).expect("no limit");
         loop {
             let until = match attempts.next(now) {
                 NextStep::Udp(until) => until,
@@ -367,7 +385,8 @@ mod tests {
         let (group, notes) = group(&addresses(2), rules());
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut attempts = group.begin(CLIENT, false, start).expect("no limit").ending_at(Some(at(3_000)));
+        let mut attempts =
+            group.begin(CLIENT, PlainTransport::Udp, start).expect("no limit").ending_at(Some(at(3_000)));
         assert_eq!(attempts.next(start), NextStep::Udp(at(2_000)));
         attempts.record_failure(Error::Timeout("x".into()));
         // The second attempt has no more than the rest of the time.
@@ -375,11 +394,12 @@ mod tests {
         attempts.record_failure(Error::Timeout("y".into()));
         assert_eq!(attempts.next(at(3_000)), NextStep::End(Error::Timeout("y".into())));
         assert_eq!(notes.lock().failed, [0, 1], "the health of both is checked");
-        let mut attempts = group.begin(CLIENT, true, start).expect("no limit").ending_at(Some(at(500)));
+        let mut attempts = group.begin(CLIENT, PlainTransport::Tcp, start).expect("no limit").ending_at(Some(at(500)));
         assert_eq!(attempts.next(at(100)), NextStep::Stream(Duration::from_millis(400)));
         assert_eq!(attempts.no_later(at(9_000)), at(500));
         // The time was over before the first attempt.
-        let mut attempts = group.begin(CLIENT, false, at(800)).expect("no limit").ending_at(Some(at(500)));
+        let mut attempts =
+            group.begin(CLIENT, PlainTransport::Udp, at(800)).expect("no limit").ending_at(Some(at(500)));
         assert_eq!(attempts.next(at(800)), NextStep::End(Error::NoHealthy));
     }
 
@@ -398,7 +418,7 @@ mod tests {
     fn an_answer_counts_for_the_upstream_that_it_came_from() {
         let (group, notes) = group(&addresses(2), GroupRules { failover: vec![Rcode::SERVFAIL], ..rules() });
         let now = Instant::now();
-        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, PlainTransport::Udp, now).expect("no limit");
         attempts.next(now);
         attempts.record_failure(Error::Timeout("x".into()));
         attempts.next(now);
@@ -411,22 +431,55 @@ mod tests {
 
     #[test]
     fn a_truncated_answer_leads_to_tcp_once() {
-        let (group, _) = group(&addresses(1), GroupRules { prefer_udp: true, ..rules() });
+        let prefer_udp = GroupRules { prefer_udp: true, ..rules() };
+        for (rules, transport) in [
+            (prefer_udp.clone(), PlainTransport::Udp),
+            (prefer_udp, PlainTransport::Tcp),
+            (rules(), PlainTransport::UdpThenTcp),
+        ] {
+            let (group, _) = group(&addresses(1), rules);
+            let now = Instant::now();
+            let mut attempts = group.begin(CLIENT, transport, now).expect("no limit");
+            let truncated = answer(Rcode::NOERROR, true);
+            assert!(matches!(attempts.next(now), NextStep::Udp(_)));
+            assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
+            assert!(matches!(attempts.next(now), NextStep::Stream(_)));
+            assert_eq!(judge(&mut attempts, &truncated, 0, true, false), Verdict::Ignore);
+            assert_eq!(judge(&mut attempts, &truncated, 0, false, true), Verdict::Deliver);
+        }
+    }
+
+    #[test]
+    fn the_rules_come_before_the_transport_of_the_client() {
+        let force_tcp = GroupRules { force_tcp: true, prefer_udp: true, ..rules() };
         let now = Instant::now();
-        let mut attempts = group.begin(CLIENT, true, now).expect("no limit");
-        let truncated = answer(Rcode::NOERROR, true);
-        assert!(matches!(attempts.next(now), NextStep::Udp(_)));
-        assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
-        assert!(matches!(attempts.next(now), NextStep::Stream(_)));
-        assert_eq!(judge(&mut attempts, &truncated, 0, true, false), Verdict::Ignore);
-        assert_eq!(judge(&mut attempts, &truncated, 0, false, true), Verdict::Deliver);
+        for (rules, transport, uses_udp) in [
+            (rules(), PlainTransport::Udp, true),
+            (rules(), PlainTransport::UdpThenTcp, true),
+            (rules(), PlainTransport::Tcp, false),
+            (force_tcp.clone(), PlainTransport::Udp, false),
+            (force_tcp, PlainTransport::UdpThenTcp, false),
+        ] {
+            let (group, _) = group(&addresses(1), rules);
+            let next = group.begin(CLIENT, transport, now).expect("no limit").next(now);
+            assert_eq!(matches!(next, NextStep::Udp(_)), uses_udp, "{transport:?}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_answer_is_passed_on_to_a_client_that_can_retry() {
+        let (group, _) = group(&addresses(1), rules());
+        let now = Instant::now();
+        let mut attempts = group.begin(CLIENT, PlainTransport::Udp, now).expect("no limit");
+        attempts.next(now);
+        assert_eq!(judge(&mut attempts, &answer(Rcode::NOERROR, true), 0, true, true), Verdict::Deliver);
     }
 
     #[test]
     fn a_limit_of_this_server_is_no_failure_of_the_upstream() {
         let (group, notes) = group(&addresses(1), rules());
         let now = Instant::now();
-        let mut attempts = group.begin(CLIENT, false, now).expect("no limit");
+        let mut attempts = group.begin(CLIENT, PlainTransport::Udp, now).expect("no limit");
         for _ in 0..2 {
             assert!(matches!(attempts.next(now), NextStep::Udp(_)));
             attempts.record_unsent(Error::Full);

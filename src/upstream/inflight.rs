@@ -293,7 +293,7 @@ impl<W: Waiter, O: Clone> InFlight<W, O> {
         let query = self.queries.get(number)?;
         let first = &self.waiters.get(query.first)?.waiter;
         let is_identical = std::ptr::eq(&**query.attempts.group(), &**attempts.group())
-            && query.attempts.is_stream() == attempts.is_stream()
+            && query.attempts.transport() == attempts.transport()
             && first.change() == waiter.change()
             && are_identical(first.packet(), waiter.packet());
         is_identical.then_some(number)

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use crate::wire::{QueryChange, Rcode, Reply};
 
-pub use attempts::{Answered, Attempts, NextStep, Verdict};
+pub use attempts::{Answered, Attempts, NextStep, PlainTransport, Verdict};
 pub use config::{HealthCheck, UpstreamConfig};
 pub use group::{
     DropReason, Group, GroupCounters, GroupRules, ShedReason, Upstream, UpstreamDriver, UpstreamPolicy,

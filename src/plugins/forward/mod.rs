@@ -210,9 +210,9 @@ impl Plugin for Forward {
         if !self.is_forwarded(exchange.question()) {
             return Step::Next;
         }
-        let is_stream = !exchange.client.transport.is_datagram();
+        let transport = exchange.client.transport.forwarded();
         let change = exchange.state.query_change();
-        match self.group.begin(exchange.client.remote.ip(), is_stream, exchange.now) {
+        match self.group.begin(exchange.client.remote.ip(), transport, exchange.now) {
             Ok(attempts) => {
                 let mut attempts = attempts.ending_at(exchange.deadline());
                 if !self.taps.is_empty() || exchange.has_metadata() {

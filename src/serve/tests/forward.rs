@@ -31,8 +31,8 @@ impl Plugin for Forward {
             exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1]));
             return Step::Answered;
         }
-        let stream = exchange.client.transport == crate::chain::Transport::Tcp;
-        match self.0.begin(exchange.client.remote.ip(), stream, exchange.now) {
+        let transport = exchange.client.transport.forwarded();
+        match self.0.begin(exchange.client.remote.ip(), transport, exchange.now) {
             Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() })),
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
         }

@@ -352,7 +352,7 @@ impl Forwarding {
     /// letter case.
     fn key(&self, waiter: &UpstreamWaiter, attempts: &Attempts) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        (Arc::as_ptr(attempts.group()) as usize, attempts.is_stream(), waiter.change()).hash(&mut hasher);
+        (Arc::as_ptr(attempts.group()) as usize, attempts.transport(), waiter.change()).hash(&mut hasher);
         let packet = waiter.packet();
         let mut folded = [0; 512];
         let head = packet.len().min(folded.len());

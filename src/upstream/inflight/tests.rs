@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::upstream::GroupRules;
 use crate::upstream::testing::group;
+use crate::upstream::{GroupRules, PlainTransport};
 
 /// A query for a name of one letter.
 struct Asker {
@@ -60,7 +60,7 @@ impl Bench {
         packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, name, 0, 0, 1, 0, 1]);
         let waiter = Asker { packet, client: SocketAddr::new(self::client(client), 1_000) };
         let order = std::array::from_fn(|at| at as u8);
-        let attempts = Attempts::new(self.group.clone(), self.group.upstreams(), order, false, self.now);
+        let attempts = Attempts::new(self.group.clone(), self.group.upstreams(), order, PlainTransport::Udp, self.now);
         let begun = self.table.begin(u64::from(name.to_ascii_lowercase()), attempts, waiter, self.now);
         begun.map_err(|(waiter, error)| {
             assert_eq!(error, Error::Limit(self.group.rules.max_concurrent));
@@ -167,17 +167,17 @@ fn max_concurrent_counts_waiters() {
     // A retransmission is no other query.
     assert_eq!(bench.ask(2, 2, b'a'), Admission::Repeated);
     for (id, name) in [(3, b'a'), (4, b'b')] {
-        assert!(bench.group.begin(client(2), false, bench.now).is_err());
+        assert!(bench.group.begin(client(2), PlainTransport::Udp, bench.now).is_err());
         assert_eq!(bench.try_to_ask(2, id, name).map(|_| ()), Err(id));
     }
     assert_eq!((bench.table.len(), bench.table.queries.len()), (2, 1));
     bench.table.end_and_pop(query.query, || "answer").expect("a waiter");
     // One has ended; the other counts until it is answered.
     bench.start(2, 5, b'b');
-    assert!(bench.group.begin(client(2), false, bench.now).is_err());
+    assert!(bench.group.begin(client(2), PlainTransport::Udp, bench.now).is_err());
     assert_eq!(bench.answered(), [(2, "answer")]);
     bench.start(2, 6, b'c');
-    assert!(bench.group.begin(client(2), false, bench.now).is_err());
+    assert!(bench.group.begin(client(2), PlainTransport::Udp, bench.now).is_err());
 }
 
 /// Has a client ask. Returns the permit that another waiter loses.
