@@ -63,7 +63,10 @@ impl CacheMetrics {
         });
         let mut stores = counters.stores.lock();
         stores.retain(|store| store.strong_count() > 0);
-        stores.push(Arc::downgrade(store));
+        // A reload that leaves the cache as it is keeps its store.
+        if !stores.iter().any(|known| known.as_ptr() == Arc::as_ptr(store)) {
+            stores.push(Arc::downgrade(store));
+        }
         drop(stores);
         counters
     }

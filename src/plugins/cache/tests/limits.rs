@@ -53,6 +53,9 @@ fn metrics_have_the_names_and_labels_of_coredns() {
     let cache = TestCache::new("cache example example.org {\n prefetch 1 1m 90%\n}");
     cache.ask("a.example.");
     cache.at(30).ask("a.example.");
+    // A reload asks for the counters of a store that stays.
+    let labels = BlockLabels::new("dns://:53", "");
+    cache.block_cache.counters(&cache.metrics, &labels);
     let registry = Registry::new();
     let metrics = cache.metrics.clone();
     register(&registry, Observed::new(CacheMetrics::METRICS, move || metrics.families()));
