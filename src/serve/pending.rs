@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +38,14 @@ impl PendingLimit {
     /// Returns the number of permits that are held.
     pub(crate) fn held(&self) -> usize {
         self.held.lock().len()
+    }
+
+    /// Revokes all permits, so that their queries end.
+    pub(crate) fn revoke_all(&self) {
+        let held = &mut *self.held.lock();
+        while let Some(ticket) = held.victim_for(Ipv4Addr::UNSPECIFIED.into()) {
+            held.remove(ticket);
+        }
     }
 
     /// Acquires a permit for a query of this client. Returns whether another query lost its permit for it.

@@ -197,6 +197,7 @@ impl Server {
             unread: PendingLimit::new(MAX_UNREAD),
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             owners: QueryOwners::default(),
             mailboxes,
@@ -441,7 +442,7 @@ impl Server {
     }
 
     /// Accepts no new connections, answers the queries that have arrived, and stops. Blocks until everything has ended,
-    /// at most for `grace`.
+    /// at most for `grace`. Queries that are pending near its end get SERVFAIL.
     ///
     /// UDP is answered until everything else has ended: clients do not know that the server stops, and their queries
     /// would be lost.
@@ -454,9 +455,16 @@ impl Server {
         }
         self.end_reading();
         let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
-        while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < deadline {
-            std::thread::sleep(POLL);
-        }
+        let wait_until = |end| {
+            while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < end {
+                std::thread::sleep(POLL);
+            }
+        };
+        wait_until(deadline - grace / 8);
+        self.fail_in_flight();
+        wait_until(deadline - grace / 16);
+        self.shared.pending.revoke_all();
+        wait_until(deadline);
         self.enter(ListenerPhase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {
@@ -477,6 +485,12 @@ impl Server {
     /// Makes the workers read only the packets that have arrived.
     fn end_reading(&self) {
         self.shared.stopping.store(true, Ordering::Release);
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
+    }
+
+    /// Makes the workers end their queries in flight.
+    fn fail_in_flight(&self) {
+        self.shared.failing.store(true, Ordering::Release);
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Job::Wake));
     }
 

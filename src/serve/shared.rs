@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(super) stopping: AtomicBool,
     /// The number of workers that have answered all packets that had arrived when the server stopped.
     pub(super) drained: AtomicUsize,
+    /// Workers end their queries in flight with SERVFAIL. Set once, by [`super::Server::stop`].
+    pub(super) failing: AtomicBool,
     /// Workers exit. Set once, by [`super::Server::stop`].
     pub(super) ended: AtomicBool,
     /// The worker that has a query in flight.

@@ -447,6 +447,19 @@ fn the_end_waits_for_what_is_on_its_way() {
 }
 
 #[test]
+fn a_query_that_is_in_flight_at_the_end_fails() {
+    let mut relay = relay(GroupRules { prefer_udp: true, ..GroupRules::default() }, |_| ());
+    let udp = udp_client("127.0.0.1");
+    let mut tcp = tcp_client(relay.at());
+    ask(&udp, relay.at(), 1, "web.example.");
+    super::send(&mut tcp, &framed(&[query(2, "shop.example.")]));
+    let _in_flight = [relay.forwarded(), relay.forwarded()];
+    relay.rig.stop(Duration::from_millis(400));
+    assert_eq!(read(&receive(&udp).0), (1, Rcode::SERVFAIL, 0));
+    assert_eq!(read(&next(&mut tcp).expect("a response")), (2, Rcode::SERVFAIL, 0));
+}
+
+#[test]
 fn ports_change() {
     let relay = relay(GroupRules::default(), |options| options.workers = NonZeroUsize::new(1));
     let client = udp_client("127.0.0.1");

@@ -337,6 +337,13 @@ impl Forwarding {
         }
     }
 
+    /// Evicts all waiters, since the server stops.
+    pub(in crate::serve) fn fail_all(&mut self, shared: &Shared) {
+        while let Some(evicted) = self.table.evict(Ipv4Addr::UNSPECIFIED.into()) {
+            self.shed_evicted(evicted, shared, |_| Error::Ending);
+        }
+    }
+
     /// Has an evicted waiter answered, with an error if its query has no outcome yet.
     fn shed_evicted(
         &mut self, evicted: Evicted<UpstreamWaiter, QueryOutcome>, shared: &Shared, error: impl Fn(&Group) -> Error,

@@ -83,7 +83,8 @@ impl UdpWorker {
         })
     }
 
-    /// Serves until the server stops, then answers the queries that have arrived, and pending ones until the end.
+    /// Serves until the server stops, then answers the queries that have arrived, and pending ones until the end,
+    /// when those that are left get SERVFAIL.
     pub(crate) fn run(mut self) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut events = vec![EpollEvent::empty(); EVENTS];
@@ -98,6 +99,9 @@ impl UdpWorker {
             self.shared.drained.fetch_add(1, Ordering::Release);
             while !self.shared.ended.load(Ordering::Acquire) {
                 self.serve_ready(&mut events);
+                if self.shared.failing.load(Ordering::Acquire) {
+                    self.forwarding.fail_all(&self.shared);
+                }
             }
         }));
         if result.is_err() {
