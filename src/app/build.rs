@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::configuration::Configuration;
 use super::indexes::{Followed, Indexes, KnownIndexes};
-use super::sockets::{ListenerAddress, Socket, credentials};
+use super::sockets::{ListenerAddress, Socket, check_listeners, credentials};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
@@ -91,7 +91,7 @@ fn place(configuration: &Configuration, block: &ServerBlock, tree: &corefile::Bl
 }
 
 /// Returns the addresses that each block listens on, if it restricts them. Addresses that this machine does not have
-/// are errors, and so are blocks with the same zone on the same address.
+/// are errors, and so are blocks with the same zone on the same address, and listeners that cannot be open together.
 pub fn listen_addresses(
     configuration: &Configuration, port: u16, interfaces: &[Interface], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Vec<Address>>> {
@@ -103,6 +103,7 @@ pub fn listen_addresses(
     let listens =
         all.iter().map(|addresses| Listen { addresses: addresses.iter().flatten().map(ToString::to_string).collect() });
     check_keys(&configuration.corefile, port, listens, diagnostics);
+    check_listeners(configuration, port, &all, diagnostics);
     all
 }
 
@@ -149,11 +150,6 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
                     sockets.len() - 1
                 });
                 let server = address.server_name();
-                if scheme != Scheme::Dns && sockets[at].files.as_ref() != tls {
-                    let message = format!("conflicting TLS configuration for shared listener {server}");
-                    let span = tree.keys.first().map(|key| key.token.span);
-                    diagnostics.push(Diagnostic::error(Stage::Setup, span, message));
-                }
                 let labels = BlockLabels { server, view: block.options.view.clone().unwrap_or_default() };
                 let chain = built.chain(&labels, &zones).with_place(&place(configuration, block, tree));
                 if built.reports_plugins {

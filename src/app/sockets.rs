@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::configuration::Configuration;
 use crate::chain;
-use crate::corefile::{Diagnostic, Diagnostics, Scheme, Stage};
+use crate::corefile::{Diagnostic, Diagnostics, Scheme, Span, Stage};
 use crate::net::{Address, Credentials, ProxyRules, TlsFiles};
 use crate::plugins::build::{BlockOptions, ListenerLimits, TimeoutOptions};
 use crate::serve::ListenerKind;
@@ -131,25 +131,54 @@ pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, dia
     }
 }
 
-/// Loads the credentials of each encrypted listener. Reports errors of certificates, and listeners that need the same
-/// port.
+/// Reports listeners that cannot be open together: two transports on one port, and blocks of one encrypted listener
+/// with different certificates. `dns_port` is the value of `-dns.port`, `addresses` has those of each block.
+pub fn check_listeners(
+    configuration: &Configuration, dns_port: u16, addresses: &[Option<Vec<Address>>], diagnostics: &mut Diagnostics,
+) {
+    let corefile = &configuration.corefile;
+    let mut listeners: Vec<(ListenerAddress, Option<&TlsFiles>, Span)> = Vec::new();
+    for ((block, tree), addresses) in configuration.blocks.iter().zip(&corefile.blocks).zip(addresses) {
+        let hosts = match addresses {
+            Some(addresses) => addresses.iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        let tls = block.options.tls.as_ref();
+        for (key, &host) in tree.keys.iter().flat_map(|key| hosts.iter().map(move |host| (key, host))) {
+            let span = key.token.span;
+            let address = ListenerAddress { scheme: key.scheme, host, port: key.port_or_default(dns_port) };
+            let mut report = |message: String, other: Span, what: &str| {
+                let error = Diagnostic::error(Stage::Setup, Some(span), message);
+                diagnostics.push(error.expected(format!("{what} the block at {}", corefile.sources.place(other))));
+            };
+            if let Some(&(_, first, other)) = listeners.iter().find(|(known, ..)| *known == address) {
+                if key.scheme != Scheme::Dns && first != tls {
+                    let server = address.server_name();
+                    let message = format!("conflicting TLS configuration for shared listener {server}");
+                    report(message, other, "the same 'tls' as in");
+                }
+                continue;
+            }
+            let ports = address.kind().ports();
+            let has_same_port = |(known, ..): &&(ListenerAddress, _, _)| {
+                let is_same = known.host == host && known.port == address.port && known.port != 0;
+                is_same && ports.overlap(known.kind().ports())
+            };
+            if let Some((known, _, other)) = listeners.iter().find(has_same_port) {
+                let (one, two) = (address.server_name(), known.server_name());
+                let message = format!("cannot serve {one}: {two} has the same port");
+                report(message, *other, "a port other than that of");
+            }
+            listeners.push((address, tls, span));
+        }
+    }
+}
+
+/// Loads the credentials of each encrypted listener. Reports errors of certificates.
 pub fn credentials(
     configuration: &Configuration, sockets: &[Socket], diagnostics: &mut Diagnostics,
 ) -> Vec<Option<Arc<Credentials>>> {
     check_certificates(configuration, true, diagnostics);
-    for (number, socket) in sockets.iter().enumerate() {
-        let ListenerAddress { host, port, .. } = socket.address;
-        let ports = socket.address.kind().ports();
-        let has_same_port = |other: &&Socket| {
-            let is_same = other.address.host == host && other.address.port == port && port != 0;
-            is_same && ports.overlap(other.address.kind().ports())
-        };
-        if let Some(other) = sockets[..number].iter().find(has_same_port) {
-            let (one, other) = (socket.address.server_name(), other.address.server_name());
-            let message = format!("cannot serve {one}: {other} has the same port");
-            diagnostics.push(Diagnostic::error(Stage::Setup, None, message));
-        }
-    }
     let load = |socket: &Socket| {
         let files = socket.files.clone().filter(|_| socket.address.scheme != Scheme::Dns)?;
         // `check_certificates` has reported the error.

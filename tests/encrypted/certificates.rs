@@ -179,5 +179,23 @@ fn errors_of_certificates_are_reported_at_start() {
         assert_eq!(status, Some(1), "{text}");
         assert!(error.contains(&message) && !error.contains("panicked"), "{text}{error}");
     }
+    // Conflicts of listeners do not depend on the machine, so that '-check' reports them too.
+    for (text, message) in [
+        (
+            format!(".:9 {{\n    whoami\n}}\nquic://.:9 {{\n    tls {certificate} {key}\n}}\n"),
+            "Wrong:4:1 - cannot serve quic://:9: dns://:9 has the same port",
+        ),
+        (
+            format!("tls://a:9 {{\n    tls {certificate} {key}\n}}\ntls://b:9 {{\n    whoami\n}}\n"),
+            "conflicting TLS configuration for shared listener tls://:9",
+        ),
+    ] {
+        let (status, output, _) = status_and_output(&run(&["-check", &write(&text)]));
+        assert_eq!(status, Some(1), "{text}");
+        assert!(output.contains(message), "{text}{output}");
+    }
+    let other_ports =
+        format!("tls://.:9 {{\n    tls {certificate} {key}\n}}\nquic://.:9 {{\n    tls {certificate} {key}\n}}\n");
+    assert_eq!(status_and_output(&run(&["-check", &write(&other_ports)])).0, Some(0), "TCP and UDP");
     assert!(Path::new(&certificate).exists());
 }
