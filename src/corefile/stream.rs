@@ -374,6 +374,11 @@ impl<'a> TokenStream<'a> {
             let quote = Span { end: span.start + 1, ..span };
             self.diagnostics.warning(quote, "unclosed quote: it contains the rest of the file");
         }
+        for comment in lexed.glued_comments {
+            let message = "'#' within a word begins a comment, so that the rest of the word is ignored";
+            let warning = Diagnostic::warning(Stage::Syntax, Some(comment), message);
+            self.diagnostics.push(warning.expected("a space before '#', or quotes around the word"));
+        }
         self.used.lexed += lexed.tokens.len();
         let tokens: Rc<[Token]> = lexed.tokens.into();
         self.lexed.insert(path.to_owned(), Some(Rc::clone(&tokens)));

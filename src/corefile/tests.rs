@@ -53,9 +53,13 @@ fn same(text: &str, plain: &str) {
 
 #[test]
 fn words_quotes_and_comments() {
-    same("\u{feff}.\t{\u{c}\r\n\u{a0}who\rami#glued\r\n# {\n\u{b}}", ". {\nwhoami\n}");
+    same("\u{feff}.\t{\u{c}\r\n\u{a0}who\rami #after\r\n# {\n\u{b}}", ". {\nwhoami\n}");
     // A comment directly after a word ends at white space; the next word is a token again.
-    same(". {\nlog#x y\n}", ". {\nlog y\n}");
+    check(
+        ". {\nlog#x#z y\n}",
+        ". {\n log y\n}
+         Corefile:2:4 - Warning: '#' within a word begins a comment, so that the rest of the word is ignored",
+    );
     same(". \"{\"\n\"whoami\"\n\"}\"", ". {\nwhoami\n}");
     same(". {\nlog \".\"\"{common}\"\n}", ". {\nlog . {common}\n}");
     check(". {\nlog a\"b \"c\\\"d\\e\" \"\" \"# {\"\n}", ". {\n log \"a\\\"b\" \"c\\\"d\\\\e\" \"\" \"# {\"\n}");

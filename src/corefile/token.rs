@@ -58,19 +58,23 @@ pub(super) struct Lexed {
     pub open_quote: Option<Span>,
     /// The text has more tokens than allowed; the rest is missing.
     pub overflow: bool,
+    /// Comments that begin within a word.
+    pub glued_comments: Vec<Span>,
 }
 
 /// Splits `text` into at most `limit` tokens.
 pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
-    let mut lexer = Lexer { text, at: 0, end: 0, line_start: true, open_quote: None };
+    let mut lexer = Lexer { text, at: 0, end: 0, line_start: true, open_quote: None, glued_comment: None };
     if text.starts_with('\u{feff}') {
         lexer.at = '\u{feff}'.len_utf8();
     }
     let mut tokens = Vec::new();
+    let mut glued_comments = Vec::new();
     while let Some((word, start, line_start)) = lexer.word() {
         if tokens.len() >= limit {
-            return Lexed { tokens, open_quote: None, overflow: true };
+            return Lexed { tokens, open_quote: None, overflow: true, glued_comments };
         }
+        glued_comments.extend(lexer.glued_comment.take().map(|at| span(file, at, lexer.at)));
         let text_start = start + usize::from(text[start..].starts_with('"'));
         let is_as_written = text[text_start..].starts_with(&word);
         let span = span(file, start, lexer.end);
@@ -78,7 +82,7 @@ pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
         tokens.push(Token { text: word, span, written_at, line_start });
     }
     let open_quote = lexer.open_quote.map(|start| span(file, start, text.len()));
-    Lexed { tokens, open_quote, overflow: false }
+    Lexed { tokens, open_quote, overflow: false, glued_comments }
 }
 
 /// Creates a span from offsets; [`super::Sources`] has no text whose offsets exceed 32 bits.
@@ -99,6 +103,8 @@ struct Lexer<'a> {
     line_start: bool,
     /// The offset of an unclosed quote.
     open_quote: Option<usize>,
+    /// The offset of a comment within the last token.
+    glued_comment: Option<usize>,
 }
 
 impl Lexer<'_> {
@@ -139,8 +145,11 @@ impl Lexer<'_> {
             if next.is_whitespace() && next != '\r' {
                 break;
             }
+            if next == '#' && !comment {
+                comment = true;
+                self.glued_comment = Some(self.at);
+            }
             self.at += next.len_utf8();
-            comment |= next == '#';
             if !comment && next != '\r' {
                 word.push(next);
                 self.end = self.at;
