@@ -34,6 +34,7 @@ impl fmt::Display for Address {
 
 /// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
 pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
+    let mut address_name = None;
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {
@@ -48,6 +49,11 @@ pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
             Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
                 (&text[..text.len() - port.len() - 1], Some(port))
             }
+            // `1.1.1.1:853%name`, which CoreDNS accepts.
+            None if name.is_some() && address.matches(':').count() == 1 => {
+                address_name = name;
+                address.split_once(':').map(|(host, port)| (host, Some(port)))?
+            }
             _ => (text, None),
         }
     };
@@ -55,7 +61,7 @@ pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
         Some(port) => Some(port.parse().ok()?),
         None => None,
     };
-    match host.split_once('%') {
+    match host.split_once('%').or(address_name.map(|name| (host, name))) {
         Some((host, name)) => Some((host, port, Some(name).filter(|name| !name.is_empty()))),
         None => Some((host, port, None)),
     }

@@ -154,6 +154,7 @@ mod tests {
             ("tls://9.9.9.9", "9.9.9.9:853 Tls "),
             ("tls://9.9.9.9%dns.quad9.net", "9.9.9.9:853 Tls dns.quad9.net"),
             ("tls://9.9.9.9%dns.quad9.net:8853", "9.9.9.9:8853 Tls dns.quad9.net"),
+            ("tls://9.9.9.9:8853%dns.quad9.net", "9.9.9.9:8853 Tls dns.quad9.net"),
             ("tls://[2620:fe::fe%dns.quad9.net]:853", "[2620:fe::fe]:853 Tls dns.quad9.net"),
             ("tls://2620:fe::fe%dns.quad9.net", "[2620:fe::fe]:853 Tls dns.quad9.net"),
             ("quic://9.9.9.9%a.b:1", "9.9.9.9:1 Quic a.b"),
@@ -164,8 +165,15 @@ mod tests {
         ] {
             assert_eq!(read(text), expected, "{text}");
         }
-        for text in ["https://1.1.1.1/dns-query", "grpc://1.1.1.1", "tls://", "10.0.0.1:99999", "a..b", "/no/such/file"]
-        {
+        for text in [
+            "https://1.1.1.1/dns-query",
+            "grpc://1.1.1.1",
+            "tls://",
+            "10.0.0.1:99999",
+            "tls://10.0.0.1:x%a",
+            "a..b",
+            "/no/such/file",
+        ] {
             assert!(read(text).starts_with("error "), "{text}: {}", read(text));
         }
     }
