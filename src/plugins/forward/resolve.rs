@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::files::ResolvConf;
 use crate::wire::name::NameError;
-use crate::wire::{Class, Message, NameBuf, Question, Rdata, Reply, Section, Type};
+use crate::wire::{Class, Message, NameBuf, Question, Rcode, Rdata, Reply, Section, Type};
 
 /// The timeout of one query (CoreDNS `plugin/forward` `dnsLookup`).
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,8 +47,10 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
         let mut found = Vec::new();
         for qtype in [Type::A, Type::AAAA] {
             match query(server, &name, qtype) {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => reason = format!("{server}: {error}"),
+                Ok((_, addresses)) if !addresses.is_empty() => found.extend(addresses),
+                Ok((Rcode::NOERROR, _)) => reason = format!("{server} has neither A nor AAAA records"),
+                Ok((rcode, _)) => reason = format!("{server} answers {rcode}"),
+                Err(error) => reason = format!("{server}: {}", crate::net::reason(&error)),
             }
         }
         if !found.is_empty() {
@@ -58,8 +60,8 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
     Err(ResolveError::NotFound { name, reason })
 }
 
-/// Sends a query to a server, and returns the addresses of the response.
-fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<Vec<IpAddr>> {
+/// Sends a query to a server, and returns the code and the addresses of the response.
+fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<(Rcode, Vec<IpAddr>)> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
@@ -78,7 +80,11 @@ fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<Vec<IpAd
             return Err(io::ErrorKind::TimedOut.into());
         }
         socket.set_read_timeout(Some(left))?;
-        let len = socket.recv(&mut response)?;
+        let len = match socket.recv(&mut response) {
+            // What Linux calls a timeout of a read.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            received => received?,
+        };
         // A datagram that is no response to this query is ignored.
         let message = Message::parse(&response[..len], &question).ok();
         let Some(message) = message.filter(|_| response[..2] == packet[..2]) else { continue };
@@ -89,7 +95,7 @@ fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<Vec<IpAd
             Rdata::Aaaa(address) => Some(IpAddr::from(address)),
             _ => None,
         });
-        return Ok(addresses.collect());
+        return Ok((message.rcode(), addresses.collect()));
     }
 }
 
@@ -119,5 +125,27 @@ mod tests {
         let closed = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
         let error = addresses("dns.example", &[closed]).expect_err("no server").to_string();
         assert!(error.starts_with("failed to resolve \"dns.example.\": no addresses found: 127.0.0.1:"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_what_the_resolver_answers() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let at = server.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((len, from)) = server.recv_from(&mut buffer) {
+                let mut answer = buffer[..len].to_vec();
+                answer[2] |= 0x80;
+                answer[3] = if answer[13] == b'x' { 3 } else { 0 };
+                let _ = server.send_to(&answer, from);
+            }
+        });
+        let error = |name: &str, at| addresses(name, &[at]).expect_err("no address").to_string();
+        assert!(error("x.example", at).ends_with(&format!(": {at} answers NXDOMAIN")), "{}", error("x.example", at));
+        let empty = error("empty.example", at);
+        assert!(empty.ends_with(&format!(": {at} has neither A nor AAAA records")), "{empty}");
+        let unanswering = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let at = unanswering.local_addr().expect("an address");
+        assert!(error("a.example", at).ends_with(&format!(": {at}: timed out")), "{}", error("a.example", at));
     }
 }
