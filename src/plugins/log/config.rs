@@ -119,14 +119,17 @@ fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     if names.is_empty() {
         return (vec![crate::wire::Name::ROOT.to_owned()], format);
     }
-    (names.iter().filter_map(|name| parse_scope(name, line)).collect(), format)
+    let parts: Vec<&str> = words.iter().map(|word| word.text.as_str()).filter(|text| text.contains('{')).collect();
+    (names.iter().filter_map(|name| parse_scope(name, &parts.join(" "), line)).collect(), format)
 }
 
-/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it.
-fn parse_scope(word: &Token, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
+/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it. `format`
+/// are the words of the line that were probably meant as a format.
+fn parse_scope(word: &Token, format: &str, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
     if word.text.contains('{') {
-        let text = &word.text;
-        line.warning(word, format!("'{text}' is read as a name, so that nothing is logged: write 'log . \"{text}\"'"));
+        let message = format!("'{}' is read as a name, and not as a part of the format", word.text);
+        let warning = Diagnostic::warning(Stage::Parse, Some(word.span), message);
+        line.push(warning.expected(format!("'log . \"{format}\"'")));
     }
     if matches!(word.text.as_str(), "stdout" | "stderr") {
         let text = &word.text;
@@ -197,7 +200,10 @@ mod tests {
     fn errors_that_coredns_accepts_get_warnings() {
         let (config, messages) = read("log {combined}", parse);
         assert_eq!(scopes(&config.expect("accepted")), ["{combined}."]);
-        assert!(messages[0].contains("is read as a name"), "{messages:?}");
+        assert!(messages[0].contains("'{combined}' is read as a name"), "{messages:?}");
+        let (config, messages) = read("log . {combined} {rcode}", parse);
+        assert_eq!(scopes(&config.expect("accepted")), [".", "{combined}."]);
+        assert!(messages[0].contains("'{combined}' is read as a name"), "{messages:?}");
         let (config, messages) = read("log . \"{tipe}\"\nlog a..b", parse);
         assert_eq!(scopes(&config.expect("accepted")), ["."]);
         assert_eq!(messages[0], "'{tipe}' is not a placeholder and is logged as it is ({type}?)");
