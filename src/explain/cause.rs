@@ -549,11 +549,18 @@ fn next_commands(report: &Report, run: &Run) -> Vec<String> {
     }
     match last.end {
         _ if last.end == TraceEnd::Upstream || report.reason == "cached-failure" => {
-            let upstreams = upstream_lines(last).filter_map(|line| line.split(' ').next());
-            commands.extend(upstreams.take(3).filter_map(|upstream| {
+            commands.extend(upstream_lines(last).take(3).filter_map(|line| {
+                let (upstream, rest) = line.split_once(" (")?;
                 let (host, port) = upstream.rsplit_once(':')?;
                 let host = host.trim_matches(['[', ']']);
-                Some(format!("dig @{host} -p {port} {} {}", shell_word(&last.name), last.qtype))
+                // Only kdig has QUIC.
+                let (program, option) = match rest.split_once(')')?.0 {
+                    "DNS over TLS" => ("dig", " +tls"),
+                    "DNS over HTTPS" => ("dig", " +https"),
+                    "DNS over QUIC" => ("kdig", " +quic"),
+                    _ => ("dig", ""),
+                };
+                Some(format!("{program} @{host} -p {port}{option} {} {}", shell_word(&last.name), last.qtype))
             }));
         }
         TraceEnd::NoBlock | TraceEnd::NoPlugin => {
