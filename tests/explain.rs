@@ -93,6 +93,21 @@ fn commands_are_quoted() {
     }
 }
 
+/// The command that queries an upstream uses the transport of *forward*.
+#[test]
+fn commands_for_upstreams_have_their_transport() {
+    for (to, command) in [
+        ("tls://192.0.2.53%dns.example", "dig @192.0.2.53 -p 853 +tls a.example.com. A"),
+        ("https://192.0.2.53", "dig @192.0.2.53 -p 443 +https a.example.com. A"),
+        ("quic://192.0.2.53", "kdig @192.0.2.53 -p 853 +quic a.example.com. A"),
+    ] {
+        let forward = format!("forward . {to}");
+        let conf = file(&folder("explain-transport"), "usual", &corefile("pods insecure", &forward));
+        let text = explain_with(&conf, "a.example.com.").expect("a report");
+        assert!(text.contains(&format!("  {command}\n")), "{to}: {text}");
+    }
+}
+
 /// The commands can be pasted: those of clusterdns explain the name that is suggested.
 #[test]
 fn a_suggested_name_resolves() {
