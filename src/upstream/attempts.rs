@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{AttemptTap, Error, MAX_UPSTREAMS, TappedAttempt};
 use crate::upstream::group::{Group, Upstream, UpstreamTransport};
-use crate::wire::Message;
+use crate::wire::Rcode;
 
 /// No attempt starts later than this after the first one (CoreDNS plugin/forward `defaultTimeout`). One that has
 /// started has its whole time.
@@ -272,12 +272,11 @@ impl Attempts {
         self.error = Some(error);
     }
 
-    /// Decides what becomes of an answer, and counts it for the upstream that it came from.
-    pub fn judge(&mut self, message: &Message<'_>, answered: Answered) -> Verdict {
-        let rcode = message.rcode();
+    /// Decides what becomes of an answer with this code, and counts it for the upstream that it came from.
+    pub fn judge(&mut self, rcode: Rcode, is_truncated: bool, answered: Answered) -> Verdict {
         self.upstream_at(answered.upstream).driver.record_answer(rcode, answered.took);
         let rules = &self.group.rules;
-        if message.is_truncated() && answered.over_udp && self.transport == PlainTransport::UdpThenTcp {
+        if is_truncated && answered.over_udp && self.transport == PlainTransport::UdpThenTcp {
             if !answered.is_last {
                 return Verdict::Ignore;
             }
@@ -309,7 +308,6 @@ mod tests {
     use super::*;
     use crate::upstream::testing::{group, set_down};
     use crate::upstream::{GroupRules, UpstreamPolicy};
-    use crate::wire::{Class, Name, Question, Rcode, Type};
 
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -403,15 +401,12 @@ mod tests {
         assert_eq!(attempts.next(at(800)), NextStep::End(Error::NoHealthy));
     }
 
-    fn answer(rcode: Rcode, truncated: bool) -> Vec<u8> {
-        vec![0, 0, if truncated { 0x82 } else { 0x80 }, rcode.0 as u8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1]
-    }
-
-    fn judge(attempts: &mut Attempts, bytes: &[u8], upstream: u8, over_udp: bool, is_last: bool) -> Verdict {
-        let question = Question::new(Name::ROOT, Type::A, Class::IN);
-        let message = Message::parse(bytes, &question).expect("an answer");
+    /// Judges an answer: its code, and whether it is truncated.
+    fn judge(
+        attempts: &mut Attempts, (rcode, is_truncated): (Rcode, bool), upstream: u8, over_udp: bool, is_last: bool,
+    ) -> Verdict {
         let took = Duration::from_millis(u64::from(upstream));
-        attempts.judge(&message, Answered { upstream, took, over_udp, is_last })
+        attempts.judge(rcode, is_truncated, Answered { upstream, took, over_udp, is_last })
     }
 
     #[test]
@@ -423,8 +418,8 @@ mod tests {
         attempts.record_failure(Error::Timeout("x".into()));
         attempts.next(now);
         // A late answer of the first with a code for failover has no effect: the second was queried already.
-        assert_eq!(judge(&mut attempts, &answer(Rcode::SERVFAIL, false), 0, true, false), Verdict::Ignore);
-        assert_eq!(judge(&mut attempts, &answer(Rcode::NXDOMAIN, false), 0, true, false), Verdict::Deliver);
+        assert_eq!(judge(&mut attempts, (Rcode::SERVFAIL, false), 0, true, false), Verdict::Ignore);
+        assert_eq!(judge(&mut attempts, (Rcode::NXDOMAIN, false), 0, true, false), Verdict::Deliver);
         let notes = notes.lock();
         assert_eq!((&notes.failed[..], &notes.answered[..]), (&[0][..], &[(0, Duration::ZERO); 2][..]));
     }
@@ -440,12 +435,12 @@ mod tests {
             let (group, _) = group(&addresses(1), rules);
             let now = Instant::now();
             let mut attempts = group.begin(CLIENT, transport, now).expect("no limit");
-            let truncated = answer(Rcode::NOERROR, true);
+            let truncated = (Rcode::NOERROR, true);
             assert!(matches!(attempts.next(now), NextStep::Udp(_)));
-            assert_eq!(judge(&mut attempts, &truncated, 0, true, true), Verdict::Retry);
+            assert_eq!(judge(&mut attempts, truncated, 0, true, true), Verdict::Retry);
             assert!(matches!(attempts.next(now), NextStep::Stream(_)));
-            assert_eq!(judge(&mut attempts, &truncated, 0, true, false), Verdict::Ignore);
-            assert_eq!(judge(&mut attempts, &truncated, 0, false, true), Verdict::Deliver);
+            assert_eq!(judge(&mut attempts, truncated, 0, true, false), Verdict::Ignore);
+            assert_eq!(judge(&mut attempts, truncated, 0, false, true), Verdict::Deliver);
         }
     }
 
@@ -472,7 +467,7 @@ mod tests {
         let now = Instant::now();
         let mut attempts = group.begin(CLIENT, PlainTransport::Udp, now).expect("no limit");
         attempts.next(now);
-        assert_eq!(judge(&mut attempts, &answer(Rcode::NOERROR, true), 0, true, true), Verdict::Deliver);
+        assert_eq!(judge(&mut attempts, (Rcode::NOERROR, true), 0, true, true), Verdict::Deliver);
     }
 
     #[test]

@@ -12,6 +12,9 @@ fn exchange(mut packet: Vec<u8>) -> Result<Vec<u8>, Error> {
     packet[2] |= 0x80;
     packet[7] = 2;
     packet.extend(A.repeat(2));
+    if packet[13..].starts_with(b"short") {
+        packet.truncate(packet.len() - 1);
+    }
     Ok(packet)
 }
 
@@ -225,13 +228,18 @@ fn a_closed_port_fails_queries_at_once() {
 
 #[test]
 fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
-    for (prefer_udp, records) in [(true, 2), (false, 1)] {
+    // With TC, or with an end before that of the record, as of a datagram that a middlebox or a buffer has cut.
+    for (prefer_udp, has_flag, records) in [(true, true, 2), (true, false, 2), (false, true, 1), (false, false, 0)] {
         let relay = relay(GroupRules { prefer_udp, ..GroupRules::default() }, |_| ());
         let client = udp_client("127.0.0.1");
         ask(&client, relay.at(), 1, "web.example.");
         let (query, from) = relay.forwarded();
         let mut cut = answer_to(&query);
-        cut[2] |= 2;
+        if has_flag {
+            cut[2] |= 2;
+        } else {
+            cut.truncate(cut.len() - 1);
+        }
         // The network may double it.
         for _ in 0..2 {
             relay.upstream.send_to(&cut, from).expect("sent");
@@ -240,6 +248,16 @@ fn what_is_cut_comes_over_a_stream_where_udp_is_preferred() {
         assert_eq!(read(&answer), (1, Rcode::NOERROR, records));
         assert_eq!(answer[2] & 2 != 0, !prefer_udp);
     }
+}
+
+/// TC sends the client to a stream, which is where the message comes from.
+#[test]
+fn a_message_over_a_stream_that_ends_early_is_malformed() {
+    let relay = relay(GroupRules::default(), |_| ());
+    let mut client = tcp_client(relay.at());
+    super::send(&mut client, &framed(&[query(7, "short.example.")]));
+    assert_eq!(read(&next(&mut client).expect("an answer")), (7, Rcode::SERVFAIL, 0));
+    assert_eq!(relay.notes.lock().failed.len(), 2);
 }
 
 #[test]

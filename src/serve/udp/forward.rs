@@ -629,14 +629,16 @@ impl Forwarding {
         let attempt = self.table.last_attempt(number)?;
         let (query, _) = self.table.get_mut(number)?;
         let read = context.state.reply.read(message);
-        if read == Err(MessageError::Malformed) {
+        let is_short = read == Err(MessageError::Short);
+        // A message that ends early was cut on its way over UDP; a stream carries all of it.
+        if read == Err(MessageError::Malformed) || is_short && !answered.over_udp {
             if answered.is_last {
                 let error = Error::Malformed(query.attempts.upstream().label.clone());
                 self.fail(attempt, error, context);
             }
             return None;
         }
-        match query.attempts.judge(message, answered) {
+        match query.attempts.judge(message.rcode(), message.is_truncated() || is_short, answered) {
             Verdict::Ignore => return None,
             Verdict::Retry => {
                 self.advance(attempt, context);

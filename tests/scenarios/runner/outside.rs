@@ -181,7 +181,7 @@ impl Dispatch for Paths {
                 let upstream = attempts.current();
                 let over_udp = how.is_empty();
                 let answered = Answered { upstream, took: Duration::ZERO, over_udp, is_last: true };
-                if attempts.judge(&message, answered) == Verdict::Deliver {
+                if attempts.judge(message.rcode(), message.is_truncated(), answered) == Verdict::Deliver {
                     let mut reply = Box::new(Reply::new());
                     reply.read(&message).map_err(|_| Error::Malformed(attempts.upstream().label.clone()))?;
                     return Ok(reply);
