@@ -14,8 +14,8 @@ use crate::serve::request::Requester;
 use crate::serve::tcp::acceptor::Acceptor;
 use crate::serve::{LEAVE_TIME, Service};
 
-/// The time after the last query for which a closing connection still reads, since queries may be in the kernel's
-/// buffers.
+/// The time after the last query or response for which a closing connection stays open: queries may be in the kernel's
+/// buffers, and responses in those of QUIC.
 pub(super) const LAST: Duration = Duration::from_millis(50);
 
 /// The state that the connections of a listener share.
@@ -82,10 +82,10 @@ impl Stopping {
         self.is_quiet = true;
     }
 
-    /// Returns whether the connection can be closed. `is_idle`: no query is pending.
+    /// Returns whether the connection can be closed. `is_idle`: no query is pending. The last response also has
+    /// [`LAST`] to reach the client: what is not sent yet is lost when the connection is closed.
     pub(crate) fn is_over(&mut self, is_idle: bool) -> bool {
-        let is_quiet = std::mem::take(&mut self.is_quiet);
-        is_idle && (is_quiet || !self.accepts())
+        std::mem::take(&mut self.is_quiet) && is_idle
     }
 }
 
