@@ -25,8 +25,17 @@ use crate::wire::MAX_MESSAGE;
 pub(crate) struct PendingLimit {
     /// The permits that are held. Locked for a moment when a query becomes pending and when it is answered, by workers
     /// and by tokio's threads. It is shared, since shares of clients are compared over all threads.
-    held: Mutex<Shares<oneshot::Sender<()>>>,
+    held: Mutex<HeldPermits>,
     limit: usize,
+}
+
+/// The permits of a limit.
+#[derive(Debug, Default)]
+struct HeldPermits {
+    /// Those that may be revoked, by client.
+    shares: Shares<oneshot::Sender<()>>,
+    /// The number of all, with those that are revoked and whose queries are still being answered.
+    count: usize,
 }
 
 impl PendingLimit {
@@ -35,26 +44,28 @@ impl PendingLimit {
         Arc::new(PendingLimit { held: Mutex::default(), limit: limit.max(1) })
     }
 
-    /// Returns the number of permits that are held.
+    /// Returns the number of permits that are held, with revoked ones whose queries are still being answered.
     pub(crate) fn held(&self) -> usize {
-        self.held.lock().len()
+        self.held.lock().count
     }
 
     /// Revokes all permits, so that their queries end.
     pub(crate) fn revoke_all(&self) {
-        let held = &mut *self.held.lock();
-        while let Some(ticket) = held.victim_for(Ipv4Addr::UNSPECIFIED.into()) {
-            held.remove(ticket);
+        let shares = &mut self.held.lock().shares;
+        while let Some(ticket) = shares.victim_for(Ipv4Addr::UNSPECIFIED.into()) {
+            shares.remove(ticket);
         }
     }
 
     /// Acquires a permit for a query of this client. Returns whether another query lost its permit for it.
     fn acquire(&self, client: IpAddr, revoke: oneshot::Sender<()>) -> (Ticket, bool) {
         let held = &mut *self.held.lock();
-        let evicted = (held.len() >= self.limit).then(|| held.victim_for(client)).flatten();
+        held.count += 1;
+        let shares = &mut held.shares;
+        let evicted = (shares.len() >= self.limit).then(|| shares.victim_for(client)).flatten();
         // The other query is notified when the sender is dropped.
-        let has_revoked = evicted.and_then(|ticket| held.remove(ticket)).is_some();
-        (held.add(client, revoke), has_revoked)
+        let has_revoked = evicted.and_then(|ticket| shares.remove(ticket)).is_some();
+        (shares.add(client, revoke), has_revoked)
     }
 }
 
@@ -103,7 +114,9 @@ impl PendingPermit {
 impl Drop for PendingPermit {
     fn drop(&mut self) {
         for PermitPart { limit, ticket, .. } in &self.parts {
-            limit.held.lock().remove(*ticket);
+            let held = &mut *limit.held.lock();
+            held.shares.remove(*ticket);
+            held.count -= 1;
         }
     }
 }

@@ -455,16 +455,17 @@ impl Server {
         }
         self.end_reading();
         let has_drained = || self.shared.drained.load(Ordering::Acquire) == self.workers.len();
-        let wait_until = |end| {
+        let wait_until = |end, at_each_poll: &dyn Fn()| {
             while (!has_drained() || self.waiting() > 0 || is_busy()) && Instant::now() < end {
+                at_each_poll();
                 std::thread::sleep(POLL);
             }
         };
-        wait_until(deadline - grace / 8);
+        wait_until(deadline - grace / 8, &|| ());
         self.fail_in_flight();
-        wait_until(deadline - grace / 16);
-        self.shared.pending.revoke_all();
-        wait_until(deadline);
+        wait_until(deadline - grace / 16, &|| ());
+        // A connection may still have a query that waited for another one.
+        wait_until(deadline, &|| self.shared.pending.revoke_all());
         self.enter(ListenerPhase::Ended);
         self.end_workers();
         for worker in self.workers.drain(..) {

@@ -104,7 +104,7 @@ pub enum Error {
     /// The client for this transport does not support the query.
     #[error("{0}: zone transfers over QUIC are not supported")]
     Unsupported(Arc<str>),
-    /// No worker sends queries, since the server stops.
+    /// The server stops: the query is not sent, or no longer waited for.
     #[error("the server stops")]
     Ending,
 }
