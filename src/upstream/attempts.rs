@@ -215,13 +215,14 @@ impl Attempts {
         let len = self.upstreams.len() as u8;
         let most = rules.max_attempts.unwrap_or(ATTEMPTS_PER_UPSTREAM * u32::from(len));
         let most = if most == 0 { MAX_ATTEMPTS } else { most };
-        if len == 0 || self.exhausted || now >= self.last_start || self.failures >= most {
-            return self.end();
-        }
         let until = self.no_later(now + rules.read_timeout);
         let stream = NextStep::Stream(until.saturating_duration_since(now));
+        // The repetition over TCP belongs to an attempt that has started.
         if self.truncated {
             return stream;
+        }
+        if len == 0 || self.exhausted || now >= self.last_start || self.failures >= most {
+            return self.end();
         }
         loop {
             if self.at >= len {
@@ -438,7 +439,8 @@ mod tests {
             let truncated = (Rcode::NOERROR, true);
             assert!(matches!(attempts.next(now), NextStep::Udp(_)));
             assert_eq!(judge(&mut attempts, truncated, 0, true, true), Verdict::Retry);
-            assert!(matches!(attempts.next(now), NextStep::Stream(_)));
+            // Even if no other attempt would start any more.
+            assert!(matches!(attempts.next(now + 2 * LAST_START), NextStep::Stream(_)));
             assert_eq!(judge(&mut attempts, truncated, 0, true, false), Verdict::Ignore);
             assert_eq!(judge(&mut attempts, truncated, 0, false, true), Verdict::Deliver);
         }
