@@ -45,10 +45,10 @@ pub(super) fn addresses(name: &str, resolvers: &[SocketAddr]) -> Result<Vec<IpAd
             break;
         }
         let mut found = Vec::new();
+        reason = format!("{server} has neither A nor AAAA records");
         for qtype in [Type::A, Type::AAAA] {
             match query(server, &name, qtype) {
-                Ok((_, addresses)) if !addresses.is_empty() => found.extend(addresses),
-                Ok((Rcode::NOERROR, _)) => reason = format!("{server} has neither A nor AAAA records"),
+                Ok((Rcode::NOERROR, addresses)) => found.extend(addresses),
                 Ok((rcode, _)) => reason = format!("{server} answers {rcode}"),
                 Err(error) => reason = format!("{server}: {}", crate::net::reason(&error)),
             }
@@ -136,12 +136,18 @@ mod tests {
             while let Ok((len, from)) = server.recv_from(&mut buffer) {
                 let mut answer = buffer[..len].to_vec();
                 answer[2] |= 0x80;
-                answer[3] = if answer[13] == b'x' { 3 } else { 0 };
+                let is_v4 = answer[len - 3] == 1;
+                answer[3] = match answer[13] {
+                    b'x' => 3,
+                    b'f' if is_v4 => 2,
+                    _ => 0,
+                };
                 let _ = server.send_to(&answer, from);
             }
         });
         let error = |name: &str, at| addresses(name, &[at]).expect_err("no address").to_string();
         assert!(error("x.example", at).ends_with(&format!(": {at} answers NXDOMAIN")), "{}", error("x.example", at));
+        assert!(error("fails.example", at).ends_with(&format!(": {at} answers SERVFAIL")), "not of AAAA");
         let empty = error("empty.example", at);
         assert!(empty.ends_with(&format!(": {at} has neither A nor AAAA records")), "{empty}");
         let unanswering = UdpSocket::bind("127.0.0.1:0").expect("a socket");
