@@ -34,11 +34,18 @@ impl fmt::Display for Address {
 
 /// Splits an address into the host, the port and the name after `%`. Returns `None` if the port is invalid.
 pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
+    // The name after the port, as in `1.1.1.1:853%name` and `[::1]:853%name`, which CoreDNS accepts.
     let mut address_name = None;
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
+            Some(port) => match port.split_once('%') {
+                Some((port, name)) => {
+                    address_name = Some(name);
+                    (host, Some(port))
+                }
+                None => (host, Some(port)),
+            },
             None if rest.is_empty() => (host, None),
             None => return None,
         }
@@ -49,7 +56,6 @@ pub fn split_address(text: &str) -> Option<(&str, Option<u16>, Option<&str>)> {
             Some((_, port)) if name.is_some() || address.matches(':').nth(1).is_none() => {
                 (&text[..text.len() - port.len() - 1], Some(port))
             }
-            // `1.1.1.1:853%name`, which CoreDNS accepts.
             None if name.is_some() && address.matches(':').count() == 1 => {
                 address_name = name;
                 address.split_once(':').map(|(host, port)| (host, Some(port)))?

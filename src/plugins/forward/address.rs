@@ -156,6 +156,7 @@ mod tests {
             ("tls://9.9.9.9%dns.quad9.net:8853", "9.9.9.9:8853 Tls dns.quad9.net"),
             ("tls://9.9.9.9:8853%dns.quad9.net", "9.9.9.9:8853 Tls dns.quad9.net"),
             ("tls://[2620:fe::fe%dns.quad9.net]:853", "[2620:fe::fe]:853 Tls dns.quad9.net"),
+            ("tls://[2620:fe::fe]:8853%dns.quad9.net", "[2620:fe::fe]:8853 Tls dns.quad9.net"),
             ("tls://2620:fe::fe%dns.quad9.net", "[2620:fe::fe]:853 Tls dns.quad9.net"),
             ("quic://9.9.9.9%a.b:1", "9.9.9.9:1 Quic a.b"),
             ("https://1.1.1.1", "1.1.1.1:443 Https "),
