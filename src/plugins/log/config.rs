@@ -119,17 +119,20 @@ fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     if names.is_empty() {
         return (vec![crate::wire::Name::ROOT.to_owned()], format);
     }
-    let parts: Vec<&str> = words.iter().map(|word| word.text.as_str()).filter(|text| text.contains('{')).collect();
-    (names.iter().filter_map(|name| parse_scope(name, &parts.join(" "), line)).collect(), format)
+    let start = words.iter().position(|word| word.text.contains('{')).unwrap_or(words.len());
+    let joined = |words: &[Token]| words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
+    let scope = if start == 0 { ".".to_owned() } else { joined(&words[..start]) };
+    let meant = format!("'log {scope} \"{}\"'", joined(&words[start..]));
+    (names.iter().filter_map(|name| parse_scope(name, &meant, line)).collect(), format)
 }
 
-/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it. `format`
-/// are the words of the line that were probably meant as a format.
-fn parse_scope(word: &Token, format: &str, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
+/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it. `meant`
+/// is what the line was probably meant to be, if the word is a part of a format.
+fn parse_scope(word: &Token, meant: &str, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
     if word.text.contains('{') {
         let message = format!("'{}' is read as a name, and not as a part of the format", word.text);
         let warning = Diagnostic::warning(Stage::Parse, Some(word.span), message);
-        line.push(warning.expected(format!("'log . \"{format}\"'")));
+        line.push(warning.expected(meant));
     }
     if matches!(word.text.as_str(), "stdout" | "stderr") {
         let text = &word.text;
