@@ -1,5 +1,6 @@
 //! The addresses on which a configuration listens, and the certificates of those that are encrypted.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
@@ -137,39 +138,43 @@ pub fn check_listeners(
     configuration: &Configuration, dns_port: u16, addresses: &[Option<Vec<Address>>], diagnostics: &mut Diagnostics,
 ) {
     let corefile = &configuration.corefile;
-    let mut listeners: Vec<(ListenerAddress, Option<&TlsFiles>, Span)> = Vec::new();
+    // By address and port. At most one of each transport.
+    let mut listeners: HashMap<(Option<Address>, u16), Vec<(Scheme, Option<&TlsFiles>, Span)>> = HashMap::new();
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&corefile.blocks).zip(addresses) {
         let hosts = match addresses {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
             None => vec![None],
         };
         let tls = block.options.tls.as_ref();
+        let mut of_block = HashSet::new();
         for (key, &host) in tree.keys.iter().flat_map(|key| hosts.iter().map(move |host| (key, host))) {
-            let span = key.token.span;
-            let address = ListenerAddress { scheme: key.scheme, host, port: key.port_or_default(dns_port) };
-            let mut report = |message: String, other: Span, what: &str| {
-                let error = Diagnostic::error(Stage::Setup, Some(span), message);
-                diagnostics.push(error.expected(format!("{what} the block at {}", corefile.sources.place(other))));
+            let (scheme, span) = (key.scheme, key.token.span);
+            let address = ListenerAddress { scheme, host, port: key.port_or_default(dns_port) };
+            if !of_block.insert(address) {
+                continue;
+            }
+            let mut report = |message: String, expected: String| {
+                diagnostics.push(Diagnostic::error(Stage::Setup, Some(span), message).expected(expected));
             };
-            if let Some(&(_, first, other)) = listeners.iter().find(|(known, ..)| *known == address) {
-                if key.scheme != Scheme::Dns && first != tls {
-                    let server = address.server_name();
-                    let message = format!("conflicting TLS configuration for shared listener {server}");
-                    report(message, other, "the same 'tls' as in");
+            let known = listeners.entry((host, address.port)).or_default();
+            if let Some(&(_, first, other)) = known.iter().find(|&&(other, ..)| other == scheme) {
+                if scheme != Scheme::Dns && first != tls {
+                    let message =
+                        format!("conflicting TLS configuration for shared listener {}", address.server_name());
+                    let place = corefile.sources.place(other);
+                    report(message, format!("the same 'tls' in this block and in the one at {place}"));
                 }
                 continue;
             }
             let ports = address.kind().ports();
-            let has_same_port = |(known, ..): &&(ListenerAddress, _, _)| {
-                let is_same = known.host == host && known.port == address.port && known.port != 0;
-                is_same && ports.overlap(known.kind().ports())
-            };
-            if let Some((known, _, other)) = listeners.iter().find(has_same_port) {
-                let (one, two) = (address.server_name(), known.server_name());
-                let message = format!("cannot serve {one}: {two} has the same port");
-                report(message, *other, "a port other than that of");
+            let kind_of = |scheme| ListenerAddress { scheme, ..address }.kind();
+            let has_same_port = |&&(other, ..): &&(Scheme, _, _)| ports.overlap(kind_of(other).ports());
+            if let Some(&(other, _, at)) = known.iter().find(has_same_port).filter(|_| address.port != 0) {
+                let other = ListenerAddress { scheme: other, ..address }.server_name();
+                let message = format!("cannot serve {}: {other} has the same port", address.server_name());
+                report(message, format!("a port other than that of the block at {}", corefile.sources.place(at)));
             }
-            listeners.push((address, tls, span));
+            known.push((scheme, tls, span));
         }
     }
 }
