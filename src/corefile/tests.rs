@@ -56,7 +56,7 @@ fn words_quotes_and_comments() {
     same("\u{feff}.\t{\u{c}\r\n\u{a0}who\rami #after\r\n# {\n\u{b}}", ". {\nwhoami\n}");
     // A comment directly after a word ends at white space; the next word is a token again.
     check(
-        ". {\nlog#x#z y\n}",
+        ". {\nlog#x#z\r y\r\n}",
         ". {\n log y\n}
          Corefile:2:4 - Warning: '#' within a word begins a comment, so that the rest of the word is ignored",
     );

@@ -74,7 +74,7 @@ pub(super) fn lex(file: FileId, text: &str, limit: usize) -> Lexed {
         if tokens.len() >= limit {
             return Lexed { tokens, open_quote: None, overflow: true, glued_comments };
         }
-        glued_comments.extend(lexer.glued_comment.take().map(|at| span(file, at, lexer.at)));
+        glued_comments.extend(lexer.glued_comment.take().map(|(start, end)| span(file, start, end)));
         let text_start = start + usize::from(text[start..].starts_with('"'));
         let is_as_written = text[text_start..].starts_with(&word);
         let span = span(file, start, lexer.end);
@@ -103,8 +103,8 @@ struct Lexer<'a> {
     line_start: bool,
     /// The offset of an unclosed quote.
     open_quote: Option<usize>,
-    /// The offset of a comment within the last token.
-    glued_comment: Option<usize>,
+    /// The offsets of a comment within the last token.
+    glued_comment: Option<(usize, usize)>,
 }
 
 impl Lexer<'_> {
@@ -147,9 +147,12 @@ impl Lexer<'_> {
             }
             if next == '#' && !comment {
                 comment = true;
-                self.glued_comment = Some(self.at);
+                self.glued_comment = Some((self.at, self.at));
             }
             self.at += next.len_utf8();
+            if let Some((_, end)) = self.glued_comment.as_mut().filter(|_| next != '\r') {
+                *end = self.at;
+            }
             if !comment && next != '\r' {
                 word.push(next);
                 self.end = self.at;
