@@ -132,6 +132,14 @@ pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, dia
     }
 }
 
+/// A listener of a block, and the files of its *tls*.
+struct BlockListener<'a> {
+    scheme: Scheme,
+    tls: Option<&'a TlsFiles>,
+    /// The place of the key.
+    span: Span,
+}
+
 /// Reports listeners that cannot be open together: two transports on one port, and blocks of one encrypted listener
 /// with different certificates. `dns_port` is the value of `-dns.port`, `addresses` has those of each block.
 pub fn check_listeners(
@@ -139,7 +147,7 @@ pub fn check_listeners(
 ) {
     let corefile = &configuration.corefile;
     // By address and port. At most one of each transport.
-    let mut listeners: HashMap<(Option<Address>, u16), Vec<(Scheme, Option<&TlsFiles>, Span)>> = HashMap::new();
+    let mut listeners: HashMap<(Option<Address>, u16), Vec<BlockListener<'_>>> = HashMap::new();
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&corefile.blocks).zip(addresses) {
         let hosts = match addresses {
             Some(addresses) => addresses.iter().copied().map(Some).collect(),
@@ -157,24 +165,25 @@ pub fn check_listeners(
                 diagnostics.push(Diagnostic::error(Stage::Setup, Some(span), message).expected(expected));
             };
             let known = listeners.entry((host, address.port)).or_default();
-            if let Some(&(_, first, other)) = known.iter().find(|&&(other, ..)| other == scheme) {
-                if scheme != Scheme::Dns && first != tls {
+            if let Some(first) = known.iter().find(|other| other.scheme == scheme) {
+                if scheme != Scheme::Dns && first.tls != tls {
                     let message =
                         format!("conflicting TLS configuration for shared listener {}", address.server_name());
-                    let place = corefile.sources.place(other);
+                    let place = corefile.sources.place(first.span);
                     report(message, format!("the same 'tls' in this block and in the one at {place}"));
                 }
                 continue;
             }
             let ports = address.kind().ports();
             let kind_of = |scheme| ListenerAddress { scheme, ..address }.kind();
-            let has_same_port = |&&(other, ..): &&(Scheme, _, _)| ports.overlap(kind_of(other).ports());
-            if let Some(&(other, _, at)) = known.iter().find(has_same_port).filter(|_| address.port != 0) {
-                let other = ListenerAddress { scheme: other, ..address }.server_name();
-                let message = format!("cannot serve {}: {other} has the same port", address.server_name());
-                report(message, format!("a port other than that of the block at {}", corefile.sources.place(at)));
+            let has_same_port = |other: &&BlockListener<'_>| ports.overlap(kind_of(other.scheme).ports());
+            if let Some(other) = known.iter().find(has_same_port).filter(|_| address.port != 0) {
+                let name = ListenerAddress { scheme: other.scheme, ..address }.server_name();
+                let message = format!("cannot serve {}: {name} has the same port", address.server_name());
+                let place = corefile.sources.place(other.span);
+                report(message, format!("a port other than that of the block at {place}"));
             }
-            known.push((scheme, tls, span));
+            known.push(BlockListener { scheme, tls, span });
         }
     }
 }
