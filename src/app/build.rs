@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::configuration::Configuration;
 use super::indexes::{Followed, Indexes, KnownIndexes};
-use super::sockets::{ListenerAddress, Socket, check_listeners, credentials};
+use super::sockets::{ListenerAddress, Socket, check_listeners, credentials, hosts};
 use crate::chain::{self, Router, Surroundings};
 use crate::cluster::CurrentIndex;
 use crate::corefile::{self, Diagnostic, Diagnostics, Listen, Scheme, Stage, check_keys};
@@ -132,10 +132,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         at_start.append(&mut built.at_start);
         at_stop.append(&mut built.at_stop);
         observer = observer.or(built.observer.take());
-        let addresses: Vec<Option<Address>> = match addresses {
-            Some(addresses) => addresses.iter().copied().map(Some).collect(),
-            None => vec![None],
-        };
+        let hosts = hosts(addresses);
         // One chain for all zones that the block serves on a socket.
         let mut zones_of_port: BTreeMap<(Scheme, u16), Vec<NameBuf>> = BTreeMap::new();
         for key in &block.keys {
@@ -143,7 +140,7 @@ pub fn build(configuration: &Configuration, port: u16, world: &World, diagnostic
         }
         let tls = block.options.tls.as_ref();
         for ((scheme, port), zones) in zones_of_port {
-            for &host in &addresses {
+            for &host in &hosts {
                 let address = ListenerAddress { scheme, host, port };
                 let at = *socket_of.entry(address).or_insert_with(|| {
                     sockets.push(Socket { address, files: tls.cloned(), ..Socket::default() });

@@ -132,9 +132,14 @@ pub fn check_certificates(configuration: &Configuration, opens_keylog: bool, dia
     }
 }
 
+/// Returns the hosts of a block's listeners: the addresses of *bind*, or `None` for all of the machine.
+pub fn hosts(addresses: Option<&[Address]>) -> Vec<Option<Address>> {
+    addresses.map_or_else(|| vec![None], |addresses| addresses.iter().copied().map(Some).collect())
+}
+
 /// A listener of a block, and the files of its *tls*.
 struct BlockListener<'a> {
-    scheme: Scheme,
+    address: ListenerAddress,
     tls: Option<&'a TlsFiles>,
     /// The place of the key.
     span: Span,
@@ -149,15 +154,12 @@ pub fn check_listeners(
     // By address and port. At most one of each transport.
     let mut listeners: HashMap<(Option<Address>, u16), Vec<BlockListener<'_>>> = HashMap::new();
     for ((block, tree), addresses) in configuration.blocks.iter().zip(&corefile.blocks).zip(addresses) {
-        let hosts = match addresses {
-            Some(addresses) => addresses.iter().copied().map(Some).collect(),
-            None => vec![None],
-        };
+        let hosts = hosts(addresses.as_deref());
         let tls = block.options.tls.as_ref();
         let mut of_block = HashSet::new();
         for (key, &host) in tree.keys.iter().flat_map(|key| hosts.iter().map(move |host| (key, host))) {
-            let (scheme, span) = (key.scheme, key.token.span);
-            let address = ListenerAddress { scheme, host, port: key.port_or_default(dns_port) };
+            let span = key.token.span;
+            let address = ListenerAddress { scheme: key.scheme, host, port: key.port_or_default(dns_port) };
             if !of_block.insert(address) {
                 continue;
             }
@@ -165,8 +167,8 @@ pub fn check_listeners(
                 diagnostics.push(Diagnostic::error(Stage::Setup, Some(span), message).expected(expected));
             };
             let known = listeners.entry((host, address.port)).or_default();
-            if let Some(first) = known.iter().find(|other| other.scheme == scheme) {
-                if scheme != Scheme::Dns && first.tls != tls {
+            if let Some(first) = known.iter().find(|other| other.address == address) {
+                if key.scheme != Scheme::Dns && first.tls != tls {
                     let message =
                         format!("conflicting TLS configuration for shared listener {}", address.server_name());
                     let place = corefile.sources.place(first.span);
@@ -175,15 +177,14 @@ pub fn check_listeners(
                 continue;
             }
             let ports = address.kind().ports();
-            let kind_of = |scheme| ListenerAddress { scheme, ..address }.kind();
-            let has_same_port = |other: &&BlockListener<'_>| ports.overlap(kind_of(other.scheme).ports());
+            let has_same_port = |other: &&BlockListener<'_>| ports.overlap(other.address.kind().ports());
             if let Some(other) = known.iter().find(has_same_port).filter(|_| address.port != 0) {
-                let name = ListenerAddress { scheme: other.scheme, ..address }.server_name();
-                let message = format!("cannot serve {}: {name} has the same port", address.server_name());
+                let (one, two) = (address.server_name(), other.address.server_name());
+                let message = format!("cannot serve {one}: {two} has the same port");
                 let place = corefile.sources.place(other.span);
                 report(message, format!("a port other than that of the block at {place}"));
             }
-            known.push(BlockListener { scheme, tls, span });
+            known.push(BlockListener { address, tls, span });
         }
     }
 }
