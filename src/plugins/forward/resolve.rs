@@ -103,8 +103,9 @@ fn query(server: SocketAddr, name: &NameBuf, qtype: Type) -> io::Result<(Rcode, 
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_host_is_looked_up_at_the_resolvers() {
+    /// Starts a resolver. A name that begins with "x" does not exist, A of one with "f" fails, one with "d" has an
+    /// address for A; everything else is empty.
+    fn resolver() -> SocketAddr {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let at = server.local_addr().expect("an address");
         std::thread::spawn(move || {
@@ -112,14 +113,25 @@ mod tests {
             while let Ok((len, from)) = server.recv_from(&mut buffer) {
                 let mut answer = buffer[..len].to_vec();
                 answer[2] |= 0x80;
-                // One address for A, none for AAAA.
-                if answer[len - 3] == 1 {
-                    answer[7] = 1;
-                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 9, 8, 7]);
+                let is_v4 = answer[len - 3] == 1;
+                match answer[13] {
+                    b'x' => answer[3] = 3,
+                    b'f' if is_v4 => answer[3] = 2,
+                    b'd' if is_v4 => {
+                        answer[7] = 1;
+                        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 9, 8, 7]);
+                    }
+                    _ => {}
                 }
                 let _ = server.send_to(&answer, from);
             }
         });
+        at
+    }
+
+    #[test]
+    fn a_host_is_looked_up_at_the_resolvers() {
+        let at = resolver();
         let found = addresses("dns.example.", &[at]).expect("an address");
         assert_eq!(found, [IpAddr::from([10, 9, 8, 7])]);
         let closed = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address");
@@ -129,22 +141,7 @@ mod tests {
 
     #[test]
     fn an_error_names_what_the_resolver_answers() {
-        let server = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let at = server.local_addr().expect("an address");
-        std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((len, from)) = server.recv_from(&mut buffer) {
-                let mut answer = buffer[..len].to_vec();
-                answer[2] |= 0x80;
-                let is_v4 = answer[len - 3] == 1;
-                answer[3] = match answer[13] {
-                    b'x' => 3,
-                    b'f' if is_v4 => 2,
-                    _ => 0,
-                };
-                let _ = server.send_to(&answer, from);
-            }
-        });
+        let at = resolver();
         let error = |name: &str, at| addresses(name, &[at]).expect_err("no address").to_string();
         assert!(error("x.example", at).ends_with(&format!(": {at} answers NXDOMAIN")), "{}", error("x.example", at));
         assert!(error("fails.example", at).ends_with(&format!(": {at} answers SERVFAIL")), "not of AAAA");
