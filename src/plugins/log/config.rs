@@ -119,20 +119,25 @@ fn parse_line(line: &mut Arguments<'_, '_>) -> (Vec<NameBuf>, Format) {
     if names.is_empty() {
         return (vec![crate::wire::Name::ROOT.to_owned()], format);
     }
-    let start = words.iter().position(|word| word.text.contains('{')).unwrap_or(words.len());
-    let joined = |words: &[Token]| words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
-    let scope = if start == 0 { ".".to_owned() } else { joined(&words[..start]) };
-    let meant = format!("'log {scope} \"{}\"'", joined(&words[start..]));
-    (names.iter().filter_map(|name| parse_scope(name, &meant, line)).collect(), format)
+    (names.iter().filter_map(|name| parse_scope(name, words, line)).collect(), format)
 }
 
-/// Parses a word as a scope. As in CoreDNS, any word is accepted; there is a warning if no query can match it. `meant`
-/// is what the line was probably meant to be, if the word is a part of a format.
-fn parse_scope(word: &Token, meant: &str, line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
+/// Returns the line that was probably meant by words of which one with a brace is no format: names, and the rest as the
+/// format.
+fn with_quotes(words: &[&str]) -> String {
+    let start = words.iter().position(|word| word.contains('{')).unwrap_or(words.len());
+    let (names, format) = words.split_at(start);
+    let names = if names.is_empty() { ".".to_owned() } else { names.join(" ") };
+    format!("'log {names} \"{}\"'", format.join(" "))
+}
+
+/// Parses a word of a line as a scope. As in CoreDNS any word is accepted; there is a warning if no query can match it.
+fn parse_scope(word: &Token, words: &[Token], line: &mut Arguments<'_, '_>) -> Option<NameBuf> {
     if word.text.contains('{') {
         let message = format!("'{}' is read as a name, and not as a part of the format", word.text);
         let warning = Diagnostic::warning(Stage::Parse, Some(word.span), message);
-        line.push(warning.expected(meant));
+        let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        line.push(warning.expected(with_quotes(&words)));
     }
     if matches!(word.text.as_str(), "stdout" | "stderr") {
         let text = &word.text;
@@ -211,6 +216,16 @@ mod tests {
         assert_eq!(scopes(&config.expect("accepted")), ["."]);
         assert_eq!(messages[0], "'{tipe}' is not a placeholder and is logged as it is ({type}?)");
         assert_eq!(messages[1], "'a..b' is not a name and is ignored: the name has an empty label");
+    }
+
+    #[test]
+    fn a_format_without_quotes_is_suggested_with_quotes() {
+        for (words, meant) in [
+            (&["{combined}"][..], "'log . \"{combined}\"'"),
+            (&["a.example", "{remote}", "-", "{rcode}"], "'log a.example \"{remote} - {rcode}\"'"),
+        ] {
+            assert_eq!(with_quotes(words), meant);
+        }
     }
 
     #[test]
