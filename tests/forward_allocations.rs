@@ -52,7 +52,7 @@ impl Plugin for Forward {
 
     fn query(&self, exchange: &mut Exchange<'_>) -> Step {
         let client = exchange.client;
-        let begun = self.0.begin(client.remote.ip(), client.transport.forwarded(), exchange.now);
+        let begun = self.0.begin(client.remote.ip(), client.transport.forwarded_over(), exchange.now);
         let attempts = begun.expect("no limit");
         Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() }))
     }

@@ -234,7 +234,7 @@ impl Transport {
 
     /// Returns the transport on which a query is forwarded: UDP or TCP like that of the client, as in CoreDNS. A client
     /// over QUIC or HTTP/3 has no TCP to retry over when a response is truncated, so this server retries for it.
-    pub const fn forwarded(self) -> PlainTransport {
+    pub const fn forwarded_over(self) -> PlainTransport {
         match self {
             Transport::Udp => PlainTransport::Udp,
             Transport::Quic | Transport::Https3 => PlainTransport::UdpThenTcp,

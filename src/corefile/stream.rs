@@ -376,9 +376,8 @@ impl<'a> TokenStream<'a> {
         }
         for comment in lexed.glued_comments {
             let message = "'#' within a word begins a comment, so that the rest of the word is ignored";
-            let warning = Diagnostic::warning(Stage::Syntax, Some(comment), message);
-            self.diagnostics
-                .push(warning.expected("a space before the '#' of a comment, quotes around a word that contains '#'"));
+            let expected = "a space before the '#' of a comment, quotes around a word that contains '#'";
+            self.diagnostics.push(Diagnostic::warning(Stage::Syntax, Some(comment), message).expected(expected));
         }
         self.used.lexed += lexed.tokens.len();
         let tokens: Rc<[Token]> = lexed.tokens.into();

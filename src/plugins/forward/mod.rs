@@ -210,7 +210,7 @@ impl Plugin for Forward {
         if !self.is_forwarded(exchange.question()) {
             return Step::Next;
         }
-        let transport = exchange.client.transport.forwarded();
+        let transport = exchange.client.transport.forwarded_over();
         let change = exchange.state.query_change();
         match self.group.begin(exchange.client.remote.ip(), transport, exchange.now) {
             Ok(attempts) => {

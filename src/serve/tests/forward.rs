@@ -34,7 +34,7 @@ impl Plugin for Forward {
             exchange.reply().answer(Type::A, 5, Rdata::A([10, 0, 0, 1]));
             return Step::Answered;
         }
-        let transport = exchange.client.transport.forwarded();
+        let transport = exchange.client.transport.forwarded_over();
         match self.0.begin(exchange.client.remote.ip(), transport, exchange.now) {
             Ok(attempts) => Step::Pending(Wait::Upstream(UpstreamQuery { attempts, change: Default::default() })),
             Err(error) => exchange.fail(error.rcode(), Failure::Upstream(error)),
